@@ -1,0 +1,208 @@
+//! Why and when a connection ends: the drain and abort signals it hears, and the reason it leaves behind.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+
+use super::shared::Shared;
+
+/// Why a connection ended. Set once: the first reason given stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The service ended without an error: the peer closed, or the service did.
+    Done = 1,
+    /// The peer, or the network, broke the connection (RST, broken pipe).
+    PeerReset,
+    /// This side broke it: `abort()`, or the drain's deadline passed.
+    Aborted,
+    /// The bytes were no frames of the codec (or an answer could not be encoded).
+    CodecError,
+    /// The service, or a layer around it, answered with an error.
+    ServiceError,
+    /// The service, or a layer around it, panicked.
+    Panic,
+    /// Ended because the server was draining.
+    Drained,
+    /// A deadline passed, the write stall among them.
+    Timeout,
+    /// Over a connection limit: refused, and told so.
+    Refused,
+    /// Over a connection limit while too many refusals were under way: one write was tried, then closed.
+    RefusedAtOnce,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 10] = [
+        Self::Done,
+        Self::PeerReset,
+        Self::Aborted,
+        Self::CodecError,
+        Self::ServiceError,
+        Self::Panic,
+        Self::Drained,
+        Self::Timeout,
+        Self::Refused,
+        Self::RefusedAtOnce,
+    ];
+
+    /// The reason as one lower-case word, as logs and counters name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::PeerReset => "peer_reset",
+            Self::Aborted => "aborted",
+            Self::CodecError => "codec_error",
+            Self::ServiceError => "service_error",
+            Self::Panic => "panic",
+            Self::Drained => "drained",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::RefusedAtOnce => "refused_at_once",
+        }
+    }
+
+    /// Its place in [`CloseReason::ALL`].
+    pub fn index(self) -> usize {
+        usize::from(self as u8) - 1
+    }
+
+    fn from_u8(n: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(n).checked_sub(1)?).copied()
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+const DRAINING: u8 = 1;
+const ABORTED: u8 = 2;
+const LOST: u8 = 4;
+
+/// The part of a connection's shared state this module owns.
+#[derive(Debug, Default)]
+pub(super) struct ClosingState {
+    signals: AtomicU8,
+    reason: AtomicU8,
+    drain_waker: AtomicWaker,
+    abort_waker: AtomicWaker,
+}
+
+impl ClosingState {
+    /// Notes that reading or writing failed because the peer is gone.
+    pub(super) fn lost(&self) {
+        self.signals.fetch_or(LOST, Ordering::Relaxed);
+    }
+}
+
+/// A handle on a connection's end; cheap to clone, and it outlives the connection.
+///
+/// Whoever runs a connection is told through it to drain (finish what was received, then close) or to abort; whoever
+/// watches (a log layer, say) reads from it why the connection ended.
+#[derive(Clone, Debug)]
+pub struct Closing(pub(super) Arc<Shared>);
+
+impl Closing {
+    fn state(&self) -> &ClosingState {
+        &self.0.closing
+    }
+
+    /// Asks the connection to finish what it has received and close. Level-triggered: it stays set.
+    pub fn drain(&self) {
+        self.state().signals.fetch_or(DRAINING, Ordering::AcqRel);
+        self.state().drain_waker.wake();
+    }
+
+    /// Whether the connection was asked to drain.
+    pub fn is_draining(&self) -> bool {
+        self.state().signals.load(Ordering::Acquire) & DRAINING != 0
+    }
+
+    /// Ready once the connection was asked to drain. One waiter a connection: the last task that polled is woken.
+    pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_draining() {
+            return Poll::Ready(());
+        }
+        self.state().drain_waker.register(cx.waker());
+        // Between the look and the registration the signal may have come.
+        if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Breaks the connection: its task is dropped at its next step, whatever it waits for.
+    pub fn abort(&self) {
+        self.state().signals.fetch_or(ABORTED, Ordering::AcqRel);
+        self.state().abort_waker.wake();
+    }
+
+    /// Whether the connection was told to abort.
+    pub fn is_aborted(&self) -> bool {
+        self.state().signals.load(Ordering::Acquire) & ABORTED != 0
+    }
+
+    /// Ready once the connection was told to abort; for the task that owns the connection. One waiter, as above.
+    pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_aborted() {
+            return Poll::Ready(());
+        }
+        self.state().abort_waker.register(cx.waker());
+        if self.is_aborted() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether a read or a write failed because the peer was gone.
+    pub fn is_lost(&self) -> bool {
+        self.state().signals.load(Ordering::Relaxed) & LOST != 0
+    }
+
+    /// Why the connection ended, once that is known.
+    pub fn reason(&self) -> Option<CloseReason> {
+        CloseReason::from_u8(self.state().reason.load(Ordering::Acquire))
+    }
+
+    /// Says why the connection ends. The first reason stands; returns the one that does.
+    pub fn set_reason(&self, reason: CloseReason) -> CloseReason {
+        let state = self.state();
+        match state.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => reason,
+            Err(earlier) => CloseReason::from_u8(earlier).unwrap_or(reason),
+        }
+    }
+
+    /// Settles the reason from how the service ended, unless one was given before: `failed` says whether it returned
+    /// an error.
+    pub fn settle(&self, failed: bool) -> CloseReason {
+        let reason = if self.is_aborted() {
+            CloseReason::Aborted
+        } else if failed && self.is_lost() {
+            CloseReason::PeerReset
+        } else if failed {
+            CloseReason::ServiceError
+        } else if self.is_draining() {
+            CloseReason::Drained
+        } else {
+            CloseReason::Done
+        };
+        self.set_reason(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CloseReason;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        for (i, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), i);
+            assert_eq!(CloseReason::from_u8(reason as u8), Some(reason));
+        }
+        assert_eq!(CloseReason::from_u8(0), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! The lingering close: a reset must not eat the last answer.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::Connection;
+
+/// How long a closed connection is still read from: 2 s.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// How many bytes a closed connection still takes: 16 MiB.
+pub const LINGER_BYTES: u64 = 16 << 20;
+
+/// Ends a connection so that the peer can read everything that was written.
+///
+/// A socket closed with input unread is reset by the kernel, and the reset destroys what the peer has not read yet. So:
+/// half-close, then read and discard until the peer closes too, [`LINGER`] has passed or [`LINGER_BYTES`] have come.
+///
+/// Resolves when the connection is gone; nothing is to be done about errors at this point, so there are none. Dropped
+/// early it closes at once.
+pub struct LingeringClose {
+    connection: Connection,
+    deadline: Pin<Box<Sleep>>,
+    left: u64,
+    shut: bool,
+}
+
+impl LingeringClose {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, deadline: Box::pin(sleep(LINGER)), left: LINGER_BYTES, shut: false }
+    }
+
+    /// Ready when the peer has closed as well, or has sent all that is still taken.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.shut {
+            if ready!(Pin::new(&mut self.connection).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            self.shut = true;
+        }
+        let mut bin = [0; 4096];
+        // A bounded number of reads a turn, so that a peer at line rate does not hold the worker.
+        for _ in 0..64 {
+            let mut buf = ReadBuf::new(&mut bin);
+            match ready!(Pin::new(&mut self.connection).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+            self.left = self.left.saturating_sub(buf.filled().len() as u64);
+            if self.left == 0 {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Future for LingeringClose {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_linger(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.deadline.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for LingeringClose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LingeringClose").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! The connection: what every layer sees.
+
+mod closing;
+mod linger;
+mod peer;
+mod shared;
+mod stats;
+mod stream;
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub use self::closing::{CloseReason, Closing};
+pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
+pub use self::peer::{Addr, Credentials, Peer};
+pub use self::stats::Stats;
+pub use self::stream::{Io, Stream};
+
+use self::shared::Shared;
+
+/// One accepted connection, of whatever kind: a byte stream, and who is at the other end.
+///
+/// It is one concrete type, so one service serves every kind of listener. It counts the bytes that pass, and its
+/// [`Closing`] and [`Stats`] handles may be kept when the connection itself has moved on.
+///
+/// ```
+/// use ropewalk_middleware::{Addr, Connection, Peer};
+/// # async fn doc() -> std::io::Result<()> {
+/// let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let (stream, addr) = tcp.accept().await?;
+/// let connection = Connection::new(stream, Peer::new(addr));
+/// println!("connection {} from {}", connection.id(), connection.peer());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection {
+    stream: Stream,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// A connection of a listener that has no number (it is given 0).
+    pub fn new(stream: impl Into<Stream>, peer: Peer) -> Self {
+        Self::accepted(stream.into(), peer, 0)
+    }
+
+    /// A connection that came in on the server's `listener`th endpoint.
+    pub fn accepted(stream: Stream, peer: Peer, listener: usize) -> Self {
+        Self { stream, shared: Arc::new(Shared::new(peer, listener)) }
+    }
+
+    /// The same connection with another local address than its socket's; for transports that have none of their own.
+    pub fn with_local(self, local: Addr) -> Self {
+        // Set before? Then the first stands.
+        drop(self.shared.local.set(local));
+        self
+    }
+
+    /// The same connection over other bytes: a layer that encrypts, counts or replays wraps the stream here.
+    pub fn map_stream(self, f: impl FnOnce(Stream) -> Stream) -> Self {
+        let local = self.local();
+        let this = self.with_local(local);
+        Self { stream: f(this.stream), shared: this.shared }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.shared.peer
+    }
+
+    /// The address of this end.
+    pub fn local(&self) -> Addr {
+        if let Some(addr) = self.shared.local.get() {
+            return addr.clone();
+        }
+        match (&self.stream, self.stream.tcp_local_addr()) {
+            (_, Some(addr)) => Addr::Tcp(addr),
+            (Stream::Unix(unix), None) => unix.local_addr().map_or(Addr::Unix(None), Addr::from),
+            _ => Addr::Memory,
+        }
+    }
+
+    /// A number no other connection of this process has or had.
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// Which of the server's endpoints it came in on: 0 is the first.
+    pub fn listener(&self) -> usize {
+        self.shared.listener
+    }
+
+    /// Its end: the drain and abort signals, and the reason.
+    pub fn closing(&self) -> Closing {
+        Closing(Arc::clone(&self.shared))
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> Stats {
+        Stats(Arc::clone(&self.shared))
+    }
+
+    /// Breaks the connection: the peer sees a reset, and nothing that was not yet taken by the kernel is sent.
+    pub fn abort(mut self) {
+        self.stream.abort();
+        self.closing().set_reason(CloseReason::Aborted);
+    }
+
+    /// Ends the connection so that the peer can read everything that was written: see [`LingeringClose`].
+    pub fn close(self) -> LingeringClose {
+        LingeringClose::new(self)
+    }
+
+    /// Notes a peer that is gone, so that the reason can name it.
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && is_lost(error)
+        {
+            self.shared.closing.lost();
+        }
+        result
+    }
+}
+
+/// Whether an I/O error says that the peer, or the way to it, is gone.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::ConnectionReset
+            | K::BrokenPipe
+            | K::ConnectionAborted
+            | K::NotConnected
+            | K::TimedOut
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::NetworkDown
+    )
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id())
+            .field("peer", &format_args!("{}", self.peer()))
+            .field("listener", &self.listener())
+            .field("stream", &self.stream)
+            .finish()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        this.shared.counters.bytes_in.add((buf.filled().len() - before) as u64);
+        Poll::Ready(this.note(result))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
+        this.shared.counters.bytes_out.add(*result.as_ref().unwrap_or(&0) as u64);
+        Poll::Ready(this.note(result))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
+        this.shared.counters.bytes_out.add(*result.as_ref().unwrap_or(&0) as u64);
+        Poll::Ready(this.note(result))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = ready!(Pin::new(&mut this.stream).poll_flush(cx));
+        Poll::Ready(this.note(result))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = ready!(Pin::new(&mut this.stream).poll_shutdown(cx));
+        Poll::Ready(this.note(result))
+    }
+}

@@ -1,0 +1,38 @@
+//! What outlives the bytes of a connection: who it was, what it counted, how it ended.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use super::closing::ClosingState;
+use super::peer::{Addr, Peer};
+use super::stats::Counters;
+
+/// The part of a connection its handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) id: u64,
+    pub(super) listener: usize,
+    pub(super) peer: Peer,
+    pub(super) local: OnceLock<Addr>,
+    pub(super) opened: Instant,
+    pub(super) counters: Counters,
+    pub(super) closing: ClosingState,
+}
+
+impl Shared {
+    pub(super) fn new(peer: Peer, listener: usize) -> Self {
+        // Never reused within a process, so a log line names one connection.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            listener,
+            peer,
+            local: OnceLock::new(),
+            opened: Instant::now(),
+            counters: Counters::default(),
+            closing: ClosingState::default(),
+        }
+    }
+}
