@@ -1,0 +1,184 @@
+//! The one error of this crate: anything a session or a service may fail with.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use ropewalk_codecs::CodecError;
+use ropewalk_middleware::CloseReason;
+
+/// Any error as a trait object, as tower's layers use it.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What sessions, services and servers return.
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;
+
+/// An error of any kind, for `?`: every `std::error::Error` turns into it.
+///
+/// Like `anyhow::Error` it is not a `std::error::Error` itself (or `From` could not take them all), and it is one
+/// pointer wide. [`Error::downcast_ref`] finds the error it was made of. A [`BoxError`] enters by [`Error::other`].
+///
+/// ```
+/// fn port(text: &str) -> ropewalk::Result<u16> {
+///     Ok(text.parse()?)
+/// }
+/// assert!(port("8007x").unwrap_err().downcast_ref::<std::num::ParseIntError>().is_some());
+/// ```
+pub struct Error(Box<BoxError>);
+
+impl Error {
+    /// An error from a boxed one, or from a text.
+    ///
+    /// ```
+    /// let error = ropewalk::Error::other("the stove is cold");
+    /// assert_eq!(error.to_string(), "the stove is cold");
+    /// ```
+    pub fn other(error: impl Into<BoxError>) -> Self {
+        // One that went through a tower layer as a box comes back as it was.
+        match error.into().downcast::<Opaque>() {
+            Ok(opaque) => opaque.0,
+            Err(error) => Self(Box::new(error)),
+        }
+    }
+
+    /// The error this was made of, if it is a `T`.
+    pub fn downcast_ref<T: StdError + 'static>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+
+    /// The error this was made of, boxed.
+    pub fn into_inner(self) -> BoxError {
+        *self.0
+    }
+
+    /// Whether the frames after this one can still be read: a too-long line that was skipped, a frame that is no
+    /// command. Only a [`CodecError`] says so of itself; any other error is taken as fatal.
+    pub fn is_recoverable(&self) -> bool {
+        self.downcast_ref::<CodecError>().is_some_and(|e| !e.is_fatal())
+    }
+
+    /// The close reason this error stands for, where it stands for one.
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        if let Some(session) = self.downcast_ref::<SessionError>() {
+            return match session {
+                SessionError::WriteStalled | SessionError::NotReady => Some(CloseReason::Timeout),
+                SessionError::Truncated { .. } => Some(CloseReason::CodecError),
+                _ => None,
+            };
+        }
+        if self.downcast_ref::<CodecError>().is_some() {
+            return Some(CloseReason::CodecError);
+        }
+        match self.downcast_ref::<io::Error>()?.kind() {
+            io::ErrorKind::TimedOut => Some(CloseReason::Timeout),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+                Some(CloseReason::PeerReset)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self(Box::new(Box::new(error)))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Error {
+    /// The error and its sources on one line: what `main` prints when it returns one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl From<Error> for BoxError {
+    fn from(error: Error) -> Self {
+        Box::new(Opaque(error))
+    }
+}
+
+/// An [`Error`] on its way through layers that want a `std::error::Error`.
+struct Opaque(Error);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Opaque {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.0.source()
+    }
+}
+
+/// What a [`Session`](crate::Session) itself refuses or runs into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// `raw`, `switch` and `codec_mut` are legal between two frames only, and part of a frame was read: let `next()`
+    /// finish before it is dropped, or call these first.
+    MidFrame,
+    /// More raw bytes were asked for than the limit allows; nothing was read. `raw_chunks` has no such limit.
+    RawTooLong {
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// The peer closed inside raw bytes.
+    Truncated {
+        /// How many of them were missing.
+        missing: u64,
+    },
+    /// The peer has not taken its answers and the write limit is reached: `send().await` waits instead.
+    WriteLimit {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The peer took nothing for as long as the write stall allows.
+    WriteStalled,
+    /// The service was not ready in time.
+    NotReady,
+    /// The session was closed.
+    Closed,
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MidFrame => f.write_str(
+                "in the middle of a frame: raw, switch and codec_mut are legal between two frames only",
+            ),
+            Self::RawTooLong { max } => {
+                write!(f, "more than the {max} raw bytes allowed at once: take them with raw_chunks, or raise raw_limit")
+            }
+            Self::Truncated { missing } => write!(f, "the peer closed with {missing} raw bytes still to come"),
+            Self::WriteLimit { max } => {
+                write!(f, "{max} bytes of answers are waiting for a peer that does not read: use send, or drop the peer")
+            }
+            Self::WriteStalled => f.write_str("the peer took none of its answers for as long as the write stall allows"),
+            Self::NotReady => f.write_str("the service was not ready in time"),
+            Self::Closed => f.write_str("the session is closed"),
+        }
+    }
+}
+
+impl StdError for SessionError {}

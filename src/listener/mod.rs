@@ -1,0 +1,23 @@
+//! Where connections come in: a bound endpoint.
+
+use std::task::{Context, Poll};
+
+use ropewalk_middleware::{Addr, Peer, Stream};
+
+/// Something that connections come in on.
+///
+/// `tcp:`, `unix:` and `memory:` endpoints bind to listeners of this crate. A foreign transport (vsock, a simulated
+/// network, the streams of a QUIC connection) is one implementation away: [`Endpoint::from_listener`] takes it.
+///
+/// [`Endpoint::from_listener`]: crate::Endpoint::from_listener
+pub trait Listener: Send + 'static {
+    /// The next connection.
+    ///
+    /// It never fails outward: what goes wrong with one connection is that connection's, and what goes wrong with the
+    /// listener (no descriptors left, say) is waited out in here, without spinning. It is cancel safe by its form: no
+    /// connection is lost when the caller does not poll again, or polls another listener first. It does nothing slow.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)>;
+
+    /// The address it is bound to, with the port the system chose where 0 was asked for.
+    fn local_addr(&self) -> Addr;
+}
