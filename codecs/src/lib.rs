@@ -1,2 +1,26 @@
 #![forbid(unsafe_code)]
-//! x
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod ext;
+mod fixed;
+mod frame;
+mod length_prefixed;
+mod line_raw;
+mod lines;
+mod map;
+mod netstring;
+mod parsed;
+mod raw_bytes;
+mod tracked;
+
+pub use error::{BoxError, CodecError, ErrorKind};
+pub use ext::CodecExt;
+pub use fixed::Fixed;
+pub use length_prefixed::LengthPrefixed;
+pub use line_raw::{LineOrRaw, LineRaw};
+pub use lines::{Lines, Utf8};
+pub use map::{Map, TryMap};
+pub use netstring::Netstring;
+pub use parsed::Parsed;
+pub use raw_bytes::RawBytes;

@@ -1,0 +1,181 @@
+//! What goes wrong between bytes and frames, and where in the stream it did.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// Any error, boxed: what a conversion of the user's own may fail with.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a codec of this crate fails with.
+///
+/// It says what is wrong ([`kind`](Self::kind)), at which byte of the stream ([`offset`](Self::offset)), and whether
+/// decoding can go on ([`is_fatal`](Self::is_fatal)). All three are the same however the bytes were cut into reads.
+///
+/// A *fatal* error means that the framing is lost: the decoder that returned it yields nothing more and discards what it is
+/// handed. After a *recoverable* one the next call goes on with the next frame.
+///
+/// A codec of one's own can use it too:
+///
+/// ```
+/// use ropewalk_codecs::{CodecError, ErrorKind};
+///
+/// let error = CodecError::new(ErrorKind::BadLength).at(12);
+/// assert!(error.is_fatal());
+/// assert_eq!(error.offset(), Some(12));
+///
+/// let error = CodecError::parse("no such command").at(40);
+/// assert!(!error.is_fatal());
+/// ```
+#[derive(Debug)]
+pub struct CodecError {
+    kind: ErrorKind,
+    offset: Option<u64>,
+    fatal: bool,
+}
+
+/// The ways in which bytes are not a frame, or a frame not bytes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The frame is, or is announced to be, longer than the limit. When encoding: longer than the limit, or than the
+    /// length prefix can say.
+    TooLong {
+        /// The limit, in bytes of the frame: no delimiter and no prefix counted.
+        max: usize,
+    },
+    /// The length is not well-formed, not in minimal form, or negative once adjusted. When encoding: no such length can
+    /// be announced, or the frame has another size than the codec's frames have.
+    BadLength,
+    /// The byte after the frame is not the terminator that must stand there.
+    MissingTerminator,
+    /// The frame to encode would be read back as something else, because it contains the delimiter or because its end and
+    /// the delimiter together do.
+    DelimiterInFrame,
+    /// The stream ended inside a frame.
+    Truncated {
+        /// The bytes of the unfinished frame that came, with its prefix.
+        have: u64,
+    },
+    /// The frame is not UTF-8.
+    InvalidUtf8,
+    /// The frame is whole, but is not what the application expects: the conversion failed.
+    Parse(BoxError),
+    /// The transport failed.
+    Io(io::Error),
+    /// Something a codec of another crate said.
+    Other(BoxError),
+}
+
+impl CodecError {
+    /// A fatal error of this kind, without an offset.
+    #[must_use]
+    pub fn new(kind: ErrorKind) -> Self {
+        Self { kind, offset: None, fatal: true }
+    }
+
+    /// A recoverable [`ErrorKind::Parse`]: the frame was whole, its content is wrong.
+    pub fn parse(error: impl Into<BoxError>) -> Self {
+        Self::new(ErrorKind::Parse(error.into())).recoverable()
+    }
+
+    /// The error of any codec as a `CodecError`: one that is a `CodecError` already stays as it is, an [`io::Error`]
+    /// becomes [`ErrorKind::Io`], any other a fatal [`ErrorKind::Other`].
+    pub fn from_any(error: impl Into<BoxError>) -> Self {
+        error.into().downcast::<Self>().map_or_else(
+            |error| match error.downcast::<io::Error>() {
+                Ok(error) => Self::from(*error),
+                Err(error) => Self::new(ErrorKind::Other(error)),
+            },
+            |error| *error,
+        )
+    }
+
+    /// The same error, placed at a stream offset.
+    #[must_use]
+    pub fn at(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
+        self
+    }
+
+    /// The same error, after which decoding goes on with the next frame.
+    #[must_use]
+    pub fn recoverable(mut self) -> Self {
+        self.fatal = false;
+        self
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// What is wrong, by value: for the error inside [`ErrorKind::Parse`], [`ErrorKind::Io`] or [`ErrorKind::Other`].
+    #[must_use]
+    pub fn into_kind(self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The stream offset, counted from the first byte this decoder saw: of the first byte that cannot be right; for a
+    /// length that is refused as a whole, of its first byte; for [`ErrorKind::Parse`], of the frame; for
+    /// [`ErrorKind::Truncated`], of the end of the stream.
+    ///
+    /// `None` for errors of encoding, of the transport and of foreign codecs.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.offset
+    }
+
+    /// Whether the framing is lost, so that nothing more can be decoded from this stream.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.fatal
+    }
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        match self.offset {
+            Some(offset) => write!(f, ", at byte {offset} of the stream"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { max } => write!(f, "the frame is longer than the limit of {max} bytes"),
+            Self::BadLength => f.write_str("the length is not one a frame can have"),
+            Self::MissingTerminator => f.write_str("the terminator is missing after the frame"),
+            Self::DelimiterInFrame => {
+                f.write_str("the frame contains the delimiter: escape it or split the frame before sending it")
+            }
+            Self::Truncated { have } => write!(f, "the stream ended {have} bytes into a frame"),
+            Self::InvalidUtf8 => f.write_str("the frame is not valid UTF-8"),
+            Self::Parse(_) => f.write_str("the frame does not parse"),
+            Self::Io(error) => error.fmt(f),
+            Self::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for CodecError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.kind {
+            ErrorKind::Parse(error) => Some(&**error),
+            // These two print as the error they hold, so what they lead on to is its cause.
+            ErrorKind::Io(error) => error.source(),
+            ErrorKind::Other(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for CodecError {
+    fn from(error: io::Error) -> Self {
+        Self::new(ErrorKind::Io(error))
+    }
+}

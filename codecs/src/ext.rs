@@ -1,0 +1,52 @@
+//! Frames of a type, on any codec.
+
+use tokio_util::codec::Decoder;
+
+use crate::error::BoxError;
+use crate::map::{Map, TryMap};
+use crate::parsed::Parsed;
+
+/// What every [`Decoder`] can be turned into: one whose frames are of another type. Encoding stays as it is.
+///
+/// ```
+/// use bytes::{Bytes, BytesMut};
+/// use ropewalk_codecs::{CodecExt, Lines};
+/// use tokio_util::codec::Decoder;
+///
+/// # fn main() -> Result<(), ropewalk_codecs::CodecError> {
+/// let mut lengths = Lines::crlf().map(|line: Bytes| line.len());
+/// assert_eq!(lengths.decode(&mut BytesMut::from("four\r\n"))?, Some(4));
+/// # Ok(())
+/// # }
+/// ```
+pub trait CodecExt: Decoder {
+    /// Frames of type `T`, which is made from this codec's. The codec has a type that can be named.
+    fn parse<T>(self) -> Parsed<Self, T>
+    where
+        Self: Sized,
+        T: TryFrom<Self::Item, Error: Into<BoxError>>,
+    {
+        Parsed::new(self)
+    }
+
+    /// Frames that went through a function.
+    fn map<F, U>(self, f: F) -> Map<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(Self::Item) -> U,
+    {
+        Map::new(self, f)
+    }
+
+    /// Frames that went through a function that may fail.
+    fn try_map<F, U, E>(self, f: F) -> TryMap<Self, F>
+    where
+        Self: Sized,
+        F: FnMut(Self::Item) -> Result<U, E>,
+        E: Into<BoxError>,
+    {
+        TryMap::new(self, f)
+    }
+}
+
+impl<C: Decoder> CodecExt for C {}

@@ -1,0 +1,281 @@
+//! Frames that begin with their length.
+
+mod prefix;
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use self::prefix::Prefix;
+use crate::error::{CodecError, ErrorKind};
+use crate::frame::{Progress, limit};
+
+/// Frames that begin with their length: 8 to 64 bits, big endian unless asked otherwise, or a varint.
+///
+/// The frame is what follows the length, as [`Bytes`]; length 0 is an empty frame. With [`header`](Self::header) it is the
+/// header before the length and what follows it, without the length itself. A frame has at most [`max`](Self::max) bytes,
+/// 65 536 by default. That is checked as soon as the length has come; nothing is allocated for a length that was only
+/// announced.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use ropewalk_codecs::LengthPrefixed;
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// # fn main() -> Result<(), ropewalk_codecs::CodecError> {
+/// let mut codec = LengthPrefixed::u16().max(1000);
+/// let mut buffer = BytesMut::new();
+/// codec.encode("hello", &mut buffer)?;
+/// assert_eq!(buffer, "\0\x05hello");
+/// assert_eq!(codec.decode(&mut buffer)?.unwrap(), "hello");
+///
+/// // Postgres: a type byte, then a length that counts itself but not the type.
+/// let mut codec = LengthPrefixed::u32().inclusive().header(1);
+/// let mut buffer = BytesMut::from("Q\0\0\0\x0dselect 1\0");
+/// assert_eq!(codec.decode(&mut buffer)?.unwrap(), "Qselect 1\0");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Every error of decoding is fatal: [`ErrorKind::TooLong`] for a length over the limit and [`ErrorKind::BadLength`] for
+/// one that is negative once adjusted, both at the first byte of the length; [`ErrorKind::BadLength`] at the byte that
+/// makes a varint longer than 10 bytes, than 64 bits or than it need be; [`ErrorKind::Truncated`] if the stream ends within
+/// a frame.
+///
+/// Encoding fails with [`ErrorKind::TooLong`] for a frame over the limit, or longer than the prefix can say, and with
+/// [`ErrorKind::BadLength`] for one that is shorter than its header or whose announced length would be negative.
+#[derive(Debug, Clone)]
+pub struct LengthPrefixed {
+    prefix: Prefix,
+    max: usize,
+    inclusive: bool,
+    header: usize,
+    adjust: i64,
+    progress: Progress,
+}
+
+impl LengthPrefixed {
+    /// A length of one byte: frames of up to 255.
+    #[must_use]
+    pub fn u8() -> Self {
+        Self::fixed(1)
+    }
+
+    /// A length of two bytes, big endian.
+    #[must_use]
+    pub fn u16() -> Self {
+        Self::fixed(2)
+    }
+
+    /// A length of three bytes, big endian.
+    #[must_use]
+    pub fn u24() -> Self {
+        Self::fixed(3)
+    }
+
+    /// A length of four bytes, big endian.
+    #[must_use]
+    pub fn u32() -> Self {
+        Self::fixed(4)
+    }
+
+    /// A length of eight bytes, big endian.
+    #[must_use]
+    pub fn u64() -> Self {
+        Self::fixed(8)
+    }
+
+    /// A length of one to ten bytes: LEB128 (seven bits a byte, the lowest first), in its shortest form only.
+    #[must_use]
+    pub fn varint() -> Self {
+        Self::new(Prefix::Varint)
+    }
+
+    fn fixed(width: usize) -> Self {
+        Self::new(Prefix::Fixed { width, little: false })
+    }
+
+    fn new(prefix: Prefix) -> Self {
+        Self { prefix, max: 64 * 1024, inclusive: false, header: 0, adjust: 0, progress: Progress::default() }
+    }
+
+    /// The length's lowest byte first.
+    ///
+    /// # Panics
+    ///
+    /// With a varint, which has one byte order.
+    #[must_use]
+    pub fn little_endian(self) -> Self {
+        self.endian(true)
+    }
+
+    /// The length's highest byte first, which is the default.
+    ///
+    /// # Panics
+    ///
+    /// With a varint, which has one byte order.
+    #[must_use]
+    pub fn big_endian(self) -> Self {
+        self.endian(false)
+    }
+
+    fn endian(mut self, little: bool) -> Self {
+        let Prefix::Fixed { width, .. } = self.prefix else {
+            panic!("a varint is neither big nor little endian");
+        };
+        self.prefix = Prefix::Fixed { width, little };
+        self
+    }
+
+    /// The longest frame allowed, in bytes with its header and without its length. Default: 65 536.
+    ///
+    /// # Panics
+    ///
+    /// If with the other settings no frame is that short.
+    #[must_use]
+    pub fn max(mut self, bytes: usize) -> Self {
+        self.max = limit(bytes);
+        self.checked()
+    }
+
+    /// No limit but the prefix's own: a peer that announces a large frame makes the buffer grow as long as it goes on
+    /// sending.
+    #[must_use]
+    pub fn unlimited(self) -> Self {
+        self.max(usize::MAX)
+    }
+
+    /// The length counts its own bytes too. It does not count a header's: for that, see [`adjust`](Self::adjust).
+    ///
+    /// # Panics
+    ///
+    /// With a varint, whose size would depend on itself; or if with the other settings no frame is possible.
+    #[must_use]
+    pub fn inclusive(mut self) -> Self {
+        assert!(
+            matches!(self.prefix, Prefix::Fixed { .. }),
+            "a varint cannot count itself: its size would depend on its value"
+        );
+        self.inclusive = true;
+        self.checked()
+    }
+
+    /// The first `bytes` bytes of a frame stand before its length, which does not count them.
+    ///
+    /// # Panics
+    ///
+    /// If that is over the limit: set [`max`](Self::max) first.
+    #[must_use]
+    pub fn header(mut self, bytes: usize) -> Self {
+        self.header = bytes;
+        self.checked()
+    }
+
+    /// This many bytes follow beyond those the length says, or fewer if negative. A length that counts its header of
+    /// `k` bytes is `.header(k).adjust(-k)`.
+    ///
+    /// # Panics
+    ///
+    /// If the prefix or the limit then allow no frame at all: set [`max`](Self::max) first.
+    #[must_use]
+    pub fn adjust(mut self, bytes: i64) -> Self {
+        self.adjust = bytes;
+        self.checked()
+    }
+
+    /// What is added to the number on the wire to give the bytes that follow it. Such sums are of numbers below 2^65, so
+    /// 128 bits cannot wrap.
+    fn offset(&self) -> i128 {
+        let own = if self.inclusive { self.prefix.most_bytes() } else { 0 };
+        i128::from(self.adjust) - own as i128
+    }
+
+    /// The longest frame the prefix can say.
+    fn sayable(&self) -> i128 {
+        i128::from(self.prefix.largest()) + self.offset() + self.header as i128
+    }
+
+    fn checked(self) -> Self {
+        let shortest = self.header as i128 + self.offset().max(0);
+        assert!(shortest <= self.max as i128, "every frame would be over the limit of {} bytes", self.max);
+        assert!(shortest <= self.sayable(), "every length would be negative once adjusted");
+        self
+    }
+
+    /// The size of the frame whose length reads `number`.
+    fn frame_size(&self, number: u64) -> Result<usize, ErrorKind> {
+        let follow = usize::try_from(i128::from(number) + self.offset());
+        let too_long = ErrorKind::TooLong { max: self.max };
+        match follow {
+            Ok(follow) => follow.checked_add(self.header).filter(|&size| size <= self.max).ok_or(too_long),
+            Err(_) if i128::from(number) + self.offset() < 0 => Err(ErrorKind::BadLength),
+            Err(_) => Err(too_long),
+        }
+    }
+
+    /// The number that announces this frame, and the frame before and after it.
+    fn announce<'a>(&self, frame: &'a [u8]) -> Result<(u64, &'a [u8], &'a [u8]), ErrorKind> {
+        if frame.len() > self.max {
+            return Err(ErrorKind::TooLong { max: self.max });
+        }
+        if frame.len() as i128 > self.sayable() {
+            return Err(ErrorKind::TooLong { max: usize::try_from(self.sayable()).unwrap_or(self.max) });
+        }
+        let (header, body) = frame.split_at_checked(self.header).ok_or(ErrorKind::BadLength)?;
+        let number = u64::try_from(body.len() as i128 - self.offset()).map_err(|_| ErrorKind::BadLength)?;
+        Ok((number, header, body))
+    }
+}
+
+impl Decoder for LengthPrefixed {
+    type Item = Bytes;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        if self.progress.is_over(src) {
+            return Ok(None);
+        }
+        // The prefix is at most ten bytes: reading it again is cheaper than remembering it.
+        let Some(rest) = src.get(self.header..) else {
+            return Ok(None);
+        };
+        let (number, width) = match self.prefix.read(rest) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(None),
+            Err(index) => return Err(self.progress.fail(src, ErrorKind::BadLength, self.header + index)),
+        };
+        let size = match self.frame_size(number) {
+            Ok(size) => size,
+            Err(kind) => return Err(self.progress.fail(src, kind, self.header)),
+        };
+        if src.len() < width + size {
+            return Ok(None);
+        }
+        // The header moves over the length, so that the frame is in one piece.
+        src.copy_within(..self.header, width);
+        self.progress.skip(src, width);
+        Ok(Some(self.progress.take(src, size)))
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        match self.decode(src)? {
+            Some(frame) => Ok(Some(frame)),
+            None => self.progress.end(src),
+        }
+    }
+}
+
+impl<T: AsRef<[u8]>> Encoder<T> for LengthPrefixed {
+    type Error = CodecError;
+
+    fn encode(&mut self, frame: T, dst: &mut BytesMut) -> Result<(), CodecError> {
+        let frame = frame.as_ref();
+        let (number, header, body) = self.announce(frame).map_err(CodecError::new)?;
+        dst.reserve(frame.len() + self.prefix.most_bytes());
+        dst.extend_from_slice(header);
+        self.prefix.write(number, dst);
+        dst.extend_from_slice(body);
+        Ok(())
+    }
+}

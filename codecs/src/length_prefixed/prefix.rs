@@ -1,0 +1,85 @@
+//! The length as it stands on the wire.
+
+use bytes::{BufMut, BytesMut};
+
+/// How a length is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Prefix {
+    Fixed {
+        /// 1 to 8.
+        width: usize,
+        little: bool,
+    },
+    Varint,
+}
+
+/// 64 bits in groups of seven.
+const LONGEST_VARINT: usize = 10;
+
+impl Prefix {
+    /// The largest number it can hold.
+    pub(super) fn largest(self) -> u64 {
+        match self {
+            Self::Fixed { width, .. } => u64::MAX >> (64 - 8 * width),
+            Self::Varint => u64::MAX,
+        }
+    }
+
+    /// The most bytes it has.
+    pub(super) fn most_bytes(self) -> usize {
+        match self {
+            Self::Fixed { width, .. } => width,
+            Self::Varint => LONGEST_VARINT,
+        }
+    }
+
+    /// The number at the start of `bytes` and how many bytes it has, `None` if it is not whole. The error is the index of
+    /// the first byte that cannot be right.
+    pub(super) fn read(self, bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
+        let Self::Fixed { width, little } = self else {
+            return read_varint(bytes);
+        };
+        let Some(bytes) = bytes.get(..width) else {
+            return Ok(None);
+        };
+        let append = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        let number = if little { bytes.iter().rev().fold(0, append) } else { bytes.iter().fold(0, append) };
+        Ok(Some((number, width)))
+    }
+
+    /// Appends a number that is at most the largest.
+    pub(super) fn write(self, number: u64, dst: &mut BytesMut) {
+        match self {
+            Self::Fixed { width, little: true } => dst.put_uint_le(number, width),
+            Self::Fixed { width, little: false } => dst.put_uint(number, width),
+            Self::Varint => write_varint(number, dst),
+        }
+    }
+}
+
+fn read_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
+    let mut number = 0;
+    for (index, &byte) in bytes.iter().take(LONGEST_VARINT).enumerate() {
+        // The tenth byte holds the 64th bit alone and is the last.
+        if index == LONGEST_VARINT - 1 && byte > 1 {
+            return Err(index);
+        }
+        number |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            // A last group of 0 adds nothing: the same number has a shorter form.
+            return if byte == 0 && index > 0 { Err(index) } else { Ok(Some((number, index + 1))) };
+        }
+    }
+    Ok(None)
+}
+
+fn write_varint(mut number: u64, dst: &mut BytesMut) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return dst.put_u8(low & 0x7f);
+        }
+        dst.put_u8(low | 0x80);
+    }
+}

@@ -1,0 +1,216 @@
+//! Lines, and raw sections between them.
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::error::CodecError;
+use crate::frame::{CHUNK, Progress};
+use crate::lines::Lines;
+
+/// What [`LineRaw`] delivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineOrRaw {
+    /// A line, without its delimiter.
+    Line(Bytes),
+    /// The next bytes of a raw section, as they came: 1 to 65 536 of them.
+    Raw(Bytes),
+}
+
+/// Lines, and raw sections between them: the shape of memcached's `set`, SMTP's `BDAT`, HTTP's body.
+///
+/// It decodes [`Lines`] until told otherwise. [`raw(n)`](Self::raw) makes the next `n` bytes a raw section, after which
+/// lines go on by themselves; [`raw_until_lines`](Self::raw_until_lines) makes everything raw until
+/// [`lines`](Self::lines). A switch takes effect at the byte after the last line delivered, whether what follows has been
+/// received already or not. Whoever holds the codec may switch it between two calls of `decode`: the application between
+/// two frames, or a codec of one's own around this one, when the wire itself says how much is raw:
+///
+/// ```
+/// use bytes::{Bytes, BytesMut};
+/// use ropewalk_codecs::{CodecError, LineOrRaw, LineRaw};
+/// use tokio_util::codec::Decoder;
+///
+/// /// `len <n>` announces a section of n bytes.
+/// struct Sections(LineRaw);
+///
+/// impl Decoder for Sections {
+///     type Item = LineOrRaw;
+///     type Error = CodecError;
+///
+///     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<LineOrRaw>, CodecError> {
+///         let item = self.0.decode(src)?;
+///         if let Some(LineOrRaw::Line(line)) = &item
+///             && let Some(n) = line.strip_prefix(b"len ")
+///         {
+///             let n = std::str::from_utf8(n).map_err(CodecError::parse)?;
+///             self.0.raw(n.parse().map_err(CodecError::parse)?);
+///         }
+///         Ok(item)
+///     }
+/// }
+///
+/// # fn main() -> Result<(), CodecError> {
+/// let mut codec = Sections(LineRaw::crlf());
+/// let mut buffer = BytesMut::from("len 4\r\n\r\n\r\nquit\r\n");
+/// assert_eq!(codec.decode(&mut buffer)?, Some(LineOrRaw::Line("len 4".into())));
+/// assert_eq!(codec.decode(&mut buffer)?, Some(LineOrRaw::Raw("\r\n\r\n".into())));
+/// assert_eq!(codec.decode(&mut buffer)?, Some(LineOrRaw::Line("quit".into())));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// How a section is cut into chunks depends on how it was received; its bytes, and the lines around it, do not.
+///
+/// # Errors
+///
+/// Those of [`Lines`]. If the stream ends within `raw(n)`, [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) says how
+/// much of the section came. The end of the stream is a proper end of a section without a length.
+///
+/// It encodes lines, from whatever gives bytes or from [`LineOrRaw::Line`]; and [`LineOrRaw::Raw`], which is written as it
+/// is. That the peer knows which bytes are raw is up to the protocol.
+#[derive(Debug, Clone)]
+pub struct LineRaw {
+    lines: Lines,
+    mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Mode {
+    Lines,
+    /// This much of a section of so much is left, and not 0.
+    Raw {
+        left: u64,
+        of: u64,
+    },
+    RawUntilLines,
+}
+
+impl LineRaw {
+    /// These lines, with raw sections between them. Their limit and settings hold for the lines only.
+    #[must_use]
+    pub fn new(lines: Lines) -> Self {
+        Self { lines, mode: Mode::Lines }
+    }
+
+    /// Lines that end with CR LF: [`Lines::crlf`].
+    #[must_use]
+    pub fn crlf() -> Self {
+        Self::new(Lines::crlf())
+    }
+
+    /// Lines that end with LF: [`Lines::lf`].
+    #[must_use]
+    pub fn lf() -> Self {
+        Self::new(Lines::lf())
+    }
+
+    /// The longest line allowed, in bytes without the delimiter. Default: 16 384.
+    #[must_use]
+    pub fn max(mut self, bytes: usize) -> Self {
+        self.lines = self.lines.max(bytes);
+        self
+    }
+
+    /// Makes the next `n` bytes a raw section, after which lines go on. With 0 they go on at once.
+    pub fn raw(&mut self, n: u64) {
+        self.switch(if n == 0 { Mode::Lines } else { Mode::Raw { left: n, of: n } });
+    }
+
+    /// Makes all that follows raw, until [`lines`](Self::lines).
+    ///
+    /// Raw bytes that were delivered are not taken back: if lines are to go on after a given byte, a chunk may hold bytes
+    /// beyond it. Where the length is known, [`raw`](Self::raw) is exact.
+    pub fn raw_until_lines(&mut self) {
+        self.switch(Mode::RawUntilLines);
+    }
+
+    /// Makes what follows lines again, also within a section that has not ended.
+    pub fn lines(&mut self) {
+        self.switch(Mode::Lines);
+    }
+
+    /// Whether the next byte belongs to a raw section.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        !matches!(self.mode, Mode::Lines)
+    }
+
+    fn switch(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.lines.rewind();
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        self.lines.progress()
+    }
+
+    /// Whether raw bytes come next: not after a fatal error, and not before a skipped line has ended, to which the switch
+    /// was an answer.
+    fn ready_for_raw(&mut self, src: &mut BytesMut) -> bool {
+        !self.progress().is_over(src) && self.lines.skip_rest(src)
+    }
+
+    fn chunk(&mut self, src: &mut BytesMut, left: u64) -> Option<Bytes> {
+        let n = usize::try_from(left).unwrap_or(usize::MAX).min(src.len()).min(CHUNK);
+        (n > 0).then(|| self.progress().take(src, n))
+    }
+}
+
+impl Decoder for LineRaw {
+    type Item = LineOrRaw;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<LineOrRaw>, CodecError> {
+        let left = match self.mode {
+            Mode::Lines => return Ok(self.lines.decode(src)?.map(LineOrRaw::Line)),
+            Mode::Raw { left, .. } => left,
+            Mode::RawUntilLines => u64::MAX,
+        };
+        if !self.ready_for_raw(src) {
+            return Ok(None);
+        }
+        let chunk = self.chunk(src, left);
+        if let (Mode::Raw { left, .. }, Some(chunk)) = (&mut self.mode, &chunk) {
+            *left -= chunk.len() as u64;
+            if *left == 0 {
+                self.mode = Mode::Lines;
+            }
+        }
+        Ok(chunk.map(LineOrRaw::Raw))
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<LineOrRaw>, CodecError> {
+        if let Some(item) = self.decode(src)? {
+            return Ok(Some(item));
+        }
+        if self.progress().is_over(src) {
+            return Ok(None);
+        }
+        match self.mode {
+            Mode::Lines => Ok(self.lines.decode_eof(src)?.map(LineOrRaw::Line)),
+            Mode::RawUntilLines => Ok(None),
+            Mode::Raw { left, of } => Err(self.progress().truncated(src, of - left)),
+        }
+    }
+}
+
+impl<T: AsRef<[u8]>> Encoder<T> for LineRaw {
+    type Error = CodecError;
+
+    fn encode(&mut self, line: T, dst: &mut BytesMut) -> Result<(), CodecError> {
+        self.lines.encode(line, dst)
+    }
+}
+
+impl Encoder<LineOrRaw> for LineRaw {
+    type Error = CodecError;
+
+    fn encode(&mut self, item: LineOrRaw, dst: &mut BytesMut) -> Result<(), CodecError> {
+        match item {
+            LineOrRaw::Line(line) => self.lines.encode(line, dst),
+            LineOrRaw::Raw(bytes) => {
+                dst.extend_from_slice(&bytes);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Lines: frames that end with a delimiter.
+
+mod delimiter;
+#[cfg(test)]
+mod linear;
+mod utf8;
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use self::delimiter::{Delimiter, Found};
+pub use self::utf8::Utf8;
+use crate::error::{CodecError, ErrorKind};
+use crate::frame::{Progress, limit};
+
+/// Frames that end with a delimiter: CR LF, LF, or any bytes.
+///
+/// A line is its bytes without the delimiter, as [`Bytes`]; an empty line is a line. A line has at most
+/// [`max`](Self::max) bytes, 16 384 by default, its delimiter not counted.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use ropewalk_codecs::Lines;
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// # fn main() -> Result<(), ropewalk_codecs::CodecError> {
+/// let mut lines = Lines::crlf();
+/// let mut buffer = BytesMut::from("HELO example.org\r\nMAIL FR");
+/// assert_eq!(lines.decode(&mut buffer)?.unwrap(), "HELO example.org");
+/// assert_eq!(lines.decode(&mut buffer)?, None); // the rest has yet to come
+///
+/// let mut out = BytesMut::new();
+/// lines.encode("250 OK", &mut out)?;
+/// assert_eq!(out, "250 OK\r\n");
+/// assert!(lines.encode("250 OK\r\n221 Bye", &mut out).is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Decoding fails with [`ErrorKind::TooLong`] at the first byte over the limit, as soon as it is certain that the line is
+/// longer, whether its delimiter has come or not. That is fatal, unless [`skip_too_long`](Self::skip_too_long) was asked
+/// for. At the end of the stream an unfinished line is [`ErrorKind::Truncated`], which
+/// [`final_line`](Self::final_line) changes.
+///
+/// Encoding refuses what decoding would not give back: a line over the limit ([`ErrorKind::TooLong`]), and one that
+/// contains the delimiter or completes one early ([`ErrorKind::DelimiterInFrame`]). So no line that a peer has a say in can
+/// smuggle a second one.
+#[derive(Debug, Clone)]
+pub struct Lines {
+    delimiter: Delimiter,
+    max: usize,
+    skip_too_long: bool,
+    final_line: bool,
+    /// How many bytes of the buffer were searched without finding a delimiter. Relative to the buffer's start, so the
+    /// unread bytes may move to another buffer between two calls.
+    searched: usize,
+    /// Whether the buffer begins within a line already reported as too long.
+    skipping: bool,
+    progress: Progress,
+}
+
+impl Lines {
+    /// Lines that end with CR LF. A lone CR or LF is data.
+    #[must_use]
+    pub fn crlf() -> Self {
+        Self::ended_by(Delimiter::CrLf)
+    }
+
+    /// Lines that end with LF. A CR is data, also before the LF.
+    #[must_use]
+    pub fn lf() -> Self {
+        Self::ended_by(Delimiter::Lf)
+    }
+
+    /// Lines that end with LF or with CR LF, whichever comes. A lone CR is data.
+    ///
+    /// Encoding writes LF, and refuses a line that ends with CR: it would be read back without it.
+    #[must_use]
+    pub fn any() -> Self {
+        Self::ended_by(Delimiter::Any)
+    }
+
+    /// Lines that end with these bytes.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    #[must_use]
+    pub fn delimited(delimiter: impl AsRef<[u8]>) -> Self {
+        Self::ended_by(Delimiter::new(delimiter.as_ref()))
+    }
+
+    fn ended_by(delimiter: Delimiter) -> Self {
+        Self {
+            delimiter,
+            max: 16 * 1024,
+            skip_too_long: false,
+            final_line: false,
+            searched: 0,
+            skipping: false,
+            progress: Progress::default(),
+        }
+    }
+
+    /// The longest line allowed, in bytes without the delimiter. Default: 16 384.
+    #[must_use]
+    pub fn max(mut self, bytes: usize) -> Self {
+        self.max = limit(bytes);
+        self
+    }
+
+    /// No limit: a peer that never sends a delimiter makes the buffer grow until memory ends.
+    #[must_use]
+    pub fn unlimited(self) -> Self {
+        self.max(usize::MAX)
+    }
+
+    /// Makes [`ErrorKind::TooLong`] recoverable: it comes once for that line, the line is dropped up to its delimiter as
+    /// it comes in, and the lines after it are delivered.
+    ///
+    /// If the stream ends before that delimiter, there is no second error.
+    #[must_use]
+    pub fn skip_too_long(mut self) -> Self {
+        self.skip_too_long = true;
+        self
+    }
+
+    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. An empty
+    /// one is none.
+    #[must_use]
+    pub fn final_line(mut self) -> Self {
+        self.final_line = true;
+        self
+    }
+
+    /// These lines as strings.
+    #[must_use]
+    pub fn utf8(self) -> Utf8<Self> {
+        Utf8::new(self)
+    }
+
+    pub(crate) fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
+    /// Forgets what was searched: the buffer will begin elsewhere.
+    pub(crate) fn rewind(&mut self) {
+        self.searched = 0;
+    }
+
+    /// Drops the rest of a too long line. False if its delimiter has yet to come.
+    pub(crate) fn skip_rest(&mut self, src: &mut BytesMut) -> bool {
+        if !self.skipping {
+            return true;
+        }
+        let found = self.delimiter.find(src, self.searched.min(src.len()));
+        let n = match &found {
+            Some(found) => found.content + found.delimiter,
+            None => self.delimiter.droppable(src),
+        };
+        self.progress.skip(src, n);
+        self.searched = match found {
+            Some(_) => 0,
+            None => self.delimiter.searched(src.len()),
+        };
+        self.skipping = found.is_none();
+        !self.skipping
+    }
+
+    /// Reports the line at the start of `src` as too long.
+    fn too_long(&mut self, src: &mut BytesMut) -> CodecError {
+        let kind = ErrorKind::TooLong { max: self.max };
+        self.searched = 0;
+        if !self.skip_too_long {
+            return self.progress.fail(src, kind, self.max);
+        }
+        // Always exactly this much is consumed with the error, so that whoever counts along counts the same in every
+        // segmentation. No delimiter begins in it, or the line would be short enough.
+        self.progress.skip(src, self.max);
+        self.skipping = true;
+        CodecError::new(kind).at(self.progress.consumed()).recoverable()
+    }
+
+    /// The next line and the offset of its first byte.
+    fn next_line(&mut self, src: &mut BytesMut) -> Result<Option<(u64, Bytes)>, CodecError> {
+        if self.progress.is_over(src) || !self.skip_rest(src) {
+            return Ok(None);
+        }
+        let Some(found) = self.delimiter.find(src, self.searched.min(src.len())) else {
+            if self.delimiter.is_over(src, self.max) {
+                return Err(self.too_long(src));
+            }
+            self.searched = self.delimiter.searched(src.len());
+            return Ok(None);
+        };
+        if found.content > self.max {
+            return Err(self.too_long(src));
+        }
+        Ok(Some(self.take_line(src, &found)))
+    }
+
+    /// The next line once no more bytes will come.
+    fn last_line(&mut self, src: &mut BytesMut) -> Result<Option<(u64, Bytes)>, CodecError> {
+        if let Some(line) = self.next_line(src)? {
+            return Ok(Some(line));
+        }
+        if self.skipping {
+            // Reported already; what is left of it may be the start of its delimiter.
+            self.progress.skip(src, src.len());
+            self.rewind();
+        }
+        if src.is_empty() || !self.final_line {
+            return self.progress.end(src);
+        }
+        if src.len() > self.max {
+            // What may have been the start of the delimiter is content after all.
+            return Err(self.too_long(src));
+        }
+        let rest = Found { content: src.len(), delimiter: 0 };
+        Ok(Some(self.take_line(src, &rest)))
+    }
+
+    fn take_line(&mut self, src: &mut BytesMut, found: &Found) -> (u64, Bytes) {
+        let start = self.progress.consumed();
+        let line = self.progress.take(src, found.content);
+        self.progress.skip(src, found.delimiter);
+        self.searched = 0;
+        (start, line)
+    }
+}
+
+impl Decoder for Lines {
+    type Item = Bytes;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        Ok(self.next_line(src)?.map(|(_, line)| line))
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        Ok(self.last_line(src)?.map(|(_, line)| line))
+    }
+}
+
+impl<T: AsRef<[u8]>> Encoder<T> for Lines {
+    type Error = CodecError;
+
+    fn encode(&mut self, line: T, dst: &mut BytesMut) -> Result<(), CodecError> {
+        let line = line.as_ref();
+        if line.len() > self.max {
+            return Err(CodecError::new(ErrorKind::TooLong { max: self.max }));
+        }
+        if !self.delimiter.ends_only(line) {
+            return Err(CodecError::new(ErrorKind::DelimiterInFrame));
+        }
+        let delimiter = self.delimiter.as_bytes();
+        dst.reserve(line.len() + delimiter.len());
+        dst.extend_from_slice(line);
+        dst.extend_from_slice(delimiter);
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Frames of a type on any codec, and errors of any codec as ours.
+
+mod support;
+
+use std::error::Error;
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use ropewalk_codecs::{
+    CodecError, CodecExt, ErrorKind, LengthPrefixed, LineOrRaw, LineRaw, Lines, Map, Netstring, Parsed, RawBytes,
+    TryMap, Utf8,
+};
+use support::{encoded, gives, refuses};
+use tokio_util::codec::{Decoder, Encoder, LinesCodec};
+
+/// A line of decimal digits.
+#[derive(Debug, Clone, PartialEq)]
+struct Digits(String);
+
+impl TryFrom<Bytes> for Digits {
+    type Error = &'static str;
+
+    fn try_from(line: Bytes) -> Result<Self, Self::Error> {
+        match std::str::from_utf8(&line) {
+            Ok(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Self(text.to_owned())),
+            _ => Err("not a number"),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Digits {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+const BAD: &str = "Parse(\"not a number\")";
+
+#[test]
+fn a_frame_that_does_not_parse_is_an_error_and_the_next_frame_comes() {
+    let numbers: Parsed<Lines, Digits> = Lines::crlf().parse();
+    gives(&numbers, "1\r\nx\r\n22\r\n", ["1", &format!("?{BAD}@3"), "22"]);
+    let numbers = Netstring::new().parse::<Digits>();
+    gives(&numbers, "1:7,2:xx,0:,", ["7", &format!("?{BAD}@4"), ""]);
+    let numbers = LengthPrefixed::u8().parse::<Digits>();
+    gives(&numbers, "\x01x\x017", [&format!("?{BAD}@0"), "7"]);
+}
+
+#[test]
+fn the_errors_of_the_codec_stay_as_they_are() {
+    let numbers = Lines::lf().max(2).parse::<Digits>();
+    gives(&numbers, "1\n333\n", ["1", "!TooLong { max: 2 }@4"]);
+    gives(&numbers, "1\n3", ["1", "!Truncated { have: 1 }@3"]);
+    let numbers = Lines::lf().max(2).skip_too_long().parse::<Digits>();
+    gives(&numbers, "333\n1\nx\n", ["?TooLong { max: 2 }@2", "1", &format!("?{BAD}@6")]);
+    // After a skipped line the offset is where the error ended.
+    gives(&numbers, "333\nx\n", ["?TooLong { max: 2 }@2", &format!("?{BAD}@2")]);
+    let last = Lines::lf().final_line().parse::<Digits>();
+    gives(&last, "1\nx", ["1", &format!("?{BAD}@2")]);
+}
+
+#[test]
+fn frames_go_through_a_function() {
+    let upper = Lines::lf().map(|line: Bytes| line.to_ascii_uppercase());
+    gives(&upper, "a\nb\n", ["A", "B"]);
+    let short = Lines::lf().final_line().try_map(|line: Bytes| if line.len() < 2 { Ok(line) } else { Err("long") });
+    gives(&short, "a\nbb\nc\ndd", ["a", "?Parse(\"long\")@2", "c", "?Parse(\"long\")@7"]);
+    // One after the other: the errors of the inner one stay as they are.
+    let both = short.map(|line: Bytes| [&line[..], b"!"].concat()).parse::<Vec<u8>>();
+    gives(&both, "a\nbb\n", ["a!", "?Parse(\"long\")@2"]);
+}
+
+#[test]
+fn encoding_is_the_codecs_own() {
+    let codec = Lines::crlf().parse::<Digits>();
+    assert_eq!(encoded(&codec, "any bytes").unwrap(), "any bytes\r\n");
+    assert_eq!(encoded(&codec, Digits("7".into())).unwrap(), "7\r\n");
+    refuses(&codec, "\r\n", "DelimiterInFrame");
+    refuses(&Lines::crlf().map(|line: Bytes| line), "\r\n", "DelimiterInFrame");
+    refuses(&Lines::crlf().try_map(Digits::try_from), "\r\n", "DelimiterInFrame");
+    let raw = LineRaw::lf().map(|item: LineOrRaw| item);
+    assert_eq!(encoded(&raw, LineOrRaw::Raw("a".into())).unwrap(), "a");
+}
+
+#[test]
+fn the_codec_underneath_can_be_told_to_switch() {
+    let mut codec = LineRaw::lf().map(|item: LineOrRaw| matches!(item, LineOrRaw::Raw(_)));
+    let mut buffer = BytesMut::from("line\nraw");
+    assert_eq!(codec.decode(&mut buffer).unwrap(), Some(false));
+    codec.get_mut().raw(3);
+    assert!(codec.get_ref().is_raw());
+    assert_eq!(codec.decode(&mut buffer).unwrap(), Some(true));
+    assert!(!codec.into_inner().is_raw());
+}
+
+#[test]
+fn a_foreign_codecs_error_is_fatal_and_ends_the_decoder() {
+    let mut codec = LinesCodec::new_with_max_length(3).map(|line: String| line);
+    let mut buffer = BytesMut::from("a\nlonger\nb\n");
+    assert_eq!(codec.decode(&mut buffer).unwrap().unwrap(), "a");
+    let error = codec.decode(&mut buffer).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Other(_)));
+    assert_eq!((error.is_fatal(), error.offset()), (true, None));
+    assert_eq!(error.to_string(), "max line length exceeded");
+    buffer.extend_from_slice(b"c\n");
+    assert_eq!(codec.decode(&mut buffer).unwrap(), None);
+    assert!(buffer.is_empty());
+    assert_eq!(codec.decode_eof(&mut buffer).unwrap(), None);
+}
+
+#[test]
+fn an_io_error_stays_one() {
+    /// The default end of a stream fails with an `io::Error`.
+    #[derive(Clone)]
+    struct Never;
+    impl Decoder for Never {
+        type Item = Bytes;
+        type Error = io::Error;
+        fn decode(&mut self, _: &mut BytesMut) -> io::Result<Option<Bytes>> {
+            Ok(None)
+        }
+    }
+    impl Encoder<&'static str> for Never {
+        type Error = io::Error;
+        fn encode(&mut self, _: &'static str, _: &mut BytesMut) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+    let mut codec = Never.parse::<Digits>();
+    let error = codec.decode_eof(&mut BytesMut::from("x")).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Io(_)));
+    assert_eq!(error.to_string(), "bytes remaining on stream");
+    let error = codec.encode("x", &mut BytesMut::new()).unwrap_err();
+    assert!(matches!(error.into_kind(), ErrorKind::Io(error) if error.kind() == io::ErrorKind::Unsupported));
+}
+
+#[test]
+fn an_error_says_what_and_where_and_leads_to_its_cause() {
+    let error = Lines::lf().max(1).decode(&mut BytesMut::from("ab\n")).unwrap_err();
+    assert_eq!(error.to_string(), "the frame is longer than the limit of 1 bytes, at byte 1 of the stream");
+    assert!(error.source().is_none());
+    let error = CodecError::parse("no such command");
+    assert_eq!(error.to_string(), "the frame does not parse");
+    assert_eq!(error.source().unwrap().to_string(), "no such command");
+    assert!(!error.is_fatal());
+    let own = CodecError::from_any(CodecError::new(ErrorKind::BadLength).at(7).recoverable());
+    assert_eq!((own.offset(), own.is_fatal()), (Some(7), false));
+}
+
+#[test]
+fn every_codec_can_move_between_threads_and_be_cloned() {
+    fn check<T: Clone + Send + Sync + 'static>() {}
+    type Function = fn(Bytes) -> Bytes;
+    check::<(Lines, Utf8<Lines>, LineRaw, Netstring, LengthPrefixed, RawBytes)>();
+    check::<(Map<Lines, Function>, TryMap<Lines, Function>)>();
+    // What is parsed need not be either: the codec holds none.
+    check::<Parsed<Lines, std::rc::Rc<std::cell::Cell<u8>>>>();
+    fn error<T: Error + Send + Sync + 'static>() {}
+    error::<CodecError>();
+    assert!(format!("{:?}", Lines::lf().map(|line: Bytes| line)).starts_with("Map"));
+}
