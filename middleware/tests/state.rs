@@ -40,7 +40,7 @@ async fn two_states_nest_the_first_layer_being_the_outermost() {
     let service = ServiceBuilder::new()
         .layer(StateLayer::new(1))
         .layer(StateLayer::new("two"))
-        .service(service_fn(async |request: (&str, (i32, char))| Ok::<_, Infallible>(request)));
+        .service(service_fn(async |request: (&'static str, (i32, char))| Ok::<_, Infallible>(request)));
     assert_eq!(service.oneshot('c').await.unwrap(), ("two", (1, 'c')));
 }
 
