@@ -14,11 +14,12 @@ use tower_service::Service;
 /// reads better than several layers of it.
 ///
 /// ```
+/// use std::convert::Infallible;
 /// use std::sync::Arc;
 /// use ropewalk_middleware::StateLayer;
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), std::convert::Infallible> {
-/// let greet = service_fn(async |(greeting, name): (Arc<str>, &str)| Ok(format!("{greeting}, {name}")));
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Infallible> {
+/// let greet = service_fn(async |(greeting, name): (Arc<str>, &str)| Ok::<_, Infallible>(format!("{greeting}, {name}")));
 /// let service = ServiceBuilder::new().layer(StateLayer::new(Arc::from("Hello"))).service(greet);
 ///
 /// assert_eq!(service.oneshot("Ann").await?, "Hello, Ann");

@@ -3,10 +3,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Connection, Io, Peer, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tower::Service;
 
 /// An in-process stream, as a connection takes it.
 #[derive(Debug)]
@@ -48,5 +51,73 @@ impl AsyncWrite for Pipe {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A service that holds its connection until the peer closes, and counts those it holds.
+#[derive(Clone, Debug, Default)]
+pub struct Hold(Arc<Gauge>);
+
+/// How many are held, and how many were at most.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    ever: AtomicUsize,
+}
+
+impl Hold {
+    pub fn now(&self) -> usize {
+        self.0.now.load(Ordering::SeqCst)
+    }
+
+    pub fn most(&self) -> usize {
+        self.0.most.load(Ordering::SeqCst)
+    }
+
+    pub fn ever(&self) -> usize {
+        self.0.ever.load(Ordering::SeqCst)
+    }
+
+    pub fn enter(&self) -> Inside {
+        let now = self.0.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.most.fetch_max(now, Ordering::SeqCst);
+        self.0.ever.fetch_add(1, Ordering::SeqCst);
+        Inside(Arc::clone(&self.0))
+    }
+}
+
+/// Counts while it lives.
+#[derive(Debug)]
+pub struct Inside(Arc<Gauge>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Service<Connection> for Hold {
+    type Response = ();
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut connection: Connection) -> Self::Future {
+        let hold = self.clone();
+        Box::pin(async move {
+            let _inside = hold.enter();
+            connection.read_to_end(&mut Vec::new()).await.map(drop)
+        })
+    }
+}
+
+/// Lets every task run until it waits for something else than its turn.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
     }
 }
