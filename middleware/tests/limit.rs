@@ -1,4 +1,5 @@
 //! The cap on connections is exact, and every place comes back.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::future::{Future, pending, poll_fn};
 use std::io;

@@ -13,22 +13,22 @@ use tower::Service;
 
 /// An in-process stream, as a connection takes it.
 #[derive(Debug)]
-pub struct Pipe(DuplexStream);
+pub(crate) struct Pipe(DuplexStream);
 
 /// Two ends of a pipe that holds `size` bytes a direction.
-pub fn pipe(size: usize) -> (Pipe, DuplexStream) {
+pub(crate) fn pipe(size: usize) -> (Pipe, DuplexStream) {
     let (ours, theirs) = duplex(size);
     (Pipe(ours), theirs)
 }
 
 /// A connection of the given listener, and its peer.
-pub fn connection_on(listener: usize, size: usize) -> (Connection, DuplexStream) {
+pub(crate) fn connection_on(listener: usize, size: usize) -> (Connection, DuplexStream) {
     let (ours, theirs) = pipe(size);
     (Connection::accepted(Stream::boxed(ours), Peer::new(Addr::Memory), listener), theirs)
 }
 
 /// A connection and its peer.
-pub fn connection() -> (Connection, DuplexStream) {
+pub(crate) fn connection() -> (Connection, DuplexStream) {
     connection_on(0, 1024)
 }
 
@@ -56,30 +56,30 @@ impl AsyncWrite for Pipe {
 
 /// A service that holds its connection until the peer closes, and counts those it holds.
 #[derive(Clone, Debug, Default)]
-pub struct Hold(Arc<Gauge>);
+pub(crate) struct Hold(Arc<Gauge>);
 
 /// How many are held, and how many were at most.
 #[derive(Debug, Default)]
-pub struct Gauge {
+pub(crate) struct Gauge {
     now: AtomicUsize,
     most: AtomicUsize,
     ever: AtomicUsize,
 }
 
 impl Hold {
-    pub fn now(&self) -> usize {
+    pub(crate) fn now(&self) -> usize {
         self.0.now.load(Ordering::SeqCst)
     }
 
-    pub fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.0.most.load(Ordering::SeqCst)
     }
 
-    pub fn ever(&self) -> usize {
+    pub(crate) fn ever(&self) -> usize {
         self.0.ever.load(Ordering::SeqCst)
     }
 
-    pub fn enter(&self) -> Inside {
+    pub(crate) fn enter(&self) -> Inside {
         let now = self.0.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.most.fetch_max(now, Ordering::SeqCst);
         self.0.ever.fetch_add(1, Ordering::SeqCst);
@@ -89,7 +89,7 @@ impl Hold {
 
 /// Counts while it lives.
 #[derive(Debug)]
-pub struct Inside(Arc<Gauge>);
+pub(crate) struct Inside(Arc<Gauge>);
 
 impl Drop for Inside {
     fn drop(&mut self) {
@@ -116,7 +116,7 @@ impl Service<Connection> for Hold {
 }
 
 /// Lets every task run until it waits for something else than its turn.
-pub async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
