@@ -116,6 +116,12 @@ impl Connection {
         LingeringClose::new(self)
     }
 
+    /// Ends the connection after one write that waits for nothing; whatever is not taken at once is lost.
+    pub(crate) fn write_once(self, bytes: &[u8]) {
+        let written = self.stream.write_once(bytes).unwrap_or(0);
+        self.shared.counters.bytes_out.add(written as u64);
+    }
+
     /// Notes a peer that is gone, so that the reason can name it.
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result

@@ -1,10 +1,10 @@
 //! The bytes of a connection, over whatever carries them.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -38,6 +38,23 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().ok(),
             _ => None,
+        }
+    }
+
+    /// Writes what is taken at once, and closes.
+    pub(super) fn write_once(self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            // The runtime takes a socket as not writable until it hears otherwise, and this one may have been accepted
+            // a moment ago. So the kernel is asked itself; the socket stays non-blocking.
+            Self::Tcp(tcp) => tcp.into_std()?.write(bytes),
+            Self::Unix(unix) => unix.into_std()?.write(bytes),
+            Self::Boxed(mut io) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                match Pin::new(&mut *io).poll_write(&mut cx, bytes) {
+                    Poll::Ready(written) => written,
+                    Poll::Pending => Ok(0),
+                }
+            }
         }
     }
 

@@ -1,0 +1,127 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tower_layer::Layer;
+
+use super::overflow::{RefuseBy, RefuseWith, Wait};
+use super::places::Places;
+use super::service::ConnectionLimit;
+
+/// Caps how many connections are open at once, exactly.
+///
+/// The layer is what is shared: a layer value and its clones count together, and so do all services made from them.
+/// What happens over the cap is chosen by
+///
+/// * [`wait`](Self::wait), the default: connections stay in the backlog until there is room;
+/// * [`refuse_with`](ConnectionLimitLayer::refuse_with): they are told so with a text;
+/// * [`refuse_by`](ConnectionLimitLayer::refuse_by): another service has them.
+///
+/// A place is taken before the service behind is called, and given back when its future is done or dropped: at the
+/// end, after an error, after a panic, when the connection is cancelled.
+///
+/// It goes around connections only; frames have no such limit to pass.
+///
+/// ```
+/// use ropewalk_middleware::ConnectionLimitLayer;
+///
+/// let limit = ConnectionLimitLayer::new(100).refuse_with("Too many connections, try later\r\n");
+/// assert_eq!((limit.active(), limit.available()), (0, 100));
+/// ```
+#[derive(Debug)]
+pub struct ConnectionLimitLayer<P = Wait> {
+    places: Arc<Places>,
+    overflow: P,
+}
+
+impl<P: Clone> Clone for ConnectionLimitLayer<P> {
+    /// Another handle on the same count.
+    fn clone(&self) -> Self {
+        Self { places: Arc::clone(&self.places), overflow: self.overflow.clone() }
+    }
+}
+
+impl ConnectionLimitLayer {
+    /// At most `max` connections at once; the others wait in the backlog. With 0 nobody is let in.
+    pub fn new(max: usize) -> Self {
+        Self { places: Arc::new(Places::total(max)), overflow: Wait(()) }
+    }
+}
+
+impl<P> ConnectionLimitLayer<P> {
+    /// Over the cap, connections are not accepted until there is room. The default.
+    ///
+    /// The service is not ready then: the accept loop stands still, and the connections stay in the kernel's backlog.
+    /// The place is reserved when the service becomes ready, so an accept loop that waits for its next connection has
+    /// one: two accept loops under one layer hold two.
+    pub fn wait(self) -> ConnectionLimitLayer {
+        self.overflow(Wait(()))
+    }
+
+    /// Over the cap, connections get this text, then an end, and are read out for a moment so that it arrives: see
+    /// [`LingeringClose`](crate::LingeringClose). The call succeeds, with reason [`Refused`].
+    ///
+    /// A peer has 2 s to take the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are under way at once;
+    /// beyond that the text is tried once, without waiting, and the connection is dropped, with reason
+    /// [`RefusedAtOnce`].
+    ///
+    /// A refusal never waits for the service behind. So a connection that comes while that is not ready is refused
+    /// too, if there was no room when the accept loop last asked.
+    ///
+    /// [`Refused`]: crate::CloseReason::Refused
+    /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
+    pub fn refuse_with(self, text: impl Into<Bytes>) -> ConnectionLimitLayer<RefuseWith> {
+        self.overflow(RefuseWith(text.into()))
+    }
+
+    /// Over the cap, connections are served by `service`: a whole `Service<Connection>` with the error type of the one
+    /// behind. The reason is [`Refused`].
+    ///
+    /// At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are with it at once; beyond that, or while it is not ready,
+    /// a connection is dropped without a word, with reason [`RefusedAtOnce`]. How long it takes over one is its own
+    /// affair: give it a deadline.
+    ///
+    /// [`Refused`]: crate::CloseReason::Refused
+    /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
+    pub fn refuse_by<R>(self, service: R) -> ConnectionLimitLayer<RefuseBy<R>> {
+        self.overflow(RefuseBy(service))
+    }
+
+    /// Counts each of the server's endpoints by itself: `max` for every [`listener`](crate::Connection::listener).
+    ///
+    /// It starts counts of its own: choose this before the layer is cloned. When refusing, the cap is as exact as
+    /// otherwise. When waiting, a connection over its listener's cap can't stay in the backlog, as nobody knows
+    /// beforehand where the next one comes in: it is accepted and waits in its own task, unread, until there is a place
+    /// or the server drains. The call to the service behind is made at once then, and its future not polled before
+    /// that. Only a cap of the whole server bounds how many wait.
+    pub fn per_listener(self) -> Self {
+        Self { places: Arc::new(Places::per_listener(self.places.max)), overflow: self.overflow }
+    }
+
+    /// How many places are taken at this moment, a place reserved by a waiting accept loop included. Per listener: the
+    /// sum.
+    pub fn active(&self) -> usize {
+        self.places.active()
+    }
+
+    /// How many places are free at this moment. Per listener: on the fullest.
+    pub fn available(&self) -> usize {
+        self.places.available()
+    }
+
+    /// The cap.
+    pub fn max(&self) -> usize {
+        self.places.max
+    }
+
+    fn overflow<Q>(self, overflow: Q) -> ConnectionLimitLayer<Q> {
+        ConnectionLimitLayer { places: self.places, overflow }
+    }
+}
+
+impl<S, P: Clone> Layer<S> for ConnectionLimitLayer<P> {
+    type Service = ConnectionLimit<S, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ConnectionLimit::new(inner, Arc::clone(&self.places), self.overflow.clone())
+    }
+}

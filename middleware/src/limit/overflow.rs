@@ -1,0 +1,131 @@
+//! What becomes of a connection over the cap.
+
+use std::fmt;
+use std::future::{Future, Ready};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use crate::Connection;
+
+/// How long a refused peer has to take the text, before the lingering close begins.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What becomes of a connection over the cap: [`Wait`], [`RefuseWith`] or [`RefuseBy`]. Sealed.
+pub trait Overflow<E>: sealed::Sealed {
+    /// What tells the peer.
+    #[doc(hidden)]
+    type Refusal: Future<Output = Result<(), E>>;
+
+    /// Whether the connections over the cap are left where they are.
+    #[doc(hidden)]
+    const WAITS: bool;
+
+    /// Refuses a connection, or gives it back when that can't be done at this moment.
+    #[doc(hidden)]
+    fn refuse(&mut self, connection: Connection) -> Result<Self::Refusal, Connection>;
+
+    /// What is still said when there is no room for a proper refusal.
+    #[doc(hidden)]
+    fn last_words(&self) -> Bytes {
+        Bytes::new()
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Wait {}
+    impl Sealed for super::RefuseWith {}
+    impl<R> Sealed for super::RefuseBy<R> {}
+}
+
+/// Connections over the cap are not accepted until there is room.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wait(pub(super) ());
+
+impl<E> Overflow<E> for Wait {
+    type Refusal = Ready<Result<(), E>>;
+    const WAITS: bool = true;
+
+    fn refuse(&mut self, connection: Connection) -> Result<Self::Refusal, Connection> {
+        Err(connection)
+    }
+}
+
+/// Connections over the cap are told so with a text, and closed.
+#[derive(Clone, Debug)]
+pub struct RefuseWith(pub(super) Bytes);
+
+impl<E> Overflow<E> for RefuseWith {
+    type Refusal = Farewell<E>;
+    const WAITS: bool = false;
+
+    fn refuse(&mut self, connection: Connection) -> Result<Self::Refusal, Connection> {
+        Ok(Farewell { future: Box::pin(farewell(connection, self.0.clone())), error: PhantomData })
+    }
+
+    fn last_words(&self) -> Bytes {
+        self.0.clone()
+    }
+}
+
+async fn farewell(mut connection: Connection, text: Bytes) {
+    let told = timeout(FAREWELL, async {
+        connection.write_all(&text).await?;
+        connection.flush().await
+    });
+    // A peer that will not even take the text is not waited for again.
+    if let Ok(Ok(())) = told.await {
+        connection.close().await;
+    }
+}
+
+/// A refusal under way. Boxed, so that it adds nothing to the size of the connections that are served.
+pub struct Farewell<E> {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<E> Future for Farewell<E> {
+    type Output = Result<(), E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(self.future.as_mut().poll(cx));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<E> fmt::Debug for Farewell<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Farewell").finish_non_exhaustive()
+    }
+}
+
+/// Connections over the cap are served by another service.
+#[derive(Clone, Debug)]
+pub struct RefuseBy<R>(pub(super) R);
+
+impl<R> Overflow<R::Error> for RefuseBy<R>
+where
+    R: Service<Connection, Response = ()>,
+{
+    type Refusal = R::Future;
+    const WAITS: bool = false;
+
+    fn refuse(&mut self, connection: Connection) -> Result<Self::Refusal, Connection> {
+        if is_ready_now(&mut self.0) { Ok(self.0.call(connection)) } else { Err(connection) }
+    }
+}
+
+/// Whether a service is ready at this moment, asked by somebody who will not wait for it.
+///
+/// It leaves a waker behind that wakes nobody: whoever waits afterwards has to poll again, as everybody does.
+pub(super) fn is_ready_now<S: Service<Connection>>(service: &mut S) -> bool {
+    matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+}

@@ -1,0 +1,152 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tower_service::Service;
+
+use super::future::ResponseFuture;
+use super::overflow::{Overflow, Wait, is_ready_now};
+use super::places::Places;
+use crate::{CloseReason, Connection};
+
+/// Somebody who waits for a place.
+pub(super) type Waiting =
+    Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync + 'static>>;
+
+/// A service behind a cap on its connections; made by [`ConnectionLimitLayer`](super::ConnectionLimitLayer).
+pub struct ConnectionLimit<S, P = Wait> {
+    inner: S,
+    places: Arc<Places>,
+    overflow: P,
+    /// The place for the next call: reserved by `poll_ready`, and by nobody else's.
+    place: Option<OwnedSemaphorePermit>,
+    waiting: Option<Waiting>,
+}
+
+impl<S, P> ConnectionLimit<S, P> {
+    pub(super) fn new(inner: S, places: Arc<Places>, overflow: P) -> Self {
+        Self { inner, places, overflow, place: None, waiting: None }
+    }
+
+    /// The service behind the cap.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service behind the cap, without it.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// Reserves a place among all listeners' for the next call.
+    fn poll_place(&mut self, count: &Arc<Semaphore>, cx: &mut Context<'_>) -> Poll<()> {
+        while self.place.is_none() {
+            let waiting = match &mut self.waiting {
+                Some(waiting) => waiting,
+                None => match Arc::clone(count).try_acquire_owned() {
+                    Ok(place) => {
+                        self.place = Some(place);
+                        break;
+                    }
+                    Err(_) => self.waiting.insert(Box::pin(Arc::clone(count).acquire_owned())),
+                },
+            };
+            // It can't fail: the semaphore is never closed.
+            self.place = ready!(waiting.as_mut().poll(cx)).ok();
+            self.waiting = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Refuses a connection; without waiting, when too many refusals are under way.
+    fn refuse<E>(&mut self, connection: Connection) -> ResponseFuture<S::Future, P::Refusal>
+    where
+        S: Service<Connection, Error = E>,
+        P: Overflow<E>,
+    {
+        let closing = connection.closing();
+        let connection = match Arc::clone(&self.places.refusals).try_acquire_owned() {
+            Ok(slot) => match self.overflow.refuse(connection) {
+                Ok(refusal) => {
+                    closing.set_reason(CloseReason::Refused);
+                    return ResponseFuture::refused(refusal, slot);
+                }
+                Err(connection) => connection,
+            },
+            Err(_) => connection,
+        };
+        closing.set_reason(CloseReason::RefusedAtOnce);
+        ResponseFuture::refused_at_once(connection, self.overflow.last_words())
+    }
+}
+
+impl<S, P> Service<Connection> for ConnectionLimit<S, P>
+where
+    S: Service<Connection, Response = ()>,
+    P: Overflow<S::Error>,
+{
+    type Response = ();
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, P::Refusal>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let places = Arc::clone(&self.places);
+        match places.shared() {
+            Some(count) if P::WAITS => {
+                ready!(self.poll_place(count, cx));
+                self.inner.poll_ready(cx)
+            }
+            // Refusals go on while the service behind is busy: at the cap it is not asked to take part.
+            Some(count) => match self.inner.poll_ready(cx) {
+                Poll::Pending if count.available_permits() == 0 => Poll::Ready(Ok(())),
+                polled => polled,
+            },
+            // Where the next connection comes in, and whether there is room, is not known yet.
+            None => self.inner.poll_ready(cx),
+        }
+    }
+
+    /// Serves the connection, or refuses it.
+    ///
+    /// When refusing, which of the two is decided here and not in `poll_ready`: the accept loop asks first and waits for
+    /// a connection afterwards, and in the meantime places are given back. So both are looked at afresh: is there a
+    /// place, and is the service behind ready? The second can be in doubt only if there was no place when `poll_ready`
+    /// passed over a busy service; if it is busy still, the connection is refused after all. To keep it would mean to
+    /// park it where only the next connection finds it.
+    fn call(&mut self, connection: Connection) -> Self::Future {
+        if let Some(place) = self.place.take() {
+            return ResponseFuture::served(self.inner.call(connection), place);
+        }
+        let count = self.places.of(connection.listener());
+        let place = Arc::clone(&count).try_acquire_owned();
+        match place {
+            Ok(place) if is_ready_now(&mut self.inner) => ResponseFuture::served(self.inner.call(connection), place),
+            Err(_) if P::WAITS && self.places.shared().is_none() && is_ready_now(&mut self.inner) => {
+                let closing = connection.closing();
+                let waiting = Box::pin(count.acquire_owned());
+                ResponseFuture::waiting(self.inner.call(connection), waiting, closing)
+            }
+            _ => self.refuse(connection),
+        }
+    }
+}
+
+impl<S: Clone, P: Clone> Clone for ConnectionLimit<S, P> {
+    /// Another service under the same cap. It has no place yet: readiness is not cloned.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::clone(&self.places), self.overflow.clone())
+    }
+}
+
+impl<S: fmt::Debug, P> fmt::Debug for ConnectionLimit<S, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionLimit")
+            .field("inner", &self.inner)
+            .field("max", &self.places.max)
+            .field("active", &self.places.active())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::thread::panicking;
+
+use pin_project::{pin_project, pinned_drop};
+use tracing::Span;
+
+use super::record::Record;
+
+/// A connection that is logged.
+#[pin_project(PinnedDrop)]
+#[derive(Debug)]
+pub struct LogFuture<F> {
+    /// Gone when it is done, so that what its drop does and counts comes before the last line.
+    #[pin]
+    future: Option<F>,
+    span: Span,
+    record: Record,
+}
+
+impl<F> LogFuture<F> {
+    pub(super) fn new(future: F, span: Span, record: Record) -> Self {
+        Self { future: Some(future), span, record }
+    }
+}
+
+impl<F, T, E> Future for LogFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Display,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let _entered = this.span.enter();
+        let result = {
+            let _unwinding = Unwinding(this.record);
+            let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
+            let result = ready!(future.poll(cx));
+            this.future.set(None);
+            result
+        };
+        this.record.ended(result.as_ref().err());
+        Poll::Ready(result)
+    }
+}
+
+#[pinned_drop]
+impl<F> PinnedDrop for LogFuture<F> {
+    fn drop(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        let _entered = this.span.enter();
+        this.future.set(None);
+        this.record.cut_short();
+    }
+}
+
+/// Logs the end when a panic passes by.
+///
+/// Whoever catches the panic drops the future afterwards, when nothing panics any more: then it can't be told from a
+/// cancelled one.
+struct Unwinding<'a>(&'a mut Record);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if panicking() {
+            self.0.cut_short();
+        }
+    }
+}

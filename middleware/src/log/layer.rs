@@ -1,0 +1,58 @@
+use tower_layer::Layer;
+use tracing::Level;
+
+use super::service::Log;
+
+/// Logs every connection: one line when it opens, one when it ends, and a span around all that happens in between.
+///
+/// The span is `connection` with the fields `id`, `peer` and `listener`. The closing line carries
+///
+/// * `reason`: the [`CloseReason`](crate::CloseReason) as a word. This layer settles it, if the service has not: by how
+///   the service ended, `panic` when it panicked, `aborted` when it was dropped unfinished;
+/// * `bytes_in`, `bytes_out`, `frames_in`, `frames_out`;
+/// * `duration_ms`, since the connection was accepted;
+/// * `error`, when there was one, escaped and cut.
+///
+/// It comes exactly once on every way out. Span and lines have the target `ropewalk::connection` and, unless
+/// [`level`](Self::level) says otherwise, the level INFO.
+///
+/// It goes around connections only; [`FrameLogLayer`](super::FrameLogLayer) logs frames.
+///
+/// ```
+/// use ropewalk_middleware::{Connection, LogLayer};
+/// use tower::{ServiceBuilder, service_fn};
+///
+/// let service = ServiceBuilder::new()
+///     .layer(LogLayer::new().level(tracing::Level::DEBUG))
+///     .service(service_fn(async |connection: Connection| Ok::<_, std::io::Error>(connection.close().await)));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct LogLayer {
+    level: Level,
+}
+
+impl LogLayer {
+    /// A layer that logs at INFO.
+    pub fn new() -> Self {
+        Self { level: Level::INFO }
+    }
+
+    /// The same at another level.
+    pub fn level(self, level: Level) -> Self {
+        Self { level }
+    }
+}
+
+impl Default for LogLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for LogLayer {
+    type Service = Log<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Log { inner, level: self.level }
+    }
+}

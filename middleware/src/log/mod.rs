@@ -1,0 +1,33 @@
+//! Log lines for connections and for frames.
+//!
+//! Peers choose what they send, so nothing of theirs is logged as it came: see [`Escaped`](crate::Escaped).
+
+mod frame;
+mod future;
+mod layer;
+mod record;
+mod service;
+
+pub use self::frame::{FrameLog, FrameLogFuture, FrameLogLayer};
+pub use self::future::LogFuture;
+pub use self::layer::LogLayer;
+pub use self::service::Log;
+
+/// Runs `$body` with `$at` a constant: tracing fixes the level of a line when it is compiled.
+macro_rules! at_level {
+    ($level:expr, $at:ident => $body:expr) => {{
+        use tracing::Level;
+        match $level {
+            Level::ERROR => at_level!(@ ERROR, $at => $body),
+            Level::WARN => at_level!(@ WARN, $at => $body),
+            Level::INFO => at_level!(@ INFO, $at => $body),
+            Level::DEBUG => at_level!(@ DEBUG, $at => $body),
+            Level::TRACE => at_level!(@ TRACE, $at => $body),
+        }
+    }};
+    (@ $name:ident, $at:ident => $body:expr) => {{
+        const $at: Level = Level::$name;
+        $body
+    }};
+}
+use at_level;

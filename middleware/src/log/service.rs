@@ -1,0 +1,52 @@
+use std::fmt::Display;
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+use tracing::Level;
+
+use super::future::LogFuture;
+use super::record::{self, Record};
+use crate::Connection;
+
+/// A service whose connections are logged; made by [`LogLayer`](super::LogLayer).
+#[derive(Clone, Copy, Debug)]
+pub struct Log<S> {
+    pub(super) inner: S,
+    pub(super) level: Level,
+}
+
+impl<S> Log<S> {
+    /// The service behind the log.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service behind the log, without it.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S> Service<Connection> for Log<S>
+where
+    S: Service<Connection>,
+    S::Error: Display,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = LogFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, connection: Connection) -> Self::Future {
+        let span = record::span(self.level, &connection);
+        let entered = span.enter();
+        // Before the call: a service that panics in it is logged as well.
+        let record = Record::open(self.level, &connection);
+        let future = self.inner.call(connection);
+        drop(entered);
+        LogFuture::new(future, span, record)
+    }
+}

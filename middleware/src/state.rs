@@ -1,0 +1,84 @@
+//! Shared state for a service: what Twisted keeps in the factory.
+
+use std::task::{Context, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Hands a clone of `state` to the service with every request.
+///
+/// It turns a `Service<(T, Req)>` into a `Service<Req>`, at either level: around the connections or around the frames.
+/// A service that wants state does not serve without it, so a forgotten state is a compile error.
+///
+/// The state is cloned once a request: put what is not cheap to clone into an `Arc`. One struct holding all the state
+/// reads better than several layers of it.
+///
+/// ```
+/// use std::convert::Infallible;
+/// use std::sync::Arc;
+/// use ropewalk_middleware::StateLayer;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Infallible> {
+/// let greet = service_fn(async |(greeting, name): (Arc<str>, &str)| Ok::<_, Infallible>(format!("{greeting}, {name}")));
+/// let service = ServiceBuilder::new().layer(StateLayer::new(Arc::from("Hello"))).service(greet);
+///
+/// assert_eq!(service.oneshot("Ann").await?, "Hello, Ann");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateLayer<T> {
+    state: T,
+}
+
+impl<T> StateLayer<T> {
+    /// A layer that hands out clones of `state`.
+    pub fn new(state: T) -> Self {
+        Self { state }
+    }
+}
+
+impl<S, T: Clone> Layer<S> for StateLayer<T> {
+    type Service = State<S, T>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        State { inner, state: self.state.clone() }
+    }
+}
+
+/// A service that is handed its state with every request; made by [`StateLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct State<S, T> {
+    inner: S,
+    state: T,
+}
+
+impl<S, T> State<S, T> {
+    /// The service behind this one.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service behind this one, without its state.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<Req, S, T> Service<Req> for State<S, T>
+where
+    S: Service<(T, Req)>,
+    T: Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.inner.call((self.state.clone(), request))
+    }
+}
