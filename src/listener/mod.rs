@@ -1,5 +1,10 @@
 //! Where connections come in: a bound endpoint.
 
+mod accept_error;
+mod paced;
+pub(crate) mod tcp;
+pub(crate) mod unix;
+
 use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Peer, Stream};

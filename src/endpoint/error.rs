@@ -1,0 +1,119 @@
+//! What may be wrong with an endpoint: its text, or its place in the world.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// A string that is no endpoint. Its message quotes the string and the part at fault, and says what to write instead.
+///
+/// ```
+/// use ropewalk::Endpoint;
+///
+/// let error = "tcp:localhost:99999".parse::<Endpoint>().unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "bad endpoint \"tcp:localhost:99999\": port 99999 is over 65535: write a port from 0 (any free one) to 65535",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointError {
+    input: String,
+    problem: String,
+    fix: String,
+}
+
+impl EndpointError {
+    pub(super) fn new(input: &str, problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { input: input.to_owned(), problem: problem.into(), fix: fix.into() }
+    }
+
+    /// The string as it was given.
+    pub fn input(&self) -> &str {
+        &self.input
+    }
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bad endpoint {:?}: {}: {}", self.input, self.problem, self.fix)
+    }
+}
+
+impl StdError for EndpointError {}
+
+/// An [`Endpoint`](crate::Endpoint) taken as it is can't be wrong; this lets a function take strings and endpoints.
+impl From<Infallible> for EndpointError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// An endpoint that could not be bound. Its message names the endpoint and the cause, and what may help.
+#[derive(Debug)]
+pub struct BindError {
+    endpoint: String,
+    cause: io::Error,
+    advice: &'static str,
+}
+
+impl BindError {
+    pub(super) fn new(endpoint: String, cause: io::Error) -> Self {
+        let advice = advice(&endpoint, &cause);
+        Self { endpoint, cause, advice }
+    }
+
+    /// The endpoint, as its `Display` writes it.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// What the system said.
+    pub fn cause(&self) -> &io::Error {
+        &self.cause
+    }
+}
+
+/// What may help. Only the system's errors need it: ours (those without a number) say it themselves.
+fn advice(endpoint: &str, cause: &io::Error) -> &'static str {
+    let unix = endpoint.starts_with("unix:");
+    match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) => "; another program listens there: stop it, or choose another port (0: any free one)",
+        Some(libc::EACCES) if unix => "; the user this runs as must be allowed to write in the directory of the path",
+        Some(libc::EACCES) => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE: use a port from 1024 up, or grant it"
+        }
+        Some(libc::EADDRNOTAVAIL) => "; this machine has no such address: 0.0.0.0 and [::] stand for all it has",
+        Some(libc::ENOENT) if unix => "; the directory of the path must exist",
+        _ => "",
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot bind {}: {}{}", self.endpoint, self.cause, self.advice)
+    }
+}
+
+impl StdError for BindError {
+    /// The cause is part of the message already, so this is the cause's own source.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::BindError;
+
+    #[test]
+    fn a_privileged_port_gets_the_advice_for_ports_and_a_path_the_one_for_paths() {
+        let denied = || io::Error::from_raw_os_error(libc::EACCES);
+        let port = BindError::new("tcp:127.0.0.1:80".to_owned(), denied()).to_string();
+        assert!(port.starts_with("cannot bind tcp:127.0.0.1:80: Permission denied") && port.contains("below 1024"));
+        let path = BindError::new("unix:/run/x".to_owned(), denied()).to_string();
+        assert!(path.contains("directory") && !path.contains("1024"), "{path}");
+    }
+}

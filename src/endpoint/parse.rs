@@ -1,0 +1,227 @@
+//! Endpoint strings: `scheme:rest?option=value&option=value`.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_path};
+
+const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
+
+/// The text as a whole, so that every error can quote it.
+#[derive(Clone, Copy)]
+struct Input<'a>(&'a str);
+
+impl Input<'_> {
+    fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
+        EndpointError::new(self.0, problem, fix)
+    }
+}
+
+pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
+    let input = Input(text);
+    if text.is_empty() {
+        return Err(input.error("it is empty", FORMS));
+    }
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return Err(no_scheme(input));
+    };
+    let (place, options) = match rest.split_once('?') {
+        Some((place, options)) => (place, Some(options)),
+        None => (rest, None),
+    };
+    let (kind, known): (_, &[&str]) = match scheme {
+        "tcp" => (tcp(input, place)?, &["backlog"]),
+        "unix" => (Kind::Unix(unix(input, place)?), &["mode", "backlog"]),
+        "memory" => {
+            return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
+        }
+        _ => return Err(unknown_scheme(input, scheme)),
+    };
+    let mut endpoint = Endpoint::from(kind);
+    for option in options.into_iter().flat_map(|options| options.split('&')) {
+        set_option(input, &mut endpoint, option, scheme, known)?;
+    }
+    Ok(endpoint)
+}
+
+fn no_scheme(input: Input<'_>) -> EndpointError {
+    let text = input.0;
+    let fix = if text.bytes().all(|b| b.is_ascii_digit()) {
+        format!("write tcp:{text}")
+    } else if text.contains('/') {
+        format!("write unix:{text}")
+    } else {
+        FORMS.to_owned()
+    };
+    input.error("it does not say of which kind it is", fix)
+}
+
+fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
+    let lower = scheme.to_ascii_lowercase();
+    let fix = if matches!(lower.as_str(), "tcp" | "unix") {
+        format!("write {lower}: in lower case")
+    } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
+        format!("the schemes are tcp: and unix:, so write tcp:{} if that is an address", input.0)
+    } else {
+        "the schemes are tcp: and unix:".to_owned()
+    };
+    input.error(format!("the scheme {scheme:?} is unknown"), fix)
+}
+
+fn tcp(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
+    if place.is_empty() {
+        return Err(input.error("there is no port", "write tcp:8007, or tcp:127.0.0.1:8007"));
+    }
+    if let Some(address) = place.strip_prefix("//") {
+        return Err(input.error("an endpoint is no URL, and \"//\" not part of it", format!("write tcp:{address}")));
+    }
+    if place.starts_with('[') {
+        return tcp6(input, place);
+    }
+    let Some((host, digits)) = place.rsplit_once(':') else {
+        // `tcp:localhost` lacks a port; `tcp:8007x` has a wrong one.
+        if place.parse::<Ipv4Addr>().is_ok() || place.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return Err(input.error(format!("{place:?} has no port"), format!("write tcp:{place}:8007")));
+        }
+        return Ok(Kind::Tcp((Ipv4Addr::UNSPECIFIED, port(input, place)?).into()));
+    };
+    if host.is_empty() {
+        return Err(
+            input.error("there is no address before the last \":\"", format!("write tcp:{digits} for all of IPv4"))
+        );
+    }
+    if place.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() {
+        return Err(input.error(format!("the IPv6 address in {place:?} has no brackets"), "write tcp:[ADDRESS]:PORT"));
+    }
+    check_host(input, host)?;
+    let port = port(input, digits)?;
+    match host.parse::<Ipv4Addr>() {
+        Ok(ip) => Ok(Kind::Tcp((ip, port).into())),
+        Err(_) => Ok(Kind::Name(host.to_owned(), port)),
+    }
+}
+
+fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
+    let Some((address, rest)) = place[1..].split_once(']') else {
+        return Err(input.error("the \"[\" is not closed", "write tcp:[::1]:8007"));
+    };
+    let Some(digits) = rest.strip_prefix(':') else {
+        let problem =
+            if rest.is_empty() { "there is no port".to_owned() } else { format!("{rest:?} is not a \":\" and a port") };
+        return Err(input.error(problem, format!("write tcp:[{address}]:8007")));
+    };
+    let port = port(input, digits)?;
+    // Parsed with its brackets, for the sake of scopes: `[fe80::1%2]`.
+    match format!("[{address}]:{port}").parse::<SocketAddrV6>() {
+        Ok(addr) => Ok(Kind::Tcp(addr.into())),
+        Err(_) => Err(input.error(format!("{address:?} is not an IPv6 address"), "write tcp:[::1]:8007")),
+    }
+}
+
+/// Tells names that can be looked up from slips.
+fn check_host(input: Input<'_>, host: &str) -> Result<(), EndpointError> {
+    if let Some(c) = host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))) {
+        let fix = if c == ':' { "write tcp:ADDRESS:PORT, with one \":\" between" } else { "write tcp:ADDRESS:PORT" };
+        return Err(input.error(format!("{c:?} in {host:?} is not part of an address or a name"), fix));
+    }
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or("");
+    if last.bytes().all(|b| b.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_err() {
+        return Err(input.error(format!("{host:?} is not an IPv4 address"), "write one like 127.0.0.1"));
+    }
+    Ok(())
+}
+
+fn port(input: Input<'_>, digits: &str) -> Result<u16, EndpointError> {
+    let fix = "write a port from 0 (any free one) to 65535";
+    if digits.is_empty() {
+        return Err(input.error("there is no port after the last \":\"", fix));
+    }
+    number(digits, 10, u32::from(u16::MAX)).and_then(|n| u16::try_from(n).map_err(|_| Number::Over)).map_err(|fault| {
+        match fault {
+            Number::Over => input.error(format!("port {digits} is over 65535"), fix),
+            Number::None => input.error(format!("{digits:?} is not a port"), fix),
+        }
+    })
+}
+
+fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
+    if place.is_empty() {
+        return Err(input.error("there is no path", "write unix:/run/x.sock"));
+    }
+    let path = PathBuf::from(OsString::from_vec(decode(input, place)?));
+    let bytes = path.as_os_str().len();
+    match check_path(&path) {
+        Err(_) if bytes > MAX_PATH => {
+            let problem = format!("the path has {bytes} bytes, which is over {MAX_PATH}");
+            Err(input.error(problem, "choose a shorter one, or one relative to the working directory"))
+        }
+        Err(problem) => Err(input.error(problem, "choose another")),
+        Ok(()) => Ok(path),
+    }
+}
+
+/// Undoes `%` and two hexadecimal digits.
+fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
+    let mut parts = place.split('%');
+    let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
+    for part in parts {
+        let byte = part.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let Some(byte) = byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) else {
+            let shown: String = part.chars().take(2).collect();
+            return Err(input.error(format!("\"%{shown}\" is not % and two hexadecimal digits"), "write %25 for a %"));
+        };
+        path.push(byte);
+        path.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    Ok(path)
+}
+
+fn set_option(
+    input: Input<'_>,
+    endpoint: &mut Endpoint,
+    option: &str,
+    scheme: &str,
+    known: &[&str],
+) -> Result<(), EndpointError> {
+    let options = || format!("the options of {scheme}: are {}", known.join(", "));
+    if option.is_empty() {
+        return Err(input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {}", options())));
+    }
+    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+    if !known.contains(&name) {
+        return Err(input.error(format!("the option {name:?} is unknown"), options()));
+    }
+    let (slot, base, max, fix) = match name {
+        "mode" => (&mut endpoint.mode, 8, 0o777, "write an octal number up to 777, such as mode=660"),
+        _ => (&mut endpoint.backlog, 10, MAX_BACKLOG, "write how many may wait, such as backlog=1024"),
+    };
+    if slot.is_some() {
+        return Err(input.error(format!("the option {name} is given twice"), "keep one"));
+    }
+    match number(value, base, max) {
+        Ok(0) if name == "backlog" => Err(input.error("a backlog of 0 lets nobody in", fix)),
+        Ok(n) => {
+            *slot = Some(n);
+            Ok(())
+        }
+        Err(Number::Over) => Err(input.error(format!("{name} {value} is too large"), fix)),
+        Err(Number::None) => Err(input.error(format!("{value:?} is not a {name}"), fix)),
+    }
+}
+
+/// Why a text is no number.
+enum Number {
+    None,
+    Over,
+}
+
+/// A number of digits alone: no sign, no space.
+fn number(text: &str, base: u32, max: u32) -> Result<u32, Number> {
+    if text.is_empty() || !text.chars().all(|c| c.is_digit(base)) {
+        return Err(Number::None);
+    }
+    // All digits, so what fails here is too large.
+    u32::from_str_radix(text, base).ok().filter(|&n| n <= max).ok_or(Number::Over)
+}

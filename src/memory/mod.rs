@@ -1,0 +1,136 @@
+//! An endpoint inside the process: a whole server in a test, with no socket and no port, under paused time if need be.
+//!
+//! ```
+//! use std::future::poll_fn;
+//!
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (endpoint, connector) = ropewalk::memory::endpoint();
+//! let mut listener = endpoint.bind().await?;
+//!
+//! let mut client = connector.connect().await?;
+//! let (mut server, _peer) = poll_fn(|cx| listener.poll_accept(cx)).await;
+//! server.write_all(b"hello").await?;
+//! drop(server);
+//!
+//! let mut text = String::new();
+//! client.read_to_string(&mut text).await?;
+//! assert_eq!(text, "hello");
+//! # Ok(())
+//! # }
+//! ```
+
+mod pipe;
+mod stream;
+
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll};
+
+use ropewalk_middleware::{Addr, Peer, Stream};
+use tokio::sync::mpsc;
+
+use crate::{Endpoint, Listener};
+
+pub use self::stream::MemoryStream;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: usize = 1024;
+
+/// How many bytes each direction of a connection holds.
+const CAPACITY: usize = 64 * 1024;
+
+/// An endpoint, and what connects to it. Each direction of a connection holds 64 KiB, and 1024 connections may wait to be
+/// accepted.
+///
+/// The endpoint can be bound once. Connections may be made before it is bound, and wait; once its listener is dropped (or
+/// the endpoint, with all its clones, unbound) they are refused.
+pub fn endpoint() -> (Endpoint, Connector) {
+    endpoint_with_capacity(CAPACITY)
+}
+
+/// The same with room for so many bytes (at least 1) in each direction of a connection.
+pub fn endpoint_with_capacity(bytes: usize) -> (Endpoint, Connector) {
+    let (queue, arrivals) = mpsc::channel(BACKLOG);
+    (Endpoint::from_listener(MemoryListener { arrivals }), Connector { queue, capacity: bytes })
+}
+
+/// Makes connections to one memory endpoint; its clones do as well.
+#[derive(Clone)]
+pub struct Connector {
+    queue: mpsc::Sender<MemoryStream>,
+    capacity: usize,
+}
+
+impl Connector {
+    /// Connects, as soon as there is room in the queue of connections that wait to be accepted.
+    ///
+    /// As with sockets, this does not wait until the connection is accepted. Cancel safe: dropped early, nothing was
+    /// connected.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionRefused` when nobody will accept: the listener was dropped.
+    pub async fn connect(&self) -> io::Result<MemoryStream> {
+        let Ok(room) = self.queue.reserve().await else { return Err(refused()) };
+        let (client, server) = MemoryStream::pair(self.capacity);
+        room.send(server);
+        Ok(client)
+    }
+
+    /// Connects now or not at all.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when the queue is full, and `ConnectionRefused` when the listener was dropped.
+    pub fn try_connect(&self) -> io::Result<MemoryStream> {
+        let room = self.queue.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => io::ErrorKind::WouldBlock.into(),
+            mpsc::error::TrySendError::Closed(()) => refused(),
+        })?;
+        let (client, server) = MemoryStream::pair(self.capacity);
+        room.send(server);
+        Ok(client)
+    }
+}
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+/// The other end of the connectors.
+struct MemoryListener {
+    arrivals: mpsc::Receiver<MemoryStream>,
+}
+
+impl Listener for MemoryListener {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
+        match self.arrivals.poll_recv(cx) {
+            Poll::Ready(Some(stream)) => Poll::Ready((Stream::boxed(stream), Peer::new(Addr::Memory))),
+            // Without connectors there will never be another one, so there is nobody to wake this.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn local_addr(&self) -> Addr {
+        Addr::Memory
+    }
+}
+
+impl Drop for MemoryListener {
+    /// Resets who waits in the queue, as a kernel does.
+    fn drop(&mut self) {
+        self.arrivals.close();
+        while let Ok(stream) = self.arrivals.try_recv() {
+            stream.abort();
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! One direction of a memory connection.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::ReadBuf;
+
+/// How the writer's side stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Nothing more will be written; what was written can still be read.
+    Finished,
+    /// The reader is gone.
+    Unread,
+    /// The connection was reset, by the end that reads here or by the one that writes.
+    Reset,
+}
+
+/// Bytes on their way from one end to the other, at most `capacity` of them.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    bytes: VecDeque<u8>,
+    capacity: usize,
+    state: State,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Pipe {
+    pub(super) fn new(capacity: usize) -> Self {
+        // It grows with the bytes written, so idle connections stay small.
+        Self { bytes: VecDeque::new(), capacity: capacity.max(1), state: State::Open, reader: None, writer: None }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Reads what there is; the waker returned is the writer's.
+    pub(super) fn poll_read(&mut self, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Option<Waker>>> {
+        if self.state == State::Reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if self.bytes.is_empty() && self.state == State::Open && buf.remaining() > 0 {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let (front, back) = self.bytes.as_slices();
+        let from_front = front.len().min(buf.remaining());
+        buf.put_slice(&front[..from_front]);
+        let from_back = back.len().min(buf.remaining());
+        buf.put_slice(&back[..from_back]);
+        self.bytes.drain(..from_front + from_back);
+        Poll::Ready(Ok(self.writer.take()))
+    }
+
+    /// Writes what there is room for; the waker returned is the reader's.
+    pub(super) fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<(usize, Option<Waker>)>> {
+        match self.state {
+            State::Open => {}
+            State::Finished | State::Unread => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            State::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
+        let room = self.capacity - self.bytes.len();
+        if room == 0 && !bytes.is_empty() {
+            self.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let n = bytes.len().min(room);
+        self.bytes.extend(&bytes[..n]);
+        Poll::Ready(Ok((n, self.reader.take())))
+    }
+
+    /// Ends the direction: the reader sees the end after the last byte.
+    pub(super) fn finish(&mut self) -> Wakers {
+        if self.state == State::Open {
+            self.state = State::Finished;
+        }
+        self.wakers()
+    }
+
+    /// The reader is gone: writes fail from now on.
+    pub(super) fn unread(&mut self) -> Wakers {
+        if self.state != State::Reset {
+            self.state = State::Unread;
+        }
+        self.wakers()
+    }
+
+    /// Breaks the direction, and loses what was not read.
+    pub(super) fn reset(&mut self) -> Wakers {
+        self.state = State::Reset;
+        self.bytes = VecDeque::new();
+        self.wakers()
+    }
+
+    fn wakers(&mut self) -> Wakers {
+        [self.reader.take(), self.writer.take()]
+    }
+}
+
+/// Who waits for a direction; to be woken when its lock is free again.
+pub(super) type Wakers = [Option<Waker>; 2];

@@ -1,0 +1,141 @@
+//! One end of a memory connection.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use ropewalk_middleware::Io;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::poll_proceed;
+
+use super::pipe::{Pipe, Wakers};
+
+/// Which end, and so which pipe it writes to; it reads from the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Client,
+    Server,
+}
+
+/// Both directions, under one lock: a reset breaks them at the same moment.
+#[derive(Debug)]
+struct Pipes {
+    from_client: Pipe,
+    from_server: Pipe,
+}
+
+/// One end of a connection within the process. It behaves as a TCP socket does:
+///
+/// - each direction holds a bounded number of bytes; a write waits for room;
+/// - `shutdown` ends its own direction only: the peer reads the end and may go on writing;
+/// - dropped, it ends both: the peer reads what was written before, and its writes fail with `BrokenPipe`;
+/// - dropped with bytes unread, or [aborted](MemoryStream::abort), it resets the connection: all bytes on their way are
+///   lost, and the peer's reads and writes fail with `ConnectionReset`.
+pub struct MemoryStream {
+    pipes: Arc<Mutex<Pipes>>,
+    end: End,
+    abort: bool,
+}
+
+impl MemoryStream {
+    /// Two ends of a new connection, the client's and the server's.
+    pub(crate) fn pair(capacity: usize) -> (Self, Self) {
+        let pipes = Pipes { from_client: Pipe::new(capacity), from_server: Pipe::new(capacity) };
+        let client = Self { pipes: Arc::new(Mutex::new(pipes)), end: End::Client, abort: false };
+        let server = Self { pipes: Arc::clone(&client.pipes), end: End::Server, abort: false };
+        (client, server)
+    }
+
+    /// Resets the connection: what the peer has not read is lost, and its reads and writes fail with `ConnectionReset`.
+    pub fn abort(mut self) {
+        self.abort = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pipes> {
+        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pipes {
+    fn reading(&mut self, end: End) -> &mut Pipe {
+        match end {
+            End::Client => &mut self.from_server,
+            End::Server => &mut self.from_client,
+        }
+    }
+
+    fn writing(&mut self, end: End) -> &mut Pipe {
+        match end {
+            End::Client => &mut self.from_client,
+            End::Server => &mut self.from_server,
+        }
+    }
+
+    /// What the drop of an end does to both directions.
+    fn close(&mut self, end: End, abort: bool) -> [Wakers; 2] {
+        if abort || !self.reading(end).is_empty() {
+            [self.from_client.reset(), self.from_server.reset()]
+        } else {
+            [self.writing(end).finish(), self.reading(end).unread()]
+        }
+    }
+}
+
+/// Called with the lock released, because a waker may run anything.
+fn wake(wakers: impl IntoIterator<Item = Option<std::task::Waker>>) {
+    wakers.into_iter().flatten().for_each(std::task::Waker::wake);
+}
+
+impl Io for MemoryStream {
+    fn abort(&mut self) {
+        self.abort = true;
+    }
+}
+
+impl Drop for MemoryStream {
+    fn drop(&mut self) {
+        let wakers = self.lock().close(self.end, self.abort);
+        wake(wakers.into_iter().flatten());
+    }
+}
+
+impl AsyncRead for MemoryStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Two ends that never wait for each other would hold their thread otherwise.
+        let coop = ready!(poll_proceed(cx));
+        let result = ready!(self.lock().reading(self.end).poll_read(cx, buf));
+        coop.made_progress();
+        Poll::Ready(result.map(|waker| wake([waker])))
+    }
+}
+
+impl AsyncWrite for MemoryStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let coop = ready!(poll_proceed(cx));
+        let result = ready!(self.lock().writing(self.end).poll_write(cx, bytes));
+        coop.made_progress();
+        Poll::Ready(result.map(|(n, waker)| {
+            wake([waker]);
+            n
+        }))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Succeeds even when the connection is gone, as tokio's sockets do.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wakers = self.lock().writing(self.end).finish();
+        wake(wakers);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for MemoryStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStream").field("end", &self.end).finish_non_exhaustive()
+    }
+}
