@@ -24,7 +24,13 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// }
 /// assert!(port("8007x").unwrap_err().downcast_ref::<std::num::ParseIntError>().is_some());
 /// ```
-pub struct Error(Box<BoxError>);
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    error: BoxError,
+    /// What a connection that ends by it is counted as, where the error itself does not tell.
+    reason: Option<CloseReason>,
+}
 
 impl Error {
     /// An error from a boxed one, or from a text.
@@ -37,18 +43,25 @@ impl Error {
         // One that went through a tower layer as a box comes back as it was.
         match error.into().downcast::<Opaque>() {
             Ok(opaque) => opaque.0,
-            Err(error) => Self(Box::new(error)),
+            Err(error) => Self(Box::new(Inner { error, reason: None })),
         }
+    }
+
+    /// An error of the codec, whatever its type.
+    pub(crate) fn codec(error: impl Into<BoxError>) -> Self {
+        let mut error = Self::other(error);
+        error.0.reason = error.close_reason().or(Some(CloseReason::CodecError));
+        error
     }
 
     /// The error this was made of, if it is a `T`.
     pub fn downcast_ref<T: StdError + 'static>(&self) -> Option<&T> {
-        self.0.downcast_ref()
+        self.0.error.downcast_ref()
     }
 
     /// The error this was made of, boxed.
     pub fn into_inner(self) -> BoxError {
-        *self.0
+        self.0.error
     }
 
     /// Whether the frames after this one can still be read: a too-long line that was skipped, a frame that is no
@@ -59,6 +72,9 @@ impl Error {
 
     /// The close reason this error stands for, where it stands for one.
     pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        if self.0.reason.is_some() {
+            return self.0.reason;
+        }
         if let Some(session) = self.downcast_ref::<SessionError>() {
             return match session {
                 SessionError::WriteStalled | SessionError::NotReady => Some(CloseReason::Timeout),
@@ -66,36 +82,39 @@ impl Error {
                 _ => None,
             };
         }
-        if self.downcast_ref::<CodecError>().is_some() {
-            return Some(CloseReason::CodecError);
-        }
-        match self.downcast_ref::<io::Error>()?.kind() {
-            io::ErrorKind::TimedOut => Some(CloseReason::Timeout),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-                Some(CloseReason::PeerReset)
-            }
-            _ => None,
-        }
+        self.downcast_ref::<CodecError>().map(|_| CloseReason::CodecError)
+    }
+
+    /// An error of the connection itself: the peer, or the way to it, is gone.
+    pub(crate) fn wire(error: io::Error) -> Self {
+        Self(Box::new(Inner { error: Box::new(error), reason: Some(CloseReason::PeerReset) }))
+    }
+
+    /// An error of a service: what its type may say of other connections says nothing of this one.
+    pub(crate) fn service(error: impl Into<BoxError>) -> Self {
+        let mut error = Self::other(error);
+        error.0.reason = error.0.reason.or(Some(CloseReason::ServiceError));
+        error
     }
 }
 
 impl<E: StdError + Send + Sync + 'static> From<E> for Error {
     fn from(error: E) -> Self {
-        Self(Box::new(Box::new(error)))
+        Self(Box::new(Inner { error: Box::new(error), reason: None }))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.0.error.fmt(f)
     }
 }
 
 impl fmt::Debug for Error {
     /// The error and its sources on one line: what `main` prints when it returns one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
+        write!(f, "{}", self.0.error)?;
+        let mut source = self.0.error.source();
         while let Some(error) = source {
             write!(f, ": {error}")?;
             source = error.source();
@@ -127,7 +146,7 @@ impl fmt::Display for Opaque {
 
 impl StdError for Opaque {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.0.source()
+        self.0.0.error.source()
     }
 }
 
@@ -164,17 +183,25 @@ pub enum SessionError {
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MidFrame => f.write_str(
-                "in the middle of a frame: raw, switch and codec_mut are legal between two frames only",
-            ),
+            Self::MidFrame => {
+                f.write_str("in the middle of a frame: raw, switch and codec_mut are legal between two frames only")
+            }
             Self::RawTooLong { max } => {
-                write!(f, "more than the {max} raw bytes allowed at once: take them with raw_chunks, or raise raw_limit")
+                write!(
+                    f,
+                    "more than the {max} raw bytes allowed at once: take them with raw_chunks, or raise raw_limit"
+                )
             }
             Self::Truncated { missing } => write!(f, "the peer closed with {missing} raw bytes still to come"),
             Self::WriteLimit { max } => {
-                write!(f, "{max} bytes of answers are waiting for a peer that does not read: use send, or drop the peer")
+                write!(
+                    f,
+                    "{max} bytes of answers are waiting for a peer that does not read: use send, or drop the peer"
+                )
             }
-            Self::WriteStalled => f.write_str("the peer took none of its answers for as long as the write stall allows"),
+            Self::WriteStalled => {
+                f.write_str("the peer took none of its answers for as long as the write stall allows")
+            }
             Self::NotReady => f.write_str("the service was not ready in time"),
             Self::Closed => f.write_str("the session is closed"),
         }

@@ -68,6 +68,11 @@ impl Connection {
         Self { stream: f(this.stream), shared: this.shared }
     }
 
+    /// The transport underneath.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.shared.peer

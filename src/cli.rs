@@ -1,0 +1,48 @@
+//! `--listen ENDPOINT` for a program's command line (feature `cli`).
+
+use std::io::{Write, stderr};
+
+use clap::Args;
+
+use crate::endpoint::Endpoint;
+use crate::server::Server;
+
+/// The flags of a server; flatten them into your own.
+///
+/// ```
+/// use clap::Parser;
+/// use ropewalk::cli::ServerArgs;
+///
+/// #[derive(Parser)]
+/// struct Cli {
+///     #[command(flatten)]
+///     server: ServerArgs,
+///     /// The most connections served at once.
+///     #[arg(long, default_value_t = 100)]
+///     max: usize,
+/// }
+///
+/// let cli = Cli::parse_from(["echo", "--listen", "tcp:127.0.0.1:0", "--listen", "unix:/run/echo.sock?mode=660"]);
+/// let server = cli.server.server();
+/// # let _ = server;
+/// ```
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, unix:PATH[?mode=660]; port 0 takes a free one
+    #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]
+    endpoints: Vec<Endpoint>,
+}
+
+impl ServerArgs {
+    /// A server on these endpoints, with [signals](Server::signals) on. Once it accepts it prints a line for each
+    /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
+    pub fn server(self) -> Server {
+        let server = self.endpoints.into_iter().fold(Server::new(), Server::listen);
+        server.signals().on_listening(|addresses| {
+            for address in addresses {
+                // A standard error that is closed is no reason not to serve.
+                drop(writeln!(stderr(), "listening on {address}"));
+            }
+        })
+    }
+}

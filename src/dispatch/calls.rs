@@ -1,0 +1,164 @@
+//! The calls of one connection that are under way.
+
+#![allow(unreachable_pub)] // types of public associated types, which nobody needs to name
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::Stream;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
+use pin_project::pin_project;
+
+/// Calls under way, and the order in which their answers come.
+///
+/// A call that is ready at once costs no allocation in any of them: it is polled where it lies.
+pub trait Calls<F: Future> {
+    /// Adds a call; only when there is room.
+    fn push(self: Pin<&mut Self>, call: F);
+
+    /// The next answer; `None` when nothing is under way.
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>>;
+
+    fn has_room(&self) -> bool;
+
+    fn is_empty(&self) -> bool;
+}
+
+/// One at a time.
+#[pin_project]
+#[derive(Debug)]
+pub struct One<F> {
+    #[pin]
+    call: Option<F>,
+}
+
+impl<F> One<F> {
+    pub(crate) const fn new() -> Self {
+        Self { call: None }
+    }
+}
+
+impl<F: Future> Calls<F> for One<F> {
+    fn push(self: Pin<&mut Self>, call: F) {
+        self.project().call.set(Some(call));
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let mut slot = self.project().call;
+        let Some(call) = slot.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let answer = ready!(call.poll(cx));
+        slot.set(None);
+        Poll::Ready(Some(answer))
+    }
+
+    fn has_room(&self) -> bool {
+        self.call.is_none()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.call.is_none()
+    }
+}
+
+/// Several at once, answers in the order of the frames.
+#[pin_project]
+#[derive(Debug)]
+pub struct Ordered<F: Future> {
+    /// The oldest, in place, when it found the others empty.
+    #[pin]
+    first: One<F>,
+    others: FuturesOrdered<F>,
+    /// Answers of `others` that wait for `first`.
+    done: VecDeque<F::Output>,
+    max: usize,
+}
+
+impl<F: Future> Ordered<F> {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { first: One::new(), others: FuturesOrdered::new(), done: VecDeque::new(), max }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(!self.first.is_empty()) + self.others.len() + self.done.len()
+    }
+}
+
+impl<F: Future> Calls<F> for Ordered<F> {
+    fn push(self: Pin<&mut Self>, call: F) {
+        let first = self.is_empty();
+        let this = self.project();
+        if first { this.first.push(call) } else { this.others.push_back(call) }
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let this = self.project();
+        match this.first.poll_next(cx) {
+            Poll::Ready(Some(answer)) => return Poll::Ready(Some(answer)),
+            Poll::Ready(None) => {}
+            Poll::Pending => {
+                // The others go on meanwhile.
+                while let Poll::Ready(Some(answer)) = Pin::new(&mut *this.others).poll_next(cx) {
+                    this.done.push_back(answer);
+                }
+                return Poll::Pending;
+            }
+        }
+        if let Some(answer) = this.done.pop_front() {
+            return Poll::Ready(Some(answer));
+        }
+        Pin::new(this.others).poll_next(cx)
+    }
+
+    fn has_room(&self) -> bool {
+        self.len() < self.max
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Several at once, answers as they come.
+#[pin_project]
+#[derive(Debug)]
+pub struct Unordered<F> {
+    #[pin]
+    first: One<F>,
+    others: FuturesUnordered<F>,
+    max: usize,
+}
+
+impl<F: Future> Unordered<F> {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { first: One::new(), others: FuturesUnordered::new(), max }
+    }
+}
+
+impl<F: Future> Calls<F> for Unordered<F> {
+    fn push(self: Pin<&mut Self>, call: F) {
+        let this = self.project();
+        if this.first.has_room() { this.first.push(call) } else { this.others.push(call) }
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let this = self.project();
+        let first = this.first.poll_next(cx);
+        if let Poll::Ready(Some(_)) = first {
+            return first;
+        }
+        match Pin::new(this.others).poll_next(cx) {
+            Poll::Ready(None) if first.is_pending() => Poll::Pending,
+            other => other,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        usize::from(!self.first.is_empty()) + self.others.len() < self.max
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.others.is_empty()
+    }
+}

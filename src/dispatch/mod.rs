@@ -1,0 +1,207 @@
+//! Frames to calls, answers to frames: the loop under `framed` and `Session::drive`.
+//!
+//! ```text
+//!              ┌────────────────────── answers ──────────────────────┐
+//!              ▼                                                     │
+//!  (write a long answer) ──► (finished call?) ──► (a frame?) ──► (service ready?) ──► call
+//!        no room: wait            none               dry: write, then wait for bytes
+//! ```
+//!
+//! It reads first, then readies the service, then calls it: an idle connection holds no permit of a layer. An error is
+//! an answer in its place: it waits until the calls before it are answered. While a call is pending the connection is
+//! tended: what was answered is written, and one buffer is read ahead, so that a peer that is gone is noticed.
+
+mod calls;
+mod order;
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project::pin_project;
+use ropewalk_middleware::CloseReason;
+use tokio_util::codec::{Decoder, Encoder};
+use tower_service::Service;
+
+pub(crate) use self::calls::Calls;
+pub use self::order::{AsReady, Concurrent, InOrder, Order};
+
+use crate::error::{BoxError, Error, Result};
+use crate::reply::{Body, IntoReply, Reply};
+use crate::wire::Wire;
+
+/// What is answered when the codec or the service fails.
+pub trait OnError<F> {
+    /// The answer; `None` to end the connection with the error.
+    fn answer(&mut self, error: &Error) -> Option<Reply<F>>;
+}
+
+/// Errors end the connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EndConnection;
+
+impl<F> OnError<F> for EndConnection {
+    fn answer(&mut self, _: &Error) -> Option<Reply<F>> {
+        None
+    }
+}
+
+impl<H, R> OnError<R::Frame> for H
+where
+    H: FnMut(&Error) -> R,
+    R: IntoReply,
+{
+    fn answer(&mut self, error: &Error) -> Option<Reply<R::Frame>> {
+        Some(self(error).into_reply())
+    }
+}
+
+/// The loop's state for one connection. Resolves when no more is to be answered; the wire is then to be finished.
+///
+/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` what answers errors.
+#[pin_project]
+#[allow(unreachable_pub)] // the type of a public associated type, which nobody needs to name
+pub struct Dispatch<C, S, I, F, Q, E> {
+    codec: C,
+    service: S,
+    /// A frame the service was not ready for.
+    frame: Option<I>,
+    #[pin]
+    calls: Q,
+    /// What is left of a long answer.
+    reply: Option<Reply<F>>,
+    /// An error behind the calls under way, and whether the connection can go on after it.
+    error: Option<(Error, bool)>,
+    on_error: E,
+}
+
+impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatch").finish_non_exhaustive()
+    }
+}
+
+impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
+    pub(crate) fn new(codec: C, service: S, calls: Q, on_error: E) -> Self {
+        Self { codec, service, frame: None, calls, reply: None, error: None, on_error }
+    }
+}
+
+impl<C, S, Q, E, R> Dispatch<C, S, C::Item, R::Frame, Q, E>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    R: IntoReply,
+    Q: Calls<S::Future>,
+    E: OnError<R::Frame>,
+{
+    /// Runs until the connection is to be closed: end of stream, drained, `then_close`, or the error.
+    pub(crate) fn poll(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        loop {
+            ready!(wire.poll_turn(cx));
+            ready!(wire.poll_room(cx))?;
+            let this = self.as_mut().project();
+            if let Some(reply) = this.reply {
+                let close = reply.close;
+                ready!(poll_reply(wire, this.codec, this.reply, cx))?;
+                if close {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            match this.calls.poll_next(cx) {
+                Poll::Ready(Some(Ok(answer))) => *this.reply = Some(answer.into_reply()),
+                // The service stays usable after a failed call; whether the connection does is on_error's to say.
+                Poll::Ready(Some(Err(error))) => self.as_mut().fail(Error::service(error), true, wire)?,
+                Poll::Ready(None) if this.error.is_some() => {
+                    if let Some((error, go_on)) = this.error.take() {
+                        self.as_mut().fail(error, go_on, wire)?;
+                    }
+                }
+                _ => {
+                    if ready!(self.as_mut().poll_call(wire, cx))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers an error, or ends by it.
+    fn fail(self: Pin<&mut Self>, error: Error, go_on: bool, wire: &Wire) -> Result {
+        let this = self.project();
+        let Some(mut reply) = this.on_error.answer(&error) else { return Err(error) };
+        if !go_on {
+            reply.close = true;
+            wire.closing().set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
+        }
+        *this.reply = Some(reply);
+        Ok(())
+    }
+
+    /// Makes the next call. Ready with `true` when there are no more frames and nothing is under way.
+    fn poll_call(self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        let mut this = self.project();
+        if this.error.is_some() || !this.calls.has_room() {
+            return tend(wire, cx);
+        }
+        if this.frame.is_none() {
+            match wire.decode(this.codec) {
+                Some(Ok(frame)) => *this.frame = Some(frame),
+                Some(Err(error)) => {
+                    let go_on = error.is_recoverable();
+                    *this.error = Some((error, go_on));
+                    return Poll::Ready(Ok(false));
+                }
+                None if wire.has_ended() && this.calls.is_empty() => return Poll::Ready(Ok(true)),
+                None if wire.has_ended() => return tend(wire, cx),
+                None => return wire.poll_more(cx).map_ok(|()| false),
+            }
+        }
+        match this.service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                if let Some(frame) = this.frame.take() {
+                    let call = this.service.call(frame);
+                    this.calls.as_mut().push(call);
+                }
+            }
+            // A service that can't be readied is no use any more.
+            Poll::Ready(Err(error)) => *this.error = Some((Error::service(error), false)),
+            Poll::Pending => return tend(wire, cx),
+        }
+        Poll::Ready(Ok(false))
+    }
+}
+
+/// Waits, and notices a peer that goes away.
+fn tend<T>(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<T>> {
+    wire.poll_tend(cx).map(Err)
+}
+
+/// Encodes an answer, as far as there is room for it. Ready when all of it is.
+fn poll_reply<C, F>(wire: &mut Wire, codec: &mut C, slot: &mut Option<Reply<F>>, cx: &mut Context<'_>) -> Poll<Result>
+where
+    C: Encoder<F, Error: Into<BoxError>>,
+{
+    let Some(reply) = slot else { return Poll::Ready(Ok(())) };
+    loop {
+        ready!(wire.poll_room(cx))?;
+        let frame = match &mut reply.body {
+            Body::None => None,
+            Body::One(_) => match std::mem::replace(&mut reply.body, Body::None) {
+                Body::One(frame) => Some(frame),
+                _ => None,
+            },
+            Body::Many(frames) => frames.next(),
+            Body::Stream(frames) => match frames.as_mut().poll_next(cx)? {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return tend(wire, cx),
+            },
+        };
+        let Some(frame) = frame else {
+            *slot = None;
+            return Poll::Ready(Ok(()));
+        };
+        wire.encode(codec, frame)?;
+    }
+}

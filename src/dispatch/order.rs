@@ -1,0 +1,57 @@
+//! How many calls of one connection run at once, and in which order their answers come.
+
+use std::future::Future;
+
+use super::calls::{Calls, One, Ordered, Unordered};
+
+/// One call at a time: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InOrder;
+
+/// Several calls at once, answers in the order of the frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Concurrent(pub(crate) usize);
+
+/// Several calls at once, answers as they are ready: for protocols whose frames carry tags.
+#[derive(Clone, Copy, Debug)]
+pub struct AsReady(pub(crate) usize);
+
+/// The order of answers; the three above.
+pub trait Order: sealed::Sealed {}
+
+impl<T: sealed::Sealed> Order for T {}
+
+mod sealed {
+    use super::{AsReady, Calls, Concurrent, Future, InOrder, One, Ordered, Unordered};
+
+    #[allow(unreachable_pub)] // sealed: nobody outside names or implements it
+    pub trait Sealed {
+        type Calls<F: Future>: Calls<F>;
+
+        fn calls<F: Future>(&self) -> Self::Calls<F>;
+    }
+
+    impl Sealed for InOrder {
+        type Calls<F: Future> = One<F>;
+
+        fn calls<F: Future>(&self) -> One<F> {
+            One::new()
+        }
+    }
+
+    impl Sealed for Concurrent {
+        type Calls<F: Future> = Ordered<F>;
+
+        fn calls<F: Future>(&self) -> Ordered<F> {
+            Ordered::new(self.0.max(1))
+        }
+    }
+
+    impl Sealed for AsReady {
+        type Calls<F: Future> = Unordered<F>;
+
+        fn calls<F: Future>(&self) -> Unordered<F> {
+            Unordered::new(self.0.max(1))
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The framed leaf: every frame out answers a frame in.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project::pin_project;
+use ropewalk_middleware::{CloseReason, Connection, Peer};
+use tokio_util::codec::{Decoder, Encoder};
+use tower_service::Service;
+
+use crate::dispatch::{AsReady, Calls, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
+use crate::error::{BoxError, Error, Result};
+use crate::reply::IntoReply;
+use crate::wire::{Limits, Wire};
+
+/// A service of connections from a codec and a service of frames. Every tower layer works around the service.
+///
+/// ```
+/// use bytes::Bytes;
+/// use ropewalk::{Lines, Server, framed, reply_fn};
+///
+/// let answer = framed(Lines::crlf(), reply_fn(|line: Bytes| match &line[..] {
+///     b"How are you?" => "Fine",
+///     _ => "I don't know what you mean",
+/// }));
+/// # let _ = Server::new().listen("tcp:8007").serve(answer);
+/// ```
+///
+/// Codec and service are cloned for each connection; use [`per_connection`] for a service that is to know its peer, or
+/// that is not `Clone`. One call runs at a time, in the order of the frames, unless [`Framed::concurrent`] or
+/// [`Framed::unordered`] says otherwise.
+pub fn framed<C, S, R>(codec: C, service: S) -> Framed<C, Cloned<S>>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>> + Clone,
+    R: IntoReply,
+{
+    Framed::new(codec, Cloned(service))
+}
+
+/// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`.
+///
+/// ```
+/// use bytes::Bytes;
+/// use ropewalk::{Netstring, Reply, per_connection, service_fn};
+/// use std::time::Duration;
+/// use tower::ServiceBuilder;
+///
+/// // Ten requests a second for each peer. The stock RateLimit is not Clone, so `framed` could not take it.
+/// per_connection(Netstring::new(), |_peer| {
+///     ServiceBuilder::new()
+///         .rate_limit(10, Duration::from_secs(1))
+///         .service(service_fn(async |frame: Bytes| Ok(Reply::one(frame))))
+/// });
+/// ```
+pub fn per_connection<C, F, S, R>(codec: C, make: F) -> Framed<C, PerPeer<F>>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
+    F: FnOnce(&Peer) -> S + Clone,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    R: IntoReply,
+{
+    Framed::new(codec, PerPeer(make))
+}
+
+/// Makes the service of one connection.
+pub trait MakeFrameService {
+    /// The service.
+    type Service;
+
+    /// Makes it; called in the connection's own task.
+    fn make(self, peer: &Peer) -> Self::Service;
+}
+
+/// The same service for all: each connection has its clone.
+#[derive(Clone, Copy, Debug)]
+pub struct Cloned<S>(S);
+
+impl<S> MakeFrameService for Cloned<S> {
+    type Service = S;
+
+    fn make(self, _: &Peer) -> S {
+        self.0
+    }
+}
+
+/// A service of its own for each connection.
+#[derive(Clone, Copy)]
+pub struct PerPeer<F>(F);
+
+impl<F, S> MakeFrameService for PerPeer<F>
+where
+    F: FnOnce(&Peer) -> S,
+{
+    type Service = S;
+
+    fn make(self, peer: &Peer) -> S {
+        (self.0)(peer)
+    }
+}
+
+impl<F> fmt::Debug for PerPeer<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerPeer").finish_non_exhaustive()
+    }
+}
+
+/// A service of connections made of a codec and a service of frames: see [`framed`] and [`per_connection`].
+#[derive(Clone)]
+pub struct Framed<C, M, O = InOrder, E = EndConnection> {
+    codec: C,
+    make: M,
+    order: O,
+    on_error: E,
+    limits: Limits,
+}
+
+impl<C, M> Framed<C, M> {
+    fn new(codec: C, make: M) -> Self {
+        Self { codec, make, order: InOrder, on_error: EndConnection, limits: Limits::default() }
+    }
+}
+
+impl<C, M, O, E> Framed<C, M, O, E> {
+    /// Runs up to `n` calls of one connection at once; answers and errors stay in the order of the frames.
+    pub fn concurrent(self, n: usize) -> Framed<C, M, Concurrent, E> {
+        let Self { codec, make, on_error, limits, .. } = self;
+        Framed { codec, make, order: Concurrent(n), on_error, limits }
+    }
+
+    /// Runs up to `n` calls of one connection at once; answers come as they are ready. For protocols whose frames carry
+    /// tags.
+    pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E> {
+        let Self { codec, make, on_error, limits, .. } = self;
+        Framed { codec, make, order: AsReady(n), on_error, limits }
+    }
+
+    /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …) and of the codec.
+    ///
+    /// After a service's error and a codec's recoverable one the connection goes on, unless the answer says
+    /// `then_close`; after a fatal one it closes behind the answer.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use ropewalk::{Error, Lines, framed, reply_fn};
+    ///
+    /// framed(Lines::crlf().skip_too_long(), reply_fn(|line: Bytes| line))
+    ///     .on_error(|_: &Error| Bytes::from_static(b"500 line too long"));
+    /// ```
+    pub fn on_error<H>(self, on_error: H) -> Framed<C, M, O, H> {
+        let Self { codec, make, order, limits, .. } = self;
+        Framed { codec, make, order, on_error, limits }
+    }
+
+    /// How long a peer may take none of its answers; 30 s by default.
+    pub fn write_stall(mut self, patience: Duration) -> Self {
+        self.limits.write_stall = patience;
+        self
+    }
+}
+
+impl<C, M, O, E> fmt::Debug for Framed<C, M, O, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framed").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl<C, M, O, E, S, R> Service<Connection> for Framed<C, M, O, E>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
+    M: MakeFrameService<Service = S> + Clone,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    R: IntoReply,
+    O: Order + Clone,
+    E: OnError<R::Frame> + Clone,
+{
+    type Response = ();
+    type Error = Error;
+    type Future = FramedFuture<Self, Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, E>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, connection: Connection) -> Self::Future {
+        FramedFuture { wire: Some(Wire::new(connection, self.limits)), stage: Stage::Start(Some(self.clone())) }
+    }
+}
+
+/// One connection of a [`Framed`].
+#[pin_project]
+pub struct FramedFuture<L, D> {
+    wire: Option<Wire>,
+    #[pin]
+    stage: Stage<L, D>,
+}
+
+#[pin_project(project = StageProjection)]
+enum Stage<L, D> {
+    /// Nothing has run yet: the service is made here and not in the accept loop.
+    Start(Option<L>),
+    Run(#[pin] D),
+    Finish(Pin<Box<dyn Future<Output = Result> + Send>>, Result),
+    Done,
+}
+
+impl<C, M, O, E, S, R, Q> Future for FramedFuture<Framed<C, M, O, E>, Dispatch<C, S, C::Item, R::Frame, Q, E>>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    M: MakeFrameService<Service = S>,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    R: IntoReply,
+    O: Order<Calls<S::Future> = Q>,
+    Q: Calls<S::Future>,
+    E: OnError<R::Frame>,
+{
+    type Output = Result;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result> {
+        let mut this = self.project();
+        loop {
+            let next = match this.stage.as_mut().project() {
+                StageProjection::Start(leaf) => {
+                    let (Some(leaf), Some(wire)) = (leaf.take(), &this.wire) else { return Poll::Pending };
+                    let service = leaf.make.make(wire.connection().peer());
+                    Stage::Run(Dispatch::new(leaf.codec, service, leaf.order.calls::<S::Future>(), leaf.on_error))
+                }
+                StageProjection::Run(dispatch) => {
+                    let Some(wire) = this.wire else { return Poll::Pending };
+                    let result = ready!(dispatch.poll(wire, cx));
+                    if let Err(error) = &result {
+                        wire.closing().set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
+                    }
+                    match this.wire.take() {
+                        Some(wire) => Stage::Finish(Box::pin(wire.finish()), result),
+                        None => Stage::Done,
+                    }
+                }
+                StageProjection::Finish(finish, result) => {
+                    let finished = ready!(finish.as_mut().poll(cx));
+                    let result = std::mem::replace(result, Ok(())).and(finished);
+                    this.stage.set(Stage::Done);
+                    return Poll::Ready(result);
+                }
+                StageProjection::Done => return Poll::Ready(Ok(())),
+            };
+            this.stage.set(next);
+        }
+    }
+}
+
+impl<L, D> fmt::Debug for FramedFuture<L, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FramedFuture").field("wire", &self.wire).finish_non_exhaustive()
+    }
+}

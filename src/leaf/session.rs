@@ -1,0 +1,209 @@
+//! The session leaf: a connection becomes an async function that holds a [`Session`].
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project::pin_project;
+use ropewalk_middleware::{CloseReason, Closing, Connection};
+use tokio::sync::oneshot;
+use tower_service::Service;
+
+use crate::error::{Error, Result};
+use crate::session::{Homing, Session};
+use crate::wire::{Limits, Wire};
+
+/// A service of connections from an async function of a session.
+///
+/// ```
+/// use ropewalk::{Lines, Server, session};
+///
+/// let echo = session(Lines::crlf(), async |mut s| {
+///     while let Some(line) = s.next().await? {
+///         s.reply(line)?;
+///     }
+///     Ok(())
+/// });
+/// # let _ = Server::new().listen("tcp:8007").serve(echo);
+/// ```
+///
+/// The codec is cloned for each connection. An error ends the connection; what was replied before it arrives.
+pub fn session<C, F, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
+where
+    C: Clone,
+    F: Fn(Session<C>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result> + Send,
+{
+    SessionLeaf { codec, f, limits: Limits::default() }
+}
+
+/// The same for a function that takes the state of a [`StateLayer`](crate::StateLayer) as well.
+///
+/// ```
+/// use std::sync::Arc;
+/// use ropewalk::{Lines, Result, Server, Session, StateLayer, session_with};
+///
+/// async fn qotd(mut s: Session<Lines>, quote: Arc<str>) -> Result {
+///     s.reply(&*quote)?;
+///     s.close().await
+/// }
+///
+/// let quote: Arc<str> = "An apple a day keeps the doctor away".into();
+/// # let _ =
+/// Server::new().listen("tcp:8007").layer(StateLayer::new(quote)).serve(session_with(Lines::crlf(), qotd));
+/// ```
+pub fn session_with<C, F, T, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
+where
+    C: Clone,
+    F: Fn(Session<C>, T) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result> + Send,
+{
+    SessionLeaf { codec, f, limits: Limits::default() }
+}
+
+/// A service of connections made of a session function: see [`session`] and [`session_with`].
+#[derive(Clone)]
+pub struct SessionLeaf<C, F> {
+    codec: C,
+    f: F,
+    limits: Limits,
+}
+
+impl<C, F> SessionLeaf<C, F> {
+    /// The most [`Session::raw`] takes at once; 1 MiB by default.
+    pub fn raw_limit(mut self, bytes: u64) -> Self {
+        self.limits.raw_limit = bytes;
+        self
+    }
+
+    /// [`Session::reply`] fails while this many bytes wait for the peer; 1 MiB by default.
+    pub fn write_limit(mut self, bytes: usize) -> Self {
+        self.limits.write_limit = bytes;
+        self
+    }
+
+    /// How long a peer may take none of its answers; 30 s by default.
+    pub fn write_stall(mut self, patience: Duration) -> Self {
+        self.limits.write_stall = patience;
+        self
+    }
+}
+
+impl<C: Clone, F> SessionLeaf<C, F> {
+    fn start<Fut>(&self, connection: Connection, run: impl FnOnce(&F, Session<C>) -> Fut) -> SessionFuture<Fut> {
+        let closing = connection.closing();
+        let (wire, home) = Homing::new(Wire::new(connection, self.limits));
+        let session = Session::new(self.codec.clone(), wire);
+        SessionFuture { closing, stage: Stage::Run(run(&self.f, session)), home, result: Ok(()) }
+    }
+}
+
+impl<C, F, Fut> Service<Connection> for SessionLeaf<C, F>
+where
+    C: Clone,
+    F: Fn(Session<C>) -> Fut,
+    Fut: Future<Output = Result>,
+{
+    type Response = ();
+    type Error = Error;
+    type Future = SessionFuture<Fut>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, connection: Connection) -> Self::Future {
+        self.start(connection, |f, session| f(session))
+    }
+}
+
+impl<C, F, T, Fut> Service<(T, Connection)> for SessionLeaf<C, F>
+where
+    C: Clone,
+    F: Fn(Session<C>, T) -> Fut,
+    Fut: Future<Output = Result>,
+{
+    type Response = ();
+    type Error = Error;
+    type Future = SessionFuture<Fut>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (state, connection): (T, Connection)) -> Self::Future {
+        self.start(connection, |f, session| f(session, state))
+    }
+}
+
+impl<C, F> fmt::Debug for SessionLeaf<C, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLeaf").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// One connection of a [`SessionLeaf`]. It ends when the function has ended and its session is back and closed.
+#[pin_project]
+pub struct SessionFuture<Fut> {
+    closing: Closing,
+    #[pin]
+    stage: Stage<Fut>,
+    home: oneshot::Receiver<Box<Wire>>,
+    result: Result,
+}
+
+#[pin_project(project = StageProjection)]
+enum Stage<Fut> {
+    Run(#[pin] Fut),
+    /// The function has ended; its session may have been moved elsewhere and live on.
+    Wait,
+    Finish(Pin<Box<dyn Future<Output = Result> + Send>>),
+}
+
+impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
+    type Output = Result;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result> {
+        let mut this = self.project();
+        loop {
+            match this.stage.as_mut().project() {
+                StageProjection::Run(run) => {
+                    *this.result = ready!(run.poll(cx));
+                    this.stage.set(Stage::Wait);
+                }
+                StageProjection::Wait => match ready!(Pin::new(&mut *this.home).poll(cx)) {
+                    Ok(wire) => {
+                        note(this.closing, this.result);
+                        this.stage.set(Stage::Finish(Box::pin(wire.finish())));
+                    }
+                    // Closed or aborted by the function itself.
+                    Err(_) => break,
+                },
+                StageProjection::Finish(finish) => {
+                    let finished = ready!(finish.as_mut().poll(cx));
+                    if this.result.is_ok() {
+                        *this.result = finished;
+                    }
+                    break;
+                }
+            }
+        }
+        note(this.closing, this.result);
+        Poll::Ready(std::mem::replace(this.result, Ok(())))
+    }
+}
+
+/// Leaves the reason of an error behind.
+fn note(closing: &Closing, result: &Result) {
+    if let Err(error) = result {
+        closing.set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
+    }
+}
+
+impl<Fut> fmt::Debug for SessionFuture<Fut> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFuture").field("closing", &self.closing).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! The accept loop: ready, accept, call, spawn. Nothing slow happens here.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use ropewalk_middleware::{Connection, Peer, Stream};
+
+use super::ConnectionService;
+use super::shared::{Entered, Shared};
+use super::task::{ConnectionTask, panic_text, panicked};
+use crate::error::Error;
+use crate::listener::Listener;
+
+/// Connections accepted in one turn before open ones get theirs.
+const ACCEPTS_A_TURN: usize = 16;
+
+/// One loop over all listeners; it owns the one service, and calls it only when it is ready.
+pub(super) struct Accept<S> {
+    listeners: Vec<Box<dyn Listener>>,
+    service: S,
+    ready: bool,
+    /// The listener asked first; it moves on, so that a busy one does not shut out the others.
+    first: usize,
+    shared: Arc<Shared>,
+}
+
+impl<S: ConnectionService> Accept<S> {
+    pub(super) fn new(listeners: Vec<Box<dyn Listener>>, service: S, shared: Arc<Shared>) -> Self {
+        Self { listeners, service, ready: false, first: 0, shared }
+    }
+
+    /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        for _ in 0..ACCEPTS_A_TURN {
+            if let Err(error) = ready!(self.poll_one(cx)) {
+                return Poll::Ready(error);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Accepts what already waits, before the listeners close: a connection the kernel has taken is not refused. Ready
+    /// when nothing waits, or nothing more can be taken.
+    pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
+        for _ in 0..1024 * self.listeners.len() {
+            match self.poll_one(cx) {
+                Poll::Ready(Ok(())) => {}
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.ready {
+            ready!(self.poll_service(cx))?;
+            self.ready = true;
+        }
+        ready!(self.shared.poll_room(cx));
+        let (stream, peer, listener) = ready!(self.poll_listeners(cx));
+        self.ready = false;
+        self.begin(stream, peer, listener);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_service(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match catch_unwind(AssertUnwindSafe(|| self.service.poll_ready(cx))) {
+            Ok(poll) => poll.map_err(Error::other),
+            Err(panic) => {
+                let text = format!("the service panicked in poll_ready: {}", panic_text(&*panic));
+                Poll::Ready(Err(Error::other(text)))
+            }
+        }
+    }
+
+    fn poll_listeners(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer, usize)> {
+        let n = self.listeners.len();
+        for turn in 0..n {
+            let i = (self.first + turn) % n;
+            if let Poll::Ready((stream, peer)) = self.listeners[i].poll_accept(cx) {
+                self.first = (i + 1) % n;
+                return Poll::Ready((stream, peer, i));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Calls the service and spawns what it returns. `call` only moves data; the work begins in the task.
+    fn begin(&mut self, stream: Stream, peer: Peer, listener: usize) {
+        let connection = Connection::accepted(stream, peer, listener);
+        let entered: Entered = self.shared.enter(&connection);
+        match catch_unwind(AssertUnwindSafe(|| self.service.call(connection))) {
+            Ok(run) => drop(tokio::spawn(ConnectionTask::new(run, entered))),
+            Err(panic) => panicked(&entered, &*panic),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What can be asked of a running server, and told to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ropewalk_middleware::{Addr, CloseReason};
+
+use super::shared::{Phase, Shared};
+
+/// A handle on a server; cheap to clone, usable from any task, before, while and after it serves.
+///
+/// ```
+/// # use ropewalk::{RawBytes, Server, framed, reply_fn};
+/// # use std::time::Duration;
+/// # async fn doc() -> ropewalk::Result {
+/// let server = Server::new()
+///     .listen("tcp:127.0.0.1:0")
+///     .serve(framed(RawBytes, reply_fn(|b: bytes::Bytes| b)))
+///     .bind()
+///     .await?;
+/// let handle = server.handle();
+/// println!("listening on {}", handle.addresses()[0]);
+/// tokio::spawn(async move {
+///     tokio::time::sleep(Duration::from_secs(3600)).await;
+///     handle.drain(Duration::from_secs(30));
+/// });
+/// server.await
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Handle(pub(super) Arc<Shared>);
+
+impl Handle {
+    /// The bound addresses, in the order of `listen`, with the ports the system chose; empty until bound.
+    pub fn addresses(&self) -> &[Addr] {
+        self.0.addresses.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The counters, all of one moment.
+    pub fn counts(&self) -> Counts {
+        self.0.counts()
+    }
+
+    /// The most connections open at once.
+    pub fn max_connections(&self) -> usize {
+        self.0.max()
+    }
+
+    /// Changes the most connections open at once. Those open already stay; raising it is noticed at once.
+    pub fn set_max_connections(&self, max: usize) {
+        self.0.set_max(max);
+    }
+
+    /// Stops accepting and lets every connection finish what it has received; what is left after `within` is aborted.
+    /// Said again, it changes the deadline.
+    pub fn drain(&self, within: Duration) {
+        self.0.begin_drain(within);
+    }
+
+    /// Stops accepting and aborts every connection now.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Whether the server was told to drain or to stop, or is over.
+    pub fn is_draining(&self) -> bool {
+        *self.0.phase.borrow() != Phase::Running
+    }
+
+    /// Waits until the server is over: the last connection closed, the lifecycles stopped.
+    pub async fn ended(&self) {
+        // The sender lives in the same allocation as we do, so it is never closed.
+        drop(self.0.phase.subscribe().wait_for(|phase| *phase == Phase::Ended).await);
+    }
+}
+
+/// A server's counters at one moment. `accepted` is always `active` plus everything closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    accepted: u64,
+    active: u64,
+    closed: [u64; CloseReason::ALL.len()],
+}
+
+impl Counts {
+    pub(super) fn accept(&mut self) {
+        self.accepted += 1;
+        self.active += 1;
+    }
+
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        self.active -= 1;
+        self.closed[reason.index()] += 1;
+    }
+
+    /// Connections accepted since the server began.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Connections open now.
+    pub fn active(&self) -> u64 {
+        self.active
+    }
+
+    /// Connections that ended for this reason.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason.index()]
+    }
+
+    /// Connections that ended, for whatever reason.
+    pub fn closed_in_all(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
+    }
+}

@@ -1,0 +1,94 @@
+//! What opens before the first accept and closes after the last connection.
+
+use std::future::{Future, ready};
+use std::pin::Pin;
+
+use crate::error::Result;
+
+/// Something with a beginning and an end around a server: a file, a pool, a registration.
+///
+/// Often plain code before and after `serve(…).await` reads better; a lifecycle is for what travels with the server.
+///
+/// ```
+/// use ropewalk::{Lifecycle, Result};
+///
+/// struct Pid(std::path::PathBuf);
+///
+/// impl Lifecycle for Pid {
+///     async fn start(&mut self) -> Result {
+///         Ok(tokio::fs::write(&self.0, std::process::id().to_string()).await?)
+///     }
+///     async fn stop(&mut self) -> Result {
+///         Ok(tokio::fs::remove_file(&self.0).await?)
+///     }
+/// }
+/// ```
+pub trait Lifecycle: Send + 'static {
+    /// Called once all endpoints are bound, before the first accept. An error ends the server; what was started before
+    /// is stopped, in reverse.
+    fn start(&mut self) -> impl Future<Output = Result> + Send {
+        ready(Ok(()))
+    }
+
+    /// Called after the last connection, in reverse order of the starts. An error is reported when the rest is stopped.
+    fn stop(&mut self) -> impl Future<Output = Result> + Send {
+        ready(Ok(()))
+    }
+}
+
+type Boxed<'a> = Pin<Box<dyn Future<Output = Result> + Send + 'a>>;
+
+/// The same, as an object.
+pub(super) trait DynLifecycle: Send {
+    fn start(&mut self) -> Boxed<'_>;
+    fn stop(&mut self) -> Boxed<'_>;
+}
+
+impl<L: Lifecycle> DynLifecycle for L {
+    fn start(&mut self) -> Boxed<'_> {
+        Box::pin(Lifecycle::start(self))
+    }
+
+    fn stop(&mut self) -> Boxed<'_> {
+        Box::pin(Lifecycle::stop(self))
+    }
+}
+
+/// The lifecycles of one server, and how many of them are started.
+#[derive(Default)]
+pub(super) struct Lifecycles {
+    all: Vec<Box<dyn DynLifecycle>>,
+    started: usize,
+}
+
+impl Lifecycles {
+    pub(super) fn push(&mut self, lifecycle: impl Lifecycle) {
+        self.all.push(Box::new(lifecycle));
+    }
+
+    /// Starts all, in order; a failure stops those that were started.
+    pub(super) async fn start(&mut self) -> Result {
+        for i in 0..self.all.len() {
+            if let Err(error) = self.all[i].start().await {
+                // The first error is the one to report; what stopping says besides is logged.
+                drop(self.stop().await);
+                return Err(error);
+            }
+            self.started = i + 1;
+        }
+        Ok(())
+    }
+
+    /// Stops those that were started, in reverse; the first error is returned, the others are logged.
+    pub(super) async fn stop(&mut self) -> Result {
+        let mut result = Ok(());
+        while self.started > 0 {
+            self.started -= 1;
+            if let Err(error) = self.all[self.started].stop().await {
+                tracing::error!(%error, "a lifecycle did not stop cleanly");
+                result = result.and(Err(error));
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,176 @@
+//! The server: endpoints in, layers around a service of connections, one accept loop.
+
+mod accept;
+mod handle;
+mod lifecycle;
+mod registry;
+mod serve;
+mod service;
+mod shared;
+mod signals;
+mod task;
+
+use std::fmt;
+use std::time::Duration;
+
+use ropewalk_middleware::Addr;
+use tower_layer::{Identity, Layer, Stack};
+
+pub use self::handle::{Counts, Handle};
+pub use self::lifecycle::Lifecycle;
+pub use self::serve::Serve;
+pub use self::service::ConnectionService;
+
+use self::lifecycle::Lifecycles;
+use self::serve::{OnListening, Plan};
+use self::shared::Shared;
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::error::Result;
+
+/// How long a drain may take unless told otherwise: 30 s.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// A server in the making.
+///
+/// ```no_run
+/// use bytes::Bytes;
+/// use ropewalk::{ConnectionLimitLayer, LogLayer, RawBytes, Result, Server, framed, reply_fn};
+///
+/// #[tokio::main]
+/// async fn main() -> Result {
+///     Server::new()
+///         .listen("tcp:127.0.0.1:8007")
+///         .listen("unix:/run/echo.sock?mode=660")
+///         .layer(ConnectionLimitLayer::new(100).refuse_with("Too many connections, try later\r\n"))
+///         .layer(LogLayer::new())
+///         .signals()
+///         .serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)))
+///         .await
+/// }
+/// ```
+#[must_use = "a server does nothing until `serve` is called and awaited"]
+pub struct Server<L = Identity> {
+    endpoints: Vec<Result<Endpoint, EndpointError>>,
+    layer: L,
+    lifecycles: Lifecycles,
+    signals: bool,
+    max_connections: Option<usize>,
+    drain: Duration,
+    on_listening: Option<OnListening>,
+}
+
+impl Server {
+    /// A server without endpoints or layers.
+    pub fn new() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            layer: Identity::new(),
+            lifecycles: Lifecycles::default(),
+            signals: false,
+            max_connections: None,
+            drain: DRAIN,
+            on_listening: None,
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<L> Server<L> {
+    /// Adds an endpoint: a string such as `"tcp:127.0.0.1:8007"` or `"unix:/run/x.sock?mode=660"`, or an [`Endpoint`].
+    /// As often as you like, of any kinds. A string that is none fails when the server binds, before anything listens.
+    pub fn listen<E>(mut self, endpoint: E) -> Self
+    where
+        E: TryInto<Endpoint, Error: Into<EndpointError>>,
+    {
+        self.endpoints.push(endpoint.try_into().map_err(Into::into));
+        self
+    }
+
+    /// Adds a layer around the service of connections. The first one added sees a connection first.
+    ///
+    /// Layers here see whole connections: a stock `TimeoutLayer` in this place ends every connection after its time. A
+    /// deadline for each request belongs around the service inside `framed`.
+    pub fn layer<N>(self, layer: N) -> Server<Stack<N, L>> {
+        Server {
+            endpoints: self.endpoints,
+            layer: Stack::new(layer, self.layer),
+            lifecycles: self.lifecycles,
+            signals: self.signals,
+            max_connections: self.max_connections,
+            drain: self.drain,
+            on_listening: self.on_listening,
+        }
+    }
+
+    /// Starts and stops something with the server. Starts run in this order, stops in reverse.
+    pub fn manage(mut self, lifecycle: impl Lifecycle) -> Self {
+        self.lifecycles.push(lifecycle);
+        self
+    }
+
+    /// Drains on SIGTERM and SIGINT; a second one aborts what is left. The process is never ended from here: the
+    /// server's future resolves.
+    pub fn signals(mut self) -> Self {
+        self.signals = true;
+        self
+    }
+
+    /// How long a drain begun by a signal may take; 30 s by default.
+    pub fn drain_within(mut self, deadline: Duration) -> Self {
+        self.drain = deadline;
+        self
+    }
+
+    /// The most connections open at once, over all endpoints; more stay in the backlog. By default 10 000, or 80 % of
+    /// the process's descriptor limit less 64, whichever is lower.
+    ///
+    /// For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.max_connections = Some(max);
+        self
+    }
+
+    /// Called with the bound addresses when the server begins to accept.
+    pub fn on_listening(mut self, hook: impl FnOnce(&[Addr]) + Send + 'static) -> Self {
+        self.on_listening = Some(Box::new(hook));
+        self
+    }
+
+    /// The server, with the service that is to answer: `framed(…)`, `session(…)`, or any `Service<Connection>`.
+    ///
+    /// The result is a plain `Future`; [`Serve::bind`] gives the addresses first, [`Serve::handle`] the handle.
+    pub fn serve<S>(self, service: S) -> Serve
+    where
+        L: Layer<S>,
+        L::Service: ConnectionService,
+    {
+        let shared = Shared::new(self.max_connections.unwrap_or_else(default_max_connections));
+        let plan = Plan {
+            endpoints: self.endpoints,
+            lifecycles: self.lifecycles,
+            signals: self.signals,
+            drain: self.drain,
+            on_listening: self.on_listening,
+        };
+        Serve::new(plan, self.layer.layer(service), shared)
+    }
+}
+
+impl<L> fmt::Debug for Server<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+/// `min(10 000, 80 % of the descriptor limit − 64)`, at least 1.
+fn default_max_connections() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let share = (descriptors / 5).saturating_mul(4).saturating_sub(64).clamp(1, 10_000);
+    usize::try_from(share).unwrap_or(10_000)
+}

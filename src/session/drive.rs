@@ -1,0 +1,118 @@
+//! From a session into the request-and-answer loop: greet, authenticate, then serve.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project::pin_project;
+use tokio_util::codec::{Decoder, Encoder};
+use tower_service::Service;
+
+use super::{Homing, Session};
+use crate::dispatch::{AsReady, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
+use crate::error::{BoxError, Result};
+use crate::reply::IntoReply;
+
+impl<C> Session<C> {
+    /// Serves the rest of the connection with a service: what [`framed`](crate::framed) does, from here on.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use ropewalk::{Lines, Reply, Result, Session, service_fn};
+    /// # async fn doc(mut s: Session<Lines>) -> Result {
+    /// s.reply("220 ready")?;
+    /// s.drive(service_fn(async |line: Bytes| Ok(Reply::one(line)))).concurrent(4).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the service, the codec and the connection, as they end it.
+    pub fn drive<S>(self, service: S) -> Drive<C, S> {
+        Drive { session: self, service, order: InOrder, on_error: EndConnection }
+    }
+}
+
+/// A session on its way into the loop: see [`Session::drive`]. Await it.
+#[must_use = "nothing is served until it is awaited"]
+pub struct Drive<C, S, O = InOrder, E = EndConnection> {
+    session: Session<C>,
+    service: S,
+    order: O,
+    on_error: E,
+}
+
+impl<C, S, O, E> Drive<C, S, O, E> {
+    /// Runs up to `n` calls at once; answers stay in the order of the frames.
+    pub fn concurrent(self, n: usize) -> Drive<C, S, Concurrent, E> {
+        let Self { session, service, on_error, .. } = self;
+        Drive { session, service, order: Concurrent(n), on_error }
+    }
+
+    /// Runs up to `n` calls at once; answers come as they are ready.
+    pub fn unordered(self, n: usize) -> Drive<C, S, AsReady, E> {
+        let Self { session, service, on_error, .. } = self;
+        Drive { session, service, order: AsReady(n), on_error }
+    }
+
+    /// Turns codec and service errors into answers, as [`Framed::on_error`](crate::Framed::on_error) does.
+    pub fn on_error<H>(self, on_error: H) -> Drive<C, S, O, H> {
+        let Self { session, service, order, .. } = self;
+        Drive { session, service, order, on_error }
+    }
+}
+
+impl<C, S, O, E> fmt::Debug for Drive<C, S, O, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drive").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl<C, S, O, E, R> IntoFuture for Drive<C, S, O, E>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    R: IntoReply,
+    O: Order,
+    E: OnError<R::Frame>,
+{
+    type Output = Result;
+    type IntoFuture = Driving<Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, E>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Session { codec, wire } = self.session;
+        Driving { wire, dispatch: Dispatch::new(codec, self.service, self.order.calls::<S::Future>(), self.on_error) }
+    }
+}
+
+/// The future of [`Drive`].
+#[pin_project]
+pub struct Driving<D> {
+    wire: Homing,
+    #[pin]
+    dispatch: D,
+}
+
+impl<D> fmt::Debug for Driving<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driving").field("wire", &self.wire).finish_non_exhaustive()
+    }
+}
+
+impl<C, S, Q, E, R> Future for Driving<Dispatch<C, S, C::Item, R::Frame, Q, E>>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    R: IntoReply,
+    Q: crate::dispatch::Calls<S::Future>,
+    E: OnError<R::Frame>,
+{
+    type Output = Result;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result> {
+        let this = self.project();
+        let result = ready!(this.dispatch.poll(this.wire, cx));
+        Poll::Ready(result)
+    }
+}

@@ -1,0 +1,299 @@
+//! The framed transport an author holds: frames in, frames out, raw bytes, and the end.
+
+mod drive;
+mod home;
+mod raw;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use ropewalk_middleware::{Addr, Closing, Peer, Stats};
+use tokio_util::codec::{Decoder, Encoder};
+
+pub use self::drive::Drive;
+pub(crate) use self::home::Homing;
+pub use self::raw::RawChunks;
+
+use crate::error::{BoxError, Result, SessionError};
+use crate::wire::Wire;
+
+/// A connection and its codec: what the protocol is written against.
+///
+/// ```
+/// use ropewalk::{Lines, Result, Session};
+///
+/// async fn echo(mut s: Session<Lines>) -> Result {
+///     while let Some(line) = s.next().await? {
+///         s.reply(line)?;
+///     }
+///     Ok(())
+/// }
+/// # let _ = ropewalk::session(Lines::crlf(), echo);
+/// ```
+///
+/// Dropping a session does what [`Session::close`] does: what was replied arrives, also when an error ends the
+/// function. The connection counts as open until then, so a session moved into another task keeps its place under a
+/// connection limit.
+pub struct Session<C> {
+    codec: C,
+    wire: Homing,
+}
+
+impl<C> Session<C> {
+    pub(crate) fn new(codec: C, wire: Homing) -> Self {
+        Self { codec, wire }
+    }
+
+    /// The next frame; `None` at the end of the stream, or when the server drains ([`Session::is_draining`] tells).
+    ///
+    /// Whatever was replied is written before it waits, so a plain loop answers a burst of pipelined frames with one
+    /// write. While more than 64 KiB of answers wait for the peer, it neither decodes nor reads.
+    ///
+    /// On drain it still hands out every frame whose bytes had arrived.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped `next()` has lost nothing, and the following one goes on where it was.
+    ///
+    /// # Errors
+    ///
+    /// A recoverable codec error (a line too long and skipped, a frame that does not parse; see
+    /// [`Error::is_recoverable`](crate::Error::is_recoverable)) comes once, then frames go on. A fatal one, and any
+    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it.
+    #[allow(clippy::should_implement_trait)] // a future, as every `next` of the async world
+    pub fn next(&mut self) -> Next<'_, C>
+    where
+        C: Decoder<Error: Into<BoxError>>,
+    {
+        Next { session: self }
+    }
+
+    /// Queues a frame. It is written when [`Session::next`] runs out of frames, or by [`Session::flush`],
+    /// [`Session::during`] and [`Session::close`].
+    ///
+    /// # Errors
+    ///
+    /// The codec may refuse the frame; nothing of it is queued then, and the session can go on. While more than the
+    /// write limit (1 MiB) is waiting it fails with [`SessionError::WriteLimit`]: the peer does not read. Who pushes
+    /// unasked may rather [`Session::send`].
+    pub fn reply<T>(&mut self, frame: T) -> Result
+    where
+        C: Encoder<T, Error: Into<BoxError>>,
+    {
+        let max = self.wire.limits().write_limit;
+        // Checked before encoding: one frame may exceed it.
+        if self.wire.unwritten() >= max {
+            return Err(SessionError::WriteLimit { max }.into());
+        }
+        self.wire.encode(&mut self.codec, frame)
+    }
+
+    /// Queues a frame when there is room, and waits until it is written.
+    ///
+    /// # Cancel safety
+    ///
+    /// No frame is ever sent in part. Dropped while it waits for room, the frame is not queued; dropped later, it is
+    /// queued whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::reply`], but for the limit; and [`SessionError::WriteStalled`] when the peer takes nothing for as
+    /// long as the write stall (30 s) allows.
+    pub async fn send<T>(&mut self, frame: T) -> Result
+    where
+        C: Encoder<T, Error: Into<BoxError>>,
+    {
+        if self.wire.unwritten() >= self.wire.limits().write_limit {
+            self.flush().await?;
+        }
+        self.wire.encode(&mut self.codec, frame)?;
+        self.flush().await
+    }
+
+    /// Waits until everything replied is written. Reads ahead meanwhile, one buffer at most, so that two peers that
+    /// both write first do not wait for each other. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection, and [`SessionError::WriteStalled`].
+    pub async fn flush(&mut self) -> Result {
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.wire.poll_flush(cx) {
+                return Poll::Ready(result);
+            }
+            self.wire.poll_tend(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Awaits something else while the connection goes on: what was replied is written, up to one buffer is read ahead,
+    /// and a peer that breaks the connection is noticed.
+    ///
+    /// ```
+    /// # use ropewalk::{Lines, Result, Session};
+    /// # async fn lookup(_: bytes::Bytes) -> String { String::new() }
+    /// # async fn doc(mut s: Session<Lines>) -> Result {
+    /// while let Some(name) = s.next().await? {
+    ///     let answer = s.during(lookup(name)).await?;
+    ///     s.reply(answer)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection; the future is dropped then. A peer that merely closes its side is no error: it may
+    /// still be waiting for the answer.
+    pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            self.wire.poll_tend(cx).map(Err)
+        })
+        .await
+    }
+
+    /// Changes the codec. Bytes already read are the new codec's.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::MidFrame`] when a part of a frame was read (a `next()` was dropped while it waited); the session
+    /// is closed then.
+    pub fn switch<D>(mut self, codec: D) -> Result<Session<D>> {
+        self.at_boundary()?;
+        self.wire.look_again();
+        Ok(Session { codec, wire: self.wire })
+    }
+
+    /// The codec, to change its mode.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::MidFrame`] as for [`Session::switch`].
+    pub fn codec_mut(&mut self) -> Result<&mut C> {
+        self.at_boundary()?;
+        self.wire.look_again();
+        Ok(&mut self.codec)
+    }
+
+    /// The codec.
+    pub fn codec(&self) -> &C {
+        &self.codec
+    }
+
+    /// Writes what was replied and closes, so that all of it arrives: half-closes, then reads and discards until the
+    /// peer has closed too, for 2 s and 16 MiB at most.
+    ///
+    /// # Errors
+    ///
+    /// Those of the last write.
+    pub async fn close(self) -> Result {
+        match self.wire.take() {
+            Some(wire) => wire.finish().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Breaks the connection: the peer sees a reset, and what was not written is not sent.
+    pub fn abort(self) {
+        if let Some(wire) = self.wire.take() {
+            wire.abort();
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        self.wire.connection().peer()
+    }
+
+    /// The address of this end.
+    pub fn local(&self) -> Addr {
+        self.wire.connection().local()
+    }
+
+    /// The connection's number; no other of this process has or had it.
+    pub fn id(&self) -> u64 {
+        self.wire.connection().id()
+    }
+
+    /// Which of the server's endpoints it came in on: 0 is the first.
+    pub fn listener(&self) -> usize {
+        self.wire.connection().listener()
+    }
+
+    /// Whether the server asked this connection to finish.
+    pub fn is_draining(&self) -> bool {
+        self.wire.closing().is_draining()
+    }
+
+    /// The connection's drain and abort signals, and its reason.
+    pub fn closing(&self) -> Closing {
+        self.wire.closing().clone()
+    }
+
+    /// The connection's counters.
+    pub fn stats(&self) -> Stats {
+        self.wire.connection().stats()
+    }
+
+    fn at_boundary(&self) -> Result {
+        if self.wire.at_boundary() { Ok(()) } else { Err(SessionError::MidFrame.into()) }
+    }
+}
+
+impl<C> fmt::Debug for Session<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("wire", &self.wire).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Session::next`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Next<'a, C> {
+    session: &'a mut Session<C>,
+}
+
+impl<C> fmt::Debug for Next<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
+    }
+}
+
+// Nothing in it is pinned: the state is the session's.
+impl<C> Unpin for Next<'_, C> {}
+
+impl<C> Future for Next<'_, C>
+where
+    C: Decoder<Error: Into<BoxError>>,
+{
+    type Output = Result<Option<C::Item>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Session { codec, wire } = &mut *self.session;
+        poll_next(wire, codec, cx)
+    }
+}
+
+fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Result<Option<C::Item>>>
+where
+    C: Decoder<Error: Into<BoxError>>,
+{
+    loop {
+        ready!(wire.poll_turn(cx));
+        ready!(wire.poll_room(cx))?;
+        if let Some(frame) = wire.decode(codec) {
+            // The author may wait for something else before the next one.
+            wire.settle();
+            return Poll::Ready(frame.map(Some));
+        }
+        if wire.has_ended() {
+            return Poll::Ready(Ok(None));
+        }
+        ready!(wire.poll_more(cx))?;
+    }
+}

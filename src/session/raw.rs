@@ -1,0 +1,96 @@
+//! Raw sections: bytes between frames.
+
+use std::fmt;
+use std::future::poll_fn;
+
+use bytes::Bytes;
+
+use super::Session;
+use crate::error::{Result, SessionError};
+
+impl<C> Session<C> {
+    /// Exactly the next `n` bytes, whatever is in them; then frames go on at the byte after.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it is ready, it has taken nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::RawTooLong`] before anything is read when `n` is over the limit (1 MiB);
+    /// [`SessionError::MidFrame`] when a part of a frame was read (a `next()` was dropped while it waited);
+    /// [`SessionError::Truncated`] when the peer closes before all are there.
+    pub async fn raw(&mut self, n: u64) -> Result<Bytes> {
+        self.at_boundary()?;
+        let max = self.wire.limits().raw_limit;
+        if n > max {
+            return Err(SessionError::RawTooLong { max }.into());
+        }
+        poll_fn(|cx| self.wire.poll_raw(n, cx)).await
+    }
+
+    /// The next `n` bytes as they come, in chunks of up to 64 KiB; for more than is to be held at once.
+    ///
+    /// ```
+    /// # use ropewalk::{Lines, Result, Session};
+    /// # async fn doc(mut s: Session<Lines>, mut file: tokio::fs::File) -> Result {
+    /// # use tokio::io::AsyncWriteExt;
+    /// let mut chunks = s.raw_chunks(10_000_000)?;
+    /// while let Some(chunk) = chunks.next().await? {
+    ///     file.write_all(&chunk).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Dropped early, the rest is discarded as it comes: the next frame is the one after it.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::MidFrame`] as for [`Session::raw`].
+    pub fn raw_chunks(&mut self, n: u64) -> Result<RawChunks<'_, C>> {
+        self.at_boundary()?;
+        Ok(RawChunks { session: self, left: n })
+    }
+}
+
+/// Raw bytes as they come: see [`Session::raw_chunks`].
+pub struct RawChunks<'a, C> {
+    session: &'a mut Session<C>,
+    left: u64,
+}
+
+impl<C> RawChunks<'_, C> {
+    /// The next chunk, never empty; `None` after the last. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Truncated`] when the peer closes before all are there.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let chunk = poll_fn(|cx| self.session.wire.poll_raw_chunk(self.left, cx)).await?;
+        self.left -= chunk.len() as u64;
+        Ok(Some(chunk))
+    }
+
+    /// How many bytes are still to come.
+    pub fn remaining(&self) -> u64 {
+        self.left
+    }
+}
+
+impl<C> Drop for RawChunks<'_, C> {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.session.wire.skip(self.left);
+        }
+    }
+}
+
+impl<C> fmt::Debug for RawChunks<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawChunks").field("remaining", &self.left).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,53 @@
+//! The end of a connection: what was answered arrives.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use ropewalk_middleware::Stream;
+use ropewalk_middleware::connection::LINGER_BYTES;
+
+use super::Wire;
+use crate::error::{Error, Result};
+
+impl Wire {
+    /// Writes what is left, then closes so that a reset can't eat it (see [`ropewalk_middleware::LingeringClose`]).
+    /// The error is that of the last write; the connection is gone either way.
+    pub(crate) async fn finish(mut self) -> Result {
+        let mut budget = LINGER_BYTES;
+        poll_fn(|cx| self.poll_last_flush(&mut budget, cx)).await?;
+        // A peer that has closed already has nothing unread with us: a plain close is no reset. A transport of another
+        // kind may have a goodbye of its own to say.
+        if !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_)) {
+            self.connection.close().await;
+        }
+        Ok(())
+    }
+
+    /// Breaks the connection.
+    pub(crate) fn abort(self) {
+        self.connection.abort();
+    }
+
+    fn poll_last_flush(&mut self, budget: &mut u64, cx: &mut Context<'_>) -> Poll<Result> {
+        loop {
+            if let Poll::Ready(result) = self.poll_flush(cx) {
+                self.input.settle();
+                return Poll::Ready(result);
+            }
+            if self.peer_closed || *budget == 0 {
+                return Poll::Pending;
+            }
+            // A peer that is itself blocked in a write would never come to read: what it sends is taken and dropped.
+            self.input.clear();
+            match self.input.poll_fill(&mut self.connection, cx) {
+                Poll::Ready(Ok(0)) => self.peer_closed = true,
+                Poll::Ready(Ok(n)) => *budget = budget.saturating_sub(n as u64),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
+                Poll::Pending => {
+                    self.input.settle();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}

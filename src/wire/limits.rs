@@ -1,0 +1,27 @@
+//! What a connection may hold and how long it waits.
+
+use std::time::Duration;
+
+/// The bounds of one connection; each has its default and its method on the leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Answers above this many bytes are written before anything more is decoded or read.
+    pub(crate) high_water: usize,
+    /// `reply` fails while this many bytes of answers are waiting.
+    pub(crate) write_limit: usize,
+    /// The most raw bytes taken at once.
+    pub(crate) raw_limit: u64,
+    /// How long a peer may take nothing while answers are waiting.
+    pub(crate) write_stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            high_water: 64 * 1024,
+            write_limit: 1024 * 1024,
+            raw_limit: 1024 * 1024,
+            write_stall: Duration::from_secs(30),
+        }
+    }
+}
