@@ -53,7 +53,7 @@ impl Decoder for Fixed {
         if self.progress.is_over(src) || src.len() < self.size {
             return Ok(None);
         }
-        Ok(Some(self.progress.take(src, self.size)))
+        Ok(Some(self.progress.take(src, self.size, 0)))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {

@@ -23,15 +23,16 @@ pub(crate) fn limit(max: usize) -> usize {
     max.min(LARGEST_LIMIT)
 }
 
-pub(crate) fn take_frame(src: &mut BytesMut, n: usize) -> Bytes {
+/// The next `n` bytes of `src` as a frame; the `trailer` bytes after it are dropped.
+#[inline]
+pub(crate) fn take_frame(src: &mut BytesMut, n: usize, trailer: usize) -> Bytes {
     if n > COPY_UP_TO {
-        return src.split_to(n).freeze();
+        let frame = src.split_to(n).freeze();
+        src.advance(trailer);
+        return frame;
     }
-    if n == 0 {
-        return Bytes::new();
-    }
-    let frame = Bytes::copy_from_slice(&src[..n]);
-    src.advance(n);
+    let frame = if n == 0 { Bytes::new() } else { Bytes::copy_from_slice(&src[..n]) };
+    src.advance(n + trailer);
     frame
 }
 
@@ -50,6 +51,7 @@ impl Progress {
 
     /// Whether the decoder is fused; if so, what it was handed is discarded, so that a caller who goes on reading holds
     /// no more than one read.
+    #[inline]
     pub(crate) fn is_over(&mut self, src: &mut BytesMut) -> bool {
         if self.fused {
             self.skip(src, src.len());
@@ -57,13 +59,15 @@ impl Progress {
         self.fused
     }
 
-    /// The next `n` bytes of `src`, which must be there, as a frame.
-    pub(crate) fn take(&mut self, src: &mut BytesMut, n: usize) -> Bytes {
-        self.consumed += n as u64;
-        take_frame(src, n)
+    /// The next `n` bytes of `src` as a frame; the `trailer` bytes after it are dropped. All must be there.
+    #[inline]
+    pub(crate) fn take(&mut self, src: &mut BytesMut, n: usize, trailer: usize) -> Bytes {
+        self.consumed += (n + trailer) as u64;
+        take_frame(src, n, trailer)
     }
 
     /// Drops the next `n` bytes of `src`, which must be there.
+    #[inline]
     pub(crate) fn skip(&mut self, src: &mut BytesMut, n: usize) {
         self.consumed += n as u64;
         src.advance(n);

@@ -255,7 +255,7 @@ impl Decoder for LengthPrefixed {
         // The header moves over the length, so that the frame is in one piece.
         src.copy_within(..self.header, width);
         self.progress.skip(src, width);
-        Ok(Some(self.progress.take(src, size)))
+        Ok(Some(self.progress.take(src, size, 0)))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {

@@ -151,7 +151,7 @@ impl LineRaw {
 
     fn chunk(&mut self, src: &mut BytesMut, left: u64) -> Option<Bytes> {
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(src.len()).min(CHUNK);
-        (n > 0).then(|| self.progress().take(src, n))
+        (n > 0).then(|| self.progress().take(src, n, 0))
     }
 }
 

@@ -170,6 +170,7 @@ impl Lines {
     }
 
     /// Reports the line at the start of `src` as too long.
+    #[cold]
     fn too_long(&mut self, src: &mut BytesMut) -> CodecError {
         let kind = ErrorKind::TooLong { max: self.max };
         self.searched = 0;
@@ -184,6 +185,7 @@ impl Lines {
     }
 
     /// The next line and the offset of its first byte.
+    #[inline]
     fn next_line(&mut self, src: &mut BytesMut) -> Result<Option<(u64, Bytes)>, CodecError> {
         if self.progress.is_over(src) || !self.skip_rest(src) {
             return Ok(None);
@@ -222,10 +224,10 @@ impl Lines {
         Ok(Some(self.take_line(src, &rest)))
     }
 
+    #[inline]
     fn take_line(&mut self, src: &mut BytesMut, found: &Found) -> (u64, Bytes) {
         let start = self.progress.consumed();
-        let line = self.progress.take(src, found.content);
-        self.progress.skip(src, found.delimiter);
+        let line = self.progress.take(src, found.content, found.delimiter);
         self.searched = 0;
         (start, line)
     }
@@ -235,6 +237,7 @@ impl Decoder for Lines {
     type Item = Bytes;
     type Error = CodecError;
 
+    #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
         Ok(self.next_line(src)?.map(|(_, line)| line))
     }

@@ -122,8 +122,7 @@ impl Decoder for Netstring {
             None => return Ok(None),
         }
         self.progress.skip(src, start);
-        let frame = self.progress.take(src, self.head.length);
-        self.progress.skip(src, 1);
+        let frame = self.progress.take(src, self.head.length, 1);
         self.head = Head::default();
         Ok(Some(frame))
     }

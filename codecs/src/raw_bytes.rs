@@ -31,7 +31,7 @@ impl Decoder for RawBytes {
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
         let n = src.len().min(CHUNK);
-        Ok((n > 0).then(|| take_frame(src, n)))
+        Ok((n > 0).then(|| take_frame(src, n, 0)))
     }
 }
 

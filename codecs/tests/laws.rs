@@ -10,12 +10,14 @@ use ropewalk_codecs::{CodecError, Fixed, LengthPrefixed, LineOrRaw, LineRaw, Lin
 use support::{Event, describe, drive};
 use tokio_util::codec::{Decoder, Encoder};
 
+type Events<T> = Vec<Event<T>>;
+
 /// A codec under test, the most it may hold after a call of `decode`, and what makes its events comparable.
 struct Subject<C: Decoder> {
     codec: C,
     /// The limit with the longest prefix or delimiter.
     holds: usize,
-    join: fn(Vec<Event<C::Item>>) -> Vec<Event<C::Item>>,
+    join: fn(Events<C::Item>) -> Events<C::Item>,
 }
 
 impl<C> Subject<C>
@@ -23,7 +25,7 @@ where
     C: Decoder<Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone,
     C::Item: PartialEq + Debug + Clone + Frame,
 {
-    fn events<'a>(&self, reads: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event<C::Item>> {
+    fn events<'a>(&self, reads: impl IntoIterator<Item = &'a [u8]>) -> Events<C::Item> {
         (self.join)(drive(self.codec.clone(), reads))
     }
 
@@ -189,9 +191,9 @@ laws! {
 mod raw_bytes {
     use super::*;
 
-    fn joined(events: Vec<Event<Bytes>>) -> Vec<Event<Bytes>> {
+    fn joined(events: Events<Bytes>) -> Events<Bytes> {
         let bytes: Vec<u8> = events
-            .iter()
+            .into_iter()
             .flat_map(|event| match event {
                 Event::Frame(bytes) => bytes.to_vec(),
                 Event::Error(error) => panic!("{error}"),

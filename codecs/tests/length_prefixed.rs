@@ -44,10 +44,10 @@ fn all_bytes_of_a_length_count() {
     let codec = LengthPrefixed::u24().unlimited();
     let frame = vec![7; 0x01_02_03];
     assert_eq!(&encoded(&codec, &frame).unwrap()[..4], [1, 2, 3, 7]);
-    let codec = codec.little_endian();
+    let mut codec = codec.little_endian();
     let mut stream = BytesMut::from(&encoded(&codec, &frame).unwrap()[..]);
     assert_eq!(&stream[..4], [3, 2, 1, 7]);
-    assert_eq!(codec.clone().decode(&mut stream).unwrap().unwrap(), frame);
+    assert_eq!(codec.decode(&mut stream).unwrap().unwrap(), frame);
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn raw_n(codec: &mut LineRaw, item: &LineOrRaw, _: &mut u64) {
     if let LineOrRaw::Line(line) = item
         && let Some(n) = line.strip_prefix(b"raw ")
     {
-        codec.raw(String::from_utf8_lossy(n).parse().unwrap());
+        codec.raw(String::from_utf8_lossy(n).parse().expect("a number"));
     }
 }
 

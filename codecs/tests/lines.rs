@@ -107,7 +107,7 @@ fn a_too_long_line_can_be_skipped_and_the_lines_after_it_come() {
     // The stream ends within it: that line has had its error.
     gives(&four, "xxxxxxxx", ["?TooLong { max: 4 }@4"]);
     gives(&four, "xxxxxxxx\r", ["?TooLong { max: 4 }@4"]);
-    gives(&four.clone().final_line(), "xxxxxxxx\r", ["?TooLong { max: 4 }@4"]);
+    gives(&four.final_line(), "xxxxxxxx\r", ["?TooLong { max: 4 }@4"]);
     gives(&Lines::any().max(1).skip_too_long(), "xx\r\ny\n", ["?TooLong { max: 1 }@1", "y"]);
     gives(&Lines::lf().max(0).skip_too_long(), "xx\n\n", ["?TooLong { max: 0 }@0", ""]);
     let long = Lines::delimited("--=--").max(4).skip_too_long();

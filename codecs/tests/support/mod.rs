@@ -151,7 +151,9 @@ where
     C: Encoder<T, Error = CodecError> + Clone,
 {
     let mut buffer = BytesMut::from("before");
-    let error = codec.clone().encode(frame, &mut buffer).unwrap_err();
+    let Err(error) = codec.clone().encode(frame, &mut buffer) else {
+        panic!("encoded {:?}", buffer.escape_ascii().to_string());
+    };
     assert_eq!(format!("{:?}", error.kind()), kind);
     assert_eq!(error.offset(), None);
     assert_eq!(buffer, "before");
