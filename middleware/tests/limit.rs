@@ -231,6 +231,16 @@ async fn a_place_comes_back_after_an_error_a_panic_and_a_cancellation() {
     }
 }
 
+#[test]
+fn services_and_their_futures_move_between_threads() {
+    fn moves<S: Service<Connection, Future: Send> + Send + Sync + Clone>(_: S) {}
+    let layer = ConnectionLimitLayer::new(1);
+    moves(layer.clone().layer(Hold::default()));
+    moves(layer.clone().per_listener().layer(Hold::default()));
+    moves(layer.clone().refuse_with("full").layer(Hold::default()));
+    moves(layer.refuse_by(Hold::default()).layer(Hold::default()));
+}
+
 #[tokio::test]
 async fn a_panic_in_the_call_itself_gives_the_place_back() {
     let layer = ConnectionLimitLayer::new(1);

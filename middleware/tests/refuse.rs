@@ -167,7 +167,7 @@ async fn the_overflow_service_has_at_most_256_and_its_end_makes_room() {
     assert_eq!(closing.reason(), Some(CloseReason::Refused));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refused_connection_that_is_dropped_gives_its_refusal_back() {
     let layer = ConnectionLimitLayer::new(0).refuse_with("full");
     let mut service = layer.layer(service_fn(async |_: Connection| Ok::<_, Infallible>(())));
