@@ -20,6 +20,8 @@ async fn tcp(sent: usize) -> io::Result<(Connection, TcpStream)> {
     let mut peer = TcpStream::connect(listener.local_addr()?).await?;
     peer.write_all(&vec![b'x'; sent]).await?;
     let (stream, addr) = listener.accept().await?;
+    // Registered anew: the runtime has not heard yet that it can be written to.
+    let stream = TcpStream::from_std(stream.into_std()?)?;
     Ok((Connection::new(stream, Peer::new(addr)), peer))
 }
 
