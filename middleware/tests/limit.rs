@@ -153,7 +153,7 @@ where
 #[tokio::test]
 async fn a_place_reserved_for_the_next_call_counts_and_comes_back_with_the_service() {
     let layer = ConnectionLimitLayer::new(1).wait();
-    let (mut one, mut other) = (layer.layer(Hold::default()), layer.clone().layer(Hold::default()));
+    let (mut one, mut other) = (layer.layer(Hold::default()), layer.layer(Hold::default()));
     assert!(is_ready(&mut one) && is_ready(&mut one));
     assert!(!is_ready(&mut other) && !is_ready(&mut one.clone()));
     assert_eq!((layer.active(), layer.max()), (1, 1));
@@ -229,6 +229,16 @@ async fn a_place_comes_back_after_an_error_a_panic_and_a_cancellation() {
         drop(task.await);
         assert_eq!(layer.active(), 0, "after ending number {n}");
     }
+}
+
+#[test]
+fn services_and_their_futures_move_between_threads() {
+    fn moves<S: Service<Connection, Future: Send> + Send + Sync + Clone>(_: S) {}
+    let layer = ConnectionLimitLayer::new(1);
+    moves(layer.layer(Hold::default()));
+    moves(layer.clone().per_listener().layer(Hold::default()));
+    moves(layer.clone().refuse_with("full").layer(Hold::default()));
+    moves(layer.refuse_by(Hold::default()).layer(Hold::default()));
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn two_states_nest_the_first_layer_being_the_outermost() {
 async fn the_state_need_not_be_send() {
     let cell = Rc::new(Cell::new(0));
     let service = StateLayer::new(Rc::clone(&cell))
-        .layer(service_fn(async |(cell, n): (Rc<Cell<u8>>, u8)| Ok::<_, Infallible>(cell.set(n))));
+        .layer(service_fn(async |(cell, n): (Rc<Cell<u8>>, u8)| Ok::<_, Infallible>(cell.replace(n))));
     service.oneshot(7).await.unwrap();
     assert_eq!(cell.get(), 7);
 }

@@ -44,8 +44,8 @@ impl Stream {
     /// Writes what is taken at once, and closes.
     pub(super) fn write_once(self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            // The runtime takes a socket as not writable until it hears otherwise, and this one may have been accepted
-            // a moment ago. So the kernel is asked itself; the socket stays non-blocking.
+            // A runtime may take a new socket as not writable until it hears otherwise (tokio long did, and does for
+            // foreign sockets). So the kernel is asked itself; the socket stays non-blocking.
             Self::Tcp(tcp) => tcp.into_std()?.write(bytes),
             Self::Unix(unix) => unix.into_std()?.write(bytes),
             Self::Boxed(mut io) => {
