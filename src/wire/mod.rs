@@ -174,7 +174,8 @@ impl Wire {
 
     fn decode_failed(&mut self, error: impl Into<BoxError>) -> Error {
         let error = Error::codec(error);
-        self.mid_frame = false;
+        // A line that is too long may still have its end to come; other refused frames were whole.
+        self.mid_frame = error.is_too_long();
         self.turn += 1;
         if !error.is_recoverable() {
             self.source = Source::Ended;
