@@ -171,7 +171,7 @@ async fn the_leaf_waits_for_a_session_that_was_moved_away() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_not_read_from_beyond_a_bound() {
     let mut w = wired_with(session(Lines::lf(), echo), 1024);
-    let line = [b'x'; 1024];
+    let line = "a line of text\n".repeat(64).into_bytes();
     let mut sent = 0;
     // Until nothing more goes in: the session has stopped reading.
     loop {
@@ -204,7 +204,7 @@ async fn reply_fails_at_the_write_limit_and_one_frame_may_exceed_it() {
             async move {
                 s.reply(vec![b'a'; 2000])?;
                 let refused = session_error(&s.reply("b").unwrap_err());
-                drop(tell.unwrap().send(refused));
+                tell.unwrap().send(refused).unwrap();
                 Ok(())
             }
         })
@@ -248,8 +248,8 @@ async fn a_peer_that_takes_nothing_is_given_up_after_the_write_stall() {
     let error = w.task.await.unwrap().unwrap_err();
     assert_eq!(session_error(&error), Some(SessionError::WriteStalled));
     assert_eq!(closing.reason(), Some(CloseReason::Timeout));
-    // Seven seconds for `send`, and as long once more for the close, which tries to deliver what is left.
-    assert_eq!(begin.elapsed().as_secs(), 14);
+    // The close tries to deliver what is left, but gives it no second time.
+    assert_eq!(begin.elapsed().as_secs(), 7);
     drop(peer);
 }
 
