@@ -1,5 +1,7 @@
 //! What `framed` and `Session::drive` promise.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod wired;
 
 use std::collections::HashMap;

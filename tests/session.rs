@@ -1,5 +1,7 @@
 //! What a session promises its author.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod wired;
 
 use std::time::Duration;
@@ -41,7 +43,7 @@ async fn a_plain_loop_answers_a_burst_with_one_read_and_one_write() {
 
 #[tokio::test]
 async fn next_loses_nothing_however_often_it_is_cancelled() {
-    let mut w = wired_with(
+    let w = wired_with(
         session(Lines::lf(), async |mut s| {
             loop {
                 // Polled once, then dropped, most of the time in the middle of a frame.

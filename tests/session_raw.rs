@@ -1,5 +1,7 @@
 //! Raw sections of a session.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod wired;
 
 use bytes::Bytes;
