@@ -79,6 +79,8 @@ pub(super) struct Bound {
 pub struct Serve {
     handle: Handle,
     stage: Stage,
+    /// Ends the server also when it never came to run. Dropped last: the listeners are closed by then.
+    _over: Over,
 }
 
 enum Stage {
@@ -89,7 +91,8 @@ enum Stage {
 impl Serve {
     pub(super) fn new<S: ConnectionService>(plan: Plan, service: S, shared: Arc<Shared>) -> Self {
         let start: Start = Box::new(move |bound| Box::pin(bound.run(service)));
-        Self { handle: Handle(shared), stage: Stage::Plan(Some((plan, start))) }
+        let over = Over(Arc::clone(&shared));
+        Self { handle: Handle(shared), stage: Stage::Plan(Some((plan, start))), _over: over }
     }
 
     /// A handle on this server.
