@@ -205,7 +205,8 @@ async fn accept_until_told<S: ConnectionService>(
     if result.is_ok() && *shared.phase.borrow() != Phase::Stopping {
         // The runtime looks at the sockets once more, then what had connected is taken.
         tokio::task::yield_now().await;
-        poll_fn(|cx| accept.poll_backlog(cx)).await;
+        // Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
+        tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     }
     result
 }
