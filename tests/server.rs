@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{
-    Gauge, Hold, LONG, Running, TempPath, ask, assert_balanced, assert_cut, assert_reasons, assert_reset, audit, expect, on_memory,
-    on_tcp, reset, rest, settle, shout, until,
+    Gauge, Hold, LONG, Running, TempPath, ask, assert_balanced, assert_cut, assert_reasons, assert_reset, audit,
+    expect, on_memory, on_tcp, reset, rest, settle, shout, until,
 };
 use ropewalk::memory::{self, Connector};
 use ropewalk::{
