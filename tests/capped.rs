@@ -194,6 +194,7 @@ async fn every_way_to_end_gives_the_place_back() {
                 _ => {
                     client.write_all(way.as_bytes()).await.unwrap();
                     drop(client.read_to_end(&mut Vec::new()).await);
+                    drop(client);
                 }
             }
             until("the place is free", || limit.available() == 1).await;
