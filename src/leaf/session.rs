@@ -33,7 +33,7 @@ use crate::wire::{Limits, Wire};
 pub fn session<C, F, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
 where
     C: Clone,
-    F: Fn(Session<C>) -> Fut + Clone + Send + 'static,
+    F: Fn(Session<C>) -> Fut + Send + 'static,
     Fut: Future<Output = Result> + Send,
 {
     SessionLeaf { codec, f, limits: Limits::default() }
@@ -57,7 +57,7 @@ where
 pub fn session_with<C, F, T, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
 where
     C: Clone,
-    F: Fn(Session<C>, T) -> Fut + Clone + Send + 'static,
+    F: Fn(Session<C>, T) -> Fut + Send + 'static,
     Fut: Future<Output = Result> + Send,
 {
     SessionLeaf { codec, f, limits: Limits::default() }

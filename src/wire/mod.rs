@@ -174,7 +174,8 @@ impl Wire {
 
     fn decode_failed(&mut self, error: impl Into<BoxError>) -> Error {
         let error = Error::codec(error);
-        self.mid_frame = false;
+        // A line that is too long may still have its end to come; other refused frames were whole.
+        self.mid_frame = error.is_too_long();
         self.turn += 1;
         if !error.is_recoverable() {
             self.source = Source::Ended;
@@ -214,7 +215,14 @@ impl Wire {
 
     /// Above the mark nothing is decoded or read until the peer has taken its answers. Ready when it has.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-        if self.output.len() < self.limits.high_water { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+        if self.output.len() < self.limits.high_water {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = self.poll_flush(cx);
+        if flushed.is_pending() {
+            self.input.settle();
+        }
+        flushed
     }
 
     /// Writes everything that was encoded.
