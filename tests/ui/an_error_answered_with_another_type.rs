@@ -1,8 +1,8 @@
 //! The service answers `Bytes`, so what answers errors has to as well.
 
 use bytes::Bytes;
-use ropewalk::{Error, Lines, framed, reply_fn};
+use ropewalk::{Lines, framed, reply_fn};
 
 fn main() {
-    framed(Lines::crlf(), reply_fn(|line: Bytes| line)).on_error(|error: &Error| format!("error: {error}"));
+    framed(Lines::crlf(), reply_fn(|line: Bytes| line)).on_error(|error| format!("error: {error}"));
 }
