@@ -11,7 +11,7 @@
 //!
 //! * [`framed`] (and [`per_connection`]), where every frame out answers a frame in: a codec and a `Service<Frame>`, often
 //!   made by [`reply_fn`] or [`service_fn`]. It answers with a frame, an `Option` of one, or a [`Reply`].
-//! * [`session`] (and [`session_with`]), where the server speaks first, pushes, switches modes or keeps state: a codec and
+//! * [`session`](fn@session) (and [`session_with`]), where the server speaks first, pushes, switches modes or keeps state: a codec and
 //!   an async function that holds a [`Session`].
 //!
 //! ```no_run
