@@ -213,11 +213,20 @@ impl Wire {
         self.output.len()
     }
 
+    /// Whether fewer answers than the high-water mark are waiting.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.output.len() < self.limits.high_water
+    }
+
     /// Above the mark nothing is decoded or read until the peer has taken its answers. Ready when it has.
+    #[inline]
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-        if self.output.len() < self.limits.high_water {
-            return Poll::Ready(Ok(()));
-        }
+        if self.has_room() { Poll::Ready(Ok(())) } else { self.poll_make_room(cx) }
+    }
+
+    #[cold]
+    fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         let flushed = self.poll_flush(cx);
         if flushed.is_pending() {
             self.input.settle();
@@ -234,10 +243,13 @@ impl Wire {
     }
 
     /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
+    #[inline]
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn < FRAMES_A_TURN {
-            return Poll::Ready(());
-        }
+        if self.turn < FRAMES_A_TURN { Poll::Ready(()) } else { self.yield_turn(cx) }
+    }
+
+    #[cold]
+    fn yield_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn = 0;
         self.input.settle();
         cx.waker().wake_by_ref();
