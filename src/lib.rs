@@ -74,8 +74,8 @@ pub use dispatch::{AsReady, Concurrent, EndConnection, InOrder, OnError, Order};
 pub use endpoint::{BindError, Endpoint, EndpointError};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, Framed, FramedFuture, MakeFrameService, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf, framed,
-    per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf,
+    WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
 pub use listener::Listener;
 pub use reply::{IntoReply, Reply};
