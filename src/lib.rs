@@ -51,7 +51,8 @@
 //!
 //! # Features
 //!
-//! `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line.
+//! All are off by default. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
+//! frames of serde types on any codec.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
