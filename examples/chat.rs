@@ -20,6 +20,7 @@ struct Cli {
 /// What one says, all others hear, none waiting for another.
 async fn chat(mut s: Session<Utf8<Lines>>, room: Sender<Said>) -> Result {
     let (id, mut heard) = (s.id(), room.subscribe());
+    s.reply(format!("* you are guest {id}"))?;
     loop {
         tokio::select! {
             line = s.next() => {
