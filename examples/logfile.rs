@@ -7,8 +7,11 @@ use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{Lines, Result, Session, StateLayer, session_with};
 use tokio::fs::File;
-use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// How many lines may wait to be written.
+const QUEUE: usize = 256;
 
 #[derive(Parser)]
 struct Cli {
@@ -27,24 +30,25 @@ async fn log(mut s: Session<Lines>, queue: Sender<Bytes>) -> Result {
     Ok(())
 }
 
-/// One for all: writes until the last connection and the server are gone, and nothing is left in the queue.
-async fn write(file: File, mut lines: Receiver<Bytes>) -> Result {
-    let mut file = BufWriter::new(file);
-    while let Some(line) = lines.recv().await {
-        file.write_all(&line).await?;
-        file.write_all(b"\n").await?;
-        if lines.is_empty() {
-            file.flush().await?;
-        }
+/// One for all: ends when the server and its last connection are gone, and nothing is left in the queue.
+async fn write(mut file: File, mut lines: Receiver<Bytes>) -> Result {
+    let mut batch = Vec::new();
+    while lines.recv_many(&mut batch, QUEUE).await > 0 {
+        let mut text = batch.join(&b'\n');
+        text.push(b'\n');
+        batch.clear();
+        file.write_all(&text).await?;
+        // Only now is it known whether that went well.
+        file.flush().await?;
     }
-    Ok(file.flush().await?)
+    Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result {
     let cli = Cli::parse();
     let file = File::options().append(true).create(true).open(&cli.file).await?;
-    let (queue, lines) = channel(64);
+    let (queue, lines) = channel(QUEUE);
     // CR LF or LF ends a line, so that there is never a line end inside one.
     let serve = cli.server.server().layer(StateLayer::new(queue)).serve(session_with(Lines::any(), log));
     // A server that can't write its log any more ends with that error, and so do its connections.

@@ -95,10 +95,31 @@ fn a_signal_loses_no_line_that_had_been_received() {
         for client in &mut clients {
             assert_eq!(client.rest(), b"");
         }
+        drop(clients);
         assert!(example.wait().success());
         for (name, lines) in count(&file) {
             assert_eq!(lines, LINES, "client {name}");
         }
+    }
+}
+
+#[test]
+fn a_signal_loses_no_line_of_a_connection_that_was_just_made() {
+    for _ in 0..5 {
+        let (mut example, file) = start();
+        let mut clients: Vec<Client> = (0..20).flat_map(|_| example.both()).collect();
+        for (name, client) in clients.iter_mut().enumerate() {
+            send(client, name, 0, 10);
+            client.acknowledged();
+        }
+        example.terminate();
+        for client in &mut clients {
+            assert_eq!(client.rest(), b"");
+        }
+        drop(clients);
+        assert!(example.wait().success());
+        let counts = count(&file);
+        assert!(counts.len() == 40 && counts.values().all(|&lines| lines == 10), "{counts:?}");
     }
 }
 
@@ -136,6 +157,7 @@ fn the_file_is_opened_once() {
     send(&mut clients[1], 1, 0, 1);
     send(&mut example.tcp(), 2, 0, 1);
     until("they are in the same file", || count(&moved).len() == 3);
+    drop(clients);
     example.terminate();
     assert!(example.wait().success());
     assert!(!file.exists());
