@@ -27,6 +27,8 @@ use crate::server::Server;
 /// # let _ = server;
 /// ```
 #[derive(Args, Clone, Debug)]
+// Or the text above would become what `--help` says of the program.
+#[command(about = None, long_about = None)]
 pub struct ServerArgs {
     /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, unix:PATH[?mode=660]; port 0 takes a free one
     #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]

@@ -1,0 +1,23 @@
+//! Try it: `cargo run --example answer`, then `printf 'How are you?\r\n' | nc -N 127.0.0.1 8007`.
+
+use bytes::Bytes;
+use clap::Parser;
+use ropewalk::cli::ServerArgs;
+use ropewalk::{Lines, Result, framed, reply_fn};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[tokio::main]
+async fn main() -> Result {
+    let cli = Cli::parse();
+    // A line comes and goes without its CR LF.
+    let answer = reply_fn(|line: Bytes| match &line[..] {
+        b"How are you?" => "Fine",
+        _ => "I don't know what you mean",
+    });
+    cli.server.server().serve(framed(Lines::crlf(), answer)).await
+}

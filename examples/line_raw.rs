@@ -1,0 +1,54 @@
+//! Try it: `cargo run --example line_raw`, then `printf 'PUT 5\r\nhelloGET\r\n' | nc -N 127.0.0.1 8007`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clap::Parser;
+use ropewalk::cli::ServerArgs;
+use ropewalk::{Escaped, LineOrRaw, LineRaw, Result, Session, StateLayer, session_with};
+use tokio::sync::RwLock;
+
+/// The most bytes stored.
+const MAX: u64 = 64 * 1024;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// `PUT n` and n bytes of any kind store them for all; `GET` answers n and the n bytes.
+async fn store(mut s: Session<LineRaw>, stored: Arc<RwLock<Bytes>>) -> Result {
+    // All that comes as a frame is a line: raw bytes are taken by `raw`.
+    while let Some(LineOrRaw::Line(line)) = s.next().await? {
+        let command = String::from_utf8_lossy(&line);
+        match command.split_once(' ').unwrap_or((&command, "")) {
+            ("PUT", size) => match size.parse() {
+                Ok(n) if n <= MAX => {
+                    let bytes = s.raw(n).await?;
+                    *stored.write().await = bytes;
+                    s.reply(format!("OK {n}"))?;
+                }
+                _ => {
+                    // Where its bytes end is anyone's guess, and they must not be taken for commands.
+                    s.reply(format!("ERROR PUT takes 0 to {MAX} bytes"))?;
+                    return s.close().await;
+                }
+            },
+            ("GET", "") => {
+                let bytes = stored.read().await.clone();
+                s.reply(bytes.len().to_string())?;
+                s.reply(LineOrRaw::Raw(bytes))?;
+            }
+            _ => s.reply(format!("ERROR neither PUT nor GET: {}", Escaped::new(&line)))?,
+        }
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result {
+    let cli = Cli::parse();
+    let stored = Arc::new(RwLock::new(Bytes::new()));
+    cli.server.server().layer(StateLayer::new(stored)).serve(session_with(LineRaw::crlf(), store)).await
+}

@@ -1,0 +1,57 @@
+//! Try it: `cargo run --example logfile -- --file /tmp/log`, then `date | nc -N 127.0.0.1 8007; cat /tmp/log`.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Parser;
+use ropewalk::cli::ServerArgs;
+use ropewalk::{Lines, Result, Session, StateLayer, session_with};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// How many lines may wait to be written.
+const QUEUE: usize = 256;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The file that lines are appended to
+    #[arg(long)]
+    file: PathBuf,
+}
+
+/// One for each connection: hands on its lines, and reads no faster than they are written.
+async fn log(mut s: Session<Lines>, queue: Sender<Bytes>) -> Result {
+    while let Some(line) = s.next().await? {
+        queue.send(line).await?;
+    }
+    Ok(())
+}
+
+/// One for all: ends when the server and its last connection are gone, and nothing is left in the queue.
+async fn write(mut file: File, mut lines: Receiver<Bytes>) -> Result {
+    let mut batch = Vec::new();
+    while lines.recv_many(&mut batch, QUEUE).await > 0 {
+        let mut text = batch.join(&b'\n');
+        text.push(b'\n');
+        batch.clear();
+        file.write_all(&text).await?;
+        // Only now is it known whether that went well.
+        file.flush().await?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result {
+    let cli = Cli::parse();
+    let file = File::options().append(true).create(true).open(&cli.file).await?;
+    let (queue, lines) = channel(QUEUE);
+    // CR LF or LF ends a line, so that there is never a line end inside one.
+    let serve = cli.server.server().layer(StateLayer::new(queue)).serve(session_with(Lines::any(), log));
+    // A server that can't write its log any more ends with that error, and so do its connections.
+    tokio::try_join!(serve, write(file, lines))?;
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! Try it: `cargo run --example shared_counter`, then `seq 3 | nc -N 127.0.0.1 8007`, again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use clap::Parser;
+use ropewalk::cli::ServerArgs;
+use ropewalk::{Lines, Result, StateLayer, framed, reply_fn};
+use tower::ServiceBuilder;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// What all connections share, on whichever endpoint they came.
+#[derive(Default)]
+struct State {
+    lines: AtomicU64,
+}
+
+/// Any line is answered with how many there were by now.
+fn count((state, _line): (Arc<State>, Bytes)) -> String {
+    let before = state.lines.fetch_add(1, Ordering::Relaxed);
+    (before + 1).to_string()
+}
+
+#[tokio::main]
+async fn main() -> Result {
+    let cli = Cli::parse();
+    let state = Arc::new(State::default());
+    // Without this layer the server would not compile: `count` wants its state.
+    let counter = ServiceBuilder::new().layer(StateLayer::new(state)).service(reply_fn(count));
+    cli.server.server().serve(framed(Lines::any(), counter)).await
+}
