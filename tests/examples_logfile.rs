@@ -77,50 +77,49 @@ fn a_line_can_be_read_in_the_file_while_its_connection_goes_on() {
 
 #[test]
 fn a_signal_loses_no_line_that_had_been_received() {
-    const LINES: usize = 1500; // about as many as fit in the kernel unread
+    const LINES: usize = 1500; // about as many as fit in the kernel
     for _ in 0..5 {
-        let (mut example, file) = start();
+        let (example, file) = start();
         let mut clients: Vec<Client> = (0..4).flat_map(|_| example.both()).collect();
         for (name, client) in clients.iter_mut().enumerate() {
             send(client, name, 0, 1);
         }
         until("everyone's first line is written", || count(&file).len() == clients.len());
-        for (name, client) in clients.iter_mut().enumerate() {
-            send(client, name, 1, LINES);
-        }
-        for client in &clients {
-            client.acknowledged();
-        }
-        example.terminate();
-        for client in &mut clients {
-            assert_eq!(client.rest(), b"");
-        }
-        drop(clients);
-        assert!(example.wait().success());
-        for (name, lines) in count(&file) {
-            assert_eq!(lines, LINES, "client {name}");
-        }
+        example.terminate_before_it_reads(|| {
+            for (name, client) in clients.iter_mut().enumerate() {
+                send(client, name, 1, LINES);
+                client.acknowledged();
+            }
+        });
+        ends_with(example, &file, clients, LINES);
     }
 }
 
 #[test]
 fn a_signal_loses_no_line_of_a_connection_that_was_just_made() {
     for _ in 0..5 {
-        let (mut example, file) = start();
-        let mut clients: Vec<Client> = (0..20).flat_map(|_| example.both()).collect();
-        for (name, client) in clients.iter_mut().enumerate() {
-            send(client, name, 0, 10);
-            client.acknowledged();
-        }
-        example.terminate();
-        for client in &mut clients {
-            assert_eq!(client.rest(), b"");
-        }
-        drop(clients);
-        assert!(example.wait().success());
-        let counts = count(&file);
-        assert!(counts.len() == 40 && counts.values().all(|&lines| lines == 10), "{counts:?}");
+        let (example, file) = start();
+        let mut clients = Vec::new();
+        example.terminate_before_it_reads(|| {
+            clients.extend((0..20).flat_map(|_| example.both()));
+            for (name, client) in clients.iter_mut().enumerate() {
+                send(client, name, 0, 10);
+                client.acknowledged();
+            }
+        });
+        ends_with(example, &file, clients, 10);
     }
+}
+
+/// The example must end well, with that many lines of each client in the log.
+fn ends_with(mut example: Example, file: &PathBuf, mut clients: Vec<Client>, lines: usize) {
+    for client in &mut clients {
+        assert_eq!(client.rest(), b"");
+    }
+    let all = (0..clients.len()).map(|name| (name.to_string(), lines)).collect();
+    drop(clients);
+    assert!(example.wait().success());
+    assert_eq!(count(file), all);
 }
 
 #[test]

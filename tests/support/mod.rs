@@ -148,6 +148,14 @@ impl Example {
         self.signal(Signal::TERM);
     }
 
+    /// Tells it to end, with all that `meanwhile` sends still unread in the kernel: it stands still until then.
+    pub fn terminate_before_it_reads(&self, meanwhile: impl FnOnce()) {
+        self.signal(Signal::STOP);
+        meanwhile();
+        self.terminate();
+        self.signal(Signal::CONT);
+    }
+
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
