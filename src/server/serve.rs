@@ -203,8 +203,7 @@ async fn accept_until_told<S: ConnectionService>(
         shared.begin_drain(drain);
     }
     if result.is_ok() && *shared.phase.borrow() != Phase::Stopping {
-        // The runtime looks at the sockets once more, then what had connected is taken.
-        tokio::task::yield_now().await;
+        // What had connected when the drain began is taken.
         // Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
         tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     }
