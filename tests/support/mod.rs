@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use self::client::Client;
+pub use self::client::{Client, acknowledged};
 
 /// How long anything may take before the test fails. Far more than it ever should.
 pub const PATIENCE: Duration = Duration::from_secs(20);
