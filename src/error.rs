@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use ropewalk_codecs::CodecError;
+use ropewalk_codecs::{CodecError, ErrorKind};
 use ropewalk_middleware::CloseReason;
 
 /// Any error as a trait object, as tower's layers use it.
@@ -68,6 +68,11 @@ impl Error {
     /// command. Only a [`CodecError`] says so of itself; any other error is taken as fatal.
     pub fn is_recoverable(&self) -> bool {
         self.downcast_ref::<CodecError>().is_some_and(|e| !e.is_fatal())
+    }
+
+    /// Whether a frame was over its limit.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.downcast_ref::<CodecError>().is_some_and(|e| matches!(e.kind(), ErrorKind::TooLong { .. }))
     }
 
     /// The close reason this error stands for, where it stands for one.

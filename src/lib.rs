@@ -1,4 +1,58 @@
 //! Servers for every TCP protocol that is not HTTP: codecs find the frames, tower services answer them.
+//!
+//! ```text
+//! bytes in                                                                     bytes out
+//!    │                                                                             ▲
+//! endpoint ─► listener ─► accept loop ─► connection layers ─► session ─► dispatch ─► frame layers ─► service of frames
+//! ```
+//!
+//! A [`Server`] takes a tower service of [`Connection`]s and calls it once for each. Two *leaves* make one out of what you
+//! write:
+//!
+//! * [`framed`] (and [`per_connection`]), where every frame out answers a frame in: a codec and a `Service<Frame>`, often
+//!   made by [`reply_fn`] or [`service_fn`]. It answers with a frame, an `Option` of one, or a [`Reply`].
+//! * [`session`](fn@session) (and [`session_with`]), where the server speaks first, pushes, switches modes or keeps state: a codec and
+//!   an async function that holds a [`Session`].
+//!
+//! ```no_run
+//! use ropewalk::{ConnectionLimitLayer, Lines, LogLayer, Result, Server, Session, session};
+//!
+//! async fn greeter(mut s: Session<Lines>) -> Result {
+//!     s.reply("Who is there?")?;
+//!     while let Some(name) = s.next().await? {
+//!         s.reply([b"Hello, ", &name[..]].concat())?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result {
+//!     Server::new()
+//!         .listen("tcp:127.0.0.1:8007")
+//!         .layer(LogLayer::new())
+//!         .layer(ConnectionLimitLayer::new(100).refuse_with("Too many connections, try later\r\n"))
+//!         .signals()
+//!         .serve(session(Lines::any(), greeter))
+//!         .await
+//! }
+//! ```
+//!
+//! # What is where
+//!
+//! | for | see |
+//! |---|---|
+//! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`], [`CodecExt`] for typed frames; or any `Decoder` and `Encoder` of `tokio_util` |
+//! | layers around connections | [`ConnectionLimitLayer`], [`LogLayer`], [`StateLayer`] |
+//! | layers around frames | [`FrameLogLayer`], [`StateLayer`], and those of tower |
+//! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
+//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain and stop it, [`Lifecycle`] for what opens and closes with it |
+//! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
+//! | tests | [`memory::endpoint`]: a whole server without a socket |
+//!
+//! # Features
+//!
+//! All are off by default. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
+//! frames of serde types on any codec.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -21,10 +75,14 @@ pub use dispatch::{AsReady, Concurrent, EndConnection, InOrder, OnError, Order};
 pub use endpoint::{BindError, Endpoint, EndpointError};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, Framed, FramedFuture, MakeFrameService, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf, framed,
-    per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf,
+    WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
 pub use listener::Listener;
 pub use reply::{IntoReply, Reply};
 pub use server::{ConnectionService, Counts, Handle, Lifecycle, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

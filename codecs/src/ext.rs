@@ -29,6 +29,26 @@ pub trait CodecExt: Decoder {
         Parsed::new(self)
     }
 
+    /// Frames of type `T`, read from JSON (feature `json`).
+    #[cfg(feature = "json")]
+    fn json<T>(self) -> crate::Json<Self, T>
+    where
+        Self: Sized,
+        T: serde::de::DeserializeOwned,
+    {
+        crate::Json::new(self)
+    }
+
+    /// Frames of type `T`, read from postcard (feature `postcard`).
+    #[cfg(feature = "postcard")]
+    fn postcard<T>(self) -> crate::Postcard<Self, T>
+    where
+        Self: Sized,
+        T: serde::de::DeserializeOwned,
+    {
+        crate::Postcard::new(self)
+    }
+
     /// Frames that went through a function.
     fn map<F, U>(self, f: F) -> Map<Self, F>
     where

@@ -5,22 +5,30 @@ mod error;
 mod ext;
 mod fixed;
 mod frame;
+#[cfg(feature = "json")]
+mod json;
 mod length_prefixed;
 mod line_raw;
 mod lines;
 mod map;
 mod netstring;
 mod parsed;
+#[cfg(feature = "postcard")]
+mod postcard;
 mod raw_bytes;
 mod tracked;
 
 pub use error::{BoxError, CodecError, ErrorKind};
 pub use ext::CodecExt;
 pub use fixed::Fixed;
+#[cfg(feature = "json")]
+pub use json::Json;
 pub use length_prefixed::LengthPrefixed;
 pub use line_raw::{LineOrRaw, LineRaw};
 pub use lines::{Lines, Utf8};
 pub use map::{Map, TryMap};
 pub use netstring::Netstring;
 pub use parsed::Parsed;
+#[cfg(feature = "postcard")]
+pub use postcard::Postcard;
 pub use raw_bytes::RawBytes;

@@ -99,18 +99,20 @@ where
     pub(crate) fn poll(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
         loop {
             ready!(wire.poll_turn(cx));
-            ready!(wire.poll_room(cx))?;
             let this = self.as_mut().project();
-            if let Some(reply) = this.reply {
-                let close = reply.close;
-                ready!(poll_reply(wire, this.codec, this.reply, cx))?;
-                if close {
+            if this.reply.is_some() {
+                if ready!(poll_reply(wire, this.codec, this.reply, cx))? {
                     return Poll::Ready(Ok(()));
                 }
                 continue;
             }
+            ready!(wire.poll_room(cx))?;
             match this.calls.poll_next(cx) {
-                Poll::Ready(Some(Ok(answer))) => *this.reply = Some(answer.into_reply()),
+                Poll::Ready(Some(Ok(answer))) => match answer.into_reply() {
+                    // The common answer goes straight out.
+                    Reply { body: Body::One(frame), close: false } => wire.encode(this.codec, frame)?,
+                    reply => *this.reply = Some(reply),
+                },
                 // The service stays usable after a failed call; whether the connection does is on_error's to say.
                 Poll::Ready(Some(Err(error))) => self.as_mut().fail(Error::service(error), true, wire)?,
                 Poll::Ready(None) if this.error.is_some() => {
@@ -178,13 +180,17 @@ fn tend<T>(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<T>> {
     wire.poll_tend(cx).map(Err)
 }
 
-/// Encodes an answer, as far as there is room for it. Ready when all of it is.
-fn poll_reply<C, F>(wire: &mut Wire, codec: &mut C, slot: &mut Option<Reply<F>>, cx: &mut Context<'_>) -> Poll<Result>
+/// Encodes an answer, as far as there is room for it. Ready when all of it is, with whether the connection is to close.
+fn poll_reply<C, F>(
+    wire: &mut Wire,
+    codec: &mut C,
+    slot: &mut Option<Reply<F>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<bool>>
 where
     C: Encoder<F, Error: Into<BoxError>>,
 {
-    let Some(reply) = slot else { return Poll::Ready(Ok(())) };
-    loop {
+    while let Some(reply) = slot {
         ready!(wire.poll_room(cx))?;
         let frame = match &mut reply.body {
             Body::None => None,
@@ -199,9 +205,11 @@ where
             },
         };
         let Some(frame) = frame else {
+            let close = reply.close;
             *slot = None;
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(close));
         };
         wire.encode(codec, frame)?;
     }
+    Poll::Ready(Ok(false))
 }

@@ -150,7 +150,16 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// framed(Lines::crlf().skip_too_long(), reply_fn(|line: Bytes| line))
     ///     .on_error(|_: &Error| Bytes::from_static(b"500 line too long"));
     /// ```
-    pub fn on_error<H>(self, on_error: H) -> Framed<C, M, O, H> {
+    pub fn on_error<H, A, S, R>(self, on_error: H) -> Framed<C, M, O, H>
+    where
+        // What `serve` asks for as well; asked for here, a wrong answer is an error here.
+        C: Decoder,
+        M: MakeFrameService<Service = S>,
+        S: Service<C::Item, Response = R>,
+        R: IntoReply,
+        H: FnMut(&Error) -> A,
+        A: IntoReply<Frame = R::Frame>,
+    {
         let Self { codec, make, order, limits, .. } = self;
         Framed { codec, make, order, on_error, limits }
     }

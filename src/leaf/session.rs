@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -33,10 +34,10 @@ use crate::wire::{Limits, Wire};
 pub fn session<C, F, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
 where
     C: Clone,
-    F: Fn(Session<C>) -> Fut + Clone + Send + 'static,
+    F: Fn(Session<C>) -> Fut + Send + 'static,
     Fut: Future<Output = Result> + Send,
 {
-    SessionLeaf { codec, f, limits: Limits::default() }
+    SessionLeaf { codec, f, limits: Limits::default(), state: PhantomData }
 }
 
 /// The same for a function that takes the state of a [`StateLayer`](crate::StateLayer) as well.
@@ -54,24 +55,41 @@ where
 /// # let _ =
 /// Server::new().listen("tcp:8007").layer(StateLayer::new(quote)).serve(session_with(Lines::crlf(), qotd));
 /// ```
-pub fn session_with<C, F, T, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
+pub fn session_with<C, F, T, Fut>(codec: C, f: F) -> SessionLeaf<C, F, WithState<T>>
 where
     C: Clone,
-    F: Fn(Session<C>, T) -> Fut + Clone + Send + 'static,
+    F: Fn(Session<C>, T) -> Fut + Send + 'static,
     Fut: Future<Output = Result> + Send,
 {
-    SessionLeaf { codec, f, limits: Limits::default() }
+    SessionLeaf { codec, f, limits: Limits::default(), state: PhantomData }
 }
 
+/// A session function that takes no state.
+#[derive(Clone, Copy, Debug)]
+pub struct NoState(());
+
+/// A session function that takes a state of type `T`, from a [`StateLayer`](crate::StateLayer).
+#[derive(Debug)]
+pub struct WithState<T>(PhantomData<T>);
+
 /// A service of connections made of a session function: see [`session`] and [`session_with`].
-#[derive(Clone)]
-pub struct SessionLeaf<C, F> {
+///
+/// Whether the function takes state is part of the type, so that the compiler can say what is missing.
+pub struct SessionLeaf<C, F, W = NoState> {
     codec: C,
     f: F,
     limits: Limits,
+    // It holds no state: the layer does.
+    state: PhantomData<fn() -> W>,
 }
 
-impl<C, F> SessionLeaf<C, F> {
+impl<C: Clone, F: Clone, W> Clone for SessionLeaf<C, F, W> {
+    fn clone(&self) -> Self {
+        Self { codec: self.codec.clone(), f: self.f.clone(), limits: self.limits, state: PhantomData }
+    }
+}
+
+impl<C, F, W> SessionLeaf<C, F, W> {
     /// The most [`Session::raw`] takes at once; 1 MiB by default.
     pub fn raw_limit(mut self, bytes: u64) -> Self {
         self.limits.raw_limit = bytes;
@@ -91,7 +109,7 @@ impl<C, F> SessionLeaf<C, F> {
     }
 }
 
-impl<C: Clone, F> SessionLeaf<C, F> {
+impl<C: Clone, F, W> SessionLeaf<C, F, W> {
     fn start<Fut>(&self, connection: Connection, run: impl FnOnce(&F, Session<C>) -> Fut) -> SessionFuture<Fut> {
         let closing = connection.closing();
         let (wire, home) = Homing::new(Wire::new(connection, self.limits));
@@ -119,7 +137,7 @@ where
     }
 }
 
-impl<C, F, T, Fut> Service<(T, Connection)> for SessionLeaf<C, F>
+impl<C, F, T, Fut> Service<(T, Connection)> for SessionLeaf<C, F, WithState<T>>
 where
     C: Clone,
     F: Fn(Session<C>, T) -> Fut,
@@ -138,7 +156,7 @@ where
     }
 }
 
-impl<C, F> fmt::Debug for SessionLeaf<C, F> {
+impl<C, F, W> fmt::Debug for SessionLeaf<C, F, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionLeaf").field("limits", &self.limits).finish_non_exhaustive()
     }

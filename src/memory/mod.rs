@@ -24,6 +24,8 @@
 
 mod pipe;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;

@@ -94,7 +94,7 @@ impl<S: ConnectionService> Accept<S> {
         let entered: Entered = self.shared.enter(&connection);
         match catch_unwind(AssertUnwindSafe(|| self.service.call(connection))) {
             Ok(run) => drop(tokio::spawn(ConnectionTask::new(run, entered))),
-            Err(panic) => panicked(&entered, &*panic),
+            Err(panic) => panicked(&entered, panic),
         }
     }
 }

@@ -79,6 +79,8 @@ pub(super) struct Bound {
 pub struct Serve {
     handle: Handle,
     stage: Stage,
+    /// Ends the server also when it never came to run. Dropped last: the listeners are closed by then.
+    _over: Over,
 }
 
 enum Stage {
@@ -89,7 +91,8 @@ enum Stage {
 impl Serve {
     pub(super) fn new<S: ConnectionService>(plan: Plan, service: S, shared: Arc<Shared>) -> Self {
         let start: Start = Box::new(move |bound| Box::pin(bound.run(service)));
-        Self { handle: Handle(shared), stage: Stage::Plan(Some((plan, start))) }
+        let over = Over(Arc::clone(&shared));
+        Self { handle: Handle(shared), stage: Stage::Plan(Some((plan, start))), _over: over }
     }
 
     /// A handle on this server.
@@ -202,7 +205,8 @@ async fn accept_until_told<S: ConnectionService>(
     if result.is_ok() && *shared.phase.borrow() != Phase::Stopping {
         // The runtime looks at the sockets once more, then what had connected is taken.
         tokio::task::yield_now().await;
-        poll_fn(|cx| accept.poll_backlog(cx)).await;
+        // Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
+        tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     }
     result
 }

@@ -16,8 +16,9 @@ use crate::error::BoxError;
     message = "`{Self}` is no service of connections",
     label = "this can't serve connections",
     note = "wrap a service of frames as `framed(codec, service)` and an async function as `session(codec, f)`",
-    note = "a `session_with` function takes the state of a `StateLayer`: add `.layer(StateLayer::new(state))`, with a \
-            state of the type the function takes",
+    note = "`WithState<T>` is a `session_with` function that takes a `T`: add `.layer(StateLayer::new(state))`, with a \
+            state of just that type",
+    note = "a layer for frames, such as `FrameLogLayer`, goes around the service inside `framed`",
     note = "service and future must be `Send + 'static`, and the response `()`"
 )]
 pub trait ConnectionService: sealed::Sealed + Send + 'static {

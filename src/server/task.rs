@@ -55,21 +55,25 @@ where
                     let reason = closing.settle(true);
                     tracing::debug!(%reason, %error, "connection ended by an error");
                 }
-                Err(panic) => panicked(this.entered, &*panic),
+                Err(panic) => panicked(this.entered, panic),
             }
         }
         // What the connection owned may panic as it goes; that is its own affair too.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| this.run.set(None))) {
-            panicked(this.entered, &*panic);
+            panicked(this.entered, panic);
         }
         Poll::Ready(())
     }
 }
 
 /// Notes a panic in user code. It ended this connection, and nothing else.
-pub(super) fn panicked(entered: &Entered, panic: &(dyn Any + Send)) {
+pub(super) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
     entered.closing.set_reason(CloseReason::Panic);
-    tracing::error!(panic = panic_text(panic), "a connection's service panicked; the connection is closed");
+    tracing::error!(panic = panic_text(&*panic), "a connection's service panicked; the connection is closed");
+    // What it was thrown with is the user's as well, and may panic as it goes. Then that is left where it is.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
+    }
 }
 
 /// The text of a panic, where it has one.

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{Homing, Session};
 use crate::dispatch::{AsReady, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
-use crate::error::{BoxError, Result};
+use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
 
 impl<C> Session<C> {
@@ -57,7 +57,14 @@ impl<C, S, O, E> Drive<C, S, O, E> {
     }
 
     /// Turns codec and service errors into answers, as [`Framed::on_error`](crate::Framed::on_error) does.
-    pub fn on_error<H>(self, on_error: H) -> Drive<C, S, O, H> {
+    pub fn on_error<H, A, R>(self, on_error: H) -> Drive<C, S, O, H>
+    where
+        C: Decoder,
+        S: Service<C::Item, Response = R>,
+        R: IntoReply,
+        H: FnMut(&Error) -> A,
+        A: IntoReply<Frame = R::Frame>,
+    {
         let Self { session, service, order, .. } = self;
         Drive { session, service, order, on_error }
     }

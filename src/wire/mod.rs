@@ -174,7 +174,8 @@ impl Wire {
 
     fn decode_failed(&mut self, error: impl Into<BoxError>) -> Error {
         let error = Error::codec(error);
-        self.mid_frame = false;
+        // A line that is too long may still have its end to come; other refused frames were whole.
+        self.mid_frame = error.is_too_long();
         self.turn += 1;
         if !error.is_recoverable() {
             self.source = Source::Ended;
@@ -212,9 +213,25 @@ impl Wire {
         self.output.len()
     }
 
+    /// Whether fewer answers than the high-water mark are waiting.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.output.len() < self.limits.high_water
+    }
+
     /// Above the mark nothing is decoded or read until the peer has taken its answers. Ready when it has.
+    #[inline]
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-        if self.output.len() < self.limits.high_water { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+        if self.has_room() { Poll::Ready(Ok(())) } else { self.poll_make_room(cx) }
+    }
+
+    #[cold]
+    fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
+        let flushed = self.poll_flush(cx);
+        if flushed.is_pending() {
+            self.input.settle();
+        }
+        flushed
     }
 
     /// Writes everything that was encoded.
@@ -226,10 +243,13 @@ impl Wire {
     }
 
     /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
+    #[inline]
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn < FRAMES_A_TURN {
-            return Poll::Ready(());
-        }
+        if self.turn < FRAMES_A_TURN { Poll::Ready(()) } else { self.yield_turn(cx) }
+    }
+
+    #[cold]
+    fn yield_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn = 0;
         self.input.settle();
         cx.waker().wake_by_ref();

@@ -75,9 +75,11 @@ impl Output {
         stall.as_mut().poll(cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
-    /// What the kernel did not take moves to a buffer of our own, sized to it.
+    /// What the kernel did not take moves to a buffer of our own, sized to it; a buffer that it fills well is kept.
     fn keep(&mut self) {
-        if self.lent {
+        if self.lent && self.buf.len() >= self.buf.capacity() / 4 {
+            self.lent = false;
+        } else if self.lent {
             let own = BytesMut::from(&self.buf[..]);
             scratch::give_write(std::mem::replace(&mut self.buf, own));
             self.lent = false;

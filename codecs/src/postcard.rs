@@ -1,0 +1,106 @@
+//! Frames that are postcard, on any codec (feature `postcard`).
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::error::{BoxError, CodecError};
+use crate::tracked::Tracked;
+
+/// Frames of type `T`, read from the postcard in the frames of the codec `C`: made by
+/// [`CodecExt::postcard`](crate::CodecExt::postcard). It encodes whatever serde can serialize.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use ropewalk_codecs::{CodecExt, LengthPrefixed, Postcard};
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// # fn main() -> Result<(), ropewalk_codecs::CodecError> {
+/// let mut points: Postcard<LengthPrefixed, (u8, u8)> = LengthPrefixed::u16().postcard();
+/// let mut buffer = BytesMut::from(&b"\0\x02\x07\x08\0\x03\x07\x08\x09"[..]);
+/// assert_eq!(points.decode(&mut buffer)?, Some((7, 8)));
+/// // Bytes behind the value are no value.
+/// assert!(!points.decode(&mut buffer).unwrap_err().is_fatal());
+/// points.encode((5u8, 6u8), &mut buffer)?;
+/// assert_eq!(&buffer[..], b"\0\x02\x05\x06");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of `C`; and what is no postcard of a `T`, as a recoverable [`ErrorKind::Parse`](crate::ErrorKind::Parse) with the
+/// offset of [`Parsed`](crate::Parsed)'s. What can't be serialized is an error too, and nothing of it is written.
+pub struct Postcard<C, T> {
+    inner: Tracked<C>,
+    // It makes values of T and holds none.
+    made: PhantomData<fn() -> T>,
+}
+
+impl<C, T> Postcard<C, T> {
+    pub(crate) fn new(codec: C) -> Self {
+        Self { inner: Tracked::new(codec), made: PhantomData }
+    }
+}
+
+impl<C: Clone, T> Clone for Postcard<C, T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), made: PhantomData }
+    }
+}
+
+impl<C: fmt::Debug, T> fmt::Debug for Postcard<C, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postcard").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+fn read<I, T>(frame: Option<(u64, I)>) -> Result<Option<T>, CodecError>
+where
+    I: AsRef<[u8]>,
+    T: DeserializeOwned,
+{
+    let Some((start, frame)) = frame else {
+        return Ok(None);
+    };
+    match postcard::take_from_bytes(frame.as_ref()) {
+        Ok((value, [])) => Ok(Some(value)),
+        Ok((_, rest)) => Err(CodecError::parse(format!("{} bytes behind the value", rest.len())).at(start)),
+        Err(error) => Err(CodecError::parse(error).at(start)),
+    }
+}
+
+impl<C, T> Decoder for Postcard<C, T>
+where
+    C: Decoder<Item: AsRef<[u8]>, Error: Into<BoxError>>,
+    T: DeserializeOwned,
+{
+    type Item = T;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<T>, CodecError> {
+        read(self.inner.decode(src)?)
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<T>, CodecError> {
+        read(self.inner.decode_eof(src)?)
+    }
+}
+
+impl<C, T, I> Encoder<I> for Postcard<C, T>
+where
+    C: Encoder<Bytes>,
+    <C as Encoder<Bytes>>::Error: Into<BoxError>,
+    I: Serialize,
+{
+    type Error = CodecError;
+
+    fn encode(&mut self, item: I, dst: &mut BytesMut) -> Result<(), CodecError> {
+        let bytes = postcard::to_stdvec(&item).map_err(CodecError::parse)?;
+        self.inner.encode(Bytes::from(bytes), dst)
+    }
+}

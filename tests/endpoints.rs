@@ -1,0 +1,246 @@
+//! Endpoints: their strings, their errors, and TCP listeners bound to them.
+// The lint lets test functions unwrap, but not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ropewalk::{Addr, BindError, Endpoint, EndpointError, Listener, Stream};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+async fn bind(endpoint: &str) -> Result<Box<dyn Listener>, BindError> {
+    endpoint.parse::<Endpoint>().unwrap().bind().await
+}
+
+fn tcp_addr(listener: &dyn Listener) -> SocketAddr {
+    match listener.local_addr() {
+        Addr::Tcp(addr) => addr,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_written() {
+    let tcp = |addr: &str| Endpoint::tcp(addr.parse().unwrap());
+    let table = [
+        ("tcp:8007", tcp("0.0.0.0:8007")),
+        ("tcp:127.0.0.1:0", tcp("127.0.0.1:0")),
+        ("tcp:[::1]:8007?backlog=64", tcp("[::1]:8007").backlog(64)),
+        ("tcp:[::]:8007", tcp("[::]:8007")),
+        ("tcp:[fe80::1%2]:8007", tcp("[fe80::1%2]:8007")),
+        ("unix:/run/x.sock", Endpoint::unix("/run/x.sock")),
+        ("unix:/run/x.sock?mode=660", Endpoint::unix("/run/x.sock").mode(0o660)),
+        ("unix:/run/x.sock?backlog=7&mode=0", Endpoint::unix("/run/x.sock").mode(0).backlog(7)),
+        ("unix:relative/path", Endpoint::unix("relative/path")),
+        ("unix:a:b=c&d", Endpoint::unix("a:b=c&d")),
+        ("unix:why%3F", Endpoint::unix("why?")),
+        ("unix:100%25", Endpoint::unix("100%")),
+        ("unix:%253F", Endpoint::unix("%3F")),
+        ("unix:line%0Aend", Endpoint::unix("line\nend")),
+        ("unix:déjà vu", Endpoint::unix("déjà vu")),
+    ];
+    for (text, built) in table {
+        assert_eq!(text.parse::<Endpoint>(), Ok(built.clone()), "{text}");
+        assert_eq!(built.to_string(), text);
+    }
+    for text in ["tcp:localhost:8007", "tcp:a-b.example.org:0?backlog=1"] {
+        assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn a_path_of_any_bytes_survives_the_round_trip() {
+    use std::os::unix::ffi::OsStrExt;
+    let all: Vec<u8> = (1..=255).collect();
+    for bytes in all.chunks(100).chain(["?mode=777".as_bytes(), b"%41"]) {
+        let endpoint = Endpoint::unix(std::ffi::OsStr::from_bytes(bytes));
+        assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+    }
+}
+
+/// Strings that are no endpoints, the fault their message quotes, and the fix it names.
+const BAD: &[(&str, &str, &str)] = &[
+    ("", "it is empty", "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH"),
+    ("8007", "not say of which kind", "write tcp:8007"),
+    ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
+    ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
+    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp: and unix:"),
+    ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
+    ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
+    ("memory:x", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
+    ("tcp:", "no port", "write tcp:8007"),
+    ("tcp:?backlog=1", "no port", "write tcp:8007"),
+    ("tcp:localhost", "\"localhost\" has no port", "write tcp:localhost:8007"),
+    ("tcp:127.0.0.1", "\"127.0.0.1\" has no port", "write tcp:127.0.0.1:8007"),
+    ("tcp:localhost:", "no port after", "write a port from 0"),
+    ("tcp:99999", "port 99999 is over 65535", "write a port from 0"),
+    ("tcp:localhost:99999", "port 99999 is over 65535", "write a port from 0"),
+    ("tcp:[::1]:65536", "port 65536 is over 65535", "write a port from 0"),
+    ("tcp:99999999999999999999", "is over 65535", "write a port from 0"),
+    ("tcp:-1", "\"-1\" is not a port", "write a port from 0"),
+    ("tcp:+80", "\"+80\" is not a port", "write a port from 0"),
+    ("tcp:8007x", "\"8007x\" is not a port", "write a port from 0"),
+    ("tcp:8007 ", "\"8007 \" is not a port", "write a port from 0"),
+    ("tcp:localhost:80 ", "\"80 \" is not a port", "write a port from 0"),
+    ("tcp::8007", "no address before", "write tcp:8007 for all of IPv4"),
+    ("tcp://127.0.0.1:8007", "no URL", "write tcp:127.0.0.1:8007"),
+    ("tcp:::1:8007", "\"::1:8007\" has no brackets", "write tcp:[ADDRESS]:PORT"),
+    ("tcp:[::1:8007", "\"[\" is not closed", "write tcp:[::1]:8007"),
+    ("tcp:[::1]", "there is no port", "write tcp:[::1]:8007"),
+    ("tcp:[::1]x:8007", "\"x:8007\" is not a \":\" and a port", "write tcp:[::1]:8007"),
+    ("tcp:[1.2.3.4]:80", "\"1.2.3.4\" is not an IPv6 address", "write tcp:[::1]:8007"),
+    ("tcp:127.0.0.1:80:90", "':' in \"127.0.0.1:80\"", "with one \":\""),
+    ("tcp:*:80", "'*' in \"*\"", "write tcp:ADDRESS:PORT"),
+    ("tcp:127.0.0.256:80", "\"127.0.0.256\" is not an IPv4 address", "write one like 127.0.0.1"),
+    ("tcp:8007?mode=660", "the option \"mode\" is unknown", "the options of tcp: are backlog"),
+    ("unix:x?colour=red", "the option \"colour\" is unknown", "the options of unix: are mode, backlog"),
+    ("unix:x?mode=660&mode=600", "mode is given twice", "keep one"),
+    ("tcp:80?backlog=1&backlog=1", "backlog is given twice", "keep one"),
+    ("unix:x?mode=888", "\"888\" is not a mode", "octal"),
+    ("unix:x?mode=", "\"\" is not a mode", "octal"),
+    ("unix:x?mode", "\"\" is not a mode", "octal"),
+    ("unix:x?mode=1777", "mode 1777 is too large", "octal"),
+    ("unix:x?mode=rw", "\"rw\" is not a mode", "octal"),
+    ("tcp:80?backlog=0", "a backlog of 0 lets nobody in", "backlog=1024"),
+    ("tcp:80?backlog=4294967296", "backlog 4294967296 is too large", "backlog=1024"),
+    ("tcp:80?backlog=many", "\"many\" is not a backlog", "backlog=1024"),
+    ("tcp:80?backlog=6?", "\"6?\" is not a backlog", "backlog=1024"),
+    ("tcp:80?", "an option is missing", "the options of tcp: are backlog"),
+    ("tcp:80?backlog=6&", "an option is missing", "the options of tcp: are backlog"),
+    ("unix:", "there is no path", "write unix:/run/x.sock"),
+    ("unix:?mode=660", "there is no path", "write unix:/run/x.sock"),
+    ("unix:100%", "\"%\" is not % and two hexadecimal digits", "write %25 for a %"),
+    ("unix:%+1", "\"%+1\" is not % and two", "write %25 for a %"),
+    ("unix:%é", "is not % and two", "write %25 for a %"),
+    ("unix:a%00b", "there is a NUL in the path", "choose another"),
+];
+
+#[test]
+fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
+    let long = format!("unix:/{}", "x".repeat(107));
+    let too_long = (&*long, "the path has 108 bytes, which is over 107", "choose a shorter one");
+    for &(text, problem, fix) in BAD.iter().chain([&too_long]) {
+        let message = text.parse::<Endpoint>().unwrap_err().to_string();
+        assert!(message.starts_with(&format!("bad endpoint {text:?}: ")), "{message}");
+        assert!(message.contains(problem) && message.contains(fix), "{message}");
+    }
+}
+
+#[test]
+fn a_function_can_take_strings_and_endpoints_and_clap_can_take_it_as_a_value() {
+    fn listen<E>(endpoint: E) -> Result<Endpoint, EndpointError>
+    where
+        E: TryInto<Endpoint>,
+        EndpointError: From<E::Error>,
+    {
+        Ok(endpoint.try_into()?)
+    }
+    fn value<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static>() {}
+
+    let text = String::from("tcp:8007");
+    let endpoint = listen("tcp:8007").unwrap();
+    assert_eq!(listen(&text).unwrap(), endpoint);
+    assert_eq!(listen(text).unwrap(), endpoint);
+    assert_eq!(listen(endpoint.clone()).unwrap(), endpoint);
+    assert_eq!(listen(SocketAddr::from(([0, 0, 0, 0], 8007))).unwrap(), endpoint);
+    assert!(listen("tcp").is_err());
+    let _: fn(Infallible) -> EndpointError = EndpointError::from;
+    value::<Endpoint>();
+}
+
+#[tokio::test]
+async fn an_accepted_socket_has_no_delay_and_is_kept_alive() {
+    for host in ["127.0.0.1", "[::1]", "localhost"] {
+        let mut listener = bind(&format!("tcp:{host}:0")).await.unwrap();
+        let client = TcpStream::connect(tcp_addr(&*listener)).await.unwrap();
+        let (stream, peer) = poll_fn(|cx| listener.poll_accept(cx)).await;
+        assert_eq!(peer.addr(), &Addr::Tcp(client.local_addr().unwrap()));
+        let Stream::Tcp(stream) = stream else { panic!("{stream:?}") };
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+    }
+}
+
+#[tokio::test]
+async fn port_0_becomes_the_port_the_system_chose() {
+    let listener = bind("tcp:127.0.0.1:0").await.unwrap();
+    assert_ne!(tcp_addr(&*listener).port(), 0);
+}
+
+#[tokio::test]
+async fn a_server_can_start_again_while_connections_of_its_predecessor_linger() {
+    let mut first = bind("tcp:127.0.0.1:0").await.unwrap();
+    let addr = tcp_addr(&*first);
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    let (stream, _) = poll_fn(|cx| first.poll_accept(cx)).await;
+    // The server closes first, so its side stays in TIME_WAIT.
+    drop(stream);
+    assert_eq!(tokio::io::AsyncReadExt::read(&mut client, &mut [0]).await.unwrap(), 0);
+    drop((client, first));
+    bind(&format!("tcp:{addr}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_that_names_the_endpoint_and_what_to_do() {
+    let first = bind("tcp:127.0.0.1:0").await.unwrap();
+    let text = format!("tcp:{}", tcp_addr(&*first));
+    let Err(error) = bind(&text).await else { panic!("bound twice") };
+    assert_eq!(error.endpoint(), text);
+    assert_eq!(error.cause().kind(), std::io::ErrorKind::AddrInUse);
+    let message = error.to_string();
+    assert!(message.starts_with(&format!("cannot bind {text}: ")), "{message}");
+    assert!(message.contains("another program listens there"), "{message}");
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_an_error_that_says_so() {
+    let Err(error) = bind("tcp:192.0.2.1:0").await else { panic!("bound") };
+    assert!(error.to_string().contains("this machine has no such address"), "{error}");
+}
+
+#[tokio::test]
+async fn a_listener_made_in_code_is_bound_once_whichever_clone_comes_first() {
+    let (endpoint, _connector) = ropewalk::memory::endpoint();
+    assert_eq!(endpoint.to_string(), "memory:");
+    let clone = endpoint.clone();
+    assert_eq!(endpoint, clone);
+    assert_ne!(endpoint, ropewalk::memory::endpoint().0);
+    let bound = clone.bind().await.unwrap();
+    let Err(error) = endpoint.bind().await else { panic!("bound twice") };
+    assert!(error.to_string().contains("it was bound before"), "{error}");
+
+    struct Foreign(Box<dyn Listener>);
+    impl Listener for Foreign {
+        fn poll_accept(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<(Stream, ropewalk::Peer)> {
+            self.0.poll_accept(cx)
+        }
+        fn local_addr(&self) -> Addr {
+            Addr::Unix(None)
+        }
+    }
+    assert_eq!(Endpoint::from_listener(Foreign(bound)).to_string(), "listener:unix:");
+}
+
+#[tokio::test]
+async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let table = [
+        (Endpoint::tcp(any).mode(0o600), "mode is for unix: endpoints only"),
+        (ropewalk::memory::endpoint().0.backlog(1), "backlog is for tcp: and unix: endpoints only"),
+        (Endpoint::unix("x").mode(0o1777), "a mode is at most 0o777"),
+        (Endpoint::unix(""), "the path is empty"),
+        (Endpoint::unix("x".repeat(108)), "over 107 bytes"),
+        (Endpoint::unix("a\0b"), "NUL"),
+    ];
+    for (endpoint, problem) in table {
+        let Err(error) = endpoint.bind().await else { panic!("{endpoint} was bound") };
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}

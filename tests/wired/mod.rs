@@ -1,0 +1,142 @@
+//! A leaf on one end of an in-process pipe and the test on the other: no server, no socket.
+#![allow(dead_code, unreachable_pub)] // each test file is a crate and uses its part
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use ropewalk::{Addr, Closing, Connection, Io, Peer, Result, Stats, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::task::JoinHandle;
+use tower::Service;
+
+/// How often a transport was read from and written to with success, and how often a read found nothing.
+#[derive(Debug, Default)]
+pub struct Calls {
+    pub reads: AtomicUsize,
+    pub empty_reads: AtomicUsize,
+    pub writes: AtomicUsize,
+}
+
+impl Calls {
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    pub fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+}
+
+/// One end of a pipe that counts.
+pub struct Counted {
+    io: DuplexStream,
+    calls: Arc<Calls>,
+}
+
+impl Io for Counted {}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.io).poll_read(cx, buf);
+        let counter = if poll.is_ready() { &self.calls.reads } else { &self.calls.empty_reads };
+        counter.fetch_add(1, Ordering::SeqCst);
+        poll
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.io).poll_write(cx, buf);
+        if poll.is_ready() {
+            self.calls.writes.fetch_add(1, Ordering::SeqCst);
+        }
+        poll
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A leaf that runs, seen from its peer.
+pub struct Wired {
+    pub peer: DuplexStream,
+    pub calls: Arc<Calls>,
+    pub closing: Closing,
+    pub stats: Stats,
+    pub task: JoinHandle<Result>,
+}
+
+/// Runs a leaf over a pipe that holds 64 KiB each way.
+pub fn wired<S>(leaf: S) -> Wired
+where
+    S: Service<Connection, Response = (), Error = ropewalk::Error, Future: Future + Send + 'static>,
+{
+    wired_with(leaf, 64 * 1024)
+}
+
+/// The same over a pipe that holds `capacity` bytes each way.
+pub fn wired_with<S>(mut leaf: S, capacity: usize) -> Wired
+where
+    S: Service<Connection, Response = (), Error = ropewalk::Error, Future: Future + Send + 'static>,
+{
+    let (peer, io) = duplex(capacity);
+    let calls = Arc::new(Calls::default());
+    let io = Counted { io, calls: Arc::clone(&calls) };
+    let connection = Connection::new(Stream::boxed(io), Peer::new(Addr::Memory));
+    let (closing, stats) = (connection.closing(), connection.stats());
+    let task = tokio::spawn(leaf.call(connection));
+    Wired { peer, calls, closing, stats, task }
+}
+
+impl Wired {
+    pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        self.peer.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Reads exactly what is expected.
+    #[track_caller]
+    pub fn expect<'a>(&'a mut self, expected: &'a str) -> impl Future<Output = ()> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut got = vec![0; expected.len()];
+            let read = self.peer.read_exact(&mut got).await;
+            assert!(read.is_ok(), "{caller}: the stream ended before {expected:?}");
+            assert_eq!(String::from_utf8_lossy(&got), expected, "{caller}");
+        }
+    }
+
+    /// Half-closes, and returns everything until the other side does too.
+    pub async fn finish(&mut self) -> String {
+        self.peer.shutdown().await.unwrap();
+        self.rest().await
+    }
+
+    /// Everything until the other side closes.
+    pub async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        self.peer.read_to_end(&mut rest).await.unwrap();
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+
+    /// How the leaf ended, when its peer has gone.
+    pub async fn end(self) -> Result {
+        drop(self.peer);
+        self.task.await.unwrap()
+    }
+}
+
+/// Lets every other task run until it waits.
+pub async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
