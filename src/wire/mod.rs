@@ -75,6 +75,12 @@ struct Drain {
     left: usize,
 }
 
+impl Drain {
+    fn new() -> Self {
+        Self { yielded: Some(Box::pin(tokio::task::yield_now())), left: DRAIN_BYTES }
+    }
+}
+
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drain").field("left", &self.left).finish_non_exhaustive()
@@ -288,6 +294,10 @@ impl Wire {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         let read = ready!(self.input.poll_fill(&mut self.connection, cx)).map_err(Error::wire)?;
         self.dry = false;
+        // Here too, and not only where there is nothing to read: on some connections there always is.
+        if self.drain.is_none() && self.closing.is_draining() {
+            self.drain = Some(Drain::new());
+        }
         if read == 0 {
             self.source = Source::Eof;
             self.peer_closed = true;
@@ -306,7 +316,7 @@ impl Wire {
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.drain.is_none() {
             ready!(self.closing.poll_draining(cx));
-            self.drain = Some(Drain { yielded: Some(Box::pin(tokio::task::yield_now())), left: DRAIN_BYTES });
+            self.drain = Some(Drain::new());
         }
         match self.drain.as_mut().and_then(|drain| drain.yielded.as_mut()) {
             Some(yielded) => {
