@@ -61,7 +61,7 @@ async fn a_connection_on_which_there_is_always_something_to_read_is_drained() ->
         .listen(Endpoint::from_listener(Once(Some(Endless))))
         .serve(framed(Lines::lf(), reply_fn(|_: Bytes| None::<Bytes>)));
     let handle = serve.handle();
-    let serve = tokio::spawn(async move { serve.await });
+    let serve = tokio::spawn(serve);
     while handle.counts().accepted() == 0 {
         tokio::task::yield_now().await;
     }
