@@ -661,4 +661,3 @@ async fn who_is_in_the_backlog_when_the_drain_begins_is_served_on_many_threads()
         assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
     }
 }
-

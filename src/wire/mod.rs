@@ -21,7 +21,7 @@ pub(crate) use self::limits::Limits;
 use self::drain::Drain;
 use self::input::Input;
 use self::output::Output;
-use crate::error::{BoxError, Error, Result};
+use crate::error::{BoxError, Error, Result, SessionError};
 
 /// Frames handed out in one turn before other connections get theirs.
 const FRAMES_A_TURN: u32 = 256;
@@ -114,16 +114,14 @@ impl Wire {
     where
         C: Decoder<Error: Into<BoxError>>,
     {
-        if self.dry || self.source == Source::Ended || !self.skipped() {
+        if self.dry || self.source == Source::Ended {
             return None;
         }
+        if !self.skipped() {
+            return self.cut_short().map(Err);
+        }
         let before = self.input.len();
-        let result = match self.source {
-            // Not shown an empty buffer: that is no part of a frame.
-            _ if before > 0 || self.mid_frame => codec.decode(self.input.buf()),
-            _ => Ok(None),
-        };
-        let result = match result {
+        let result = match codec.decode(self.input.buf()) {
             Ok(None) if self.source == Source::Eof => self.decode_eof(codec),
             other => other,
         };
@@ -148,7 +146,7 @@ impl Wire {
 
     fn decode_eof<C: Decoder>(&mut self, codec: &mut C) -> Result<Option<C::Item>, C::Error> {
         let result = codec.decode_eof(self.input.buf());
-        if !matches!(result, Ok(Some(_))) {
+        if matches!(result, Ok(None)) {
             self.source = Source::Ended;
         }
         result
@@ -200,19 +198,20 @@ impl Wire {
 
     #[cold]
     fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
+        self.closing.watch(cx);
         let flushed = self.poll_flush(cx);
-        if flushed.is_pending() {
-            self.input.settle();
+        if flushed.is_ready() {
+            return flushed;
         }
-        flushed
+        if self.closing.is_aborted() { Poll::Ready(Err(self.aborted())) } else { self.rest() }
     }
 
     /// Writes everything that was encoded.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-        if self.output.len() == 0 {
+        if self.output.is_flushed() {
             return Poll::Ready(Ok(()));
         }
-        self.output.poll_flush(&mut self.connection, self.limits.write_stall, cx)
+        self.output.poll_flush(&mut self.connection, self.limits.write_stall, cx).map_err(|error| self.failed(error))
     }
 
     /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
@@ -241,7 +240,8 @@ impl Wire {
             return Poll::Ready(Err(error));
         }
         // Below the mark a slow reader may go on sending; above it `poll_room` waits.
-        while self.source == Source::Open {
+        self.closing.watch(cx);
+        while self.source == Source::Open || self.source == Source::Shut && !drainable {
             match self.poll_read(cx)? {
                 Poll::Ready(read) => {
                     if drainable {
@@ -249,6 +249,7 @@ impl Wire {
                     }
                     return Poll::Ready(Ok(()));
                 }
+                Poll::Pending if self.closing.is_aborted() => return Poll::Ready(Err(self.aborted())),
                 Poll::Pending if !drainable || self.poll_drained(cx).is_pending() => return self.rest(),
                 Poll::Pending => {}
             }
@@ -256,16 +257,31 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing to read: gives the thread's buffers back and waits.
+    /// Nothing to do until somebody wakes us: gives the thread's read buffer back and waits.
     fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
         self.input.settle();
         Poll::Pending
     }
 
+    /// The error of a connection that was told to abort. Its task is dropped anyway; this is for a session elsewhere.
+    fn aborted(&mut self) -> Error {
+        self.source = Source::Ended;
+        SessionError::Aborted.into()
+    }
+
+    /// A connection that failed yields nothing more, whatever the kernel still gives.
+    fn failed(&mut self, error: Error) -> Error {
+        self.source = Source::Ended;
+        error
+    }
+
     /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
-        let read = ready!(self.input.poll_fill(&mut self.connection, cx)).map_err(Error::wire)?;
+        let read = match ready!(self.input.poll_fill(&mut self.connection, cx)) {
+            Ok(read) => read,
+            Err(error) => return Poll::Ready(Err(self.failed(Error::wire(error)))),
+        };
         self.dry = false;
         if read == 0 {
             self.source = Source::Eof;
@@ -279,6 +295,10 @@ impl Wire {
     pub(crate) fn poll_tend(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(error);
+        }
+        self.closing.watch(cx);
+        if self.closing.is_aborted() {
+            return Poll::Ready(self.aborted());
         }
         while self.source == Source::Open && self.input.len() < READ_AHEAD {
             match self.poll_read(cx) {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::{Source, Wire};
-use crate::error::{Result, SessionError};
+use crate::error::{Error, Result, SessionError};
 
 /// The most one chunk of raw bytes holds.
 const RAW_CHUNK: u64 = 64 * 1024;
@@ -33,8 +33,9 @@ impl Wire {
 
     /// Raw bytes are what a request is waiting for, so a drain lets them come; it has its deadline.
     fn poll_raw_input(&mut self, wanted: u64, cx: &mut Context<'_>) -> Poll<Result> {
-        if self.source != Source::Open {
-            let missing = (self.skip + wanted).saturating_sub(self.input.len() as u64);
+        if matches!(self.source, Source::Eof | Source::Ended) {
+            let missing = self.skip.saturating_add(wanted).saturating_sub(self.input.len() as u64);
+            self.source = Source::Ended;
             return Poll::Ready(Err(SessionError::Truncated { missing }.into()));
         }
         self.poll_input(cx, false)
@@ -44,13 +45,16 @@ impl Wire {
         // It fits: no more than what is buffered is asked for.
         let bytes = self.input.take(usize::try_from(n).unwrap_or(usize::MAX));
         self.mid_frame = false;
+        // The author may wait for something else before more is read.
+        self.input.settle();
         self.look_again();
         bytes
     }
 
     /// The next `n` bytes are of no interest.
     pub(crate) fn skip(&mut self, n: u64) {
-        self.skip = n;
+        // An earlier section may still be on its way.
+        self.skip = self.skip.saturating_add(n);
         self.look_again();
     }
 
@@ -61,5 +65,14 @@ impl Wire {
             self.dry = self.input.is_empty();
         }
         self.skip == 0
+    }
+
+    /// When nothing more will be read, and raw bytes that nobody wants are missing still: the error.
+    pub(super) fn cut_short(&mut self) -> Option<Error> {
+        let cut = self.source == Source::Eof;
+        if self.source != Source::Open {
+            self.source = Source::Ended;
+        }
+        cut.then(|| SessionError::Truncated { missing: self.skip }.into())
     }
 }
