@@ -133,7 +133,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Tcp(addr) => Ok(Box::new(tcp::bind(*addr, backlog)?)),
             Kind::Name(host, port) => bind_name(host, *port, backlog).await,
-            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, self.mode)?)),
+            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, self.mode).await?)),
             Kind::Bound(slot) => slot.take(),
         }
     }
