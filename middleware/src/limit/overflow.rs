@@ -38,6 +38,19 @@ pub trait Overflow<E>: sealed::Sealed {
     }
 }
 
+/// The ways that refuse: [`RefuseWith`] and [`RefuseBy`]. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "connections can't wait for a place of their listener",
+    label = "this limit waits",
+    note = "nobody knows beforehand on which endpoint the next connection comes in, so the backlog is no place to wait",
+    note = "call `refuse_with` or `refuse_by` before `per_listener`, or run a server for each endpoint"
+)]
+pub trait Refuses: sealed::Sealed {}
+
+impl Refuses for RefuseWith {}
+
+impl<R> Refuses for RefuseBy<R> {}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Wait {}
