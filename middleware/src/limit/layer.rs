@@ -86,8 +86,9 @@ impl<P> ConnectionLimitLayer<P> {
     /// behind. The reason is [`Refused`].
     ///
     /// At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are with it at once; beyond that, or while it is not ready,
-    /// a connection is dropped without a word, with reason [`RefusedAtOnce`]. How long it takes over one is its own
-    /// affair: give it a deadline.
+    /// a connection is dropped without a word, with reason [`RefusedAtOnce`]. It has 10 s for one
+    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), its close included; then the connection is dropped, and
+    /// the call has succeeded.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
