@@ -104,6 +104,7 @@ impl Endpoint {
 
     /// How many connections may wait to be accepted: at least 1, and the system may allow fewer. For TCP and Unix
     /// sockets; binding any other endpoint with a backlog is an error.
+    #[must_use]
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = Some(connections.clamp(1, MAX_BACKLOG));
         self
@@ -111,6 +112,7 @@ impl Endpoint {
 
     /// The permissions of a Unix socket's path, at most `0o777`. Binding any other endpoint with a mode is an error, as
     /// is binding with a larger one.
+    #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self

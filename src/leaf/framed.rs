@@ -110,6 +110,7 @@ impl<F> fmt::Debug for PerPeer<F> {
 
 /// A service of connections made of a codec and a service of frames: see [`framed`] and [`per_connection`].
 #[derive(Clone)]
+#[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct Framed<C, M, O = InOrder, E = EndConnection> {
     codec: C,
     make: M,
@@ -201,6 +202,7 @@ where
 
 /// One connection of a [`Framed`].
 #[pin_project]
+#[must_use = "futures do nothing unless polled"]
 pub struct FramedFuture<L, D> {
     wire: Option<Wire>,
     #[pin]

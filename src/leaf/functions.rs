@@ -47,10 +47,12 @@ where
 
 /// See [`service_fn`].
 #[derive(Clone, Copy)]
+#[must_use = "a service answers nothing until it is handed to a leaf"]
 pub struct ServiceFn<F>(F);
 
 /// See [`reply_fn`].
 #[derive(Clone, Copy)]
+#[must_use = "a service answers nothing until it is handed to a leaf"]
 pub struct ReplyFn<F>(F);
 
 impl<F, I, Fut, R> Service<I> for ServiceFn<F>

@@ -55,6 +55,7 @@ impl Connection {
     }
 
     /// The same connection with another local address than its socket's; for transports that have none of their own.
+    #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
         // Set before? Then the first stands.
         drop(self.shared.local.set(local));
@@ -62,6 +63,7 @@ impl Connection {
     }
 
     /// The same connection over other bytes: a layer that encrypts, counts or replays wraps the stream here.
+    #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn map_stream(self, f: impl FnOnce(Stream) -> Stream) -> Self {
         let local = self.local();
         let this = self.with_local(local);

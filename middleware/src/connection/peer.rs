@@ -72,6 +72,7 @@ impl Peer {
     }
 
     /// The same, with the credentials of a Unix socket's peer.
+    #[must_use]
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self

@@ -11,6 +11,7 @@ use crate::Connection;
 
 /// A connection under a cap: served or refused.
 #[pin_project]
+#[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<F, R>(#[pin] State<F, R>);
 
 #[pin_project(project = StateProj, project_replace = StateReplace)]

@@ -28,6 +28,7 @@ use super::service::ConnectionLimit;
 /// assert_eq!((limit.active(), limit.available()), (0, 100));
 /// ```
 #[derive(Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct ConnectionLimitLayer<P = Wait> {
     places: Arc<Places>,
     overflow: P,

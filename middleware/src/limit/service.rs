@@ -36,6 +36,7 @@ impl<S, P> ConnectionLimit<S, P> {
     }
 
     /// The service behind the cap, without it.
+    #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }

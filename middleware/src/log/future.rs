@@ -12,6 +12,7 @@ use super::record::Record;
 /// A connection that is logged.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
 pub struct LogFuture<F> {
     /// Gone when it is done, so that what its drop does and counts comes before the last line.
     #[pin]

@@ -30,6 +30,7 @@ use super::service::Log;
 ///     .service(service_fn(async |connection: Connection| Ok::<_, std::io::Error>(connection.close().await)));
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct LogLayer {
     level: Level,
 }

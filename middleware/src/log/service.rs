@@ -22,6 +22,7 @@ impl<S> Log<S> {
     }
 
     /// The service behind the log, without it.
+    #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
