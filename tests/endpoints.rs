@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use ropewalk::{Addr, BindError, Endpoint, EndpointError, Listener, Stream};
@@ -59,6 +59,13 @@ fn a_path_of_any_bytes_survives_the_round_trip() {
         let endpoint = Endpoint::unix(std::ffi::OsStr::from_bytes(bytes));
         assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
     }
+}
+
+#[test]
+fn a_flow_label_is_dropped_as_it_can_not_be_written() {
+    let endpoint = Endpoint::tcp(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 5, 7).into());
+    assert_eq!(endpoint.to_string(), "tcp:[::1%7]:80");
+    assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
 }
 
 /// Strings that are no endpoints, the fault their message quotes, and the fix it names.

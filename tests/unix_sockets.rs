@@ -74,6 +74,16 @@ async fn a_connection_has_its_peers_credentials() {
 }
 
 #[tokio::test]
+async fn the_address_of_a_listener_is_an_endpoint_string_whatever_the_path() {
+    let dir = Dir::new();
+    for name in ["a?b", "100%", "line\nend", "déjà vu", "%3F"] {
+        let endpoint = Endpoint::unix(dir.0.join(name));
+        let listener = endpoint.bind().await.unwrap();
+        assert_eq!(listener.local_addr().to_string().parse(), Ok(endpoint));
+    }
+}
+
+#[tokio::test]
 async fn a_stale_socket_is_replaced() {
     let dir = Dir::new();
     drop(StdListener::bind(dir.path()).unwrap());

@@ -294,7 +294,7 @@ async fn a_peers_socket_path_can_not_break_the_line() {
     let path = Addr::Unix(Some(Arc::from(std::path::Path::new("/tmp/\x1b[2J\nreason=panic"))));
     let ours = Connection::new(Stream::boxed(common::pipe(1).0), Peer::new(path));
     service.ready().await.unwrap().call(ours).await.unwrap();
-    assert_eq!(log.closed().span.get("peer"), r"unix:/tmp/\x1b[2J\nreason=panic");
+    assert_eq!(log.closed().span.get("peer"), "unix:/tmp/%1B[2J%0Areason=panic");
 }
 
 /// An error that minds being formatted.

@@ -22,6 +22,7 @@ pub use self::stats::Stats;
 pub use self::stream::{Io, Stream};
 
 use self::shared::Shared;
+use crate::Escaped;
 
 /// One accepted connection, of whatever kind: a byte stream, and who is at the other end.
 ///
@@ -160,7 +161,8 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("id", &self.id())
-            .field("peer", &format_args!("{}", self.peer()))
+            // A Unix socket's path is the peer's choice.
+            .field("peer", &format_args!("{}", Escaped::display(self.peer())))
             .field("listener", &self.listener())
             .field("stream", &self.stream)
             .finish()
