@@ -52,7 +52,13 @@ impl fmt::Display for Addr {
 /// Writes a path so that it can be parsed, and read: what stands for itself as it is, any other byte as `%` and two
 /// hexadecimal digits.
 fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
-    for chunk in path.as_bytes().utf8_chunks() {
+    let mut path = path.as_bytes();
+    if path.starts_with(b"//") {
+        // An endpoint that begins with two slashes would be taken for a URL.
+        f.write_str("%2F")?;
+        path = &path[1..];
+    }
+    for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {
             if matches!(c, '%' | '?') || c.is_control() {
                 c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
