@@ -292,7 +292,7 @@ async fn a_peers_socket_path_can_not_break_the_line() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
     let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     let path = Addr::Unix(Some(Arc::from(std::path::Path::new("/tmp/\x1b[2J\nreason=panic"))));
-    let ours = Connection::new(Stream::boxed(common::pipe(1).0), Peer::new(path));
+    let ours = Connection::new(Stream::from_io(tokio::io::duplex(1).0), Peer::new(path));
     service.ready().await.unwrap().call(ours).await.unwrap();
     assert_eq!(log.closed().span.get("peer"), "unix:/tmp/%1B[2J%0Areason=panic");
 }

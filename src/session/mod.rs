@@ -199,7 +199,8 @@ impl<C> Session<C> {
         }
     }
 
-    /// Breaks the connection: the peer sees a reset, and what was not written is not sent.
+    /// Breaks the connection: the peer sees a reset (on a Unix socket, as a rule, an end), and what was not written is
+    /// not sent.
     pub fn abort(self) {
         if let Some(wire) = self.wire.take() {
             wire.abort();

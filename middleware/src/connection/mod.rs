@@ -114,6 +114,9 @@ impl Connection {
     }
 
     /// Breaks the connection: the peer sees a reset, and nothing that was not yet taken by the kernel is sent.
+    ///
+    /// A Unix socket can't be told to reset: it is closed, and the peer sees an end unless something it sent was not read.
+    /// A stream of another kind does what its [`Io::abort`] says.
     pub fn abort(mut self) {
         self.stream.abort();
         self.closing().set_reason(CloseReason::Aborted);
