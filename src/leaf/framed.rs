@@ -19,8 +19,7 @@ use crate::wire::{Limits, Wire};
 /// A service of connections from a codec and a service of frames. Every tower layer works around the service.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use ropewalk::{Lines, Server, framed, reply_fn};
+/// use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
 ///
 /// let answer = framed(Lines::crlf(), reply_fn(|line: Bytes| match &line[..] {
 ///     b"How are you?" => "Fine",
@@ -44,8 +43,7 @@ where
 /// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use ropewalk::{Netstring, Reply, per_connection, service_fn};
+/// use ropewalk::{Bytes, Netstring, Reply, per_connection, service_fn};
 /// use std::time::Duration;
 /// use tower::ServiceBuilder;
 ///
@@ -145,8 +143,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// `then_close`; after a fatal one it closes behind the answer.
     ///
     /// ```
-    /// use bytes::Bytes;
-    /// use ropewalk::{Error, Lines, framed, reply_fn};
+    /// use ropewalk::{Bytes, Error, Lines, framed, reply_fn};
     ///
     /// framed(Lines::crlf().skip_too_long(), reply_fn(|line: Bytes| line))
     ///     .on_error(|_: &Error| Bytes::from_static(b"500 line too long"));

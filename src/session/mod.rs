@@ -133,7 +133,7 @@ impl<C> Session<C> {
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
-    /// # async fn lookup(_: bytes::Bytes) -> String { String::new() }
+    /// # async fn lookup(_: ropewalk::Bytes) -> String { String::new() }
     /// # async fn doc(mut s: Session<Lines>) -> Result {
     /// while let Some(name) = s.next().await? {
     ///     let answer = s.during(lookup(name)).await?;
