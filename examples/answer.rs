@@ -1,9 +1,8 @@
 //! Try it: `cargo run --example answer`, then `printf 'How are you?\r\n' | nc -N 127.0.0.1 8007`.
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Lines, Result, framed, reply_fn};
+use ropewalk::{Bytes, Lines, Result, framed, reply_fn};
 
 #[derive(Parser)]
 struct Cli {

@@ -1,9 +1,8 @@
 //! Try it: `cargo run --example capped_echo -- --max 1`, then twice: `nc 127.0.0.1 8007`.
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, RawBytes, Result, framed, reply_fn};
+use ropewalk::{Bytes, ConnectionLimitLayer, RawBytes, Result, framed, reply_fn};
 
 #[derive(Parser)]
 struct Cli {

@@ -1,9 +1,8 @@
 //! Try it: `cargo run --example echo`, then `nc 127.0.0.1 8007`: what you type comes back.
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{RawBytes, Result, framed, reply_fn};
+use ropewalk::{Bytes, RawBytes, Result, framed, reply_fn};
 
 #[derive(Parser)]
 struct Cli {

@@ -1,9 +1,8 @@
 //! Try it: `cargo run --example int32_echo`, then `printf '\0\0\0\5hello' | nc -N 127.0.0.1 8007 | xxd`.
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{LengthPrefixed, Result, framed, reply_fn};
+use ropewalk::{Bytes, LengthPrefixed, Result, framed, reply_fn};
 
 #[derive(Parser)]
 struct Cli {

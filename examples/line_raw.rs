@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Escaped, LineOrRaw, LineRaw, Result, Session, StateLayer, session_with};
+use ropewalk::{Bytes, Escaped, LineOrRaw, LineRaw, Result, Session, StateLayer, session_with};
 use tokio::sync::RwLock;
 
 /// The most bytes stored.

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Lines, Result, Session, StateLayer, session_with};
+use ropewalk::{Bytes, Lines, Result, Session, StateLayer, session_with};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{Receiver, Sender, channel};

@@ -1,9 +1,8 @@
 //! Try it: `cargo run --example netstring_echo`, then `printf '5:hello,0:,' | nc -N 127.0.0.1 8007`.
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Netstring, Result, framed, reply_fn};
+use ropewalk::{Bytes, Netstring, Result, framed, reply_fn};
 
 #[derive(Parser)]
 struct Cli {

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Lines, Result, StateLayer, framed, reply_fn};
+use ropewalk::{Bytes, Lines, Result, StateLayer, framed, reply_fn};
 use tower::ServiceBuilder;
 
 #[derive(Parser)]

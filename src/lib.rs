@@ -41,7 +41,7 @@
 //!
 //! | for | see |
 //! |---|---|
-//! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`], [`CodecExt`] for typed frames; or any `Decoder` and `Encoder` of `tokio_util` |
+//! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`], [`CodecExt`] for typed frames; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
 //! | layers around connections | [`ConnectionLimitLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
@@ -67,6 +67,10 @@ mod reply;
 mod server;
 mod session;
 mod wire;
+
+// What stands in the signatures of services and codecs: so this crate and tokio are enough to depend on.
+pub use bytes::{Bytes, BytesMut};
+pub use tokio_util::codec::{Decoder, Encoder};
 
 pub use ropewalk_codecs::*;
 pub use ropewalk_middleware::*;

@@ -350,32 +350,6 @@ async fn a_cap_per_listener_is_not_shared() {
     assert_reasons(&server.end().await, &[(CloseReason::Done, 3), (CloseReason::Refused, 3)]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_waits_for_a_place_of_a_listener_is_let_go_when_the_server_drains() {
-    let (endpoint, connector) = memory::endpoint();
-    let (other, to_other) = memory::endpoint();
-    let limit = ConnectionLimitLayer::new(1).per_listener();
-    let server = Server::new().listen(endpoint).listen(other).layer(limit);
-    let server = Running::start(server.serve(echo(&Gauge::default()))).await;
-    let mut first = connector.connect().await.unwrap();
-    ask(&mut first, "a\n", "a\n").await;
-    let mut waits = connector.connect().await.unwrap();
-    waits.write_all(b"b\n").await.unwrap();
-    let mut elsewhere = to_other.connect().await.unwrap();
-    ask(&mut elsewhere, "c\n", "c\n").await;
-    settle().await;
-    drop(first);
-    expect(&mut waits, "b\n").await;
-    let mut third = connector.connect().await.unwrap();
-    settle().await;
-    server.handle().drain(LONG);
-    assert_eq!(rest(&mut waits).await, "");
-    assert_eq!(rest(&mut elsewhere).await, "");
-    assert_eq!(rest(&mut third).await, "");
-    drop((waits, elsewhere, third));
-    assert_reasons(&server.over().await, &[(CloseReason::Done, 1), (CloseReason::Drained, 3)]);
-}
-
 #[tokio::test]
 async fn so_many_linger_and_those_beyond_are_told_at_once_and_closed() {
     let limit = ConnectionLimitLayer::new(0).refuse_with(TEXT);

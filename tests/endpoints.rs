@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use ropewalk::{Addr, BindError, Endpoint, EndpointError, Listener, Stream};
@@ -37,6 +37,7 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ("unix:relative/path", Endpoint::unix("relative/path")),
         ("unix:a:b=c&d", Endpoint::unix("a:b=c&d")),
         ("unix:why%3F", Endpoint::unix("why?")),
+        ("unix:%2F/run/x", Endpoint::unix("//run/x")),
         ("unix:100%25", Endpoint::unix("100%")),
         ("unix:%253F", Endpoint::unix("%3F")),
         ("unix:line%0Aend", Endpoint::unix("line\nend")),
@@ -55,10 +56,40 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
 fn a_path_of_any_bytes_survives_the_round_trip() {
     use std::os::unix::ffi::OsStrExt;
     let all: Vec<u8> = (1..=255).collect();
-    for bytes in all.chunks(100).chain(["?mode=777".as_bytes(), b"%41"]) {
+    for bytes in all.chunks(100).chain(["?mode=777".as_bytes(), b"%41", b"//", b"///x", b"/"]) {
         let endpoint = Endpoint::unix(std::ffi::OsStr::from_bytes(bytes));
         assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
     }
+}
+
+#[test]
+fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
+    let mut state = 0x9E37_79B9_u32;
+    let mut random = |below: usize| {
+        // A xorshift generator: the strings are the same in every run.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as usize % below
+    };
+    let mut parsed = 0;
+    for _ in 0..20_000 {
+        let length = random(14);
+        let text: String = (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
+        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/"] {
+            let Ok(endpoint) = format!("{start}{text}").parse::<Endpoint>() else { continue };
+            assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{start}{text}");
+            parsed += 1;
+        }
+    }
+    assert!(parsed > 20_000, "{parsed}");
+}
+
+#[test]
+fn a_flow_label_is_dropped_as_it_can_not_be_written() {
+    let endpoint = Endpoint::tcp(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 5, 7).into());
+    assert_eq!(endpoint.to_string(), "tcp:[::1%7]:80");
+    assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
 }
 
 /// Strings that are no endpoints, the fault their message quotes, and the fix it names.
@@ -112,6 +143,9 @@ const BAD: &[(&str, &str, &str)] = &[
     ("tcp:80?backlog=6&", "an option is missing", "the options of tcp: are backlog"),
     ("unix:", "there is no path", "write unix:/run/x.sock"),
     ("unix:?mode=660", "there is no path", "write unix:/run/x.sock"),
+    ("unix:///run/x.sock", "no URL", "write unix:/run/x.sock"),
+    ("unix://run/x.sock?mode=660", "no URL", "write unix:/run/x.sock"),
+    ("unix://", "no URL", "write unix:/run/x.sock"),
     ("unix:100%", "\"%\" is not % and two hexadecimal digits", "write %25 for a %"),
     ("unix:%+1", "\"%+1\" is not % and two", "write %25 for a %"),
     ("unix:%é", "is not % and two", "write %25 for a %"),

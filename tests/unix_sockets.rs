@@ -7,10 +7,12 @@ use std::future::poll_fn;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ropewalk::{Addr, BindError, Endpoint, Listener};
+use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixStream;
 
 /// A directory of the test's own, removed at its end.
@@ -72,6 +74,16 @@ async fn a_connection_has_its_peers_credentials() {
 }
 
 #[tokio::test]
+async fn the_address_of_a_listener_is_an_endpoint_string_whatever_the_path() {
+    let dir = Dir::new();
+    for name in ["a?b", "100%", "line\nend", "déjà vu", "%3F"] {
+        let endpoint = Endpoint::unix(dir.0.join(name));
+        let listener = endpoint.bind().await.unwrap();
+        assert_eq!(listener.local_addr().to_string().parse(), Ok(endpoint));
+    }
+}
+
+#[tokio::test]
 async fn a_stale_socket_is_replaced() {
     let dir = Dir::new();
     drop(StdListener::bind(dir.path()).unwrap());
@@ -79,6 +91,43 @@ async fn a_stale_socket_is_replaced() {
     let mut listener = bind(&dir.path()).await.unwrap();
     let _client = UnixStream::connect(dir.path()).await.unwrap();
     poll_fn(|cx| listener.poll_accept(cx)).await;
+}
+
+/// Servers in threads of their own, at the same moment, on the same path left behind: one has it, and it is not taken
+/// from that one. Without the lock of the directory some round of these has two winners, or none.
+#[test]
+fn one_server_gets_a_stale_path() {
+    const SERVERS: usize = 4;
+    let dir = Dir::new();
+    for round in 0..100 {
+        let path = dir.0.join(round.to_string());
+        drop(StdListener::bind(&path).unwrap());
+        let step = Barrier::new(SERVERS);
+        let start = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            step.wait();
+            let listener = runtime.block_on(bind(&path));
+            // All have tried before the first lets go of the path.
+            step.wait();
+            let _entered = runtime.enter();
+            listener.map(drop).is_ok()
+        };
+        let winners = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..SERVERS).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum::<usize>()
+        });
+        assert_eq!(winners, 1, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_locked_by_somebody_else_holds_up_the_start_for_a_moment_only() {
+    let dir = Dir::new();
+    let lock = fs::File::open(&dir.0).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    drop(StdListener::bind(dir.path()).unwrap());
+    let listener = tokio::time::timeout(Duration::from_secs(30), bind(&dir.path())).await;
+    drop(listener.unwrap().unwrap());
 }
 
 #[tokio::test]

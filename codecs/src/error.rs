@@ -128,6 +128,8 @@ impl CodecError {
     }
 
     /// Whether the framing is lost, so that nothing more can be decoded from this stream.
+    ///
+    /// It says nothing about an error of encoding: nothing was written then, and encoding may go on with the next frame.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.fatal

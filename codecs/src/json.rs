@@ -14,6 +14,9 @@ use crate::tracked::Tracked;
 /// Frames of type `T`, read from the JSON in the frames of the codec `C`: made by
 /// [`CodecExt::json`](crate::CodecExt::json). It encodes whatever serde can serialize.
 ///
+/// Floats come back as they were. JSON has no NaN and no infinities: they are written as `null`, which is no float when it
+/// is read.
+///
 /// ```
 /// use bytes::BytesMut;
 /// use ropewalk_codecs::{CodecExt, Json, Lines};

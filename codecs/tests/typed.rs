@@ -7,7 +7,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use ropewalk_codecs::{
-    CodecError, CodecExt, ErrorKind, LengthPrefixed, LineOrRaw, LineRaw, Lines, Map, Netstring, Parsed, RawBytes,
+    CodecError, CodecExt, ErrorKind, Json, LengthPrefixed, LineOrRaw, LineRaw, Lines, Map, Netstring, Parsed, RawBytes,
     TryMap, Utf8,
 };
 use support::{encoded, gives, refuses};
@@ -145,6 +145,29 @@ fn an_error_says_what_and_where_and_leads_to_its_cause() {
     assert!(!error.is_fatal());
     let own = CodecError::from_any(CodecError::new(ErrorKind::BadLength).at(7).recoverable());
     assert_eq!((own.offset(), own.is_fatal()), (Some(7), false));
+}
+
+#[test]
+fn a_float_comes_back_from_json_to_the_last_bit() {
+    let mut floats: Json<Lines, f64> = Lines::lf().json();
+    let mut buffer = BytesMut::new();
+    // Bit patterns from all over the range.
+    let patterns = (1..10_000_u64).map(|n| f64::from_bits(n.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    for float in patterns.filter(|float| float.is_finite()) {
+        floats.encode(float, &mut buffer).unwrap();
+        assert_eq!(floats.decode(&mut buffer).unwrap().map(f64::to_bits), Some(float.to_bits()), "{float:e}");
+    }
+}
+
+#[test]
+fn what_json_has_no_float_for_is_written_as_null() {
+    for float in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut buffer = BytesMut::new();
+        Lines::lf().json::<f64>().encode(float, &mut buffer).unwrap();
+        assert_eq!(buffer, "null\n");
+        assert_eq!(Lines::lf().json::<Option<f64>>().decode(&mut buffer.clone()).unwrap(), Some(None));
+        assert!(!Lines::lf().json::<f64>().decode(&mut buffer).unwrap_err().is_fatal());
+    }
 }
 
 #[test]

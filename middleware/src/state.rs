@@ -27,6 +27,7 @@ use tower_service::Service;
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct StateLayer<T> {
     state: T,
 }
@@ -60,6 +61,7 @@ impl<S, T> State<S, T> {
     }
 
     /// The service behind this one, without its state.
+    #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }

@@ -236,8 +236,8 @@ fn services_and_their_futures_move_between_threads() {
     fn moves<S: Service<Connection, Future: Send> + Send + Sync + Clone>(_: S) {}
     let layer = ConnectionLimitLayer::new(1);
     moves(layer.layer(Hold::default()));
-    moves(layer.clone().per_listener().layer(Hold::default()));
     moves(layer.clone().refuse_with("full").layer(Hold::default()));
+    moves(layer.clone().refuse_with("full").per_listener().layer(Hold::default()));
     moves(layer.refuse_by(Hold::default()).layer(Hold::default()));
 }
 
@@ -282,33 +282,11 @@ async fn listeners_counted_by_themselves_do_not_refuse_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_connection_over_its_listeners_cap_waits_unread_while_others_are_served() {
-    let hold = Hold::default();
-    let layer = ConnectionLimitLayer::new(1).per_listener();
-    let mut service = layer.layer(hold.clone());
-    let mut accept = async |listener| {
-        let (ours, theirs) = connection_on(listener, 64);
-        let closing = ours.closing();
-        let task = tokio::spawn(service.ready().await.unwrap().call(ours));
-        settle().await;
-        (task, theirs, closing)
-    };
-    let (first, peer, _) = accept(0).await;
-    let (second, other_peer, _) = accept(0).await;
-    let (drained, _drained_peer, closing) = accept(0).await;
-    let (_other, _other_listeners_peer, _) = accept(1).await;
-    assert_eq!((hold.now(), layer.active()), (2, 2), "one for each listener");
-
-    // One that waits has nothing to finish.
-    closing.drain();
-    drained.await.unwrap().unwrap();
-    assert_eq!(closing.reason(), Some(CloseReason::Drained));
-
-    drop(peer);
-    first.await.unwrap().unwrap();
-    settle().await;
-    assert_eq!((hold.ever(), hold.now()), (3, 2));
-    drop(other_peer);
-    second.await.unwrap().unwrap();
-    assert_eq!(layer.active(), 1);
+async fn a_limit_that_waits_after_all_counts_all_listeners_together() {
+    let layer = ConnectionLimitLayer::new(1).refuse_with("full").per_listener().wait();
+    let mut service = layer.layer(Hold::default());
+    let held = service.ready().await.unwrap().call(connection_on(0, 64).0);
+    assert!(!is_ready(&mut service) && layer.available() == 0);
+    drop(held);
+    assert!(is_ready(&mut service));
 }

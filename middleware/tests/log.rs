@@ -57,6 +57,7 @@ struct Line {
 #[derive(Clone, Debug, Default)]
 struct Collector {
     lines: Arc<Mutex<Vec<Line>>>,
+    spans: Arc<Mutex<usize>>,
     entered: Arc<Mutex<usize>>,
 }
 
@@ -82,6 +83,7 @@ impl Collector {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Collector {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        *self.spans.lock().unwrap() += 1;
         let mut fields = Fields::default();
         attributes.record(&mut fields);
         cx.span(id).unwrap().extensions_mut().insert(fields);
@@ -150,7 +152,7 @@ async fn the_span_is_entered_at_every_poll_and_left_in_between() {
     task.await.unwrap().unwrap();
     assert_eq!(log.lines("inside")[0].span.get("peer"), "memory:");
     assert_eq!(log.lines("outside")[0].span.get("peer"), "-");
-    // The call, two polls, the drop.
+    // For the opening line, at two polls, at the drop.
     assert_eq!(*log.entered.lock().unwrap(), 4);
 }
 
@@ -224,6 +226,7 @@ async fn a_panic_in_the_call_itself_is_logged_too() {
     assert_eq!(log.closed().fields.get("reason"), "panic");
     assert_eq!(closing.reason(), Some(CloseReason::Panic));
     assert_ne!(log.closed().span.get("id"), "-");
+    assert_eq!((log.lines("open").len(), *log.spans.lock().unwrap()), (1, 1));
 }
 
 #[tokio::test]
@@ -251,11 +254,25 @@ async fn a_cancelled_connection_is_logged_as_aborted_after_its_service_is_gone()
 }
 
 #[tokio::test]
+async fn the_call_logs_nothing_as_it_runs_where_connections_are_accepted() {
+    let (log, _guard) = Collector::start(LevelFilter::TRACE);
+    let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+    let call = service.ready().await.unwrap().call(connection().0);
+    assert!(log.lines.lock().unwrap().is_empty());
+    assert_eq!(*log.spans.lock().unwrap(), 0);
+    call.await.unwrap();
+    assert_eq!((log.lines("open").len(), *log.spans.lock().unwrap()), (1, 1));
+    log.closed();
+}
+
+#[tokio::test]
 async fn one_that_is_dropped_before_its_first_poll_is_logged_as_well() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
     let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     drop(service.ready().await.unwrap().call(connection().0));
-    assert_eq!(log.closed().fields.get("reason"), "aborted");
+    let closed = log.closed();
+    assert_eq!((closed.fields.get("reason"), log.lines("open").len()), ("aborted", 1));
+    assert_ne!(closed.span.get("id"), "-");
 }
 
 #[tokio::test]
@@ -275,9 +292,9 @@ async fn a_peers_socket_path_can_not_break_the_line() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
     let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     let path = Addr::Unix(Some(Arc::from(std::path::Path::new("/tmp/\x1b[2J\nreason=panic"))));
-    let ours = Connection::new(Stream::boxed(common::pipe(1).0), Peer::new(path));
+    let ours = Connection::new(Stream::from_io(tokio::io::duplex(1).0), Peer::new(path));
     service.ready().await.unwrap().call(ours).await.unwrap();
-    assert_eq!(log.closed().span.get("peer"), r"unix:/tmp/\x1b[2J\nreason=panic");
+    assert_eq!(log.closed().span.get("peer"), "unix:/tmp/%1B[2J%0Areason=panic");
 }
 
 /// An error that minds being formatted.

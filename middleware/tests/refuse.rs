@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use common::{Hold, connection, connection_on, settle};
-use ropewalk_middleware::limit::MAX_REFUSALS;
+use ropewalk_middleware::limit::{MAX_REFUSAL_TIME, MAX_REFUSALS};
 use ropewalk_middleware::{CloseReason, Connection, ConnectionLimitLayer, Peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -167,6 +167,33 @@ async fn the_overflow_service_has_at_most_256_and_its_end_makes_room() {
     let closing = ours.closing();
     let _again = service.ready().await.unwrap().call(ours);
     assert_eq!(closing.reason(), Some(CloseReason::Refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_the_overflow_service_waits_for_give_way_to_later_ones_after_ten_seconds() {
+    let overflow = Hold::default();
+    let layer = ConnectionLimitLayer::new(0).refuse_by(overflow.clone());
+    let mut service = layer.layer(Hold::default());
+    let begun = Instant::now();
+    let mut slow = Vec::new();
+    for _ in 0..MAX_REFUSALS {
+        let (ours, theirs) = connection();
+        let closing = ours.closing();
+        slow.push((tokio::spawn(service.ready().await.unwrap().call(ours)), theirs, closing));
+    }
+    settle().await;
+    assert_eq!(overflow.now(), MAX_REFUSALS);
+    for (task, mut peer, closing) in slow {
+        task.await.unwrap().unwrap();
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(closing.reason(), Some(CloseReason::Refused));
+    }
+    assert!((MAX_REFUSAL_TIME..MAX_REFUSAL_TIME + Duration::from_millis(10)).contains(&begun.elapsed()));
+
+    let (ours, _theirs) = connection();
+    let _later = tokio::spawn(service.ready().await.unwrap().call(ours));
+    settle().await;
+    assert_eq!((overflow.now(), overflow.ever()), (1, MAX_REFUSALS + 1));
 }
 
 #[tokio::test(start_paused = true)]

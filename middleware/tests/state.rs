@@ -10,8 +10,6 @@ use std::task::{Context, Poll};
 use ropewalk_middleware::{Connection, Peer, StateLayer, Stream};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-mod common;
-
 #[tokio::test]
 async fn every_frame_sees_the_same_state() {
     let count = Arc::new(AtomicUsize::new(0));
@@ -27,8 +25,8 @@ async fn every_frame_sees_the_same_state() {
 
 #[tokio::test]
 async fn a_connection_gets_its_state_as_well() {
-    let (io, _peer) = common::pipe(64);
-    let connection = Connection::accepted(Stream::boxed(io), Peer::new(ropewalk_middleware::Addr::Memory), 3);
+    let (io, _peer) = tokio::io::duplex(64);
+    let connection = Connection::accepted(Stream::from_io(io), Peer::new(ropewalk_middleware::Addr::Memory), 3);
     let service = StateLayer::new("state").layer(service_fn(async |(state, c): (&str, Connection)| {
         Ok::<_, Infallible>(format!("{state} {}", c.listener()))
     }));

@@ -3,7 +3,6 @@
 mod error;
 mod parse;
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -85,8 +84,12 @@ struct Slot {
 }
 
 impl Endpoint {
-    /// A TCP address; port 0 is any free port.
-    pub fn tcp(addr: SocketAddr) -> Self {
+    /// A TCP address; port 0 is any free port. The flow label of an IPv6 address means nothing where one listens, and is
+    /// dropped.
+    pub fn tcp(mut addr: SocketAddr) -> Self {
+        if let SocketAddr::V6(v6) = &mut addr {
+            v6.set_flowinfo(0);
+        }
         Kind::Tcp(addr).into()
     }
 
@@ -104,6 +107,7 @@ impl Endpoint {
 
     /// How many connections may wait to be accepted: at least 1, and the system may allow fewer. For TCP and Unix
     /// sockets; binding any other endpoint with a backlog is an error.
+    #[must_use]
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = Some(connections.clamp(1, MAX_BACKLOG));
         self
@@ -111,6 +115,7 @@ impl Endpoint {
 
     /// The permissions of a Unix socket's path, at most `0o777`. Binding any other endpoint with a mode is an error, as
     /// is binding with a larger one.
+    #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
@@ -133,7 +138,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Tcp(addr) => Ok(Box::new(tcp::bind(*addr, backlog)?)),
             Kind::Name(host, port) => bind_name(host, *port, backlog).await,
-            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, self.mode)?)),
+            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, self.mode).await?)),
             Kind::Bound(slot) => slot.take(),
         }
     }
@@ -212,10 +217,7 @@ impl fmt::Display for Endpoint {
             Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "tcp:{}", addr.port())?,
             Kind::Tcp(addr) => write!(f, "tcp:{addr}")?,
             Kind::Name(host, port) => write!(f, "tcp:{host}:{port}")?,
-            Kind::Unix(path) => {
-                f.write_str("unix:")?;
-                write_path(f, path.as_os_str())?;
-            }
+            Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
             Kind::Bound(Slot { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
             Kind::Bound(slot) => write!(f, "listener:{}", slot.addr)?,
         }
@@ -229,22 +231,6 @@ impl fmt::Display for Endpoint {
         }
         Ok(())
     }
-}
-
-/// Writes a path so that it can be parsed, and read: what stands for itself as it is, any other byte as `%` and two
-/// hexadecimal digits.
-fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
-    for chunk in path.as_bytes().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if matches!(c, '%' | '?') || c.is_control() {
-                c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-            } else {
-                write!(f, "{c}")?;
-            }
-        }
-        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-    }
-    Ok(())
 }
 
 impl FromStr for Endpoint {

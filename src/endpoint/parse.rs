@@ -9,6 +9,8 @@ use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_path};
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
 
+const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
+
 /// The text as a whole, so that every error can quote it.
 #[derive(Clone, Copy)]
 struct Input<'a>(&'a str);
@@ -75,7 +77,7 @@ fn tcp(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
         return Err(input.error("there is no port", "write tcp:8007, or tcp:127.0.0.1:8007"));
     }
     if let Some(address) = place.strip_prefix("//") {
-        return Err(input.error("an endpoint is no URL, and \"//\" not part of it", format!("write tcp:{address}")));
+        return Err(input.error(NO_URL, format!("write tcp:{address}")));
     }
     if place.starts_with('[') {
         return tcp6(input, place);
@@ -149,6 +151,11 @@ fn port(input: Input<'_>, digits: &str) -> Result<u16, EndpointError> {
 fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     if place.is_empty() {
         return Err(input.error("there is no path", "write unix:/run/x.sock"));
+    }
+    if place.starts_with("//") {
+        // Absolute, as in a URL. Where "//" is meant, "%2F/" is it.
+        let path = place.trim_start_matches('/');
+        return Err(input.error(NO_URL, format!("write unix:/{}", if path.is_empty() { "run/x.sock" } else { path })));
     }
     let path = PathBuf::from(OsString::from_vec(decode(input, place)?));
     let bytes = path.as_os_str().len();

@@ -20,8 +20,7 @@ use crate::wire::{Limits, Wire};
 /// A service of connections from a codec and a service of frames. Every tower layer works around the service.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use ropewalk::{Lines, Server, framed, reply_fn};
+/// use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
 ///
 /// let answer = framed(Lines::crlf(), reply_fn(|line: Bytes| match &line[..] {
 ///     b"How are you?" => "Fine",
@@ -45,8 +44,7 @@ where
 /// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use ropewalk::{Netstring, Reply, per_connection, service_fn};
+/// use ropewalk::{Bytes, Netstring, Reply, per_connection, service_fn};
 /// use std::time::Duration;
 /// use tower::ServiceBuilder;
 ///
@@ -111,6 +109,7 @@ impl<F> fmt::Debug for PerPeer<F> {
 
 /// A service of connections made of a codec and a service of frames: see [`framed`] and [`per_connection`].
 #[derive(Clone)]
+#[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct Framed<C, M, O = InOrder, E = EndConnection> {
     codec: C,
     make: M,
@@ -145,8 +144,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// `then_close`; after a fatal one it closes behind the answer.
     ///
     /// ```
-    /// use bytes::Bytes;
-    /// use ropewalk::{Error, Lines, framed, reply_fn};
+    /// use ropewalk::{Bytes, Error, Lines, framed, reply_fn};
     ///
     /// framed(Lines::crlf().skip_too_long(), reply_fn(|line: Bytes| line))
     ///     .on_error(|_: &Error| Bytes::from_static(b"500 line too long"));
@@ -202,6 +200,7 @@ where
 
 /// One connection of a [`Framed`].
 #[pin_project]
+#[must_use = "futures do nothing unless polled"]
 pub struct FramedFuture<L, D> {
     wire: Option<Wire>,
     #[pin]

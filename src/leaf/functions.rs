@@ -15,8 +15,7 @@ use crate::reply::IntoReply;
 /// Unlike `tower::service_fn` its error type is fixed, so that `?` and `Ok(…)` need no annotation.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use ropewalk::{Lines, Reply, framed, service_fn};
+/// use ropewalk::{Bytes, Lines, Reply, framed, service_fn};
 ///
 /// framed(Lines::crlf(), service_fn(async |line: Bytes| Ok(Reply::one(line))));
 /// ```
@@ -32,8 +31,7 @@ where
 /// A service from a plain function of one frame, for answers that need no waiting.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use ropewalk::{Lines, framed, reply_fn};
+/// use ropewalk::{Bytes, Lines, framed, reply_fn};
 ///
 /// framed(Lines::crlf(), reply_fn(|line: Bytes| if line == "ping" { "pong" } else { "what?" }));
 /// ```
@@ -47,10 +45,12 @@ where
 
 /// See [`service_fn`].
 #[derive(Clone, Copy)]
+#[must_use = "a service answers nothing until it is handed to a leaf"]
 pub struct ServiceFn<F>(F);
 
 /// See [`reply_fn`].
 #[derive(Clone, Copy)]
+#[must_use = "a service answers nothing until it is handed to a leaf"]
 pub struct ReplyFn<F>(F);
 
 impl<F, I, Fut, R> Service<I> for ServiceFn<F>

@@ -76,6 +76,7 @@ pub struct WithState<T>(PhantomData<T>);
 /// A service of connections made of a session function: see [`session`] and [`session_with`].
 ///
 /// Whether the function takes state is part of the type, so that the compiler can say what is missing.
+#[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct SessionLeaf<C, F, W = NoState> {
     codec: C,
     f: F,
@@ -165,6 +166,7 @@ impl<C, F, W> fmt::Debug for SessionLeaf<C, F, W> {
 
 /// One connection of a [`SessionLeaf`]. It ends when the function has ended and its session is back and closed.
 #[pin_project]
+#[must_use = "futures do nothing unless polled"]
 pub struct SessionFuture<Fut> {
     closing: Closing,
     #[pin]

@@ -12,7 +12,8 @@ use ropewalk_middleware::{Addr, Peer, Stream};
 /// Something that connections come in on.
 ///
 /// `tcp:`, `unix:` and `memory:` endpoints bind to listeners of this crate. A foreign transport (vsock, a simulated
-/// network, the streams of a QUIC connection) is one implementation away: [`Endpoint::from_listener`] takes it.
+/// network, the streams of a QUIC connection) is one implementation away: [`Endpoint::from_listener`] takes it, and
+/// [`Stream::from_io`] its streams.
 ///
 /// [`Endpoint::from_listener`]: crate::Endpoint::from_listener
 pub trait Listener: Send + 'static {

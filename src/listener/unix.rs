@@ -6,11 +6,22 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::time::{Instant, sleep};
 
 use super::paced::{Accept, Paced};
+
+/// How long a server that starts waits for others in the same directory. Each holds it up for the time of a few system
+/// calls; whoever locks a directory for longer is no server of ours.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+
+/// How long it waits before it tries the lock again.
+const LOCK_RETRY: Duration = Duration::from_millis(1);
 
 /// A bound Unix socket.
 pub(crate) struct Unix {
@@ -20,8 +31,10 @@ pub(crate) struct Unix {
 }
 
 /// Binds to a path and listens. The path is not reachable before it has its mode.
-pub(crate) fn bind(path: &Path, backlog: i32, mode: Option<u32>) -> io::Result<Paced<Unix>> {
+pub(crate) async fn bind(path: &Path, backlog: i32, mode: Option<u32>) -> io::Result<Paced<Unix>> {
     let addr = SockAddr::unix(path)?;
+    // Kept until the socket listens: before that a live socket looks like a stale one.
+    let _lock = lock_directory(path).await;
     let mut socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if let Some(mode) = mode {
@@ -41,11 +54,30 @@ pub(crate) fn bind(path: &Path, backlog: i32, mode: Option<u32>) -> io::Result<P
     }
     socket.listen(backlog)?;
     if !bound.is_ours() {
-        // Another server started at the same moment, found a socket nobody listened on yet, and took the path.
+        // Another server started at the same moment and could not lock the directory. It found a socket nobody listened
+        // on yet, and took the path.
         return Err(in_use("another server took the path over while this one started"));
     }
     let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
     Ok(Paced::new(Unix { path: bound, socket }))
+}
+
+/// Keeps servers that start at the same moment apart: one finds a stale path, removes it, binds and listens, and only
+/// then does the next look. Otherwise that one might remove what the first has just put in place of what it looked at.
+///
+/// The lock is on the directory, as the path itself comes and goes. It is a courtesy among servers: where it can't be had
+/// (the directory is not readable, its file system has no locks, somebody keeps it) the server starts without it.
+async fn lock_directory(path: &Path) -> Option<File> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let directory = File::open(directory).ok()?;
+    let begun = Instant::now();
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT => sleep(LOCK_RETRY).await,
+            Err(_) => return None,
+        }
+    }
 }
 
 /// The same socket with a mode of its own, which Linux gives to the path it binds, cut by the umask: so the path is at

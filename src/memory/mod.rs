@@ -49,11 +49,13 @@ const CAPACITY: usize = 64 * 1024;
 ///
 /// The endpoint can be bound once. Connections may be made before it is bound, and wait; once its listener is dropped (or
 /// the endpoint, with all its clones, unbound) they are refused.
+#[must_use]
 pub fn endpoint() -> (Endpoint, Connector) {
     endpoint_with_capacity(CAPACITY)
 }
 
 /// The same with room for so many bytes (at least 1) in each direction of a connection.
+#[must_use]
 pub fn endpoint_with_capacity(bytes: usize) -> (Endpoint, Connector) {
     let (queue, arrivals) = mpsc::channel(BACKLOG);
     (Endpoint::from_listener(MemoryListener { arrivals }), Connector { queue, capacity: bytes })

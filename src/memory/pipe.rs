@@ -12,7 +12,7 @@ enum State {
     Open,
     /// Nothing more will be written; what was written can still be read.
     Finished,
-    /// The reader is gone.
+    /// The reader is gone, and the writer does not know yet.
     Unread,
     /// The connection was reset, by the end that reads here or by the one that writes.
     Reset,
@@ -36,6 +36,16 @@ impl Pipe {
 
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Whether a write would reach nobody: the writer has not ended the direction, but its reader is gone.
+    pub(super) fn is_unread(&self) -> bool {
+        self.state == State::Unread
+    }
+
+    /// How many bytes a write takes at most.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Reads what there is; the waker returned is the writer's.
@@ -81,9 +91,9 @@ impl Pipe {
         self.wakers()
     }
 
-    /// The reader is gone: writes fail from now on.
+    /// The reader is gone. An end of the direction stays one: who has ended it can't write, whoever reads.
     pub(super) fn unread(&mut self) -> Wakers {
-        if self.state != State::Reset {
+        if self.state == State::Open {
             self.state = State::Unread;
         }
         self.wakers()

@@ -30,9 +30,16 @@ struct Pipes {
 ///
 /// - each direction holds a bounded number of bytes; a write waits for room;
 /// - `shutdown` ends its own direction only: the peer reads the end and may go on writing;
-/// - dropped, it ends both: the peer reads what was written before, and its writes fail with `BrokenPipe`;
-/// - dropped with bytes unread, or [aborted](MemoryStream::abort), it resets the connection: all bytes on their way are
-///   lost, and the peer's reads and writes fail with `ConnectionReset`.
+/// - dropped, it ends both: the peer reads what was written before. If the peer writes instead, that succeeds and resets
+///   the connection;
+/// - dropped with bytes unread, or [aborted](MemoryStream::abort), it resets the connection;
+/// - when it is reset, all bytes on their way are lost, and the peer's reads and writes fail with `ConnectionReset`.
+///
+/// So a server that closes where it should linger loses its last answer here too, as it would on TCP.
+///
+/// It differs where TCP is a matter of chance or of the system. A reset comes at once, where a network takes its time. It
+/// is told to every read and write, where a socket may tell it once and then show an end. And it takes along what has
+/// arrived at the peer and was not read, which some kernels keep.
 pub struct MemoryStream {
     pipes: Arc<Mutex<Pipes>>,
     end: End,
@@ -73,10 +80,26 @@ impl Pipes {
         }
     }
 
+    /// Writes what there is room for. What nobody will read is taken as well, as the kernel does that has not asked the
+    /// other one yet; the answer of that one is a reset.
+    fn poll_write(&mut self, end: End, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<(usize, [Wakers; 2])>> {
+        let pipe = self.writing(end);
+        if pipe.is_unread() {
+            let n = bytes.len().min(pipe.capacity());
+            let wakers = if n == 0 { Default::default() } else { self.reset() };
+            return Poll::Ready(Ok((n, wakers)));
+        }
+        pipe.poll_write(cx, bytes).map_ok(|(n, reader)| (n, [[reader, None], [None, None]]))
+    }
+
+    fn reset(&mut self) -> [Wakers; 2] {
+        [self.from_client.reset(), self.from_server.reset()]
+    }
+
     /// What the drop of an end does to both directions.
     fn close(&mut self, end: End, abort: bool) -> [Wakers; 2] {
         if abort || !self.reading(end).is_empty() {
-            [self.from_client.reset(), self.from_server.reset()]
+            self.reset()
         } else {
             [self.writing(end).finish(), self.reading(end).unread()]
         }
@@ -114,10 +137,10 @@ impl AsyncRead for MemoryStream {
 impl AsyncWrite for MemoryStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let coop = ready!(poll_proceed(cx));
-        let result = ready!(self.lock().writing(self.end).poll_write(cx, bytes));
+        let result = ready!(self.lock().poll_write(self.end, cx, bytes));
         coop.made_progress();
-        Poll::Ready(result.map(|(n, waker)| {
-            wake([waker]);
+        Poll::Ready(result.map(|(n, wakers)| {
+            wake(wakers.into_iter().flatten());
             n
         }))
     }

@@ -132,9 +132,33 @@ async fn a_lingering_close_saves_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clean_drop_leaves_what_was_written_and_breaks_the_pipe_for_the_peer() {
+async fn a_clean_drop_leaves_what_was_written() {
     let (mut client, mut server) = connected(64).await;
     server.write_all(b"answer").await.unwrap();
+    drop(server);
+    assert_eq!(client.write(b"").await.unwrap(), 0);
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_after_a_clean_drop_succeeds_and_resets_the_connection_and_the_answer_is_lost() {
+    let (mut client, mut server) = connected(64).await;
+    server.write_all(b"answer").await.unwrap();
+    drop(server);
+    assert_eq!(client.write(b"x").await.unwrap(), 1);
+    assert_eq!(client.write(b"x").await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    for _ in 0..2 {
+        assert_eq!(client.read(&mut [0; 9]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_ended_its_direction_can_not_write_whether_or_not_somebody_would_read() {
+    let (mut client, mut server) = connected(64).await;
+    server.write_all(b"answer").await.unwrap();
+    client.shutdown().await.unwrap();
     drop(server);
     assert_eq!(client.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
     let mut text = String::new();

@@ -15,7 +15,7 @@ use super::shared::{Phase, Shared};
 /// # async fn doc() -> ropewalk::Result {
 /// let server = Server::new()
 ///     .listen("tcp:127.0.0.1:0")
-///     .serve(framed(RawBytes, reply_fn(|b: bytes::Bytes| b)))
+///     .serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)))
 ///     .bind()
 ///     .await?;
 /// let handle = server.handle();

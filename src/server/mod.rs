@@ -33,8 +33,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// A server in the making.
 ///
 /// ```no_run
-/// use bytes::Bytes;
-/// use ropewalk::{ConnectionLimitLayer, LogLayer, RawBytes, Result, Server, framed, reply_fn};
+/// use ropewalk::{Bytes, ConnectionLimitLayer, LogLayer, RawBytes, Result, Server, framed, reply_fn};
 ///
 /// #[tokio::main]
 /// async fn main() -> Result {

@@ -18,8 +18,7 @@ impl<C> Session<C> {
     /// Serves the rest of the connection with a service: what [`framed`](crate::framed) does, from here on.
     ///
     /// ```
-    /// # use bytes::Bytes;
-    /// # use ropewalk::{Lines, Reply, Result, Session, service_fn};
+    /// # use ropewalk::{Bytes, Lines, Reply, Result, Session, service_fn};
     /// # async fn doc(mut s: Session<Lines>) -> Result {
     /// s.reply("220 ready")?;
     /// s.drive(service_fn(async |line: Bytes| Ok(Reply::one(line)))).concurrent(4).await

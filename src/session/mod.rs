@@ -133,7 +133,7 @@ impl<C> Session<C> {
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
-    /// # async fn lookup(_: bytes::Bytes) -> String { String::new() }
+    /// # async fn lookup(_: ropewalk::Bytes) -> String { String::new() }
     /// # async fn doc(mut s: Session<Lines>) -> Result {
     /// while let Some(name) = s.next().await? {
     ///     let answer = s.during(lookup(name)).await?;
@@ -201,7 +201,8 @@ impl<C> Session<C> {
         }
     }
 
-    /// Breaks the connection: the peer sees a reset, and what was not written is not sent.
+    /// Breaks the connection: the peer sees a reset (on a Unix socket, as a rule, an end), and what was not written is
+    /// not sent.
     pub fn abort(self) {
         if let (Some(wire), _) = self.wire.take() {
             wire.abort();

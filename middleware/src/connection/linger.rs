@@ -24,6 +24,7 @@ pub const LINGER_BYTES: u64 = 16 << 20;
 ///
 /// Resolves when the connection is gone; nothing is to be done about errors at this point, so there are none. Dropped
 /// early it closes at once.
+#[must_use = "dropped, it closes at once: await it"]
 pub struct LingeringClose {
     connection: Connection,
     deadline: Pin<Box<Sleep>>,

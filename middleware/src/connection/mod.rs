@@ -22,6 +22,7 @@ pub use self::stats::Stats;
 pub use self::stream::{Io, Stream};
 
 use self::shared::Shared;
+use crate::Escaped;
 
 /// One accepted connection, of whatever kind: a byte stream, and who is at the other end.
 ///
@@ -39,7 +40,8 @@ use self::shared::Shared;
 /// # }
 /// ```
 pub struct Connection {
-    stream: Stream,
+    /// Taken only as the connection itself is taken apart.
+    stream: Option<Stream>,
     shared: Arc<Shared>,
 }
 
@@ -51,10 +53,11 @@ impl Connection {
 
     /// A connection that came in on the server's `listener`th endpoint.
     pub fn accepted(stream: Stream, peer: Peer, listener: usize) -> Self {
-        Self { stream, shared: Arc::new(Shared::new(peer, listener)) }
+        Self { stream: Some(stream), shared: Arc::new(Shared::new(peer, listener)) }
     }
 
     /// The same connection with another local address than its socket's; for transports that have none of their own.
+    #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
         // Set before? Then the first stands.
         drop(self.shared.local.set(local));
@@ -62,15 +65,18 @@ impl Connection {
     }
 
     /// The same connection over other bytes: a layer that encrypts, counts or replays wraps the stream here.
+    #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn map_stream(self, f: impl FnOnce(Stream) -> Stream) -> Self {
         let local = self.local();
-        let this = self.with_local(local);
-        Self { stream: f(this.stream), shared: this.shared }
+        let mut this = self.with_local(local);
+        this.stream = this.stream.take().map(f);
+        this
     }
 
     /// The transport underneath.
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        // Whoever takes the stream out takes the connection by value.
+        self.stream.as_ref().expect("a connection has its stream until it is taken apart")
     }
 
     /// Who is at the other end.
@@ -83,7 +89,7 @@ impl Connection {
         if let Some(addr) = self.shared.local.get() {
             return addr.clone();
         }
-        match (&self.stream, self.stream.tcp_local_addr()) {
+        match (self.stream(), self.stream().tcp_local_addr()) {
             (_, Some(addr)) => Addr::Tcp(addr),
             (Stream::Unix(unix), None) => unix.local_addr().map_or(Addr::Unix(None), Addr::from),
             _ => Addr::Memory,
@@ -111,9 +117,13 @@ impl Connection {
     }
 
     /// Breaks the connection: the peer sees a reset, and nothing that was not yet taken by the kernel is sent.
-    pub fn abort(mut self) {
-        self.stream.abort();
+    ///
+    /// A Unix socket can't be told to reset: it is closed, and the peer sees an end unless something it sent was not read.
+    /// A stream of another kind does what its [`Io::abort`] says.
+    pub fn abort(self) {
         self.closing().set_reason(CloseReason::Aborted);
+        // The drop does the rest.
+        self.closing().abort();
     }
 
     /// Ends the connection so that the peer can read everything that was written: see [`LingeringClose`].
@@ -122,9 +132,14 @@ impl Connection {
     }
 
     /// Ends the connection after one write that waits for nothing; whatever is not taken at once is lost.
-    pub(crate) fn write_once(self, bytes: &[u8]) {
-        let written = self.stream.write_once(bytes).unwrap_or(0);
+    pub(crate) fn write_once(mut self, bytes: &[u8]) {
+        let written = self.stream.take().map_or(0, |stream| stream.write_once(bytes).unwrap_or(0));
         self.shared.counters.bytes_out.add(written as u64);
+    }
+
+    fn io(&mut self) -> Pin<&mut Stream> {
+        // As in `stream`.
+        Pin::new(self.stream.as_mut().expect("a connection has its stream until it is taken apart"))
     }
 
     /// Notes a peer that is gone, so that the reason can name it.
@@ -135,6 +150,17 @@ impl Connection {
             self.shared.closing.lost();
         }
         result
+    }
+}
+
+impl Drop for Connection {
+    /// A connection that was told to abort ends in a reset, whoever drops it: what was half written must not look whole.
+    fn drop(&mut self) {
+        if self.closing().is_aborted()
+            && let Some(stream) = &mut self.stream
+        {
+            stream.abort();
+        }
     }
 }
 
@@ -158,9 +184,10 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("id", &self.id())
-            .field("peer", &format_args!("{}", self.peer()))
+            // A Unix socket's path is the peer's choice.
+            .field("peer", &format_args!("{}", Escaped::display(self.peer())))
             .field("listener", &self.listener())
-            .field("stream", &self.stream)
+            .field("stream", self.stream())
             .finish()
     }
 }
@@ -169,7 +196,7 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        let result = ready!(this.io().poll_read(cx, buf));
         this.shared.counters.bytes_in.add((buf.filled().len() - before) as u64);
         Poll::Ready(this.note(result))
     }
@@ -178,7 +205,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
+        let result = ready!(this.io().poll_write(cx, buf));
         this.shared.counters.bytes_out.add(*result.as_ref().unwrap_or(&0) as u64);
         Poll::Ready(this.note(result))
     }
@@ -189,24 +216,24 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
+        let result = ready!(this.io().poll_write_vectored(cx, bufs));
         this.shared.counters.bytes_out.add(*result.as_ref().unwrap_or(&0) as u64);
         Poll::Ready(this.note(result))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_flush(cx));
+        let result = ready!(this.io().poll_flush(cx));
         Poll::Ready(this.note(result))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_shutdown(cx));
+        let result = ready!(this.io().poll_shutdown(cx));
         Poll::Ready(this.note(result))
     }
 }

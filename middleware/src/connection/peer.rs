@@ -1,11 +1,17 @@
 //! Who is at the other end.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// An address of any kind of endpoint. `Display` writes it as an endpoint string: `tcp:127.0.0.1:8007`.
+/// An address of any kind of endpoint.
+///
+/// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path `%`, `?`, control
+/// characters and what is not UTF-8 are written as `%` and two hexadecimal digits, so that it is one line and can be
+/// parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Addr {
@@ -33,11 +39,36 @@ impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => write!(f, "tcp:{addr}"),
-            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(Some(path)) => {
+                f.write_str("unix:")?;
+                write_path(f, path.as_os_str())
+            }
             Self::Unix(None) => f.write_str("unix:"),
             Self::Memory => f.write_str("memory:"),
         }
     }
+}
+
+/// Writes a path so that it can be parsed, and read: what stands for itself as it is, any other byte as `%` and two
+/// hexadecimal digits.
+fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
+    let mut path = path.as_bytes();
+    if path.starts_with(b"//") {
+        // An endpoint that begins with two slashes would be taken for a URL.
+        f.write_str("%2F")?;
+        path = &path[1..];
+    }
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if matches!(c, '%' | '?') || c.is_control() {
+                c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+            } else {
+                write!(f, "{c}")?;
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+    }
+    Ok(())
 }
 
 /// The process at the other end of a Unix socket, as the kernel vouches for it.
@@ -72,6 +103,7 @@ impl Peer {
     }
 
     /// The same, with the credentials of a Unix socket's peer.
+    #[must_use]
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::peer::Peer;
 use super::shared::Shared;
 
 /// One counter with one writer: the task that owns the connection. A plain load and store costs no locked instruction.
@@ -62,6 +63,18 @@ impl Stats {
     /// Adds encoded frames; for whoever runs the codec, and for it alone (one writer).
     pub fn add_frames_out(&self, n: u64) {
         self.0.counters.frames_out.add(n);
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    pub(crate) fn listener(&self) -> usize {
+        self.0.listener
     }
 
     /// How long ago the connection was accepted.

@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A byte stream of another kind than the two the kernel gives us: TLS, in-process, a foreign transport.
+///
+/// It is for types of your own that can be broken; [`Stream::from_io`] takes any others.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the drop that follows a hard one: the peer is to see a reset rather than an end.
     fn abort(&mut self) {}
@@ -32,6 +34,19 @@ impl Stream {
     /// A stream of another kind.
     pub fn boxed(io: impl Io) -> Self {
         Self::Boxed(Box::new(io))
+    }
+
+    /// A stream of a type from elsewhere, for which nobody but its crate could implement [`Io`]. It can't be broken, only
+    /// dropped: [`Connection::abort`](super::Connection::abort) is no more than that for it.
+    ///
+    /// ```
+    /// use ropewalk_middleware::{Addr, Connection, Peer, Stream};
+    ///
+    /// let (ours, theirs) = tokio::io::duplex(1024);
+    /// let connection = Connection::new(Stream::from_io(ours), Peer::new(Addr::Memory));
+    /// ```
+    pub fn from_io(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self::boxed(Foreign(io))
     }
 
     pub(super) fn tcp_local_addr(&self) -> Option<SocketAddr> {
@@ -88,6 +103,43 @@ impl fmt::Debug for Stream {
             Self::Unix(_) => "Unix",
             Self::Boxed(_) => "Boxed",
         })
+    }
+}
+
+/// A stream that has nothing to say to `Io`.
+struct Foreign<T>(T);
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for Foreign<T> {}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Foreign<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Foreign<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

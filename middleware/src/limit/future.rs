@@ -7,11 +7,11 @@ use bytes::Bytes;
 use pin_project::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::service::Waiting;
-use crate::{CloseReason, Closing, Connection};
+use crate::Connection;
 
-/// A connection under a cap: served, waiting to be, or refused.
+/// A connection under a cap: served or refused.
 #[pin_project]
+#[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<F, R>(#[pin] State<F, R>);
 
 #[pin_project(project = StateProj, project_replace = StateReplace)]
@@ -20,7 +20,7 @@ enum State<F, R> {
     Served {
         #[pin]
         future: F,
-        place: Place,
+        _place: OwnedSemaphorePermit,
     },
     Refused {
         #[pin]
@@ -34,32 +34,9 @@ enum State<F, R> {
     Done,
 }
 
-enum Place {
-    Taken { _permit: OwnedSemaphorePermit },
-    Awaited { waiting: Waiting, closing: Closing },
-}
-
-impl Place {
-    /// Whether there is a place at last, or none will be needed any more.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
-        let Self::Awaited { waiting, closing } = self else { return Poll::Ready(Some(())) };
-        // Nothing of a waiting connection was read: there is nothing to finish.
-        if closing.poll_draining(cx).is_ready() {
-            closing.set_reason(CloseReason::Drained);
-            return Poll::Ready(None);
-        }
-        let permit = ready!(waiting.as_mut().poll(cx)).ok();
-        Poll::Ready(permit.map(|permit| *self = Self::Taken { _permit: permit }))
-    }
-}
-
 impl<F, R> ResponseFuture<F, R> {
     pub(super) fn served(future: F, place: OwnedSemaphorePermit) -> Self {
-        Self(State::Served { future, place: Place::Taken { _permit: place } })
-    }
-
-    pub(super) fn waiting(future: F, waiting: Waiting, closing: Closing) -> Self {
-        Self(State::Served { future, place: Place::Awaited { waiting, closing } })
+        Self(State::Served { future, _place: place })
     }
 
     pub(super) fn refused(refusal: R, slot: OwnedSemaphorePermit) -> Self {
@@ -81,10 +58,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().0;
         let result = match state.as_mut().project() {
-            StateProj::Served { future, place } => match ready!(place.poll(cx)) {
-                Some(()) => ready!(future.poll(cx)),
-                None => Ok(()),
-            },
+            StateProj::Served { future, .. } => ready!(future.poll(cx)),
             StateProj::Refused { refusal, .. } => ready!(refusal.poll(cx)),
             StateProj::RefusedAtOnce { .. } | StateProj::Done => Ok(()),
         };
@@ -99,7 +73,6 @@ where
 impl<F, R> fmt::Debug for ResponseFuture<F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.0 {
-            State::Served { place: Place::Awaited { .. }, .. } => "Waiting",
             State::Served { .. } => "Served",
             State::Refused { .. } => "Refused",
             State::RefusedAtOnce { .. } => "RefusedAtOnce",

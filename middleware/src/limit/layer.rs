@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tower_layer::Layer;
 
-use super::overflow::{RefuseBy, RefuseWith, Wait};
+use super::overflow::{RefuseBy, RefuseWith, Refuses, Wait};
 use super::places::Places;
 use super::service::ConnectionLimit;
 
@@ -28,6 +28,7 @@ use super::service::ConnectionLimit;
 /// assert_eq!((limit.active(), limit.available()), (0, 100));
 /// ```
 #[derive(Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct ConnectionLimitLayer<P = Wait> {
     places: Arc<Places>,
     overflow: P,
@@ -53,8 +54,17 @@ impl<P> ConnectionLimitLayer<P> {
     /// The service is not ready then: the accept loop stands still, and the connections stay in the kernel's backlog.
     /// The place is reserved when the service becomes ready, so an accept loop that waits for its next connection has
     /// one: two accept loops under one layer hold two.
+    ///
+    /// So `max` has to be more than the number of accept loops that share the layer. Otherwise one that waits for a
+    /// connection which does not come keeps the others, whose connections are there, from accepting any.
+    ///
+    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener).
     pub fn wait(self) -> ConnectionLimitLayer {
-        self.overflow(Wait(()))
+        let places = match self.places.shared() {
+            Some(_) => self.places,
+            None => Arc::new(Places::total(self.places.max)),
+        };
+        ConnectionLimitLayer { places, overflow: Wait(()) }
     }
 
     /// Over the cap, connections get this text, then an end, and are read out for a moment so that it arrives: see
@@ -77,8 +87,9 @@ impl<P> ConnectionLimitLayer<P> {
     /// behind. The reason is [`Refused`].
     ///
     /// At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are with it at once; beyond that, or while it is not ready,
-    /// a connection is dropped without a word, with reason [`RefusedAtOnce`]. How long it takes over one is its own
-    /// affair: give it a deadline.
+    /// a connection is dropped without a word, with reason [`RefusedAtOnce`]. It has 10 s for one
+    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), its close included; then the connection is dropped, and
+    /// the call has succeeded.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -88,12 +99,21 @@ impl<P> ConnectionLimitLayer<P> {
 
     /// Counts each of the server's endpoints by itself: `max` for every [`listener`](crate::Connection::listener).
     ///
-    /// It starts counts of its own: choose this before the layer is cloned. When refusing, the cap is as exact as
-    /// otherwise. When waiting, a connection over its listener's cap can't stay in the backlog, as nobody knows
-    /// beforehand where the next one comes in: it is accepted and waits in its own task, unread, until there is a place
-    /// or the server drains. The call to the service behind is made at once then, and its future not polled before
-    /// that. Only a cap of the whole server bounds how many wait.
-    pub fn per_listener(self) -> Self {
+    /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
+    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). To wait is not possible per listener:
+    /// nobody knows beforehand on which endpoint the next connection comes in, so none can be left in the backlog for the
+    /// sake of its endpoint alone, and to accept and park it would let one endpoint fill up the server. Where each
+    /// endpoint is to wait by itself, run a server for each in one process, with a limit of its own.
+    ///
+    /// ```
+    /// use ropewalk_middleware::ConnectionLimitLayer;
+    ///
+    /// let each = ConnectionLimitLayer::new(100).refuse_with("Too many connections\r\n").per_listener();
+    /// ```
+    pub fn per_listener(self) -> Self
+    where
+        P: Refuses,
+    {
         Self { places: Arc::new(Places::per_listener(self.places.max)), overflow: self.overflow }
     }
 

@@ -8,6 +8,6 @@ mod service;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::ConnectionLimitLayer;
-pub use self::overflow::{Overflow, RefuseBy, RefuseWith, Wait};
+pub use self::overflow::{MAX_REFUSAL_TIME, Overflow, RefuseBy, RefuseWith, Refuses, Wait};
 pub use self::places::MAX_REFUSALS;
 pub use self::service::ConnectionLimit;

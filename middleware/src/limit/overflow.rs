@@ -8,14 +8,20 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pin_project::pin_project;
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service;
 
 use crate::Connection;
 
 /// How long a refused peer has to take the text, before the lingering close begins.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long the service of [`refuse_by`] may take over one connection; then it is dropped.
+///
+/// [`refuse_by`]: crate::ConnectionLimitLayer::refuse_by
+pub const MAX_REFUSAL_TIME: Duration = Duration::from_secs(10);
 
 /// What becomes of a connection over the cap: [`Wait`], [`RefuseWith`] or [`RefuseBy`]. Sealed.
 pub trait Overflow<E>: sealed::Sealed {
@@ -37,6 +43,19 @@ pub trait Overflow<E>: sealed::Sealed {
         Bytes::new()
     }
 }
+
+/// The ways that refuse: [`RefuseWith`] and [`RefuseBy`]. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "connections can't wait for a place of their listener",
+    label = "this limit waits",
+    note = "nobody knows beforehand on which endpoint the next connection comes in, so the backlog is no place to wait",
+    note = "call `refuse_with` or `refuse_by` before `per_listener`, or run a server for each endpoint"
+)]
+pub trait Refuses: sealed::Sealed {}
+
+impl Refuses for RefuseWith {}
+
+impl<R> Refuses for RefuseBy<R> {}
 
 mod sealed {
     pub trait Sealed {}
@@ -115,11 +134,41 @@ impl<R> Overflow<R::Error> for RefuseBy<R>
 where
     R: Service<Connection, Response = ()>,
 {
-    type Refusal = R::Future;
+    type Refusal = Brief<R::Future>;
     const WAITS: bool = false;
 
     fn refuse(&mut self, connection: Connection) -> Result<Self::Refusal, Connection> {
-        if is_ready_now(&mut self.0) { Ok(self.0.call(connection)) } else { Err(connection) }
+        if !is_ready_now(&mut self.0) {
+            return Err(connection);
+        }
+        Ok(Brief { future: self.0.call(connection), deadline: None })
+    }
+}
+
+/// A refusal by another service, for [`MAX_REFUSAL_TIME`]: peers that are slow on purpose must not keep all the room there
+/// is for refusals.
+#[pin_project]
+#[derive(Debug)]
+pub struct Brief<F> {
+    #[pin]
+    future: F,
+    /// Made when there is something to wait for; boxed for the size of the connections that are served.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F, E> Future for Brief<F>
+where
+    F: Future<Output = Result<(), E>>,
+{
+    type Output = Result<(), E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(result) = this.future.poll(cx) {
+            return Poll::Ready(result);
+        }
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(MAX_REFUSAL_TIME)));
+        deadline.as_mut().poll(cx).map(Ok)
     }
 }
 

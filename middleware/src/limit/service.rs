@@ -13,8 +13,7 @@ use super::places::Places;
 use crate::{CloseReason, Connection};
 
 /// Somebody who waits for a place.
-pub(super) type Waiting =
-    Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync + 'static>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync + 'static>>;
 
 /// A service behind a cap on its connections; made by [`ConnectionLimitLayer`](super::ConnectionLimitLayer).
 pub struct ConnectionLimit<S, P = Wait> {
@@ -37,6 +36,7 @@ impl<S, P> ConnectionLimit<S, P> {
     }
 
     /// The service behind the cap, without it.
+    #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -120,15 +120,8 @@ where
         if let Some(place) = self.place.take() {
             return ResponseFuture::served(self.inner.call(connection), place);
         }
-        let count = self.places.of(connection.listener());
-        let place = Arc::clone(&count).try_acquire_owned();
-        match place {
+        match self.places.of(connection.listener()).try_acquire_owned() {
             Ok(place) if is_ready_now(&mut self.inner) => ResponseFuture::served(self.inner.call(connection), place),
-            Err(_) if P::WAITS && self.places.shared().is_none() && is_ready_now(&mut self.inner) => {
-                let closing = connection.closing();
-                let waiting = Box::pin(count.acquire_owned());
-                ResponseFuture::waiting(self.inner.call(connection), waiting, closing)
-            }
             _ => self.refuse(connection),
         }
     }

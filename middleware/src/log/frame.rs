@@ -32,6 +32,7 @@ use crate::Escaped;
 ///     .service(service_fn(async |frame: Bytes| Ok::<_, std::io::Error>(frame)));
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct FrameLogLayer {
     level: Level,
 }
@@ -76,6 +77,7 @@ impl<S> FrameLog<S> {
     }
 
     /// The service behind the log, without it.
+    #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -104,6 +106,7 @@ where
 /// A call that is logged.
 #[pin_project]
 #[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
 pub struct FrameLogFuture<F> {
     #[pin]
     future: F,

@@ -12,17 +12,19 @@ use super::record::Record;
 /// A connection that is logged.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
 pub struct LogFuture<F> {
     /// Gone when it is done, so that what its drop does and counts comes before the last line.
     #[pin]
     future: Option<F>,
-    span: Span,
+    /// None until the first poll.
+    span: Option<Span>,
     record: Record,
 }
 
 impl<F> LogFuture<F> {
-    pub(super) fn new(future: F, span: Span, record: Record) -> Self {
-        Self { future: Some(future), span, record }
+    pub(super) fn new(future: F, record: Record) -> Self {
+        Self { future: Some(future), span: None, record }
     }
 }
 
@@ -35,7 +37,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let _entered = this.span.enter();
+        let _entered = this.span.get_or_insert_with(|| this.record.open()).enter();
         let result = {
             let _unwinding = Unwinding(this.record);
             let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
@@ -52,7 +54,7 @@ where
 impl<F> PinnedDrop for LogFuture<F> {
     fn drop(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let _entered = this.span.enter();
+        let _entered = this.span.get_or_insert_with(|| this.record.open()).enter();
         this.future.set(None);
         this.record.cut_short();
     }

@@ -16,6 +16,9 @@ use super::service::Log;
 /// It comes exactly once on every way out. Span and lines have the target `ropewalk::connection` and, unless
 /// [`level`](Self::level) says otherwise, the level INFO.
 ///
+/// They are made where the connection is run, from its first poll on, and not where it is accepted: so what the service
+/// does in its `call`, rather than in its future, is outside the span.
+///
 /// It goes around connections only; [`FrameLogLayer`](super::FrameLogLayer) logs frames.
 ///
 /// ```
@@ -27,6 +30,7 @@ use super::service::Log;
 ///     .service(service_fn(async |connection: Connection| Ok::<_, std::io::Error>(connection.close().await)));
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct LogLayer {
     level: Level,
 }

@@ -8,35 +8,46 @@ use tracing::{Level, Span, event, span};
 use super::at_level;
 use crate::{CloseReason, Closing, Connection, Escaped, Stats};
 
-/// The span of a connection. Both lines are written inside it.
-pub(super) fn span(level: Level, connection: &Connection) -> Span {
-    at_level!(level, AT => span!(
-        target: "ropewalk::connection",
-        AT,
-        "connection",
-        id = connection.id(),
-        // A Unix socket's path is the peer's choice.
-        peer = %Escaped::display(connection.peer()),
-        listener = connection.listener(),
-    ))
-}
-
-/// A connection that has been logged as open and will be logged as closed: at the latest when this is dropped.
+/// A connection that will be logged as open and as closed: at the latest when this is dropped.
 #[derive(Debug)]
 pub(super) struct Record {
     level: Level,
     closing: Closing,
     stats: Stats,
+    opened: bool,
     closed: bool,
 }
 
 impl Record {
-    pub(super) fn open(level: Level, connection: &Connection) -> Self {
-        at_level!(level, AT => event!(target: "ropewalk::connection", AT, "open"));
-        Self { level, closing: connection.closing(), stats: connection.stats(), closed: false }
+    pub(super) fn new(level: Level, connection: &Connection) -> Self {
+        Self { level, closing: connection.closing(), stats: connection.stats(), opened: false, closed: false }
     }
 
-    /// The service ended by itself.
+    /// The span of the connection, in which the first line is written here and the last one is to be.
+    ///
+    /// Made late, by whoever runs the connection: a log writes, and where the connection is accepted nobody may wait for
+    /// that.
+    pub(super) fn open(&mut self) -> Span {
+        let stats = &self.stats;
+        at_level!(self.level, AT => {
+            let span = span!(
+                target: "ropewalk::connection",
+                AT,
+                "connection",
+                id = stats.id(),
+                // A Unix socket's path is the peer's choice.
+                peer = %Escaped::display(stats.peer()),
+                listener = stats.listener(),
+            );
+            // Once, even if a subscriber panicked over it.
+            if !std::mem::replace(&mut self.opened, true) {
+                span.in_scope(|| event!(target: "ropewalk::connection", AT, "open"));
+            }
+            span
+        })
+    }
+
+    /// The service ended by itself. To be called within the span.
     pub(super) fn ended<E: Display>(&mut self, error: Option<&E>) {
         let reason = self.closing.settle(error.is_some());
         match error {
@@ -45,7 +56,7 @@ impl Record {
         }
     }
 
-    /// The service did not get to its end.
+    /// The service did not get to its end. To be called within the span.
     pub(super) fn cut_short(&mut self) {
         if !self.closed {
             let why = if panicking() { CloseReason::Panic } else { CloseReason::Aborted };
@@ -74,7 +85,10 @@ impl Record {
 }
 
 impl Drop for Record {
+    /// Does something only when there is no future that would have: the call itself has panicked.
     fn drop(&mut self) {
-        self.cut_short();
+        if !self.closed {
+            self.open().in_scope(|| self.cut_short());
+        }
     }
 }

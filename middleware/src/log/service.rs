@@ -5,7 +5,7 @@ use tower_service::Service;
 use tracing::Level;
 
 use super::future::LogFuture;
-use super::record::{self, Record};
+use super::record::Record;
 use crate::Connection;
 
 /// A service whose connections are logged; made by [`LogLayer`](super::LogLayer).
@@ -22,6 +22,7 @@ impl<S> Log<S> {
     }
 
     /// The service behind the log, without it.
+    #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -41,12 +42,8 @@ where
     }
 
     fn call(&mut self, connection: Connection) -> Self::Future {
-        let span = record::span(self.level, &connection);
-        let entered = span.enter();
         // Before the call: a service that panics in it is logged as well.
-        let record = Record::open(self.level, &connection);
-        let future = self.inner.call(connection);
-        drop(entered);
-        LogFuture::new(future, span, record)
+        let record = Record::new(self.level, &connection);
+        LogFuture::new(self.inner.call(connection), record)
     }
 }
