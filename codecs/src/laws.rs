@@ -1,4 +1,48 @@
 //! What holds for every codec, as checks for codecs of your own (feature `laws`).
+//!
+//! Seven laws hold for each codec of this crate; [`Law`] has them, each with a wrong codec that breaks it. Give [`Laws`] what
+//! makes your codec, some streams to decode and some frames to encode, and check them in a test:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use ropewalk_codecs::Netstring;
+//! use ropewalk_codecs::laws::Laws;
+//!
+//! let report = Laws::new(|| Netstring::new().max(80))
+//!     .streams(["5:hello,0:,", "3:abc", "81:", "01:a,", "1:a;1:b,"]) // well-formed or not
+//!     .frames(["hello", "", "a frame that is longer than two windows, which law 5 needs", "1:a,"].map(Bytes::from))
+//!     .limit(80 + 4) // 2 digits, colon, comma
+//!     .window(4)
+//!     .check();
+//! assert!(report.overwritten > 0);
+//! ```
+//!
+//! Codecs that deliver the rest at the end of the stream need [`Laws::final_frame`], those that deliver bytes as they come
+//! [`Laws::merge`], those with errors of their own [`Laws::errors`].
+//!
+//! The kit chooses cuts and makes more streams from those given by numbers that only look random: the same
+//! [seed](Laws::seed) gives the same run. What breaks a law is made as short as possible and comes as a [`Violation`], which
+//! prints as a test to paste:
+//!
+//! ```text
+//! law 1, any segmentation, is broken (seed 0)
+//! expected:
+//!     frame b""
+//! got:
+//!     error: bytes remaining on stream
+//!
+//! #[test]
+//! fn law_any_segmentation() {
+//!     // With the options of the check that failed.
+//!     let laws = ropewalk_codecs::laws::Laws::new(|| MyCodec::default());
+//!     let reads: &[&[u8]] = &[b"\r", b"\n"];
+//!     assert_eq!(laws.replay(reads), ["frame b\"\""]);
+//! }
+//! ```
+//!
+//! It drives the decoder as `Framed` does: bytes are appended, `decode` is called until it wants more, and `decode_eof` at
+//! the end until there is nothing. A law that is not broken on these streams is not proven; the more streams, and the closer
+//! they are to what can go wrong, the more it says.
 
 mod check;
 mod cuts;
@@ -48,9 +92,10 @@ pub fn check<C: Subject>(
     Laws::new(make_codec).streams(streams).check()
 }
 
+type Faults<E> = Box<dyn Fn(&E) -> Fault>;
 type Merge<T> = Box<dyn Fn(&mut T, T) -> Option<T>>;
 
-/// The laws for one codec: what to check them on, and how.
+/// The laws for one codec: what to check them on, and how. The [module](self) has an example.
 // The bound stands here because the functions below are of what the decoder gives.
 pub struct Laws<C: Decoder> {
     make: Box<dyn Fn() -> C>,
@@ -64,7 +109,7 @@ pub struct Laws<C: Decoder> {
     variants: usize,
     final_frame: bool,
     merge: Option<Merge<C::Item>>,
-    faults: Box<dyn Fn(&C::Error) -> Fault>,
+    faults: Faults<C::Error>,
 }
 
 /// What was checked.

@@ -6,7 +6,7 @@ use super::fault::After;
 use super::law::Law;
 use super::random::Random;
 use super::shrink::shrink;
-use super::violation::{Named, Replay, Violation};
+use super::violation::{Replay, Test, Violation};
 use super::{Laws, Report, Subject};
 
 /// A stream of one byte has this many limits, so that a decoder without one is found out.
@@ -215,13 +215,15 @@ impl<C: Subject> Laws<C> {
     pub(super) fn overwritten(&self, stream: &[u8], cuts: &[usize], filler: &[u8]) -> Result<usize, Violation> {
         let plain = self.alone_in(stream, cuts)?;
         let run = drive(self, (self.make)(), &reads(stream, cuts), Some(filler));
-        let replay = || Replay::Overwritten(filler.to_vec());
-        let violation = self.violation(Law::LinearWork, stream, cuts, replay());
+        let violation = self.violation(Law::LinearWork, stream, cuts, Replay::Overwritten(filler.to_vec()));
         let run = match run {
             Ok(run) => run,
             // A frame at the end that is an error on other content, or the like.
             Err(Broken { law: Law::PrefixSafety | Law::PlacedErrors, .. }) => return Ok(0),
-            Err(broken) => return Err(Violation { replay: replay(), ..self.alone(stream, cuts, broken) }),
+            Err(broken) => {
+                let shown = self.alone(stream, cuts, broken);
+                return Err(Violation { law: shown.law, expected: shown.expected, got: shown.got, ..violation });
+            }
         };
         let shown = |marks: &[Mark]| {
             let line = |mark: &Mark| {
@@ -286,8 +288,7 @@ impl<C: Subject> Laws<C> {
             expected: Vec::new(),
             got: Vec::new(),
             seed: self.seed,
-            codec: Named { expression: self.expression.clone(), type_name: std::any::type_name::<C>() },
-            replay,
+            test: Box::new(Test { expression: self.expression.clone(), type_name: std::any::type_name::<C>(), replay }),
         }
     }
 }

@@ -150,7 +150,8 @@ impl<C: Subject> Driver<'_, C> {
         }
         let unread = self.buffer.len();
         // The rest of what an error was about already need not be one again.
-        let mut told = self.last.is_some();
+        let told_before = self.last.is_some();
+        let before = self.run.marks.len();
         while self.step(C::decode_eof)? {
             let event = self.run.events.last();
             if matches!(event, Some(Event::Frame(_))) && !self.laws.final_frame {
@@ -161,9 +162,8 @@ impl<C: Subject> Driver<'_, C> {
                     got,
                 ));
             }
-            told = true;
         }
-        if unread > 0 && !told {
+        if unread > 0 && !told_before && self.run.marks.len() == before {
             let expected = format!("an error: the stream ended and {unread} bytes are no frame");
             return Err(Broken::new(Law::PrefixSafety, expected, "nothing"));
         }

@@ -11,10 +11,12 @@ use super::{Laws, Subject};
 /// What stands in the buffer before a frame is encoded.
 const BEFORE: &[u8] = b"before";
 
+/// Encodes a frame, and says whether it was taken.
+type Encode<C> = Box<dyn Fn(&mut C, &mut BytesMut) -> bool>;
+
 /// A frame to encode.
 pub(super) struct Sent<C: Decoder> {
-    /// Whether it was taken.
-    pub(super) encode: Box<dyn Fn(&mut C, &mut BytesMut) -> bool>,
+    pub(super) encode: Encode<C>,
     /// What must come back.
     pub(super) item: Box<dyn Fn() -> C::Item>,
     pub(super) shown: String,

@@ -23,15 +23,16 @@ pub struct Violation {
     pub got: Vec<String>,
     /// The seed of the check that found it.
     pub seed: u64,
-    pub(super) codec: Named,
-    pub(super) replay: Replay,
+    pub(super) test: Box<Test>,
 }
 
-/// What a test writes for the codec.
+/// What its test says.
 #[derive(Debug, Clone)]
-pub(super) struct Named {
+pub(super) struct Test {
+    /// The codec, if the user has said how to write it.
     pub(super) expression: Option<String>,
     pub(super) type_name: &'static str,
+    pub(super) replay: Replay,
 }
 
 /// How to see it again.
@@ -62,17 +63,17 @@ impl Violation {
     }
 
     /// A test that fails until the codec is mended.
-    fn test(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_test(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = format!("law {}", self.law.title()).replace(' ', "_");
         writeln!(f, "#[test]\nfn {name}() {{")?;
-        let make = match &self.codec.expression {
+        let make = match &self.test.expression {
             Some(expression) => format!("|| {expression}"),
             None => {
-                writeln!(f, "    // `make_codec` makes a `{}`.", self.codec.type_name)?;
+                writeln!(f, "    // `make_codec` makes a `{}`.", self.test.type_name)?;
                 "make_codec".to_owned()
             }
         };
-        if let Replay::Encodes { frame, taken } = &self.replay {
+        if let Replay::Encodes { frame, taken } = &self.test.replay {
             writeln!(f, "    let make_codec = {make};")?;
             writeln!(f, "    let mut buffer = bytes::BytesMut::from(&{}[..]);", literal(&self.stream))?;
             let is = if *taken { "is_ok" } else { "is_err" };
@@ -84,7 +85,7 @@ impl Violation {
         writeln!(f, "    // With the options of the check that failed.")?;
         writeln!(f, "    let laws = ropewalk_codecs::laws::Laws::new({make});")?;
         writeln!(f, "    let reads: &[&[u8]] = {};", self.reads())?;
-        match &self.replay {
+        match &self.test.replay {
             Replay::Gives => {
                 let expected =
                     if self.expected.is_empty() { "[\"\"; 0]".to_owned() } else { format!("{:?}", self.expected) };
@@ -109,7 +110,7 @@ impl fmt::Display for Violation {
             }
         }
         writeln!(f)?;
-        self.test(f)
+        self.write_test(f)
     }
 }
 
