@@ -1,7 +1,7 @@
 //! What holds for every codec, as checks for codecs of your own (feature `laws`).
 //!
-//! Seven laws hold for each codec of this crate; [`Law`] has them, each with a wrong codec that breaks it. Give [`Laws`] what
-//! makes your codec, some streams to decode and some frames to encode, and check them in a test:
+//! Seven laws hold for each codec of this crate; [`Law`] has them, each with a wrong codec that breaks it. Give
+//! [`Laws`] what makes your codec, some streams to decode and some frames to encode, and check them in a test:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -17,12 +17,12 @@
 //! assert!(report.overwritten > 0);
 //! ```
 //!
-//! Codecs that deliver the rest at the end of the stream need [`Laws::final_frame`], those that deliver bytes as they come
-//! [`Laws::merge`], those with errors of their own [`Laws::errors`].
+//! Codecs that deliver the rest at the end of the stream need [`Laws::final_frame`], those that deliver bytes as they
+//! come [`Laws::merge`], those with errors of their own [`Laws::errors`].
 //!
 //! The kit chooses cuts and makes more streams from those given by numbers that only look random: the same
-//! [seed](Laws::seed) gives the same run. What breaks a law is made as short as possible and comes as a [`Violation`], which
-//! prints as a test to paste:
+//! [seed](Laws::seed) gives the same run. What breaks a law is made as short as possible and comes as a [`Violation`],
+//! which prints as a test to paste:
 //!
 //! ```text
 //! law 1, any segmentation, is broken (seed 0)
@@ -40,9 +40,9 @@
 //! }
 //! ```
 //!
-//! It drives the decoder as `Framed` does: bytes are appended, `decode` is called until it wants more, and `decode_eof` at
-//! the end until there is nothing. A law that is not broken on these streams is not proven; the more streams, and the closer
-//! they are to what can go wrong, the more it says.
+//! It drives the decoder as `Framed` does: bytes are appended, `decode` is called until it wants more, and `decode_eof`
+//! at the end until there is nothing. A law that is not broken on these streams is not proven; the more streams, and
+//! the closer they are to what can go wrong, the more it says.
 
 mod check;
 mod cuts;
@@ -172,10 +172,11 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// Frames to encode, one after the other, for laws 2 and 7. What encoding refuses is left out of the stream, the rest
-    /// has to come back; and the stream they make is one more to [decode](Self::streams).
+    /// Frames to encode, one after the other, for laws 2 and 7. What encoding refuses is left out of the stream, the
+    /// rest has to come back; and the stream they make is one more to [decode](Self::streams).
     ///
-    /// Called again, it adds another sequence. The first frame of all is also what has to come after a recoverable error.
+    /// Called again, it adds another sequence. The first frame of all is also what has to come after a recoverable
+    /// error.
     #[must_use]
     pub fn frames(self, frames: impl IntoIterator<Item = C::Item>) -> Self
     where
@@ -209,16 +210,16 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// The most bytes the decoder may leave unread when it wants more: its longest frame with prefix or delimiter. Without
-    /// it law 4 is checked only in that the decoder must not make the buffer grow.
+    /// The most bytes the decoder may leave unread when it wants more: its longest frame with prefix or delimiter.
+    /// Without it law 4 is checked only in that the decoder must not make the buffer grow.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = Some(bytes);
         self
     }
 
-    /// How many bytes at the start and at the end of what is unread the decoder may look at again when more has come: the
-    /// longest prefix or delimiter. Default: 16.
+    /// How many bytes at the start and at the end of what is unread the decoder may look at again when more has come:
+    /// the longest prefix or delimiter. Default: 16.
     ///
     /// # Panics
     ///
@@ -280,7 +281,8 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// How errors of another type than [`CodecError`](crate::CodecError) are compared, and which are fatal: see [`Fault`].
+    /// How errors of another type than [`CodecError`](crate::CodecError) are compared, and which are fatal: see
+    /// [`Fault`].
     #[must_use]
     pub fn errors(mut self, fault: impl Fn(&C::Error) -> Fault + 'static) -> Self {
         self.faults = Box::new(fault);
@@ -313,8 +315,8 @@ impl<C: Subject> Laws<C> {
         self.check_all()
     }
 
-    /// What the decoder gives for these reads and the end of the stream, a line for each frame and each error. A violation
-    /// prints as a test that calls this.
+    /// What the decoder gives for these reads and the end of the stream, a line for each frame and each error. A
+    /// violation prints as a test that calls this.
     ///
     /// # Panics
     ///

@@ -26,7 +26,8 @@ pub(super) fn chunks(len: usize, size: usize) -> Vec<usize> {
     (size..len).step_by(size).collect()
 }
 
-/// The segmentations of a stream of `len` bytes: in two and in three, in reads of 1 to 9 bytes, and `splits` random ones.
+/// The segmentations of a stream of `len` bytes: in two and in three, in reads of 1 to 9 bytes, and `splits` random
+/// ones.
 pub(super) fn segmentations(len: usize, splits: usize, random: &mut Random) -> Vec<Vec<usize>> {
     let mut all: Vec<Vec<usize>> = (1..=9).map(|size| chunks(len, size)).collect();
     all.extend(offsets(len, random).into_iter().map(|cut| vec![cut]));

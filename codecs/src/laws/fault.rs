@@ -7,8 +7,8 @@ use crate::error::CodecError;
 
 /// What of an error has to be the same in every segmentation, and what law 6 expects after it.
 ///
-/// For [`CodecError`] the kit knows all that: its kind, its offset, and whether it is fatal. Of any other error it takes
-/// the text and ends the run there, unless [`Laws::errors`](super::Laws::errors) tells it more:
+/// For [`CodecError`] the kit knows all that: its kind, its offset, and whether it is fatal. Of any other error it
+/// takes the text and ends the run there, unless [`Laws::errors`](super::Laws::errors) tells it more:
 ///
 /// ```
 /// use ropewalk_codecs::laws::{Fault, Laws};

@@ -7,9 +7,9 @@ use std::fmt;
 pub enum Law {
     /// The frames and the errors do not depend on how the bytes were cut into reads.
     ///
-    /// Checked by comparing each stream in one read with the same stream cut in two at every byte, in three, in reads of 1
-    /// to 9 bytes, and at random; before every second read the unread bytes move to another buffer. Beyond 200 bytes the
-    /// places of single cuts are random too.
+    /// Checked by comparing each stream in one read with the same stream cut in two at every byte, in three, in reads
+    /// of 1 to 9 bytes, and at random; before every second read the unread bytes move to another buffer. Beyond 200
+    /// bytes the places of single cuts are random too.
     ///
     /// This codec searches only what is new, and misses a CR LF that comes in two reads:
     ///
@@ -47,8 +47,8 @@ pub enum Law {
     AnySegmentation,
     /// What was encoded is decoded to the same frames, and nothing is encoded that would not be.
     ///
-    /// Checked on the [frames](super::Laws::frames) given: those that encoding refuses are left out, all others have to come
-    /// back, in order, and nothing else.
+    /// Checked on the [frames](super::Laws::frames) given: those that encoding refuses are left out, all others have to
+    /// come back, in order, and nothing else.
     ///
     /// This codec sends whatever it is given, also a second line within the first:
     ///
@@ -85,8 +85,8 @@ pub enum Law {
     /// A frame is delivered only when it is whole, and at the end of the stream a partial one is an error.
     ///
     /// Checked by ending each stream at every offset. What may be delivered at the end is said with
-    /// [`final_frame`](super::Laws::final_frame). Of a decoder that takes part of a frame out of the buffer before the rest
-    /// has come, the kit cannot tell at the end whether something is missing.
+    /// [`final_frame`](super::Laws::final_frame). Of a decoder that takes part of a frame out of the buffer before the
+    /// rest has come, the kit cannot tell at the end whether something is missing.
     ///
     /// This codec takes half a command for a whole one when the connection breaks:
     ///
@@ -121,9 +121,9 @@ pub enum Law {
     /// No more is held than the longest frame, and nothing is allocated for a length that was only announced.
     ///
     /// Checked by the bytes left unread when the decoder wants more, of which there may be at most
-    /// [`limit`](super::Laws::limit), also on floods of one byte; and in that a call of `decode` must not make the buffer
-    /// grow. What a decoder allocates elsewhere the kit does not see: for that, count in a test that installs an allocator
-    /// which does, as the crate `stats_alloc` has one.
+    /// [`limit`](super::Laws::limit), also on floods of one byte; and in that a call of `decode` must not make the
+    /// buffer grow. What a decoder allocates elsewhere the kit does not see: for that, count in a test that installs an
+    /// allocator which does, as the crate `stats_alloc` has one.
     ///
     /// This codec makes room for whatever the peer says will come:
     ///
@@ -156,17 +156,17 @@ pub enum Law {
     BoundedMemory,
     /// Each byte is examined a bounded number of times, however the bytes were cut into reads.
     ///
-    /// Checked without a clock, by a consequence: a decoder that does not look again cannot notice that what it has seen is
-    /// another now. Whenever it wants more, the unread bytes are overwritten with what would end a frame, save a
-    /// [window](super::Laws::window) at their start, for a prefix that is read again, and one at their end, where a delimiter
-    /// may have begun. Frames still have to end where they did; what is in them is not compared. Also, a decoder must not
-    /// give frames or errors without end.
+    /// Checked without a clock, by a consequence: a decoder that does not look again cannot notice that what it has
+    /// seen is another now. Whenever it wants more, the unread bytes are overwritten with what would end a frame, save
+    /// a [window](super::Laws::window) at their start, for a prefix that is read again, and one at their end, where a
+    /// delimiter may have begun. Frames still have to end where they did; what is in them is not compared. Also, a
+    /// decoder must not give frames or errors without end.
     ///
     /// What that does not show: searching again and ignoring what is found; copying or moving bytes again and again;
     /// work on bytes a decoder has put aside; and anything about frames shorter than two windows, so give some that are
-    /// longer ([`Report::overwritten`](super::Report::overwritten) says how much was checked). It does show a wrong result for
-    /// a decoder in which content decides where a later frame ends, if that content lies outside the window: make the
-    /// window as wide.
+    /// longer ([`Report::overwritten`](super::Report::overwritten) says how much was checked). It does show a wrong
+    /// result for a decoder in which content decides where a later frame ends, if that content lies outside the window:
+    /// make the window as wide.
     ///
     /// This codec searches all that has come each time something comes:
     ///
@@ -193,12 +193,12 @@ pub enum Law {
     /// assert_eq!(laws.try_check().unwrap_err().law, Law::LinearWork);
     /// ```
     LinearWork,
-    /// The same error at the same offset in every segmentation; after a fatal one nothing, after a recoverable one the next
-    /// frames.
+    /// The same error at the same offset in every segmentation; after a fatal one nothing, after a recoverable one the
+    /// next frames.
     ///
-    /// Checked with law 1, and in that an error lies within what has come, that a decoder after a fatal error discards what
-    /// it is given, and that after a recoverable one the first of the [frames](super::Laws::frames) given is delivered, if
-    /// it is sent twice: the first may be lost with the rest of a bad frame. What is fatal is known of
+    /// Checked with law 1, and in that an error lies within what has come, that a decoder after a fatal error discards
+    /// what it is given, and that after a recoverable one the first of the [frames](super::Laws::frames) given is
+    /// delivered, if it is sent twice: the first may be lost with the rest of a bad frame. What is fatal is known of
     /// [`CodecError`](crate::CodecError); of other errors say it with [`Laws::errors`](super::Laws::errors).
     ///
     /// This codec says where it was when it noticed, which depends on the reads:
@@ -235,8 +235,8 @@ pub enum Law {
     PlacedErrors,
     /// When encoding fails, the buffer is as it was.
     ///
-    /// Checked on the [frames](super::Laws::frames) given, in a buffer that is not empty: so give some that encoding refuses.
-    /// A frame that is taken has to stand behind what was there.
+    /// Checked on the [frames](super::Laws::frames) given, in a buffer that is not empty: so give some that encoding
+    /// refuses. A frame that is taken has to stand behind what was there.
     ///
     /// This codec writes the length before it knows that the frame may follow:
     ///

@@ -15,14 +15,14 @@ impl Random {
 
     pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end
+        usize::try_from(self.0 >> 33).expect("31 bits") % end
     }
 
     /// Up to `most` bytes, one in eight of them any.
     pub(crate) fn bytes(&mut self, most: usize) -> Vec<u8> {
         let length = self.below(most + 1);
         let byte = |random: &mut Self| match random.below(8) {
-            0 => u8::try_from(random.below(256)).unwrap(),
+            0 => u8::try_from(random.below(256)).expect("a byte"),
             _ => TELLING[random.below(TELLING.len())],
         };
         (0..length).map(|_| byte(self)).collect()

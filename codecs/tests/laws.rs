@@ -1,7 +1,10 @@
 //! What holds for every codec, on streams nobody thought of.
 
+#[path = "laws/corpus.rs"]
 mod corpus;
+#[path = "laws/switching.rs"]
 mod switching;
+#[path = "laws/typed.rs"]
 mod typed;
 
 use bytes::Bytes;

@@ -1,6 +1,8 @@
 //! The kit can fail: one wrong codec for each law, and what is said about it.
 
+#[path = "laws_catch/printed.rs"]
 mod printed;
+#[path = "laws_catch/wrong.rs"]
 mod wrong;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
