@@ -7,6 +7,8 @@ mod fixed;
 mod frame;
 #[cfg(feature = "json")]
 mod json;
+#[cfg(feature = "laws")]
+pub mod laws;
 mod length_prefixed;
 mod line_raw;
 mod lines;

@@ -1,228 +1,124 @@
 //! What holds for every codec, on streams nobody thought of.
 
-mod support;
+#[path = "laws/corpus.rs"]
+mod corpus;
+#[path = "laws/switching.rs"]
+mod switching;
+#[path = "laws/typed.rs"]
+mod typed;
 
-use std::fmt::Debug;
+use bytes::Bytes;
+use corpus::{long_frames, short_frames, streams};
+use ropewalk_codecs::laws::{Laws, Subject};
+use ropewalk_codecs::{CodecError, Fixed, LengthPrefixed, Lines, Netstring, RawBytes};
+use tokio_util::codec::Encoder;
 
-use bytes::{Bytes, BytesMut};
-use proptest::prelude::*;
-use ropewalk_codecs::{CodecError, Fixed, LengthPrefixed, LineOrRaw, LineRaw, Lines, Netstring, RawBytes};
-use support::{Event, describe, drive};
-use tokio_util::codec::{Decoder, Encoder};
-
-type Events<T> = Vec<Event<T>>;
-
-/// A codec under test, the most it may hold after a call of `decode`, and what makes its events comparable.
-struct Subject<C: Decoder> {
-    codec: C,
-    /// The limit with the longest prefix or delimiter.
-    holds: usize,
-    join: fn(Events<C::Item>) -> Events<C::Item>,
-}
-
-impl<C> Subject<C>
+/// The laws on short frames, with a limit that they often break.
+fn short<C>(make_codec: impl Fn() -> C + 'static) -> Laws<C>
 where
-    C: Decoder<Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone,
-    C::Item: PartialEq + Debug + Clone + Frame,
+    C: Subject<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError>,
 {
-    fn events<'a>(&self, reads: impl IntoIterator<Item = &'a [u8]>) -> Events<C::Item> {
-        (self.join)(drive(self.codec.clone(), reads))
-    }
-
-    /// Laws 1 and 6: however the stream is cut, the same frames, and the same errors at the same offsets.
-    fn any_segmentation(&self, stream: &[u8], sizes: &[usize]) {
-        let whole = self.events([stream]);
-        assert_eq!(self.events(stream.chunks(1)), whole, "byte by byte");
-        assert_eq!(self.events(cut(stream, sizes)), whole, "in reads of {sizes:?}");
-    }
-
-    /// Laws 2 and 7: what was encoded comes back, what is refused leaves the buffer as it was.
-    fn round_trip(&self, frames: &[Vec<u8>], sizes: &[usize]) {
-        let mut stream = BytesMut::new();
-        let mut accepted = Vec::new();
-        for frame in frames {
-            let before = stream.clone();
-            match self.codec.clone().encode(Bytes::copy_from_slice(frame), &mut stream) {
-                Ok(()) => accepted.push(Event::Frame(C::Item::of(frame))),
-                Err(error) => {
-                    assert_eq!(stream, before, "{}", describe(&error));
-                    assert_eq!(error.offset(), None);
-                }
-            }
-        }
-        assert_eq!(self.events(cut(&stream, sizes)), accepted);
-    }
-
-    /// Law 3: the start of a stream gives the frames that are whole in it, and an error at its end if that is within one.
-    fn truncation(&self, frames: &[Vec<u8>]) {
-        let mut stream = BytesMut::new();
-        let mut whole = Vec::new();
-        // Where each frame ends.
-        let mut ends = vec![0];
-        for frame in frames {
-            if self.codec.clone().encode(Bytes::copy_from_slice(frame), &mut stream).is_ok() {
-                whole.push(Event::Frame(C::Item::of(frame)));
-                ends.push(stream.len());
-            }
-        }
-        for end in 0..=stream.len() {
-            let complete = ends.iter().filter(|at| **at <= end).count() - 1;
-            let mut expected = whole[..complete].to_vec();
-            let have = end - ends[complete];
-            if have > 0 {
-                expected.push(Event::Error(format!("!Truncated {{ have: {have} }}@{end}")));
-            }
-            assert_eq!(self.events([&stream[..end]]), expected);
-        }
-    }
-
-    /// Law 4: after each call no more is held than an unfinished frame.
-    fn bounded_memory(&self, stream: &[u8]) {
-        let mut codec = self.codec.clone();
-        let mut buffer = BytesMut::new();
-        for byte in stream {
-            buffer.extend_from_slice(&[*byte]);
-            while !matches!(codec.decode(&mut buffer), Ok(None)) {}
-            assert!(buffer.len() <= self.holds, "{} bytes held", buffer.len());
-        }
-    }
+    Laws::new(make_codec).streams(streams()).frames(short_frames())
 }
 
-/// The frame that encoding these bytes gives.
-trait Frame {
-    fn of(bytes: &[u8]) -> Self;
+/// The laws on long frames. Some have to be longer than the window, or law 5 would not be checked.
+#[track_caller]
+fn long<C>(window: usize, make_codec: impl Fn() -> C + 'static)
+where
+    C: Subject<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError>,
+{
+    let report = Laws::new(make_codec).window(window).frames(long_frames()).variants(8).check();
+    assert!(report.overwritten > 500, "{report}");
 }
 
-impl Frame for Bytes {
-    fn of(bytes: &[u8]) -> Self {
-        Self::copy_from_slice(bytes)
-    }
-}
-
-impl Frame for LineOrRaw {
-    fn of(bytes: &[u8]) -> Self {
-        Self::Line(Bytes::copy_from_slice(bytes))
-    }
-}
-
-/// Cuts a stream into reads of these sizes, over and over.
-fn cut<'a>(stream: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
-    let mut rest = stream;
-    let mut reads = Vec::new();
-    for size in sizes.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
-        let (read, tail) = rest.split_at((*size).min(rest.len()));
-        reads.push(read);
-        rest = tail;
-    }
-    reads
-}
-
-/// Bytes that mean something to these codecs more often than not.
-fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
-    let telling = prop::sample::select(&b"\r\n\r\n\r\n:,0123a-=\x00\x01\x02\x03\x80\x81\xff"[..]);
-    prop::collection::vec(prop_oneof![8 => telling, 1 => any::<u8>()], 0..most)
-}
-
-fn sizes() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(1..9_usize, 1..8)
-}
-
+/// For each codec: the most it holds, and how many bytes it may look at again.
 macro_rules! laws {
-    ($($name:ident: $codec:expr, holds $holds:expr;)*) => {
+    ($($name:ident: $codec:expr, max $max:literal, holds $holds:literal, window $window:literal;)*) => {
         $(mod $name {
             use super::*;
 
-            fn subject() -> Subject<impl Decoder<Item: PartialEq + Debug + Clone + Frame, Error = CodecError>
-                + Encoder<Bytes, Error = CodecError> + Clone> {
-                Subject { codec: $codec, holds: $holds, join: |events| events }
+            #[test]
+            fn the_laws_hold_for_short_frames_and_a_low_limit() {
+                let expression = concat!(stringify!($codec), ".max(", $max, ")");
+                short(|| $codec.max($max)).named(expression).limit($holds).window($window).check();
             }
 
-            proptest! {
-                #[test]
-                fn any_stream_in_any_segmentation_gives_the_same(stream in bytes(60), sizes in sizes()) {
-                    subject().any_segmentation(&stream, &sizes);
-                }
-
-                #[test]
-                fn what_is_encoded_comes_back(frames in prop::collection::vec(bytes(10), 0..6), sizes in sizes()) {
-                    subject().round_trip(&frames, &sizes);
-                }
-
-                #[test]
-                fn a_stream_cut_short_gives_whole_frames_and_says_so(frames in prop::collection::vec(bytes(10), 0..4)) {
-                    subject().truncation(&frames);
-                }
-
-                #[test]
-                fn no_more_is_held_than_a_frame(stream in bytes(60)) {
-                    subject().bounded_memory(&stream);
-                }
+            #[test]
+            fn the_laws_hold_for_long_frames() {
+                long($window, || $codec.max(700));
             }
         })*
     };
 }
 
 laws! {
-    crlf: Lines::crlf().max(6), holds 7;
-    lf: Lines::lf().max(6), holds 6;
-    any: Lines::any().max(6), holds 7;
-    crlf_skipping: Lines::crlf().max(3).skip_too_long(), holds 4;
-    any_skipping: Lines::any().max(3).skip_too_long(), holds 4;
-    one_byte_delimiter: Lines::delimited("-").max(6), holds 6;
-    overlapping_delimiter: Lines::delimited("-=-").max(6), holds 8;
-    repeating_delimiter: Lines::delimited("aa").max(4).skip_too_long(), holds 5;
-    line_raw: LineRaw::crlf().max(6), holds 7;
-    netstring: Netstring::new().max(12), holds 15;
-    u8: LengthPrefixed::u8().max(6), holds 6;
-    u16_little_inclusive: LengthPrefixed::u16().max(6).little_endian().inclusive(), holds 7;
-    u24_header: LengthPrefixed::u24().max(8).header(2), holds 10;
-    u32_adjusted: LengthPrefixed::u32().max(6).adjust(-2), holds 9;
-    u64: LengthPrefixed::u64().max(6), holds 13;
-    u8_adjusted: LengthPrefixed::u8().max(6).adjust(2), holds 6;
-    varint: LengthPrefixed::varint().max(200), holds 209;
-    varint_header: LengthPrefixed::varint().max(9).header(3), holds 18;
-    fixed: Fixed::new(5), holds 4;
+    crlf: Lines::crlf(), max 6, holds 7, window 1;
+    lf: Lines::lf(), max 6, holds 6, window 1;
+    any: Lines::any(), max 6, holds 7, window 1;
+    crlf_skipping: Lines::crlf().skip_too_long(), max 5, holds 6, window 1;
+    lf_skipping: Lines::lf().skip_too_long(), max 5, holds 5, window 1;
+    any_skipping: Lines::any().skip_too_long(), max 5, holds 6, window 1;
+    one_byte_delimiter: Lines::delimited("-"), max 6, holds 6, window 1;
+    overlapping_delimiter: Lines::delimited("-=-"), max 6, holds 8, window 2;
+    repeating_delimiter: Lines::delimited("aa").skip_too_long(), max 5, holds 6, window 1;
+    delimiter_of_one_byte_thrice: Lines::delimited("\n\n\n").skip_too_long(), max 5, holds 7, window 2;
+    netstring: Netstring::new(), max 12, holds 15, window 1;
+    u8: LengthPrefixed::u8(), max 6, holds 6, window 1;
+    u8_adjusted: LengthPrefixed::u8().adjust(2), max 6, holds 6, window 1;
+    u16: LengthPrefixed::u16(), max 6, holds 7, window 2;
+    u16_little_inclusive: LengthPrefixed::u16().little_endian().inclusive(), max 6, holds 7, window 2;
+    u24: LengthPrefixed::u24(), max 6, holds 8, window 3;
+    u24_little_header: LengthPrefixed::u24().little_endian().header(2), max 8, holds 10, window 5;
+    u32: LengthPrefixed::u32(), max 6, holds 9, window 4;
+    u32_inclusive_header: LengthPrefixed::u32().inclusive().header(1), max 6, holds 9, window 5;
+    u32_header_counted: LengthPrefixed::u32().header(4).adjust(-4), max 8, holds 11, window 8;
+    u32_adjusted: LengthPrefixed::u32().little_endian().adjust(-2), max 6, holds 9, window 4;
+    u64: LengthPrefixed::u64(), max 6, holds 13, window 8;
+    u64_little_inclusive: LengthPrefixed::u64().little_endian().inclusive(), max 6, holds 13, window 8;
+    varint: LengthPrefixed::varint(), max 200, holds 209, window 10;
+    varint_adjusted: LengthPrefixed::varint().adjust(1), max 7, holds 16, window 10;
+    varint_header: LengthPrefixed::varint().header(3), max 9, holds 18, window 13;
 }
 
-/// Raw bytes have no frames: their joined bytes are what is compared.
-mod raw_bytes {
-    use super::*;
-
-    fn joined(events: Events<Bytes>) -> Events<Bytes> {
-        let bytes: Vec<u8> = events
-            .into_iter()
-            .flat_map(|event| match event {
-                Event::Frame(bytes) => bytes.to_vec(),
-                Event::Error(error) => panic!("{error}"),
-            })
-            .collect();
-        vec![Event::Frame(bytes.into())]
-    }
-
-    proptest! {
-        #[test]
-        fn no_byte_is_lost(frames in prop::collection::vec(bytes(10), 0..6), sizes in sizes()) {
-            let subject = Subject { codec: RawBytes, holds: 0, join: joined };
-            subject.any_segmentation(&frames.concat(), &sizes);
-            subject.bounded_memory(&frames.concat());
-        }
-    }
+#[test]
+fn the_laws_hold_for_a_limit_of_nothing() {
+    short(|| Lines::crlf().max(0)).limit(1).check();
+    short(|| Lines::crlf().max(0).skip_too_long()).limit(1).check();
+    short(|| Lines::delimited("-=-").max(0).skip_too_long()).limit(2).check();
+    short(|| Netstring::new().max(0)).limit(2).check();
+    short(|| LengthPrefixed::u16().max(0)).limit(1).check();
+    short(|| LengthPrefixed::varint().max(0)).limit(9).check();
 }
 
-proptest! {
-    /// Long frames take another way out of the buffer than short ones.
-    #[test]
-    fn frames_of_any_length_come_back(lengths in prop::collection::vec(0..3000_usize, 1..5), step in 1..2000_usize) {
-        let frames: Vec<Vec<u8>> =
-            lengths.iter().enumerate().map(|(index, length)| vec![b'a' + u8::try_from(index).unwrap(); *length]).collect();
-        let sizes = [step, 1, 1460];
-        let join = |events| events;
-        Subject { codec: Lines::crlf(), holds: 0, join }.round_trip(&frames, &sizes);
-        Subject { codec: Netstring::new(), holds: 0, join }.round_trip(&frames, &sizes);
-        Subject { codec: LengthPrefixed::varint(), holds: 0, join }.round_trip(&frames, &sizes);
-        Subject { codec: LengthPrefixed::u16().little_endian(), holds: 0, join }.round_trip(&frames, &sizes);
-    }
+#[test]
+fn the_laws_hold_without_a_limit() {
+    long(1, || Lines::crlf().unlimited());
+    long(2, || Lines::delimited("-=-").unlimited());
+    long(1, || Netstring::new().unlimited());
+    long(8, || LengthPrefixed::u64().unlimited());
+    long(10, || LengthPrefixed::varint().unlimited());
+}
+
+#[test]
+fn the_laws_hold_for_lines_that_end_with_the_stream() {
+    short(|| Lines::crlf().max(6).final_line()).limit(7).final_frame().check();
+    short(|| Lines::any().max(6).final_line().skip_too_long()).limit(7).final_frame().check();
+    short(|| Lines::delimited("-=-").max(6).final_line()).limit(8).final_frame().check();
+}
+
+#[test]
+fn the_laws_hold_for_frames_of_one_size() {
+    short(|| Fixed::new(5)).limit(4).check();
+    short(|| Fixed::new(1)).limit(0).check();
+    let report = short(|| Fixed::new(50)).window(1).frames([Bytes::from([b'x'; 50].as_slice())]).check();
+    assert!(report.overwritten > 100, "{report}");
+}
+
+#[test]
+fn the_laws_hold_for_raw_bytes_however_they_are_cut() {
+    let join = |all: &mut Bytes, next: Bytes| {
+        *all = [&all[..], &next[..]].concat().into();
+        None
+    };
+    short(|| RawBytes).merge(join).limit(0).check();
 }
