@@ -82,7 +82,8 @@ impl Error {
         }
         if let Some(session) = self.downcast_ref::<SessionError>() {
             return match session {
-                SessionError::WriteStalled | SessionError::NotReady => Some(CloseReason::Timeout),
+                SessionError::WriteStalled => Some(CloseReason::Timeout),
+                SessionError::WriteLimit { .. } | SessionError::Aborted => Some(CloseReason::Aborted),
                 SessionError::Truncated { .. } => Some(CloseReason::CodecError),
                 _ => None,
             };
@@ -179,10 +180,8 @@ pub enum SessionError {
     },
     /// The peer took nothing for as long as the write stall allows.
     WriteStalled,
-    /// The service was not ready in time.
-    NotReady,
-    /// The session was closed.
-    Closed,
+    /// The server was stopped, or its drain ran into the deadline.
+    Aborted,
 }
 
 impl fmt::Display for SessionError {
@@ -207,8 +206,7 @@ impl fmt::Display for SessionError {
             Self::WriteStalled => {
                 f.write_str("the peer took none of its answers for as long as the write stall allows")
             }
-            Self::NotReady => f.write_str("the service was not ready in time"),
-            Self::Closed => f.write_str("the session is closed"),
+            Self::Aborted => f.write_str("the server aborted the connection"),
         }
     }
 }

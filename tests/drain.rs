@@ -625,3 +625,39 @@ async fn a_service_that_knows_of_no_drain_has_until_the_deadline() {
     assert_reasons(&counts, &[(CloseReason::Aborted, 1), (CloseReason::Drained, 1)]);
     assert_cut(&mut slow).await;
 }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_frame_sent_before_the_drain_is_lost_on_many_threads() {
+    for round in 0..20 {
+        let server = on_tcp(Server::new(), shouter()).await;
+        let mut clients = JoinSet::new();
+        let mut sent = Vec::new();
+        for i in 0..20 {
+            let mut client = server.connect().await;
+            ask(&mut client, "a\n", "A\n").await;
+            let (request, answer) = burst(1 + round * i);
+            assert_eq!(client.try_write(request.as_bytes()).unwrap(), request.len());
+            sent.push((client, answer));
+        }
+        server.handle().drain(LONG);
+        for (mut client, answer) in sent {
+            clients.spawn(async move { assert_eq!(rest(&mut client).await, answer) });
+        }
+        clients.join_all().await;
+        assert_reasons(&server.over().await, &[(CloseReason::Drained, 20)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_in_the_backlog_when_the_drain_begins_is_served_on_many_threads() {
+    for _ in 0..200 {
+        let server = on_tcp(Server::new(), shouter()).await;
+        let mut client = std::net::TcpStream::connect(server.tcp_addr(0)).unwrap();
+        io::Write::write_all(&mut client, b"early\n").unwrap();
+        client.set_nonblocking(true).unwrap();
+        server.handle().drain(LONG);
+        let mut client = TcpStream::from_std(client).unwrap();
+        assert_eq!(rest(&mut client).await, "EARLY\n");
+        drop(client);
+        assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
+    }
+}

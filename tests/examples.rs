@@ -204,6 +204,8 @@ fn capped_echo_never_serves_more_than_its_cap_in_a_storm() {
                     // Counted only while it is certainly served.
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     client.ask("again", "again");
+                    // With more clients than places, some are refused if the first ones stay until then.
+                    until("one is refused", || refused.load(Ordering::SeqCst) > 0);
                     now.fetch_sub(1, Ordering::SeqCst);
                 }
             });
@@ -211,7 +213,7 @@ fn capped_echo_never_serves_more_than_its_cap_in_a_storm() {
     });
     let (most, refused) = (most.into_inner(), refused.into_inner());
     assert!(most <= MAX, "{most} at once");
-    assert!(refused > 0 && refused < 1000, "{refused} of 1000 refused: the cap was not under test");
+    assert!(refused < 1000, "all were refused");
     // Nothing of the storm is left behind: all places are free again.
     let mut held = Vec::new();
     until("all places are free", || {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
-use support::{Client, Example, TempDir, command, run, until};
+use support::{Client, Example, TempDir, acknowledged, command, run, until};
 
 /// The example with a log that holds one line already.
 fn start() -> (Example, PathBuf) {
@@ -88,8 +88,8 @@ fn a_signal_loses_no_line_that_had_been_received() {
         example.terminate_before_it_reads(|| {
             for (name, client) in clients.iter_mut().enumerate() {
                 send(client, name, 1, LINES);
-                client.acknowledged();
             }
+            acknowledged(&clients);
         });
         ends_with(example, &file, clients, LINES);
     }
@@ -104,8 +104,8 @@ fn a_signal_loses_no_line_of_a_connection_that_was_just_made() {
             clients.extend((0..20).flat_map(|_| example.both()));
             for (name, client) in clients.iter_mut().enumerate() {
                 send(client, name, 0, 10);
-                client.acknowledged();
             }
+            acknowledged(&clients);
         });
         ends_with(example, &file, clients, 10);
     }

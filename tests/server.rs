@@ -812,6 +812,24 @@ async fn a_drained_connection_is_counted_as_drained() {
     assert_eq!(rest(&mut client).await, "");
 }
 
+#[test]
+fn connections_dropped_with_their_runtime_are_counted_as_aborted() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (handle, mut client) = runtime.block_on(async {
+        let (server, connector) = on_memory(Server::new(), shouter()).await;
+        let mut client = connector.connect().await.unwrap();
+        ask(&mut client, "a\r\n", "A\r\n").await;
+        (server.handle().clone(), client)
+    });
+    drop(runtime);
+    assert_reasons(&audit(&handle), &[(CloseReason::Aborted, 1)]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        assert_cut(&mut client).await;
+        handle.ended().await;
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_is_counted_as_a_timeout() {
     let service = framed(RawBytes, reply_fn(|_: Bytes| Bytes::from(vec![b'x'; 1 << 20])));

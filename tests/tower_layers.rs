@@ -472,10 +472,8 @@ async fn state_and_frame_log_compose_with_stock_layers() {
 async fn state_goes_to_connections_and_to_frames() {
     let who = |mut s: Session<Lines>, names: Arc<str>| async move {
         s.reply(&*names)?;
-        let service =
-            ServiceBuilder::new().layer(StateLayer::new(names)).service_fn(async |(names, line): (Arc<str>, Bytes)| {
-                Ok::<_, Infallible>(format!("{names}? {}", shout(&line).len()))
-            });
+        let answer = reply_fn(|(names, line): (Arc<str>, Bytes)| format!("{names}? {}", line.len()));
+        let service = ServiceBuilder::new().layer(StateLayer::new(names)).service(answer);
         s.drive(service).await
     };
     let names: Arc<str> = "Ann".into();

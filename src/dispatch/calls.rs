@@ -21,6 +21,9 @@ pub trait Calls<F: Future> {
     /// The next answer; `None` when nothing is under way.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>>;
 
+    /// Lets the calls go on while no answer can be taken: they may hold what others wait for.
+    fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>);
+
     fn has_room(&self) -> bool;
 
     fn is_empty(&self) -> bool;
@@ -52,6 +55,9 @@ impl<F: Future> Calls<F> for One<F> {
         slot.set(None);
         Poll::Ready(Some(answer))
     }
+
+    // While an answer is written there is no call, and no call is made.
+    fn poll_progress(self: Pin<&mut Self>, _: &mut Context<'_>) {}
 
     fn has_room(&self) -> bool {
         self.call.is_none()
@@ -111,6 +117,17 @@ impl<F: Future> Calls<F> for Ordered<F> {
         Pin::new(this.others).poll_next(cx)
     }
 
+    fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        let this = self.project();
+        if let Poll::Ready(Some(answer)) = this.first.poll_next(cx) {
+            // It is the oldest: what is done came after it.
+            this.done.push_front(answer);
+        }
+        while let Poll::Ready(Some(answer)) = Pin::new(&mut *this.others).poll_next(cx) {
+            this.done.push_back(answer);
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.len() < self.max
     }
@@ -123,16 +140,22 @@ impl<F: Future> Calls<F> for Ordered<F> {
 /// Several at once, answers as they come.
 #[pin_project]
 #[derive(Debug)]
-pub struct Unordered<F> {
+pub struct Unordered<F: Future> {
     #[pin]
     first: One<F>,
     others: FuturesUnordered<F>,
+    /// Answers that came while none could be taken.
+    done: VecDeque<F::Output>,
     max: usize,
 }
 
 impl<F: Future> Unordered<F> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { first: One::new(), others: FuturesUnordered::new(), max }
+        Self { first: One::new(), others: FuturesUnordered::new(), done: VecDeque::new(), max }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(!self.first.is_empty()) + self.others.len() + self.done.len()
     }
 }
 
@@ -144,6 +167,9 @@ impl<F: Future> Calls<F> for Unordered<F> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         let this = self.project();
+        if let Some(answer) = this.done.pop_front() {
+            return Poll::Ready(Some(answer));
+        }
         let first = this.first.poll_next(cx);
         if let Poll::Ready(Some(_)) = first {
             return first;
@@ -154,11 +180,21 @@ impl<F: Future> Calls<F> for Unordered<F> {
         }
     }
 
+    fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        let this = self.project();
+        if let Poll::Ready(Some(answer)) = this.first.poll_next(cx) {
+            this.done.push_back(answer);
+        }
+        while let Poll::Ready(Some(answer)) = Pin::new(&mut *this.others).poll_next(cx) {
+            this.done.push_back(answer);
+        }
+    }
+
     fn has_room(&self) -> bool {
-        usize::from(!self.first.is_empty()) + self.others.len() < self.max
+        self.len() < self.max
     }
 
     fn is_empty(&self) -> bool {
-        self.first.is_empty() && self.others.is_empty()
+        self.len() == 0
     }
 }

@@ -97,6 +97,15 @@ where
 {
     /// Runs until the connection is to be closed: end of stream, drained, `then_close`, or the error.
     pub(crate) fn poll(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        let polled = self.as_mut().run(wire, cx);
+        if polled.is_pending() && (self.reply.is_some() || !wire.has_room()) {
+            // An answer waits for the peer, or for more of itself. The calls under way do not wait for it.
+            self.project().calls.poll_progress(cx);
+        }
+        polled
+    }
+
+    fn run(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
         loop {
             ready!(wire.poll_turn(cx));
             let this = self.as_mut().project();

@@ -7,10 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::pin_project;
-use ropewalk_middleware::{CloseReason, Connection, Peer};
+use ropewalk_middleware::{Connection, Peer};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
+use super::end;
 use crate::dispatch::{AsReady, Calls, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
 use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
@@ -131,7 +132,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     }
 
     /// Runs up to `n` calls of one connection at once; answers come as they are ready. For protocols whose frames carry
-    /// tags.
+    /// tags. An answer that is a stream is written to its end before the next one.
     pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E> {
         let Self { codec, make, on_error, limits, .. } = self;
         Framed { codec, make, order: AsReady(n), on_error, limits }
@@ -211,7 +212,7 @@ enum Stage<L, D> {
     /// Nothing has run yet: the service is made here and not in the accept loop.
     Start(Option<L>),
     Run(#[pin] D),
-    Finish(Pin<Box<dyn Future<Output = Result> + Send>>, Result),
+    Finish(Pin<Box<dyn Future<Output = Result> + Send>>),
     Done,
 }
 
@@ -239,17 +240,13 @@ where
                 StageProjection::Run(dispatch) => {
                     let Some(wire) = this.wire else { return Poll::Pending };
                     let result = ready!(dispatch.poll(wire, cx));
-                    if let Err(error) = &result {
-                        wire.closing().set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
-                    }
                     match this.wire.take() {
-                        Some(wire) => Stage::Finish(Box::pin(wire.finish()), result),
+                        Some(wire) => Stage::Finish(Box::pin(end(wire, result))),
                         None => Stage::Done,
                     }
                 }
-                StageProjection::Finish(finish, result) => {
-                    let finished = ready!(finish.as_mut().poll(cx));
-                    let result = std::mem::replace(result, Ok(())).and(finished);
+                StageProjection::Finish(finish) => {
+                    let result = ready!(finish.as_mut().poll(cx));
                     this.stage.set(Stage::Done);
                     return Poll::Ready(result);
                 }

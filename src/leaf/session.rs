@@ -12,6 +12,7 @@ use ropewalk_middleware::{CloseReason, Closing, Connection};
 use tokio::sync::oneshot;
 use tower_service::Service;
 
+use super::end;
 use crate::error::{Error, Result};
 use crate::session::{Homing, Session};
 use crate::wire::{Limits, Wire};
@@ -115,7 +116,7 @@ impl<C: Clone, F, W> SessionLeaf<C, F, W> {
         let closing = connection.closing();
         let (wire, home) = Homing::new(Wire::new(connection, self.limits));
         let session = Session::new(self.codec.clone(), wire);
-        SessionFuture { closing, stage: Stage::Run(run(&self.f, session)), home, result: Ok(()) }
+        SessionFuture { closing, stage: Stage::Run(run(&self.f, session)), home }
     }
 }
 
@@ -171,14 +172,13 @@ pub struct SessionFuture<Fut> {
     #[pin]
     stage: Stage<Fut>,
     home: oneshot::Receiver<Box<Wire>>,
-    result: Result,
 }
 
 #[pin_project(project = StageProjection)]
 enum Stage<Fut> {
     Run(#[pin] Fut),
     /// The function has ended; its session may have been moved elsewhere and live on.
-    Wait,
+    Wait(Result),
     Finish(Pin<Box<dyn Future<Output = Result> + Send>>),
 }
 
@@ -190,35 +190,26 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
         loop {
             match this.stage.as_mut().project() {
                 StageProjection::Run(run) => {
-                    *this.result = ready!(run.poll(cx));
-                    this.stage.set(Stage::Wait);
+                    let result = ready!(run.poll(cx));
+                    this.stage.set(Stage::Wait(result));
                 }
-                StageProjection::Wait => match ready!(Pin::new(&mut *this.home).poll(cx)) {
-                    Ok(wire) => {
-                        note(this.closing, this.result);
-                        this.stage.set(Stage::Finish(Box::pin(wire.finish())));
+                StageProjection::Wait(result) => {
+                    let returned = ready!(Pin::new(&mut *this.home).poll(cx));
+                    let result = std::mem::replace(result, Ok(()));
+                    match returned {
+                        Ok(wire) => this.stage.set(Stage::Finish(Box::pin(end(*wire, result)))),
+                        // Closed or aborted by the function itself.
+                        Err(_) => {
+                            if let Err(error) = &result {
+                                this.closing.set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
+                            }
+                            return Poll::Ready(result);
+                        }
                     }
-                    // Closed or aborted by the function itself.
-                    Err(_) => break,
-                },
-                StageProjection::Finish(finish) => {
-                    let finished = ready!(finish.as_mut().poll(cx));
-                    if this.result.is_ok() {
-                        *this.result = finished;
-                    }
-                    break;
                 }
+                StageProjection::Finish(finish) => return finish.as_mut().poll(cx),
             }
         }
-        note(this.closing, this.result);
-        Poll::Ready(std::mem::replace(this.result, Ok(())))
-    }
-}
-
-/// Leaves the reason of an error behind.
-fn note(closing: &Closing, result: &Result) {
-    if let Err(error) = result {
-        closing.set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
     }
 }
 

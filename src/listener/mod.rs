@@ -24,6 +24,11 @@ pub trait Listener: Send + 'static {
     /// connection is lost when the caller does not poll again, or polls another listener first. It does nothing slow.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)>;
 
+    /// Told once, before the last round of [`poll_accept`](Listener::poll_accept): from here on only what has already
+    /// connected is to be taken, and none of it missed. A listener that may learn of a connection late (by its runtime's
+    /// readiness, say) looks for itself from now on.
+    fn last_call(&mut self) {}
+
     /// The address it is bound to, with the port the system chose where 0 was asked for.
     fn local_addr(&self) -> Addr;
 }

@@ -16,6 +16,10 @@ pub(crate) trait Accept: Send + 'static {
     /// The next connection, or why there is none.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>>;
 
+    /// The next connection that is there already, asked of the kernel and not of the runtime, which may have yet to
+    /// learn of it; `WouldBlock` when there is none.
+    fn accept_now(&mut self) -> io::Result<(Stream, Peer)>;
+
     /// The address it is bound to.
     fn local_addr(&self) -> Addr;
 }
@@ -27,11 +31,23 @@ pub(crate) struct Paced<A> {
     log: LogGate,
     /// It stays here, not in a future, so that a caller that stops polling does not start the wait over.
     wait: Option<Pin<Box<Sleep>>>,
+    last_call: bool,
 }
 
 impl<A: Accept> Paced<A> {
     pub(crate) fn new(inner: A) -> Self {
-        Self { inner, pace: Pace::default(), log: LogGate::default(), wait: None }
+        Self { inner, pace: Pace::default(), log: LogGate::default(), wait: None, last_call: false }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
+        let polled = self.inner.poll_accept(cx);
+        if polled.is_ready() || !self.last_call {
+            return polled;
+        }
+        match self.inner.accept_now() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            accepted => Poll::Ready(accepted),
+        }
     }
 
     fn log(&mut self, error: &io::Error) {
@@ -48,7 +64,7 @@ impl<A: Accept> Listener for Paced<A> {
                 ready!(wait.as_mut().poll(cx));
                 self.wait = None;
             }
-            let error = match ready!(self.inner.poll_accept(cx)) {
+            let error = match ready!(self.poll_inner(cx)) {
                 Ok(accepted) => {
                     self.pace.succeeded();
                     return Poll::Ready(accepted);
@@ -65,6 +81,10 @@ impl<A: Accept> Listener for Paced<A> {
                 Next::Wait(duration) => self.wait = Some(Box::pin(sleep(duration))),
             }
         }
+    }
+
+    fn last_call(&mut self) {
+        self.last_call = true;
     }
 
     fn local_addr(&self) -> Addr {
@@ -109,6 +129,10 @@ mod tests {
                 Some(errno) => Err(io::Error::from_raw_os_error(errno)),
                 None => Ok((Stream::boxed(MemoryStream::pair(1).0), Peer::new(Addr::Memory))),
             })
+        }
+
+        fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
+            Err(io::ErrorKind::WouldBlock.into())
         }
 
         fn local_addr(&self) -> Addr {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ropewalk_middleware::{Addr, Peer, Stream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
 
 use super::paced::{Accept, Paced};
 
@@ -49,6 +50,14 @@ impl Accept for Tcp {
             drop(set_options(&SockRef::from(&stream)));
         }
         Poll::Ready(Ok((stream.into(), Peer::new(addr))))
+    }
+
+    fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
+        let (socket, addr) = SockRef::from(&self.socket).accept()?;
+        socket.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(socket.into())?;
+        let peer = addr.as_socket().map_or_else(|| stream.peer_addr(), Ok)?;
+        Ok((stream.into(), Peer::new(peer)))
     }
 
     fn local_addr(&self) -> Addr {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::time::{Instant, sleep};
 
 use super::paced::{Accept, Paced};
@@ -172,16 +172,27 @@ fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
+fn with_peer(stream: tokio::net::UnixStream, addr: Addr) -> (Stream, Peer) {
+    let peer = Peer::new(addr);
+    // Without credentials it is a connection still; who needs them asks for them.
+    let peer = match stream.peer_cred() {
+        Ok(cred) => peer.with_credentials(Credentials::from(cred)),
+        Err(_) => peer,
+    };
+    (stream.into(), peer)
+}
+
 impl Accept for Unix {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         let (stream, addr) = ready!(self.socket.poll_accept(cx))?;
-        let peer = Peer::new(addr);
-        // Without credentials it is a connection still; who needs them asks for them.
-        let peer = match stream.peer_cred() {
-            Ok(cred) => peer.with_credentials(Credentials::from(cred)),
-            Err(_) => peer,
-        };
-        Poll::Ready(Ok((stream.into(), peer)))
+        Poll::Ready(Ok(with_peer(stream, addr.into())))
+    }
+
+    fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
+        let (socket, addr) = SockRef::from(&self.socket).accept()?;
+        socket.set_nonblocking(true)?;
+        let stream = tokio::net::UnixStream::from_std(OwnedFd::from(socket).into())?;
+        Ok(with_peer(stream, Addr::Unix(addr.as_pathname().map(Into::into))))
     }
 
     fn local_addr(&self) -> Addr {

@@ -44,6 +44,7 @@ impl<S: ConnectionService> Accept<S> {
     /// Accepts what already waits, before the listeners close: a connection the kernel has taken is not refused. Ready
     /// when nothing waits, or nothing more can be taken.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.listeners.iter_mut().for_each(|listener| listener.last_call());
         // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
         for _ in 0..1024 * self.listeners.len() {
             match self.poll_one(cx) {

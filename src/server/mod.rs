@@ -113,7 +113,8 @@ impl<L> Server<L> {
     }
 
     /// Drains on SIGTERM and SIGINT; a second one aborts what is left. The process is never ended from here: the
-    /// server's future resolves.
+    /// server's future resolves. The runtime keeps the two signals even after that; whoever goes on for long then listens
+    /// for them with `tokio::signal`.
     pub fn signals(mut self) -> Self {
         self.signals = true;
         self
@@ -166,10 +167,10 @@ impl<L> fmt::Debug for Server<L> {
     }
 }
 
-/// `min(10 000, 80 % of the descriptor limit − 64)`, at least 1.
+/// `min(10 000, 80 % of the descriptor limit − 64)`; of a small limit, where that would leave next to nothing, half.
 fn default_max_connections() -> usize {
     use rustix::process::{Resource, getrlimit};
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let share = (descriptors / 5).saturating_mul(4).saturating_sub(64).clamp(1, 10_000);
+    let share = (descriptors / 5).saturating_mul(4).saturating_sub(64).max(descriptors / 2).clamp(1, 10_000);
     usize::try_from(share).unwrap_or(10_000)
 }

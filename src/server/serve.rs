@@ -156,15 +156,35 @@ impl Bound {
         let Self { listeners, mut lifecycles, signals, drain, on_listening, shared } = self;
         let over = Over(Arc::clone(&shared));
         let mut signals = Signals::install(signals)?;
-        lifecycles.start().await?;
+        start(&mut lifecycles, &mut signals).await?;
         announce(&shared, drain, on_listening);
         let accept = Accept::new(listeners, service, Arc::clone(&shared));
         let result = accept_until_told(&shared, accept, drain, &mut signals).await;
         shared.drain_all();
         finish(&shared, &mut signals).await;
-        let stopped = lifecycles.stop().await;
+        let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
+    }
+}
+
+/// Starts the lifecycles, unless a signal comes first.
+async fn start(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
+    let told = tokio::select! {
+        biased;
+        result = lifecycles.start() => return result,
+        () = signals.next() => Error::other("told to end by a signal before the lifecycles had started"),
+    };
+    drop(stop(lifecycles, signals).await);
+    Err(told)
+}
+
+/// Stops the lifecycles that were started, unless a signal says that it takes too long.
+async fn stop(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
+    tokio::select! {
+        biased;
+        result = lifecycles.stop() => result,
+        () = signals.next() => Err(Error::other("told to end by a signal before the lifecycles had stopped")),
     }
 }
 
@@ -203,9 +223,7 @@ async fn accept_until_told<S: ConnectionService>(
         shared.begin_drain(drain);
     }
     if result.is_ok() && *shared.phase.borrow() != Phase::Stopping {
-        // The runtime looks at the sockets once more, then what had connected is taken.
-        tokio::task::yield_now().await;
-        // Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
+        // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
         tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     }
     result
@@ -227,7 +245,10 @@ async fn finish(shared: &Shared, signals: &mut Signals) {
             () = sleep_until(deadline) => break,
         }
     }
-    tracing::warn!(connections = shared.counts().active(), "aborting the connections that are left");
+    let left = shared.counts().active();
+    if left > 0 {
+        tracing::warn!(connections = left, "aborting the connections that are left");
+    }
     shared.abort_all();
     if timeout(GONE, shared.wait_idle()).await.is_err() {
         tracing::error!(connections = shared.counts().active(), "connections whose handlers block are left behind");

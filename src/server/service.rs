@@ -21,42 +21,42 @@ use crate::error::BoxError;
     note = "a layer for frames, such as `FrameLogLayer`, goes around the service inside `framed`",
     note = "service and future must be `Send + 'static`, and the response `()`"
 )]
-pub trait ConnectionService: sealed::Sealed + Send + 'static {
-    /// What it fails with.
-    type Error: Into<BoxError>;
-    /// One connection, until it ends.
-    type Future: Future<Output = Result<(), Self::Error>> + Send + 'static;
-
-    /// Whether it takes another connection; while it does not, none is accepted.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
-
-    /// Takes a connection.
-    fn call(&mut self, connection: Connection) -> Self::Future;
-}
+pub trait ConnectionService: sealed::Serves + Send + 'static {}
 
 #[diagnostic::do_not_recommend]
-impl<S> ConnectionService for S
-where
-    S: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
+impl<S> ConnectionService for S where
+    S: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send + 'static> + Send + 'static
 {
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Service::poll_ready(self, cx)
-    }
-
-    fn call(&mut self, connection: Connection) -> Self::Future {
-        Service::call(self, connection)
-    }
 }
 
 mod sealed {
-    use super::{Connection, Service};
+    use super::{BoxError, Connection, Context, Future, Poll, Service};
 
-    #[allow(unnameable_types)] // sealed: nobody outside names it
-    pub trait Sealed {}
+    /// What the accept loop calls. Not in the public trait: there its methods would be taken for those of `Service`.
+    #[allow(unreachable_pub)] // sealed: nobody outside names it
+    pub trait Serves {
+        type Error: Into<BoxError>;
+        type Future: Future<Output = Result<(), Self::Error>> + Send + 'static;
+
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
+
+        fn call(&mut self, connection: Connection) -> Self::Future;
+    }
 
     #[diagnostic::do_not_recommend]
-    impl<S: Service<Connection>> Sealed for S {}
+    impl<S> Serves for S
+    where
+        S: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send + 'static>,
+    {
+        type Error = S::Error;
+        type Future = S::Future;
+
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+            Service::poll_ready(self, cx)
+        }
+
+        fn call(&mut self, connection: Connection) -> S::Future {
+            Service::call(self, connection)
+        }
+    }
 }

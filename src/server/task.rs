@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project::pin_project;
-use ropewalk_middleware::CloseReason;
+use ropewalk_middleware::{CloseReason, Escaped};
 
 use super::shared::Entered;
 use crate::error::{BoxError, Error};
@@ -53,7 +53,8 @@ where
                 Ok(Poll::Ready(Err(error))) => {
                     let error = Error::other(error);
                     let reason = closing.settle(true);
-                    tracing::debug!(%reason, %error, "connection ended by an error");
+                    // An error may quote the peer.
+                    tracing::debug!(%reason, error = ?Escaped::display(&error), "connection ended by an error");
                 }
                 Err(panic) => panicked(this.entered, panic),
             }
@@ -69,7 +70,8 @@ where
 /// Notes a panic in user code. It ended this connection, and nothing else.
 pub(super) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
     entered.closing.set_reason(CloseReason::Panic);
-    tracing::error!(panic = panic_text(&*panic), "a connection's service panicked; the connection is closed");
+    let text = panic_text(&*panic);
+    tracing::error!(panic = ?Escaped::display(&text), "a connection's service panicked; the connection is closed");
     // What it was thrown with is the user's as well, and may panic as it goes. Then that is left where it is.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(another);

@@ -20,9 +20,9 @@ impl Homing {
         (Self { wire: Some(Box::new(wire)), home: Some(home) }, leaf)
     }
 
-    /// Takes the wire; its leaf will see that there is none to close.
-    pub(crate) fn take(mut self) -> Option<Box<Wire>> {
-        self.wire.take()
+    /// Takes the wire. Its leaf waits as long as the second part is kept, and then sees that there is nothing to close.
+    pub(crate) fn take(mut self) -> (Option<Box<Wire>>, Option<oneshot::Sender<Box<Wire>>>) {
+        (self.wire.take(), self.home.take())
     }
 }
 

@@ -129,7 +129,7 @@ impl<C> Session<C> {
     }
 
     /// Awaits something else while the connection goes on: what was replied is written, up to one buffer is read ahead,
-    /// and a peer that breaks the connection is noticed.
+    /// and as long as there is room to read, a peer that breaks the connection is noticed.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -193,7 +193,9 @@ impl<C> Session<C> {
     ///
     /// Those of the last write.
     pub async fn close(self) -> Result {
-        match self.wire.take() {
+        // The connection counts as open until it is closed.
+        let (wire, _home) = self.wire.take();
+        match wire {
             Some(wire) => wire.finish().await,
             None => Ok(()),
         }
@@ -202,7 +204,7 @@ impl<C> Session<C> {
     /// Breaks the connection: the peer sees a reset (on a Unix socket, as a rule, an end), and what was not written is
     /// not sent.
     pub fn abort(self) {
-        if let Some(wire) = self.wire.take() {
+        if let (Some(wire), _) = self.wire.take() {
             wire.abort();
         }
     }

@@ -55,6 +55,7 @@ impl<C> Session<C> {
 }
 
 /// Raw bytes as they come: see [`Session::raw_chunks`].
+#[must_use = "dropped, the bytes are discarded as they come"]
 pub struct RawChunks<'a, C> {
     session: &'a mut Session<C>,
     left: u64,

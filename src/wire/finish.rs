@@ -31,14 +31,16 @@ impl Wire {
     fn poll_last_flush(&mut self, budget: &mut u64, cx: &mut Context<'_>) -> Poll<Result> {
         loop {
             if let Poll::Ready(result) = self.poll_flush(cx) {
+                self.input.clear();
                 self.input.settle();
                 return Poll::Ready(result);
             }
-            if self.peer_closed || *budget == 0 {
-                return Poll::Pending;
-            }
             // A peer that is itself blocked in a write would never come to read: what it sends is taken and dropped.
             self.input.clear();
+            if self.peer_closed || *budget == 0 {
+                self.input.settle();
+                return Poll::Pending;
+            }
             match self.input.poll_fill(&mut self.connection, cx) {
                 Poll::Ready(Ok(0)) => self.peer_closed = true,
                 Poll::Ready(Ok(n)) => *budget = budget.saturating_sub(n as u64),

@@ -3,23 +3,22 @@
 //! One read, all its frames, one write: [`Wire::decode`] hands out what has been read; when it runs dry,
 //! [`Wire::poll_more`] first writes what was answered and then reads again.
 
+mod drain;
 mod finish;
 mod input;
 mod limits;
 mod output;
+mod raw;
 mod scratch;
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use ropewalk_middleware::{Closing, Connection, Stats};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub(crate) use self::limits::Limits;
 
+use self::drain::Drain;
 use self::input::Input;
 use self::output::Output;
 use crate::error::{BoxError, Error, Result, SessionError};
@@ -28,10 +27,6 @@ use crate::error::{BoxError, Error, Result, SessionError};
 const FRAMES_A_TURN: u32 = 256;
 /// How much is read ahead of a pending call or a pending write: one buffer.
 const READ_AHEAD: usize = 64 * 1024;
-/// The most one chunk of raw bytes holds.
-const RAW_CHUNK: u64 = 64 * 1024;
-/// What a draining connection still reads of what had arrived; as much as a kernel buffers.
-const DRAIN_BYTES: usize = 8 * 1024 * 1024;
 
 /// Whether more frames can come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +61,6 @@ pub(crate) struct Wire {
     skip: u64,
     turn: u32,
     drain: Option<Drain>,
-}
-
-/// A drain under way: everything that had arrived when it began is still read.
-struct Drain {
-    /// Lets the runtime look at the sockets once more, so that "nothing to read" is true and not merely not yet known.
-    yielded: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    left: usize,
-}
-
-impl fmt::Debug for Drain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drain").field("left", &self.left).finish_non_exhaustive()
-    }
 }
 
 impl Wire {
@@ -132,16 +114,14 @@ impl Wire {
     where
         C: Decoder<Error: Into<BoxError>>,
     {
-        if self.dry || self.source == Source::Ended || !self.skipped() {
+        if self.dry || self.source == Source::Ended {
             return None;
         }
+        if !self.skipped() {
+            return self.cut_short().map(Err);
+        }
         let before = self.input.len();
-        let result = match self.source {
-            // Not shown an empty buffer: that is no part of a frame.
-            _ if before > 0 || self.mid_frame => codec.decode(self.input.buf()),
-            _ => Ok(None),
-        };
-        let result = match result {
+        let result = match codec.decode(self.input.buf()) {
             Ok(None) if self.source == Source::Eof => self.decode_eof(codec),
             other => other,
         };
@@ -166,7 +146,7 @@ impl Wire {
 
     fn decode_eof<C: Decoder>(&mut self, codec: &mut C) -> Result<Option<C::Item>, C::Error> {
         let result = codec.decode_eof(self.input.buf());
-        if !matches!(result, Ok(Some(_))) {
+        if matches!(result, Ok(None)) {
             self.source = Source::Ended;
         }
         result
@@ -181,15 +161,6 @@ impl Wire {
             self.source = Source::Ended;
         }
         error
-    }
-
-    /// Discards raw bytes nobody wants; true when there are none left.
-    fn skipped(&mut self) -> bool {
-        if self.skip > 0 {
-            self.skip -= self.input.skip(self.skip);
-            self.dry = self.input.is_empty();
-        }
-        self.skip == 0
     }
 
     /// Encodes a frame behind those that wait to be written. On error nothing of it was.
@@ -227,19 +198,20 @@ impl Wire {
 
     #[cold]
     fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
+        self.closing.watch(cx);
         let flushed = self.poll_flush(cx);
-        if flushed.is_pending() {
-            self.input.settle();
+        if flushed.is_ready() {
+            return flushed;
         }
-        flushed
+        if self.closing.is_aborted() { Poll::Ready(Err(self.aborted())) } else { self.rest() }
     }
 
     /// Writes everything that was encoded.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-        if self.output.len() == 0 {
+        if self.output.is_flushed() {
             return Poll::Ready(Ok(()));
         }
-        self.output.poll_flush(&mut self.connection, self.limits.write_stall, cx)
+        self.output.poll_flush(&mut self.connection, self.limits.write_stall, cx).map_err(|error| self.failed(error))
     }
 
     /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
@@ -268,9 +240,16 @@ impl Wire {
             return Poll::Ready(Err(error));
         }
         // Below the mark a slow reader may go on sending; above it `poll_room` waits.
-        while self.source == Source::Open {
-            match self.poll_read(cx) {
-                Poll::Ready(result) => return Poll::Ready(result),
+        self.closing.watch(cx);
+        while self.source == Source::Open || self.source == Source::Shut && !drainable {
+            match self.poll_read(cx)? {
+                Poll::Ready(read) => {
+                    if drainable {
+                        self.note_drain(read);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending if self.closing.is_aborted() => return Poll::Ready(Err(self.aborted())),
                 Poll::Pending if !drainable || self.poll_drained(cx).is_pending() => return self.rest(),
                 Poll::Pending => {}
             }
@@ -278,44 +257,37 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing to read: gives the thread's buffers back and waits.
+    /// Nothing to do until somebody wakes us: gives the thread's read buffer back and waits.
     fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
         self.input.settle();
         Poll::Pending
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-        let read = ready!(self.input.poll_fill(&mut self.connection, cx)).map_err(Error::wire)?;
+    /// The error of a connection that was told to abort. Its task is dropped anyway; this is for a session elsewhere.
+    fn aborted(&mut self) -> Error {
+        self.source = Source::Ended;
+        SessionError::Aborted.into()
+    }
+
+    /// A connection that failed yields nothing more, whatever the kernel still gives.
+    fn failed(&mut self, error: Error) -> Error {
+        self.source = Source::Ended;
+        error
+    }
+
+    /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        let read = match ready!(self.input.poll_fill(&mut self.connection, cx)) {
+            Ok(read) => read,
+            Err(error) => return Poll::Ready(Err(self.failed(Error::wire(error)))),
+        };
         self.dry = false;
         if read == 0 {
             self.source = Source::Eof;
             self.peer_closed = true;
-        } else if let Some(drain) = &mut self.drain {
-            drain.left = drain.left.saturating_sub(read);
-            if drain.left == 0 {
-                // It sends without end; what came since the drain began is not ours to answer.
-                self.source = Source::Shut;
-            }
         }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Called when all that was read is decoded and there is nothing to read. Ready when the connection drains: then
-    /// either nothing more will come, or reading is to be tried once more. Otherwise the drain will wake us.
-    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.drain.is_none() {
-            ready!(self.closing.poll_draining(cx));
-            self.drain = Some(Drain { yielded: Some(Box::pin(tokio::task::yield_now())), left: DRAIN_BYTES });
-        }
-        match self.drain.as_mut().and_then(|drain| drain.yielded.as_mut()) {
-            Some(yielded) => {
-                ready!(yielded.as_mut().poll(cx));
-                self.drain.as_mut().map(|drain| drain.yielded.take());
-            }
-            None => self.source = Source::Ended,
-        }
-        Poll::Ready(())
+        Poll::Ready(Ok(read))
     }
 
     /// Keeps the connection going while something else is awaited: writes what was answered and reads ahead, one
@@ -324,9 +296,13 @@ impl Wire {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(error);
         }
+        self.closing.watch(cx);
+        if self.closing.is_aborted() {
+            return Poll::Ready(self.aborted());
+        }
         while self.source == Source::Open && self.input.len() < READ_AHEAD {
             match self.poll_read(cx) {
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Pending => break,
             }
@@ -338,48 +314,5 @@ impl Wire {
     /// author may wait for something else before the next frame.
     pub(crate) fn settle(&mut self) {
         self.input.settle();
-    }
-
-    /// Exactly `n` raw bytes. A caller who goes away has taken none.
-    pub(crate) fn poll_raw(&mut self, n: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
-        loop {
-            if self.skipped() && self.input.len() as u64 >= n {
-                return Poll::Ready(Ok(self.take_raw(n)));
-            }
-            ready!(self.poll_raw_input(n, cx))?;
-        }
-    }
-
-    /// Some of the next `left` raw bytes, at least one.
-    pub(crate) fn poll_raw_chunk(&mut self, left: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
-        loop {
-            if self.skipped() && !self.input.is_empty() {
-                return Poll::Ready(Ok(self.take_raw(left.min(RAW_CHUNK).min(self.input.len() as u64))));
-            }
-            ready!(self.poll_raw_input(left, cx))?;
-        }
-    }
-
-    /// Raw bytes are what a request is waiting for, so a drain lets them come; it has its deadline.
-    fn poll_raw_input(&mut self, wanted: u64, cx: &mut Context<'_>) -> Poll<Result> {
-        if self.source != Source::Open {
-            let missing = (self.skip + wanted).saturating_sub(self.input.len() as u64);
-            return Poll::Ready(Err(SessionError::Truncated { missing }.into()));
-        }
-        self.poll_input(cx, false)
-    }
-
-    fn take_raw(&mut self, n: u64) -> Bytes {
-        // It fits: no more than what is buffered is asked for.
-        let bytes = self.input.take(usize::try_from(n).unwrap_or(usize::MAX));
-        self.mid_frame = false;
-        self.look_again();
-        bytes
-    }
-
-    /// The next `n` bytes are of no interest.
-    pub(crate) fn skip(&mut self, n: u64) {
-        self.skip = n;
-        self.look_again();
     }
 }

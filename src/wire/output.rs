@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ropewalk_middleware::Connection;
+use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_write_buf;
 
@@ -20,6 +21,8 @@ pub(super) struct Output {
     buf: BytesMut,
     /// Whether `buf` is the thread's buffer, to be given back before we wait.
     lent: bool,
+    /// Whether the transport may hold back what it took.
+    unflushed: bool,
     /// Runs while the kernel takes nothing; none is made for a peer that reads.
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -27,6 +30,11 @@ pub(super) struct Output {
 impl Output {
     pub(super) fn len(&self) -> usize {
         self.buf.len()
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.buf.is_empty() && !self.unflushed && !self.lent
     }
 
     /// Where to encode to.
@@ -47,9 +55,22 @@ impl Output {
     ) -> Poll<Result> {
         let mut progress = false;
         while !self.buf.is_empty() {
-            match poll_write_buf(Pin::new(connection), cx, &mut self.buf) {
+            match poll_write_buf(Pin::new(&mut *connection), cx, &mut self.buf) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into()))),
-                Poll::Ready(Ok(_)) => progress = true,
+                Poll::Ready(Ok(_)) => {
+                    progress = true;
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
+                Poll::Pending => {
+                    self.keep();
+                    return self.poll_stall(patience, progress, cx);
+                }
+            }
+        }
+        if self.unflushed {
+            match Pin::new(connection).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
                     self.keep();

@@ -1,5 +1,6 @@
 //! A blocking client: every read has a deadline.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -63,19 +64,6 @@ impl Client {
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
         .expect("the connection is open");
-    }
-
-    /// Waits until the other end's kernel has all that was sent, whether the program has read it or not.
-    pub fn acknowledged(&self) {
-        // What was written to a Unix socket is with the other end already.
-        let Stream::Tcp(stream) = &self.stream else { return };
-        let port = format!(":{:04X}", stream.local_addr().unwrap().port());
-        super::until("TCP has acknowledged all", || {
-            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-            let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
-            let row = rows.find(|row| row[1].ends_with(&port)).expect("our connection is listed");
-            row[4].starts_with("00000000:")
-        });
     }
 
     /// The same connection, for another thread to send on.
@@ -160,4 +148,27 @@ impl Client {
         let from = self.ahead.len().saturating_sub(200);
         self.ahead[from..].escape_ascii().to_string()
     }
+}
+
+/// Waits until the kernel at the other end has all that these have sent, whether the program has read it or not.
+pub fn acknowledged(clients: &[Client]) {
+    // What was written to a Unix socket is with the other end already.
+    let ports = |client: &Client| match &client.stream {
+        Stream::Tcp(stream) => Some((stream.local_addr().unwrap().port(), stream.peer_addr().unwrap().port())),
+        Stream::Unix(_) => None,
+    };
+    let sent: HashSet<(u16, u16)> = clients.iter().filter_map(ports).collect();
+    super::until("TCP has acknowledged all", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        // sl local_address rem_address st tx_queue:rx_queue …
+        let rows = table.lines().skip(1).map(|row| row.split_whitespace().skip(1).take(4).collect::<Vec<_>>());
+        let done = rows.filter(|row| row[3].starts_with("00000000:") && sent.contains(&(port(row[0]), port(row[1]))));
+        done.count() == sent.len()
+    });
+}
+
+/// The port of an address as the kernel's table has it: `0100007F:1F47`.
+fn port(address: &str) -> u16 {
+    let (_, port) = address.rsplit_once(':').unwrap();
+    u16::from_str_radix(port, 16).unwrap()
 }

@@ -136,10 +136,17 @@ impl Closing {
         if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Has the task woken when the connection is told to drain or to abort. Look afterwards: it may have been told
+    /// before. One waiter a connection: the last task that asked.
+    pub fn watch(&self, cx: &mut Context<'_>) {
+        self.state().drain_waker.register(cx.waker());
+    }
+
     /// Breaks the connection: its task is dropped at its next step, whatever it waits for.
     pub fn abort(&self) {
         self.state().signals.fetch_or(ABORTED, Ordering::AcqRel);
         self.state().abort_waker.wake();
+        self.state().drain_waker.wake();
     }
 
     /// Whether the connection was told to abort.

@@ -1,0 +1,71 @@
+//! What the server itself writes to the log.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use ropewalk::{Error, Lines, Server, framed, memory, service_fn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn what_errors_and_panics_quote_of_a_peer_is_escaped_and_cut() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+
+    let (endpoint, connector) = memory::endpoint();
+    let service = service_fn(async |line: Bytes| {
+        let text = String::from_utf8_lossy(&line).into_owned();
+        if text.starts_with("panic") {
+            panic!("no such line: {text}");
+        }
+        Err::<Bytes, _>(Error::other(format!("no such line: {text}")))
+    });
+    let server = Server::new().listen(endpoint).serve(framed(Lines::crlf(), service));
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    for how in ["fail", "panic"] {
+        let mut client = connector.connect().await.unwrap();
+        let line = format!("{how}\n2026-01-01 INFO fake: root logged in \x1b[2J{}\r\n", "x".repeat(5000));
+        client.write_all(line.as_bytes()).await.unwrap();
+        drop(client.read_to_end(&mut Vec::new()).await);
+    }
+    handle.stop();
+    server.await.unwrap().unwrap();
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let quoting: Vec<&str> = log.lines().filter(|line| line.contains("no such line")).collect();
+    assert_eq!(quoting.len(), 2, "{log}");
+    assert!(quoting.iter().all(|line| line.len() < 500 && line.contains(r"\x1b[2J")), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01 INFO fake")), "{log}");
+}
