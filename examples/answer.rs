@@ -4,19 +4,12 @@ use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{Bytes, Lines, Result, framed, reply_fn};
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
 #[tokio::main]
 async fn main() -> Result {
-    let cli = Cli::parse();
     // A line comes and goes without its CR LF.
     let answer = reply_fn(|line: Bytes| match &line[..] {
         b"How are you?" => "Fine",
         _ => "I don't know what you mean",
     });
-    cli.server.server().serve(framed(Lines::crlf(), answer)).await
+    ServerArgs::parse().server().serve(framed(Lines::crlf(), answer)).await
 }

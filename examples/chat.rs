@@ -11,12 +11,6 @@ use tokio::sync::broadcast::{Sender, channel};
 /// A line, and the number of the connection that said it.
 type Said = (u64, Arc<str>);
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
 /// What one says, all others hear, none waiting for another.
 async fn chat(mut s: Session<Utf8<Lines>>, room: Sender<Said>) -> Result {
     let (id, mut heard) = (s.id(), room.subscribe());
@@ -41,9 +35,8 @@ async fn chat(mut s: Session<Utf8<Lines>>, room: Sender<Said>) -> Result {
 
 #[tokio::main]
 async fn main() -> Result {
-    let cli = Cli::parse();
     let (room, _) = channel(1024);
     // Who does not read is dropped: with 1 MiB unread, by an error of `reply`; or after 5 s without taking a byte.
     let chat = session_with(Lines::any().utf8(), chat).write_stall(Duration::from_secs(5));
-    cli.server.server().layer(StateLayer::new(room)).serve(chat).await
+    ServerArgs::parse().server().layer(StateLayer::new(room)).serve(chat).await
 }

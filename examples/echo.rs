@@ -4,14 +4,7 @@ use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{Bytes, RawBytes, Result, framed, reply_fn};
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
 #[tokio::main]
 async fn main() -> Result {
-    let cli = Cli::parse();
-    cli.server.server().serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).await
+    ServerArgs::parse().server().serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).await
 }

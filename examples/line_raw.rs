@@ -4,22 +4,15 @@ use std::sync::Arc;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Bytes, Escaped, LineOrRaw, LineRaw, Result, Session, StateLayer, session_with};
+use ropewalk::{Bytes, Escaped, Lines, Result, Session, StateLayer, session_with};
 use tokio::sync::RwLock;
 
-/// The most bytes stored.
-const MAX: u64 = 64 * 1024;
-
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    server: ServerArgs,
-}
+/// The most bytes stored: what `Session::raw` takes at once.
+const MAX: u64 = 1024 * 1024;
 
 /// `PUT n` and n bytes of any kind store them for all; `GET` answers n and the n bytes.
-async fn store(mut s: Session<LineRaw>, stored: Arc<RwLock<Bytes>>) -> Result {
-    // All that comes as a frame is a line: raw bytes are taken by `raw`.
-    while let Some(LineOrRaw::Line(line)) = s.next().await? {
+async fn store(mut s: Session<Lines>, stored: Arc<RwLock<Bytes>>) -> Result {
+    while let Some(line) = s.next().await? {
         let command = String::from_utf8_lossy(&line);
         match command.split_once(' ').unwrap_or((&command, "")) {
             ("PUT", size) => match size.parse() {
@@ -37,7 +30,7 @@ async fn store(mut s: Session<LineRaw>, stored: Arc<RwLock<Bytes>>) -> Result {
             ("GET", "") => {
                 let bytes = stored.read().await.clone();
                 s.reply(bytes.len().to_string())?;
-                s.reply(LineOrRaw::Raw(bytes))?;
+                s.reply_raw(bytes)?;
             }
             _ => s.reply(format!("ERROR neither PUT nor GET: {}", Escaped::new(&line)))?,
         }
@@ -47,7 +40,6 @@ async fn store(mut s: Session<LineRaw>, stored: Arc<RwLock<Bytes>>) -> Result {
 
 #[tokio::main]
 async fn main() -> Result {
-    let cli = Cli::parse();
     let stored = Arc::new(RwLock::new(Bytes::new()));
-    cli.server.server().layer(StateLayer::new(stored)).serve(session_with(LineRaw::crlf(), store)).await
+    ServerArgs::parse().server().layer(StateLayer::new(stored)).serve(session_with(Lines::crlf(), store)).await
 }

@@ -8,12 +8,6 @@ use ropewalk::cli::ServerArgs;
 use ropewalk::{Bytes, Lines, Result, StateLayer, framed, reply_fn};
 use tower::ServiceBuilder;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    server: ServerArgs,
-}
-
 /// What all connections share, on whichever endpoint they came.
 #[derive(Default)]
 struct State {
@@ -28,9 +22,8 @@ fn count((state, _line): (Arc<State>, Bytes)) -> String {
 
 #[tokio::main]
 async fn main() -> Result {
-    let cli = Cli::parse();
     let state = Arc::new(State::default());
     // Without this layer the server would not compile: `count` wants its state.
     let counter = ServiceBuilder::new().layer(StateLayer::new(state)).service(reply_fn(count));
-    cli.server.server().serve(framed(Lines::any(), counter)).await
+    ServerArgs::parse().server().serve(framed(Lines::any(), counter)).await
 }

@@ -2,12 +2,12 @@
 
 use std::io::{Write, stderr};
 
-use clap::Args;
+use clap::Parser;
 
 use crate::endpoint::Endpoint;
 use crate::server::Server;
 
-/// The flags of a server; flatten them into your own.
+/// The flags of a server; flatten them into your own, or parse them alone with `ServerArgs::parse()`.
 ///
 /// ```
 /// use clap::Parser;
@@ -26,7 +26,7 @@ use crate::server::Server;
 /// let server = cli.server.server();
 /// # let _ = server;
 /// ```
-#[derive(Args, Clone, Debug)]
+#[derive(Parser, Clone, Debug)]
 // Or the text above would become what `--help` says of the program.
 #[command(about = None, long_about = None)]
 pub struct ServerArgs {

@@ -162,3 +162,14 @@ async fn a_drain_lets_the_raw_bytes_of_a_request_come() {
     assert_eq!(w.rest().await, "fedcba\n");
     w.end().await.unwrap();
 }
+
+#[tokio::test]
+async fn raw_bytes_go_out_as_they_are_and_in_order() {
+    let mut w = wired(session(Lines::lf(), async |mut s| {
+        s.reply("5")?;
+        s.reply_raw(b"a\nb\n\0")?;
+        s.reply("end")
+    }));
+    assert_eq!(w.rest().await, "5\na\nb\n\0end\n");
+    w.end().await.unwrap();
+}

@@ -82,12 +82,19 @@ impl<C> Session<C> {
     where
         C: Encoder<T, Error: Into<BoxError>>,
     {
-        let max = self.wire.limits().write_limit;
-        // Checked before encoding: one frame may exceed it.
-        if self.wire.unwritten() >= max {
-            return Err(SessionError::WriteLimit { max }.into());
-        }
+        self.under_write_limit()?;
         self.wire.encode(&mut self.codec, frame)
+    }
+
+    /// Queues bytes as they are, around the codec: the counterpart of [`Session::raw`].
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::WriteLimit`], as [`Session::reply`].
+    pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
+        self.under_write_limit()?;
+        self.wire.encode_raw(bytes.as_ref());
+        Ok(())
     }
 
     /// Queues a frame when there is room, and waits until it is written.
@@ -242,6 +249,12 @@ impl<C> Session<C> {
     /// The connection's counters.
     pub fn stats(&self) -> Stats {
         self.wire.connection().stats()
+    }
+
+    /// Checked before encoding: one frame may exceed it.
+    fn under_write_limit(&self) -> Result {
+        let max = self.wire.limits().write_limit;
+        if self.wire.unwritten() < max { Ok(()) } else { Err(SessionError::WriteLimit { max }.into()) }
     }
 
     fn at_boundary(&self) -> Result {

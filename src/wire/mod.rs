@@ -179,6 +179,11 @@ impl Wire {
         Ok(())
     }
 
+    /// Puts bytes behind the frames that wait to be written.
+    pub(crate) fn encode_raw(&mut self, bytes: &[u8]) {
+        self.output.buf().extend_from_slice(bytes);
+    }
+
     /// Bytes encoded and not yet written.
     pub(crate) fn unwritten(&self) -> usize {
         self.output.len()
