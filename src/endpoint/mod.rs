@@ -48,7 +48,8 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// `net.ipv6.bindv6only` is set).
 ///
 /// A path that is taken is replaced only if it is a socket on which nobody listens any more. The path is removed with
-/// its listener, if it still is the same file.
+/// its listener, if it still is the same file. Of servers that start at once on such a path one has it: each locks the
+/// path's directory (`flock`) while it looks and binds, if it may read it, and waits for the lock for up to 200 ms.
 ///
 /// ```
 /// use ropewalk::Endpoint;
