@@ -50,6 +50,10 @@ impl Input {
     pub(super) fn poll_fill(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.make_room();
         let read = ready!(poll_read_buf(Pin::new(connection), cx, &mut self.buf));
+        if self.buf.len() > COPY {
+            // It may hold a frame that is shared and not copied. That must not keep alive much more than was sent.
+            self.settle();
+        }
         Poll::Ready(read)
     }
 
