@@ -26,8 +26,8 @@ fn digest(bytes: &[u8]) -> (usize, u64) {
     (bytes.len(), bytes.iter().fold(7, mix))
 }
 
-fn short(bytes: Bytes) -> Result<(usize, u64), &'static str> {
-    if bytes.len() > 4 { Err("too long to be short") } else { Ok(digest(&bytes)) }
+fn short(bytes: &[u8]) -> Result<(usize, u64), &'static str> {
+    if bytes.len() > 4 { Err("too long to be short") } else { Ok(digest(bytes)) }
 }
 
 /// Turns the frames that `refuses` gives a reason for into recoverable errors. The reason is an offset into the frame,
@@ -104,13 +104,13 @@ where
             }
             3 => {
                 self.refuse(long);
-                let codec = base.try_map(short);
+                let codec = base.try_map(|frame: Bytes| short(&frame));
                 self.gives(&codec, |seen, body| *seen == digest(body));
                 self.encodes(codec);
             }
             4 | 5 => {
                 self.refuse(|header, body| loud(header, body).or_else(|| long(header, body)));
-                let codec = base.map(|frame: Bytes| frame).parse::<Calm>().try_map(|calm: Calm| short(calm.0));
+                let codec = base.map(|frame: Bytes| frame).parse::<Calm>().try_map(|calm: Calm| short(&calm.0));
                 self.gives(&codec, |seen, body| *seen == digest(body));
                 self.encodes(codec);
             }

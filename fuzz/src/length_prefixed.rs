@@ -156,7 +156,7 @@ fn varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
 pub fn length_prefixed(data: &[u8]) {
     let Some(input) = Input::new(data) else { return };
     let Some(rules) = Rules::new(&input) else { return };
-    let codec = rules.codec();
+    let mut codec = rules.codec();
     every_cut(&codec, &input, &rules.decode(input.stream), rules.holds(), same_bytes);
 
     let mut sent = BytesMut::with_capacity(64);
@@ -178,6 +178,6 @@ pub fn length_prefixed(data: &[u8]) {
         events.push(Event::Frame { header: (before, body), body: (body + width, end), end });
     }
     let mut expect = Expect::new(&sent, &events, same_bytes);
-    Drive { cuts: Cuts::Whole, moves: false, holds: rules.holds() }.run(&mut codec.clone(), &sent, &mut expect);
+    Drive { cuts: Cuts::Whole, moves: false, holds: rules.holds() }.run(&mut codec, &sent, &mut expect);
     expect.end();
 }

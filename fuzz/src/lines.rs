@@ -53,7 +53,17 @@ impl Rules {
         };
         let lines = if self.skip { lines.skip_too_long() } else { lines };
         let lines = if self.last { lines.final_line() } else { lines };
-        if input.max() == usize::MAX { lines.unlimited() } else { lines.max(input.max()) }
+        if input.max() == usize::MAX { lines.unlimited() } else { lines.max(self.max) }
+    }
+
+    /// The same with a limit of at least `n`.
+    pub fn at_least(self, n: usize) -> Self {
+        Self { max: self.max.max(n), ..self }
+    }
+
+    /// What ends a line that is encoded.
+    pub fn delimiter(&self) -> &'static [u8] {
+        self.delimiter
     }
 
     /// The most a decoder may leave unread.
@@ -145,7 +155,7 @@ impl Rules {
 pub fn lines(data: &[u8]) {
     let Some(input) = Input::new(data) else { return };
     let rules = Rules::new(&input);
-    let codec = rules.codec(&input);
+    let mut codec = rules.codec(&input);
     every_cut(&codec, &input, &rules.decode(input.stream), rules.holds(), same_bytes);
 
     let mut sent = BytesMut::with_capacity(64);
@@ -154,7 +164,7 @@ pub fn lines(data: &[u8]) {
     for piece in input.pieces() {
         let before = sent.len();
         let result = encoder.encode(piece, &mut sent);
-        let fault = result.as_ref().err().map(|error| Fault::from(error));
+        let fault = result.as_ref().err().map(Fault::from);
         assert_eq!(fault.map(|fault| fault.kind), rules.refusal(piece), "encoding {:?}", piece.escape_ascii());
         if let Some(fault) = fault {
             assert_eq!((fault.offset, sent.len()), (None, before), "a refused line leaves nothing behind");
@@ -166,6 +176,6 @@ pub fn lines(data: &[u8]) {
     }
     let mut expect = Expect::new(&sent, &events, same_bytes);
     let drive = Drive { cuts: Cuts::Whole, moves: false, holds: rules.holds() };
-    drive.run(&mut codec.clone(), &sent, &mut expect);
+    drive.run(&mut codec, &sent, &mut expect);
     expect.end();
 }
