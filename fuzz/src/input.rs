@@ -49,6 +49,11 @@ impl<'a> Input<'a> {
         self.more & 0x80 != 0
     }
 
+    /// The sizes of the reads chosen.
+    pub fn sizes(&self) -> [usize; 3] {
+        self.sizes
+    }
+
     /// Every way in which this input's stream is cut.
     pub fn cuts(&self) -> impl Iterator<Item = Cuts> + use<> {
         let bytes = (self.stream.len() <= BYTEWISE).then_some(Cuts::Bytes);

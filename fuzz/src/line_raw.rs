@@ -186,6 +186,49 @@ pub fn line_raw(data: &[u8]) {
         assert_eq!(holder.next(), None, "this is missing, of {events:?}");
     }
     round_trip(&codec, &sections.lines, &input);
+    interrupted(codec, &sections.lines, &input);
+}
+
+/// A switch while a line is unfinished, as an application may decide on one at any time: what has come of the line is raw,
+/// and after the section lines begin afresh. None of these lines switches.
+fn interrupted(mut codec: LineRaw, rules: &Rules, input: &Input<'_>) {
+    let stream = input.stream;
+    let (head, tail) = stream.split_at(Cuts::Sizes(input.sizes()).end_after(0, stream.len()));
+    let mut buffer = BytesMut::from(head);
+    loop {
+        match codec.decode(&mut buffer) {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            // The rest of a skipped line is not for the switch to take.
+            Err(_) => return,
+        }
+    }
+    let start = head.len() - buffer.len();
+    let end = start + usize::from(input.more & 0x0f);
+    codec.raw((end - start) as u64);
+    buffer.extend_from_slice(tail);
+    let Some(section) = stream.get(start..end) else { return };
+    if !section.is_empty() {
+        let raw = codec.decode(&mut buffer);
+        assert!(matches!(raw, Ok(Some(LineOrRaw::Raw(raw))) if raw == section), "another section");
+    }
+    let lines = &stream[end..];
+    for event in rules.decode(lines) {
+        // All that can be had before the end of the stream comes before it.
+        let result = match codec.decode(&mut buffer) {
+            Ok(None) => codec.decode_eof(&mut buffer),
+            result => result,
+        };
+        match (result, event) {
+            (Ok(Some(LineOrRaw::Line(line))), Event::Frame { body, .. }) => assert_eq!(line, lines[body.0..body.1]),
+            (Err(error), Event::Error { fault, .. }) => {
+                let offset = fault.offset.map(|offset| offset + end as u64);
+                assert_eq!(Fault::from(&error), Fault { offset, ..fault });
+            }
+            (other, event) => panic!("{other:?} instead of {event:?}"),
+        }
+    }
+    assert!(matches!(codec.decode_eof(&mut buffer), Ok(None)) && buffer.is_empty(), "something is left");
 }
 
 /// Each line is followed by itself as a raw section.
