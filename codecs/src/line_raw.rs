@@ -187,7 +187,12 @@ impl Decoder for LineRaw {
         }
         match self.mode {
             Mode::Lines => Ok(self.lines.decode_eof(src)?.map(LineOrRaw::Line)),
-            Mode::RawUntilLines => Ok(None),
+            Mode::RawUntilLines => {
+                // Raw bytes have been delivered: what is left may only be the start of a skipped line's delimiter.
+                let left = src.len();
+                self.progress().skip(src, left);
+                Ok(None)
+            }
             Mode::Raw { left, of } => Err(self.progress().truncated(src, of - left)),
         }
     }

@@ -177,6 +177,21 @@ fn raw_after_a_skipped_line_begins_where_that_line_ends() {
 }
 
 #[test]
+fn a_skipped_line_that_never_ends_leaves_nothing_behind_in_any_mode() {
+    for switch in [|codec: &mut LineRaw| codec.raw(1), LineRaw::raw_until_lines, LineRaw::lines] {
+        let mut codec = LineRaw::new(Lines::delimited("aa").max(0).skip_too_long());
+        let mut buffer = BytesMut::from("b");
+        assert!(codec.decode(&mut buffer).is_err_and(|error| !error.is_fatal()));
+        switch(&mut codec);
+        buffer.extend_from_slice(b"ca");
+        assert_eq!(codec.decode(&mut buffer).unwrap(), None);
+        assert_eq!(buffer, "a", "it may be half a delimiter");
+        drop(codec.decode_eof(&mut buffer));
+        assert_eq!(buffer, "");
+    }
+}
+
+#[test]
 fn a_switch_does_not_wake_a_fused_decoder() {
     let mut codec = LineRaw::lf().max(1);
     let mut buffer = BytesMut::from("abc\nd");

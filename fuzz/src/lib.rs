@@ -1,0 +1,36 @@
+//! The bodies of the fuzz targets. No fuzzer is needed to call them: `tests/fuzz_corpus.rs` replays the corpora with them.
+
+mod combinators;
+mod drive;
+mod endpoint;
+mod escape;
+mod input;
+mod length_prefixed;
+mod line_raw;
+mod lines;
+mod netstring;
+mod session;
+
+pub use self::combinators::combinators;
+pub use self::endpoint::endpoint;
+pub use self::escape::escape;
+pub use self::length_prefixed::length_prefixed;
+pub use self::line_raw::line_raw;
+pub use self::lines::lines;
+pub use self::netstring::netstring;
+pub use self::session::session;
+
+/// The body of a target: it panics where a promise is broken.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its program and of its corpus.
+pub const TARGETS: [(&str, Target); 8] = [
+    ("lines", lines),
+    ("line_raw", line_raw),
+    ("netstring", netstring),
+    ("length_prefixed", length_prefixed),
+    ("combinators", combinators),
+    ("endpoint", endpoint),
+    ("session", session),
+    ("escape", escape),
+];
