@@ -1,0 +1,58 @@
+//! Measures through criterion and prints what was measured as a table.
+
+#![allow(clippy::print_stdout, unreachable_pub)] // it prints what it measured, and is a part of each bench
+
+use std::fs;
+use std::path::Path;
+
+use criterion::{Bencher, Criterion};
+
+/// One measurement: what, of which size, by whom, and how much one iteration of it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    pub kind: &'a str,
+    pub size: usize,
+    pub who: &'a str,
+    pub frames: usize,
+    pub bytes: usize,
+}
+
+/// What one run measured.
+#[derive(Debug, Default)]
+pub struct Table(Vec<(String, usize, String, f64, f64)>);
+
+impl Table {
+    pub fn measure(&mut self, criterion: &mut Criterion, row: Row<'_>, routine: impl FnMut(&mut Bencher<'_>)) {
+        let Row { kind, size, who, frames, bytes } = row;
+        let id = format!("{kind} {size} {who}").replace([',', ':', ' '], "_");
+        criterion.bench_function(&id, routine);
+        if let Some(nanoseconds) = median(&id) {
+            self.0.push((kind.into(), size, who.into(), nanoseconds / frames as f64, bytes as f64 / nanoseconds));
+        }
+    }
+
+    /// The table; ratios are to ours: above 1, the other takes longer.
+    pub fn print(&self) {
+        if self.0.is_empty() {
+            return;
+        }
+        println!("\n| what | bytes | who | ns a frame | GB/s | time against ours |\n|---|---:|---|---:|---:|---:|");
+        for (kind, size, who, ns, rate) in &self.0 {
+            let ours = self.0.iter().find(|row| (&row.0, row.1, &*row.2) == (kind, *size, "ours"));
+            let ratio = ours.map_or(1.0, |row| ns / row.3);
+            println!("| {kind} | {size} | {who} | {ns:.1} | {rate:.2} | {ratio:.2} |");
+        }
+    }
+}
+
+/// The median of what criterion has just measured, in nanoseconds an iteration; none when it only tested.
+fn median(id: &str) -> Option<f64> {
+    if std::env::args().any(|arg| arg == "--test") || !std::env::args().any(|arg| arg == "--bench") {
+        return None;
+    }
+    let target =
+        std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());
+    let file = Path::new(&target).join("criterion").join(id).join("new/estimates.json");
+    let estimates: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
+    estimates["median"]["point_estimate"].as_f64()
+}
