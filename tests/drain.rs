@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::{LONG, Running, ask, assert_reasons, expect, on_memory, rest, settle, shout, shouter};
 use ropewalk::connection::LINGER;
-use ropewalk::memory::{self, MemoryStream};
+use ropewalk::memory::{self};
 use ropewalk::{CloseReason, Handle, Lines, Result, Server, Session, framed, service_fn, session};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+use tokio::io::AsyncWriteExt;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
 
@@ -158,39 +158,4 @@ async fn a_session_sees_that_it_is_draining_and_says_goodbye() {
     assert_eq!(rest(&mut talks).await, "ONE\nTWO\nthe server goes down\n");
     drop((idle, talks));
     assert_reasons(&server.over().await, &[(CloseReason::Done, 1), (CloseReason::Drained, 2)]);
-}
-
-/// Sends as fast as it is read, and reads as fast as it is answered, until the connection ends; how much it sent after
-/// `drained` says so.
-async fn flood(client: MemoryStream, handle: Handle) -> usize {
-    let (mut from, mut to) = split(client);
-    let reading = tokio::spawn(async move {
-        let mut buf = vec![0; 65_536];
-        while matches!(from.read(&mut buf).await, Ok(1..)) {}
-    });
-    let line = [b"a".repeat(1023), b"\n".to_vec()].concat();
-    let mut sent = 0;
-    // It does not care that the server has closed its side: it goes on as long as somebody takes it.
-    while to.write_all(&line).await.is_ok() {
-        if handle.is_draining() {
-            sent += line.len();
-        }
-    }
-    reading.await.unwrap();
-    sent
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_keeps_sending_does_not_hold_the_drain_beyond_its_bound() {
-    let (server, connector) = on_memory(Server::new(), shouter()).await;
-    let client = connector.connect().await.unwrap();
-    let flood = tokio::spawn(flood(client, server.handle().clone()));
-    settle().await;
-    let start = Instant::now();
-    server.handle().drain(LONG);
-    let sent = timeout(LONG, flood).await.unwrap().unwrap();
-    assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
-    assert!(start.elapsed() <= LINGER, "{:?}", start.elapsed());
-    // What a kernel may hold, what a lingering close still takes, and what fits on the way.
-    assert!(sent < (8 + 16 + 1) << 20, "{sent} bytes");
 }

@@ -292,3 +292,24 @@ async fn who_is_in_the_backlog_when_the_drain_begins_is_served_on_many_threads()
         assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_was_just_accepted_when_the_drain_begins_is_answered_on_many_threads() {
+    for round in 0..20 {
+        let server = on_tcp(Server::new(), shouter()).await;
+        let addr = server.tcp_addr(0);
+        let mut clients: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        if round % 2 == 0 {
+            server.until("all are accepted", |counts| counts.accepted() == 20).await;
+        }
+        for client in &mut clients {
+            io::Write::write_all(client, b"early\n").unwrap();
+            client.set_nonblocking(true).unwrap();
+        }
+        server.handle().drain(LONG);
+        for client in clients {
+            assert_eq!(rest(&mut TcpStream::from_std(client).unwrap()).await, "EARLY\n");
+        }
+        assert_reasons(&server.over().await, &[(CloseReason::Drained, 20)]);
+    }
+}

@@ -10,7 +10,7 @@ use harness::{
     Gauge, Hold, LONG, Running, ask, assert_cut, assert_reasons, assert_reset, gated, on_memory, rest, shouter, until,
 };
 use ropewalk::memory;
-use ropewalk::{CloseReason, Handle, Lines, Server, Session, framed, service_fn, session};
+use ropewalk::{CloseReason, Handle, Lines, Result, Server, Session, framed, service_fn, session};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -177,4 +177,24 @@ async fn a_service_that_knows_of_no_drain_has_until_the_deadline() {
     let counts = server.over().await;
     assert_reasons(&counts, &[(CloseReason::Aborted, 1), (CloseReason::Drained, 1)]);
     assert_cut(&mut slow).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_ends_also_a_session_that_was_moved_away() {
+    let moved = session(Lines::lf(), async |mut s: Session<Lines>| {
+        tokio::spawn(async move {
+            while let Some(line) = s.next().await? {
+                s.reply(line)?;
+            }
+            Result::<()>::Ok(())
+        });
+        Ok(())
+    });
+    let (server, connector) = on_memory(Server::new(), moved).await;
+    let mut client = connector.connect().await.unwrap();
+    ask(&mut client, "a\n", "a\n").await;
+    server.handle().stop();
+    assert_reasons(&server.over().await, &[(CloseReason::Aborted, 1)]);
+    client.write_all(b"b\n").await.ok();
+    assert_cut(&mut client).await;
 }

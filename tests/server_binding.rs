@@ -1,7 +1,6 @@
 //! A server binds all its endpoints or none, and serves on them at once.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -10,14 +9,16 @@ use bytes::Bytes;
 use harness::{Hold, Running, TempPath, ask, assert_reasons, audit, expect, rest, shout};
 use ropewalk::memory;
 use ropewalk::{
-    Addr, CloseReason, Endpoint, EndpointError, Io, Lines, Listener, Peer, Server, Session, Stream, framed, reply_fn,
+    Addr, CloseReason, Endpoint, EndpointError, Lines, Listener, Peer, Server, Session, Stream, framed, reply_fn,
     session,
 };
-use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use transports::Foreign;
 
 mod harness;
+mod transports;
 
 #[tokio::test]
 async fn endpoints_of_mixed_kinds_serve_at_once() {
@@ -114,42 +115,13 @@ async fn a_server_without_an_endpoint_says_what_to_do() {
     assert!(error.to_string().contains("Server::listen(\"tcp:"), "{error}");
 }
 
-/// A duplex as a foreign transport would be.
-struct Pipe(DuplexStream);
-
-impl Io for Pipe {}
-
-impl tokio::io::AsyncRead for Pipe {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl tokio::io::AsyncWrite for Pipe {
-    fn poll_write(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
 /// A listener of connections that come through a channel.
-struct Foreign(mpsc::UnboundedReceiver<DuplexStream>, Arc<AtomicBool>);
+struct Arrivals(mpsc::UnboundedReceiver<DuplexStream>, Arc<AtomicBool>);
 
-impl Listener for Foreign {
+impl Listener for Arrivals {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
         match self.0.poll_recv(cx) {
-            Poll::Ready(Some(pipe)) => Poll::Ready((Stream::boxed(Pipe(pipe)), Peer::new(Addr::Memory))),
+            Poll::Ready(Some(pipe)) => Poll::Ready((Stream::boxed(Foreign(pipe)), Peer::new(Addr::Memory))),
             _ => Poll::Pending,
         }
     }
@@ -159,7 +131,7 @@ impl Listener for Foreign {
     }
 }
 
-impl Drop for Foreign {
+impl Drop for Arrivals {
     fn drop(&mut self) {
         self.1.store(true, Ordering::SeqCst);
     }
@@ -169,7 +141,7 @@ impl Drop for Foreign {
 async fn a_foreign_listener_serves_and_is_closed_when_the_server_drains() {
     let (connect, arrivals) = mpsc::unbounded_channel();
     let closed = Arc::new(AtomicBool::new(false));
-    let endpoint = Endpoint::from_listener(Foreign(arrivals, Arc::clone(&closed)));
+    let endpoint = Endpoint::from_listener(Arrivals(arrivals, Arc::clone(&closed)));
     let answer = framed(Lines::crlf(), reply_fn(|line: Bytes| shout(&line)));
     let server = Running::start(Server::new().listen(endpoint).serve(answer)).await;
 

@@ -331,3 +331,20 @@ async fn connections_that_end_while_the_server_drains_are_counted_once() {
     clients.join_all().await;
     assert_eq!(server.over().await.accepted(), 300);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_last_answer_nobody_takes_is_counted_as_a_timeout() {
+    let bye = reply_fn(|_: Bytes| Reply::one(vec![b'x'; 1 << 20]).then_close());
+    let service = framed(Lines::crlf().unlimited(), bye).write_stall(Duration::from_secs(7));
+    let (server, connector) = on_memory(Server::new(), service).await;
+    count_one(CloseReason::Timeout, server, connector, async |connector: Connector| {
+        let start = tokio::time::Instant::now();
+        let mut client = connector.connect().await.unwrap();
+        client.write_all(b"quit\r\n").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        // It reads nothing more, and hears of the end when it writes.
+        while client.write_all(&[0; 4096]).await.is_ok() {}
+        assert_eq!(start.elapsed(), Duration::from_secs(7));
+    })
+    .await;
+}

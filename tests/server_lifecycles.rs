@@ -211,10 +211,13 @@ async fn a_server_that_never_ran_has_ended_when_it_is_dropped() {
     drop(bound);
     timeout(LONG, handle.ended()).await.expect("dropped before it served");
     assert_reset(&mut client).await;
+}
 
-    let failed = Server::new().listen("tcp:nowhere").serve(Hold::default());
-    let handle = failed.handle();
-    failed.await.unwrap_err();
-    timeout(LONG, handle.ended()).await.expect("it could not be bound");
+#[tokio::test(start_paused = true)]
+async fn a_server_that_could_not_be_bound_has_ended() {
+    let serve = Server::new().listen("tcp:nowhere").serve(Hold::default());
+    let handle = serve.handle();
+    serve.await.unwrap_err();
+    timeout(LONG, handle.ended()).await.expect("it has ended");
     audit(&handle);
 }
