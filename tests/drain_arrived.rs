@@ -10,7 +10,7 @@ use harness::{
     Gauge, LONG, Running, TempPath, ask, assert_reasons, gated, on_memory, on_tcp, rest, settle, shout, shouter, until,
 };
 use ropewalk::memory;
-use ropewalk::{CloseReason, Lines, RawBytes, Reply, Server, framed, reply_fn, service_fn};
+use ropewalk::{CloseReason, Lines, RawBytes, Reply, Server, Session, framed, reply_fn, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
@@ -230,6 +230,27 @@ async fn a_large_burst_of_raw_bytes_received_before_the_drain_is_echoed_whole() 
     assert_eq!(rest(&mut client).await.len(), request.len());
     drop(client);
     server.over().await;
+}
+
+#[tokio::test]
+async fn an_upload_comes_whole_when_its_request_had_arrived() {
+    let upload = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
+        while let Some(line) = s.next().await? {
+            let raw = s.raw(std::str::from_utf8(&line)?.parse()?).await?;
+            s.reply(shout(&raw))?;
+        }
+        Ok(())
+    });
+    let server = on_tcp(Server::new(), upload).await;
+    let mut client = server.connect().await;
+    ask(&mut client, "1\na", "A\n").await;
+    assert_eq!(client.try_write(b"100000\n").unwrap(), 7);
+    server.handle().drain(LONG);
+    settle().await;
+    client.write_all(&[b'b'; 100_000]).await.unwrap();
+    assert_eq!(rest(&mut client).await, "B".repeat(100_000) + "\n");
+    drop(client);
+    assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
