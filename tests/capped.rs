@@ -7,47 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{
-    Gauge, Hold, LONG, Running, TempPath, ask, assert_reasons, expect, on_memory, on_tcp, reset, rest, settle, until,
+    Gauge, Hold, LONG, ask, assert_reasons, expect, obedient, on_memory, on_tcp, reset, rest, settle, until,
 };
 use ropewalk::connection::LINGER;
 use ropewalk::limit::MAX_REFUSALS;
-use ropewalk::{
-    CloseReason, Connection, ConnectionLimitLayer, Error, Lines, Result, Server, Session, framed, memory, reply_fn,
-    session,
-};
+use ropewalk::{CloseReason, ConnectionLimitLayer, Lines, Result, Server, Session, framed, reply_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod harness;
 
 const TEXT: &str = "Too many connections, try later\r\n";
-
-/// Echoes, and does with its connection what it is told to.
-fn echo(
-    gauge: &Gauge,
-) -> impl tower::Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send + 'static {
-    let gauge = gauge.clone();
-    session(Lines::lf(), move |mut s: Session<Lines>| {
-        let inside = gauge.enter();
-        async move {
-            while let Some(line) = s.next().await? {
-                match &line[..] {
-                    b"fail" => return Err(Error::other("as asked")),
-                    b"fall" => panic!("as asked"),
-                    b"abort" => {
-                        s.abort();
-                        break;
-                    }
-                    _ => s.reply(line)?,
-                }
-            }
-            drop(inside);
-            Ok(())
-        }
-    })
-}
 
 #[tokio::test]
 async fn a_hundred_are_served_and_the_next_one_is_told_so() {
@@ -114,7 +86,7 @@ async fn a_storm_never_sees_more_than_the_cap_inside() {
     const CAP: usize = 20;
     let gauge = Gauge::default();
     let limit = ConnectionLimitLayer::new(CAP).refuse_with("full\n");
-    let server = on_tcp(Server::new().layer(limit.clone()), echo(&gauge)).await;
+    let server = on_tcp(Server::new().layer(limit.clone()), obedient(&gauge)).await;
     let addr = server.tcp_addr(0);
     let served = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
@@ -177,7 +149,7 @@ async fn at_the_cap_no_storm_gets_anybody_in() {
 async fn every_way_to_end_gives_the_place_back() {
     let gauge = Gauge::default();
     let limit = ConnectionLimitLayer::new(1).refuse_with("full\n");
-    let server = on_tcp(Server::new().layer(limit.clone()), echo(&gauge)).await;
+    let server = on_tcp(Server::new().layer(limit.clone()), obedient(&gauge)).await;
     for way in ["fall\n", "fail\n", "abort\n", "reset", "half-close", "close"] {
         for _ in 0..5 {
             let mut client = server.connect().await;
@@ -265,7 +237,7 @@ async fn who_has_to_wait_stays_in_the_backlog_and_is_served_later() {
 #[tokio::test(start_paused = true)]
 async fn a_server_at_its_cap_drains_and_does_not_wait_for_a_place() {
     let limit = ConnectionLimitLayer::new(1);
-    let (server, connector) = on_memory(Server::new().layer(limit), echo(&Gauge::default())).await;
+    let (server, connector) = on_memory(Server::new().layer(limit), obedient(&Gauge::default())).await;
     let mut first = connector.connect().await.unwrap();
     ask(&mut first, "a\n", "a\n").await;
     let mut second = connector.connect().await.unwrap();
@@ -284,7 +256,7 @@ async fn another_service_may_have_those_over_the_cap() {
     let busy = framed(Lines::lf(), reply_fn(|line: Bytes| ["busy: ", std::str::from_utf8(&line).unwrap()].concat()));
     let gauge = Gauge::default();
     let limit = ConnectionLimitLayer::new(1).refuse_by(busy);
-    let server = on_tcp(Server::new().layer(limit.clone()), echo(&gauge)).await;
+    let server = on_tcp(Server::new().layer(limit.clone()), obedient(&gauge)).await;
     let mut first = server.connect().await;
     ask(&mut first, "hello\n", "hello\n").await;
     let mut second = server.connect().await;
@@ -298,56 +270,6 @@ async fn another_service_may_have_those_over_the_cap() {
     drop((second, third));
     server.until("all are gone", |counts| counts.active() == 0).await;
     assert_reasons(&server.end().await, &[(CloseReason::Done, 2), (CloseReason::Refused, 1)]);
-}
-
-/// A server on TCP, a Unix socket and memory, under one limit.
-async fn three_listeners<P>(limit: ConnectionLimitLayer<P>, path: &TempPath) -> (Running, memory::Connector)
-where
-    ConnectionLimitLayer<P>: tower::Layer<Hold, Service: ropewalk::ConnectionService>,
-{
-    let (endpoint, connector) = memory::endpoint();
-    let server = Server::new().listen("tcp:127.0.0.1:0").listen(path.endpoint()).listen(endpoint).layer(limit);
-    (Running::start(server.serve(Hold::default())).await, connector)
-}
-
-#[tokio::test]
-async fn the_cap_is_shared_by_all_listeners_of_a_server() {
-    let path = TempPath::new();
-    let limit = ConnectionLimitLayer::new(2).refuse_with("full");
-    let (server, connector) = three_listeners(limit.clone(), &path).await;
-    let mut tcp = server.connect().await;
-    ask(&mut tcp, "one", "one").await;
-    let mut unix = UnixStream::connect(path.path()).await.unwrap();
-    ask(&mut unix, "two", "two").await;
-    assert_eq!(rest(&mut connector.connect().await.unwrap()).await, "full");
-    assert_eq!(rest(&mut UnixStream::connect(path.path()).await.unwrap()).await, "full");
-    drop(tcp);
-    until("a place is free", || limit.available() == 1).await;
-    let mut memory = connector.connect().await.unwrap();
-    ask(&mut memory, "three", "three").await;
-    assert_eq!(rest(&mut server.connect().await).await, "full");
-    drop((unix, memory));
-    server.until("all are gone", |counts| counts.active() == 0).await;
-    assert_reasons(&server.end().await, &[(CloseReason::Done, 3), (CloseReason::Refused, 3)]);
-}
-
-#[tokio::test]
-async fn a_cap_per_listener_is_not_shared() {
-    let path = TempPath::new();
-    let limit = ConnectionLimitLayer::new(1).refuse_with("full").per_listener();
-    let (server, connector) = three_listeners(limit, &path).await;
-    let mut tcp = server.connect().await;
-    ask(&mut tcp, "one", "one").await;
-    assert_eq!(rest(&mut server.connect().await).await, "full");
-    let mut unix = UnixStream::connect(path.path()).await.unwrap();
-    ask(&mut unix, "two", "two").await;
-    assert_eq!(rest(&mut UnixStream::connect(path.path()).await.unwrap()).await, "full");
-    let mut memory = connector.connect().await.unwrap();
-    ask(&mut memory, "three", "three").await;
-    assert_eq!(rest(&mut connector.connect().await.unwrap()).await, "full");
-    drop((tcp, unix, memory));
-    server.until("all are gone", |counts| counts.active() == 0).await;
-    assert_reasons(&server.end().await, &[(CloseReason::Done, 3), (CloseReason::Refused, 3)]);
 }
 
 #[tokio::test]

@@ -2,20 +2,29 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod transports;
 mod wired;
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use ropewalk::{
     CloseReason, CodecError, Error, Lines, Netstring, RawBytes, Reply, Session, framed, per_connection, reply_fn,
     service_fn, session,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wired::{settle, wired, wired_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, duplex};
+use tokio::time::timeout;
+use tokio_util::codec::{Decoder, Encoder};
+use transports::{Foreign, Scripted};
+use wired::{over, settle, wired, wired_with};
+
+/// Only turns a hang into a failure.
+const LONG: Duration = Duration::from_secs(60);
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -195,4 +204,101 @@ async fn a_greedy_connection_lets_others_run() {
     }
     assert!(turns.load(Ordering::SeqCst) - before > 100, "60 000 frames are not one turn");
     other.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_buffers_is_flushed() {
+    let (mut peer, io) = duplex(1024);
+    let (_, _, task) = over(Foreign(BufStream::new(io)), framed(Lines::lf(), reply_fn(|line: Bytes| line)));
+    peer.write_all(b"hi\n").await.unwrap();
+    let mut answer = [0; 3];
+    timeout(LONG, peer.read_exact(&mut answer)).await.expect("an answer").unwrap();
+    assert_eq!(&answer, b"hi\n");
+    drop(peer);
+    task.await.unwrap().unwrap();
+}
+
+/// Each line twice; the second is held back until it is asked for.
+#[derive(Clone, Default)]
+struct Twice(Option<Bytes>);
+
+impl Decoder for Twice {
+    type Item = Bytes;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        if let Some(line) = self.0.take() {
+            return Ok(Some(line));
+        }
+        self.0 = Lines::lf().decode(src)?;
+        Ok(self.0.clone())
+    }
+}
+
+impl Encoder<Bytes> for Twice {
+    type Error = CodecError;
+
+    fn encode(&mut self, line: Bytes, dst: &mut BytesMut) -> Result<(), CodecError> {
+        Lines::lf().encode(line, dst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_the_codec_holds_back_is_asked_for_before_more_is_read() {
+    let mut w = wired(framed(Twice::default(), service_fn(async |line: Bytes| Ok(line))));
+    w.say("hi\n").await;
+    timeout(LONG, w.expect("hi\nhi\n")).await.expect("both of them");
+    assert_eq!(w.finish().await, "");
+    w.end().await.unwrap();
+}
+
+/// Bytes that are frames once the stream has ended; some are refused.
+#[derive(Clone)]
+struct AtTheEnd;
+
+impl Decoder for AtTheEnd {
+    type Item = Bytes;
+    type Error = CodecError;
+
+    fn decode(&mut self, _: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        Ok(None)
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        match src.split_to(src.len().min(1)).freeze() {
+            byte if byte == "!" => Err(CodecError::parse("an exclamation mark")),
+            byte => Ok(Some(byte).filter(|byte| !byte.is_empty())),
+        }
+    }
+}
+
+impl Encoder<Bytes> for AtTheEnd {
+    type Error = CodecError;
+
+    fn encode(&mut self, byte: Bytes, dst: &mut BytesMut) -> Result<(), CodecError> {
+        dst.extend_from_slice(&byte);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_recoverable_error_at_the_end_of_the_stream_loses_no_frame_behind_it() {
+    let leaf = framed(AtTheEnd, reply_fn(|byte: Bytes| byte)).on_error(|_: &Error| Bytes::from_static(b"?"));
+    let mut w = wired(leaf);
+    w.say("ab!cd").await;
+    assert_eq!(w.finish().await, "ab?cd");
+    w.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_answers_what_has_arrived_in_however_many_turns() {
+    // The runtime says "nothing to read" when a task has had its turn, of 128 reads and writes.
+    for lines in [10, 200] {
+        let io = Scripted::new(iter::repeat_n(&b"line\n"[..], lines).map(Ok));
+        let written = io.written();
+        let (closing, _, task) = over(io, framed(Lines::lf(), reply_fn(|line: Bytes| line)));
+        closing.drain();
+        task.await.unwrap().unwrap();
+        assert_eq!(written.load(Ordering::SeqCst), 5 * lines);
+    }
 }

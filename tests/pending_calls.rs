@@ -11,11 +11,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream;
 use ropewalk::{CloseReason, Error, Lines, Reply, framed, service_fn};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 use tower::Service;
 use wired::{settle, wired};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -204,7 +208,7 @@ async fn no_more_than_one_buffer_is_read_ahead_of_a_pending_call() {
     ));
     let mut sent = 0;
     let line = "some line\n".repeat(100);
-    while let Ok(n) = tokio::time::timeout(Duration::from_millis(50), w.peer.write(line.as_bytes())).await {
+    while let Ok(n) = timeout(Duration::from_millis(50), w.peer.write(line.as_bytes())).await {
         sent += n.unwrap();
         assert!(sent < 1 << 20, "it reads on and on");
     }
@@ -240,4 +244,36 @@ async fn a_drain_answers_what_has_arrived_and_what_is_pending() {
     held.go("b");
     assert_eq!(w.rest().await, "a\nb\n");
     w.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_go_on_while_an_answer_waits_for_what_they_hold() {
+    let service = || {
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        service_fn(move |line: Bytes| {
+            let lock = Arc::clone(&lock);
+            async move {
+                if line == "stream" {
+                    sleep(SECOND).await;
+                    // The call behind it has the lock by now.
+                    return Ok(Reply::stream(stream::once(async move {
+                        drop(lock.lock().await);
+                        Ok(line)
+                    })));
+                }
+                let held = lock.lock().await;
+                sleep(2 * SECOND).await;
+                drop(held);
+                Ok(Reply::one(line))
+            }
+        })
+    };
+    let ordered = wired(framed(Lines::lf(), service()).concurrent(2));
+    let unordered = wired(framed(Lines::lf(), service()).unordered(2));
+    for mut w in [ordered, unordered] {
+        w.say("stream\nlock\n").await;
+        timeout(600 * SECOND, w.expect("stream\nlock\n")).await.expect("neither waits for the other for ever");
+        assert_eq!(w.finish().await, "");
+        w.end().await.unwrap();
+    }
 }

@@ -4,6 +4,10 @@
 
 mod wired;
 
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use bytes::Bytes;
 use ropewalk::{Lines, Result, Session, SessionError, session};
 use wired::{settle, wired};
@@ -171,5 +175,76 @@ async fn raw_bytes_go_out_as_they_are_and_in_order() {
         s.reply("end")
     }));
     assert_eq!(w.rest().await, "5\na\nb\n\0end\n");
+    w.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn sections_dropped_early_add_up() {
+    let mut w = wired(session(Lines::lf(), async |mut s| {
+        s.next().await?;
+        drop(s.raw_chunks(4)?);
+        drop(s.raw_chunks(4)?);
+        let line = s.next().await?.unwrap_or_default();
+        s.reply(line)
+    }));
+    w.say("go\n11112222line\n").await;
+    assert_eq!(w.rest().await, "line\n");
+    w.end().await.unwrap();
+}
+
+#[test]
+fn a_stream_that_ends_within_a_section_dropped_early_is_an_error() {
+    let (tell, told) = mpsc::channel();
+    // In a thread of its own: what went wrong was a poll that never returned.
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        tell.send(runtime.block_on(async {
+            let mut w = wired(session(Lines::lf(), async |mut s| {
+                while s.next().await?.is_some() {
+                    drop(s.raw_chunks(10)?);
+                }
+                Ok(())
+            }));
+            w.say("go\nabc").await;
+            assert_eq!(w.finish().await, "");
+            w.end().await.unwrap_err()
+        }))
+    });
+    let error = told.recv_timeout(Duration::from_secs(60)).expect("it fails or never ends");
+    assert_eq!(error.downcast_ref(), Some(&SessionError::Truncated { missing: 7 }));
+}
+
+#[tokio::test]
+async fn sections_dropped_early_may_add_up_to_more_than_can_be_counted() {
+    let mut w = wired(session(Lines::lf(), async |mut s| {
+        s.next().await?;
+        drop(s.raw_chunks(u64::MAX)?);
+        s.raw(10).await.map(drop)
+    }));
+    w.say("go\nabc").await;
+    assert_eq!(w.finish().await, "");
+    let error = w.end().await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(SessionError::Truncated { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_drain_lets_an_upload_come_of_more_than_a_kernel_holds() {
+    let mut w = wired(session(Lines::lf(), async |mut s| {
+        while let Some(line) = s.next().await? {
+            let mut chunks = s.raw_chunks(std::str::from_utf8(&line)?.parse()?)?;
+            let mut sum = 0;
+            while let Some(chunk) = chunks.next().await? {
+                sum += chunk.len();
+            }
+            drop(chunks);
+            s.reply(sum.to_string())?;
+        }
+        Ok(())
+    }));
+    let upload = vec![0; 9 << 20];
+    w.say(format!("{}\n", upload.len())).await;
+    w.closing.drain();
+    w.say(&upload).await;
+    assert_eq!(w.rest().await, format!("{}\n", upload.len()));
     w.end().await.unwrap();
 }

@@ -1,5 +1,5 @@
 //! A server under test, what talks to it, and the end every test comes to.
-#![allow(dead_code, reason = "every test file uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "every test file uses a part of it")]
 
 use std::future::Future;
 use std::io;
@@ -20,6 +20,13 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service};
+
+pub(crate) use self::seen::{Events, Gauge, Inside};
+pub(crate) use self::services::{Hold, answering, gated, obedient, plain, shout, shouter};
+
+pub(crate) mod falls;
+mod seen;
+mod services;
 
 /// More than any test takes. It only turns a hang into a failure, and is an hour for those under paused time.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
@@ -149,6 +156,23 @@ where
     Running::start(server.listen("tcp:127.0.0.1:0").serve(service)).await
 }
 
+/// Serves on memory and ends with everybody having left, without a fault.
+pub(crate) async fn run<S, Fut>(service: S, talk: impl FnOnce(Connector) -> Fut)
+where
+    S: Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send + 'static,
+    Fut: Future<Output = ()>,
+{
+    let (server, connector) = on_memory(Server::new(), service).await;
+    talk(connector).await;
+    all_done(server).await;
+}
+
+pub(crate) async fn all_done(server: Running) {
+    server.until("all have left", |counts| counts.active() == 0).await;
+    let counts = server.end().await;
+    assert_eq!(counts.closed(CloseReason::Done), counts.accepted(), "{counts:?}");
+}
+
 /// Waits until something is so: for what no future tells. The answer is right whenever it comes.
 pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..20_000 {
@@ -251,82 +275,4 @@ impl Drop for TempPath {
     fn drop(&mut self) {
         drop(std::fs::remove_file(&self.0));
     }
-}
-
-/// How many are inside, and how many were at most.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Gauge(Arc<GaugeCounts>);
-
-#[derive(Debug, Default)]
-struct GaugeCounts {
-    now: AtomicUsize,
-    most: AtomicUsize,
-    ever: AtomicUsize,
-}
-
-impl Gauge {
-    pub(crate) fn enter(&self) -> Inside {
-        let now = self.0.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.most.fetch_max(now, Ordering::SeqCst);
-        self.0.ever.fetch_add(1, Ordering::SeqCst);
-        Inside(Arc::clone(&self.0))
-    }
-
-    pub(crate) fn now(&self) -> usize {
-        self.0.now.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn most(&self) -> usize {
-        self.0.most.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn ever(&self) -> usize {
-        self.0.ever.load(Ordering::SeqCst)
-    }
-}
-
-/// Inside for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Inside(Arc<GaugeCounts>);
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Echoes bytes by hand, without a leaf, and says how many connections it has.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hold(pub(crate) Gauge);
-
-impl Service<Connection> for Hold {
-    type Response = ();
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut connection: Connection) -> Self::Future {
-        let gauge = self.0.clone();
-        Box::pin(async move {
-            let _inside = gauge.enter();
-            let mut buf = [0; 1024];
-            loop {
-                let n = connection.read(&mut buf).await?;
-                if n == 0 {
-                    break;
-                }
-                connection.write_all(&buf[..n]).await?;
-            }
-            connection.close().await;
-            Ok(())
-        })
-    }
-}
-
-/// A line in capitals.
-pub(crate) fn shout(line: &Bytes) -> Bytes {
-    line.to_ascii_uppercase().into()
 }

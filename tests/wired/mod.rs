@@ -84,17 +84,23 @@ where
 }
 
 /// The same over a pipe that holds `capacity` bytes each way.
-pub fn wired_with<S>(mut leaf: S, capacity: usize) -> Wired
+pub fn wired_with<S>(leaf: S, capacity: usize) -> Wired
 where
     S: Service<Connection, Response = (), Error = ropewalk::Error, Future: Future + Send + 'static>,
 {
     let (peer, io) = duplex(capacity);
     let calls = Arc::new(Calls::default());
-    let io = Counted { io, calls: Arc::clone(&calls) };
-    let connection = Connection::new(Stream::boxed(io), Peer::new(Addr::Memory));
-    let (closing, stats) = (connection.closing(), connection.stats());
-    let task = tokio::spawn(leaf.call(connection));
+    let (closing, stats, task) = over(Counted { io, calls: Arc::clone(&calls) }, leaf);
     Wired { peer, calls, closing, stats, task }
+}
+
+/// Runs a leaf over any transport.
+pub fn over<S>(io: impl Io, mut leaf: S) -> (Closing, Stats, JoinHandle<Result>)
+where
+    S: Service<Connection, Response = (), Error = ropewalk::Error, Future: Future + Send + 'static>,
+{
+    let connection = Connection::new(Stream::boxed(io), Peer::new(Addr::Memory));
+    (connection.closing(), connection.stats(), tokio::spawn(leaf.call(connection)))
 }
 
 impl Wired {
