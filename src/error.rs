@@ -16,7 +16,9 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// An error of any kind, for `?`: every `std::error::Error` turns into it.
 ///
 /// Like `anyhow::Error` it is not a `std::error::Error` itself (or `From` could not take them all), and it is one
-/// pointer wide. [`Error::downcast_ref`] finds the error it was made of. A [`BoxError`] enters by [`Error::other`].
+/// pointer wide. [`Error::downcast_ref`] finds the error it was made of. A text or a [`BoxError`] enters by
+/// [`Error::other`]: `return Err(Error::other("no such key"))`. `{error}` is the error, `{error:?}` the error and what
+/// caused it, on one line.
 ///
 /// ```
 /// fn port(text: &str) -> ropewalk::Result<u16> {

@@ -104,7 +104,8 @@ impl<F> fmt::Debug for Reply<F> {
     message = "`{Self}` is no answer to a frame",
     label = "the service answers with this",
     note = "a service answers with a frame (`Bytes`, `&'static str`, `String` …), an `Option` of one, or a `Reply`: \
-            return `Reply::one(x)` or `Reply::none()`, or implement `IntoReply` for your own type"
+            return `Reply::one(x)` or `Reply::none()`, or implement `IntoReply` for your own type",
+    note = "an async function, and one that returns a `Result`, goes into `service_fn`"
 )]
 pub trait IntoReply {
     /// The frames it is made of: what the codec must be able to encode.

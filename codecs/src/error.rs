@@ -157,9 +157,9 @@ impl fmt::Display for ErrorKind {
             }
             Self::Truncated { have } => write!(f, "the stream ended {have} bytes into a frame"),
             Self::InvalidUtf8 => f.write_str("the frame is not valid UTF-8"),
-            Self::Parse(_) => f.write_str("the frame does not parse"),
             Self::Io(error) => error.fmt(f),
-            Self::Other(error) => error.fmt(f),
+            // What a conversion said is what the peer can use.
+            Self::Parse(error) | Self::Other(error) => error.fmt(f),
         }
     }
 }
@@ -167,10 +167,9 @@ impl fmt::Display for ErrorKind {
 impl Error for CodecError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
-            ErrorKind::Parse(error) => Some(&**error),
-            // These two print as the error they hold, so what they lead on to is its cause.
+            // These three print as the error they hold, so what they lead on to is its cause.
             ErrorKind::Io(error) => error.source(),
-            ErrorKind::Other(error) => error.source(),
+            ErrorKind::Other(error) | ErrorKind::Parse(error) => error.source(),
             _ => None,
         }
     }

@@ -29,8 +29,8 @@ use crate::wire::{Limits, Wire};
 /// # let _ = Server::new().listen("tcp:8007").serve(answer);
 /// ```
 ///
-/// Codec and service are cloned for each connection; use [`per_connection`] for a service that is to know its peer, or
-/// that is not `Clone`. One call runs at a time, in the order of the frames, unless [`Framed::concurrent`] or
+/// Codec and service are cloned for each connection. A service that is not `Clone` (tower's `RateLimit` is none), or that
+/// is to know its peer, goes into [`per_connection`]. One call runs at a time, in the order of the frames, unless [`Framed::concurrent`] or
 /// [`Framed::unordered`] says otherwise.
 pub fn framed<C, S, R>(codec: C, service: S) -> Framed<C, Cloned<S>>
 where

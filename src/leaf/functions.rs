@@ -28,7 +28,12 @@ where
     ServiceFn(f)
 }
 
-/// A service from a plain function of one frame, for answers that need no waiting.
+/// A service from a plain function of one frame, for answers that need no waiting. An async function, or one that returns
+/// a `Result`, goes into [`service_fn`].
+///
+/// Under [`framed`](crate::framed) the function is cloned for each connection, and with it what it captured: a counter in
+/// it counts for one connection. What all share is captured in an `Arc`, or comes from a
+/// [`StateLayer`](crate::StateLayer).
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, framed, reply_fn};

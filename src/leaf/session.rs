@@ -31,6 +31,25 @@ use crate::wire::{Limits, Wire};
 /// # let _ = Server::new().listen("tcp:8007").serve(echo);
 /// ```
 ///
+/// State that all connections share comes by [`session_with`]. A closure can capture it too, in this form, for an `async`
+/// closure that captures would give it away to the first connection:
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use std::sync::atomic::{AtomicU64, Ordering};
+/// # use ropewalk::{Lines, session, Session};
+/// let lines = Arc::new(AtomicU64::new(0));
+/// session(Lines::crlf(), move |mut s: Session<Lines>| {
+///     let lines = Arc::clone(&lines);
+///     async move {
+///         while s.next().await?.is_some() {
+///             s.reply(lines.fetch_add(1, Ordering::Relaxed).to_string())?;
+///         }
+///         Ok(())
+///     }
+/// });
+/// ```
+///
 /// The codec is cloned for each connection. An error ends the connection; what was replied before it arrives.
 pub fn session<C, F, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
 where

@@ -40,8 +40,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 ///     Server::new()
 ///         .listen("tcp:127.0.0.1:8007")
 ///         .listen("unix:/run/echo.sock?mode=660")
-///         .layer(ConnectionLimitLayer::new(100).refuse_with("Too many connections, try later\r\n"))
 ///         .layer(LogLayer::new())
+///         .layer(ConnectionLimitLayer::new(100).refuse_with("Too many connections, try later\r\n"))
 ///         .signals()
 ///         .serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)))
 ///         .await
