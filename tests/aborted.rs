@@ -43,3 +43,22 @@ async fn a_connection_that_outlives_the_drain_ends_in_a_reset() {
     assert_eq!((got.as_str(), aborted), ("half of an answer\n", 1));
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
+
+#[tokio::test]
+async fn what_a_function_does_after_abort_is_done() {
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let leaf = session(Lines::lf(), move |s: Session<Lines>| {
+        let tell = tell.clone();
+        async move {
+            s.abort();
+            tokio::task::yield_now().await;
+            Ok(tell.send("after").await?)
+        }
+    });
+    let (endpoint, connector) = ropewalk::memory::endpoint();
+    let server = tokio::spawn(Server::new().listen(endpoint).serve(leaf));
+    let mut client = connector.connect().await.unwrap();
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(told.recv().await, Some("after"));
+    server.abort();
+}

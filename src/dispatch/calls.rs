@@ -13,7 +13,8 @@ use pin_project::pin_project;
 
 /// Calls under way, and the order in which their answers come.
 ///
-/// A call that is ready at once costs no allocation in any of them: it is polled where it lies.
+/// A call that is ready at once, while no other is under way, costs no allocation in any of them: it is polled where it
+/// lies.
 pub trait Calls<F: Future> {
     /// Adds a call; only when there is room.
     fn push(self: Pin<&mut Self>, call: F);

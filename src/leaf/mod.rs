@@ -24,7 +24,9 @@ async fn end(wire: Wire, result: Result) -> Result {
     };
     note(&result);
     let slow = |error: &SessionError| matches!(error, SessionError::WriteLimit { .. } | SessionError::WriteStalled);
-    if result.as_ref().err().and_then(|error| error.downcast_ref()).is_some_and(slow) {
+    // A service's error may be that of another connection.
+    let own = |error: &&crate::Error| error.close_reason() != Some(CloseReason::ServiceError);
+    if result.as_ref().err().filter(own).and_then(|error| error.downcast_ref()).is_some_and(slow) {
         wire.abort();
         return result;
     }

@@ -51,7 +51,8 @@ impl<C> Session<C> {
     /// Whatever was replied is written before it waits, so a plain loop answers a burst of pipelined frames with one
     /// write. While more than 64 KiB of answers wait for the peer, it neither decodes nor reads.
     ///
-    /// On drain it still hands out every frame whose bytes had arrived.
+    /// On drain it still hands out every frame whose bytes had arrived. When a write fails the peer is taken to be gone,
+    /// and frames it had sent are not handed out any more.
     ///
     /// # Cancel safety
     ///

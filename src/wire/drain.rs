@@ -10,17 +10,21 @@ use rustix::io::ioctl_fionread;
 
 use super::{Source, Wire};
 
-/// What is still read of a transport that can't tell how much has arrived: as much as a kernel buffers.
-const DRAIN_BYTES: u64 = 8 * 1024 * 1024;
+/// What is read beyond what is known to have arrived, as long as more comes without a pause: a sender's kernel may still
+/// hold what the sender takes for sent.
+const BEYOND: u64 = 1024 * 1024;
+/// The same of a transport that can't tell how much has arrived: as much as a kernel buffers.
+const UNKNOWN: u64 = 8 * 1024 * 1024;
 
 /// A drain under way.
 pub(super) struct Drain {
-    /// How many bytes are still to be read.
-    left: u64,
+    /// How many bytes are known to have arrived and not to be read yet.
+    arrived: u64,
+    /// How many more may be read.
+    beyond: u64,
     /// For a transport that can't tell how much has arrived: lets the runtime look at its sockets once more, so that
     /// "nothing to read" is true and not merely not yet known. The kernel's own sockets can tell, and have none.
     look: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    exact: bool,
 }
 
 impl Drain {
@@ -31,29 +35,45 @@ impl Drain {
             _ => None,
         };
         match arrived {
-            Some(left) => Self { left, look: None, exact: true },
-            None => Self { left: DRAIN_BYTES, look: Some(Box::pin(tokio::task::yield_now())), exact: false },
+            Some(arrived) => Self { arrived, beyond: BEYOND, look: None },
+            None => Self { arrived: 0, beyond: UNKNOWN, look: Some(Box::pin(tokio::task::yield_now())) },
         }
+    }
+
+    fn count(&mut self, read: usize) {
+        let read = read as u64;
+        self.beyond = self.beyond.saturating_sub(read.saturating_sub(self.arrived));
+        self.arrived = self.arrived.saturating_sub(read);
     }
 }
 
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Drain").field("left", &self.left).field("exact", &self.exact).finish_non_exhaustive()
+        f.debug_struct("Drain").field("arrived", &self.arrived).field("beyond", &self.beyond).finish_non_exhaustive()
     }
 }
 
 impl Wire {
-    /// Counts what is read while the connection drains.
-    pub(super) fn note_drain(&mut self, read: usize) {
-        match &mut self.drain {
-            Some(drain) => drain.left = drain.left.saturating_sub(read as u64),
-            // A peer that always has more to say never lets it come to `poll_drained`.
-            None if self.closing.is_draining() => self.drain = Some(Drain::begin(self.connection.stream())),
-            None => return,
+    /// Counts what is read of what had arrived, whoever reads it.
+    pub(super) fn count_drain(&mut self, read: usize) {
+        if let Some(drain) = &mut self.drain {
+            drain.count(read);
         }
-        if self.source == Source::Open && self.drain.as_ref().is_some_and(|drain| drain.left == 0) {
-            // What comes from here on came after the drain began.
+        self.shut_when_drained();
+    }
+
+    /// Begins the drain where something was read, for a peer that always has more to say never lets it come to
+    /// `poll_drained`.
+    pub(super) fn note_drain(&mut self) {
+        if self.drain.is_none() && self.closing.is_draining() {
+            self.drain = Some(Drain::begin(self.connection.stream()));
+        }
+        self.shut_when_drained();
+    }
+
+    /// What comes from here on came after the drain began.
+    fn shut_when_drained(&mut self) {
+        if self.source == Source::Open && self.drain.as_ref().is_some_and(|drain| drain.beyond == 0) {
             self.source = Source::Shut;
         }
     }
@@ -66,12 +86,14 @@ impl Wire {
         }
         let stream = self.connection.stream();
         let drain = self.drain.get_or_insert_with(|| Drain::begin(stream));
-        if drain.left > 0 && drain.exact {
+        if drain.arrived > 0 {
             // The runtime has yet to learn what the kernel holds, or has had enough of us for this turn; it will wake us.
             return Poll::Pending;
         }
-        if drain.left > 0 && !tokio::task::coop::has_budget_remaining() {
-            // "Nothing to read" said the runtime and meant that it is the others' turn.
+        if !tokio::task::coop::has_budget_remaining() {
+            // "Nothing to read" said the runtime and meant that it is the others' turn; or a stream that knows of no
+            // budget meant it, and then wakes nobody.
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         if let Some(look) = &mut drain.look {

@@ -3,8 +3,8 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::Stream;
 use ropewalk_middleware::connection::LINGER_BYTES;
+use ropewalk_middleware::{CloseReason, Stream};
 
 use super::Wire;
 use crate::error::{Error, Result};
@@ -14,7 +14,12 @@ impl Wire {
     /// The error is that of the last write; the connection is gone either way.
     pub(crate) async fn finish(mut self) -> Result {
         let mut budget = LINGER_BYTES;
-        poll_fn(|cx| self.poll_last_flush(&mut budget, cx)).await?;
+        if let Err(error) = poll_fn(|cx| self.poll_last_flush(&mut budget, cx)).await {
+            // Half an answer must not look whole.
+            self.closing.set_reason(error.close_reason().unwrap_or(CloseReason::Aborted));
+            self.connection.abort();
+            return Err(error);
+        }
         // A peer that has closed already has nothing unread with us: a plain close is no reset. A transport of another
         // kind may have a goodbye of its own to say.
         if !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_)) {
@@ -29,6 +34,11 @@ impl Wire {
     }
 
     fn poll_last_flush(&mut self, budget: &mut u64, cx: &mut Context<'_>) -> Poll<Result> {
+        // In its own task it is dropped; this is for a session that closes elsewhere.
+        self.closing.watch(cx);
+        if self.closing.is_aborted() {
+            return Poll::Ready(Err(self.aborted()));
+        }
         loop {
             if let Poll::Ready(result) = self.poll_flush(cx) {
                 self.input.clear();

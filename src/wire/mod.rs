@@ -208,6 +208,10 @@ impl Wire {
         if flushed.is_ready() {
             return flushed;
         }
+        if self.has_room() {
+            // Not all was taken, but enough.
+            return Poll::Ready(Ok(()));
+        }
         if self.closing.is_aborted() { Poll::Ready(Err(self.aborted())) } else { self.rest() }
     }
 
@@ -248,9 +252,9 @@ impl Wire {
         self.closing.watch(cx);
         while self.source == Source::Open || self.source == Source::Shut && !drainable {
             match self.poll_read(cx)? {
-                Poll::Ready(read) => {
+                Poll::Ready(_) => {
                     if drainable {
-                        self.note_drain(read);
+                        self.note_drain();
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -288,6 +292,7 @@ impl Wire {
             Err(error) => return Poll::Ready(Err(self.failed(Error::wire(error)))),
         };
         self.dry = false;
+        self.count_drain(read);
         if read == 0 {
             self.source = Source::Eof;
             self.peer_closed = true;

@@ -38,6 +38,8 @@ impl Wire {
             self.source = Source::Ended;
             return Poll::Ready(Err(SessionError::Truncated { missing }.into()));
         }
+        // As before a frame: a peer that does not read is not read from.
+        ready!(self.poll_room(cx))?;
         self.poll_input(cx, false)
     }
 
@@ -62,7 +64,7 @@ impl Wire {
     pub(super) fn skipped(&mut self) -> bool {
         if self.skip > 0 {
             self.skip -= self.input.skip(self.skip);
-            self.dry = self.input.is_empty();
+            self.look_again();
         }
         self.skip == 0
     }

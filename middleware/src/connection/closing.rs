@@ -93,6 +93,8 @@ pub(super) struct ClosingState {
     signals: AtomicU8,
     reason: AtomicU8,
     drain_waker: AtomicWaker,
+    /// Whoever moves the bytes: a slot of its own, so that nobody who waits for the drain takes it away.
+    mover: AtomicWaker,
     abort_waker: AtomicWaker,
 }
 
@@ -119,6 +121,7 @@ impl Closing {
     pub fn drain(&self) {
         self.state().signals.fetch_or(DRAINING, Ordering::AcqRel);
         self.state().drain_waker.wake();
+        self.state().mover.wake();
     }
 
     /// Whether the connection was asked to drain.
@@ -137,16 +140,16 @@ impl Closing {
     }
 
     /// Has the task woken when the connection is told to drain or to abort. Look afterwards: it may have been told
-    /// before. One waiter a connection: the last task that asked.
+    /// before. For whoever moves the connection's bytes, and for it alone: one waiter, the last task that asked.
     pub fn watch(&self, cx: &mut Context<'_>) {
-        self.state().drain_waker.register(cx.waker());
+        self.state().mover.register(cx.waker());
     }
 
     /// Breaks the connection: its task is dropped at its next step, whatever it waits for.
     pub fn abort(&self) {
         self.state().signals.fetch_or(ABORTED, Ordering::AcqRel);
         self.state().abort_waker.wake();
-        self.state().drain_waker.wake();
+        self.state().mover.wake();
     }
 
     /// Whether the connection was told to abort.
@@ -154,7 +157,8 @@ impl Closing {
         self.state().signals.load(Ordering::Acquire) & ABORTED != 0
     }
 
-    /// Ready once the connection was told to abort; for the task that owns the connection. One waiter, as above.
+    /// Ready once the connection was told to abort; for the task that owns the connection, and for it alone. One waiter,
+    /// as above.
     pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_aborted() {
             return Poll::Ready(());

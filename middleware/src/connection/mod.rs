@@ -120,10 +120,12 @@ impl Connection {
     ///
     /// A Unix socket can't be told to reset: it is closed, and the peer sees an end unless something it sent was not read.
     /// A stream of another kind does what its [`Io::abort`] says.
-    pub fn abort(self) {
+    pub fn abort(mut self) {
         self.closing().set_reason(CloseReason::Aborted);
-        // The drop does the rest.
-        self.closing().abort();
+        // Not `Closing::abort`: that ends the task as well, and with it what its author has still to do.
+        if let Some(stream) = &mut self.stream {
+            stream.abort();
+        }
     }
 
     /// Ends the connection so that the peer can read everything that was written: see [`LingeringClose`].

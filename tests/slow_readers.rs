@@ -1,0 +1,116 @@
+//! Peers that read slowly, or not at all.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod harness;
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::{Running, on_memory, settle};
+use ropewalk::{CloseReason, Lines, Server, Session, SessionError, framed, memory, service_fn, session};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn half_an_answer_that_nobody_takes_does_not_look_whole() {
+    for how in ["drop", "close", "send"] {
+        let (endpoint, connector) = memory::endpoint_with_capacity(1024);
+        let leaf = session(Lines::lf(), move |mut s: Session<Lines>| async move {
+            if how == "send" {
+                s.send(vec![b'x'; 5000]).await?;
+            }
+            s.reply(vec![b'x'; 5000])?;
+            if how == "close" {
+                s.close().await?;
+            }
+            Ok(())
+        })
+        .write_stall(SECOND);
+        let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+        let mut client = connector.connect().await.unwrap();
+        sleep(SECOND * 5).await;
+        let ended = client.read_to_end(&mut Vec::new()).await;
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset, "{how}");
+        assert_eq!(server.handle().counts().closed(CloseReason::Timeout), 1, "{how}");
+        server.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_go_on_while_an_answer_is_partly_taken() {
+    for capacity in [1, 50 * 1024] {
+        let (go, went_on) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let call = (Arc::clone(&go), Arc::clone(&went_on));
+        let service = service_fn(move |line: Bytes| {
+            let (go, went_on) = call.clone();
+            async move {
+                go.notified().await;
+                if line == "b" {
+                    went_on.store(true, Ordering::SeqCst);
+                }
+                Ok(Bytes::from(vec![b'x'; 16_000]))
+            }
+        });
+        let (endpoint, connector) = memory::endpoint_with_capacity(capacity);
+        let leaf = framed(Lines::lf(), service).concurrent(8);
+        let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+        let mut client = connector.connect().await.unwrap();
+        client.write_all(b"a\na\na\na\na\na\na\nb\n").await.unwrap();
+        settle().await;
+        go.notify_waiters();
+        sleep(SECOND).await;
+        assert!(went_on.load(Ordering::SeqCst), "with room for {capacity}");
+        drop(client);
+        server.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn raw_bytes_come_no_faster_than_their_echo_is_taken() {
+    const BLOCK: usize = 64 * 1024;
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
+        for _ in 0..64 {
+            let block = s.raw(BLOCK as u64).await?;
+            s.reply_raw(&block)?;
+        }
+        Ok(())
+    });
+    let (server, connector) = on_memory(Server::new(), leaf).await;
+    let (mut read, mut write) = tokio::io::split(connector.connect().await.unwrap());
+    let writer = tokio::spawn(async move { write.write_all(&vec![b'x'; 64 * BLOCK]).await.map(|()| write) });
+    let (mut heard, mut buf) = (0, [0; 4096]);
+    loop {
+        sleep(Duration::from_millis(10)).await;
+        match read.read(&mut buf).await.unwrap() {
+            0 => break,
+            n => heard += n,
+        }
+    }
+    assert_eq!(heard, 64 * BLOCK);
+    drop((read, writer.await.unwrap().unwrap()));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_elsewhere_does_not_cost_this_one_its_answers() {
+    // A service may come upon the stalled peer of another connection.
+    let service = service_fn(async |line: Bytes| match &line[..] {
+        b"b" => Err(SessionError::WriteStalled.into()),
+        _ => Ok("A"),
+    });
+    let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), service)).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"a\nb\n").await.unwrap();
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, "A\n");
+    drop(client);
+    server.end().await;
+}
