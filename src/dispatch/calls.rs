@@ -69,6 +69,13 @@ impl<F: Future> Calls<F> for One<F> {
     }
 }
 
+/// Lets calls go on and keeps the answers that come.
+fn collect<S: Stream + Unpin>(calls: &mut S, done: &mut VecDeque<S::Item>, cx: &mut Context<'_>) {
+    while let Poll::Ready(Some(answer)) = Pin::new(&mut *calls).poll_next(cx) {
+        done.push_back(answer);
+    }
+}
+
 /// Several at once, answers in the order of the frames.
 #[pin_project]
 #[derive(Debug)]
@@ -106,9 +113,7 @@ impl<F: Future> Calls<F> for Ordered<F> {
             Poll::Ready(None) => {}
             Poll::Pending => {
                 // The others go on meanwhile.
-                while let Poll::Ready(Some(answer)) = Pin::new(&mut *this.others).poll_next(cx) {
-                    this.done.push_back(answer);
-                }
+                collect(this.others, this.done, cx);
                 return Poll::Pending;
             }
         }
@@ -124,9 +129,7 @@ impl<F: Future> Calls<F> for Ordered<F> {
             // It is the oldest: what is done came after it.
             this.done.push_front(answer);
         }
-        while let Poll::Ready(Some(answer)) = Pin::new(&mut *this.others).poll_next(cx) {
-            this.done.push_back(answer);
-        }
+        collect(this.others, this.done, cx);
     }
 
     fn has_room(&self) -> bool {
@@ -186,9 +189,7 @@ impl<F: Future> Calls<F> for Unordered<F> {
         if let Poll::Ready(Some(answer)) = this.first.poll_next(cx) {
             this.done.push_back(answer);
         }
-        while let Poll::Ready(Some(answer)) = Pin::new(&mut *this.others).poll_next(cx) {
-            this.done.push_back(answer);
-        }
+        collect(this.others, this.done, cx);
     }
 
     fn has_room(&self) -> bool {
