@@ -42,6 +42,13 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ("unix:%253F", Endpoint::unix("%3F")),
         ("unix:line%0Aend", Endpoint::unix("line\nend")),
         ("unix:déjà vu", Endpoint::unix("déjà vu")),
+        ("unix:x?mode=660&user=www-data&group=33", Endpoint::unix("x").mode(0o660).user("www-data").group("33")),
+        ("unix:@name", Endpoint::unix_abstract("name")),
+        ("unix:@@%00%3F?backlog=7", Endpoint::unix_abstract("@\0?").backlog(7)),
+        ("unix:%40name", Endpoint::unix("@name")),
+        ("systemd:web-1.socket", Endpoint::systemd("web-1.socket")),
+        ("systemd:0", Endpoint::systemd("0")),
+        ("fd:3", Endpoint::fd(3)),
     ];
     for (text, built) in table {
         assert_eq!(text.parse::<Endpoint>(), Ok(built.clone()), "{text}");
@@ -76,7 +83,7 @@ fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
     for _ in 0..20_000 {
         let length = random(14);
         let text: String = (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
-        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/"] {
+        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/", "unix:@", "systemd:", "fd:"] {
             let Ok(endpoint) = format!("{start}{text}").parse::<Endpoint>() else { continue };
             assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{start}{text}");
             parsed += 1;
@@ -98,7 +105,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("8007", "not say of which kind", "write tcp:8007"),
     ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
     ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
-    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp: and unix:"),
+    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, unix:, systemd: and fd:"),
     ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
     ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
     ("memory:x", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
@@ -127,7 +134,23 @@ const BAD: &[(&str, &str, &str)] = &[
     ("tcp:*:80", "'*' in \"*\"", "write tcp:ADDRESS:PORT"),
     ("tcp:127.0.0.256:80", "\"127.0.0.256\" is not an IPv4 address", "write one like 127.0.0.1"),
     ("tcp:8007?mode=660", "the option \"mode\" is unknown", "the options of tcp: are backlog"),
-    ("unix:x?colour=red", "the option \"colour\" is unknown", "the options of unix: are mode, backlog"),
+    ("unix:x?colour=red", "the option \"colour\" is unknown", "the options of unix: are mode, user, group, backlog"),
+    ("unix:x?user=", "\"\" is not a user", "such as user=www-data"),
+    ("unix:x?group=a b", "\"a b\" is not a group", "such as group=www-data"),
+    ("unix:x?user=a&user=b", "user is given twice", "keep one"),
+    ("unix:@", "the abstract name is empty", "write unix:@name"),
+    ("unix:@x?mode=660", "the option \"mode\" is unknown", "the options of unix: are backlog"),
+    ("systemd:", "there is no name", "systemd:0 for the first"),
+    ("systemd:a:b", "':' in \"a:b\"", "write systemd:NAME"),
+    ("systemd:a b", "' ' in \"a b\"", "write systemd:NAME"),
+    ("systemd:web?mode=660", "the option \"mode\" is unknown", "systemd: has no options"),
+    ("SystemD:web", "the scheme \"SystemD\" is unknown", "write systemd: in lower case"),
+    ("fd:", "there is no number", "such as fd:3"),
+    ("fd:2", "2 is standard input, output or error", "the first that can be inherited is fd:3"),
+    ("fd:03", "\"03\" is not the number", "such as fd:3"),
+    ("fd:-3", "\"-3\" is not the number", "such as fd:3"),
+    ("fd:65536", "\"65536\" is not the number", "such as fd:3"),
+    ("fd:3?backlog=1", "the option \"backlog\" is unknown", "fd: has no options"),
     ("unix:x?mode=660&mode=600", "mode is given twice", "keep one"),
     ("tcp:80?backlog=1&backlog=1", "backlog is given twice", "keep one"),
     ("unix:x?mode=888", "\"888\" is not a mode", "octal"),
@@ -266,7 +289,12 @@ async fn a_listener_made_in_code_is_bound_once_whichever_clone_comes_first() {
 async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let table = [
-        (Endpoint::tcp(any).mode(0o600), "mode is for unix: endpoints only"),
+        (Endpoint::tcp(any).mode(0o600), "mode, user and group are for unix: endpoints with a path only"),
+        (Endpoint::unix_abstract("x").group("0"), "mode, user and group are for unix: endpoints with a path only"),
+        (Endpoint::fd(3).backlog(7), "backlog is for tcp: and unix: endpoints only"),
+        (Endpoint::unix_abstract(""), "the abstract name is empty"),
+        (Endpoint::unix_abstract("x".repeat(108)), "over 107 bytes"),
+        (Endpoint::systemd("a b"), "not part of a socket's name"),
         (ropewalk::memory::endpoint().0.backlog(1), "backlog is for tcp: and unix: endpoints only"),
         (Endpoint::unix("x").mode(0o1777), "a mode is at most 0o777"),
         (Endpoint::unix(""), "the path is empty"),

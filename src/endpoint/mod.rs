@@ -1,10 +1,13 @@
 //! Endpoints: where a server listens, as a value and as a string.
 
 mod error;
+#[cfg(feature = "systemd")]
+mod inherited;
 mod parse;
 
 use std::fmt;
 use std::io;
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ropewalk_middleware::Addr;
 
 use crate::Listener;
+use crate::listener::adopt::Adopted;
+use crate::listener::unix::Access;
 use crate::listener::{tcp, unix};
 
 pub use self::error::{BindError, EndpointError};
@@ -37,11 +42,15 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// | `tcp:127.0.0.1:8007`, `tcp:[::1]:8007` | that address; port 0 is any free port |
 /// | `tcp:localhost:8007` | the first of the name's addresses that can be bound; looked up when binding |
 /// | `unix:/run/x.sock`, `unix:relative/path` | a Unix socket at that path, at most 107 bytes long (103 on some systems) |
+/// | `unix:@name` | a name of up to 107 bytes in Linux's abstract namespace: no file, and no permissions either |
+/// | `systemd:web`, `systemd:0` | a socket the service manager opened, by its name or by its place (feature `systemd`) |
+/// | `fd:3` | an inherited descriptor that listens (feature `systemd`) |
 ///
 /// Options follow behind a `?`, with `&` between them: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`.
-/// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode` is for paths
-/// only, octal, and set before the path can be reached; without it the umask decides. In a path, `%3F` stands for `?`
-/// and `%25` for `%`, as any byte may be written.
+/// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode`, `user` and
+/// `group` are for paths only, and set before the path can be reached: the mode is octal, without it the umask decides;
+/// users and groups are names or numbers, and giving a file to another user takes root. In a path, `%3F` stands for `?`,
+/// `%25` for `%` and at its front `%40` for `@`, as any byte may be written. Inherited sockets have no options.
 ///
 /// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY` and keepalive probes (after 60 s, six, 10 s
 /// apart). Whether `tcp:[::]:8007` takes IPv4 as well is left to the system (on Linux it does unless
@@ -50,6 +59,13 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// A path that is taken is replaced only if it is a socket on which nobody listens any more. The path is removed with
 /// its listener, if it still is the same file. Of servers that start at once on such a path one has it: each locks the
 /// path's directory (`flock`) while it looks and binds, if it may read it, and waits for the lock for up to 200 ms.
+/// The path of an inherited socket belongs to who opened it and is never removed; in a hot restart it passes to the new
+/// process with the socket.
+///
+/// Descriptors are inherited as systemd describes it in `sd_listen_fds(3)`: `LISTEN_PID` must name this process,
+/// `LISTEN_FDNAMES` has the names. Each can be bound once. One that is no listening stream socket is refused, and so is
+/// an `fd:` that this process has opened itself. The variables are left as they are: no other process takes them for its
+/// own, as they name this one, and all the descriptors are closed on exec.
 ///
 /// ```
 /// use ropewalk::Endpoint;
@@ -65,7 +81,7 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 pub struct Endpoint {
     kind: Kind,
     backlog: Option<u32>,
-    mode: Option<u32>,
+    access: Access,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +90,10 @@ enum Kind {
     /// A host name and a port.
     Name(String, u16),
     Unix(PathBuf),
+    /// A name in the abstract namespace.
+    Abstract(Arc<[u8]>),
+    #[cfg(feature = "systemd")]
+    Inherited(inherited::Inherited),
     Bound(Slot),
 }
 
@@ -99,6 +119,13 @@ impl Endpoint {
         Kind::Unix(path.into()).into()
     }
 
+    /// A name in Linux's abstract namespace, of 1 to 107 bytes. There is no file, so nothing is left behind, and nothing
+    /// keeps anybody out who shares the network namespace: ask for the peer's
+    /// [credentials](crate::Peer::credentials).
+    pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
+        Kind::Abstract(name.as_ref().into()).into()
+    }
+
     /// A listener that is there already: of a foreign transport, say. It can be bound once, by whichever clone of the
     /// endpoint comes first.
     pub fn from_listener(listener: impl Listener) -> Self {
@@ -118,7 +145,22 @@ impl Endpoint {
     /// is binding with a larger one.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
+        self.access.mode = Some(mode);
+        self
+    }
+
+    /// The user a Unix socket's path is given to, by name or number. Binding any other endpoint with a user is an error.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.access.user = Some(user.into());
+        self
+    }
+
+    /// The group a Unix socket's path is given to, by name or number. Binding any other endpoint with a group is an
+    /// error.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.access.group = Some(group.into());
         self
     }
 
@@ -129,28 +171,63 @@ impl Endpoint {
     /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
     /// code was bound before, and when an option does not go with the kind of endpoint.
     pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
-        self.try_bind().await.map_err(|cause| BindError::new(self.to_string(), cause))
+        self.bind_or_adopt(|_| None).await
     }
 
-    async fn try_bind(&self) -> io::Result<Box<dyn Listener>> {
+    /// The same for a process that takes over from another: `inherited` is asked, by the endpoint without its options,
+    /// for a socket that is there already.
+    pub(crate) async fn bind_or_adopt(
+        &self,
+        inherited: impl FnOnce(&str) -> Option<Adopted>,
+    ) -> Result<Box<dyn Listener>, BindError> {
+        self.try_bind(inherited).await.map_err(|cause| BindError::new(self.to_string(), cause))
+    }
+
+    /// The endpoint without its options: what tells one socket from another.
+    pub(crate) fn place(&self) -> String {
+        Self::from(self.kind.clone()).to_string()
+    }
+
+    async fn try_bind(&self, inherited: impl FnOnce(&str) -> Option<Adopted>) -> io::Result<Box<dyn Listener>> {
         self.check_options()?;
         // Clamped when it was set, so it fits.
         let backlog = i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX);
+        if let Some(adopted) = inherited(&self.place()) {
+            if let Some(path) = &adopted.path {
+                path.set_access(&self.access)?;
+            }
+            return adopted.listen(self.listens_itself().then_some(backlog));
+        }
         match &self.kind {
             Kind::Tcp(addr) => Ok(Box::new(tcp::bind(*addr, backlog)?)),
             Kind::Name(host, port) => bind_name(host, *port, backlog).await,
-            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, self.mode).await?)),
+            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, &self.access).await?)),
+            Kind::Abstract(name) => Ok(Box::new(unix::bind_abstract(name, backlog)?)),
+            #[cfg(feature = "systemd")]
+            Kind::Inherited(which) => Adopted { socket: which.take()?, path: None }.listen(None),
             Kind::Bound(slot) => slot.take(),
         }
     }
 
+    /// Whether it is this process that says how many may wait.
+    fn listens_itself(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_))
+    }
+
     fn check_options(&self) -> io::Result<()> {
         let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        match (&self.kind, self.mode, self.backlog) {
-            (Kind::Unix(_), Some(0o1000..), _) => wrong("a mode is at most 0o777"),
-            (Kind::Unix(path), ..) => check_path(path).or_else(wrong),
-            (_, Some(_), _) => wrong("mode is for unix: endpoints only"),
-            (Kind::Bound(_), _, Some(_)) => wrong("backlog is for tcp: and unix: endpoints only"),
+        match &self.kind {
+            Kind::Unix(path) => check_path(path).or_else(wrong)?,
+            Kind::Abstract(name) => check_name(name).or_else(wrong)?,
+            _ => {}
+        }
+        match &self.kind {
+            Kind::Unix(_) if self.access.mode.is_some_and(|mode| mode > 0o777) => wrong("a mode is at most 0o777"),
+            Kind::Unix(_) => Ok(()),
+            _ if self.access != Access::default() => wrong("mode, user and group are for unix: endpoints with a path only"),
+            _ if self.backlog.is_some() && !self.listens_itself() => {
+                wrong("backlog is for tcp: and unix: endpoints only")
+            }
             _ => Ok(()),
         }
     }
@@ -158,7 +235,7 @@ impl Endpoint {
 
 impl From<Kind> for Endpoint {
     fn from(kind: Kind) -> Self {
-        Self { kind, backlog: None, mode: None }
+        Self { kind, backlog: None, access: Access::default() }
     }
 }
 
@@ -181,6 +258,15 @@ fn check_path(path: &Path) -> Result<(), &'static str> {
         0 => Err("the path is empty"),
         n if n > MAX_PATH => Err("the path is over 107 bytes long (103 on some systems)"),
         _ if bytes.contains(&0) => Err("there is a NUL in the path"),
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with an abstract name, whether parsed or built.
+fn check_name(name: &[u8]) -> Result<(), &'static str> {
+    match name.len() {
+        0 => Err("the abstract name is empty"),
+        n if n > MAX_PATH => Err("the abstract name is over 107 bytes long"),
         _ => Ok(()),
     }
 }
@@ -219,16 +305,20 @@ impl fmt::Display for Endpoint {
             Kind::Tcp(addr) => write!(f, "tcp:{addr}")?,
             Kind::Name(host, port) => write!(f, "tcp:{host}:{port}")?,
             Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
+            Kind::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,
+            #[cfg(feature = "systemd")]
+            Kind::Inherited(which) => which.fmt(f)?,
             Kind::Bound(Slot { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
             Kind::Bound(slot) => write!(f, "listener:{}", slot.addr)?,
         }
-        let mut sign = '?';
-        if let Some(backlog) = self.backlog {
-            write!(f, "{sign}backlog={backlog}")?;
-            sign = '&';
-        }
-        if let Some(mode) = self.mode {
-            write!(f, "{sign}mode={mode:o}")?;
+        let options = [
+            self.backlog.map(|backlog| format!("backlog={backlog}")),
+            self.access.mode.map(|mode| format!("mode={mode:o}")),
+            self.access.user.as_ref().map(|user| format!("user={user}")),
+            self.access.group.as_ref().map(|group| format!("group={group}")),
+        ];
+        for (option, sign) in options.into_iter().flatten().zip(iter::once('?').chain(iter::repeat('&'))) {
+            write!(f, "{sign}{option}")?;
         }
         Ok(())
     }

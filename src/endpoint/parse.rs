@@ -5,9 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_path};
+#[cfg(feature = "systemd")]
+use super::inherited::Inherited;
+use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_name, check_path};
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
+
+const SCHEMES: &str = "the schemes are tcp:, unix:, systemd: and fd:";
 
 const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
 
@@ -35,7 +39,17 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
     };
     let (kind, known): (_, &[&str]) = match scheme {
         "tcp" => (tcp(input, place)?, &["backlog"]),
-        "unix" => (Kind::Unix(unix(input, place)?), &["mode", "backlog"]),
+        "unix" if place.starts_with('@') => (abstract_name(input, &place[1..])?, &["backlog"]),
+        "unix" => (Kind::Unix(unix(input, place)?), &["mode", "user", "group", "backlog"]),
+        #[cfg(feature = "systemd")]
+        "systemd" => (Kind::Inherited(Inherited::parse_systemd(place).map_err(|(p, fix)| input.error(p, fix))?), &[]),
+        #[cfg(feature = "systemd")]
+        "fd" => (Kind::Inherited(Inherited::parse_fd(place).map_err(|(p, fix)| input.error(p, fix))?), &[]),
+        #[cfg(not(feature = "systemd"))]
+        "systemd" | "fd" => {
+            let problem = format!("{scheme}: needs ropewalk's feature \"systemd\", which this program is built without");
+            return Err(input.error(problem, "turn it on in its Cargo.toml"));
+        }
         "memory" => {
             return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
         }
@@ -62,12 +76,12 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
 
 fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
-    let fix = if matches!(lower.as_str(), "tcp" | "unix") {
+    let fix = if matches!(lower.as_str(), "tcp" | "unix" | "systemd" | "fd") {
         format!("write {lower}: in lower case")
     } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
-        format!("the schemes are tcp: and unix:, so write tcp:{} if that is an address", input.0)
+        format!("{SCHEMES}, so write tcp:{} if that is an address", input.0)
     } else {
-        "the schemes are tcp: and unix:".to_owned()
+        SCHEMES.to_owned()
     };
     input.error(format!("the scheme {scheme:?} is unknown"), fix)
 }
@@ -169,6 +183,14 @@ fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     }
 }
 
+fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
+    let name = decode(input, name)?;
+    match check_name(&name) {
+        Ok(()) => Ok(Kind::Abstract(name.into())),
+        Err(problem) => Err(input.error(problem, "write unix:@name, with 1 to 107 bytes behind the \"@\"")),
+    }
+}
+
 /// Undoes `%` and two hexadecimal digits.
 fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
     let mut parts = place.split('%');
@@ -192,7 +214,10 @@ fn set_option(
     scheme: &str,
     known: &[&str],
 ) -> Result<(), EndpointError> {
-    let options = || format!("the options of {scheme}: are {}", known.join(", "));
+    let options = || match known {
+        [] => format!("{scheme}: has no options"),
+        _ => format!("the options of {scheme}: are {}", known.join(", ")),
+    };
     if option.is_empty() {
         return Err(input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {}", options())));
     }
@@ -201,7 +226,9 @@ fn set_option(
         return Err(input.error(format!("the option {name:?} is unknown"), options()));
     }
     let (slot, base, max, fix) = match name {
-        "mode" => (&mut endpoint.mode, 8, 0o777, "write an octal number up to 777, such as mode=660"),
+        "user" => return set_name(input, &mut endpoint.access.user, name, value),
+        "group" => return set_name(input, &mut endpoint.access.group, name, value),
+        "mode" => (&mut endpoint.access.mode, 8, 0o777, "write an octal number up to 777, such as mode=660"),
         _ => (&mut endpoint.backlog, 10, MAX_BACKLOG, "write how many may wait, such as backlog=1024"),
     };
     if slot.is_some() {
@@ -216,6 +243,20 @@ fn set_option(
         Err(Number::Over) => Err(input.error(format!("{name} {value} is too large"), fix)),
         Err(Number::None) => Err(input.error(format!("{value:?} is not a {name}"), fix)),
     }
+}
+
+/// Sets the user or the group: a name as systems have them, or a number.
+fn set_name(input: Input<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$');
+    if slot.is_some() {
+        return Err(input.error(format!("the option {option} is given twice"), "keep one"));
+    }
+    if name.is_empty() || !name.chars().all(is_part) {
+        let problem = format!("{name:?} is not a {option}");
+        return Err(input.error(problem, format!("write a name or a number, such as {option}=www-data")));
+    }
+    *slot = Some(name.to_owned());
+    Ok(())
 }
 
 /// Why a text is no number.
