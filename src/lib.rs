@@ -52,7 +52,7 @@
 //! # Features
 //!
 //! All are off by default. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
-//! frames of serde types on any codec.
+//! frames of serde types on any codec. `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -82,9 +82,9 @@ pub use leaf::{
     Cloned, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf,
     WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
-pub use listener::Listener;
+pub use listener::{HandOver, Listener};
 pub use reply::{IntoReply, Reply};
-pub use server::{ConnectionService, Counts, Handle, Lifecycle, Serve, Server};
+pub use server::{ConnectionService, Counts, Handle, Lifecycle, Restart, RestartError, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};
 
 #[cfg(doctest)]

@@ -132,9 +132,11 @@ fn is_passed(number: RawFd) -> bool {
 /// The number that goes by a name or a place, or what there is instead.
 fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, String> {
     if passed.is_empty() {
-        return Err("no socket was passed to this process (LISTEN_FDS and LISTEN_PID name none): start it by its socket \
+        return Err(
+            "no socket was passed to this process (LISTEN_FDS and LISTEN_PID name none): start it by its socket \
                     unit, or try it with systemd-socket-activate"
-            .to_owned());
+                .to_owned(),
+        );
     }
     if let Ok(place) = name.parse::<usize>() {
         let last = passed.len() - 1;
@@ -182,11 +184,9 @@ mod tests {
         let passed = [(3, "web".to_owned()), (4, "admin".to_owned()), (5, "web".to_owned())];
         assert_eq!(find("admin", &passed), Ok(4));
         assert_eq!(find("2", &passed), Ok(5));
-        for (name, said) in [
-            ("web", "systemd:0, systemd:2"),
-            ("mail", "only web, admin, web"),
-            ("3", "systemd:0 to systemd:2"),
-        ] {
+        for (name, said) in
+            [("web", "systemd:0, systemd:2"), ("mail", "only web, admin, web"), ("3", "systemd:0 to systemd:2")]
+        {
             assert!(find(name, &passed).unwrap_err().contains(said), "{name}");
         }
         assert!(find("web", &[]).unwrap_err().contains("LISTEN_PID"));

@@ -224,7 +224,9 @@ impl Endpoint {
         match &self.kind {
             Kind::Unix(_) if self.access.mode.is_some_and(|mode| mode > 0o777) => wrong("a mode is at most 0o777"),
             Kind::Unix(_) => Ok(()),
-            _ if self.access != Access::default() => wrong("mode, user and group are for unix: endpoints with a path only"),
+            _ if self.access != Access::default() => {
+                wrong("mode, user and group are for unix: endpoints with a path only")
+            }
             _ if self.backlog.is_some() && !self.listens_itself() => {
                 wrong("backlog is for tcp: and unix: endpoints only")
             }

@@ -47,7 +47,8 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         "fd" => (Kind::Inherited(Inherited::parse_fd(place).map_err(|(p, fix)| input.error(p, fix))?), &[]),
         #[cfg(not(feature = "systemd"))]
         "systemd" | "fd" => {
-            let problem = format!("{scheme}: needs ropewalk's feature \"systemd\", which this program is built without");
+            let problem =
+                format!("{scheme}: needs ropewalk's feature \"systemd\", which this program is built without");
             return Err(input.error(problem, "turn it on in its Cargo.toml"));
         }
         "memory" => {

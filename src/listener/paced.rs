@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use ropewalk_middleware::{Addr, Peer, Stream};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{HandOver, Listener};
 use super::accept_error::{LogGate, Next, Pace};
+use super::{HandOver, Listener};
 
 /// What the kernel's listeners have in common.
 pub(crate) trait Accept: Send + 'static {

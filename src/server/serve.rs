@@ -1,27 +1,21 @@
-//! A server from its first bind to its last connection.
+//! The future a server is: not bound yet, or running.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use ropewalk_middleware::Addr;
-use tokio::time::{sleep_until, timeout};
 
 use super::ConnectionService;
-use super::accept::Accept;
 use super::handle::Handle;
 use super::lifecycle::Lifecycles;
+use super::restart::Succession;
+use super::run::{Bound, Options};
 use super::shared::{Phase, Shared};
-use super::signals::Signals;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, Result};
-use crate::listener::Listener;
-
-/// How long aborted connections may take to be gone. Only a handler that blocks its thread takes any time.
-const GONE: Duration = Duration::from_secs(1);
 
 pub(super) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
 type Running = Pin<Box<dyn Future<Output = Result> + Send>>;
@@ -31,8 +25,7 @@ type Start = Box<dyn FnOnce(Bound) -> Running + Send>;
 pub(super) struct Plan {
     pub(super) endpoints: Vec<Result<Endpoint, EndpointError>>,
     pub(super) lifecycles: Lifecycles,
-    pub(super) signals: bool,
-    pub(super) drain: Duration,
+    pub(super) options: Options,
     pub(super) on_listening: Option<OnListening>,
 }
 
@@ -44,26 +37,22 @@ impl Plan {
         }
         // A string that is no endpoint is refused before anything listens.
         let endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut succession = match self.options.restart {
+            Some(_) => Succession::begin().await?,
+            None => None,
+        };
         let mut listeners = Vec::with_capacity(endpoints.len());
         for endpoint in &endpoints {
-            listeners.push(endpoint.bind().await?);
+            let listener = endpoint.bind_or_adopt(|place| succession.as_mut()?.take(place)).await?;
+            listeners.push(listener);
         }
         let addresses: Vec<Addr> = listeners.iter().map(|listener| listener.local_addr()).collect();
         // Bound once: the plan is gone with this.
         drop(shared.addresses.set(addresses));
-        let Self { lifecycles, signals, drain, on_listening, .. } = self;
-        Ok(Bound { listeners, lifecycles, signals, drain, on_listening, shared })
+        let places = endpoints.iter().map(Endpoint::place).collect();
+        let Self { lifecycles, options, on_listening, .. } = self;
+        Ok(Bound { listeners, places, succession, lifecycles, options, on_listening, shared })
     }
-}
-
-/// A server whose endpoints are bound.
-pub(super) struct Bound {
-    listeners: Vec<Box<dyn Listener>>,
-    lifecycles: Lifecycles,
-    signals: bool,
-    drain: Duration,
-    on_listening: Option<OnListening>,
-    shared: Arc<Shared>,
 }
 
 /// A server that is ready to run: await it.
@@ -141,116 +130,12 @@ impl fmt::Debug for Serve {
 }
 
 /// Aborts what is left when a server's future is dropped.
-struct Over(Arc<Shared>);
+pub(super) struct Over(pub(super) Arc<Shared>);
 
 impl Drop for Over {
     fn drop(&mut self) {
         self.0.drain_all();
         self.0.abort_all();
         self.0.phase.send_replace(Phase::Ended);
-    }
-}
-
-impl Bound {
-    async fn run<S: ConnectionService>(self, service: S) -> Result {
-        let Self { listeners, mut lifecycles, signals, drain, on_listening, shared } = self;
-        let over = Over(Arc::clone(&shared));
-        let mut signals = Signals::install(signals)?;
-        start(&mut lifecycles, &mut signals).await?;
-        announce(&shared, drain, on_listening);
-        let accept = Accept::new(listeners, service, Arc::clone(&shared));
-        let result = accept_until_told(&shared, accept, drain, &mut signals).await;
-        shared.drain_all();
-        finish(&shared, &mut signals).await;
-        let stopped = stop(&mut lifecycles, &mut signals).await;
-        drop(over);
-        result.and(stopped)
-    }
-}
-
-/// Starts the lifecycles, unless a signal comes first.
-async fn start(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
-    let told = tokio::select! {
-        biased;
-        result = lifecycles.start() => return result,
-        () = signals.next() => Error::other("told to end by a signal before the lifecycles had started"),
-    };
-    drop(stop(lifecycles, signals).await);
-    Err(told)
-}
-
-/// Stops the lifecycles that were started, unless a signal says that it takes too long.
-async fn stop(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
-    tokio::select! {
-        biased;
-        result = lifecycles.stop() => result,
-        () = signals.next() => Err(Error::other("told to end by a signal before the lifecycles had stopped")),
-    }
-}
-
-/// Says what is in force, in the log and to the hook.
-fn announce(shared: &Shared, drain: Duration, hook: Option<OnListening>) {
-    let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
-    for address in addresses {
-        tracing::info!(%address, max_connections = shared.max(), drain_seconds = drain.as_secs(), "listening");
-    }
-    if let Some(hook) = hook {
-        hook(addresses);
-    }
-}
-
-/// Accepts until told to stop. An error is that of a service that can't be readied any more; what is open goes on.
-async fn accept_until_told<S: ConnectionService>(
-    shared: &Shared,
-    mut accept: Accept<S>,
-    drain: Duration,
-    signals: &mut Signals,
-) -> Result {
-    let mut phase = shared.phase.subscribe();
-    let result = tokio::select! {
-        biased;
-        () = signals.next() => {
-            tracing::info!("told to end by a signal: draining; a second one stops now");
-            Ok(())
-        }
-        _ = phase.wait_for(|phase| *phase != Phase::Running) => Ok(()),
-        error = poll_fn(|cx| accept.poll(cx)) => {
-            tracing::error!(%error, "the service can't be readied any more: draining");
-            Err(error)
-        }
-    };
-    if *shared.phase.borrow() == Phase::Running {
-        shared.begin_drain(drain);
-    }
-    if result.is_ok() && *shared.phase.borrow() != Phase::Stopping {
-        // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
-        tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
-    }
-    result
-}
-
-/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left.
-async fn finish(shared: &Shared, signals: &mut Signals) {
-    let mut phase = shared.phase.subscribe();
-    loop {
-        let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
-        tokio::select! {
-            biased;
-            () = shared.wait_idle() => return,
-            () = signals.next() => {
-                shared.stop();
-                break;
-            }
-            _ = phase.changed() => {}
-            () = sleep_until(deadline) => break,
-        }
-    }
-    let left = shared.counts().active();
-    if left > 0 {
-        tracing::warn!(connections = left, "aborting the connections that are left");
-    }
-    shared.abort_all();
-    if timeout(GONE, shared.wait_idle()).await.is_err() {
-        tracing::error!(connections = shared.counts().active(), "connections whose handlers block are left behind");
     }
 }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ropewalk_middleware::Stream;
 use rustix::io::ioctl_fionread;
+use tokio::time::{Sleep, sleep};
 
 use super::{Source, Wire};
 
@@ -15,6 +17,10 @@ use super::{Source, Wire};
 const BEYOND: u64 = 1024 * 1024;
 /// The same of a transport that can't tell how much has arrived: as much as a kernel buffers.
 const UNKNOWN: u64 = 8 * 1024 * 1024;
+
+/// How long a peer's first words, or the rest of a frame, are waited for when a hot restart has the connection drain:
+/// the peer may have connected a moment ago, and its request be on its way.
+const FIRST_WORDS: Duration = Duration::from_secs(5);
 
 /// A drain under way.
 pub(super) struct Drain {
@@ -25,6 +31,8 @@ pub(super) struct Drain {
     /// For a transport that can't tell how much has arrived: lets the runtime look at its sockets once more, so that
     /// "nothing to read" is true and not merely not yet known. The kernel's own sockets can tell, and have none.
     look: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Runs while the peer's first words are waited for.
+    first_words: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drain {
@@ -35,8 +43,11 @@ impl Drain {
             _ => None,
         };
         match arrived {
-            Some(arrived) => Self { arrived, beyond: BEYOND, look: None },
-            None => Self { arrived: 0, beyond: UNKNOWN, look: Some(Box::pin(tokio::task::yield_now())) },
+            Some(arrived) => Self { arrived, beyond: BEYOND, look: None, first_words: None },
+            None => {
+                let look: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(tokio::task::yield_now());
+                Self { arrived: 0, beyond: UNKNOWN, look: Some(look), first_words: None }
+            }
         }
     }
 
@@ -99,9 +110,13 @@ impl Wire {
         if let Some(look) = &mut drain.look {
             ready!(look.as_mut().poll(cx));
             drain.look = None;
-        } else {
-            self.source = Source::Ended;
+            return Poll::Ready(());
         }
+        let waits = self.closing.has_successor() && (self.mid_frame || self.stats.bytes_in() == 0);
+        if waits {
+            ready!(drain.first_words.get_or_insert_with(|| Box::pin(sleep(FIRST_WORDS))).as_mut().poll(cx));
+        }
+        self.source = Source::Ended;
         Poll::Ready(())
     }
 }
