@@ -64,11 +64,30 @@ async fn still_shouts(server: &Running, path: &Path) {
     ask(&mut UnixStream::connect(path).await.unwrap(), "a\n", "A\n").await;
 }
 
-/// Ends the new process, and waits until it is gone.
-async fn end(pid: u32) {
-    let pid = i32::try_from(pid).unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
-    until("the new process is gone", || !is_there(pid)).await;
+/// A new process that has taken over. Killed if the test fails.
+struct Successor(i32);
+
+impl Successor {
+    /// Restarts the server.
+    async fn of(server: &Running) -> Self {
+        Self(i32::try_from(server.handle().restart().await.unwrap()).unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.0).unwrap(), signal).ok();
+    }
+
+    /// Tells it to end, and waits until it is gone.
+    async fn end(self) {
+        self.signal(Signal::TERM);
+        until("the new process is gone", || !is_there(self.0)).await;
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
 }
 
 #[tokio::test]
@@ -80,7 +99,7 @@ async fn the_new_process_answers_on_the_same_sockets_and_the_old_one_drains() {
     ask(&mut idle, "old\n", "OLD\n").await;
     let mut busy = server.connect().await;
     ask(&mut busy, "old\nbegun", "OLD\n").await;
-    let pid = server.handle().restart().await.unwrap();
+    let successor = Successor::of(&server).await;
     assert_eq!(rest(&mut idle).await, "");
     busy.write_all(b" and done\n").await.unwrap();
     assert_eq!(rest(&mut busy).await, "BEGUN AND DONE\n");
@@ -89,7 +108,7 @@ async fn the_new_process_answers_on_the_same_sockets_and_the_old_one_drains() {
     // The old process is gone, and the path with it neither: it is the new one's.
     ask(&mut TcpStream::connect(addr).await.unwrap(), "new\n", "new\n").await;
     ask(&mut UnixStream::connect(&path).await.unwrap(), "new\n", "new\n").await;
-    end(pid).await;
+    successor.end().await;
     assert!(!path.exists(), "the new process has removed its path");
 }
 
@@ -99,12 +118,12 @@ async fn who_connects_a_moment_before_is_served_by_the_old_process() {
     let (server, path) = shouting(&dir, |endpoints| echo(&endpoints)).await;
     let mut silent = server.connect().await;
     server.until("it is accepted", |counts| counts.active() == 1).await;
-    let pid = server.handle().restart().await.unwrap();
+    let successor = Successor::of(&server).await;
     silent.write_all(b"hello\n").await.unwrap();
     assert_eq!(rest(&mut silent).await, "HELLO\n");
     drop(silent);
     server.over().await;
-    end(pid).await;
+    successor.end().await;
     assert!(!path.exists());
 }
 
@@ -173,9 +192,9 @@ async fn a_failed_restart_can_be_tried_again() {
     let program = script(&dir, "better_the_second_time", &text);
     let (server, _path) = shouting(&dir, |endpoints| echo(&endpoints).program(program)).await;
     assert!(matches!(server.handle().restart().await, Err(RestartError::Exited { .. })));
-    let pid = server.handle().restart().await.unwrap();
+    let successor = Successor::of(&server).await;
     server.over().await;
-    end(pid).await;
+    successor.end().await;
 }
 
 #[tokio::test]
