@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use filedescriptor::FileDescriptor;
 
@@ -66,7 +66,7 @@ impl Inherited {
         let number = match self {
             Self::Systemd(name) => {
                 check_name(name).map_err(refuse)?;
-                find(name, &passed()?).map_err(|text| io::Error::new(io::ErrorKind::NotFound, text))?
+                find(name, passed()?).map_err(|text| io::Error::new(io::ErrorKind::NotFound, text))?
             }
             Self::Fd(number) => {
                 check_fd(*number).map_err(refuse)?;
@@ -116,13 +116,14 @@ fn check_fd(number: RawFd) -> Result<(), Fault> {
 }
 
 /// The numbers and names of what the service manager passed to this process and to no other. All are closed on exec
-/// from here on, those that nobody binds as well.
-fn passed() -> io::Result<Vec<(RawFd, String)>> {
-    let wrong = |cause: io::Error| {
-        let text = format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({cause})");
-        io::Error::new(io::ErrorKind::InvalidInput, text)
-    };
-    Ok(sd_notify::listen_fds_with_names().map_err(wrong)?.collect())
+/// from here on, those that nobody binds as well. Looked up once: later a number may be another file's.
+fn passed() -> io::Result<&'static [(RawFd, String)]> {
+    static PASSED: OnceLock<Result<Vec<(RawFd, String)>, String>> = OnceLock::new();
+    let passed = PASSED.get_or_init(|| match sd_notify::listen_fds_with_names() {
+        Ok(passed) => Ok(passed.collect()),
+        Err(error) => Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})")),
+    });
+    passed.as_deref().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text.as_str()))
 }
 
 fn is_passed(number: RawFd) -> bool {
