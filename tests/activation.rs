@@ -111,6 +111,24 @@ fn the_path_of_an_inherited_socket_is_left_to_who_made_it() {
     assert!(path.exists());
 }
 
+#[test]
+fn an_inherited_socket_is_handed_on_in_a_restart() {
+    let (listener, addr) = listener();
+    let mut process = Process::start(by_shell(PASS, OwnedFd::from(listener), &["systemd:web"]));
+    answers(Client::tcp(addr), &process);
+    kill_process(process.pid(), Signal::USR2).unwrap();
+    until("the old process has ended", || process.0.try_wait().unwrap().is_some());
+    let mut client = Client::tcp(addr);
+    client.send("who?\n");
+    let line = client.line();
+    let number = line.strip_prefix("process ").and_then(|rest| rest.split(',').next()).unwrap();
+    let new = Pid::from_raw(number.parse().unwrap()).unwrap();
+    assert_ne!(new, process.pid());
+    kill_process(new, Signal::TERM).unwrap();
+    assert_eq!(client.rest(), b"");
+    until("nobody listens", || Client::try_tcp(addr).is_err());
+}
+
 /// The example must end with an error that says this.
 #[track_caller]
 fn refuses(command: Command, said: &str) {
