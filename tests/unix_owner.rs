@@ -51,7 +51,7 @@ fn nobody_connects_to_a_path_before_it_has_its_owner() {
         return;
     }
     let dir = TempDir::new();
-    // A path of its own for each try, or one could be taken for another.
+    // A path of its own for each try, or one could be taken for another. By its name, for the look-up takes a moment.
     let path = |n: usize| dir.join(&n.to_string());
     let (current, last) = (AtomicUsize::new(0), 300);
     thread::scope(|scope| {
@@ -71,7 +71,7 @@ fn nobody_connects_to_a_path_before_it_has_its_owner() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         for n in 0..=last {
             current.store(n, Ordering::Relaxed);
-            let listener = runtime.block_on(Endpoint::unix(path(n)).group("65534").mode(0o660).bind()).unwrap();
+            let listener = runtime.block_on(Endpoint::unix(path(n)).group("nogroup").mode(0o660).bind()).unwrap();
             StdStream::connect(path(n)).unwrap();
             drop(listener);
         }
