@@ -1,5 +1,10 @@
 //! The drain's deadline holds even when user code blocks every thread there is.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a failed unwrap is a failed test, and a skipped one says so"
+)]
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
@@ -93,7 +98,8 @@ fn the_server_ends_by_the_deadline_though_every_worker_is_blocked() {
 fn helper() {
     let Ok(kind) = env::var(HELPER) else { return };
     let (service, release, begun) = blocking();
-    let runtime = if kind == "many" { runtime(WORKERS) } else { Builder::new_current_thread().enable_all().build().unwrap() };
+    let runtime =
+        if kind == "many" { runtime(WORKERS) } else { Builder::new_current_thread().enable_all().build().unwrap() };
     let server = Server::new().listen("tcp:127.0.0.1:0").signals().drain_within(Duration::from_millis(200));
     // Said when it hears signals.
     let server = server.exit_if_stuck(STUCK).on_listening(|addresses| println!("\nlistening {}", tcp_addr(addresses)));

@@ -134,7 +134,7 @@ enum Event {
     Failed(Error),
     RestartWanted,
     /// The new process is ready, or is none.
-    Restarted(Result<Successor, RestartError>),
+    Restarted(Result<Box<Successor>, RestartError>),
 }
 
 impl<S: ConnectionService> Running<'_, S> {
@@ -197,7 +197,7 @@ impl<S: ConnectionService> Running<'_, S> {
     }
 
     /// Makes way for the new process. Whatever fails leaves this one in its place.
-    async fn end_restart(&mut self, outcome: Result<Successor, RestartError>) -> Result<(), RestartError> {
+    async fn end_restart(&mut self, outcome: Result<Box<Successor>, RestartError>) -> Result<(), RestartError> {
         let successor = outcome?;
         // First, for from its first moment on the new process may end and take the paths with it.
         self.accept.set_owner(false);

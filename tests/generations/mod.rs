@@ -129,8 +129,7 @@ fn listening(pid: Pid) -> usize {
     // sl local_address rem_address st … inode, with 0A for one that listens.
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
-    let inodes: Vec<String> =
-        rows.filter(|row| row[3] == "0A").map(|row| format!("socket:[{}]", row[9])).collect();
+    let inodes: Vec<String> = rows.filter(|row| row[3] == "0A").map(|row| format!("socket:[{}]", row[9])).collect();
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     links.filter(|link| inodes.iter().any(|inode| Path::new(inode) == link)).count()

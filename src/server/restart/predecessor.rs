@@ -31,14 +31,14 @@ pub(in crate::server) struct Passed {
 }
 
 /// A restart under way. Dropped, it ends the new process.
-pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Successor, RestartError>> + Send>>;
+pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Box<Successor>, RestartError>> + Send>>;
 
 /// Begins a restart: done when the new process is ready.
 pub(in crate::server) fn start(restart: Restart, sockets: Vec<Passed>) -> Attempt {
     Box::pin(async move {
         let (mut child, mut channel) = spawn(&restart)?;
         match timeout(restart.ready_within, introduce(&mut child, &mut channel, &sockets)).await {
-            Ok(Ok(())) => Ok(Successor { child, channel }),
+            Ok(Ok(())) => Ok(Box::new(Successor { child, channel })),
             Ok(Err(error)) => Err(child.end(error).await),
             Err(_) => Err(child.end(RestartError::NotReady { within: restart.ready_within }).await),
         }
