@@ -45,7 +45,7 @@
 //! | layers around connections | [`ConnectionLimitLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
-//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain and stop it, [`Lifecycle`] for what opens and closes with it |
+//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for how, [`Lifecycle`] for what opens and closes with it |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
 //! | tests | [`memory::endpoint`]: a whole server without a socket |
 //!

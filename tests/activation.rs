@@ -1,21 +1,16 @@
 //! Inherited sockets: those of a service manager, those known by their number, and what is refused.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a failed unwrap is a failed test, and a skipped one says so"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Client, TempDir, run, until};
+use support::{Client, TempDir, program, run, until};
 
 mod support;
 
@@ -187,16 +182,6 @@ fn what_is_no_listening_stream_socket_is_refused_and_named() {
         refuses(by_shell(PASS, socket, &["fd:3"]), said);
     }
     drop(listener);
-}
-
-/// A program of another package, or `None` and a word about it.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.exists());
-    if found.is_none() {
-        println!("skipped: no {name}");
-    }
-    found
 }
 
 #[test]

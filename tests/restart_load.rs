@@ -5,9 +5,8 @@
 //! `cargo build --release --examples`; its figures are in RESULTS.md.
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a failed unwrap is a failed test, and a skipped one says so"
+    reason = "a failed unwrap is a failed test, and what failed is told"
 )]
 
 use std::io;
