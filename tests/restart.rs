@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,12 +18,12 @@ mod support;
 /// Long enough for a new process on a busy machine; what is to fail for the time it takes gets less.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A shell script of this name and text, which may be run.
-fn script(dir: &TempDir, name: &str, text: &str) -> PathBuf {
+/// A new process that is a shell script of this name and text. The shell is what is started: a script of one's own could
+/// be held open by whatever is forked off this process meanwhile, and then can't be.
+fn script(dir: &TempDir, name: &str, text: &str) -> Restart {
     let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\necho $$ >>{}\n{text}\n", pids(dir).display())).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    fs::write(&path, format!("echo $$ >>{}\n{text}\n", pids(dir).display())).unwrap();
+    Restart::new().program("/bin/sh").args([path]).ready_within(SOON)
 }
 
 /// Where scripts leave their numbers.
@@ -139,7 +138,7 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
         ("says_nonsense", "printf 'ropewalk-restart 1X' >&0\nexec sleep 1000", "restart protocol"),
     ] {
         let program = script(&dir, name, text);
-        let (server, path) = shouting(&dir, |_| Restart::new().program(program).ready_within(SOON)).await;
+        let (server, path) = shouting(&dir, |_| program).await;
         let mut open = server.connect().await;
         ask(&mut open, "a\n", "A\n").await;
         let error = server.handle().restart().await.unwrap_err();
@@ -164,7 +163,7 @@ async fn a_new_process_that_hangs_is_killed_at_the_deadline() {
     ] {
         let program = script(&dir, name, text);
         let within = Duration::from_millis(300);
-        let (server, path) = shouting(&dir, |_| Restart::new().program(program).ready_within(within)).await;
+        let (server, path) = shouting(&dir, |_| program.ready_within(within)).await;
         let error = server.handle().restart().await.unwrap_err();
         assert!(matches!(error, RestartError::NotReady { within: told } if told == within), "{name}: {error}");
         still_shouts(&server, &path).await;
@@ -189,8 +188,11 @@ async fn a_failed_restart_can_be_tried_again() {
     let flag = dir.join("second");
     let example = support::command("echo").get_program().to_owned();
     let text = format!("[ -e {0} ] || {{ touch {0}; exit 1; }}\nexec {1} \"$@\"", flag.display(), example.display());
-    let program = script(&dir, "better_the_second_time", &text);
-    let (server, _path) = shouting(&dir, |endpoints| echo(&endpoints).program(program)).await;
+    let (server, _path) = shouting(&dir, |[tcp, unix]| {
+        let path = dir.join("better_the_second_time");
+        script(&dir, "better_the_second_time", &text).args([path.to_str().unwrap(), "--listen", tcp, "--listen", unix])
+    })
+    .await;
     assert!(matches!(server.handle().restart().await, Err(RestartError::Exited { .. })));
     let successor = Successor::of(&server).await;
     server.over().await;
@@ -201,7 +203,7 @@ async fn a_failed_restart_can_be_tried_again() {
 async fn restarts_at_once_are_one() {
     let dir = TempDir::new();
     let program = script(&dir, "late", "sleep 0.2\nexit 1");
-    let (server, _path) = shouting(&dir, |_| Restart::new().program(program).ready_within(SOON)).await;
+    let (server, _path) = shouting(&dir, |_| program).await;
     let restarts = (0..10).map(|_| {
         let handle = server.handle().clone();
         tokio::spawn(async move { handle.restart().await })
@@ -217,7 +219,7 @@ async fn restarts_at_once_are_one() {
 async fn a_server_told_to_end_in_the_middle_of_a_restart_ends_and_the_new_process_with_it() {
     let dir = TempDir::new();
     let program = script(&dir, "slow", "exec sleep 1000");
-    let (server, path) = shouting(&dir, |_| Restart::new().program(program).ready_within(LONG)).await;
+    let (server, path) = shouting(&dir, |_| program.ready_within(LONG)).await;
     let handle = server.handle().clone();
     let restart = tokio::spawn(async move { handle.restart().await });
     until("the new process runs", || ran(&dir).len() == 1).await;
