@@ -139,7 +139,7 @@ fn an_abstract_name_is_handed_on_as_well() {
         let addr = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name);
         std::os::unix::net::UnixStream::connect_addr(&addr.unwrap())
     };
-    drop(connect().unwrap());
+    until("the name is bound", || connect().is_ok());
     server.restart();
     drop(connect().unwrap());
     assert_eq!(server.end(), Some(0));

@@ -35,6 +35,7 @@ pub(super) struct Bound {
     /// The endpoints of the listeners, without their options.
     pub(super) places: Vec<String>,
     pub(super) succession: Option<Succession>,
+    pub(super) signals: Signals,
     pub(super) lifecycles: Lifecycles,
     pub(super) options: Options,
     pub(super) on_listening: Option<OnListening>,
@@ -43,9 +44,9 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) async fn run<S: ConnectionService>(self, service: S) -> Result {
-        let Self { mut listeners, places, succession, mut lifecycles, options, on_listening, shared } = self;
+        let Self { mut listeners, places, succession, mut signals, mut lifecycles, options, on_listening, shared } =
+            self;
         let over = Over(Arc::clone(&shared));
-        let mut signals = Signals::install(options.signals, options.signals && options.restart.is_some())?;
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = succession {
             if let Err(error) = take_over(succession, &mut signals).await {

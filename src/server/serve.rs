@@ -14,6 +14,7 @@ use super::lifecycle::Lifecycles;
 use super::restart::Succession;
 use super::run::{Bound, Options};
 use super::shared::{Phase, Shared};
+use super::signals::Signals;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, Result};
 
@@ -37,6 +38,9 @@ impl Plan {
         }
         // A string that is no endpoint is refused before anything listens.
         let endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
+        // From before the first endpoint is bound: a signal that comes later ends no process that has a path to remove.
+        let options = &self.options;
+        let signals = Signals::install(options.signals, options.signals && options.restart.is_some())?;
         let mut succession = match self.options.restart {
             Some(_) => Succession::begin().await?,
             None => None,
@@ -51,7 +55,7 @@ impl Plan {
         drop(shared.addresses.set(addresses));
         let places = endpoints.iter().map(Endpoint::place).collect();
         let Self { lifecycles, options, on_listening, .. } = self;
-        Ok(Bound { listeners, places, succession, lifecycles, options, on_listening, shared })
+        Ok(Bound { listeners, places, succession, signals, lifecycles, options, on_listening, shared })
     }
 }
 
@@ -89,7 +93,8 @@ impl Serve {
         self.handle.clone()
     }
 
-    /// Binds the endpoints without serving yet, so that [`Handle::addresses`] is known and clients may connect.
+    /// Binds the endpoints without serving yet, so that [`Handle::addresses`] is known and clients may connect. With
+    /// [`signals`](super::Server::signals) those are held from here on, and heeded when this is awaited.
     ///
     /// # Errors
     ///

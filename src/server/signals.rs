@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals a server listens for. Installed before the first accept, so that none is missed.
+/// The signals a server listens for. Installed before the first endpoint is bound, so that none is missed.
 pub(super) struct Signals {
     end: Option<[Signal; 2]>,
     restart: Option<Signal>,
