@@ -6,6 +6,7 @@ mod endpoint;
 mod escape;
 mod input;
 mod length_prefixed;
+mod lent;
 mod line_raw;
 mod lines;
 mod netstring;
