@@ -54,6 +54,7 @@ pub mod connection;
 mod escape;
 pub mod limit;
 pub mod log;
+pub mod proxy;
 mod state;
 
 pub use connection::{Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream};
