@@ -82,7 +82,7 @@ pub use leaf::{
     Cloned, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf,
     WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
-pub use listener::Listener;
+pub use listener::{Listener, PreambleCounts};
 pub use reply::{IntoReply, Reply};
 pub use server::{ConnectionService, Counts, Handle, Lifecycle, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};

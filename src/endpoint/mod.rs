@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ropewalk_middleware::Addr;
 
 use crate::Listener;
+use crate::listener::preamble::{Preambles, Step, WithPreamble};
 use crate::listener::{tcp, unix};
 
 pub use self::error::{BindError, EndpointError};
@@ -129,7 +130,22 @@ impl Endpoint {
     /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
     /// code was bound before, and when an option does not go with the kind of endpoint.
     pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
-        self.try_bind().await.map_err(|cause| BindError::new(self.to_string(), cause))
+        self.bind_counted(&Preambles::default()).await
+    }
+
+    /// The same, with what becomes of its preambles counted there.
+    pub(crate) async fn bind_counted(&self, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
+        let bound = self.try_bind().await.map_err(|cause| BindError::new(self.to_string(), cause))?;
+        let steps = self.steps();
+        if steps.is_empty() {
+            return Ok(bound);
+        }
+        Ok(Box::new(WithPreamble::new(bound, steps, preambles.clone())))
+    }
+
+    /// What its connections go through before they are accepted, in this order.
+    fn steps(&self) -> Vec<Box<dyn Step>> {
+        Vec::new()
     }
 
     async fn try_bind(&self) -> io::Result<Box<dyn Listener>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ropewalk_middleware::{Addr, CloseReason};
 
 use super::shared::{Phase, Shared};
+use crate::listener::PreambleCounts;
 
 /// A handle on a server; cheap to clone, usable from any task, before, while and after it serves.
 ///
@@ -39,6 +40,11 @@ impl Handle {
     /// The counters, all of one moment.
     pub fn counts(&self) -> Counts {
         self.0.counts()
+    }
+
+    /// What became of the handshakes and headers that come before connections.
+    pub fn preambles(&self) -> PreambleCounts {
+        self.0.preambles.counts()
     }
 
     /// The most connections open at once.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Plan {
         let endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut listeners = Vec::with_capacity(endpoints.len());
         for endpoint in &endpoints {
-            listeners.push(endpoint.bind().await?);
+            listeners.push(endpoint.bind_counted(&shared.preambles).await?);
         }
         let addresses: Vec<Addr> = listeners.iter().map(|listener| listener.local_addr()).collect();
         // Bound once: the plan is gone with this.
@@ -158,10 +158,11 @@ impl Bound {
         let mut signals = Signals::install(signals)?;
         start(&mut lifecycles, &mut signals).await?;
         announce(&shared, drain, on_listening);
-        let accept = Accept::new(listeners, service, Arc::clone(&shared));
-        let result = accept_until_told(&shared, accept, drain, &mut signals).await;
+        let mut accept = Accept::new(listeners, service, Arc::clone(&shared));
+        let result = accept_until_told(&shared, &mut accept, drain, &mut signals).await;
         shared.drain_all();
-        finish(&shared, &mut signals).await;
+        // A service that can't be readied takes nothing more.
+        finish(&shared, result.is_ok().then_some(accept), &mut signals).await;
         let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
@@ -202,7 +203,7 @@ fn announce(shared: &Shared, drain: Duration, hook: Option<OnListening>) {
 /// Accepts until told to stop. An error is that of a service that can't be readied any more; what is open goes on.
 async fn accept_until_told<S: ConnectionService>(
     shared: &Shared,
-    mut accept: Accept<S>,
+    accept: &mut Accept<S>,
     drain: Duration,
     signals: &mut Signals,
 ) -> Result {
@@ -229,14 +230,23 @@ async fn accept_until_told<S: ConnectionService>(
     result
 }
 
+/// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.
+async fn all_gone<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>) {
+    if let Some(mut accept) = accept {
+        poll_fn(|cx| accept.poll_pending(cx)).await;
+    }
+    shared.wait_idle().await;
+}
+
 /// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left.
-async fn finish(shared: &Shared, signals: &mut Signals) {
+async fn finish<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>, signals: &mut Signals) {
     let mut phase = shared.phase.subscribe();
+    let mut gone = pin!(all_gone(shared, accept));
     loop {
         let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
         tokio::select! {
             biased;
-            () = shared.wait_idle() => return,
+            () = &mut gone => return,
             () = signals.next() => {
                 shared.stop();
                 break;
@@ -245,6 +255,8 @@ async fn finish(shared: &Shared, signals: &mut Signals) {
             () = sleep_until(deadline) => break,
         }
     }
+    // With it go the preambles that are under way.
+    gone.set(all_gone(shared, None::<Accept<S>>));
     let left = shared.counts().active();
     if left > 0 {
         tracing::warn!(connections = left, "aborting the connections that are left");

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::handle::Counts;
 use super::registry::{Place, Registry};
+use crate::listener::preamble::Preambles;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     idle: Notify,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) addresses: OnceLock<Vec<Addr>>,
+    pub(super) preambles: Preambles,
 }
 
 impl Shared {
@@ -50,6 +52,7 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
+            preambles: Preambles::default(),
         })
     }
 
