@@ -70,6 +70,7 @@ mod wire;
 
 // What stands in the signatures of services and codecs: so this crate and tokio are enough to depend on.
 pub use bytes::{Bytes, BytesMut};
+pub use ipnet::IpNet;
 pub use tokio_util::codec::{Decoder, Encoder};
 
 pub use ropewalk_codecs::*;

@@ -7,12 +7,16 @@ use std::future::poll_fn;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use ropewalk::{Addr, BindError, Endpoint, EndpointError, Listener, Stream};
+use ropewalk::{Addr, BindError, Endpoint, EndpointError, IpNet, Listener, Stream};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 async fn bind(endpoint: &str) -> Result<Box<dyn Listener>, BindError> {
     endpoint.parse::<Endpoint>().unwrap().bind().await
+}
+
+fn nets(networks: &[&str]) -> Vec<IpNet> {
+    networks.iter().map(|network| network.parse().unwrap()).collect()
 }
 
 fn tcp_addr(listener: &dyn Listener) -> SocketAddr {
@@ -42,12 +46,20 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ("unix:%253F", Endpoint::unix("%3F")),
         ("unix:line%0Aend", Endpoint::unix("line\nend")),
         ("unix:déjà vu", Endpoint::unix("déjà vu")),
+        ("proxy+tcp:8007?trust=::1", tcp("0.0.0.0:8007").proxied(nets(&["::1/128"]))),
+        (
+            "proxy+tcp:[::]:8007?backlog=64&trust=10.0.0.0/8,192.0.2.1,2001:db8::/32",
+            tcp("[::]:8007").backlog(64).proxied(nets(&["10.9.9.9/8", "192.0.2.1/32", "2001:db8::/32"])),
+        ),
+        ("proxy+tcp:8007?trust=0.0.0.0/0", tcp("0.0.0.0:8007").proxied(nets(&["0.0.0.0/0"]))),
+        ("proxy+unix:/run/x.sock?mode=660", Endpoint::unix("/run/x.sock").mode(0o660).proxied([])),
     ];
     for (text, built) in table {
         assert_eq!(text.parse::<Endpoint>(), Ok(built.clone()), "{text}");
         assert_eq!(built.to_string(), text);
     }
-    for text in ["tcp:localhost:8007", "tcp:a-b.example.org:0?backlog=1"] {
+    for text in ["tcp:localhost:8007", "tcp:a-b.example.org:0?backlog=1", "proxy+tcp:localhost:8007?trust=127.0.0.0/8"]
+    {
         assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
     }
 }
@@ -149,6 +161,24 @@ const BAD: &[(&str, &str, &str)] = &[
     ("unix:100%", "\"%\" is not % and two hexadecimal digits", "write %25 for a %"),
     ("unix:%+1", "\"%+1\" is not % and two", "write %25 for a %"),
     ("unix:%é", "is not % and two", "write %25 for a %"),
+    ("proxy:tcp:8007", "the scheme \"proxy\" is unknown", "write proxy+tcp: or proxy+unix:"),
+    ("haproxy:tcp:8007", "the scheme \"haproxy\" is unknown", "write proxy+tcp: or proxy+unix:"),
+    ("proxy+udp:8007", "the scheme \"udp\" is unknown", "the schemes are"),
+    ("proxy+tcp:8007x?trust=::1", "\"8007x\" is not a port", "write a port from 0"),
+    ("proxy+tcp:8007", "not say which proxies are trusted", "such as ?trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?backlog=1", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.0/8,", "\"\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=all", "\"all\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.0/33", "\"10.0.0.0/33\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=[::1]", "\"[::1]\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.1/8", "is an address within a network", "write 10.0.0.0/8 or 10.0.0.1"),
+    ("proxy+tcp:8007?trust=::1&trust=::2", "trust is given twice", "keep one, with commas"),
+    ("proxy+tcp:8007?mode=660", "the option \"mode\" is unknown", "the options of proxy+tcp: are backlog, trust"),
+    ("proxy+unix:x?trust=::1", "trust is for endpoints with addresses", "by mode="),
+    ("proxy+unix:x?colour=red", "the option \"colour\" is unknown", "the options of proxy+unix: are mode, backlog"),
+    ("tcp:8007?trust=::1", "the option trust is for proxy+ endpoints", "write proxy+tcp:8007?trust=::1"),
     ("unix:a%00b", "there is a NUL in the path", "choose another"),
 ];
 
@@ -267,6 +297,9 @@ async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding()
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let table = [
         (Endpoint::tcp(any).mode(0o600), "mode is for unix: endpoints only"),
+        (Endpoint::tcp(any).proxied([]), "no proxy is trusted"),
+        (Endpoint::unix("x").proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
+        (ropewalk::memory::endpoint().0.proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
         (ropewalk::memory::endpoint().0.backlog(1), "backlog is for tcp: and unix: endpoints only"),
         (Endpoint::unix("x").mode(0o1777), "a mode is at most 0o777"),
         (Endpoint::unix(""), "the path is empty"),

@@ -2,6 +2,7 @@
 
 mod error;
 mod parse;
+mod proxied;
 
 use std::fmt;
 use std::io;
@@ -15,6 +16,7 @@ use ropewalk_middleware::Addr;
 
 use crate::Listener;
 use crate::listener::preamble::{Preambles, Step, WithPreamble};
+use crate::listener::proxy::{ReadHeader, Trusted};
 use crate::listener::{tcp, unix};
 
 pub use self::error::{BindError, EndpointError};
@@ -38,6 +40,8 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// | `tcp:127.0.0.1:8007`, `tcp:[::1]:8007` | that address; port 0 is any free port |
 /// | `tcp:localhost:8007` | the first of the name's addresses that can be bound; looked up when binding |
 /// | `unix:/run/x.sock`, `unix:relative/path` | a Unix socket at that path, at most 107 bytes long (103 on some systems) |
+/// | `proxy+tcp:8007?trust=10.0.0.0/8,::1` | the same, behind proxies in these networks that send PROXY headers |
+/// | `proxy+unix:/run/x.sock` | the same behind a proxy on this machine |
 ///
 /// Options follow behind a `?`, with `&` between them: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`.
 /// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode` is for paths
@@ -47,6 +51,11 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY` and keepalive probes (after 60 s, six, 10 s
 /// apart). Whether `tcp:[::]:8007` takes IPv4 as well is left to the system (on Linux it does unless
 /// `net.ipv6.bindv6only` is set).
+///
+/// Behind `proxy+` each connection begins with a PROXY header (version 1 or 2) that tells who the client is, and then is
+/// the client's: see [`proxied`](Endpoint::proxied). `trust` are the networks whose header is believed, in CIDR form or
+/// as single addresses, with commas between them. It has no default, and a Unix socket has none: its permissions say who
+/// may connect.
 ///
 /// A path that is taken is replaced only if it is a socket on which nobody listens any more. The path is removed with
 /// its listener, if it still is the same file. Of servers that start at once on such a path one has it: each locks the
@@ -67,6 +76,8 @@ pub struct Endpoint {
     kind: Kind,
     backlog: Option<u32>,
     mode: Option<u32>,
+    /// Who is trusted to send PROXY headers, where there are to be any.
+    proxied: Option<Trusted>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +146,9 @@ impl Endpoint {
 
     /// The same, with what becomes of its preambles counted there.
     pub(crate) async fn bind_counted(&self, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
-        let bound = self.try_bind().await.map_err(|cause| BindError::new(self.to_string(), cause))?;
+        let failed = |cause| BindError::new(self.to_string(), cause);
+        let bound = self.try_bind().await.map_err(failed)?;
+        self.check_trusted(proxied::has_addresses(&bound.local_addr())).or_else(wrong).map_err(failed)?;
         let steps = self.steps();
         if steps.is_empty() {
             return Ok(bound);
@@ -145,7 +158,11 @@ impl Endpoint {
 
     /// What its connections go through before they are accepted, in this order.
     fn steps(&self) -> Vec<Box<dyn Step>> {
-        Vec::new()
+        let mut steps: Vec<Box<dyn Step>> = Vec::new();
+        if let Some(trusted) = &self.proxied {
+            steps.push(Box::new(ReadHeader::new(trusted.clone())));
+        }
+        steps
     }
 
     async fn try_bind(&self) -> io::Result<Box<dyn Listener>> {
@@ -161,7 +178,12 @@ impl Endpoint {
     }
 
     fn check_options(&self) -> io::Result<()> {
-        let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        match &self.kind {
+            Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(true).or_else(wrong)?,
+            Kind::Unix(_) => self.check_trusted(false).or_else(wrong)?,
+            // Known when it is bound.
+            Kind::Bound(_) => {}
+        }
         match (&self.kind, self.mode, self.backlog) {
             (Kind::Unix(_), Some(0o1000..), _) => wrong("a mode is at most 0o777"),
             (Kind::Unix(path), ..) => check_path(path).or_else(wrong),
@@ -174,8 +196,12 @@ impl Endpoint {
 
 impl From<Kind> for Endpoint {
     fn from(kind: Kind) -> Self {
-        Self { kind, backlog: None, mode: None }
+        Self { kind, backlog: None, mode: None, proxied: None }
     }
+}
+
+fn wrong(text: &str) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// The first of a name's addresses that can be bound, or why the last one could not.
@@ -230,6 +256,9 @@ impl fmt::Display for Endpoint {
     /// The string that parses to the same endpoint. One made of a listener has none; it is written as `memory:`, or as
     /// `listener:` and its address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.proxied.is_some() {
+            f.write_str(proxied::PREFIX)?;
+        }
         match &self.kind {
             Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "tcp:{}", addr.port())?,
             Kind::Tcp(addr) => write!(f, "tcp:{addr}")?,
@@ -245,6 +274,10 @@ impl fmt::Display for Endpoint {
         }
         if let Some(mode) = self.mode {
             write!(f, "{sign}mode={mode:o}")?;
+            sign = '&';
+        }
+        if let Some(trust) = self.proxied.as_ref().and_then(proxied::display) {
+            write!(f, "{sign}{trust}")?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use super::proxied::{self, PREFIX};
 use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_path};
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
@@ -33,19 +34,51 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         Some((place, options)) => (place, Some(options)),
         None => (rest, None),
     };
-    let (kind, known): (_, &[&str]) = match scheme {
+    let transport = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
+    let (kind, known): (_, &[&str]) = match transport {
         "tcp" => (tcp(input, place)?, &["backlog"]),
         "unix" => (Kind::Unix(unix(input, place)?), &["mode", "backlog"]),
         "memory" => {
             return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
         }
-        _ => return Err(unknown_scheme(input, scheme)),
+        _ => return Err(unknown_scheme(input, transport)),
     };
+    let mut known = known.to_vec();
     let mut endpoint = Endpoint::from(kind);
+    if scheme != transport {
+        endpoint = endpoint.proxied([]);
+        if !matches!(endpoint.kind, Kind::Unix(_)) {
+            known.push("trust");
+        }
+    }
     for option in options.into_iter().flat_map(|options| options.split('&')) {
-        set_option(input, &mut endpoint, option, scheme, known)?;
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("trust", networks) => trust(input, &mut endpoint, networks)?,
+            _ => set_option(input, &mut endpoint, option, scheme, &known)?,
+        }
+    }
+    if matches!(endpoint.kind, Kind::Tcp(_) | Kind::Name(..)) && endpoint.check_trusted(true).is_err() {
+        let sign = if options.is_some() { '&' } else { '?' };
+        let fix = format!("add the networks of the proxies, such as {sign}trust=10.0.0.0/8,::1");
+        return Err(input.error("it does not say which proxies are trusted", fix));
     }
     Ok(endpoint)
+}
+
+fn trust(input: Input<'_>, endpoint: &mut Endpoint, networks: &str) -> Result<(), EndpointError> {
+    let Some(trusted) = &mut endpoint.proxied else {
+        let fix = format!("write {PREFIX}{}, or drop the option", input.0);
+        return Err(input.error(format!("the option trust is for {PREFIX} endpoints"), fix));
+    };
+    if matches!(endpoint.kind, Kind::Unix(_)) {
+        let fix = "say who may connect by mode=, such as mode=660, and drop the option";
+        return Err(input.error("the option trust is for endpoints with addresses", fix));
+    }
+    if !trusted.networks().is_empty() {
+        return Err(input.error("the option trust is given twice", "keep one, with commas between the networks"));
+    }
+    *trusted = proxied::parse_trusted(networks).map_err(|(problem, fix)| input.error(problem, fix))?;
+    Ok(())
 }
 
 fn no_scheme(input: Input<'_>) -> EndpointError {
@@ -62,7 +95,9 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
 
 fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
-    let fix = if matches!(lower.as_str(), "tcp" | "unix") {
+    let fix = if matches!(lower.as_str(), "proxy" | "haproxy") {
+        format!("write {PREFIX}tcp: or {PREFIX}unix:")
+    } else if matches!(lower.as_str(), "tcp" | "unix") {
         format!("write {lower}: in lower case")
     } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
         format!("the schemes are tcp: and unix:, so write tcp:{} if that is an address", input.0)

@@ -3,6 +3,7 @@
 mod accept_error;
 mod paced;
 pub(crate) mod preamble;
+pub(crate) mod proxy;
 pub(crate) mod tcp;
 pub(crate) mod unix;
 
