@@ -56,7 +56,9 @@ pub mod limit;
 pub mod log;
 mod state;
 
-pub use connection::{Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream};
+pub use connection::{
+    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream, TlsInfo, TlsVersion,
+};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer};
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};

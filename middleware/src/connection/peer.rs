@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::tls::TlsInfo;
+
 /// An address of any kind of endpoint.
 ///
 /// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path `%`, `?`, control
@@ -94,18 +96,26 @@ impl From<tokio::net::unix::UCred> for Credentials {
 pub struct Peer {
     addr: Addr,
     credentials: Option<Credentials>,
+    tls: Option<TlsInfo>,
 }
 
 impl Peer {
     /// A peer known by its address.
     pub fn new(addr: impl Into<Addr>) -> Self {
-        Self { addr: addr.into(), credentials: None }
+        Self { addr: addr.into(), credentials: None, tls: None }
     }
 
     /// The same, with the credentials of a Unix socket's peer.
     #[must_use]
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
+        self
+    }
+
+    /// The same, with what a TLS handshake settled.
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsInfo) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -125,6 +135,16 @@ impl Peer {
     /// The peer's process, user and group, on a Unix socket.
     pub fn credentials(&self) -> Option<Credentials> {
         self.credentials
+    }
+
+    /// What the TLS handshake settled; `None` where there is no TLS.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_ref()
+    }
+
+    /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; or none.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        self.tls.as_ref().map_or(&[], TlsInfo::certificates)
     }
 }
 
