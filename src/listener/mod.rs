@@ -4,6 +4,8 @@ mod accept_error;
 mod paced;
 pub(crate) mod preamble;
 pub(crate) mod tcp;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod unix;
 
 use std::task::{Context, Poll};
