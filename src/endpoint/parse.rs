@@ -9,14 +9,21 @@ use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_path};
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
 
+const SCHEMES: &str = "the schemes are tcp:, tls: and unix:";
+
 const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
 
 /// The text as a whole, so that every error can quote it.
 #[derive(Clone, Copy)]
-struct Input<'a>(&'a str);
+pub(super) struct Input<'a>(&'a str);
 
 impl Input<'_> {
-    fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
+    pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
+        let mut fix = fix.into();
+        if self.0.starts_with("tls:") {
+            // Both have the same addresses.
+            fix = fix.replace("write tcp:", "write tls:").replace("or tcp:", "or tls:");
+        }
         EndpointError::new(self.0, problem, fix)
     }
 }
@@ -35,6 +42,13 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
     };
     let (kind, known): (_, &[&str]) = match scheme {
         "tcp" => (tcp(input, place)?, &["backlog"]),
+        #[cfg(feature = "tls")]
+        "tls" => return tls(input, tcp(input, place)?, options),
+        #[cfg(not(feature = "tls"))]
+        "tls" => {
+            let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
+            return Err(input.error("this program was built without ropewalk's feature tls", fix));
+        }
         "unix" => (Kind::Unix(unix(input, place)?), &["mode", "backlog"]),
         "memory" => {
             return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
@@ -46,6 +60,22 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         set_option(input, &mut endpoint, option, scheme, known)?;
     }
     Ok(endpoint)
+}
+
+/// A TCP endpoint whose bytes are encrypted.
+#[cfg(feature = "tls")]
+fn tls(input: Input<'_>, kind: Kind, options: Option<&str>) -> Result<Endpoint, EndpointError> {
+    use super::tls::{OPTIONS, Options};
+    let known = [&OPTIONS[..], &["backlog"]].concat();
+    let mut endpoint = Endpoint::from(kind);
+    let mut tls = Options::default();
+    for option in options.into_iter().flat_map(|options| options.split('&')) {
+        match option.split_once('=').unwrap_or((option, "")) {
+            (name, value) if OPTIONS.contains(&name) => tls.set(input, name, value)?,
+            _ => set_option(input, &mut endpoint, option, "tls", &known)?,
+        }
+    }
+    Ok(endpoint.tls(tls.finish(input)?))
 }
 
 fn no_scheme(input: Input<'_>) -> EndpointError {
@@ -62,12 +92,12 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
 
 fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
-    let fix = if matches!(lower.as_str(), "tcp" | "unix") {
+    let fix = if matches!(lower.as_str(), "tcp" | "tls" | "unix") {
         format!("write {lower}: in lower case")
     } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
-        format!("the schemes are tcp: and unix:, so write tcp:{} if that is an address", input.0)
+        format!("{SCHEMES}, so write tcp:{} if that is an address", input.0)
     } else {
-        "the schemes are tcp: and unix:".to_owned()
+        SCHEMES.to_owned()
     };
     input.error(format!("the scheme {scheme:?} is unknown"), fix)
 }
@@ -170,7 +200,7 @@ fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
 }
 
 /// Undoes `%` and two hexadecimal digits.
-fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
+pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
     let mut parts = place.split('%');
     let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
     for part in parts {
