@@ -66,6 +66,8 @@ pub mod memory;
 mod reply;
 mod server;
 mod session;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
 // What stands in the signatures of services and codecs: so this crate and tokio are enough to depend on.
@@ -87,6 +89,12 @@ pub use listener::{Listener, PreambleCounts};
 pub use reply::{IntoReply, Reply};
 pub use server::{ConnectionService, Counts, Handle, Lifecycle, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};
+#[cfg(feature = "tls")]
+pub use tls::{TlsConfig, TlsError};
+
+/// What [`TlsConfig`] is made of, for one made by hand.
+#[cfg(feature = "tls")]
+pub use rustls;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -59,6 +59,8 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         assert_eq!(built.to_string(), text);
     }
     for text in ["tcp:localhost:8007", "tcp:a-b.example.org:0?backlog=1", "proxy+tcp:localhost:8007?trust=127.0.0.0/8"]
+        .into_iter()
+        .chain(["proxy+tls:[::1]:8443?certs=/etc/certs&alpn=a,b&backlog=9&trust=::1"])
     {
         assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
     }
@@ -110,7 +112,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("8007", "not say of which kind", "write tcp:8007"),
     ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
     ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
-    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp: and unix:"),
+    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls: and unix:"),
     ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
     ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
     ("memory:x", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
@@ -176,9 +178,14 @@ const BAD: &[(&str, &str, &str)] = &[
     ("proxy+tcp:8007?trust=10.0.0.1/8", "is an address within a network", "write 10.0.0.0/8 or 10.0.0.1"),
     ("proxy+tcp:8007?trust=::1&trust=::2", "trust is given twice", "keep one, with commas"),
     ("proxy+tcp:8007?mode=660", "the option \"mode\" is unknown", "the options of proxy+tcp: are backlog, trust"),
+    ("proxy+tcp:", "no port", "write proxy+tcp:8007, or proxy+tcp:127.0.0.1:8007"),
+    ("proxy+tls:8443?trust=::1", "there is no certificate", "write ?cert=FILE&key=FILE"),
+    ("proxy+tls:8443?certs=x", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
+    ("proxy+tls:8443?certs=x&mode=1&trust=::1", "the option \"mode\" is unknown", "client-ca, alpn, backlog, trust"),
+    ("proxy+unix:", "there is no path", "write proxy+unix:/run/x.sock"),
     ("proxy+unix:x?trust=::1", "trust is for endpoints with addresses", "by mode="),
     ("proxy+unix:x?colour=red", "the option \"colour\" is unknown", "the options of proxy+unix: are mode, backlog"),
-    ("tcp:8007?trust=::1", "the option trust is for proxy+ endpoints", "write proxy+tcp:8007?trust=::1"),
+    ("tcp:8007?trust=::1", "the option trust is for proxy+ endpoints", "write proxy+tcp:, or drop"),
     ("unix:a%00b", "there is a NUL in the path", "choose another"),
 ];
 

@@ -57,7 +57,9 @@ pub mod log;
 pub mod proxy;
 mod state;
 
-pub use connection::{Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream};
+pub use connection::{
+    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream, TlsInfo, TlsVersion,
+};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer};
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};

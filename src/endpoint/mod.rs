@@ -3,6 +3,8 @@
 mod error;
 mod parse;
 mod proxied;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -17,7 +19,11 @@ use ropewalk_middleware::Addr;
 use crate::Listener;
 use crate::listener::preamble::{Preambles, Step, WithPreamble};
 use crate::listener::proxy::{ReadHeader, Trusted};
+#[cfg(feature = "tls")]
+use crate::listener::tls::Handshake;
 use crate::listener::{tcp, unix};
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 
 pub use self::error::{BindError, EndpointError};
 
@@ -39,14 +45,22 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// | `tcp:8007` | the port on every IPv4 address |
 /// | `tcp:127.0.0.1:8007`, `tcp:[::1]:8007` | that address; port 0 is any free port |
 /// | `tcp:localhost:8007` | the first of the name's addresses that can be bound; looked up when binding |
+/// | `tls:0.0.0.0:8443?cert=c.pem&key=k.pem` | any of these addresses with TLS, one certificate (feature `tls`) |
+/// | `tls:8443?certs=/etc/certs` | the same; the folder's certificates, by the name a peer asks for |
 /// | `unix:/run/x.sock`, `unix:relative/path` | a Unix socket at that path, at most 107 bytes long (103 on some systems) |
-/// | `proxy+tcp:8007?trust=10.0.0.0/8,::1` | the same, behind proxies in these networks that send PROXY headers |
-/// | `proxy+unix:/run/x.sock` | the same behind a proxy on this machine |
+/// | `proxy+tcp:8007?trust=10.0.0.0/8,::1` | TCP behind proxies in these networks, which send PROXY headers |
+/// | `proxy+tls:8443?cert=c.pem&key=k.pem&trust=10.0.0.0/8` | the header first, then TLS |
+/// | `proxy+unix:/run/x.sock` | a Unix socket behind a proxy on this machine |
 ///
 /// Options follow behind a `?`, with `&` between them: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`.
 /// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode` is for paths
 /// only, octal, and set before the path can be reached; without it the umask decides. In a path, `%3F` stands for `?`
 /// and `%25` for `%`, as any byte may be written.
+///
+/// With TLS, `cert` is the file with the certificates' chain and `key` the one with its key, both PEM, or `certs` a folder
+/// (`TlsConfig::folder` has its layout); `client-ca=FILE` asks every peer for a certificate signed by one in it;
+/// `alpn=a,b` names the protocols spoken, the best first. In their paths `%26` stands for `&`. Files are read before
+/// anything listens, and again by [`Handle::reload`](crate::Handle::reload) and SIGHUP.
 ///
 /// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY` and keepalive probes (after 60 s, six, 10 s
 /// apart). Whether `tcp:[::]:8007` takes IPv4 as well is left to the system (on Linux it does unless
@@ -78,6 +92,8 @@ pub struct Endpoint {
     mode: Option<u32>,
     /// Who is trusted to send PROXY headers, where there are to be any.
     proxied: Option<Trusted>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +150,33 @@ impl Endpoint {
         self
     }
 
+    /// The same with its bytes encrypted: what is accepted has a TLS handshake behind it. Any endpoint may be so, one in
+    /// memory too. See [`TlsConfig`](crate::TlsConfig), which a `rustls::ServerConfig` turns into as well.
+    ///
+    /// A handshake takes 10 s at most, and 256 may be under way at once; beyond that the oldest is dropped. They run off
+    /// the accept path, and only connections that are through count as accepted; see
+    /// [`Handle::preambles`](crate::Handle::preambles) for the others.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, config: impl Into<TlsConfig>) -> Self {
+        self.tls = Some(config.into());
+        self
+    }
+
+    /// Its certificates, if it has any.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_config(&self) -> Option<&TlsConfig> {
+        self.tls.as_ref()
+    }
+
+    /// Looks at whatever can be wrong before anything is bound: the options, and files that are to be read.
+    pub(crate) fn check(&self) -> Result<(), BindError> {
+        let checked = self.check_options();
+        #[cfg(feature = "tls")]
+        let checked = checked.and_then(|()| self.tls.as_ref().map_or(Ok(()), |tls| Ok(tls.load()?)));
+        checked.map_err(|cause| BindError::new(self.to_string(), cause))
+    }
+
     /// Binds, and listens. To be called within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
@@ -146,9 +189,10 @@ impl Endpoint {
 
     /// The same, with what becomes of its preambles counted there.
     pub(crate) async fn bind_counted(&self, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
+        self.check()?;
         let failed = |cause| BindError::new(self.to_string(), cause);
         let bound = self.try_bind().await.map_err(failed)?;
-        self.check_trusted(proxied::has_addresses(&bound.local_addr())).or_else(wrong).map_err(failed)?;
+        self.check_trusted(proxied::has_addresses(&bound.local_addr())).map_err(failed)?;
         let steps = self.steps();
         if steps.is_empty() {
             return Ok(bound);
@@ -162,11 +206,14 @@ impl Endpoint {
         if let Some(trusted) = &self.proxied {
             steps.push(Box::new(ReadHeader::new(trusted.clone())));
         }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            steps.push(Box::new(Handshake(tls.clone())));
+        }
         steps
     }
 
     async fn try_bind(&self) -> io::Result<Box<dyn Listener>> {
-        self.check_options()?;
         // Clamped when it was set, so it fits.
         let backlog = i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX);
         match &self.kind {
@@ -178,9 +225,10 @@ impl Endpoint {
     }
 
     fn check_options(&self) -> io::Result<()> {
+        let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         match &self.kind {
-            Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(true).or_else(wrong)?,
-            Kind::Unix(_) => self.check_trusted(false).or_else(wrong)?,
+            Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(true)?,
+            Kind::Unix(_) => self.check_trusted(false)?,
             // Known when it is bound.
             Kind::Bound(_) => {}
         }
@@ -196,12 +244,15 @@ impl Endpoint {
 
 impl From<Kind> for Endpoint {
     fn from(kind: Kind) -> Self {
-        Self { kind, backlog: None, mode: None, proxied: None }
+        Self {
+            kind,
+            backlog: None,
+            mode: None,
+            proxied: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
-}
-
-fn wrong(text: &str) -> io::Result<()> {
-    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// The first of a name's addresses that can be bound, or why the last one could not.
@@ -253,21 +304,23 @@ impl fmt::Debug for Slot {
 }
 
 impl fmt::Display for Endpoint {
-    /// The string that parses to the same endpoint. One made of a listener has none; it is written as `memory:`, or as
-    /// `listener:` and its address.
+    /// The string that parses to the same endpoint. Some can be made in code only and have none: a listener is written as
+    /// `memory:`, or as `listener:` and its address; any but TCP with TLS has `tls+` before it; and certificates of a
+    /// `rustls::ServerConfig` are not written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.proxied.is_some() {
-            f.write_str(proxied::PREFIX)?;
-        }
+        let tcp = self.write_scheme(f)?;
         match &self.kind {
-            Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "tcp:{}", addr.port())?,
-            Kind::Tcp(addr) => write!(f, "tcp:{addr}")?,
-            Kind::Name(host, port) => write!(f, "tcp:{host}:{port}")?,
+            Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "{tcp}:{}", addr.port())?,
+            Kind::Tcp(addr) => write!(f, "{tcp}:{addr}")?,
+            Kind::Name(host, port) => write!(f, "{tcp}:{host}:{port}")?,
             Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
             Kind::Bound(Slot { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
             Kind::Bound(slot) => write!(f, "listener:{}", slot.addr)?,
         }
+        #[cfg(not(feature = "tls"))]
         let mut sign = '?';
+        #[cfg(feature = "tls")]
+        let mut sign = self.tls.as_ref().map_or(Ok('?'), |config| tls::write(f, config))?;
         if let Some(backlog) = self.backlog {
             write!(f, "{sign}backlog={backlog}")?;
             sign = '&';
@@ -280,6 +333,23 @@ impl fmt::Display for Endpoint {
             write!(f, "{sign}{trust}")?;
         }
         Ok(())
+    }
+}
+
+impl Endpoint {
+    /// Writes what stands before the scheme of its socket; returns how TCP is called behind that.
+    fn write_scheme(&self, f: &mut fmt::Formatter<'_>) -> Result<&'static str, fmt::Error> {
+        if self.proxied.is_some() {
+            f.write_str(proxied::PREFIX)?;
+        }
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            if !matches!(self.kind, Kind::Tcp(_) | Kind::Name(..)) {
+                f.write_str("tls+")?;
+            }
+            return Ok("tls");
+        }
+        Ok("tcp")
     }
 }
 

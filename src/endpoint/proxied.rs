@@ -1,12 +1,14 @@
 //! Endpoints behind a proxy: `proxy+tcp:8007?trust=10.0.0.0/8`.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ropewalk_middleware::Addr;
 
-use super::Endpoint;
+use super::parse::Input;
+use super::{Endpoint, EndpointError};
 use crate::listener::proxy::Trusted;
 
 /// What stands before the scheme.
@@ -42,17 +44,18 @@ impl Endpoint {
         self
     }
 
-    /// What is wrong with whom it trusts, once it is known whether its peers have addresses.
-    pub(super) fn check_trusted(&self, have_addresses: bool) -> Result<(), &'static str> {
-        match &self.proxied {
-            Some(trusted) if have_addresses && trusted.networks().is_empty() => Err(
-                "no proxy is trusted: name the networks of those that may send PROXY headers, as in trust=10.0.0.0/8,::1",
-            ),
-            Some(trusted) if !have_addresses && !trusted.networks().is_empty() => {
-                Err("trust is for endpoints with addresses: who may connect to a Unix socket is said by mode=")
+    /// Looks at whom it trusts, once it is known whether its peers have addresses.
+    pub(super) fn check_trusted(&self, have_addresses: bool) -> io::Result<()> {
+        let text = match &self.proxied {
+            Some(trusted) if have_addresses && trusted.networks().is_empty() => {
+                "no proxy is trusted: name the networks of those that send PROXY headers, as in trust=10.0.0.0/8,::1"
             }
-            _ => Ok(()),
-        }
+            Some(trusted) if !have_addresses && !trusted.networks().is_empty() => {
+                "trust is for endpoints with addresses: who may connect to a Unix socket is said by its mode"
+            }
+            _ => return Ok(()),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
 
@@ -61,8 +64,48 @@ pub(super) fn has_addresses(local: &Addr) -> bool {
     matches!(local, Addr::Tcp(_))
 }
 
+/// Whether an endpoint of this scheme has the option `trust`.
+pub(super) fn takes_trust(scheme: &str) -> bool {
+    scheme.strip_prefix(PREFIX).is_some_and(|transport| transport != "unix")
+}
+
+/// Takes the option `trust` from among the others: whom an endpoint of this scheme trusts, if it is behind a proxy.
+pub(super) fn take_trusted(
+    input: Input<'_>,
+    scheme: &str,
+    options: &mut Vec<&str>,
+) -> Result<Option<Trusted>, EndpointError> {
+    let is_trust = |option: &&str| option.split('=').next() == Some("trust");
+    let sign = if options.iter().all(is_trust) { '?' } else { '&' };
+    let values: Vec<&str> = options.extract_if(.., |option| is_trust(&&**option)).collect();
+    let (problem, fix) = match (scheme.strip_prefix(PREFIX), &values[..]) {
+        (None, []) => return Ok(None),
+        (None, _) => (
+            format!("the option trust is for {PREFIX} endpoints"),
+            format!("write {PREFIX}{scheme}:, or drop the option"),
+        ),
+        (Some("tcp" | "tls"), []) => (
+            "it does not say which proxies are trusted".to_owned(),
+            format!("add their networks, such as {sign}trust=10.0.0.0/8,::1"),
+        ),
+        (Some(_), []) => return Ok(Some(Trusted::new([]))),
+        (Some("unix"), _) => (
+            "the option trust is for endpoints with addresses".to_owned(),
+            "say who may connect by mode=, such as mode=660, and drop the option".to_owned(),
+        ),
+        (Some(_), [value]) => match networks(value.split_once('=').map_or("", |(_, value)| value)) {
+            Ok(trusted) => return Ok(Some(trusted)),
+            Err(fault) => fault,
+        },
+        (Some(_), _) => {
+            ("the option trust is given twice".to_owned(), "keep one, with commas between the networks".to_owned())
+        }
+    };
+    Err(input.error(problem, fix))
+}
+
 /// The networks of `trust=`.
-pub(super) fn parse_trusted(text: &str) -> Result<Trusted, Fault> {
+fn networks(text: &str) -> Result<Trusted, Fault> {
     if text.is_empty() {
         return Err(("trust= names no network".to_owned(), EXAMPLE.to_owned()));
     }

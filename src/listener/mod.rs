@@ -5,6 +5,8 @@ mod paced;
 pub(crate) mod preamble;
 pub(crate) mod proxy;
 pub(crate) mod tcp;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod unix;
 
 use std::task::{Context, Poll};

@@ -15,7 +15,7 @@ use super::accept::Accept;
 use super::handle::Handle;
 use super::lifecycle::Lifecycles;
 use super::shared::{Phase, Shared};
-use super::signals::Signals;
+use super::signals::{Hangup, Signals};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, Result};
 use crate::listener::Listener;
@@ -42,8 +42,12 @@ impl Plan {
         if self.endpoints.is_empty() {
             return Err(Error::other("no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")"));
         }
-        // A string that is no endpoint is refused before anything listens.
+        // A string that is no endpoint, or a file that is missing, is refused before anything listens.
         let endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for endpoint in &endpoints {
+            endpoint.check()?;
+            shared.reloads.add_endpoint(endpoint);
+        }
         let mut listeners = Vec::with_capacity(endpoints.len());
         for endpoint in &endpoints {
             listeners.push(endpoint.bind_counted(&shared.preambles).await?);
@@ -155,11 +159,12 @@ impl Bound {
     async fn run<S: ConnectionService>(self, service: S) -> Result {
         let Self { listeners, mut lifecycles, signals, drain, on_listening, shared } = self;
         let over = Over(Arc::clone(&shared));
+        let hangup = Hangup::install(signals && !shared.reloads.is_empty())?;
         let mut signals = Signals::install(signals)?;
         start(&mut lifecycles, &mut signals).await?;
         announce(&shared, drain, on_listening);
         let mut accept = Accept::new(listeners, service, Arc::clone(&shared));
-        let result = accept_until_told(&shared, &mut accept, drain, &mut signals).await;
+        let result = accept_until_told(&shared, &mut accept, drain, &mut signals, hangup).await;
         shared.drain_all();
         // A service that can't be readied takes nothing more.
         finish(&shared, result.is_ok().then_some(accept), &mut signals).await;
@@ -206,6 +211,7 @@ async fn accept_until_told<S: ConnectionService>(
     accept: &mut Accept<S>,
     drain: Duration,
     signals: &mut Signals,
+    hangup: Hangup,
 ) -> Result {
     let mut phase = shared.phase.subscribe();
     let result = tokio::select! {
@@ -215,6 +221,7 @@ async fn accept_until_told<S: ConnectionService>(
             Ok(())
         }
         _ = phase.wait_for(|phase| *phase != Phase::Running) => Ok(()),
+        () = reload_when_told(shared, hangup) => Ok(()),
         error = poll_fn(|cx| accept.poll(cx)) => {
             tracing::error!(%error, "the service can't be readied any more: draining");
             Err(error)
@@ -228,6 +235,15 @@ async fn accept_until_told<S: ConnectionService>(
         tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     }
     result
+}
+
+/// Reads the certificates again at each SIGHUP. It never ends.
+async fn reload_when_told(shared: &Shared, mut hangup: Hangup) {
+    loop {
+        hangup.next().await;
+        // Said in the log, with the reason; the old ones stay.
+        drop(shared.reloads.reload().await);
+    }
 }
 
 /// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::handle::Counts;
 use super::registry::{Place, Registry};
+use super::reload::Reloads;
 use crate::listener::preamble::Preambles;
 
 /// How far a server is.
@@ -40,10 +41,11 @@ pub(super) struct Shared {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) addresses: OnceLock<Vec<Addr>>,
     pub(super) preambles: Preambles,
+    pub(super) reloads: Reloads,
 }
 
 impl Shared {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize, reloads: Reloads) -> Arc<Self> {
         Arc::new(Self {
             counts: Mutex::default(),
             registry: Registry::default(),
@@ -53,6 +55,7 @@ impl Shared {
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
             preambles: Preambles::default(),
+            reloads,
         })
     }
 

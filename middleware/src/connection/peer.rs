@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::tls::TlsInfo;
 use crate::proxy::{Header, Proxied};
 
 /// An address of any kind of endpoint.
@@ -96,6 +97,7 @@ impl From<tokio::net::unix::UCred> for Credentials {
 pub struct Peer {
     addr: Addr,
     credentials: Option<Credentials>,
+    tls: Option<TlsInfo>,
     // Shared: most peers have none, and those that have one have a large one.
     proxied: Option<Arc<Proxied>>,
 }
@@ -103,7 +105,7 @@ pub struct Peer {
 impl Peer {
     /// A peer known by its address.
     pub fn new(addr: impl Into<Addr>) -> Self {
-        Self { addr: addr.into(), credentials: None, proxied: None }
+        Self { addr: addr.into(), credentials: None, tls: None, proxied: None }
     }
 
     /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are the
@@ -141,6 +143,13 @@ impl Peer {
         self
     }
 
+    /// The same, with what a TLS handshake settled.
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsInfo) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// The peer's address: behind a proxy that told of it (see [`proxied`](Self::proxied)) the client's.
     pub fn addr(&self) -> &Addr {
         &self.addr
@@ -157,6 +166,16 @@ impl Peer {
     /// The peer's process, user and group, on a Unix socket.
     pub fn credentials(&self) -> Option<Credentials> {
         self.credentials
+    }
+
+    /// What the TLS handshake settled; `None` where there is no TLS.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_ref()
+    }
+
+    /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; or none.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        self.tls.as_ref().map_or(&[], TlsInfo::certificates)
     }
 
     /// What a proxy told in its PROXY header, and who the proxy is; `None` where none was asked for.
