@@ -82,8 +82,7 @@ impl Backend {
     }
 }
 
-/// An address nobody has: the port is free, and on the host's loopback address of this process and call none but this
-/// test will take it before HAProxy does.
+/// A free port on a loopback address of this test's own, so that nobody takes it before HAProxy does.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
