@@ -47,9 +47,17 @@ pub struct TlsConfig {
 #[derive(Clone)]
 pub(crate) enum Source {
     /// A chain and its key.
-    Files { cert: PathBuf, key: PathBuf },
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
     /// A folder of them.
     Folder(PathBuf),
+    /// A chain and its key, in PEM.
+    Pem {
+        cert: Arc<[u8]>,
+        key: Arc<[u8]>,
+    },
     Rustls(Arc<ServerConfig>),
 }
 
@@ -69,6 +77,11 @@ impl TlsConfig {
     /// `default` answers when no other does, and when a peer asks for no name. Without it such a peer is refused.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         Source::Folder(path.into()).into()
+    }
+
+    /// The same as [`TlsConfig::files`], with what such files hold. It is never reloaded.
+    pub fn pem(cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        Source::Pem { cert: cert.as_ref().into(), key: key.as_ref().into() }.into()
     }
 
     /// A configuration made by hand. It is taken as it is, so it is never reloaded.
@@ -136,7 +149,7 @@ impl TlsConfig {
 
     /// Whether there are files that may have changed.
     pub(crate) fn has_files(&self) -> bool {
-        !matches!(self.source, Source::Rustls(_))
+        self.source.path().is_some() || self.client_ca.is_some()
     }
 
     /// What was read before is not this one's any more.
@@ -185,7 +198,7 @@ impl Source {
         match self {
             Self::Files { cert, .. } => Some(cert),
             Self::Folder(path) => Some(path),
-            Self::Rustls(_) => None,
+            Self::Pem { .. } | Self::Rustls(_) => None,
         }
     }
 }
@@ -195,6 +208,7 @@ impl PartialEq for Source {
         match (self, other) {
             (Self::Files { cert, key }, Self::Files { cert: c, key: k }) => (cert, key) == (c, k),
             (Self::Folder(path), Self::Folder(other)) => path == other,
+            (Self::Pem { cert, key }, Self::Pem { cert: c, key: k }) => (cert, key) == (c, k),
             (Self::Rustls(config), Self::Rustls(other)) => Arc::ptr_eq(config, other),
             _ => false,
         }
@@ -205,7 +219,8 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path() {
             Some(path) => path.fmt(f),
-            None => f.write_str("rustls::ServerConfig"),
+            // Not what it is made of: there is a key in it.
+            None => f.write_str("(in memory)"),
         }
     }
 }

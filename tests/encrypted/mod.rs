@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{Addr, ConnectionService, Endpoint, Handle, Server, TlsConfig, memory};
 use rustls::crypto::ring;
@@ -82,6 +82,9 @@ impl Ca {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Or one would be taken for another until its signature is checked.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        params.distinguished_name.push(DnType::CommonName, format!("CA {}", NEXT.fetch_add(1, Ordering::Relaxed)));
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -97,12 +100,7 @@ impl Ca {
     pub fn issue_params(&self, params: CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
-        Issued {
-            cert: cert.pem(),
-            key: key.serialize_pem(),
-            der: cert.der().to_vec(),
-            key_der: key.serialize_der(),
-        }
+        Issued { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec(), key_der: key.serialize_der() }
     }
 }
 
