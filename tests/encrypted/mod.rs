@@ -109,7 +109,7 @@ pub struct Client {
     roots: RootCertStore,
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<Vec<u8>>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    identity: Option<(Vec<Vec<u8>>, Vec<u8>)>,
     pub name: String,
 }
 
@@ -131,8 +131,13 @@ impl Client {
         self
     }
 
-    pub fn identity(mut self, issued: &Issued) -> Self {
-        self.identity = Some((issued.der.clone(), issued.key_der.clone()));
+    pub fn identity(self, issued: &Issued) -> Self {
+        self.identity_often(issued, 1)
+    }
+
+    /// Shows a chain of so many certificates, though the first would do.
+    pub fn identity_often(mut self, issued: &Issued, n: usize) -> Self {
+        self.identity = Some((vec![issued.der.clone(); n], issued.key_der.clone()));
         self
     }
 
@@ -143,9 +148,9 @@ impl Client {
             .with_root_certificates(self.roots.clone());
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some((cert, key)) => {
+            Some((chain, key)) => {
                 let key = PrivateKeyDer::try_from(key.clone()).unwrap();
-                builder.with_client_auth_cert(vec![CertificateDer::from(cert.clone())], key).unwrap()
+                builder.with_client_auth_cert(chain.iter().cloned().map(CertificateDer::from).collect(), key).unwrap()
             }
         };
         config.alpn_protocols.clone_from(&self.alpn);
