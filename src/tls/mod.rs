@@ -4,8 +4,6 @@ mod error;
 mod files;
 mod names;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
