@@ -118,9 +118,9 @@ async fn a_peer_that_goes_away_anywhere_in_the_handshake_leaves_nothing_behind()
         let mut client = running.memory.connect().await.unwrap();
         client.write_all(&hello[..at]).await.unwrap();
         if at % 2 == 0 {
-            client.abort()
+            client.abort();
         } else {
-            drop(client)
+            drop(client);
         }
         gone += 1;
     }
@@ -191,11 +191,11 @@ async fn a_large_certificate_is_shown_and_a_chain_too_large_is_refused() {
     let (ca, folder, people) = (Ca::new(), Folder::new(), Ca::new());
     let names = |n: usize| (0..n).map(|i| format!("name-{i}.{}.example", "x".repeat(40))).collect::<Vec<_>>();
     // Some 30 kB: several records, and more than one read.
-    let big = ca.issue_params(CertificateParams::new([vec!["localhost".to_owned()], names(500)].concat()).unwrap());
+    let big = ca.issue_params(&CertificateParams::new([vec!["localhost".to_owned()], names(500)].concat()).unwrap());
     assert!(big.der.len() > 25_000);
     let tls = ropewalk::TlsConfig::pem(&big.cert, &big.key).client_ca(folder.write("people.pem", people.pem()));
     let running = Running::tls(tls, service()).await;
-    let fits = people.issue_params(CertificateParams::new(names(500)).unwrap());
+    let fits = people.issue_params(&CertificateParams::new(names(500)).unwrap());
     let mut stream = Client::new(&ca, "localhost").identity(&fits).tcp(running.addr).await.unwrap();
     echo(&mut stream, b"hello").await.unwrap();
     // More than the 64 KiB a message of a handshake may have.

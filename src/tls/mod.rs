@@ -20,6 +20,9 @@ pub(crate) use self::stream::{HANDSHAKE, accept};
 /// TLS 1.2 and 1.3 are spoken, with rustls's own choice of ciphers, by the `ring` provider; nothing is installed for the
 /// process as a whole.
 ///
+/// A close says goodbye (`close_notify`). A peer that ends without it may have been cut off by somebody else: reading fails
+/// with `UnexpectedEof` then, behind whatever came before.
+///
 /// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first handshake; whichever comes
 /// first. Clones share what was read, so a reload reaches all of them; connections made before keep what they have.
 ///

@@ -94,10 +94,10 @@ impl Ca {
 
     pub fn issue<const N: usize>(&self, names: [&str; N]) -> Issued {
         let names: Vec<String> = names.map(String::from).into();
-        self.issue_params(CertificateParams::new(names).unwrap())
+        self.issue_params(&CertificateParams::new(names).unwrap())
     }
 
-    pub fn issue_params(&self, params: CertificateParams) -> Issued {
+    pub fn issue_params(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
         Issued { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec(), key_der: key.serialize_der() }
@@ -154,7 +154,7 @@ impl Client {
             }
         };
         config.alpn_protocols.clone_from(&self.alpn);
-        config.enable_sni = !self.name.parse::<std::net::IpAddr>().is_ok();
+        config.enable_sni = self.name.parse::<std::net::IpAddr>().is_err();
         TlsConnector::from(Arc::new(config))
     }
 
