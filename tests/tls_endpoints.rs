@@ -3,7 +3,7 @@
 
 mod encrypted;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use encrypted::{Ca, Folder, text};
@@ -116,14 +116,14 @@ fn bad(ca: &Ca, folder: &Folder) -> Vec<(TlsConfig, String, &'static str)> {
 async fn certificates_that_are_no_good_are_named_before_anything_listens() {
     let (ca, folder) = (Ca::new(), Folder::new());
     for (tls, place, problem) in bad(&ca, &folder) {
-        // A port that is free now: whoever bound it would keep us from doing so.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let server = Server::new().listen(Endpoint::tcp(free)).listen(tcp("127.0.0.1:0").tls(tls.clone()));
+        // Whether it was bound can be told afterwards: it can be bound but once.
+        let (other, _connector) = ropewalk::memory::endpoint();
+        let server = Server::new().listen(other.clone()).listen(tcp("127.0.0.1:0").tls(tls.clone()));
         let server = server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)));
         let error = server.bind().await.unwrap_err().to_string();
         assert!(error.starts_with("cannot bind tls:127.0.0.1:0"), "{error}");
         assert!(error.contains(&place) && error.contains(problem), "{error}");
-        TcpListener::bind(free).unwrap();
+        other.bind().await.unwrap();
         let error = tls.load().unwrap_err().to_string();
         assert!(error.contains(&place) && error.contains(problem), "{error}");
     }
