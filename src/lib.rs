@@ -45,13 +45,14 @@
 //! | layers around connections | [`ConnectionLimitLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
+//! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; what was settled: [`TlsInfo`] by [`Connection::tls`] |
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain and stop it, [`Lifecycle`] for what opens and closes with it |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
 //! | tests | [`memory::endpoint`]: a whole server without a socket |
 //!
 //! # Features
 //!
-//! All are off by default. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
+//! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
 //! frames of serde types on any codec.
 #![forbid(unsafe_code)]
 

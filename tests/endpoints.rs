@@ -92,7 +92,7 @@ fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
     for _ in 0..20_000 {
         let length = random(14);
         let text: String = (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
-        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/"] {
+        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/", "tls:1?certs="] {
             let Ok(endpoint) = format!("{start}{text}").parse::<Endpoint>() else { continue };
             assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{start}{text}");
             parsed += 1;

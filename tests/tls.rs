@@ -7,7 +7,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use encrypted::{Ca, Client, Folder, Running, echo, localhost, soon, until};
-use ropewalk::{Addr, CloseReason, Lines, Peer, RawBytes, Result, Session, TlsConfig, TlsVersion, session};
+use ropewalk::{
+    Addr, Bytes, CloseReason, ConnectionLimitLayer, Endpoint, Lines, Peer, RawBytes, Result, Server, Session,
+    TlsConfig, TlsVersion, framed, reply_fn, session,
+};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -156,7 +159,7 @@ async fn a_client_shows_its_certificate_where_it_is_asked_to() {
         let client = || Client::new(&ca, "localhost").version(version);
         let mut stream = client().identity(&alice).tcp(running.addr).await.unwrap();
         echo(&mut stream, b"x").await.unwrap();
-        assert_eq!(last(&seen).certificates(), [alice.der.clone()]);
+        assert_eq!(last(&seen).certificates(), std::slice::from_ref(&alice.der));
         let before = seen.lock().unwrap().len();
         for (stranger, alert) in [(client(), "CertificateRequired"), (client().identity(&mallory), "UnknownCA")] {
             // Under TLS 1.3 a client is through before the server has seen its certificate.
@@ -287,4 +290,36 @@ async fn an_abort_resets_the_socket() {
     echo_less(&mut memory, b"x").await;
     assert_eq!(soon(memory.read_u8()).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(running.handle.counts().closed(CloseReason::Aborted), 2);
+}
+
+#[tokio::test]
+async fn layers_stand_inside_tls_and_who_is_refused_can_read_why() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let tcp = Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(localhost(&ca, &folder));
+    let service = framed(RawBytes, reply_fn(|bytes: Bytes| bytes));
+    let server = Server::new().listen(tcp).layer(ConnectionLimitLayer::new(1).refuse_with("too many\r\n"));
+    let server = server.serve(service).bind().await.unwrap();
+    let handle = server.handle();
+    let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("no TCP address") };
+    let task = tokio::spawn(server);
+    let client = Client::new(&ca, "localhost");
+    let mut first = client.tcp(addr).await.unwrap();
+    echo(&mut first, b"x").await.unwrap();
+    // More than are refused at leisure at once: the last ones get one write.
+    let mut others = Vec::new();
+    for _ in 0..260 {
+        others.push(client.tcp(addr).await.unwrap());
+    }
+    for other in &mut others {
+        let mut text = String::new();
+        // Without a goodbye this is an error.
+        soon(other.read_to_string(&mut text)).await.unwrap();
+        assert_eq!(text, "too many\r\n");
+    }
+    drop((first, others));
+    handle.drain(encrypted::PATIENCE);
+    soon(task).await.unwrap().unwrap();
+    let (refused, at_once) =
+        (handle.counts().closed(CloseReason::Refused), handle.counts().closed(CloseReason::RefusedAtOnce));
+    assert!(refused + at_once == 260 && at_once >= 1, "{refused} and {at_once}");
 }

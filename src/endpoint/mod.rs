@@ -305,8 +305,8 @@ impl fmt::Debug for Slot {
 
 impl fmt::Display for Endpoint {
     /// The string that parses to the same endpoint. Some can be made in code only and have none: a listener is written as
-    /// `memory:`, or as `listener:` and its address; any but TCP with TLS has `tls+` before it; and certificates of a
-    /// `rustls::ServerConfig` are not written.
+    /// `memory:`, or as `listener:` and its address; any but TCP with TLS has `tls+` before it; and certificates that
+    /// are in no file are not written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tcp = self.write_scheme(f)?;
         match &self.kind {

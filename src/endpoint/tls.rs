@@ -47,7 +47,9 @@ impl Options {
             (None, None, Some(folder)) => TlsConfig::folder(folder),
             (None, None, None) => return Err(input.error("there is no certificate", FORMS)),
             (Some(_), None, None) => {
-                return Err(input.error("there is no key to the certificate", "write key=FILE; it may be the same file"));
+                return Err(
+                    input.error("there is no key to the certificate", "write key=FILE; it may be the same file")
+                );
             }
             (None, Some(_), None) => return Err(input.error("there is no certificate to the key", "write cert=FILE")),
             (.., Some(_)) => return Err(input.error("certs goes with neither cert nor key", FORMS)),
@@ -64,17 +66,20 @@ impl Options {
 
 /// Names of protocols, with commas between. RFC 7301 gives each up to 255 bytes.
 fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
-    let one = |name| {
-        let protocol = decode(input, name)?;
-        match protocol.len() {
-            1..=255 => Ok(protocol),
-            n => Err(input.error(format!("a protocol of {n} bytes in alpn={value}"), "write names, such as alpn=h2,echo/1")),
-        }
-    };
+    let one =
+        |name| {
+            let protocol = decode(input, name)?;
+            match protocol.len() {
+                1..=255 => Ok(protocol),
+                n => Err(input
+                    .error(format!("a protocol of {n} bytes in alpn={value}"), "write names, such as alpn=h2,echo/1")),
+            }
+        };
     value.split(',').map(one).collect()
 }
 
-/// Writes the options behind a `?`; returns the sign before the next one. A configuration made by hand has none.
+/// Writes the options behind a `?`; returns the sign before the next one. Certificates that are in no file are left
+/// out.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char, fmt::Error> {
     let mut sign = '?';
     let mut option = |f: &mut fmt::Formatter<'_>, name: &str, path: &Path| {
@@ -88,7 +93,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
             option(f, "key", key)?;
         }
         Source::Folder(path) => option(f, "certs", path)?,
-        Source::Rustls(_) => {}
+        Source::Pem { .. } | Source::Rustls(_) => {}
     }
     if let Some(path) = &tls.client_ca {
         option(f, "client-ca", path)?;

@@ -143,6 +143,8 @@ impl<L> Server<L> {
     /// The most connections open at once, over all endpoints; more stay in the backlog. By default 10 000, or 80 % of
     /// the process's descriptor limit less 64, whichever is lower; of a small limit half.
     ///
+    /// Handshakes under way are not among them; each endpoint with TLS has at most 256 besides.
+    ///
     /// For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = Some(max);

@@ -46,7 +46,8 @@ impl Reloads {
     pub(super) async fn reload(&self) -> Result {
         let files = Arc::clone(&self.0);
         // Locked all the while: of two at once, the second is the one that stays.
-        let reading = tokio::task::spawn_blocking(move || files.lock().unwrap_or_else(PoisonError::into_inner).reload());
+        let reading =
+            tokio::task::spawn_blocking(move || files.lock().unwrap_or_else(PoisonError::into_inner).reload());
         let result = reading.await.map_err(Error::from).and_then(|result| result);
         match &result {
             Ok(()) => tracing::info!("reloaded"),

@@ -32,6 +32,11 @@ impl TlsError {
         Self::new(path, error.to_string(), fix)
     }
 
+    /// The same, of what is in no file.
+    pub(super) fn in_memory(self) -> Self {
+        Self { path: None, ..self }
+    }
+
     /// The file or folder at fault, if it is one's.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()

@@ -27,6 +27,10 @@ pub(super) fn read(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     let names = match &tls.source {
         Source::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
         Source::Folder(path) => folder(path, &provider)?,
+        Source::Pem { cert, key } => {
+            let (at_cert, at_key) = ((Path::new("the certificate"), &cert[..]), (Path::new("the key"), &key[..]));
+            Names::only(certified(at_cert, at_key, &provider).map_err(TlsError::in_memory)?)
+        }
         Source::Rustls(config) => return by_hand(config, tls),
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -60,10 +64,19 @@ fn by_hand(config: &Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConf
     Ok(Arc::new(config))
 }
 
-/// A chain and its key, which must match.
+/// A chain and its key.
 fn certificate(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let chain = chain(cert)?;
-    let private = PrivateKeyDer::from_pem_slice(&open(key)?).map_err(|error| match error {
+    certified((cert, &open(cert)?), (key, &open(key)?), provider)
+}
+
+/// The same of what files hold. The two must match.
+fn certified(
+    (cert, chain_pem): (&Path, &[u8]),
+    (key, key_pem): (&Path, &[u8]),
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = chain(cert, chain_pem)?;
+    let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| match error {
         PemError::NoItemsFound => TlsError::new(key, "there is no private key in it", NO_KEY),
         error => TlsError::new(key, error.to_string(), NO_KEY),
     })?;
@@ -77,9 +90,8 @@ fn certificate(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Cer
     })
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = open(path)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|error| TlsError::new(path, error.to_string(), NO_CERTIFICATE))?;
     if chain.is_empty() {
         return Err(TlsError::new(path, "there is no certificate in it", NO_CERTIFICATE));
@@ -90,7 +102,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 /// The certificates that may have signed a peer's.
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in chain(path)? {
+    for certificate in chain(path, &open(path)?)? {
         let added = roots.add(certificate);
         added.map_err(|error| TlsError::new(path, error.to_string(), "give the CA of the peers, in PEM"))?;
     }
@@ -141,12 +153,7 @@ fn pair(entry: &Path) -> Option<(PathBuf, PathBuf)> {
     }
 }
 
-fn add_names(
-    names: &mut Names,
-    path: &Path,
-    certified: &Arc<CertifiedKey>,
-    is_default: bool,
-) -> Result<(), TlsError> {
+fn add_names(names: &mut Names, path: &Path, certified: &Arc<CertifiedKey>, is_default: bool) -> Result<(), TlsError> {
     let Some(der) = certified.cert.first() else { return Ok(()) };
     let parsed = webpki::EndEntityCert::try_from(der)
         .map_err(|error| TlsError::new(path, error.to_string(), "it must be a server's certificate, X.509 v3"))?;

@@ -4,8 +4,6 @@ mod error;
 mod files;
 mod names;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,6 +19,9 @@ pub(crate) use self::stream::{HANDSHAKE, accept};
 ///
 /// TLS 1.2 and 1.3 are spoken, with rustls's own choice of ciphers, by the `ring` provider; nothing is installed for the
 /// process as a whole.
+///
+/// A close says goodbye (`close_notify`). A peer that ends without it may have been cut off by somebody else: reading fails
+/// with `UnexpectedEof` then, behind whatever came before.
 ///
 /// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first handshake; whichever comes
 /// first. Clones share what was read, so a reload reaches all of them; connections made before keep what they have.
@@ -47,9 +48,17 @@ pub struct TlsConfig {
 #[derive(Clone)]
 pub(crate) enum Source {
     /// A chain and its key.
-    Files { cert: PathBuf, key: PathBuf },
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
     /// A folder of them.
     Folder(PathBuf),
+    /// A chain and its key, in PEM.
+    Pem {
+        cert: Arc<[u8]>,
+        key: Arc<[u8]>,
+    },
     Rustls(Arc<ServerConfig>),
 }
 
@@ -69,6 +78,11 @@ impl TlsConfig {
     /// `default` answers when no other does, and when a peer asks for no name. Without it such a peer is refused.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         Source::Folder(path.into()).into()
+    }
+
+    /// The same as [`TlsConfig::files`], with what such files hold. It is never reloaded.
+    pub fn pem(cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
+        Source::Pem { cert: cert.as_ref().into(), key: key.as_ref().into() }.into()
     }
 
     /// A configuration made by hand. It is taken as it is, so it is never reloaded.
@@ -136,7 +150,7 @@ impl TlsConfig {
 
     /// Whether there are files that may have changed.
     pub(crate) fn has_files(&self) -> bool {
-        !matches!(self.source, Source::Rustls(_))
+        self.source.path().is_some() || self.client_ca.is_some()
     }
 
     /// What was read before is not this one's any more.
@@ -185,7 +199,7 @@ impl Source {
         match self {
             Self::Files { cert, .. } => Some(cert),
             Self::Folder(path) => Some(path),
-            Self::Rustls(_) => None,
+            Self::Pem { .. } | Self::Rustls(_) => None,
         }
     }
 }
@@ -195,6 +209,7 @@ impl PartialEq for Source {
         match (self, other) {
             (Self::Files { cert, key }, Self::Files { cert: c, key: k }) => (cert, key) == (c, k),
             (Self::Folder(path), Self::Folder(other)) => path == other,
+            (Self::Pem { cert, key }, Self::Pem { cert: c, key: k }) => (cert, key) == (c, k),
             (Self::Rustls(config), Self::Rustls(other)) => Arc::ptr_eq(config, other),
             _ => false,
         }
@@ -205,7 +220,8 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path() {
             Some(path) => path.fmt(f),
-            None => f.write_str("rustls::ServerConfig"),
+            // Not what it is made of: there is a key in it.
+            None => f.write_str("(in memory)"),
         }
     }
 }

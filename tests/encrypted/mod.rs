@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{Addr, ConnectionService, Endpoint, Handle, Server, TlsConfig, memory};
 use rustls::crypto::ring;
@@ -82,6 +82,9 @@ impl Ca {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Or one would be taken for another until its signature is checked.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        params.distinguished_name.push(DnType::CommonName, format!("CA {}", NEXT.fetch_add(1, Ordering::Relaxed)));
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -91,10 +94,10 @@ impl Ca {
 
     pub fn issue<const N: usize>(&self, names: [&str; N]) -> Issued {
         let names: Vec<String> = names.map(String::from).into();
-        self.issue_params(CertificateParams::new(names).unwrap())
+        self.issue_params(&CertificateParams::new(names).unwrap())
     }
 
-    pub fn issue_params(&self, params: CertificateParams) -> Issued {
+    pub fn issue_params(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
         Issued { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec(), key_der: key.serialize_der() }
@@ -106,7 +109,7 @@ pub struct Client {
     roots: RootCertStore,
     versions: Vec<&'static SupportedProtocolVersion>,
     alpn: Vec<Vec<u8>>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    identity: Option<(Vec<Vec<u8>>, Vec<u8>)>,
     pub name: String,
 }
 
@@ -128,8 +131,13 @@ impl Client {
         self
     }
 
-    pub fn identity(mut self, issued: &Issued) -> Self {
-        self.identity = Some((issued.der.clone(), issued.key_der.clone()));
+    pub fn identity(self, issued: &Issued) -> Self {
+        self.identity_often(issued, 1)
+    }
+
+    /// Shows a chain of so many certificates, though the first would do.
+    pub fn identity_often(mut self, issued: &Issued, n: usize) -> Self {
+        self.identity = Some((vec![issued.der.clone(); n], issued.key_der.clone()));
         self
     }
 
@@ -140,13 +148,13 @@ impl Client {
             .with_root_certificates(self.roots.clone());
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some((cert, key)) => {
+            Some((chain, key)) => {
                 let key = PrivateKeyDer::try_from(key.clone()).unwrap();
-                builder.with_client_auth_cert(vec![CertificateDer::from(cert.clone())], key).unwrap()
+                builder.with_client_auth_cert(chain.iter().cloned().map(CertificateDer::from).collect(), key).unwrap()
             }
         };
         config.alpn_protocols.clone_from(&self.alpn);
-        config.enable_sni = !self.name.parse::<std::net::IpAddr>().is_ok();
+        config.enable_sni = self.name.parse::<std::net::IpAddr>().is_err();
         TlsConnector::from(Arc::new(config))
     }
 

@@ -219,9 +219,9 @@ async fn a_server_that_stops_or_is_dropped_drops_what_is_pending() {
         handle.set_max_connections(1);
         echoed(&mut through, b"x").await;
         if dropped {
-            server.abort()
+            server.abort();
         } else {
-            handle.stop()
+            handle.stop();
         }
         drop(server.await);
         for client in [&mut half, &mut through] {
