@@ -35,7 +35,8 @@ async fn forward(mut client: Connection, to: Arc<str>, version: u8, idle: Durati
     let stats = client.stats();
     tokio::select! {
         copied = copy_bidirectional(&mut client, &mut backend) => if copied.is_ok() {
-            return Ok(client.close().await);
+            client.close().await;
+            return Ok(());
         },
         () = silence(&stats, idle) => {}
     }

@@ -179,7 +179,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("proxy+tcp:8007?trust=[::1]", "\"[::1]\" is not a network", "such as trust=10.0.0.0/8,::1"),
     ("proxy+tcp:8007?trust=10.0.0.1/8", "is an address within a network", "write 10.0.0.0/8 or 10.0.0.1"),
     ("proxy+tcp:8007?trust=::1&trust=::2", "trust is given twice", "keep one, with commas"),
-    ("proxy+tcp:8007?mode=660&trust=::1", "the option \"mode\" is unknown", "the options of proxy+tcp: are backlog, trust"),
+    (
+        "proxy+tcp:8007?mode=660&trust=::1",
+        "the option \"mode\" is unknown",
+        "the options of proxy+tcp: are backlog, trust",
+    ),
     ("proxy+tcp:", "no port", "write proxy+tcp:8007, or proxy+tcp:127.0.0.1:8007"),
     ("proxy+tls:8443?trust=::1", "there is no certificate", "write ?cert=FILE&key=FILE"),
     ("proxy+tls:8443?certs=x", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),

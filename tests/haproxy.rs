@@ -34,7 +34,7 @@ impl Backend {
         // With a name other than the signer's, or OpenSSL takes it for one that has signed itself.
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "localhost");
-        let issued = ca.issue_params(params);
+        let issued = ca.issue_params(&params);
         let key = folder.write("key.pem", &issued.key);
         let tls = TlsConfig::files(folder.write("cert.pem", &issued.cert), key);
         // As HAProxy wants them.
