@@ -112,6 +112,19 @@ fn it_gets_its_echo_under_both_versions_and_verifies_the_name() {
 }
 
 #[test]
+fn it_talks_to_the_certificate_the_example_made_itself() {
+    if !openssl() {
+        return;
+    }
+    let echo = Example::start("tls_echo");
+    let mut client = Client::connect(echo.tcp, &["-verify_hostname", "localhost"]);
+    client.send("hello\n");
+    client.expect("\nhello\n");
+    let (content, said) = client.end();
+    assert!(content && said.contains("self-signed certificate"), "{said}");
+}
+
+#[test]
 fn it_is_shown_the_certificate_of_the_name_it_asks_for_and_settles_on_a_protocol() {
     if !openssl() {
         return;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod encrypted;
+mod support;
 
 use std::io;
 use std::time::Duration;
@@ -235,4 +236,35 @@ async fn until_paused(mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[test]
+fn no_descriptor_stays_behind_whatever_became_of_the_handshake() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let issued = ca.issue(["localhost"]);
+    let pem = folder.write("x.pem", format!("{}{}", issued.cert, issued.key));
+    let pem = encrypted::text(&pem);
+    let example = support::Example::start_with("tls_echo", &["--cert", pem, "--key", pem]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::new(&ca, "localhost");
+        echo(&mut client.tcp(example.tcp).await.unwrap(), b"hello").await.unwrap();
+        let hello = client_hello(&ca).await;
+        let mut silent = Vec::new();
+        for i in 0..400 {
+            let mut socket = TcpStream::connect(example.tcp).await.unwrap();
+            match i % 5 {
+                0 => silent.push(socket),
+                1 => drop(socket.write_all(b"GET / HTTP/1.1\r\n\r\n").await),
+                2 => drop(socket.write_all(&hello[..i % hello.len()]).await),
+                3 => socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
+                _ => echo(&mut client.shake(socket).await.unwrap(), b"hello").await.unwrap(),
+            }
+        }
+        assert!(example.descriptors() > 80);
+        drop(silent);
+    });
+    // Idle: what it has besides listening is the runtime's.
+    let idle = support::Example::start("tls_echo");
+    support::until("all descriptors are closed", || example.descriptors() <= idle.descriptors());
 }

@@ -151,7 +151,7 @@ impl Endpoint {
     }
 
     /// The same with its bytes encrypted: what is accepted has a TLS handshake behind it. Any endpoint may be so, one in
-    /// memory too. See [`TlsConfig`](crate::TlsConfig), which a `rustls::ServerConfig` turns into as well.
+    /// memory too. See [`TlsConfig`], which a `rustls::ServerConfig` turns into as well.
     ///
     /// A handshake takes 10 s at most, and 256 may be under way at once; beyond that the oldest is dropped. They run off
     /// the accept path, and only connections that are through count as accepted; see

@@ -232,3 +232,16 @@ async fn a_server_that_stops_or_is_dropped_drops_what_is_pending() {
         assert_eq!((handle.counts().accepted(), handle.counts().active()), (2, 0));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drains_deadline_ends_preambles_too() {
+    let (handle, counts, connector, server) = server(10).await;
+    let mut half = begun(&connector, b".").await;
+    tokio::task::yield_now().await;
+    let began = Instant::now();
+    handle.drain(Duration::from_millis(500));
+    server.await.unwrap().unwrap();
+    assert_eq!(began.elapsed().as_millis(), 500);
+    assert_eq!(half.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(of(&counts.counts()), [1, 0, 0, 0, 0, 1]);
+}
