@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ropewalk::proxy::{Header, Parsed, Version, parse};
+use socket2::{Domain, Socket, Type};
 use support::{Client, Dice, Example, PATIENCE};
 
 /// The other server, and the example that hands connections on to it.
@@ -64,7 +65,8 @@ fn a_header_of_the_version_asked_for_tells_of_the_client() {
 fn each_way_ends_for_itself_and_no_byte_is_lost() {
     let (server, example) = start(&[]);
     let bytes = Dice::new(5).bytes(1024 * 1024);
-    for mut client in example.both() {
+    for connect in [Example::tcp, Example::unix] {
+        let mut client = connect(&example);
         let (mut stream, _) = accept(&server);
         let mut sender = client.sender();
         thread::scope(|scope| {
@@ -114,11 +116,14 @@ fn what_breaks_on_one_side_breaks_on_the_other() {
 
 #[test]
 fn without_a_server_the_client_is_closed_and_others_are_served_later() {
-    let (server, example) = start(&[]);
-    let address = server.local_addr().unwrap();
-    drop(server);
+    // Bound and not listening yet, it has its port, and whoever connects is refused.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let to = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+    let example = Example::start_with("port_forward", &["--to", &to]);
     assert!(example.tcp().ends());
-    let server = TcpListener::bind(address).unwrap();
+    socket.listen(16).unwrap();
+    let server = TcpListener::from(socket);
     let mut client = example.tcp();
     let (mut stream, _) = accept(&server);
     stream.write_all(b"x").unwrap();
