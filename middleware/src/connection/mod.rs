@@ -106,7 +106,8 @@ impl Connection {
         self.shared.peer()
     }
 
-    /// The address of this end.
+    /// The address of this end: its socket's, behind a proxy as well. Where a client had connected to is known to
+    /// [`Proxied::destination`](crate::proxy::Proxied::destination).
     pub fn local(&self) -> Addr {
         if let Some(addr) = self.shared.local.get() {
             return addr.clone();

@@ -28,7 +28,7 @@ fn comes_back(header: &Header) {
     let line = good(&header.to_v1());
     match (header.source(), header.transport()) {
         (Some(Addr::Tcp(_)), Transport::Stream) => {
-            assert_eq!((line.source(), line.destination()), (back.source(), back.destination()))
+            assert_eq!((line.source(), line.destination()), (back.source(), back.destination()));
         }
         _ => assert_eq!(line.source(), None),
     }
