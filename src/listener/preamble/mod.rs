@@ -107,7 +107,10 @@ impl WithPreamble {
                     tracing::error!(listener = %self.local, "a preamble panicked; its connection is closed");
                     End::Failed
                 }
-                Err(_) => End::Dropped,
+                Err(_) => {
+                    tracing::debug!(listener = %self.local, "a preamble was dropped");
+                    End::Dropped
+                }
             };
             self.counts.end(end);
         }

@@ -1,5 +1,6 @@
 use std::future::poll_fn;
 use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ropewalk_middleware::{CloseReason, Peer, Stream};
@@ -12,7 +13,7 @@ use crate::{Bytes, Endpoint, Handle, Listener, RawBytes, Server, framed, memory,
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A preamble of bytes: any number of `.`, then `y` for yes; `p` panics, anything else fails.
+/// A preamble of bytes: any number of `.`, then `y` for yes; `p` panics, anything else fails, and is quoted.
 struct Word;
 
 impl Step for Word {
@@ -31,7 +32,8 @@ impl Step for Word {
                     b'y' => return Ok((stream, peer)),
                     b'.' => {}
                     b'p' => panic!("as told"),
-                    _ => return Err(io::ErrorKind::InvalidData.into()),
+                    b'n' => return Err(io::ErrorKind::InvalidData.into()),
+                    byte => return Err(io::Error::other(format!("\n{}", char::from(byte)))),
                 }
             }
         })
@@ -244,4 +246,44 @@ async fn a_drains_deadline_ends_preambles_too() {
     assert_eq!(began.elapsed().as_millis(), 500);
     assert_eq!(half.read(&mut [0]).await.unwrap(), 0);
     assert_eq!(of(&counts.counts()), [1, 0, 0, 0, 0, 1]);
+}
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::Write::write(&mut *self.0.lock().unwrap(), bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let (mut listener, _counts, connector) = listener().await;
+    let _quoted = begun(&connector, b"\x1b").await;
+    let _silent = begun(&connector, b"").await;
+    none_within(&mut listener, DEADLINE * 2).await;
+    let crowd: Vec<_> = futures::future::join_all((0..=PENDING).map(|_| begun(&connector, b""))).await;
+    none_within(&mut listener, Duration::from_secs(1)).await;
+    drop(crowd);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("DEBUG")).collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    assert!(lines[0].contains("a preamble failed peer=\"memory:\" step=\"word\""), "{log}");
+    assert!(lines[0].ends_with(r#"error="\n\x1b""#), "{log}");
+    assert!(lines[1].contains("a preamble took too long") && lines[1].contains("memory:"), "{log}");
+    assert!(lines[2].contains("a preamble was dropped"), "{log}");
 }
