@@ -230,7 +230,7 @@ impl Endpoint {
             Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(true)?,
             Kind::Unix(_) => self.check_trusted(false)?,
             // Known when it is bound.
-            Kind::Bound(_) => {}
+            _ => {}
         }
         match (&self.kind, self.mode, self.backlog) {
             (Kind::Unix(_), Some(0o1000..), _) => wrong("a mode is at most 0o777"),
