@@ -4,19 +4,17 @@
 
 mod encrypted;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use encrypted::{Ca, Client, Folder, localhost, soon, until};
 use ropewalk::proxy::Header;
-use ropewalk::{Addr, Endpoint, Handle, Lines, LogLayer, Result, Server, Session, session};
+use ropewalk::{Addr, Endpoint, Handle, Lines, Result, Server, Session, session};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tracing_subscriber::fmt::MakeWriter;
 
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\n";
 const CLIENT: &str = "tcp:192.0.2.7:56324";
@@ -35,7 +33,7 @@ async fn who(mut s: Session<Lines>) -> Result {
 }
 
 async fn serve(endpoint: impl Into<Endpoint>) -> (Handle, Addr) {
-    let server = Server::new().listen(endpoint.into()).layer(LogLayer::new()).serve(session(Lines::crlf(), who));
+    let server = Server::new().listen(endpoint.into()).serve(session(Lines::crlf(), who));
     let server = server.bind().await.unwrap();
     let handle = server.handle();
     tokio::spawn(server);
@@ -177,53 +175,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
-}
-
-/// A log in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-#[tokio::test]
-async fn a_log_shows_the_client_and_warns_once_of_who_is_not_trusted() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
-    let _here = tracing::subscriber::set_default(subscriber);
-    let (handle, addr) = serve_text("proxy+tcp:127.0.0.1:0?trust=127.0.0.1").await;
-    let answer = answered(from([127, 0, 0, 1], addr).await, LINE).await;
-    assert!(answer.starts_with(CLIENT), "{answer}");
-    for _ in 0..50 {
-        assert_eq!(answered(from([127, 0, 0, 9], addr).await, LINE).await, "");
-    }
-    until("all have ended", || handle.preambles().failed() == 50 && handle.counts().closed_in_all() == 1).await;
-    let log = log.text();
-    assert_eq!(log.lines().filter(|line| line.contains("peer=tcp:192.0.2.7:56324")).count(), 2, "{log}");
-    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert!(matches!(warnings[..], [one] if one.contains("127.0.0.9") && one.contains("trust=")), "{log}");
 }
 
 #[tokio::test(start_paused = true)]
