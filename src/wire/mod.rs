@@ -10,6 +10,8 @@ mod limits;
 mod output;
 mod raw;
 mod scratch;
+#[cfg(feature = "tls")]
+mod upgrade;
 
 use std::task::{Context, Poll, ready};
 
