@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use ropewalk_middleware::{CloseReason, Peer, Stream};
@@ -265,13 +266,14 @@ impl io::Write for Log {
 #[tokio::test(start_paused = true)]
 async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
     let log = Log::default();
-    let writer = log.clone();
+    let (writer, here) = (log.clone(), thread::current().id());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::DEBUG)
         .with_ansi(false)
-        .with_writer(move || writer.clone())
+        .with_writer(move || if thread::current().id() == here { writer.clone() } else { Log::default() })
         .finish();
-    let _here = tracing::subscriber::set_default(subscriber);
+    // For all threads: what another one logs first while only this one listens would be taken for what nobody wants.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let (mut listener, _counts, connector) = listener().await;
     let _quoted = begun(&connector, b"\x1b").await;
     let _silent = begun(&connector, b"").await;
