@@ -1,0 +1,215 @@
+//! A connection of the load generator, the loop around many of them, and the clock.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use ropewalk_peers::{Pattern, Result, cpu_ns};
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use socket2::{Domain, Socket, Type};
+
+use crate::Report;
+
+/// A server that says nothing for so long is taken for dead.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Source addresses: the ports of one are soon used up, and finding a free one gets slow before that.
+const SOURCES: usize = 200;
+
+/// A connection and the burst it waits for.
+pub struct Connection {
+    stream: TcpStream,
+    phase: usize,
+    sent: usize,
+    received: usize,
+    begun: Instant,
+}
+
+impl Connection {
+    /// The `n`th connection. On the loopback device connecting waits for nobody as long as the backlog has room.
+    pub fn open(addr: SocketAddr, net: u8, n: usize) -> Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        if addr.is_ipv4() {
+            let source = [127, net, 0, (n % SOURCES) as u8 + 1];
+            socket.bind(&SocketAddr::from((source, 0)).into())?;
+        }
+        socket.connect(&addr.into())?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(Self { stream: socket.into(), phase: n * 7, sent: 0, received: 0, begun: Instant::now() })
+    }
+
+    /// Sends as much of the burst as the kernel takes.
+    pub fn send(&mut self, burst: &[u8]) -> Result {
+        while self.sent < burst.len() {
+            match self.stream.write(&burst[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once and compares; how many bytes it were.
+    pub fn receive(&mut self, burst: &[u8], scratch: &mut [u8]) -> Result<usize> {
+        let read = match self.stream.read(scratch) {
+            Ok(0) => return Err("the server closed the connection".into()),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        if burst.get(self.received..self.received + read) != Some(&scratch[..read]) {
+            return Err("the answer is not what was sent".into());
+        }
+        self.received += read;
+        Ok(read)
+    }
+
+    /// The burst of this connection's phase.
+    pub fn burst<'a>(&self, pattern: &'a Pattern) -> &'a [u8] {
+        pattern.burst(self.phase)
+    }
+
+    /// Begins the next burst.
+    pub fn begin(&mut self, pattern: &Pattern) -> Result {
+        self.phase += 1;
+        (self.sent, self.received, self.begun) = (0, 0, Instant::now());
+        self.send(pattern.burst(self.phase))
+    }
+
+    /// How many frames of the burst were answered.
+    pub fn frames(&self, pattern: &Pattern) -> u64 {
+        (self.received / pattern.frame()) as u64
+    }
+
+    /// Whether the whole burst was answered.
+    pub fn is_done(&self, burst: &[u8]) -> bool {
+        self.received == burst.len()
+    }
+
+    /// How long ago the burst began.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Sends `bytes` and reads the answer, waiting for the server where it has to.
+    pub fn exchange(&mut self, bytes: &[u8]) -> Result {
+        self.stream.set_nonblocking(false)?;
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        self.stream.write_all(bytes)?;
+        self.expect(bytes)?;
+        Ok(self.stream.set_nonblocking(true)?)
+    }
+
+    /// Sends bytes the answer to which is not waited for; they have to fit the buffers of the kernel.
+    pub fn put(&mut self, bytes: &[u8]) -> Result {
+        self.stream.set_nonblocking(false)?;
+        self.stream.write_all(bytes)?;
+        Ok(self.stream.set_nonblocking(true)?)
+    }
+
+    /// Sends the rest of what was [`put`](Self::put), and reads the whole answer.
+    pub fn finish(&mut self, rest: &[u8], whole: &[u8]) -> Result {
+        self.stream.set_nonblocking(false)?;
+        self.stream.set_read_timeout(Some(PATIENCE))?;
+        self.stream.write_all(rest)?;
+        self.expect(whole)?;
+        Ok(self.stream.set_nonblocking(true)?)
+    }
+
+    fn expect(&mut self, bytes: &[u8]) -> Result {
+        let mut answer = vec![0; bytes.len()];
+        self.stream.read_exact(&mut answer)?;
+        if answer == bytes { Ok(()) } else { Err("the answer is not what was sent".into()) }
+    }
+}
+
+/// What to do when the kernel reports a connection.
+pub struct Poller {
+    epoll: OwnedFd,
+    events: Vec<Event>,
+}
+
+impl Poller {
+    pub fn new() -> Result<Self> {
+        Ok(Self { epoll: epoll::create(CreateFlags::CLOEXEC)?, events: Vec::with_capacity(1024) })
+    }
+
+    pub fn add(&self, at: usize, connection: &Connection) -> Result {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+        Ok(epoll::add(&self.epoll, &connection.stream, EventData::new_u64(at as u64), flags)?)
+    }
+
+    /// Waits for connections; `ready` is then each one's number and whether there is something to read.
+    pub fn wait(&mut self, ready: &mut Vec<(usize, bool)>) -> Result {
+        self.events.clear();
+        ready.clear();
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&patience))?;
+        if self.events.is_empty() {
+            return Err(format!("the server answered nothing for {} s", PATIENCE.as_secs()).into());
+        }
+        ready.extend(self.events.iter().map(|event| (event.data.u64() as usize, { event.flags } != EventFlags::OUT)));
+        Ok(())
+    }
+}
+
+/// What is counted between the begin and the end of a measurement.
+pub struct Meter {
+    server: Option<u32>,
+    begun: Instant,
+    server_ns: u64,
+    client_ns: u64,
+    requests: u64,
+    latency: Histogram<u64>,
+}
+
+impl Meter {
+    pub fn begin(server: Option<u32>) -> Result<Self> {
+        Ok(Self {
+            server,
+            server_ns: server.map_or(Ok(0), cpu_ns)?,
+            client_ns: cpu_ns(std::process::id())?,
+            requests: 0,
+            // From 100 ns to 60 s, in steps of under 1 %.
+            latency: Histogram::new_with_bounds(100, 60_000_000_000, 2)?,
+            begun: Instant::now(),
+        })
+    }
+
+    /// So many requests were answered, so long after they were sent.
+    pub fn answered(&mut self, requests: u64, after: Duration) {
+        self.requests += requests;
+        self.latency.saturating_record_n(after.as_nanos() as u64, requests);
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    pub fn end(self) -> Result<Report> {
+        let seconds = self.elapsed().as_secs_f64();
+        let server_ns = self.server.map(|pid| Ok::<_, Box<dyn std::error::Error + Send + Sync>>(cpu_ns(pid)? - self.server_ns));
+        let server_ns = server_ns.transpose()?.map(|ns| ns as f64);
+        let client_ns = (cpu_ns(std::process::id())? - self.client_ns) as f64;
+        if self.requests == 0 {
+            return Err("nothing was answered in the time".into());
+        }
+        let at = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1000.0;
+        Ok(Report {
+            requests: self.requests,
+            seconds,
+            per_second: self.requests as f64 / seconds,
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            server_us: server_ns.map(|ns| ns / 1000.0 / self.requests as f64),
+            server_busy: server_ns.map(|ns| ns / 1e9 / seconds),
+            client_busy: client_ns / 1e9 / seconds,
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! Connections that were used once and are held: what they cost the server's memory.
+
+use std::time::{Duration, Instant};
+
+use ropewalk_peers::{Pattern, Result, resident};
+use serde::Serialize;
+
+use crate::Args;
+use crate::client::Connection;
+
+/// How long a server may take to give memory back.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+const OPENED_AT_ONCE: usize = 128;
+
+/// A phase that is over.
+#[derive(Debug, Serialize)]
+struct Phase {
+    phase: &'static str,
+    conns: usize,
+    seconds: f64,
+    /// What the server's resident memory has grown by since before the connections, for each of them
+    bytes_each: Option<f64>,
+}
+
+pub fn run(args: &Args, pattern: &Pattern) -> Result {
+    let frame = &pattern.burst(0)[..pattern.frame()];
+    // What a first connection makes a server set up once is not a connection's.
+    Connection::open(args.addr, args.net, 0)?.exchange(frame)?;
+    std::thread::sleep(Duration::from_millis(100));
+    let base = args.server_pid.map(resident).transpose()?;
+    let mut connections: Vec<Connection> = Vec::new();
+    let begun = Instant::now();
+    tell(args, "ready", &connections, begun, base)?;
+
+    let begun = Instant::now();
+    while connections.len() < args.conns as usize {
+        let opened = connections.len();
+        let more = OPENED_AT_ONCE.min(args.conns as usize - opened);
+        for n in opened..opened + more {
+            match Connection::open(args.addr, args.net, n) {
+                Ok(connection) => connections.push(connection),
+                Err(error) => return Err(format!("connection {n}: {error}").into()),
+            }
+        }
+        for connection in &mut connections[opened..] {
+            connection.exchange(frame)?;
+        }
+    }
+    tell(args, "opened", &connections, begun, base)?;
+
+    if let Some(size) = args.big {
+        let big = Pattern::new(args.mode, size as usize, 1);
+        let begun = Instant::now();
+        burst(&mut connections, big.burst(0), args.split)?;
+        tell(args, "burst", &connections, begun, base)?;
+        std::thread::sleep(BACK_WITHIN);
+        tell(args, "after", &connections, begun, base)?;
+    }
+
+    let begun = Instant::now();
+    for connection in &mut connections {
+        connection.exchange(frame)?;
+    }
+    tell(args, "alive", &connections, begun, base)
+}
+
+/// One large frame on each connection.
+fn burst(connections: &mut [Connection], big: &[u8], split: bool) -> Result {
+    if !split {
+        return connections.iter_mut().try_for_each(|connection| connection.exchange(big));
+    }
+    let (first, second) = big.split_at(big.len() / 2);
+    for connection in &mut *connections {
+        connection.put(first)?;
+    }
+    for connection in connections {
+        connection.finish(second, big)?;
+    }
+    Ok(())
+}
+
+fn tell(args: &Args, phase: &'static str, conns: &[Connection], begun: Instant, base: Option<u64>) -> Result {
+    let seconds = begun.elapsed().as_secs_f64();
+    let now = args.server_pid.map(resident).transpose()?;
+    let grown = now.zip(base).map(|(now, base)| now as f64 - base as f64);
+    let conns = conns.len();
+    let phase = Phase { phase, conns, seconds, bytes_each: grown.map(|grown| grown / conns.max(1) as f64) };
+    if args.json {
+        println!("{}", serde_json::to_string(&phase)?);
+    } else {
+        println!("{phase:?}");
+    }
+    if args.step && std::io::stdin().read_line(&mut String::new())? == 0 {
+        return Err("nobody is there to say when to go on".into());
+    }
+    Ok(())
+}
