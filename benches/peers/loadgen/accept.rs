@@ -1,9 +1,9 @@
 //! Connect, one frame, close: many at once, again and again.
 
-use ropewalk_peers::{Pattern, Result};
+use ropewalk_peers::{Pattern, Report, Result};
 
+use crate::Args;
 use crate::client::{Connection, Meter, Poller};
-use crate::{Args, Report};
 
 pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
     let frame = |connection: &Connection| &connection.burst(pattern)[..pattern.frame()];

@@ -5,14 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use ropewalk_peers::{Pattern, Result, cpu_ns};
+use ropewalk_peers::{Pattern, Report, Result, cpu_ns};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use socket2::{Domain, Socket, Type};
-
-use crate::Report;
 
 /// A server that says nothing for so long is taken for dead.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,6 +35,9 @@ impl Connection {
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         socket.connect(&addr.into())?;
+        // For the exchanges that block.
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         Ok(Self { stream: socket.into(), phase: n * 7, sent: 0, received: 0, begun: Instant::now() })
@@ -99,7 +100,6 @@ impl Connection {
     /// Sends `bytes` and reads the answer, waiting for the server where it has to.
     pub fn exchange(&mut self, bytes: &[u8]) -> Result {
         self.stream.set_nonblocking(false)?;
-        self.stream.set_read_timeout(Some(PATIENCE))?;
         self.stream.write_all(bytes)?;
         self.expect(bytes)?;
         Ok(self.stream.set_nonblocking(true)?)
@@ -115,7 +115,6 @@ impl Connection {
     /// Sends the rest of what was [`put`](Self::put), and reads the whole answer.
     pub fn finish(&mut self, rest: &[u8], whole: &[u8]) -> Result {
         self.stream.set_nonblocking(false)?;
-        self.stream.set_read_timeout(Some(PATIENCE))?;
         self.stream.write_all(rest)?;
         self.expect(whole)?;
         Ok(self.stream.set_nonblocking(true)?)
@@ -193,8 +192,7 @@ impl Meter {
 
     pub fn end(self) -> Result<Report> {
         let seconds = self.elapsed().as_secs_f64();
-        let server_ns = self.server.map(|pid| Ok::<_, Box<dyn std::error::Error + Send + Sync>>(cpu_ns(pid)? - self.server_ns));
-        let server_ns = server_ns.transpose()?.map(|ns| ns as f64);
+        let server_ns = self.server.map(cpu_ns).transpose()?.map(|ns| (ns - self.server_ns) as f64);
         let client_ns = (cpu_ns(std::process::id())? - self.client_ns) as f64;
         if self.requests == 0 {
             return Err("nothing was answered in the time".into());

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ropewalk_peers::{Pattern, Result, resident};
-use serde::Serialize;
+use ropewalk_peers::{Pattern, Phase, Result, resident};
 
 use crate::Args;
 use crate::client::Connection;
@@ -11,16 +10,6 @@ use crate::client::Connection;
 /// How long a server may take to give memory back.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 const OPENED_AT_ONCE: usize = 128;
-
-/// A phase that is over.
-#[derive(Debug, Serialize)]
-struct Phase {
-    phase: &'static str,
-    conns: usize,
-    seconds: f64,
-    /// What the server's resident memory has grown by since before the connections, for each of them
-    bytes_each: Option<f64>,
-}
 
 pub fn run(args: &Args, pattern: &Pattern) -> Result {
     let frame = &pattern.burst(0)[..pattern.frame()];
@@ -50,11 +39,13 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result {
 
     if let Some(size) = args.big {
         let big = Pattern::new(args.mode, size as usize, 1);
-        let begun = Instant::now();
-        burst(&mut connections, big.burst(0), args.split)?;
-        tell(args, "burst", &connections, begun, base)?;
-        std::thread::sleep(BACK_WITHIN);
-        tell(args, "after", &connections, begun, base)?;
+        for (split, over, after) in [(false, "whole", "after whole"), (true, "split", "after split")] {
+            let begun = Instant::now();
+            burst(&mut connections, big.burst(0), split)?;
+            tell(args, over, &connections, begun, base)?;
+            std::thread::sleep(BACK_WITHIN);
+            tell(args, after, &connections, begun, base)?;
+        }
     }
 
     let begun = Instant::now();
@@ -64,7 +55,7 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result {
     tell(args, "alive", &connections, begun, base)
 }
 
-/// One large frame on each connection.
+/// One large frame on each connection, one after the other; or half of it on all before the other half on any.
 fn burst(connections: &mut [Connection], big: &[u8], split: bool) -> Result {
     if !split {
         return connections.iter_mut().try_for_each(|connection| connection.exchange(big));
@@ -79,11 +70,12 @@ fn burst(connections: &mut [Connection], big: &[u8], split: bool) -> Result {
     Ok(())
 }
 
-fn tell(args: &Args, phase: &'static str, conns: &[Connection], begun: Instant, base: Option<u64>) -> Result {
+fn tell(args: &Args, phase: &str, conns: &[Connection], begun: Instant, base: Option<u64>) -> Result {
     let seconds = begun.elapsed().as_secs_f64();
     let now = args.server_pid.map(resident).transpose()?;
     let grown = now.zip(base).map(|(now, base)| now as f64 - base as f64);
     let conns = conns.len();
+    let phase = phase.to_owned();
     let phase = Phase { phase, conns, seconds, bytes_each: grown.map(|grown| grown / conns.max(1) as f64) };
     if args.json {
         println!("{}", serde_json::to_string(&phase)?);

@@ -1,9 +1,9 @@
 //! Bursts on many connections, each begun when the last one is answered.
 
-use ropewalk_peers::{Pattern, Result};
+use ropewalk_peers::{Pattern, Report, Result};
 
+use crate::Args;
 use crate::client::{Connection, Meter, Poller};
-use crate::{Args, Report};
 
 /// Connections opened before the server has to have served them: fewer than any backlog.
 const OPENED_AT_ONCE: usize = 128;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk_peers::{Mode, Pattern, Result, raise_descriptor_limit};
-use serde::Serialize;
 
 /// Sends frames to an echo server and checks the answers.
 ///
@@ -51,12 +50,9 @@ pub struct Args {
     /// Open connections, one frame on each, and hold them
     #[arg(long)]
     idle: bool,
-    /// With --idle: then one frame of so many bytes on each connection
+    /// With --idle: then a frame of so many bytes on each connection, and 5 s for the server to let go of it
     #[arg(long, requires = "idle")]
     big: Option<u64>,
-    /// With --big: send half of it on all connections before the other half on any
-    #[arg(long, requires = "big")]
-    split: bool,
     /// With --idle: after each phase wait for a line on the standard input
     #[arg(long, requires = "idle")]
     step: bool,
@@ -66,23 +62,6 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// What was measured.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// Answered frames, or connections
-    requests: u64,
-    seconds: f64,
-    per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    /// The server's CPU time for one of them
-    server_us: Option<f64>,
-    /// The share of the time in which the server had a CPU
-    server_busy: Option<f64>,
-    client_busy: f64,
 }
 
 fn main() -> Result {

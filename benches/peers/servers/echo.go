@@ -1,7 +1,7 @@
 // Go and its standard library, coalescing by hand: a goroutine for each connection, buffered both ways, flushed when the
 // next read would wait.
 //
-//	echo MODE
+//	echo MODE [BUFFER]
 package main
 
 import (
@@ -97,6 +97,9 @@ func echo(conn net.Conn, size int, serve func(*bufio.Reader, *bufio.Writer) erro
 func main() {
 	// Enough for a burst of 64 frames of 64 bytes; Go's own default is 4 KiB, which is not.
 	serve, size := lines, 8*1024
+	if len(os.Args) > 2 {
+		size, _ = strconv.Atoi(os.Args[2])
+	}
 	switch os.Args[1] {
 	case "int32":
 		serve = int32s

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::{
-    Bytes, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer, LengthPrefixed, Lines, LogLayer, Netstring,
-    Reply, Server, Session, StateLayer, framed, service_fn, session,
+    Bytes, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer, LengthPrefixed, Lines, LogLayer,
+    Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
 };
 use ropewalk_peers::{Mode, Result, ServerArgs, raise_descriptor_limit};
 use tokio::runtime::Builder;
