@@ -41,7 +41,7 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
                 (warm, completed) = (true, 0);
                 meter = Meter::begin(args.server_pid)?;
             }
-        } else if args.bursts.map_or(elapsed >= args.measured(), |bursts| completed >= bursts) {
+        } else if args.is_over(elapsed, completed) {
             return meter.end();
         }
     }

@@ -92,7 +92,11 @@ impl Args {
         Duration::from_secs_f64(self.warmup.max(0.0))
     }
 
-    fn measured(&self) -> Duration {
-        Duration::from_secs_f64(self.secs.max(0.01))
+    /// Whether so much is enough.
+    fn is_over(&self, elapsed: Duration, completed: u64) -> bool {
+        match self.bursts {
+            Some(bursts) => completed >= bursts,
+            None => elapsed.as_secs_f64() >= self.secs,
+        }
     }
 }

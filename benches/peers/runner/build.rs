@@ -109,9 +109,13 @@ fn netty() -> Result<(String, String), String> {
     javac.args(["-nowarn", "-cp", &class_path, "-d"]).args([&classes, &root().join("servers/Echo.java")]);
     output(&mut javac).ok_or("as there is no javac (Debian: default-jdk-headless), or it fails")?;
     let java = output(Command::new("java").arg("--version")).unwrap_or_default();
-    let netty = fs::canonicalize(&jars[2]).ok().and_then(|jar| Some(jar.file_stem()?.to_string_lossy().into_owned()));
-    let java = java.lines().next().unwrap_or_default().to_owned();
-    Ok((format!("{}, {java}", netty.unwrap_or_default()), class_path))
+    let netty = fs::read_dir("/usr/share/java").into_iter().flatten().flatten().find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let version = name.strip_prefix("netty-common-")?.strip_suffix(".jar")?;
+        Some(format!("Netty {version}"))
+    });
+    let java = java.lines().next().unwrap_or_default();
+    Ok((format!("{}, {java}", netty.unwrap_or_else(|| "Netty".into())), class_path))
 }
 
 fn twisted() -> Result<String, String> {

@@ -14,6 +14,7 @@ mod stats;
 mod svg;
 mod syscalls;
 mod table;
+mod threads;
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,8 @@ enum Part {
     Syscalls,
     /// From one connection to 15 000, from 16 bytes to 1 KiB
     Scaling,
+    /// One thread against several
+    Threads,
     /// As many idle connections as the machine allows
     Million,
 }
@@ -153,6 +156,10 @@ fn main() -> Result {
         let measured = scaling::run(&args, &peers)?;
         write(&out, "scaling", &machine, &measured, &scaling::markdown(&measured))?;
         std::fs::write(out.join("scaling.svg"), chart::scaling(&measured))?;
+    }
+    if args.wants(Part::Threads) {
+        let measured = threads::run(&args, &peers)?;
+        write(&out, "threads", &machine, &measured, &threads::markdown(&measured))?;
     }
     if args.wants(Part::Million) {
         let measured = million::run(&args, &peers)?;

@@ -40,11 +40,13 @@ pub struct Peer {
     pub version: String,
     /// Netty's jars.
     pub class_path: String,
+    /// What the program is told besides.
+    options: &'static [&'static str],
 }
 
 impl Peer {
     const fn new(name: &'static str, words: &'static str, kind: Kind, program: Program, variant: &'static str) -> Self {
-        Self { name, words, kind, variant, program, version: String::new(), class_path: String::new() }
+        Self { name, words, kind, variant, program, version: String::new(), class_path: String::new(), options: &[] }
     }
 
     /// All of them, in the order of the tables.
@@ -93,7 +95,7 @@ impl Peer {
         let mut command = match self.program {
             Program::Rust(program) => {
                 let mut command = Command::new(root().join("target/release").join(program));
-                command.args([&mode.to_string(), self.variant]);
+                command.args([&mode.to_string(), self.variant]).args(self.options);
                 return command;
             }
             Program::Go => Command::new(built.join("echo-go")),
@@ -114,6 +116,11 @@ impl Peer {
             command.arg("65536");
         }
         command
+    }
+
+    /// The same server, told this besides.
+    pub fn with_options(&self, options: &'static [&'static str]) -> Self {
+        Self { options, ..self.clone() }
     }
 
     /// The same server with every allocation counted; ours only.

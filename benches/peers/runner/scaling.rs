@@ -84,15 +84,30 @@ pub fn markdown(points: &[Point]) -> String {
             for point in &line {
                 let _ = write!(text, " {:.3} |", point.cpu_us);
             }
-            let middle = median(line.iter().map(|point| point.cpu_us));
-            let off = line.iter().map(|point| (point.cpu_us / middle - 1.0).abs()).fold(0.0, f64::max);
-            let word = match (server, off <= FLAT) {
-                ("framed", true) => "flat",
-                ("framed", false) => "**not flat**",
-                _ => "",
-            };
-            let _ = writeln!(text, " {:.0} % {word} |", off * 100.0);
+            let _ =
+                writeln!(text, " {} |", flatness(&line.iter().map(|point| point.cpu_us).collect::<Vec<_>>(), server));
+        }
+    }
+    for size in SIZES {
+        let of = |server: &str, conns| points.iter().find(|p| (&*p.server, p.size, p.conns) == (server, size, conns));
+        let over = |conns| Some(of("framed", conns)?.cpu_us / of("epoll", conns)?.cpu_us);
+        let ratios: Vec<f64> = CONNECTIONS.into_iter().filter_map(over).collect();
+        if ratios.len() == CONNECTIONS.len() {
+            let cells: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+            let _ = writeln!(text, "| framed / epoll | {size} | {} | {} |", cells.join(" | "), flatness(&ratios, ""));
         }
     }
     text
+}
+
+/// How far the value furthest from the middle is from it, and what that is called for ours.
+fn flatness(values: &[f64], server: &str) -> String {
+    let middle = median(values.iter().copied());
+    let off = values.iter().map(|value| (value / middle - 1.0).abs()).fold(0.0, f64::max);
+    let word = match server {
+        "framed" if off <= FLAT => "flat",
+        "framed" => "**not flat**",
+        _ => "",
+    };
+    format!("{:.0} % {word}", off * 100.0)
 }

@@ -8,6 +8,7 @@ use clap::Parser;
 use ropewalk_peers::{Mode, Result, ServerArgs, listener, raise_descriptor_limit};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
 
 const LISTENER: u64 = u64::MAX;
 /// What one read may bring.
@@ -34,7 +35,11 @@ fn main() -> Result {
     let (mut scratch, mut out) = (vec![0; 4 * READ], Vec::new());
     loop {
         events.clear();
-        epoll::wait(&epoll, spare_capacity(&mut events), None)?;
+        match epoll::wait(&epoll, spare_capacity(&mut events), None) {
+            // As when a tracer attaches.
+            Err(Errno::INTR) => continue,
+            result => drop(result?),
+        }
         for event in &events {
             if event.data.u64() == LISTENER {
                 let Ok((stream, _)) = listener.accept() else { continue };
@@ -83,8 +88,8 @@ fn serve(c: &mut Connection, flags: EventFlags, mode: Option<Mode>, scratch: &mu
             Some(mode) => {
                 out.clear();
                 let Some(used) = echo(mode, got, out) else { return false };
-                c.input.clear();
-                c.input.extend_from_slice(&got[used..]);
+                // An idle connection holds nothing.
+                c.input = got[used..].to_vec();
                 &out[..]
             }
         };
