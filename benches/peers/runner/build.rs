@@ -11,6 +11,19 @@ use crate::root;
 
 const JARS: [&str; 6] = ["buffer", "codec", "common", "handler", "resolver", "transport"];
 
+/// What was built.
+#[derive(Clone, Default)]
+struct Built {
+    version: String,
+    class_path: String,
+}
+
+impl Built {
+    fn of(version: String) -> Self {
+        Self { version, ..Self::default() }
+    }
+}
+
 /// The peers that could be built.
 pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
     if !cargo(&["--bins"]) {
@@ -18,7 +31,7 @@ pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
     }
     fs::create_dir_all(root().join("target/peers"))?;
     let mut peers: Vec<Peer> = Vec::new();
-    let mut outcome: Option<(&str, Result<(String, String), String>)> = None;
+    let mut outcome: Option<(&str, Result<Built, String>)> = None;
     for mut peer in Peer::all() {
         let program = peer.program();
         // Several servers are one program.
@@ -26,8 +39,8 @@ pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
             outcome = Some((program, build(program, only_ours)));
         }
         match &outcome {
-            Some((_, Ok((version, class_path)))) => {
-                (peer.version, peer.class_path) = (version.clone(), class_path.clone());
+            Some((_, Ok(built))) => {
+                (peer.version, peer.class_path) = (built.version.clone(), built.class_path.clone());
                 peers.push(peer);
             }
             Some((_, Err(why))) => eprintln!("left out: {}, {why}", peer.name),
@@ -37,25 +50,24 @@ pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
     Ok(peers)
 }
 
-/// The version of what was built, and its class path if it has one.
-fn build(program: &str, only_ours: bool) -> Result<(String, String), String> {
+/// Builds a program, or says why not.
+fn build(program: &str, only_ours: bool) -> Result<Built, String> {
     let heavy = !matches!(program, "ours" | "epoll" | "tokio-coalesce" | "tokio-naive");
     if heavy && only_ours {
         return Err("as --ours says".into());
     }
-    let none = String::new();
     match program {
-        "ours" => Ok((locked("ropewalk"), none)),
-        "epoll" => Ok((locked("rustix"), none)),
-        "tokio-coalesce" | "tokio-naive" => Ok((format!("{}, {}", locked("tokio"), locked("tokio-util")), none)),
+        "ours" => Ok(Built::of(locked("ropewalk"))),
+        "epoll" => Ok(Built::of(locked("rustix"))),
+        "tokio-coalesce" | "tokio-naive" => Ok(Built::of(format!("{}, {}", locked("tokio"), locked("tokio-util")))),
         // Each by itself: one tree's features would change the others' code.
         "actix" if cargo(&["--features", "actix", "--bin", "actix"]) => {
-            Ok((format!("{}, {}", locked("actix-server"), locked("actix-codec")), none))
+            Ok(Built::of(format!("{}, {}", locked("actix-server"), locked("actix-codec"))))
         }
-        "ntex" if cargo(&["--features", "ntex", "--bin", "ntex"]) => Ok((locked("ntex"), none)),
-        "go" => go().map(|version| (version, none)),
+        "ntex" if cargo(&["--features", "ntex", "--bin", "ntex"]) => Ok(Built::of(locked("ntex"))),
+        "go" => go().map(Built::of),
         "netty" => netty(),
-        "twisted" => twisted().map(|version| (version, none)),
+        "twisted" => twisted().map(Built::of),
         _ => Err("which does not build".into()),
     }
 }
@@ -97,7 +109,7 @@ fn go() -> Result<String, String> {
     Ok(version.trim_start_matches("go version ").to_owned())
 }
 
-fn netty() -> Result<(String, String), String> {
+fn netty() -> Result<Built, String> {
     let jar = |name: &&str| Path::new("/usr/share/java").join(format!("netty-{name}.jar"));
     let jars: Vec<PathBuf> = JARS.iter().map(jar).collect();
     if !jars.iter().all(|jar| jar.exists()) {
@@ -115,7 +127,7 @@ fn netty() -> Result<(String, String), String> {
         Some(format!("Netty {version}"))
     });
     let java = java.lines().next().unwrap_or_default();
-    Ok((format!("{}, {java}", netty.unwrap_or_else(|| "Netty".into())), class_path))
+    Ok(Built { version: format!("{}, {java}", netty.unwrap_or_else(|| "Netty".into())), class_path })
 }
 
 fn twisted() -> Result<String, String> {
