@@ -16,6 +16,8 @@ use socket2::{Domain, Socket, Type};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Source addresses: the ports of one are soon used up, and finding a free one gets slow before that.
 const SOURCES: usize = 200;
+/// Connections opened or used at once when it is not their load that is measured: fewer than any backlog.
+const AT_ONCE: usize = 128;
 
 /// A connection and the burst it waits for.
 pub struct Connection {
@@ -97,34 +99,49 @@ impl Connection {
         self.begun.elapsed()
     }
 
-    /// Sends `bytes` and reads the answer, waiting for the server where it has to.
+    /// Sends `bytes` and waits for the answer.
     pub fn exchange(&mut self, bytes: &[u8]) -> Result {
-        self.stream.set_nonblocking(false)?;
-        self.stream.write_all(bytes)?;
-        self.expect(bytes)?;
-        Ok(self.stream.set_nonblocking(true)?)
+        self.put(bytes)?;
+        self.expect(bytes)
     }
 
-    /// Sends bytes the answer to which is not waited for; they have to fit the buffers of the kernel.
+    /// Sends bytes; the answer to more than fits the kernel's buffers has to be read at the same time.
     pub fn put(&mut self, bytes: &[u8]) -> Result {
         self.stream.set_nonblocking(false)?;
         self.stream.write_all(bytes)?;
         Ok(self.stream.set_nonblocking(true)?)
     }
 
-    /// Sends the rest of what was [`put`](Self::put), and reads the whole answer.
-    pub fn finish(&mut self, rest: &[u8], whole: &[u8]) -> Result {
+    /// Waits for this answer.
+    pub fn expect(&mut self, bytes: &[u8]) -> Result {
         self.stream.set_nonblocking(false)?;
-        self.stream.write_all(rest)?;
-        self.expect(whole)?;
-        Ok(self.stream.set_nonblocking(true)?)
-    }
-
-    fn expect(&mut self, bytes: &[u8]) -> Result {
         let mut answer = vec![0; bytes.len()];
         self.stream.read_exact(&mut answer)?;
+        self.stream.set_nonblocking(true)?;
         if answer == bytes { Ok(()) } else { Err("the answer is not what was sent".into()) }
     }
+}
+
+/// Opens connections and has a frame answered on each.
+pub fn open_all(addr: SocketAddr, net: u8, count: usize, frame: &[u8]) -> Result<Vec<Connection>> {
+    let mut connections: Vec<Connection> = Vec::new();
+    while connections.len() < count {
+        let opened = connections.len();
+        for n in opened..count.min(opened + AT_ONCE) {
+            connections.push(Connection::open(addr, net, n).map_err(|error| format!("connection {n}: {error}"))?);
+        }
+        exchange_all(&mut connections[opened..], frame)?;
+    }
+    Ok(connections)
+}
+
+/// Has a frame answered on each.
+pub fn exchange_all(connections: &mut [Connection], frame: &[u8]) -> Result {
+    for connections in connections.chunks_mut(AT_ONCE) {
+        connections.iter_mut().try_for_each(|connection| connection.put(frame))?;
+        connections.iter_mut().try_for_each(|connection| connection.expect(frame))?;
+    }
+    Ok(())
 }
 
 /// What to do when the kernel reports a connection.

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use ropewalk_peers::{Pattern, Phase, Result, resident};
 
 use crate::Args;
-use crate::client::Connection;
+use crate::client::{Connection, exchange_all, open_all};
 
 /// How long a server may take to give memory back.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
-const OPENED_AT_ONCE: usize = 128;
 
 pub fn run(args: &Args, pattern: &Pattern) -> Result {
     let frame = &pattern.burst(0)[..pattern.frame()];
@@ -17,24 +16,10 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result {
     Connection::open(args.addr, args.net, 0)?.exchange(frame)?;
     std::thread::sleep(Duration::from_millis(100));
     let base = args.server_pid.map(resident).transpose()?;
-    let mut connections: Vec<Connection> = Vec::new();
-    let begun = Instant::now();
-    tell(args, "ready", &connections, begun, base)?;
+    tell(args, "ready", &[], Instant::now(), base)?;
 
     let begun = Instant::now();
-    while connections.len() < args.conns as usize {
-        let opened = connections.len();
-        let more = OPENED_AT_ONCE.min(args.conns as usize - opened);
-        for n in opened..opened + more {
-            match Connection::open(args.addr, args.net, n) {
-                Ok(connection) => connections.push(connection),
-                Err(error) => return Err(format!("connection {n}: {error}").into()),
-            }
-        }
-        for connection in &mut connections[opened..] {
-            connection.exchange(frame)?;
-        }
-    }
+    let mut connections = open_all(args.addr, args.net, args.conns as usize, frame)?;
     tell(args, "opened", &connections, begun, base)?;
 
     if let Some(size) = args.big {
@@ -49,25 +34,23 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result {
     }
 
     let begun = Instant::now();
-    for connection in &mut connections {
-        connection.exchange(frame)?;
-    }
+    exchange_all(&mut connections, frame)?;
     tell(args, "alive", &connections, begun, base)
 }
 
-/// One large frame on each connection, one after the other; or half of it on all before the other half on any.
+/// One large frame on each connection, on some at a time; or half of it on all before the other half on any.
 fn burst(connections: &mut [Connection], big: &[u8], split: bool) -> Result {
     if !split {
-        return connections.iter_mut().try_for_each(|connection| connection.exchange(big));
+        return exchange_all(connections, big);
     }
     let (first, second) = big.split_at(big.len() / 2);
     for connection in &mut *connections {
         connection.put(first)?;
     }
-    for connection in connections {
-        connection.finish(second, big)?;
-    }
-    Ok(())
+    connections.iter_mut().try_for_each(|connection| {
+        connection.put(second)?;
+        connection.expect(big)
+    })
 }
 
 fn tell(args: &Args, phase: &str, conns: &[Connection], begun: Instant, base: Option<u64>) -> Result {

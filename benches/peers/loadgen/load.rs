@@ -3,13 +3,10 @@
 use ropewalk_peers::{Pattern, Report, Result};
 
 use crate::Args;
-use crate::client::{Connection, Meter, Poller};
-
-/// Connections opened before the server has to have served them: fewer than any backlog.
-const OPENED_AT_ONCE: usize = 128;
+use crate::client::{Meter, Poller, open_all};
 
 pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
-    let mut connections = open(args, pattern)?;
+    let mut connections = open_all(args.addr, args.net, args.conns as usize, &pattern.burst(0)[..pattern.frame()])?;
     let (mut poller, mut ready) = (Poller::new()?, Vec::new());
     // One more than can come, so that a read is never full and the socket is known to be empty.
     let mut scratch = vec![0; pattern.burst(0).len() + 1];
@@ -46,20 +43,4 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
             return meter.end();
         }
     }
-}
-
-/// Opens the connections, a few at a time, and has one burst answered on each.
-fn open(args: &Args, pattern: &Pattern) -> Result<Vec<Connection>> {
-    let mut connections: Vec<Connection> = Vec::new();
-    while connections.len() < args.conns as usize {
-        let opened = connections.len();
-        let more = OPENED_AT_ONCE.min(args.conns as usize - opened);
-        for n in opened..opened + more {
-            connections.push(Connection::open(args.addr, args.net, n)?);
-        }
-        for connection in &mut connections[opened..] {
-            connection.exchange(&pattern.burst(0)[..pattern.frame()])?;
-        }
-    }
-    Ok(connections)
 }

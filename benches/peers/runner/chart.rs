@@ -43,7 +43,7 @@ pub fn scaling(points: &[Point]) -> String {
     let most = (CONNECTIONS[CONNECTIONS.len() - 1] as f64).log10();
     let x = |conns: u64| left + (conns as f64).log10() / most * width;
     let y = |cost: f64| top + (high - cost.log10()) / (high - low) * height;
-    let mut svg = Svg::new(left + width + 150.0, top + height + 60.0);
+    let mut svg = Svg::new(left + width + 170.0, top + height + 60.0);
     svg.text(8.0, 20.0, "start", "", "CPU time for a line in µs, over the number of connections");
     svg.text(
         8.0,
@@ -66,15 +66,18 @@ pub fn scaling(points: &[Point]) -> String {
             }
         }
     }
-    for (server, class) in [("epoll", "limit"), ("framed", "ours")] {
+    let mut legend = top + 10.0;
+    for (server, name, class) in [("framed", "ropewalk", "ours"), ("epoll", "bare epoll", "limit")] {
         for (size, dash) in SIZES.into_iter().zip(["2 2", "none", "6 3", "10 3 2 3"]) {
-            let line: Vec<&Point> =
-                points.iter().filter(|p| p.server == server && p.size == size && p.cpu_us > 0.0).collect();
-            let Some(last) = line.last() else { continue };
-            let at: Vec<(f64, f64)> = line.iter().map(|point| (x(point.conns), y(point.cpu_us))).collect();
+            let line = points.iter().filter(|p| p.server == server && p.size == size && p.cpu_us > 0.0);
+            let at: Vec<(f64, f64)> = line.map(|point| (x(point.conns), y(point.cpu_us))).collect();
+            if at.is_empty() {
+                continue;
+            }
             svg.line(&at, class, dash);
-            let name = if server == "framed" { "ropewalk" } else { "bare epoll" };
-            svg.text(left + width + 10.0, y(last.cpu_us) + 4.0, "start", "small", &format!("{name}, {size} B"));
+            svg.line(&[(left + width + 14.0, legend), (left + width + 46.0, legend)], class, dash);
+            svg.text(left + width + 54.0, legend + 4.0, "start", "small", &format!("{name}, {size} B"));
+            legend += 22.0;
         }
     }
     svg.finish("CPU time for a line over the number of connections and the size of lines")

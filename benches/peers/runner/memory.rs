@@ -81,8 +81,8 @@ pub fn markdown(held: &[Held]) -> String {
     let conns = held.first().and_then(|held| held.phases.first()).map_or(0, |phase| phase.conns);
     let mut text = format!("# Memory of a connection, in bytes, of {conns} that are idle\n\n");
     text.push_str(
-        "Resident memory of the server: after a frame of 64 bytes on each; 5 s after one of 64 KiB on each, one after the \
-         other; 5 s after the same with half of it sent on all of them first. Heap: what is allocated at these times.\n\n",
+        "Resident memory of the server: after a frame of 64 bytes on each; 5 s after one of 64 KiB on each, some at a \
+         time; 5 s after the same with half of it sent on all of them first. Heap: what is allocated at these times.\n\n",
     );
     text.push_str("| server | after a frame | after 64 KiB | after halves | heap | |\n|---|---:|---:|---:|---:|---|\n");
     for held in held {
