@@ -228,3 +228,65 @@ impl Meter {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use ropewalk_peers::Mode;
+
+    use super::*;
+
+    /// A server that answers one connection with what `spoil` makes of what it reads, then closes.
+    fn server(read: usize, spoil: impl FnOnce(&mut Vec<u8>) + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = vec![0; read];
+            stream.read_exact(&mut bytes).unwrap();
+            spoil(&mut bytes);
+            stream.write_all(&bytes).unwrap();
+        });
+        addr
+    }
+
+    /// What comes of a burst of four frames.
+    fn outcome(spoil: impl FnOnce(&mut Vec<u8>, usize) + Send + 'static) -> Result {
+        let pattern = Pattern::new(Mode::Line, 64, 4);
+        let (length, frame) = (pattern.burst(0).len(), pattern.frame());
+        let mut connection = Connection::open(server(length, move |bytes| spoil(bytes, frame)), 1, 0)?;
+        connection.begin(&pattern)?;
+        let burst = connection.burst(&pattern);
+        let mut scratch = vec![0; length + 1];
+        connection.stream.set_nonblocking(false)?;
+        while !connection.is_done(burst) {
+            connection.receive(burst, &mut scratch)?;
+        }
+        assert_eq!(connection.frames(&pattern), 4);
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_that_is_what_was_sent_is_counted() {
+        outcome(|_, _| {}).unwrap();
+    }
+
+    #[test]
+    fn an_answer_of_which_a_byte_differs_is_an_error() {
+        assert!(outcome(|bytes, _| bytes[100] ^= 1).is_err());
+    }
+
+    #[test]
+    fn answers_out_of_order_lost_or_doubled_are_errors() {
+        assert!(outcome(|bytes, frame| bytes.rotate_left(frame)).is_err());
+        assert!(outcome(|bytes, frame| drop(bytes.drain(..frame))).is_err());
+        assert!(outcome(|bytes, frame| bytes.extend_from_within(..frame)).is_err());
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_is_an_error() {
+        assert!(outcome(|bytes, _| bytes.truncate(70)).is_err());
+    }
+}

@@ -15,11 +15,8 @@ const ROW: &str = "accept";
 const AT_ONCE: usize = 64;
 
 pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Cell>> {
-    let mut cells: Vec<Cell> = peers
-        .iter()
-        .filter(|peer| args.takes(ROW, peer.name))
-        .map(|peer| Cell { row: ROW.into(), server: peer.name.into(), reports: Vec::new() })
-        .collect();
+    let mut cells: Vec<Cell> =
+        peers.iter().filter(|peer| args.takes(ROW, peer.name)).map(|peer| Cell::new(ROW, peer.name)).collect();
     for round in 0..args.rounds() {
         eprintln!("accept: round {} of {}", round + 1, args.rounds());
         for cell in &mut cells {
@@ -31,13 +28,9 @@ pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Cell>> {
                 ("--secs", args.secs().to_string()),
                 ("--warmup", peer.warmup(args.quick).to_string()),
             ];
-            match load(&server, Mode::Line, &[args.client_core()], &options) {
-                Ok(report) => cell.reports.push(report),
-                Err(error) => eprintln!("{ROW}/{}: {error}", peer.name),
-            }
+            cell.add(load(&server, Mode::Line, &[args.client_core()], &options));
         }
     }
-    cells.retain(|cell| !cell.reports.is_empty());
     Ok(cells)
 }
 
@@ -45,8 +38,9 @@ pub fn markdown(cells: &[Cell], peers: &[Peer]) -> String {
     let words = format!("connect, one line, close; {AT_ONCE} at once");
     let mut text = format!("# Accepting\n\n{}", rows(cells, &[(ROW, &words)], peers, "connection"));
     let kind = |cell: &Cell| peers.iter().find(|peer| peer.name == cell.server).map(|peer| peer.kind);
+    let cells: Vec<&Cell> = cells.iter().filter(|cell| !cell.reports.is_empty()).collect();
     let bare = cells.iter().find(|cell| cell.server == "tokio-naive");
-    let is_peer = |cell: &&Cell| kind(cell) == Some(Kind::Peer) || cell.server == "tokio-naive";
+    let is_peer = |cell: &&&Cell| kind(cell) == Some(Kind::Peer) || cell.server == "tokio-naive";
     let best = cells.iter().filter(is_peer).min_by(|a, b| cost(a).total_cmp(&cost(b)));
     for cell in cells.iter().filter(|cell| matches!(kind(cell), Some(Kind::Ours | Kind::Layers))) {
         for (words, other) in [("tokio's accept-spawn loop with a Framed", bare), ("the best peer", best)] {

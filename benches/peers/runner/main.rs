@@ -131,8 +131,10 @@ fn main() -> Result {
     let out = args.out();
     std::fs::create_dir_all(&out)?;
     println!("{machine}\n");
+    let mut failures = 0;
     if args.wants(Part::Table) {
         let measured = table::run(&args, &peers)?;
+        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
         write(&out, "table", &machine, &measured, &table::markdown(&measured, &peers))?;
         if let Some(chart) = chart::bars(&measured, &peers) {
             std::fs::write(out.join("table.svg"), chart)?;
@@ -140,6 +142,7 @@ fn main() -> Result {
     }
     if args.wants(Part::Accept) {
         let measured = accept::run(&args, &peers)?;
+        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
         write(&out, "accept", &machine, &measured, &accept::markdown(&measured, &peers))?;
     }
     if args.wants(Part::Syscalls) {
@@ -166,7 +169,7 @@ fn main() -> Result {
         write(&out, "million", &machine, &measured, &million::markdown(&measured))?;
     }
     println!("written to {}", out.display());
-    Ok(())
+    if failures == 0 { Ok(()) } else { Err(format!("{failures} measurements failed").into()) }
 }
 
 /// Prints a part, and writes it down with the machine it was measured on.

@@ -20,6 +20,25 @@ pub struct Cell {
     pub row: String,
     pub server: String,
     pub reports: Vec<Report>,
+    /// Why rounds are missing
+    pub failures: Vec<String>,
+}
+
+impl Cell {
+    pub fn new(row: &str, server: &str) -> Self {
+        Self { row: row.into(), server: server.into(), reports: Vec::new(), failures: Vec::new() }
+    }
+
+    /// Takes in a round.
+    pub fn add(&mut self, round: Result<Report>) {
+        match round {
+            Ok(report) => self.reports.push(report),
+            Err(error) => {
+                eprintln!("{}/{}: {error}", self.row, self.server);
+                self.failures.push(error.to_string());
+            }
+        }
+    }
 }
 
 pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Cell>> {
@@ -27,7 +46,7 @@ pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Cell>> {
     for row in &ROWS {
         let wanted = |peer: &&Peer| (peer.kind != Kind::Layers || row.layers) && args.takes(row.name, peer.name);
         for peer in peers.iter().filter(wanted) {
-            cells.push(Cell { row: row.name.into(), server: peer.name.into(), reports: Vec::new() });
+            cells.push(Cell::new(row.name, peer.name));
         }
     }
     // A round is a pass over all rows, so that what goes on beside spoils a round of each, and not all of one.
@@ -40,13 +59,9 @@ pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Cell>> {
             if peer.kind == Kind::Reference && round >= REFERENCE_ROUNDS {
                 continue;
             }
-            match measure(args, row, peer) {
-                Ok(report) => cell.reports.push(report),
-                Err(error) => eprintln!("{}/{}: {error}", row.name, peer.name),
-            }
+            cell.add(measure(args, row, peer));
         }
     }
-    cells.retain(|cell| !cell.reports.is_empty());
     Ok(cells)
 }
 
@@ -75,7 +90,7 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     pub fn new(cells: &'a [Cell], row: &str, peers: &'a [Peer]) -> Self {
-        Self { cells: cells.iter().filter(|cell| cell.row == row).collect(), peers }
+        Self { cells: cells.iter().filter(|cell| cell.row == row && !cell.reports.is_empty()).collect(), peers }
     }
 
     fn peer(&self, cell: &Cell) -> Option<&'a Peer> {
