@@ -30,8 +30,12 @@ impl Machine {
         };
         let processor = fs::read_to_string("/proc/cpuinfo")?;
         let processor = processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-        let mut versions: Vec<String> = peers.iter().map(|peer| peer.version.clone()).collect();
-        versions.dedup();
+        let mut versions: Vec<String> = Vec::new();
+        for peer in peers {
+            if !versions.contains(&peer.version) {
+                versions.push(peer.version.clone());
+            }
+        }
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         Ok(Self {
             date: told("date", &["-u", "+%F %H:%M UTC"]),
