@@ -46,12 +46,13 @@ impl Server {
         self.child.id()
     }
 
-    /// The bytes allocated now, of a server that counts them.
-    pub fn allocated(&mut self) -> Result<f64> {
+    /// The bytes allocated now, and how often something was allocated so far, of a server that counts.
+    pub fn allocated(&mut self) -> Result<(f64, f64)> {
         self.stdin.write_all(b"\n")?;
         let mut line = String::new();
         self.stdout.as_mut().ok_or("no stdout")?.read_line(&mut line)?;
-        Ok(line.trim().parse()?)
+        let (bytes, times) = line.trim().split_once(' ').ok_or("the server does not count")?;
+        Ok((bytes.parse()?, times.parse()?))
     }
 }
 

@@ -1,5 +1,5 @@
 //! As `ours`, with every allocation counted: each line on the standard input is answered with the bytes that are
-//! allocated now.
+//! allocated now, and with how often something was allocated or grown so far.
 
 use std::alloc::System;
 use std::io::Write;
@@ -16,7 +16,8 @@ fn main() -> Result {
     std::thread::spawn(|| {
         for _ in std::io::stdin().lines() {
             let stats = ALLOCATOR.stats();
-            println!("{}", stats.bytes_allocated.saturating_sub(stats.bytes_deallocated));
+            let bytes = stats.bytes_allocated.saturating_sub(stats.bytes_deallocated);
+            println!("{bytes} {}", stats.allocations + stats.reallocations);
             let _ = std::io::stdout().flush();
         }
     });
