@@ -76,7 +76,7 @@ impl BindError {
 
 /// What may help. Only the system's errors need it: ours (those without a number) say it themselves.
 fn advice(endpoint: &str, cause: &io::Error) -> &'static str {
-    let unix = endpoint.starts_with("unix:");
+    let unix = endpoint.split(':').next().is_some_and(|scheme| scheme.rsplit('+').next() == Some("unix"));
     match cause.raw_os_error() {
         Some(libc::EADDRINUSE) if unix => "; another program listens there: stop it, or choose another name",
         Some(libc::EADDRINUSE) => "; another program listens there: stop it, or choose another port (0: any free one)",

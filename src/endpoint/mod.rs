@@ -4,24 +4,34 @@ mod error;
 #[cfg(feature = "systemd")]
 mod inherited;
 mod parse;
+mod proxied;
+mod text;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
 use std::io;
-use std::iter;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ropewalk_middleware::Addr;
 
 use crate::Listener;
 use crate::listener::adopt::Adopted;
+use crate::listener::preamble::{Preambles, Step, WithPreamble};
+use crate::listener::proxy::{ReadHeader, Trusted};
+#[cfg(feature = "tls")]
+use crate::listener::tls::Handshake;
 use crate::listener::unix::Access;
 use crate::listener::{tcp, unix};
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
 
 pub use self::error::{BindError, EndpointError};
+
+use self::proxied::Known;
 
 /// How many connections may wait to be accepted where no backlog is given.
 const BACKLOG: u32 = 1024;
@@ -41,10 +51,17 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// | `tcp:8007` | the port on every IPv4 address |
 /// | `tcp:127.0.0.1:8007`, `tcp:[::1]:8007` | that address; port 0 is any free port |
 /// | `tcp:localhost:8007` | the first of the name's addresses that can be bound; looked up when binding |
+/// | `tls:0.0.0.0:8443?cert=c.pem&key=k.pem` | any of these addresses with TLS, one certificate (feature `tls`) |
+/// | `tls:8443?certs=/etc/certs` | the same; the folder's certificates, by the name a peer asks for |
 /// | `unix:/run/x.sock`, `unix:relative/path` | a Unix socket at that path, at most 107 bytes long (103 on some systems) |
 /// | `unix:@name` | a name of up to 107 bytes in Linux's abstract namespace: no file, and no permissions either |
 /// | `systemd:web`, `systemd:0` | a socket the service manager opened, by its name or by its place (feature `systemd`) |
 /// | `fd:3` | an inherited descriptor that listens (feature `systemd`) |
+/// | `tls+systemd:web?cert=c.pem&key=k.pem` | any of the last four kinds with TLS: `tls+unix:`, `tls+fd:` |
+/// | `proxy+tcp:8007?trust=10.0.0.0/8,::1` | TCP behind proxies in these networks, which send PROXY headers |
+/// | `proxy+tls:8443?cert=c.pem&key=k.pem&trust=10.0.0.0/8` | the header first, then TLS |
+/// | `proxy+unix:/run/x.sock` | a Unix socket behind a proxy on this machine |
+/// | `proxy+systemd:web?trust=10.0.0.0/8` | an inherited socket: with `trust` if it is one of TCP, without if it has a path |
 ///
 /// Options follow behind a `?`, with `&` between them: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`.
 /// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode`, `user` and
@@ -52,9 +69,19 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// users and groups are names or numbers, and giving a file to another user takes root. In a path, `%3F` stands for `?`,
 /// `%25` for `%` and at its front `%40` for `@`, as any byte may be written. Inherited sockets have no options.
 ///
+/// With TLS, `cert` is the file with the certificates' chain and `key` the one with its key, both PEM, or `certs` a folder
+/// (`TlsConfig::folder` has its layout); `client-ca=FILE` asks every peer for a certificate signed by one in it;
+/// `alpn=a,b` names the protocols spoken, the best first. In their paths `%26` stands for `&`. Files are read before
+/// anything listens, and again by [`Handle::reload`](crate::Handle::reload) and SIGHUP.
+///
 /// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY` and keepalive probes (after 60 s, six, 10 s
 /// apart). Whether `tcp:[::]:8007` takes IPv4 as well is left to the system (on Linux it does unless
 /// `net.ipv6.bindv6only` is set).
+///
+/// Behind `proxy+` each connection begins with a PROXY header (version 1 or 2) that tells who the client is, and then is
+/// the client's: see [`proxied`](Endpoint::proxied). `trust` are the networks whose header is believed, in CIDR form or
+/// as single addresses, with commas between them. It has no default, and a Unix socket has none: its permissions say who
+/// may connect.
 ///
 /// A path that is taken is replaced only if it is a socket on which nobody listens any more. The path is removed with
 /// its listener, if it still is the same file. Of servers that start at once on such a path one has it: each locks the
@@ -82,6 +109,10 @@ pub struct Endpoint {
     kind: Kind,
     backlog: Option<u32>,
     access: Access,
+    /// Who is trusted to send PROXY headers, where there are to be any.
+    proxied: Option<Trusted>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +195,33 @@ impl Endpoint {
         self
     }
 
+    /// The same with its bytes encrypted: what is accepted has a TLS handshake behind it. Any endpoint may be so, one in
+    /// memory too. See [`TlsConfig`], which a `rustls::ServerConfig` turns into as well.
+    ///
+    /// A handshake takes 10 s at most, and 256 may be under way at once; beyond that the oldest is dropped. They run off
+    /// the accept path, and only connections that are through count as accepted; see
+    /// [`Handle::preambles`](crate::Handle::preambles) for the others.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, config: impl Into<TlsConfig>) -> Self {
+        self.tls = Some(config.into());
+        self
+    }
+
+    /// Its certificates, if it has any.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_config(&self) -> Option<&TlsConfig> {
+        self.tls.as_ref()
+    }
+
+    /// Looks at whatever can be wrong before anything is bound: the options, and files that are to be read.
+    pub(crate) fn check(&self) -> Result<(), BindError> {
+        let checked = self.check_options();
+        #[cfg(feature = "tls")]
+        let checked = checked.and_then(|()| self.tls.as_ref().map_or(Ok(()), |tls| Ok(tls.load()?)));
+        checked.map_err(|cause| BindError::new(self.to_string(), cause))
+    }
+
     /// Binds, and listens. To be called within a tokio runtime with I/O and time enabled.
     ///
     /// # Errors
@@ -171,25 +229,47 @@ impl Endpoint {
     /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
     /// code was bound before, and when an option does not go with the kind of endpoint.
     pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
-        self.bind_or_adopt(|_| None).await
+        self.bind_or_adopt(|_| None, &Preambles::default()).await
     }
 
-    /// The same for a process that takes over from another: `inherited` is asked, by the endpoint without its options,
-    /// for a socket that is there already.
+    /// The same for a server: `inherited` is asked, by the endpoint's place, for a socket that is there already, from the
+    /// process this one takes over from; what becomes of preambles is counted.
     pub(crate) async fn bind_or_adopt(
         &self,
         inherited: impl FnOnce(&str) -> Option<Adopted>,
+        preambles: &Preambles,
     ) -> Result<Box<dyn Listener>, BindError> {
-        self.try_bind(inherited).await.map_err(|cause| BindError::new(self.to_string(), cause))
+        self.check()?;
+        let failed = |cause| BindError::new(self.to_string(), cause);
+        let bound = self.try_bind(inherited).await.map_err(failed)?;
+        self.check_trusted(&Known::by(&bound.local_addr())).map_err(failed)?;
+        let steps = self.steps();
+        if steps.is_empty() {
+            return Ok(bound);
+        }
+        Ok(Box::new(WithPreamble::new(bound, steps, preambles.clone())))
     }
 
-    /// The endpoint without its options: what tells one socket from another.
+    /// The endpoint without its options, and without what its connections go through: what tells one socket from
+    /// another.
     pub(crate) fn place(&self) -> String {
         Self::from(self.kind.clone()).to_string()
     }
 
+    /// What its connections go through before they are accepted, in this order.
+    fn steps(&self) -> Vec<Box<dyn Step>> {
+        let mut steps: Vec<Box<dyn Step>> = Vec::new();
+        if let Some(trusted) = &self.proxied {
+            steps.push(Box::new(ReadHeader::new(trusted.clone())));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            steps.push(Box::new(Handshake(tls.clone())));
+        }
+        steps
+    }
+
     async fn try_bind(&self, inherited: impl FnOnce(&str) -> Option<Adopted>) -> io::Result<Box<dyn Listener>> {
-        self.check_options()?;
         // Clamped when it was set, so it fits.
         let backlog = i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX);
         if let Some(adopted) = inherited(&self.place()) {
@@ -217,8 +297,16 @@ impl Endpoint {
     fn check_options(&self) -> io::Result<()> {
         let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         match &self.kind {
-            Kind::Unix(path) => check_path(path).or_else(wrong)?,
-            Kind::Abstract(name) => check_name(name).or_else(wrong)?,
+            Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(&Known::ByAddress)?,
+            Kind::Unix(path) => {
+                check_path(path).or_else(wrong)?;
+                self.check_trusted(&Known::ByPermission)?;
+            }
+            Kind::Abstract(name) => {
+                check_name(name).or_else(wrong)?;
+                self.check_trusted(&Known::Not)?;
+            }
+            // Known when it is bound.
             _ => {}
         }
         match &self.kind {
@@ -237,7 +325,14 @@ impl Endpoint {
 
 impl From<Kind> for Endpoint {
     fn from(kind: Kind) -> Self {
-        Self { kind, backlog: None, access: Access::default() }
+        Self {
+            kind,
+            backlog: None,
+            access: Access::default(),
+            proxied: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 }
 
@@ -295,71 +390,5 @@ impl Eq for Slot {}
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.addr.fmt(f)
-    }
-}
-
-impl fmt::Display for Endpoint {
-    /// The string that parses to the same endpoint. One made of a listener has none; it is written as `memory:`, or as
-    /// `listener:` and its address.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "tcp:{}", addr.port())?,
-            Kind::Tcp(addr) => write!(f, "tcp:{addr}")?,
-            Kind::Name(host, port) => write!(f, "tcp:{host}:{port}")?,
-            Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
-            Kind::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,
-            #[cfg(feature = "systemd")]
-            Kind::Inherited(which) => which.fmt(f)?,
-            Kind::Bound(Slot { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
-            Kind::Bound(slot) => write!(f, "listener:{}", slot.addr)?,
-        }
-        let options = [
-            self.backlog.map(|backlog| format!("backlog={backlog}")),
-            self.access.mode.map(|mode| format!("mode={mode:o}")),
-            self.access.user.as_ref().map(|user| format!("user={user}")),
-            self.access.group.as_ref().map(|group| format!("group={group}")),
-        ];
-        for (option, sign) in options.into_iter().flatten().zip(iter::once('?').chain(iter::repeat('&'))) {
-            write!(f, "{sign}{option}")?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = EndpointError;
-
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        parse::parse(text)
-    }
-}
-
-impl TryFrom<&str> for Endpoint {
-    type Error = EndpointError;
-
-    fn try_from(text: &str) -> Result<Self, EndpointError> {
-        parse::parse(text)
-    }
-}
-
-impl TryFrom<String> for Endpoint {
-    type Error = EndpointError;
-
-    fn try_from(text: String) -> Result<Self, EndpointError> {
-        parse::parse(&text)
-    }
-}
-
-impl TryFrom<&String> for Endpoint {
-    type Error = EndpointError;
-
-    fn try_from(text: &String) -> Result<Self, EndpointError> {
-        parse::parse(text)
-    }
-}
-
-impl From<SocketAddr> for Endpoint {
-    fn from(addr: SocketAddr) -> Self {
-        Self::tcp(addr)
     }
 }

@@ -7,20 +7,34 @@ use std::path::PathBuf;
 
 #[cfg(feature = "systemd")]
 use super::inherited::Inherited;
+use super::proxied::{self, PREFIX};
 use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_name, check_path};
+
+/// What stands before the scheme of a socket that is none of TCP, to encrypt its bytes: that is `tls:`.
+pub(super) const ENCRYPTED: &str = "tls+";
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
 
-const SCHEMES: &str = "the schemes are tcp:, unix:, systemd: and fd:";
+const SCHEMES: &str = "the schemes are tcp:, tls:, unix:, systemd: and fd:";
 
 const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
 
 /// The text as a whole, so that every error can quote it.
 #[derive(Clone, Copy)]
-struct Input<'a>(&'a str);
+pub(super) struct Input<'a>(&'a str);
 
 impl Input<'_> {
-    fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
+    pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
+        let (mut fix, own): (String, _) = (fix.into(), self.0.split_once(':').map_or("", |(scheme, _)| scheme));
+        // All have the same addresses, paths or names.
+        for plain in ["tcp", "unix", "systemd", "fd"] {
+            let tls = if plain == "tcp" { "tls".to_owned() } else { format!("{ENCRYPTED}{plain}") };
+            let transport = own.strip_prefix(PREFIX).unwrap_or(own);
+            if own != plain && (transport == plain || transport == tls) {
+                fix = fix.replace(&format!("write {plain}:"), &format!("write {own}:"));
+                fix = fix.replace(&format!("or {plain}:"), &format!("or {own}:"));
+            }
+        }
         EndpointError::new(self.0, problem, fix)
     }
 }
@@ -37,8 +51,29 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         Some((place, options)) => (place, Some(options)),
         None => (rest, None),
     };
-    let (kind, known): (_, &[&str]) = match scheme {
-        "tcp" => (tcp(input, place)?, &["backlog"]),
+    let mut options: Vec<&str> = options.map_or_else(Vec::new, |options| options.split('&').collect());
+    let behind = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
+    let (encrypted, transport) = match behind.strip_prefix(ENCRYPTED) {
+        Some("tcp" | "tls") => {
+            return Err(input.error(format!("the scheme {behind:?} is unknown"), "TCP with TLS is tls:"));
+        }
+        Some(transport) => (true, transport),
+        None => (behind == "tls", behind),
+    };
+    let (kind, known) = kind(input, transport, place)?;
+    let proxied = proxied::take_trusted(input, scheme, &kind, &mut options)?;
+    let endpoint = Endpoint { proxied, ..kind.into() };
+    if encrypted {
+        tls(input, endpoint, scheme, &options, known)
+    } else {
+        plain(input, endpoint, scheme, &options, known)
+    }
+}
+
+/// What listens, and the options it has.
+fn kind(input: Input<'_>, transport: &str, place: &str) -> Result<(Kind, &'static [&'static str]), EndpointError> {
+    Ok(match transport {
+        "tcp" | "tls" => (tcp(input, place)?, &["backlog"]),
         "unix" if place.starts_with('@') => (abstract_name(input, &place[1..])?, &["backlog"]),
         "unix" => (Kind::Unix(unix(input, place)?), &["mode", "user", "group", "backlog"]),
         #[cfg(feature = "systemd")]
@@ -48,19 +83,55 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         #[cfg(not(feature = "systemd"))]
         "systemd" | "fd" => {
             let problem =
-                format!("{scheme}: needs ropewalk's feature \"systemd\", which this program is built without");
+                format!("{transport}: needs ropewalk's feature \"systemd\", which this program is built without");
             return Err(input.error(problem, "turn it on in its Cargo.toml"));
         }
         "memory" => {
             return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
         }
-        _ => return Err(unknown_scheme(input, scheme)),
-    };
-    let mut endpoint = Endpoint::from(kind);
-    for option in options.into_iter().flat_map(|options| options.split('&')) {
+        _ => return Err(unknown_scheme(input, transport)),
+    })
+}
+
+/// An endpoint and its options.
+fn plain(
+    input: Input<'_>,
+    mut endpoint: Endpoint,
+    scheme: &str,
+    options: &[&str],
+    known: &[&str],
+) -> Result<Endpoint, EndpointError> {
+    for option in options {
         set_option(input, &mut endpoint, option, scheme, known)?;
     }
     Ok(endpoint)
+}
+
+/// An endpoint whose bytes are encrypted, and its options.
+#[cfg(feature = "tls")]
+fn tls(
+    input: Input<'_>,
+    mut endpoint: Endpoint,
+    scheme: &str,
+    options: &[&str],
+    known: &[&str],
+) -> Result<Endpoint, EndpointError> {
+    use super::tls::{OPTIONS, Options};
+    let known = [&OPTIONS[..], known].concat();
+    let mut tls = Options::default();
+    for option in options {
+        match option.split_once('=').unwrap_or((option, "")) {
+            (name, value) if OPTIONS.contains(&name) => tls.set(input, name, value)?,
+            _ => set_option(input, &mut endpoint, option, scheme, &known)?,
+        }
+    }
+    Ok(endpoint.tls(tls.finish(input)?))
+}
+
+#[cfg(not(feature = "tls"))]
+fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
+    let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
+    Err(input.error("this program was built without ropewalk's feature tls", fix))
 }
 
 fn no_scheme(input: Input<'_>) -> EndpointError {
@@ -77,7 +148,9 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
 
 fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
-    let fix = if matches!(lower.as_str(), "tcp" | "unix" | "systemd" | "fd") {
+    let fix = if matches!(lower.as_str(), "proxy" | "haproxy") {
+        format!("write {PREFIX}tcp: or {PREFIX}unix:")
+    } else if matches!(lower.as_str(), "tcp" | "tls" | "unix" | "systemd" | "fd") {
         format!("write {lower}: in lower case")
     } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
         format!("{SCHEMES}, so write tcp:{} if that is an address", input.0)
@@ -193,7 +266,7 @@ fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
 }
 
 /// Undoes `%` and two hexadecimal digits.
-fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
+pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
     let mut parts = place.split('%');
     let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
     for part in parts {
@@ -215,9 +288,10 @@ fn set_option(
     scheme: &str,
     known: &[&str],
 ) -> Result<(), EndpointError> {
-    let options = || match known {
-        [] => format!("{scheme}: has no options"),
-        _ => format!("the options of {scheme}: are {}", known.join(", ")),
+    let trust = proxied::takes_trust(scheme, &endpoint.kind).then_some("trust");
+    let options = || match known.iter().copied().chain(trust).collect::<Vec<_>>() {
+        known if known.is_empty() => format!("{scheme}: has no options"),
+        known => format!("the options of {scheme}: are {}", known.join(", ")),
     };
     if option.is_empty() {
         return Err(input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {}", options())));

@@ -3,7 +3,11 @@
 mod accept_error;
 pub(crate) mod adopt;
 mod paced;
+pub(crate) mod preamble;
+pub(crate) mod proxy;
 pub(crate) mod tcp;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod unix;
 
 use std::fmt;
@@ -11,6 +15,8 @@ use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Peer, Stream};
+
+pub use self::preamble::PreambleCounts;
 
 use self::unix::BoundPath;
 
@@ -33,6 +39,19 @@ pub trait Listener: Send + 'static {
     /// connected is to be taken, and none of it missed. A listener that may learn of a connection late (by its runtime's
     /// readiness, say) looks for itself from now on.
     fn last_call(&mut self) {}
+
+    /// Whether, after the last call, connections may still come: it has taken some that it can't hand out yet, because
+    /// something is to be done before (a handshake, say). As long as there are, the server goes on asking, up to the
+    /// drain's deadline; then the listener is dropped.
+    fn has_pending(&self) -> bool {
+        false
+    }
+
+    /// Told once, when a hot restart has handed its socket to the new process: from here on nothing more is to be taken
+    /// from it, for what comes is the new process's, and what waits as well. There is no last call then. Connections that
+    /// were taken before may still come, as long as [`has_pending`](Listener::has_pending) says so. A listener around
+    /// another one drops that.
+    fn handed_over(&mut self) {}
 
     /// The address it is bound to, with the port the system chose where 0 was asked for.
     fn local_addr(&self) -> Addr;

@@ -7,6 +7,7 @@ mod handle;
 mod lifecycle;
 mod notify;
 mod registry;
+mod reload;
 mod restart;
 mod run;
 mod serve;
@@ -29,6 +30,7 @@ pub use self::service::ConnectionService;
 
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
+use self::reload::Reloads;
 use self::run::Options;
 use self::serve::{OnListening, Plan};
 use self::shared::Shared;
@@ -60,6 +62,7 @@ pub struct Server<L = Identity> {
     endpoints: Vec<Result<Endpoint, EndpointError>>,
     layer: L,
     lifecycles: Lifecycles,
+    reloads: Reloads,
     max_connections: Option<usize>,
     options: Options,
     on_listening: Option<OnListening>,
@@ -72,6 +75,7 @@ impl Server {
             endpoints: Vec::new(),
             layer: Identity::new(),
             lifecycles: Lifecycles::default(),
+            reloads: Reloads::default(),
             max_connections: None,
             options: Options { signals: false, drain: DRAIN, restart: None, notify: Notify::default(), exit: None },
             on_listening: None,
@@ -105,6 +109,7 @@ impl<L> Server<L> {
             endpoints: self.endpoints,
             layer: Stack::new(layer, self.layer),
             lifecycles: self.lifecycles,
+            reloads: self.reloads,
             max_connections: self.max_connections,
             options: self.options,
             on_listening: self.on_listening,
@@ -117,9 +122,18 @@ impl<L> Server<L> {
         self
     }
 
+    /// Reloads these certificates together with those of the endpoints, which needn't be named here: for a configuration
+    /// that [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses. See [`Handle::reload`].
+    #[cfg(feature = "tls")]
+    pub fn reload_tls(self, tls: crate::TlsConfig) -> Self {
+        self.reloads.add(tls);
+        self
+    }
+
     /// Drains on SIGTERM and SIGINT; a second one aborts what is left. With [`hot_restart`](Self::hot_restart) SIGUSR2
-    /// restarts. The process is never ended from here (but see [`exit_if_stuck`](Self::exit_if_stuck)): the server's
-    /// future resolves. The runtime keeps the signals even after that; whoever goes on for long then listens for them with
+    /// restarts, and where there are certificates that can be read again SIGHUP does that, as [`Handle::reload`] would.
+    /// The process is never ended from here (but see [`exit_if_stuck`](Self::exit_if_stuck)): the server's future
+    /// resolves. The runtime keeps the signals even after that; whoever goes on for long then listens for them with
     /// `tokio::signal`.
     pub fn signals(mut self) -> Self {
         self.options.signals = true;
@@ -146,8 +160,8 @@ impl<L> Server<L> {
     }
 
     /// Tells the service manager, as `sd_notify(3)` has it, if there is one (`NOTIFY_SOCKET`): `READY=1` when the server
-    /// accepts, `STOPPING=1` before a drain closes its listeners, `RELOADING=1` and the new `MAINPID` in a hot restart,
-    /// and `WATCHDOG=1` twice in the time it asks for, from a task on this runtime: a runtime that is blocked is found
+    /// accepts, `STOPPING=1` before a drain closes its listeners, `RELOADING=1` while SIGHUP has it reload and in a
+    /// hot restart, with the new `MAINPID`, and `WATCHDOG=1` twice in the time it asks for, from a task on this runtime: a runtime that is blocked is found
     /// out. (Feature `systemd`.)
     #[cfg(feature = "systemd")]
     pub fn sd_notify(mut self) -> Self {
@@ -175,6 +189,8 @@ impl<L> Server<L> {
     /// The most connections open at once, over all endpoints; more stay in the backlog. By default 10 000, or 80 % of
     /// the process's descriptor limit less 64, whichever is lower; of a small limit half.
     ///
+    /// Handshakes under way are not among them; each endpoint with TLS has at most 256 besides.
+    ///
     /// For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = Some(max);
@@ -196,7 +212,7 @@ impl<L> Server<L> {
         L::Service: ConnectionService,
     {
         let max = self.max_connections.unwrap_or_else(default_max_connections);
-        let shared = Shared::new(max, self.options.restart.is_some());
+        let shared = Shared::new(max, self.options.restart.is_some(), self.reloads);
         let plan = Plan {
             endpoints: self.endpoints,
             lifecycles: self.lifecycles,

@@ -1,6 +1,7 @@
 //! Telling the service manager how the server is: `sd_notify(3)`.
 
 use super::restart::RestartError;
+use crate::error::Error;
 
 /// What tells a service manager, if the server was told to and there is one.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +18,7 @@ mod on {
     use tokio::task::JoinHandle;
     use tokio::time::{MissedTickBehavior, interval};
 
-    use super::{Notify, RestartError};
+    use super::{Error, Notify, RestartError};
 
     impl Notify {
         pub(in crate::server) fn on() -> Self {
@@ -34,11 +35,17 @@ mod on {
             self.tell(&[NotifyState::Stopping]);
         }
 
-        /// A new process is being started.
+        /// Certificates are being read, or a new process is being started.
         pub(in crate::server) fn reloading(&self) {
             let now = NotifyState::monotonic_usec_now().ok();
             let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
             self.tell(&states);
+        }
+
+        /// The certificates were read, or are what they were.
+        pub(in crate::server) fn reloaded(&self, error: Option<&Error>) {
+            let status = error.map_or_else(|| "reloaded".to_owned(), |error| format!("reload failed: {error}"));
+            self.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
         }
 
         /// The new process is the service from now on.
@@ -89,12 +96,13 @@ mod on {
 
 #[cfg(not(feature = "systemd"))]
 mod off {
-    use super::{Notify, RestartError};
+    use super::{Error, Notify, RestartError};
 
     impl Notify {
         pub(in crate::server) fn ready(&self) {}
         pub(in crate::server) fn stopping(&self) {}
         pub(in crate::server) fn reloading(&self) {}
+        pub(in crate::server) fn reloaded(&self, _: Option<&Error>) {}
         pub(in crate::server) fn succeeded_by(&self, _: u32) {}
         pub(in crate::server) fn restart_failed(&self, _: &RestartError) {}
     }

@@ -1,6 +1,8 @@
 //! A server from its first accept to its last connection.
 
-use std::future::poll_fn;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use super::notify::Notify;
 use super::restart::{Attempt, Restart, RestartError, Succession, Successor, start as start_successor};
 use super::serve::{OnListening, Over};
 use super::shared::{Phase, Shared};
-use super::signals::{Signals, Told};
+use super::signals::{Hangup, Signals, Told};
 use crate::error::{Error, Result};
 use crate::listener::Listener;
 
@@ -36,6 +38,7 @@ pub(super) struct Bound {
     pub(super) places: Vec<String>,
     pub(super) succession: Option<Succession>,
     pub(super) signals: Signals,
+    pub(super) hangup: Hangup,
     pub(super) lifecycles: Lifecycles,
     pub(super) options: Options,
     pub(super) on_listening: Option<OnListening>,
@@ -44,8 +47,8 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) async fn run<S: ConnectionService>(self, service: S) -> Result {
-        let Self { mut listeners, places, succession, mut signals, mut lifecycles, options, on_listening, shared } =
-            self;
+        let Self { mut listeners, places, succession, mut signals, hangup, mut lifecycles, .. } = self;
+        let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
         let over = Over(Arc::clone(&shared));
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = succession {
@@ -63,13 +66,13 @@ impl Bound {
         }
         let accept = Accept::new(listeners, service, Arc::clone(&shared));
         let mut running = Running { accept, places, options, shared: &shared };
-        let result = running.accept_until_told(&mut signals).await;
-        let options = running.close(result.is_ok()).await;
+        let result = running.accept_until_told(&mut signals, hangup).await;
+        let (accept, options) = running.close(result.is_ok()).await;
         shared.drain_all();
         if options.exit.is_none() {
             deadline::keep(&shared, &options);
         }
-        finish(&shared, &mut signals).await;
+        finish(&shared, accept, &mut signals).await;
         let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
@@ -118,6 +121,16 @@ fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
     }
 }
 
+/// Reads the certificates again at each SIGHUP.
+async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup) -> Infallible {
+    loop {
+        hangup.next().await;
+        notify.reloading();
+        // What is wrong is said in the log as well; then the old ones stay.
+        notify.reloaded(shared.reloads.reload().await.err().as_ref());
+    }
+}
+
 /// A server that accepts.
 struct Running<'a, S> {
     accept: Accept<S>,
@@ -140,10 +153,13 @@ enum Event {
 
 impl<S: ConnectionService> Running<'_, S> {
     /// Accepts until told to stop. An error is that of a service that can't be readied any more; what is open goes on.
-    async fn accept_until_told(&mut self, signals: &mut Signals) -> Result {
+    async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
+        let (shared, notify) = (self.shared, self.options.notify.clone());
+        // Kept from one event to the next: a reload that has begun comes to its end.
+        let mut reloading = pin!(reload_when_told(shared, &notify, hangup));
         let mut attempt = None;
         loop {
-            match self.next(signals, &mut attempt).await {
+            match self.next(signals, reloading.as_mut(), &mut attempt).await {
                 Event::Signal(Told::End) => {
                     tracing::info!("told to end by a signal: draining; a second one stops now");
                     return Ok(());
@@ -169,7 +185,12 @@ impl<S: ConnectionService> Running<'_, S> {
         }
     }
 
-    async fn next(&mut self, signals: &mut Signals, attempt: &mut Option<Attempt>) -> Event {
+    async fn next(
+        &mut self,
+        signals: &mut Signals,
+        reloading: Pin<&mut impl Future<Output = Infallible>>,
+        attempt: &mut Option<Attempt>,
+    ) -> Event {
         let (mut phase, mut restarts) = (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
         let accept = &mut self.accept;
         let idle = attempt.is_none();
@@ -185,6 +206,7 @@ impl<S: ConnectionService> Running<'_, S> {
             _ = phase.wait_for(|phase| *phase != Phase::Running) => Event::Told,
             outcome = attempted => Event::Restarted(outcome),
             _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => Event::RestartWanted,
+            never = reloading => match never {},
             error = poll_fn(|cx| accept.poll(cx)) => Event::Failed(error),
         }
     }
@@ -223,20 +245,24 @@ impl<S: ConnectionService> Running<'_, S> {
         self.shared.restarted(Err(error));
     }
 
-    /// Accepts what had connected, and closes the listeners: those of a successor are its own by now.
-    async fn close(self, last_call: bool) -> Options {
+    /// Accepts what had connected, and closes the listeners: those of a successor are its own by now. Returns what is
+    /// still to come of them: connections that were taken and go through their preambles.
+    async fn close(self, last_call: bool) -> (Option<Accept<S>>, Options) {
         let Self { mut accept, options, shared, .. } = self;
         if *shared.phase.borrow() == Phase::Running {
             shared.begin_drain(options.drain);
         }
+        let stopping = *shared.phase.borrow() == Phase::Stopping;
         if shared.has_successor() {
-            return options;
+            accept.handed_over();
+        } else {
+            options.notify.stopping();
+            if last_call && !stopping {
+                // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
+                tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
+            }
         }
-        options.notify.stopping();
-        if last_call && *shared.phase.borrow() != Phase::Stopping {
-            // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
-            tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
-        }
-        options
+        // A service that can't be readied takes nothing more.
+        ((last_call && !stopping).then_some(accept), options)
     }
 }

@@ -14,7 +14,7 @@ use super::lifecycle::Lifecycles;
 use super::restart::Succession;
 use super::run::{Bound, Options};
 use super::shared::{Phase, Shared};
-use super::signals::Signals;
+use super::signals::{Hangup, Signals};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, Result};
 
@@ -36,26 +36,31 @@ impl Plan {
         if self.endpoints.is_empty() {
             return Err(Error::other("no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")"));
         }
-        // A string that is no endpoint is refused before anything listens.
+        // A string that is no endpoint, or a file that is missing, is refused before anything listens.
         let endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for endpoint in &endpoints {
+            endpoint.check()?;
+            shared.reloads.add_endpoint(endpoint);
+        }
         // From before the first endpoint is bound: a signal that comes later ends no process that has a path to remove.
         let options = &self.options;
         let signals = Signals::install(options.signals, options.signals && options.restart.is_some())?;
-        let mut succession = match self.options.restart {
+        let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
+        let mut succession = match options.restart {
             Some(_) => Succession::begin().await?,
             None => None,
         };
         let mut listeners = Vec::with_capacity(endpoints.len());
         for endpoint in &endpoints {
-            let listener = endpoint.bind_or_adopt(|place| succession.as_mut()?.take(place)).await?;
-            listeners.push(listener);
+            let inherited = |place: &str| succession.as_mut()?.take(place);
+            listeners.push(endpoint.bind_or_adopt(inherited, &shared.preambles).await?);
         }
         let addresses: Vec<Addr> = listeners.iter().map(|listener| listener.local_addr()).collect();
         // Bound once: the plan is gone with this.
         drop(shared.addresses.set(addresses));
         let places = endpoints.iter().map(Endpoint::place).collect();
         let Self { lifecycles, options, on_listening, .. } = self;
-        Ok(Bound { listeners, places, succession, signals, lifecycles, options, on_listening, shared })
+        Ok(Bound { listeners, places, succession, signals, hangup, lifecycles, options, on_listening, shared })
     }
 }
 

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use super::handle::Counts;
 use super::registry::{Place, Registry};
+use super::reload::Reloads;
 use super::restart::RestartError;
+use crate::listener::preamble::Preambles;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(super) struct Shared {
     idle: Notify,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) addresses: OnceLock<Vec<Addr>>,
+    pub(super) preambles: Preambles,
+    pub(super) reloads: Reloads,
     pub(super) restarts: watch::Sender<Restarts>,
     /// Another process has taken over.
     succeeded: AtomicBool,
@@ -64,7 +68,7 @@ impl Restarts {
 }
 
 impl Shared {
-    pub(super) fn new(max: usize, restartable: bool) -> Arc<Self> {
+    pub(super) fn new(max: usize, restartable: bool, reloads: Reloads) -> Arc<Self> {
         let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
         Arc::new(Self {
             counts: Mutex::default(),
@@ -74,6 +78,8 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
+            preambles: Preambles::default(),
+            reloads,
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),
         })
