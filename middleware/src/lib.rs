@@ -54,12 +54,16 @@ pub mod connection;
 mod escape;
 pub mod limit;
 pub mod log;
+mod read_deadline;
 mod state;
 
-pub use connection::{Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream};
+pub use connection::{
+    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
+};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer};
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};
+pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
 pub use state::{State, StateLayer};
 
 #[cfg(doctest)]
