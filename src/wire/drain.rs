@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::Stream;
-use rustix::io::ioctl_fionread;
 
+use super::wait::arrived;
 use super::{Source, Wire};
 
 /// What is read beyond what is known to have arrived, as long as more comes without a pause: a sender's kernel may still
@@ -29,12 +29,7 @@ pub(super) struct Drain {
 
 impl Drain {
     fn begin(stream: &Stream) -> Self {
-        let arrived = match stream {
-            Stream::Tcp(tcp) => ioctl_fionread(tcp).ok(),
-            Stream::Unix(unix) => ioctl_fionread(unix).ok(),
-            _ => None,
-        };
-        match arrived {
+        match arrived(stream) {
             Some(arrived) => Self { arrived, beyond: BEYOND, look: None },
             None => Self { arrived: 0, beyond: UNKNOWN, look: Some(Box::pin(tokio::task::yield_now())) },
         }

@@ -84,6 +84,11 @@ impl Connection {
         self
     }
 
+    /// Changes these deadlines; for whoever keeps them.
+    pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
+        self.read_deadlines = deadlines;
+    }
+
     /// How long its peer is waited for: for whoever reads the frames, to keep.
     pub fn read_deadlines(&self) -> ReadDeadlines {
         self.read_deadlines
