@@ -50,21 +50,32 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod connection;
 mod escape;
+mod frame;
 pub mod limit;
 pub mod log;
+pub mod rate;
 mod read_deadline;
 mod state;
 
+pub use call::{
+    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallTimedOut, Histogram,
+};
 pub use connection::{
     Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
 };
 pub use escape::{ESCAPED_MAX, Escaped};
+pub use frame::Frame;
 pub use limit::{ConnectionLimit, ConnectionLimitLayer};
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};
+pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
 pub use state::{State, StateLayer};
+
+/// An error of any type, as tower's layers box it.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,0 +1,155 @@
+//! The places for calls, and the queue for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// What all services of one layer share.
+///
+/// With room it is one counter. The lock is taken only by those who find no place, and by who gives one back to them.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) max: usize,
+    taken: AtomicUsize,
+    /// How many wait in the queue.
+    waiting: AtomicUsize,
+    queue: Mutex<Queue>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// By their tickets: the lowest has waited longest.
+    waiting: BTreeMap<u64, Waker>,
+    /// Tickets whose place is taken for them already.
+    granted: BTreeSet<u64>,
+}
+
+impl Places {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            taken: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(SeqCst)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Whole whatever panicked: a waker's panic comes after the change.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_take(&self) -> bool {
+        let mut taken = self.taken.load(SeqCst);
+        while taken < self.max {
+            match self.taken.compare_exchange_weak(taken, taken + 1, SeqCst, SeqCst) {
+                Ok(_) => return true,
+                Err(now) => taken = now,
+            }
+        }
+        false
+    }
+
+    /// A place beyond the number there is, for who was not asked to wait.
+    pub(super) fn take_anyway(self: &Arc<Self>) -> Place {
+        self.taken.fetch_add(1, SeqCst);
+        Place(Arc::clone(self))
+    }
+
+    /// A place, or a place in the queue under `ticket`.
+    pub(super) fn poll_take(self: &Arc<Self>, ticket: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<Place> {
+        if ticket.is_none() && self.waiting.load(SeqCst) == 0 && self.try_take() {
+            return Poll::Ready(Place(Arc::clone(self)));
+        }
+        self.poll_queue(ticket, cx)
+    }
+
+    #[cold]
+    fn poll_queue(self: &Arc<Self>, slot: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<Place> {
+        let ticket =
+            slot.get_or_insert_with(|| Ticket { places: Arc::clone(self), number: self.next.fetch_add(1, SeqCst) });
+        let mut queue = self.lock();
+        let granted = queue.granted.remove(&ticket.number);
+        if !granted && queue.waiting.insert(ticket.number, cx.waker().clone()).is_none() {
+            self.waiting.fetch_add(1, SeqCst);
+        }
+        // Only now, as a place may have been given back while nobody was seen to wait.
+        let first = queue.waiting.first_key_value().is_some_and(|(number, _)| *number == ticket.number);
+        if granted || first && self.try_take() {
+            self.leave(&mut queue, ticket.number);
+            drop(queue);
+            *slot = None;
+            return Poll::Ready(Place(Arc::clone(self)));
+        }
+        Poll::Pending
+    }
+
+    fn leave(&self, queue: &mut Queue, ticket: u64) {
+        if queue.waiting.remove(&ticket).is_some() {
+            self.waiting.fetch_sub(1, SeqCst);
+        }
+    }
+
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, SeqCst);
+        if self.waiting.load(SeqCst) > 0 {
+            self.grant();
+        }
+    }
+
+    /// Takes free places for those who have waited longest.
+    #[cold]
+    fn grant(&self) {
+        loop {
+            let mut queue = self.lock();
+            if queue.waiting.is_empty() || !self.try_take() {
+                return;
+            }
+            let Some((number, waker)) = queue.waiting.pop_first() else { return };
+            self.waiting.fetch_sub(1, SeqCst);
+            queue.granted.insert(number);
+            drop(queue);
+            waker.wake();
+        }
+    }
+}
+
+/// A place that is taken.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Places>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+/// A place in the queue.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    places: Arc<Places>,
+    number: u64,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let granted = {
+            let mut queue = self.places.lock();
+            self.places.leave(&mut queue, self.number);
+            queue.granted.remove(&self.number)
+        };
+        if granted {
+            self.places.give_back();
+        } else if self.places.waiting.load(SeqCst) > 0 {
+            // It may have been the first, behind whom the others waited.
+            self.places.grant();
+        }
+    }
+}
