@@ -1,6 +1,6 @@
 //! Measures through criterion and prints what was measured as a table.
 
-#![allow(clippy::print_stdout, unreachable_pub)] // it prints what it measured, and is a part of each bench
+#![allow(clippy::print_stdout, dead_code, unreachable_pub)] // it prints what it measured; each bench uses a part of it
 
 use std::fs;
 use std::path::Path;
@@ -41,6 +41,20 @@ impl Table {
             let ours = self.0.iter().find(|row| (&row.0, row.1, &*row.2) == (kind, *size, "ours"));
             let ratio = ours.map_or(1.0, |row| ns / row.3);
             println!("| {kind} | {size} | {who} | {ns:.1} | {rate:.2} | {ratio:.2} |");
+        }
+    }
+}
+
+impl Table {
+    /// The table without sizes: what each takes, and how much of it is beyond `none` of the same kind.
+    pub fn print_beyond(&self, what: &str, none: &str) {
+        if self.0.is_empty() {
+            return;
+        }
+        println!("\n| case | who | ns {what} | beyond {none} |\n|---|---|---:|---:|");
+        for (kind, _, who, ns, _) in &self.0 {
+            let least = self.0.iter().find(|row| (&row.0, &*row.2) == (kind, none)).map_or(0.0, |row| row.3);
+            println!("| {kind} | {who} | {ns:.1} | {:.1} |", ns - least);
         }
     }
 }

@@ -169,6 +169,7 @@ where
     type Error = S::Error;
     type Future = S::Future;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.bucket.tokens <= 0 {
             ready!(self.bucket.poll_fill(cx));
@@ -176,6 +177,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         self.bucket.take(C::of(&frame));
         self.inner.call(frame)
@@ -235,6 +237,7 @@ impl Bucket {
         Self { rate, tokens: rate.burst, filled: None, timer: None }
     }
 
+    #[inline]
     fn take(&mut self, tokens: i64) {
         if self.filled.is_none() {
             self.filled = Some(Instant::now());

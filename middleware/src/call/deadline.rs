@@ -2,8 +2,8 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
@@ -57,7 +57,7 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CallDeadline { inner, patience: self.patience, timer: Arc::default() }
+        CallDeadline { inner, timers: Timers::new(self.patience) }
     }
 }
 
@@ -65,8 +65,7 @@ impl<S> Layer<S> for CallDeadlineLayer {
 #[derive(Debug)]
 pub struct CallDeadline<S> {
     inner: S,
-    patience: Duration,
-    timer: Arc<Spare>,
+    timers: Arc<Timers>,
 }
 
 impl<S> CallDeadline<S> {
@@ -85,7 +84,7 @@ impl<S> CallDeadline<S> {
 impl<S: Clone> Clone for CallDeadline<S> {
     /// Another service with a timer of its own: it is for another connection.
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), patience: self.patience, timer: Arc::default() }
+        Self { inner: self.inner.clone(), timers: Timers::new(self.timers.patience) }
     }
 }
 
@@ -99,37 +98,76 @@ where
     type Error = BoxError;
     type Future = CallDeadlineFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        CallDeadlineFuture {
-            future: self.inner.call(frame),
-            patience: self.patience,
-            spare: Arc::clone(&self.timer),
-            waiting: None,
+        CallDeadlineFuture { future: self.inner.call(frame), timers: Arc::clone(&self.timers), timer: None }
+    }
+}
+
+/// What the calls of one connection share.
+struct Timers {
+    patience: Duration,
+    /// The timer of the last call that waited, still set.
+    spare: Mutex<Option<Pin<Box<Timer>>>>,
+}
+
+impl Timers {
+    fn new(patience: Duration) -> Arc<Self> {
+        Arc::new(Self { patience, spare: Mutex::new(None) })
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<Pin<Box<Timer>>>> {
+        // It is put in and taken out whole, whatever panicked.
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Pin<Box<Timer>> {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        let now = Instant::now();
+        let until = now.checked_add(self.patience).unwrap_or_else(|| now + YEAR);
+        match self.spare().take() {
+            // The last call had as long, from an earlier moment: its timer fires too early at worst.
+            Some(mut timer) => {
+                *timer.as_mut().project().until = until;
+                timer
+            }
+            None => Box::pin(Timer { until, sleep: sleep_until(until) }),
         }
     }
 }
 
-/// The timer of the last call that waited, still set.
-#[derive(Default)]
-struct Spare(Mutex<Option<Pin<Box<Sleep>>>>);
-
-impl Spare {
-    fn take(&self) -> Option<Pin<Box<Sleep>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn give(&self, timer: Pin<Box<Sleep>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(timer);
+impl fmt::Debug for Timers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timers").field("patience", &self.patience).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Spare {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spare").finish_non_exhaustive()
+/// Ready once `until` has passed, however early it was set to fire.
+#[pin_project]
+#[derive(Debug)]
+struct Timer {
+    until: Instant,
+    #[pin]
+    sleep: Sleep,
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        loop {
+            ready!(this.sleep.as_mut().poll(cx));
+            if Instant::now() >= *this.until {
+                return Poll::Ready(());
+            }
+            this.sleep.as_mut().reset(*this.until);
+        }
     }
 }
 
@@ -140,16 +178,9 @@ impl fmt::Debug for Spare {
 pub struct CallDeadlineFuture<F> {
     #[pin]
     future: F,
-    patience: Duration,
-    spare: Arc<Spare>,
+    timers: Arc<Timers>,
     /// From its first wait on.
-    waiting: Option<Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    until: Instant,
-    timer: Pin<Box<Sleep>>,
+    timer: Option<Pin<Box<Timer>>>,
 }
 
 impl<F, T, E> Future for CallDeadlineFuture<F>
@@ -159,33 +190,14 @@ where
 {
     type Output = Result<T, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if let Poll::Ready(result) = this.future.poll(cx) {
             return Poll::Ready(result.map_err(Into::into));
         }
-        let waiting = this.waiting.get_or_insert_with(|| Waiting::begin(*this.patience, this.spare));
-        waiting.poll(cx).map(|()| Err(CallTimedOut.into()))
-    }
-}
-
-impl Waiting {
-    fn begin(patience: Duration, spare: &Spare) -> Self {
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        let now = Instant::now();
-        let until = now.checked_add(patience).unwrap_or_else(|| now + YEAR);
-        // The last call had as long, from an earlier moment: its timer fires too early at worst.
-        Self { until, timer: spare.take().unwrap_or_else(|| Box::pin(sleep_until(until))) }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= self.until {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(self.until);
-        }
-        Poll::Pending
+        let timer = this.timer.get_or_insert_with(|| this.timers.take());
+        timer.as_mut().poll(cx).map(|()| Err(CallTimedOut.into()))
     }
 }
 
@@ -193,8 +205,8 @@ impl Waiting {
 impl<F> PinnedDrop for CallDeadlineFuture<F> {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        if let Some(waiting) = this.waiting.take() {
-            this.spare.give(waiting.timer);
+        if let Some(timer) = this.timer.take() {
+            *this.timers.spare() = Some(timer);
         }
     }
 }

@@ -103,6 +103,7 @@ where
     type Error = S::Error;
     type Future = CallLimitFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.place.is_none() {
             self.place = Some(ready!(self.places.poll_take(&mut self.ticket, cx)));
@@ -111,6 +112,7 @@ where
     }
 
     /// Called without having been ready it makes the call all the same, which counts.
+    #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         let place = self.place.take().unwrap_or_else(|| self.places.take_anyway());
         CallLimitFuture { future: self.inner.call(frame), place: Some(place) }
@@ -140,6 +142,7 @@ pub struct CallLimitFuture<F> {
 impl<F: Future> Future for CallLimitFuture<F> {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let output = ready!(this.future.poll(cx));

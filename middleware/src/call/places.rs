@@ -46,6 +46,7 @@ impl Places {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[inline]
     fn try_take(&self) -> bool {
         let mut taken = self.taken.load(SeqCst);
         while taken < self.max {
@@ -64,6 +65,7 @@ impl Places {
     }
 
     /// A place, or a place in the queue under `ticket`.
+    #[inline]
     pub(super) fn poll_take(self: &Arc<Self>, ticket: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<Place> {
         if ticket.is_none() && self.waiting.load(SeqCst) == 0 && self.try_take() {
             return Poll::Ready(Place(Arc::clone(self)));
@@ -97,6 +99,7 @@ impl Places {
         }
     }
 
+    #[inline]
     fn give_back(&self) {
         self.taken.fetch_sub(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
@@ -126,6 +129,7 @@ impl Places {
 pub(super) struct Place(Arc<Places>);
 
 impl Drop for Place {
+    #[inline]
     fn drop(&mut self) {
         self.0.give_back();
     }
