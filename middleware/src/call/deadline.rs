@@ -197,7 +197,7 @@ where
             return Poll::Ready(result.map_err(Into::into));
         }
         let timer = this.timer.get_or_insert_with(|| this.timers.take());
-        timer.as_mut().poll(cx).map(|()| Err(CallTimedOut.into()))
+        timer.as_mut().poll(cx).map(|()| Err(CallTimedOut(()).into()))
     }
 }
 
@@ -213,8 +213,7 @@ impl<F> PinnedDrop for CallDeadlineFuture<F> {
 
 /// The error of a call that took longer than its [`CallDeadlineLayer`] allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CallTimedOut;
+pub struct CallTimedOut(());
 
 impl fmt::Display for CallTimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
