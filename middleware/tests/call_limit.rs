@@ -7,6 +7,7 @@ use std::future::{Pending, pending};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Hold, settle};
@@ -14,6 +15,7 @@ use futures::FutureExt;
 use ropewalk_middleware::CallLimitLayer;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
+use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 const FRAME: Bytes = Bytes::from_static(b"frame");
@@ -38,6 +40,11 @@ fn never() -> impl Service<Bytes, Response = (), Error = Infallible, Future = Pe
     service_fn(|_: Bytes| pending())
 }
 
+/// There for a hang only.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(10), future).await.expect("it does not hang")
+}
+
 fn is_ready<S: Service<Bytes>>(service: &mut S) -> bool {
     service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
 }
@@ -55,7 +62,7 @@ async fn no_more_than_the_cap_are_under_way_and_all_get_their_turn() {
     assert_eq!((inside.now(), limit.active()), (3, 3));
     for left in (0..20).rev() {
         gate.add_permits(1);
-        calls.join_next().await.unwrap().unwrap().unwrap();
+        soon(calls.join_next()).await.unwrap().unwrap().unwrap();
         settle().await;
         assert_eq!((inside.now(), limit.active()), (left.min(3), left.min(3)));
     }
@@ -89,7 +96,7 @@ async fn the_cap_is_exact_and_nobody_is_forgotten_on_several_threads() {
                 }
             });
         }
-        tasks.join_all().await;
+        soon(tasks.join_all()).await;
         assert!(inside.most() <= cap, "{} at once", inside.most());
         assert_eq!((inside.ever(), limit.active()), (16 * 500, 0));
     }
@@ -113,7 +120,7 @@ async fn who_has_waited_longest_is_next_even_beside_a_busy_neighbour() {
         settle().await;
     }
     gate.add_permits(1);
-    first.await.unwrap().unwrap();
+    soon(first).await.unwrap().unwrap();
     // It has just given its place back, and does not get it again before the others had it.
     let again = tokio::spawn(async move {
         greedy.ready().await.unwrap().call(FRAME).await.unwrap();
@@ -121,9 +128,9 @@ async fn who_has_waited_longest_is_next_even_beside_a_busy_neighbour() {
     });
     for _ in 0..4 {
         gate.add_permits(1);
-        order.push(turns.recv().await.unwrap());
+        order.push(soon(turns.recv()).await.unwrap());
     }
-    again.await.unwrap();
+    soon(again).await.unwrap();
     assert_eq!(order, [0, 1, 2, 99]);
 }
 
@@ -174,7 +181,7 @@ async fn who_goes_away_from_the_queue_holds_up_nobody() {
     // Granted its place, and gone before it took it.
     drop(call);
     drop(first);
-    waits.await.unwrap().unwrap();
+    soon(waits).await.unwrap().unwrap();
     assert_eq!(limit.active(), 0);
     // Gone while it waited.
     let (mut has, mut first, mut second) = (service.clone(), service.clone(), service.clone());
@@ -186,7 +193,20 @@ async fn who_goes_away_from_the_queue_holds_up_nobody() {
     settle().await;
     assert!(!waits.is_finished());
     drop(call);
-    waits.await.unwrap().unwrap();
+    soon(waits).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_was_given_a_place_takes_that_one_and_no_other() {
+    let limit = CallLimitLayer::new(2);
+    let service = limit.layer(never());
+    let (mut one, mut two, mut waits) = (service.clone(), service.clone(), service.clone());
+    let calls = (one.ready().await.unwrap().call(FRAME), two.ready().await.unwrap().call(FRAME));
+    assert!(!is_ready(&mut waits));
+    drop(calls);
+    assert_eq!(limit.active(), 1, "it is given one");
+    assert!(is_ready(&mut waits));
+    assert_eq!(limit.active(), 1);
 }
 
 #[tokio::test]
