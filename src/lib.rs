@@ -42,8 +42,8 @@
 //! | for | see |
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`], [`CodecExt`] for typed frames; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
-//! | layers around connections | [`ConnectionLimitLayer`], [`LogLayer`], [`StateLayer`] |
-//! | layers around frames | [`FrameLogLayer`], [`StateLayer`], and those of tower |
+//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
+//! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain and stop it, [`Lifecycle`] for what opens and closes with it |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |

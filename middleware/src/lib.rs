@@ -7,7 +7,13 @@
 //! | layer | around | does |
 //! |---|---|---|
 //! | [`ConnectionLimitLayer`] | connections | caps how many are open at once: the others wait, or are told so |
+//! | [`PeerLimitLayer`] | connections | caps how many one peer has |
+//! | [`ReadDeadlineLayer`] | connections | how long a peer is waited for: its first frame, each frame, between two |
 //! | [`LogLayer`] | connections | a span for each, a line at its start and one at its end, with the reason |
+//! | [`CallDeadlineLayer`] | frames | how long a call may take |
+//! | [`CallLimitLayer`] | frames | caps how many calls are under way, of all connections together |
+//! | [`FrameRateLayer`] | frames | how many frames, or bytes, a connection may send in a time |
+//! | [`CallLatencyLayer`] | frames | a histogram of how long calls take |
 //! | [`FrameLogLayer`] | frames | a line for each, and one for how its call ended |
 //! | [`StateLayer`] | either | hands shared state to the service |
 //!

@@ -62,7 +62,9 @@ impl<C> Session<C> {
     ///
     /// A recoverable codec error (a line too long and skipped, a frame that does not parse; see
     /// [`Error::is_recoverable`](crate::Error::is_recoverable)) comes once, then frames go on. A fatal one, and any
-    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it.
+    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it. Under a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) so does a peer that keeps it waiting for too long, with
+    /// [`SessionError::FirstFrameTimeout`], [`SessionError::FrameTimeout`] or [`SessionError::IdleTimeout`]; it may still be told.
     #[allow(clippy::should_implement_trait)] // a future, as every `next` of the async world
     pub fn next(&mut self) -> Next<'_, C>
     where
