@@ -176,18 +176,17 @@ async fn all_of_them_together_serve_frames_of_any_type() {
         .layer(CallLimitLayer::new(10))
         .layer(CallDeadlineLayer::new(SECOND))
         .layer(CallLatencyLayer::new());
-    let numbers = layers.clone().service(reply_fn(|n: u32| (n + 1).to_string()));
-    run(framed(Lines::lf().try_map(number), numbers), async |connector: Connector| {
-        ask(&mut connector.connect().await.unwrap(), "1\n41\n", "2\n42\n").await;
-    })
+    let numbers = layers.service(reply_fn(|n: u32| (n + 1).to_string()));
+    run(
+        framed(Lines::lf().try_map(|line: Bytes| String::from_utf8_lossy(&line).parse::<u32>()), numbers),
+        async |connector: Connector| {
+            ask(&mut connector.connect().await.unwrap(), "1\n41\n", "2\n42\n").await;
+        },
+    )
     .await;
     let lines = layers.layer(FrameLogLayer::new()).service(reply_fn(|line: Bytes| shout(&line)));
     run(framed(Lines::lf(), lines), async |connector: Connector| {
         ask(&mut connector.connect().await.unwrap(), "a\nb\n", "A\nB\n").await;
     })
     .await;
-}
-
-fn number(line: Bytes) -> Result<u32, std::num::ParseIntError> {
-    String::from_utf8_lossy(&line).parse()
 }

@@ -1,4 +1,5 @@
 //! No layer around frames allocates for a frame.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::alloc::System;
 use std::convert::Infallible;
@@ -100,7 +101,7 @@ fn no_frame_layer_allocates_for_a_frame() {
         .layer(CallDeadlineLayer::new(MINUTE))
         .layer(FrameLogLayer::new())
         .layer(CallLatencyLayer::new());
-    assert_none(all.clone().service(leaf()));
+    assert_none(all.service(leaf()));
     assert_none(all.service(Waits));
     // The count counts.
     assert_eq!(allocations(service_fn(|frame: Bytes| Box::pin(ready(Ok::<_, Infallible>(frame))))), FRAMES);

@@ -1,4 +1,5 @@
 //! A deadline for each call.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io;
 use std::sync::Arc;

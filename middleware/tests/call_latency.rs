@@ -1,4 +1,5 @@
 //! A histogram of how long calls take.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! A rate for each connection's frames, or bytes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! A cap on the connections of each peer.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

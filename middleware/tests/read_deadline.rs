@@ -1,4 +1,5 @@
 //! The deadlines of a connection's frames reach the service; what it makes of them is its own affair.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

@@ -77,26 +77,26 @@ impl Places {
     fn poll_queue(self: &Arc<Self>, slot: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<Place> {
         let ticket =
             slot.get_or_insert_with(|| Ticket { places: Arc::clone(self), number: self.next.fetch_add(1, SeqCst) });
+        let (number, waker) = (ticket.number, cx.waker().clone());
         let mut queue = self.lock();
-        let granted = queue.granted.remove(&ticket.number);
-        if !granted && queue.waiting.insert(ticket.number, cx.waker().clone()).is_none() {
-            self.waiting.fetch_add(1, SeqCst);
-        }
-        // Only now, as a place may have been given back while nobody was seen to wait.
-        let first = queue.waiting.first_key_value().is_some_and(|(number, _)| *number == ticket.number);
-        if granted || first && self.try_take() {
-            self.leave(&mut queue, ticket.number);
+        if queue.granted.remove(&number) {
             drop(queue);
             *slot = None;
             return Poll::Ready(Place(Arc::clone(self)));
         }
-        Poll::Pending
-    }
-
-    fn leave(&self, queue: &mut Queue, ticket: u64) {
-        if queue.waiting.remove(&ticket).is_some() {
-            self.waiting.fetch_sub(1, SeqCst);
+        // Dropped after the lock is free, as all wakers are: nobody knows what comes with their last reference.
+        let _earlier = queue.waiting.insert(number, waker);
+        self.waiting.store(queue.waiting.len(), SeqCst);
+        // Only now, as a place may have been given back while nobody was seen to wait.
+        let first = queue.waiting.first_key_value().is_some_and(|(first, _)| *first == number);
+        if !first || !self.try_take() {
+            drop(queue);
+            return Poll::Pending;
         }
+        drop(queue);
+        // It leaves the queue with its ticket.
+        *slot = None;
+        Poll::Ready(Place(Arc::clone(self)))
     }
 
     #[inline]
@@ -116,7 +116,7 @@ impl Places {
                 return;
             }
             let Some((number, waker)) = queue.waiting.pop_first() else { return };
-            self.waiting.fetch_sub(1, SeqCst);
+            self.waiting.store(queue.waiting.len(), SeqCst);
             queue.granted.insert(number);
             drop(queue);
             waker.wake();
@@ -144,11 +144,11 @@ pub(super) struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let granted = {
-            let mut queue = self.places.lock();
-            self.places.leave(&mut queue, self.number);
-            queue.granted.remove(&self.number)
-        };
+        let mut queue = self.places.lock();
+        let _waker = queue.waiting.remove(&self.number);
+        self.places.waiting.store(queue.waiting.len(), SeqCst);
+        let granted = queue.granted.remove(&self.number);
+        drop(queue);
         if granted {
             self.places.give_back();
         } else if self.places.waiting.load(SeqCst) > 0 {
