@@ -1,24 +1,26 @@
 //! Codecs against tokio-util's of the same kind, and against the least that finding the frames costs.
 //!
 //! `cargo bench --bench codecs` measures and ends with a table of nanoseconds a frame, GB/s, and ratios. The figures of one
-//! run compare with each other and with no other run's.
+//! run compare with each other and with no other run's. `PLOT=codecs/frames.svg` before it draws those of lines as well.
 
 mod support;
 
+use std::error::Error;
 use std::hint::black_box;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use criterion::{BatchSize, Criterion};
-use ropewalk::{Bytes, LengthPrefixed, Lines, Netstring};
+use ropewalk::{Bytes, Framing, LengthPrefixed, Lines, Netstring};
+use support::plot::{self, Series};
 use support::{Row, Table};
 use tokio_util::codec::{AnyDelimiterCodec, Decoder, Encoder, LengthDelimitedCodec, LinesCodec};
 
 /// What one read brings.
 const READ: usize = 64 * 1024;
-const SIZES: [usize; 4] = [16, 64, 512, 8192];
+const SIZES: [usize; 5] = [16, 64, 512, 2048, 8192];
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
     // `cargo test --benches` runs each once and prints no table.
     let mut criterion = Criterion::default()
         .sample_size(20)
@@ -31,12 +33,33 @@ fn main() {
         lines(&mut criterion, &mut table, size, "\r\n", &Lines::crlf());
         prefixed(&mut criterion, &mut table, size);
         netstrings(&mut criterion, &mut table, size);
-        encoding(&mut criterion, &mut table, size);
+        encoding_lines(&mut criterion, &mut table, size);
+        encoding_prefixed(&mut criterion, &mut table, size);
     }
     empty(&mut criterion, &mut table);
     dripped(&mut criterion, &mut table);
     criterion.final_summary();
     table.print();
+    if let Some(file) = std::env::var_os("PLOT") {
+        std::fs::write(file, drawing(&table)?)?;
+    }
+    Ok(())
+}
+
+/// Lines that end with LF, by whom they are decoded.
+fn drawing(table: &Table) -> Result<String, std::fmt::Error> {
+    let series = |(name, who): (&str, &str)| {
+        let point = |size: usize| Some((size as f64, table.time("lines, LF", size, who)?));
+        Series { name: name.into(), points: SIZES.into_iter().filter_map(point).collect() }
+    };
+    let all = [
+        ("Lines", "ours"),
+        ("Lines, lent", "lent"),
+        ("LinesCodec", "tokio-util LinesCodec"),
+        ("AnyDelimiterCodec", "tokio-util Any"),
+        ("memchr alone", "limit"),
+    ];
+    plot::draw("Decoding lines: time for one", &all.map(series))
 }
 
 /// A read full of frames of `size` bytes, each written by `frame`, and how many there are.
@@ -53,7 +76,7 @@ fn stream(size: usize, frame: impl Fn(&mut Vec<u8>, &[u8])) -> (Vec<u8>, usize) 
     }
 }
 
-/// Measures how long it takes to decode the whole stream.
+/// Measures how long it takes to decode the whole stream, which is in the cache as what was just read is.
 fn decode<D>(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, stream: &[u8], codec: impl Fn() -> D)
 where
     D: Decoder<Error: std::fmt::Debug>,
@@ -67,8 +90,20 @@ where
                 }
                 buffer
             },
-            BatchSize::SmallInput,
+            BatchSize::PerIteration,
         );
+    });
+}
+
+/// The same for frames that stay where they are.
+fn lend<C: Framing>(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, stream: &[u8], codec: impl Fn() -> C) {
+    table.measure(criterion, row, |bencher| {
+        bencher.iter(|| {
+            let (mut codec, mut rest) = (codec(), black_box(stream));
+            while let Some(frame) = codec.next_frame(&mut rest).expect("the stream is whole") {
+                black_box(frame);
+            }
+        });
     });
 }
 
@@ -85,6 +120,7 @@ fn lines(criterion: &mut Criterion, table: &mut Table, size: usize, end: &'stati
     let kind = if end == "\n" { "lines, LF" } else { "lines, CR LF" };
     let row = |who| Row { kind, size, who, frames, bytes: stream.len() };
     decode(criterion, table, row("ours"), &stream, || ours.clone());
+    lend(criterion, table, row("lent"), &stream, || ours.clone());
     decode(criterion, table, row("tokio-util LinesCodec"), &stream, LinesCodec::new);
     decode(criterion, table, row("tokio-util AnyDelimiterCodec"), &stream, || {
         AnyDelimiterCodec::new(b"\n".to_vec(), b"\n".to_vec())
@@ -106,6 +142,7 @@ fn prefixed(criterion: &mut Criterion, table: &mut Table, size: usize) {
     });
     let row = |who| Row { kind: "u32 length", size, who, frames, bytes: stream.len() };
     decode(criterion, table, row("ours"), &stream, LengthPrefixed::u32);
+    lend(criterion, table, row("lent"), &stream, LengthPrefixed::u32);
     decode(criterion, table, row("tokio-util LengthDelimitedCodec"), &stream, LengthDelimitedCodec::new);
     walk(criterion, table, row("limit: walk of the prefixes"), &stream, |mut stream| {
         let mut count = 0;
@@ -124,46 +161,64 @@ fn netstrings(criterion: &mut Criterion, table: &mut Table, size: usize) {
         stream.extend_from_slice(content);
         stream.push(b',');
     });
-    decode(
-        criterion,
-        table,
-        Row { kind: "netstrings", size, who: "ours", frames, bytes: stream.len() },
-        &stream,
-        Netstring::new,
-    );
+    let row = |who| Row { kind: "netstrings", size, who, frames, bytes: stream.len() };
+    decode(criterion, table, row("ours"), &stream, Netstring::new);
+    lend(criterion, table, row("lent"), &stream, Netstring::new);
 }
 
-/// Encoding a read's worth of frames, against copying them.
-fn encoding(criterion: &mut Criterion, table: &mut Table, size: usize) {
+/// Measures how long it takes to write a read's worth of frames.
+fn encode(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, write: impl Fn(&mut BytesMut)) {
+    let mut out = BytesMut::with_capacity(2 * READ);
+    table.measure(criterion, row, |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            write(&mut out);
+            black_box(&out);
+        });
+    });
+}
+
+fn encoding_lines(criterion: &mut Criterion, table: &mut Table, size: usize) {
     let frame = Bytes::from(vec![b'x'; size]);
+    let text = String::from_utf8_lossy(&frame).into_owned();
     let frames = READ / (size + 1);
     let row = |who| Row { kind: "encoding lines", size, who, frames, bytes: frames * (size + 1) };
-    let mut out = BytesMut::with_capacity(2 * READ);
-    table.measure(criterion, row("ours"), |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            let mut codec = Lines::lf();
-            (0..frames).for_each(|_| codec.encode(black_box(&frame), &mut out).expect("a line"));
-            black_box(&out);
+    encode(criterion, table, row("ours"), |out| {
+        let mut codec = Lines::lf();
+        (0..frames).for_each(|_| codec.encode(black_box(&frame), out).expect("a line"));
+    });
+    // It does not look for the delimiter in the line.
+    encode(criterion, table, row("tokio-util LinesCodec"), |out| {
+        let mut codec = LinesCodec::new();
+        (0..frames).for_each(|_| codec.encode(black_box(&text), out).expect("a line"));
+    });
+    encode(criterion, table, row("limit: search and copy"), |out| {
+        (0..frames).for_each(|_| {
+            let frame = black_box(&frame);
+            assert!(memchr::memchr(b'\n', frame).is_none());
+            out.extend_from_slice(frame);
+            out.put_u8(b'\n');
         });
     });
-    let text = String::from_utf8_lossy(&frame).into_owned();
-    table.measure(criterion, row("tokio-util LinesCodec"), |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            let mut codec = LinesCodec::new();
-            (0..frames).for_each(|_| codec.encode(black_box(&text), &mut out).expect("a line"));
-            black_box(&out);
-        });
+}
+
+fn encoding_prefixed(criterion: &mut Criterion, table: &mut Table, size: usize) {
+    let frame = Bytes::from(vec![b'x'; size]);
+    let frames = READ / (size + 4);
+    let row = |who| Row { kind: "encoding u32 length", size, who, frames, bytes: frames * (size + 4) };
+    encode(criterion, table, row("ours"), |out| {
+        let mut codec = LengthPrefixed::u32();
+        (0..frames).for_each(|_| codec.encode(black_box(&frame), out).expect("a frame"));
     });
-    table.measure(criterion, row("limit: copy"), |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            (0..frames).for_each(|_| {
-                out.extend_from_slice(black_box(&frame));
-                out.put_u8(b'\n');
-            });
-            black_box(&out);
+    encode(criterion, table, row("tokio-util LengthDelimitedCodec"), |out| {
+        let mut codec = LengthDelimitedCodec::new();
+        (0..frames).for_each(|_| codec.encode(black_box(&frame).clone(), out).expect("a frame"));
+    });
+    encode(criterion, table, row("limit: copy"), |out| {
+        (0..frames).for_each(|_| {
+            let frame = black_box(&frame);
+            out.put_u32(u32::try_from(frame.len()).unwrap_or(0));
+            out.extend_from_slice(frame);
         });
     });
 }

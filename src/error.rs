@@ -89,9 +89,9 @@ impl Error {
         }
         if let Some(session) = self.downcast_ref::<SessionError>() {
             return match session {
-                SessionError::WriteStalled => Some(CloseReason::Timeout),
+                SessionError::WriteStalled | SessionError::HandshakeTimedOut => Some(CloseReason::Timeout),
                 SessionError::WriteLimit { .. } | SessionError::Aborted => Some(CloseReason::Aborted),
-                SessionError::Truncated { .. } => Some(CloseReason::CodecError),
+                SessionError::Truncated { .. } | SessionError::PlaintextBehind { .. } => Some(CloseReason::CodecError),
                 SessionError::FirstFrameTimeout => Some(CloseReason::FirstFrameTimeout),
                 SessionError::FrameTimeout => Some(CloseReason::FrameTimeout),
                 SessionError::IdleTimeout => Some(CloseReason::IdleTimeout),
@@ -192,6 +192,15 @@ pub enum SessionError {
     WriteStalled,
     /// The server was stopped, or its drain ran into the deadline.
     Aborted,
+    /// `upgrade_tls` was called, and plaintext was read already that came behind the request. The session is over.
+    PlaintextBehind {
+        /// How much was there.
+        bytes: usize,
+    },
+    /// `upgrade_tls` was called on a connection that has TLS already. The session goes on.
+    AlreadyEncrypted,
+    /// The handshake of `upgrade_tls` was not through in time.
+    HandshakeTimedOut,
     /// The peer sent no whole frame in the time a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) gives it for the first.
     FirstFrameTimeout,
     /// The peer did not finish a frame it had begun (or raw bytes) in the time the layer gives it.
@@ -230,6 +239,11 @@ impl fmt::Display for SessionError {
                 f.write_str("the peer took none of its answers for as long as the write stall allows")
             }
             Self::Aborted => f.write_str("the server aborted the connection"),
+            Self::PlaintextBehind { bytes } => {
+                write!(f, "{bytes} bytes of plaintext came behind the request to encrypt: they may be anybody's")
+            }
+            Self::AlreadyEncrypted => f.write_str("the connection is encrypted already"),
+            Self::HandshakeTimedOut => f.write_str("the TLS handshake took too long"),
             Self::FirstFrameTimeout => f.write_str("the peer sent no whole frame in the time there is for the first"),
             Self::FrameTimeout => f.write_str("the peer did not finish its frame in time"),
             Self::IdleTimeout => f.write_str("the peer was idle for too long"),

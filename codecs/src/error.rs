@@ -28,7 +28,11 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// assert!(!error.is_fatal());
 /// ```
 #[derive(Debug)]
-pub struct CodecError {
+pub struct CodecError(Box<Inner>);
+
+/// Behind a pointer: what a decoder returns for each frame has room for an error, and is moved.
+#[derive(Debug)]
+struct Inner {
     kind: ErrorKind,
     offset: Option<u64>,
     fatal: bool,
@@ -71,7 +75,7 @@ impl CodecError {
     /// A fatal error of this kind, without an offset.
     #[must_use]
     pub fn new(kind: ErrorKind) -> Self {
-        Self { kind, offset: None, fatal: true }
+        Self(Box::new(Inner { kind, offset: None, fatal: true }))
     }
 
     /// A recoverable [`ErrorKind::Parse`]: the frame was whole, its content is wrong.
@@ -94,27 +98,27 @@ impl CodecError {
     /// The same error, placed at a stream offset.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
-        self.offset = Some(offset);
+        self.0.offset = Some(offset);
         self
     }
 
     /// The same error, after which decoding goes on with the next frame.
     #[must_use]
     pub fn recoverable(mut self) -> Self {
-        self.fatal = false;
+        self.0.fatal = false;
         self
     }
 
     /// What is wrong.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
-        &self.kind
+        &self.0.kind
     }
 
     /// What is wrong, by value: for the error inside [`ErrorKind::Parse`], [`ErrorKind::Io`] or [`ErrorKind::Other`].
     #[must_use]
     pub fn into_kind(self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The stream offset, counted from the first byte this decoder saw: of the first byte that cannot be right; for a
@@ -124,7 +128,7 @@ impl CodecError {
     /// `None` for errors of encoding, of the transport and of foreign codecs.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
-        self.offset
+        self.0.offset
     }
 
     /// Whether the framing is lost, so that nothing more can be decoded from this stream.
@@ -132,14 +136,14 @@ impl CodecError {
     /// It says nothing about an error of encoding: nothing was written then, and encoding may go on with the next frame.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        self.fatal
+        self.0.fatal
     }
 }
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)?;
-        match self.offset {
+        self.0.kind.fmt(f)?;
+        match self.0.offset {
             Some(offset) => write!(f, ", at byte {offset} of the stream"),
             None => Ok(()),
         }
@@ -166,7 +170,7 @@ impl fmt::Display for ErrorKind {
 
 impl Error for CodecError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.kind {
+        match &self.0.kind {
             // These three print as the error they hold, so what they lead on to is its cause.
             ErrorKind::Io(error) => error.source(),
             ErrorKind::Other(error) | ErrorKind::Parse(error) => error.source(),

@@ -1,10 +1,11 @@
 //! Frames of one size.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::Progress;
+use crate::frame::{Progress, Span};
+use crate::framing::Framing;
 
 /// Frames of one size, with nothing between them.
 ///
@@ -45,15 +46,35 @@ impl Fixed {
     }
 }
 
+impl Fixed {
+    #[inline(always)]
+    fn find(&mut self, src: &mut impl Buf) -> Option<Span> {
+        let whole = !self.progress.is_over(src) && src.remaining() >= self.size;
+        whole.then(|| Span::bare(self.size))
+    }
+}
+
+impl Framing for Fixed {
+    #[inline(always)]
+    fn next_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        Ok(self.find(bytes).map(|span| self.progress.lend(bytes, span)))
+    }
+
+    fn last_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        match self.next_frame(bytes)? {
+            Some(frame) => Ok(Some(frame)),
+            None => self.progress.end(bytes),
+        }
+    }
+}
+
 impl Decoder for Fixed {
     type Item = Bytes;
     type Error = CodecError;
 
+    #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        if self.progress.is_over(src) || src.len() < self.size {
-            return Ok(None);
-        }
-        Ok(Some(self.progress.take(src, self.size, 0)))
+        Ok(self.find(src).map(|span| self.progress.take(src, span)))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {

@@ -1,4 +1,7 @@
 //! What every decoder here shares: how a frame leaves the buffer, and how far into the stream the decoder is.
+//!
+//! A codec finds frames in any [`Buf`] that is one piece: in the [`BytesMut`] of a `Decoder`, from which a frame is taken
+//! out, and in a plain slice, in which it stays.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -23,16 +26,53 @@ pub(crate) fn limit(max: usize) -> usize {
     max.min(LARGEST_LIMIT)
 }
 
-/// The next `n` bytes of `src` as a frame; the `trailer` bytes after it are dropped.
-#[inline]
-pub(crate) fn take_frame(src: &mut BytesMut, n: usize, trailer: usize) -> Bytes {
-    if n > COPY_UP_TO {
-        let frame = src.split_to(n).freeze();
-        src.advance(trailer);
-        return frame;
+/// Where a frame lies at the start of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The bytes before it that belong to it but not in it: its length, say.
+    pub(crate) lead: usize,
+    /// The bytes of the frame.
+    pub(crate) content: usize,
+    /// The bytes after it that end it.
+    pub(crate) trail: usize,
+}
+
+impl Span {
+    /// A frame with nothing around it.
+    #[inline(always)]
+    pub(crate) fn bare(content: usize) -> Self {
+        Self { lead: 0, content, trail: 0 }
     }
-    let frame = if n == 0 { Bytes::new() } else { Bytes::copy_from_slice(&src[..n]) };
-    src.advance(n + trailer);
+
+    #[inline(always)]
+    fn end(self) -> usize {
+        self.lead + self.content
+    }
+
+    #[inline(always)]
+    fn total(self) -> usize {
+        self.end() + self.trail
+    }
+}
+
+/// Takes a frame, which must be there, out of `src`.
+// Inlined into the caller's loop: a frame handed up through calls is stored and loaded again at each, which costs more than
+// finding it.
+#[inline(always)]
+pub(crate) fn take_frame(src: &mut BytesMut, span: Span) -> Bytes {
+    if span.content > COPY_UP_TO {
+        return share_frame(src, span);
+    }
+    let frame = src[span.lead..span.end()].to_vec();
+    src.advance(span.total());
+    Bytes::from(frame)
+}
+
+#[inline(always)]
+fn share_frame(src: &mut BytesMut, span: Span) -> Bytes {
+    src.advance(span.lead);
+    let frame = src.split_to(span.content).freeze();
+    src.advance(span.trail);
     frame
 }
 
@@ -45,30 +85,40 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// The offset of the first byte of `src`.
+    #[inline(always)]
     pub(crate) fn consumed(&self) -> u64 {
         self.consumed
     }
 
     /// Whether the decoder is fused; if so, what it was handed is discarded, so that a caller who goes on reading holds
     /// no more than one read.
-    #[inline]
-    pub(crate) fn is_over(&mut self, src: &mut BytesMut) -> bool {
+    #[inline(always)]
+    pub(crate) fn is_over(&mut self, src: &mut impl Buf) -> bool {
         if self.fused {
-            self.skip(src, src.len());
+            self.skip(src, src.remaining());
         }
         self.fused
     }
 
-    /// The next `n` bytes of `src` as a frame; the `trailer` bytes after it are dropped. All must be there.
-    #[inline]
-    pub(crate) fn take(&mut self, src: &mut BytesMut, n: usize, trailer: usize) -> Bytes {
-        self.consumed += (n + trailer) as u64;
-        take_frame(src, n, trailer)
+    /// Takes a frame, which must be there, out of `src`.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, src: &mut BytesMut, span: Span) -> Bytes {
+        self.consumed += span.total() as u64;
+        take_frame(src, span)
+    }
+
+    /// The same for a frame that stays where it is.
+    #[inline(always)]
+    pub(crate) fn lend<'a>(&mut self, src: &mut &'a [u8], span: Span) -> &'a [u8] {
+        self.consumed += span.total() as u64;
+        let (bytes, rest) = src.split_at(span.total());
+        *src = rest;
+        &bytes[span.lead..span.end()]
     }
 
     /// Drops the next `n` bytes of `src`, which must be there.
-    #[inline]
-    pub(crate) fn skip(&mut self, src: &mut BytesMut, n: usize) {
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, src: &mut impl Buf, n: usize) {
         self.consumed += n as u64;
         src.advance(n);
     }
@@ -79,30 +129,31 @@ impl Progress {
     }
 
     /// Ends the decoder with an error `index` bytes into `src`.
-    pub(crate) fn fail(&mut self, src: &mut BytesMut, kind: ErrorKind, index: usize) -> CodecError {
+    #[cold]
+    pub(crate) fn fail(&mut self, src: &mut impl Buf, kind: ErrorKind, index: usize) -> CodecError {
         let error = CodecError::new(kind).at(self.consumed + index as u64);
         self.fuse(src);
         error
     }
 
     /// Ends the decoder: the stream did so, `have` bytes into a frame of which the last are in `src`.
-    pub(crate) fn truncated(&mut self, src: &mut BytesMut, have: u64) -> CodecError {
-        let end = src.len();
+    pub(crate) fn truncated(&mut self, src: &mut impl Buf, have: u64) -> CodecError {
+        let end = src.remaining();
         self.fail(src, ErrorKind::Truncated { have }, end)
     }
 
     /// The end of the stream for a decoder that leaves a partial frame in `src`: a clean one, or a truncated frame.
-    pub(crate) fn end<T>(&mut self, src: &mut BytesMut) -> Result<Option<T>, CodecError> {
-        if src.is_empty() {
+    pub(crate) fn end<T>(&mut self, src: &mut impl Buf) -> Result<Option<T>, CodecError> {
+        if !src.has_remaining() {
             return Ok(None);
         }
-        let have = src.len() as u64;
+        let have = src.remaining() as u64;
         Err(self.truncated(src, have))
     }
 
     /// Ends the decoder.
-    pub(crate) fn fuse(&mut self, src: &mut BytesMut) {
+    pub(crate) fn fuse(&mut self, src: &mut impl Buf) {
         self.fused = true;
-        self.skip(src, src.len());
+        self.skip(src, src.remaining());
     }
 }

@@ -2,12 +2,13 @@
 
 mod prefix;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use self::prefix::Prefix;
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, limit};
+use crate::frame::{Progress, Span, limit};
+use crate::framing::Framing;
 
 /// Frames that begin with their length: 8 to 64 bits, big endian unless asked otherwise, or a varint.
 ///
@@ -52,6 +53,8 @@ pub struct LengthPrefixed {
     inclusive: bool,
     header: usize,
     adjust: i64,
+    /// Whether the number on the wire is the size of the frame.
+    is_plain: bool,
     progress: Progress,
 }
 
@@ -97,7 +100,15 @@ impl LengthPrefixed {
     }
 
     fn new(prefix: Prefix) -> Self {
-        Self { prefix, max: 64 * 1024, inclusive: false, header: 0, adjust: 0, progress: Progress::default() }
+        Self {
+            prefix,
+            max: 64 * 1024,
+            inclusive: false,
+            header: 0,
+            adjust: 0,
+            is_plain: true,
+            progress: Progress::default(),
+        }
     }
 
     /// The length's lowest byte first.
@@ -196,15 +207,49 @@ impl LengthPrefixed {
         i128::from(self.prefix.largest()) + self.offset() + self.header as i128
     }
 
-    fn checked(self) -> Self {
+    fn checked(mut self) -> Self {
+        self.is_plain = self.offset() == 0 && self.header == 0;
         let shortest = self.header as i128 + self.offset().max(0);
         assert!(shortest <= self.max as i128, "every frame would be over the limit of {} bytes", self.max);
         assert!(shortest <= self.sayable(), "every length would be negative once adjusted");
         self
     }
 
+    #[inline(always)]
+    fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
+        if self.progress.is_over(src) {
+            return Ok(None);
+        }
+        // The prefix is at most ten bytes: reading it again is cheaper than remembering it.
+        let Some(rest) = src.chunk().get(self.header..) else {
+            return Ok(None);
+        };
+        let (number, width) = match self.prefix.read(rest) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(None),
+            Err(index) => return Err(self.progress.fail(src, ErrorKind::BadLength, self.header + index)),
+        };
+        let content = match self.frame_size(number) {
+            Ok(size) => size,
+            Err(kind) => return Err(self.progress.fail(src, kind, self.header)),
+        };
+        if src.remaining() - width < content {
+            return Ok(None);
+        }
+        Ok(Some(Span { lead: width, content, trail: 0 }))
+    }
+
     /// The size of the frame whose length reads `number`.
+    #[inline(always)]
     fn frame_size(&self, number: u64) -> Result<usize, ErrorKind> {
+        match usize::try_from(number) {
+            // The number is the size.
+            Ok(size) if self.is_plain && size <= self.max => Ok(size),
+            _ => self.adjusted_size(number),
+        }
+    }
+
+    fn adjusted_size(&self, number: u64) -> Result<usize, ErrorKind> {
         let follow = usize::try_from(i128::from(number) + self.offset());
         let too_long = ErrorKind::TooLong { max: self.max };
         match follow {
@@ -215,7 +260,16 @@ impl LengthPrefixed {
     }
 
     /// The number that announces this frame, and the frame before and after it.
+    #[inline]
     fn announce<'a>(&self, frame: &'a [u8]) -> Result<(u64, &'a [u8], &'a [u8]), ErrorKind> {
+        let number = frame.len() as u64;
+        if self.is_plain && frame.len() <= self.max && number <= self.prefix.largest() {
+            return Ok((number, &[], frame));
+        }
+        self.adjusted(frame)
+    }
+
+    fn adjusted<'a>(&self, frame: &'a [u8]) -> Result<(u64, &'a [u8], &'a [u8]), ErrorKind> {
         if frame.len() > self.max {
             return Err(ErrorKind::TooLong { max: self.max });
         }
@@ -228,34 +282,38 @@ impl LengthPrefixed {
     }
 }
 
+impl Framing for LengthPrefixed {
+    /// # Panics
+    ///
+    /// If there is a [`header`](LengthPrefixed::header): such a frame is not in one piece.
+    #[inline(always)]
+    fn next_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        assert!(self.header == 0, "a frame with a header before its length is not in one piece: use it as a Decoder");
+        Ok(self.find(bytes)?.map(|span| self.progress.lend(bytes, span)))
+    }
+
+    fn last_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        match self.next_frame(bytes)? {
+            Some(frame) => Ok(Some(frame)),
+            None => self.progress.end(bytes),
+        }
+    }
+}
+
 impl Decoder for LengthPrefixed {
     type Item = Bytes;
     type Error = CodecError;
 
+    #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        if self.progress.is_over(src) {
+        let Some(span) = self.find(src)? else {
             return Ok(None);
+        };
+        if self.header > 0 {
+            // The header moves over the length, so that the frame is in one piece.
+            src.copy_within(..self.header, span.lead);
         }
-        // The prefix is at most ten bytes: reading it again is cheaper than remembering it.
-        let Some(rest) = src.get(self.header..) else {
-            return Ok(None);
-        };
-        let (number, width) = match self.prefix.read(rest) {
-            Ok(Some(read)) => read,
-            Ok(None) => return Ok(None),
-            Err(index) => return Err(self.progress.fail(src, ErrorKind::BadLength, self.header + index)),
-        };
-        let size = match self.frame_size(number) {
-            Ok(size) => size,
-            Err(kind) => return Err(self.progress.fail(src, kind, self.header)),
-        };
-        if src.len() < width + size {
-            return Ok(None);
-        }
-        // The header moves over the length, so that the frame is in one piece.
-        src.copy_within(..self.header, width);
-        self.progress.skip(src, width);
-        Ok(Some(self.progress.take(src, size, 0)))
+        Ok(Some(self.progress.take(src, span)))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
@@ -269,6 +327,7 @@ impl Decoder for LengthPrefixed {
 impl<T: AsRef<[u8]>> Encoder<T> for LengthPrefixed {
     type Error = CodecError;
 
+    #[inline]
     fn encode(&mut self, frame: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let frame = frame.as_ref();
         let (number, header, body) = self.announce(frame).map_err(CodecError::new)?;

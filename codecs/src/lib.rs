@@ -5,6 +5,7 @@ mod error;
 mod ext;
 mod fixed;
 mod frame;
+mod framing;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "laws")]
@@ -23,6 +24,7 @@ mod tracked;
 pub use error::{BoxError, CodecError, ErrorKind};
 pub use ext::CodecExt;
 pub use fixed::Fixed;
+pub use framing::Framing;
 #[cfg(feature = "json")]
 pub use json::Json;
 pub use length_prefixed::LengthPrefixed;

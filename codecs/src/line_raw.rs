@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::CodecError;
-use crate::frame::{CHUNK, Progress};
+use crate::frame::{CHUNK, Progress, Span};
 use crate::lines::Lines;
 
 /// What [`LineRaw`] delivers.
@@ -151,7 +151,7 @@ impl LineRaw {
 
     fn chunk(&mut self, src: &mut BytesMut, left: u64) -> Option<Bytes> {
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(src.len()).min(CHUNK);
-        (n > 0).then(|| self.progress().take(src, n, 0))
+        (n > 0).then(|| self.progress().take(src, Span::bare(n)))
     }
 }
 

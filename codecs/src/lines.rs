@@ -5,13 +5,14 @@ mod delimiter;
 mod linear;
 mod utf8;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use self::delimiter::{Delimiter, Found};
+use self::delimiter::Delimiter;
 pub use self::utf8::Utf8;
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, limit};
+use crate::frame::{Progress, Span, limit};
+use crate::framing::Framing;
 
 /// Frames that end with a delimiter: CR LF, LF, or any bytes.
 ///
@@ -151,27 +152,26 @@ impl Lines {
     }
 
     /// Drops the rest of a too long line. False if its delimiter has yet to come.
-    pub(crate) fn skip_rest(&mut self, src: &mut BytesMut) -> bool {
+    pub(crate) fn skip_rest(&mut self, src: &mut impl Buf) -> bool {
         if !self.skipping {
             return true;
         }
-        let found = self.delimiter.find(src, self.searched.min(src.len()));
+        let found = self.delimiter.find(src.chunk(), self.searched);
         let n = match &found {
-            Some(found) => found.content + found.delimiter,
-            None => self.delimiter.droppable(src),
+            Some(found) => found.content + found.trail,
+            None => self.delimiter.droppable(src.chunk()),
         };
         self.progress.skip(src, n);
         self.searched = match found {
             Some(_) => 0,
-            None => self.delimiter.searched(src.len()),
+            None => self.delimiter.searched(src.remaining()),
         };
         self.skipping = found.is_none();
         !self.skipping
     }
 
     /// Reports the line at the start of `src` as too long.
-    #[cold]
-    fn too_long(&mut self, src: &mut BytesMut) -> CodecError {
+    fn too_long(&mut self, src: &mut impl Buf) -> CodecError {
         let kind = ErrorKind::TooLong { max: self.max };
         self.searched = 0;
         if !self.skip_too_long {
@@ -184,52 +184,68 @@ impl Lines {
         CodecError::new(kind).at(self.progress.consumed()).recoverable()
     }
 
-    /// The next line and the offset of its first byte.
-    #[inline]
-    fn next_line(&mut self, src: &mut BytesMut) -> Result<Option<(u64, Bytes)>, CodecError> {
-        if self.progress.is_over(src) || !self.skip_rest(src) {
+    /// Where the next line lies.
+    #[inline(always)]
+    fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
+        if self.progress.is_over(src) || self.skipping && !self.skip_rest(src) {
             return Ok(None);
         }
-        let Some(found) = self.delimiter.find(src, self.searched.min(src.len())) else {
-            if self.delimiter.is_over(src, self.max) {
-                return Err(self.too_long(src));
+        match self.delimiter.find(src.chunk(), self.searched) {
+            Some(line) if line.content <= self.max => {
+                self.searched = 0;
+                Ok(Some(line))
             }
-            self.searched = self.delimiter.searched(src.len());
-            return Ok(None);
-        };
-        if found.content > self.max {
-            return Err(self.too_long(src));
+            found => self.no_line(src, found.is_some()).map(|()| None),
         }
-        Ok(Some(self.take_line(src, &found)))
     }
 
-    /// The next line once no more bytes will come.
-    fn last_line(&mut self, src: &mut BytesMut) -> Result<Option<(u64, Bytes)>, CodecError> {
-        if let Some(line) = self.next_line(src)? {
+    /// There is no line yet, or one that is too long.
+    #[cold]
+    fn no_line(&mut self, src: &mut impl Buf, found: bool) -> Result<(), CodecError> {
+        if found || self.delimiter.is_over(src.chunk(), self.max) {
+            return Err(self.too_long(src));
+        }
+        self.searched = self.delimiter.searched(src.remaining());
+        Ok(())
+    }
+
+    /// Why a line can't be encoded.
+    #[cold]
+    fn refuse(&self, line: &[u8]) -> CodecError {
+        let too_long = ErrorKind::TooLong { max: self.max };
+        CodecError::new(if line.len() > self.max { too_long } else { ErrorKind::DelimiterInFrame })
+    }
+
+    /// Where the next line lies once no more bytes will come.
+    fn find_last(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
+        if let Some(line) = self.find(src)? {
             return Ok(Some(line));
         }
         if self.skipping {
             // Reported already; what is left of it may be the start of its delimiter.
-            self.progress.skip(src, src.len());
+            self.progress.skip(src, src.remaining());
             self.rewind();
         }
-        if src.is_empty() || !self.final_line {
+        if !src.has_remaining() || !self.final_line {
             return self.progress.end(src);
         }
-        if src.len() > self.max {
+        if src.remaining() > self.max {
             // What may have been the start of the delimiter is content after all.
             return Err(self.too_long(src));
         }
-        let rest = Found { content: src.len(), delimiter: 0 };
-        Ok(Some(self.take_line(src, &rest)))
+        self.rewind();
+        Ok(Some(Span::bare(src.remaining())))
+    }
+}
+
+impl Framing for Lines {
+    #[inline(always)]
+    fn next_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        Ok(self.find(bytes)?.map(|line| self.progress.lend(bytes, line)))
     }
 
-    #[inline]
-    fn take_line(&mut self, src: &mut BytesMut, found: &Found) -> (u64, Bytes) {
-        let start = self.progress.consumed();
-        let line = self.progress.take(src, found.content, found.delimiter);
-        self.searched = 0;
-        (start, line)
+    fn last_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        Ok(self.find_last(bytes)?.map(|line| self.progress.lend(bytes, line)))
     }
 }
 
@@ -237,31 +253,33 @@ impl Decoder for Lines {
     type Item = Bytes;
     type Error = CodecError;
 
-    #[inline]
+    #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        Ok(self.next_line(src)?.map(|(_, line)| line))
+        Ok(self.find(src)?.map(|line| self.progress.take(src, line)))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        Ok(self.last_line(src)?.map(|(_, line)| line))
+        Ok(self.find_last(src)?.map(|line| self.progress.take(src, line)))
     }
 }
 
 impl<T: AsRef<[u8]>> Encoder<T> for Lines {
     type Error = CodecError;
 
+    #[inline]
     fn encode(&mut self, line: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let line = line.as_ref();
-        if line.len() > self.max {
-            return Err(CodecError::new(ErrorKind::TooLong { max: self.max }));
+        if line.len() > self.max || !self.delimiter.ends_only(line) {
+            return Err(self.refuse(line));
         }
-        if !self.delimiter.ends_only(line) {
-            return Err(CodecError::new(ErrorKind::DelimiterInFrame));
-        }
-        let delimiter = self.delimiter.as_bytes();
-        dst.reserve(line.len() + delimiter.len());
+        dst.reserve(line.len() + self.delimiter.as_bytes().len());
         dst.extend_from_slice(line);
-        dst.extend_from_slice(delimiter);
+        match &self.delimiter {
+            // Of a length the compiler knows, for it is not worth a call.
+            Delimiter::Lf | Delimiter::Any => dst.extend_from_slice(b"\n"),
+            Delimiter::CrLf => dst.extend_from_slice(b"\r\n"),
+            Delimiter::Bytes(bytes) => dst.extend_from_slice(bytes),
+        }
         Ok(())
     }
 }

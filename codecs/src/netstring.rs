@@ -1,10 +1,11 @@
 //! Netstrings: `5:hello,`.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, limit};
+use crate::frame::{Progress, Span, limit};
+use crate::framing::Framing;
 
 /// Netstrings: the length in decimal digits, a colon, that many bytes, a comma. The frame is those bytes, as [`Bytes`].
 ///
@@ -53,6 +54,7 @@ struct Head {
 
 impl Head {
     /// Reads on to the colon. True if it has come.
+    #[inline(always)]
     fn read(&mut self, buffer: &[u8], max: usize) -> Result<bool, ErrorKind> {
         while !self.colon {
             let Some(&byte) = buffer.get(self.digits) else {
@@ -93,6 +95,27 @@ impl Netstring {
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
     }
+
+    #[inline(always)]
+    fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
+        if self.progress.is_over(src) {
+            return Ok(None);
+        }
+        match self.head.read(src.chunk(), self.max) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(kind) => return Err(self.progress.fail(src, kind, self.head.digits)),
+        }
+        let span = Span { lead: self.head.digits + 1, content: self.head.length, trail: 1 };
+        let end = span.lead + span.content;
+        match src.chunk().get(end) {
+            Some(b',') => {}
+            Some(_) => return Err(self.progress.fail(src, ErrorKind::MissingTerminator, end)),
+            None => return Ok(None),
+        }
+        self.head = Head::default();
+        Ok(Some(span))
+    }
 }
 
 impl Default for Netstring {
@@ -101,30 +124,27 @@ impl Default for Netstring {
     }
 }
 
+impl Framing for Netstring {
+    #[inline(always)]
+    fn next_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        Ok(self.find(bytes)?.map(|span| self.progress.lend(bytes, span)))
+    }
+
+    fn last_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        match self.next_frame(bytes)? {
+            Some(frame) => Ok(Some(frame)),
+            None => self.progress.end(bytes),
+        }
+    }
+}
+
 impl Decoder for Netstring {
     type Item = Bytes;
     type Error = CodecError;
 
+    #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        if self.progress.is_over(src) {
-            return Ok(None);
-        }
-        match self.head.read(src, self.max) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(kind) => return Err(self.progress.fail(src, kind, self.head.digits)),
-        }
-        let start = self.head.digits + 1;
-        let end = start + self.head.length;
-        match src.get(end) {
-            Some(b',') => {}
-            Some(_) => return Err(self.progress.fail(src, ErrorKind::MissingTerminator, end)),
-            None => return Ok(None),
-        }
-        self.progress.skip(src, start);
-        let frame = self.progress.take(src, self.head.length, 1);
-        self.head = Head::default();
-        Ok(Some(frame))
+        Ok(self.find(src)?.map(|span| self.progress.take(src, span)))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
@@ -138,6 +158,7 @@ impl Decoder for Netstring {
 impl<T: AsRef<[u8]>> Encoder<T> for Netstring {
     type Error = CodecError;
 
+    #[inline]
     fn encode(&mut self, frame: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let frame = frame.as_ref();
         if frame.len() > self.max {

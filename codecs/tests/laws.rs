@@ -2,6 +2,8 @@
 
 #[path = "laws/corpus.rs"]
 mod corpus;
+#[path = "laws/lent.rs"]
+mod lent;
 #[path = "laws/switching.rs"]
 mod switching;
 #[path = "laws/typed.rs"]

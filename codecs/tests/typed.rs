@@ -147,6 +147,31 @@ fn an_error_says_what_and_where_and_leads_to_its_cause() {
     assert_eq!((own.offset(), own.is_fatal()), (Some(7), false));
 }
 
+/// An error with a cause.
+#[derive(Debug)]
+struct Caused;
+
+impl std::fmt::Display for Caused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("caused")
+    }
+}
+
+impl Error for Caused {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&std::fmt::Error)
+    }
+}
+
+#[test]
+fn an_error_that_prints_as_the_one_it_holds_leads_to_that_ones_cause() {
+    let io = CodecError::from(io::Error::other(Caused));
+    for error in [io, CodecError::parse(Caused), CodecError::new(ErrorKind::Other(Caused.into()))] {
+        assert_eq!(error.to_string(), "caused");
+        assert!(error.source().is_some_and(|source| source.is::<std::fmt::Error>()), "{error:?}");
+    }
+}
+
 #[test]
 fn a_float_comes_back_from_json_to_the_last_bit() {
     let mut floats: Json<Lines, f64> = Lines::lf().json();

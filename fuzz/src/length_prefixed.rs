@@ -6,6 +6,7 @@ use tokio_util::codec::Encoder;
 
 use super::drive::{Drive, Event, Expect, Fault, Kind, every_cut, same_bytes};
 use super::input::{Cuts, Input};
+use super::lent::lent;
 
 /// Bytes of a prefix; 0 stands for a varint.
 const WIDTHS: [u32; 8] = [1, 2, 3, 4, 8, 0, 0, 1];
@@ -157,7 +158,11 @@ pub fn length_prefixed(data: &[u8]) {
     let Some(input) = Input::new(data) else { return };
     let Some(rules) = Rules::new(&input) else { return };
     let mut codec = rules.codec();
-    every_cut(&codec, &input, &rules.decode(input.stream), rules.holds(), same_bytes);
+    let expected = rules.decode(input.stream);
+    every_cut(&codec, &input, &expected, rules.holds(), same_bytes);
+    if rules.header == 0 {
+        lent(&codec, &input, &expected, rules.holds());
+    }
 
     let mut sent = BytesMut::with_capacity(64);
     let mut events = Vec::with_capacity(8);

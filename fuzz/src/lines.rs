@@ -6,6 +6,7 @@ use tokio_util::codec::Encoder;
 
 use super::drive::{Drive, Event, Expect, Fault, Kind, every_cut, same_bytes};
 use super::input::{Cuts, Input};
+use super::lent::lent;
 
 /// The delimiters with which a delimiter can overlap itself, or share a byte with a line's end.
 const DELIMITERS: [&[u8]; 8] = [b"\r\n", b"\n", b"\n", b"-", b"aa", b"-=-", b"\r\n.\r\n", b"abab"];
@@ -156,7 +157,9 @@ pub fn lines(data: &[u8]) {
     let Some(input) = Input::new(data) else { return };
     let rules = Rules::new(&input);
     let mut codec = rules.codec(&input);
-    every_cut(&codec, &input, &rules.decode(input.stream), rules.holds(), same_bytes);
+    let expected = rules.decode(input.stream);
+    every_cut(&codec, &input, &expected, rules.holds(), same_bytes);
+    lent(&codec, &input, &expected, rules.holds());
 
     let mut sent = BytesMut::with_capacity(64);
     let mut events = Vec::with_capacity(8);

@@ -6,6 +6,7 @@ use tokio_util::codec::Encoder;
 
 use super::drive::{Drive, Event, Expect, Fault, Kind, every_cut, same_bytes};
 use super::input::{Cuts, Input};
+use super::lent::lent;
 
 /// The largest limit that is kept as it is.
 const LARGEST: usize = isize::MAX as usize / 2;
@@ -69,7 +70,9 @@ pub fn netstring(data: &[u8]) {
     let Some(input) = Input::new(data) else { return };
     let mut codec = codec(&input);
     let max = input.max().min(LARGEST);
-    every_cut(&codec, &input, &decode(max, input.stream), holds(max), same_bytes);
+    let expected = decode(max, input.stream);
+    every_cut(&codec, &input, &expected, holds(max), same_bytes);
+    lent(&codec, &input, &expected, holds(max));
 
     let mut sent = BytesMut::with_capacity(64);
     let mut events = Vec::with_capacity(8);

@@ -19,6 +19,7 @@
 //!
 //! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle says why it ended, its [`Stats`] what
 //! it counted; both may be kept when the connection has moved on. [`Escaped`] is how data of a peer gets into a log.
+//! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
 //!
 //! # Example
 //!
@@ -62,6 +63,7 @@ mod escape;
 mod frame;
 pub mod limit;
 pub mod log;
+pub mod proxy;
 pub mod rate;
 mod read_deadline;
 mod state;
@@ -71,6 +73,7 @@ pub use call::{
 };
 pub use connection::{
     Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
+    TlsInfo, TlsVersion,
 };
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;

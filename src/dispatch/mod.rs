@@ -156,9 +156,10 @@ where
         if this.error.is_some() || !this.calls.has_room() {
             return tend(wire, cx);
         }
-        if this.frame.is_none() {
-            match wire.decode(this.codec) {
-                Some(Ok(frame)) => *this.frame = Some(frame),
+        let frame = match this.frame.take() {
+            Some(frame) => frame,
+            None => match wire.decode(this.codec) {
+                Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     let go_on = error.is_recoverable();
                     *this.error = Some((error, go_on));
@@ -174,18 +175,16 @@ where
                     }
                     more => return Poll::Ready(more.map(|()| false)),
                 },
-            }
-        }
+            },
+        };
         match this.service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => {
-                if let Some(frame) = this.frame.take() {
-                    let call = this.service.call(frame);
-                    this.calls.as_mut().push(call);
-                }
-            }
+            Poll::Ready(Ok(())) => this.calls.as_mut().push(this.service.call(frame)),
             // A service that can't be readied is no use any more.
             Poll::Ready(Err(error)) => *this.error = Some((Error::service(error), false)),
-            Poll::Pending => return tend(wire, cx),
+            Poll::Pending => {
+                *this.frame = Some(frame);
+                return tend(wire, cx);
+            }
         }
         Poll::Ready(Ok(false))
     }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::Stream;
 
-use super::wait::arrived;
 use super::{Source, Wire};
 
 /// What is read beyond what is known to have arrived, as long as more comes without a pause: a sender's kernel may still
@@ -29,7 +28,7 @@ pub(super) struct Drain {
 
 impl Drain {
     fn begin(stream: &Stream) -> Self {
-        match arrived(stream) {
+        match stream.arrived() {
             Some(arrived) => Self { arrived, beyond: BEYOND, look: None },
             None => Self { arrived: 0, beyond: UNKNOWN, look: Some(Box::pin(tokio::task::yield_now())) },
         }
@@ -81,6 +80,12 @@ impl Wire {
         }
         let stream = self.connection.stream();
         let drain = self.drain.get_or_insert_with(|| Drain::begin(stream));
+        if let Stream::Boxed(io) = stream
+            && drain.arrived > 0
+        {
+            // What arrives and what is read differ in size; so it is asked whether any of it is left.
+            drain.arrived = drain.arrived.min(io.arrived().unwrap_or(0));
+        }
         if drain.arrived > 0 {
             // The runtime has yet to learn what the kernel holds, or has had enough of us for this turn; it will wake us.
             return Poll::Pending;

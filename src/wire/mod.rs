@@ -11,6 +11,8 @@ mod output;
 mod raw;
 mod scratch;
 mod timer;
+#[cfg(feature = "tls")]
+mod upgrade;
 mod wait;
 
 use std::task::{Context, Poll, ready};

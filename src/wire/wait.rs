@@ -1,14 +1,17 @@
 //! How long the peer is waited for.
 
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use ropewalk_middleware::{ReadDeadlines, Stream};
-use rustix::io::ioctl_fionread;
+use ropewalk_middleware::ReadDeadlines;
 use tokio::time::Instant;
 
 use super::Wire;
 use super::timer::after;
 use crate::error::{Error, SessionError};
+
+/// How long the runtime has to bring what the transport says has arrived.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Why input is wanted, and so which deadline the peer is under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(super) struct Wait {
     current: Option<(Due, Instant)>,
     /// Since when nobody waits any more.
     paused: Option<Instant>,
+    /// The verdict is put off until then.
+    grace: Option<Instant>,
 }
 
 impl Wait {
@@ -45,6 +50,7 @@ impl Wait {
     pub(super) fn done(&mut self) {
         self.begun = true;
         self.current = None;
+        self.grace = None;
     }
 
     /// Nobody waits for the peer until further notice: the clock stands still.
@@ -67,7 +73,10 @@ impl Wait {
                 Some(paused) => start + paused.elapsed(),
                 None => start,
             },
-            _ => Instant::now(),
+            _ => {
+                self.grace = None;
+                Instant::now()
+            }
         };
         self.current = Some((due, start));
         Some((due, after(start, patience)))
@@ -86,9 +95,10 @@ impl Wire {
             return Poll::Pending;
         };
         ready!(self.timer.poll(until, cx));
-        if arrived(self.connection.stream()).is_some_and(|n| n > 0) {
-            // We were kept from running, and the runtime has yet to learn what the kernel holds; it will wake us.
-            return Poll::Pending;
+        if self.connection.stream().arrived().is_some_and(|n| n > 0) {
+            // We were kept from running, and the runtime has yet to learn what the kernel holds.
+            let grace = *self.wait.grace.get_or_insert_with(|| Instant::now() + GRACE);
+            ready!(self.timer.poll(grace, cx));
         }
         let error = match due {
             Due::FirstFrame => SessionError::FirstFrameTimeout,
@@ -106,14 +116,5 @@ impl Wire {
     /// Its author turns to something else: from here on the peer is not waited for.
     pub(crate) fn pause(&mut self) {
         self.wait.pause();
-    }
-}
-
-/// How many bytes the kernel holds for us, where it can tell.
-pub(super) fn arrived(stream: &Stream) -> Option<u64> {
-    match stream {
-        Stream::Tcp(tcp) => ioctl_fionread(tcp).ok(),
-        Stream::Unix(unix) => ioctl_fionread(unix).ok(),
-        _ => None,
     }
 }

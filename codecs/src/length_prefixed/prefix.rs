@@ -18,6 +18,7 @@ const LONGEST_VARINT: usize = 10;
 
 impl Prefix {
     /// The largest number it can hold.
+    #[inline]
     pub(super) fn largest(self) -> u64 {
         match self {
             Self::Fixed { width, .. } => u64::MAX >> (64 - 8 * width),
@@ -26,6 +27,7 @@ impl Prefix {
     }
 
     /// The most bytes it has.
+    #[inline]
     pub(super) fn most_bytes(self) -> usize {
         match self {
             Self::Fixed { width, .. } => width,
@@ -35,26 +37,39 @@ impl Prefix {
 
     /// The number at the start of `bytes` and how many bytes it has, `None` if it is not whole. The error is the index of
     /// the first byte that cannot be right.
+    #[inline(always)]
     pub(super) fn read(self, bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
         let Self::Fixed { width, little } = self else {
             return read_varint(bytes);
         };
+        if let Some(eight) = bytes.first_chunk::<8>() {
+            // All widths at once: read eight bytes, and shift out those that are not its own.
+            let others = 64 - 8 * width;
+            let number = if little { u64::from_le_bytes(*eight) << others } else { u64::from_be_bytes(*eight) };
+            return Ok(Some((number >> others, width)));
+        }
+        // Near the end of what was read there may be fewer.
         let Some(bytes) = bytes.get(..width) else {
             return Ok(None);
         };
-        let append = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        let number = if little { bytes.iter().rev().fold(0, append) } else { bytes.iter().fold(0, append) };
-        Ok(Some((number, width)))
+        Ok(Some((read_short(bytes, little), width)))
     }
 
     /// Appends a number that is at most the largest.
+    #[inline]
     pub(super) fn write(self, number: u64, dst: &mut BytesMut) {
         match self {
-            Self::Fixed { width, little: true } => dst.put_uint_le(number, width),
-            Self::Fixed { width, little: false } => dst.put_uint(number, width),
+            Self::Fixed { width, little: true } => dst.extend_from_slice(&number.to_le_bytes()[..width]),
+            Self::Fixed { width, little: false } => dst.extend_from_slice(&number.to_be_bytes()[8 - width..]),
             Self::Varint => write_varint(number, dst),
         }
     }
+}
+
+#[inline(never)]
+fn read_short(bytes: &[u8], little: bool) -> u64 {
+    let append = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+    if little { bytes.iter().rev().fold(0, append) } else { bytes.iter().fold(0, append) }
 }
 
 fn read_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {

@@ -1,7 +1,9 @@
 //! Where a line ends.
 
 use bytes::Bytes;
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memmem};
+
+use crate::frame::Span;
 
 #[derive(Debug, Clone)]
 pub(super) enum Delimiter {
@@ -11,15 +13,6 @@ pub(super) enum Delimiter {
     Any,
     /// Two bytes or more, or one that is not LF.
     Bytes(Bytes),
-}
-
-/// A line found in a buffer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The bytes of the line.
-    pub(super) content: usize,
-    /// The bytes after them that end it.
-    pub(super) delimiter: usize,
 }
 
 impl Delimiter {
@@ -43,35 +36,31 @@ impl Delimiter {
 
     /// The first line of `buffer`, of which a delimiter is known not to begin before `from`, save that a CR just before
     /// `from` is still looked at.
-    pub(super) fn find(&self, buffer: &[u8], from: usize) -> Option<Found> {
+    #[inline(always)]
+    pub(super) fn find(&self, buffer: &[u8], from: usize) -> Option<Span> {
         let found = self.search(buffer, from);
         #[cfg(test)]
-        work::add(found.as_ref().map_or(buffer.len(), |found| found.content + found.delimiter) - from);
+        work::add(found.map_or(buffer.len(), |found| found.content + found.trail).saturating_sub(from));
         found
     }
 
-    fn search(&self, buffer: &[u8], from: usize) -> Option<Found> {
-        let rest = buffer.get(from..)?;
-        let lf_after_cr = |lf: usize| lf > 0 && buffer[lf - 1] == b'\r';
+    #[inline(always)]
+    fn search(&self, buffer: &[u8], mut from: usize) -> Option<Span> {
         match self {
-            Self::CrLf => {
-                let mut lfs = memchr_iter(b'\n', rest).map(|at| from + at);
-                let lf = lfs.find(|&lf| lf_after_cr(lf))?;
-                Some(Found { content: lf - 1, delimiter: 2 })
-            }
-            Self::Lf => Some(Found { content: from + memchr(b'\n', rest)?, delimiter: 1 }),
+            Self::Lf => Some(line(next(b'\n', buffer, from)?, 1)),
             Self::Any => {
-                let lf = from + memchr(b'\n', rest)?;
-                let cr = usize::from(lf_after_cr(lf));
-                Some(Found { content: lf - cr, delimiter: 1 + cr })
+                let lf = next(b'\n', buffer, from)?;
+                let cr = usize::from(follows_cr(buffer, lf));
+                Some(line(lf - cr, 1 + cr))
             }
-            Self::Bytes(bytes) => {
-                let at = match **bytes {
-                    [byte] => memchr(byte, rest)?,
-                    _ => memmem::find(rest, bytes)?,
-                };
-                Some(Found { content: from + at, delimiter: bytes.len() })
-            }
+            Self::CrLf => loop {
+                let lf = next(b'\n', buffer, from)?;
+                if follows_cr(buffer, lf) {
+                    return Some(line(lf - 1, 2));
+                }
+                from = lf + 1;
+            },
+            Self::Bytes(bytes) => Some(line(search_bytes(buffer, from, bytes)?, bytes.len())),
         }
     }
 
@@ -112,14 +101,41 @@ impl Delimiter {
     }
 
     /// Whether `line` and the delimiter after it are read back as that line.
+    #[inline]
     pub(super) fn ends_only(&self, line: &[u8]) -> bool {
         match self {
+            Self::Lf => memchr(b'\n', line).is_none(),
             // What looks like the optional CR would be taken off again.
-            Self::Any if line.ends_with(b"\r") => false,
-            Self::Bytes(bytes) => self.find(line, 0).is_none() && !overlaps(line, bytes),
-            _ => self.find(line, 0).is_none(),
+            Self::Any => memchr(b'\n', line).is_none() && !line.ends_with(b"\r"),
+            Self::CrLf => self.search(line, 0).is_none(),
+            Self::Bytes(bytes) => search_bytes(line, 0, bytes).is_none() && !overlaps(line, bytes),
         }
     }
+}
+
+#[inline(always)]
+fn line(content: usize, trail: usize) -> Span {
+    Span { lead: 0, content, trail }
+}
+
+/// Where the next such byte is, from an index on that may be the buffer's end.
+#[inline(always)]
+fn next(byte: u8, buffer: &[u8], from: usize) -> Option<usize> {
+    Some(from + memchr(byte, buffer.get(from..)?)?)
+}
+
+#[inline(always)]
+fn follows_cr(buffer: &[u8], lf: usize) -> bool {
+    lf.checked_sub(1).is_some_and(|before| buffer.get(before) == Some(&b'\r'))
+}
+
+fn search_bytes(buffer: &[u8], from: usize, delimiter: &[u8]) -> Option<usize> {
+    let rest = buffer.get(from..)?;
+    let at = match delimiter {
+        [byte] => memchr(*byte, rest)?,
+        _ => memmem::find(rest, delimiter)?,
+    };
+    Some(from + at)
 }
 
 /// Whether a delimiter begins in the line and ends in the delimiter after it, as `aa` does in `xa` + `aa`.

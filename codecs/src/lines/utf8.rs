@@ -1,10 +1,11 @@
 //! Lines as strings.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use bytestring::ByteString;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{CodecError, ErrorKind};
+use crate::frame::Span;
 use crate::lines::Lines;
 
 /// Lines as strings, without copying them a second time: made by [`Lines::utf8`].
@@ -53,14 +54,18 @@ impl<C> Utf8<C> {
     }
 }
 
-fn string(line: Option<(u64, Bytes)>) -> Result<Option<ByteString>, CodecError> {
-    let Some((start, line)) = line else {
-        return Ok(None);
-    };
-    ByteString::try_from(line).map(Some).map_err(|error| {
-        let at = start + error.valid_up_to() as u64;
-        CodecError::new(ErrorKind::InvalidUtf8).at(at).recoverable()
-    })
+impl Utf8<Lines> {
+    fn string(&mut self, src: &mut BytesMut, span: Option<Span>) -> Result<Option<ByteString>, CodecError> {
+        let Some(span) = span else {
+            return Ok(None);
+        };
+        let start = self.codec.progress().consumed();
+        let line = self.codec.progress().take(src, span);
+        ByteString::try_from(line).map(Some).map_err(|error| {
+            let at = start + error.valid_up_to() as u64;
+            CodecError::new(ErrorKind::InvalidUtf8).at(at).recoverable()
+        })
+    }
 }
 
 impl Decoder for Utf8<Lines> {
@@ -68,11 +73,13 @@ impl Decoder for Utf8<Lines> {
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<ByteString>, CodecError> {
-        string(self.codec.next_line(src)?)
+        let span = self.codec.find(src)?;
+        self.string(src, span)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<ByteString>, CodecError> {
-        string(self.codec.last_line(src)?)
+        let span = self.codec.find_last(src)?;
+        self.string(src, span)
     }
 }
 
