@@ -1,8 +1,8 @@
-//! What the layers cost: nanoseconds a frame of each frame layer and of five together, against no layer and against tower's
-//! own of the kind; nanoseconds a connection of each connection layer.
+//! What the layers cost: nanoseconds a frame of each frame layer and of five together, against no layer and against
+//! tower's own of the kind; nanoseconds a connection of each connection layer.
 //!
-//! `cargo bench --bench layers` measures and ends with the two tables. The figures of one run compare with each other and with
-//! no other run's. The quiet case is a call that is answered at its first poll, with the log's level disabled.
+//! `cargo bench --bench layers` measures and ends with the two tables. The figures of one run compare with each other
+//! and with no other run's. The quiet case is a call that is answered at its first poll, with the log's level disabled.
 
 mod support;
 

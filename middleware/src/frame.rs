@@ -1,6 +1,7 @@
 //! What tells a frame from a connection.
 
-/// A frame: any type that is [`Sync`], as about every type is that holds data. A [`Connection`](crate::Connection) is not.
+/// A frame: any type that is [`Sync`], as about every type is that holds data. A [`Connection`](crate::Connection) is
+/// not.
 ///
 /// It is there for the layers around frames, which fit no connection by it. There is nothing to implement.
 #[diagnostic::on_unimplemented(

@@ -8,15 +8,16 @@ use tower_service::Service;
 
 use crate::{Connection, ReadDeadlines};
 
-/// Ends connections whose peers keep a frame waiting: the first one (10 s), any one that has begun (30 s), or the next (60 s).
+/// Ends connections whose peers keep a frame waiting: the first one (10 s), any one that has begun (30 s), or the next
+/// (60 s).
 ///
-/// A peer that connects and says nothing, one that sends a byte now and then, one that has gone to sleep: each holds a place,
-/// and without these deadlines holds it for as long as it likes. A peer that waits for *our* answer is never ended by them,
-/// however slow the service is.
+/// A peer that connects and says nothing, one that sends a byte now and then, one that has gone to sleep: each holds a
+/// place, and without these deadlines holds it for as long as it likes. A peer that waits for *our* answer is never
+/// ended by them, however slow the service is.
 ///
-/// The layer itself only puts the [`ReadDeadlines`] on the connection. They are kept by the leaves, `framed` and `session`,
-/// for only they know frames; a `Service<Connection>` of your own would have to do it itself. A connection they end is
-/// closed properly, with the reason [`FirstFrameTimeout`], [`FrameTimeout`] or [`IdleTimeout`].
+/// The layer itself only puts the [`ReadDeadlines`] on the connection. They are kept by the leaves, `framed` and
+/// `session`, for only they know frames; a `Service<Connection>` of your own would have to do it itself. A connection
+/// they end is closed properly, with the reason [`FirstFrameTimeout`], [`FrameTimeout`] or [`IdleTimeout`].
 ///
 /// It goes around connections only.
 ///

@@ -9,8 +9,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Wakes the connection for the earliest of its deadlines. There is none until the first wait.
 ///
-/// It is moved when it fires and when an earlier deadline comes up. A deadline that is put off, as each read puts one off,
-/// costs nothing: the timer fires too early, once, and is set to what has become of the deadline.
+/// It is moved when it fires and when an earlier deadline comes up. A deadline that is put off, as each read puts one
+/// off, costs nothing: the timer fires too early, once, and is set to what has become of the deadline.
 #[derive(Default)]
 pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
 

@@ -84,8 +84,8 @@ impl Wait {
 }
 
 impl Wire {
-    /// Called when there is nothing to read. Ready with the error that ends the connection when the peer has been waited
-    /// for long enough; otherwise the task is woken when that may be so.
+    /// Called when there is nothing to read. Ready with the error that ends the connection when the peer has been
+    /// waited for long enough; otherwise the task is woken when that may be so.
     pub(super) fn poll_patience(&mut self, want: Want, cx: &mut Context<'_>) -> Poll<Error> {
         if want == Want::FrameMeanwhile {
             return Poll::Pending;

@@ -16,13 +16,13 @@ use crate::{BoxError, Frame};
 /// Gives each call so long for its answer.
 ///
 /// After that the call is dropped and has failed with [`CallTimedOut`]. Under `framed` that ends the connection, unless
-/// `on_error` makes an answer of it. As with tower's `Timeout` the error is boxed; one of the service behind goes through as
-/// it is.
+/// `on_error` makes an answer of it. As with tower's `Timeout` the error is boxed; one of the service behind goes
+/// through as it is.
 ///
-/// Unlike tower's it costs a call that is answered at once neither a timer nor a look at the clock. The time runs from the
-/// first time the call has to wait, and the calls of a connection share a timer, which is made by the first of them and moved only when it fires.
-/// Calls that wait at the same time have one each. A service that is not ready is not under the deadline: a call begins when
-/// it is made.
+/// Unlike tower's it costs a call that is answered at once neither a timer nor a look at the clock. The time runs from
+/// the first time the call has to wait, and the calls of a connection share a timer, which is made by the first of them
+/// and moved only when it fires. Calls that wait at the same time have one each. A service that is not ready is not
+/// under the deadline: a call begins when it is made.
 ///
 /// It goes around frames only. How long the *peer* may take is for [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
 ///

@@ -14,11 +14,11 @@ const BUCKETS: usize = (LONGEST - STEP_BITS + 1) * STEPS;
 
 /// A histogram of durations; cheap to clone, and all clones are the same one.
 ///
-/// The buckets are an eighth of a power of two wide: what it tells is at most 12.5 % too much, from a nanosecond to over an
-/// hour. It takes 2.5 KiB. Reading it stops nobody: figures read one after the other may be a few calls apart.
+/// The buckets are an eighth of a power of two wide: what it tells is at most 12.5 % too much, from a nanosecond to
+/// over an hour. It takes 2.5 KiB. Reading it stops nobody: figures read one after the other may be a few calls apart.
 ///
-/// It is what [`CallLatencyLayer`](super::CallLatencyLayer) fills. [`buckets`](Self::buckets) is what a metrics system of
-/// your choice wants to have.
+/// It is what [`CallLatencyLayer`](super::CallLatencyLayer) fills. [`buckets`](Self::buckets) is what a metrics system
+/// of your choice wants to have.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,8 +52,8 @@ impl Histogram {
         self.0.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
 
-    /// The buckets that are not empty, from short to long: a duration that nothing in the bucket reaches, and how many are in
-    /// it.
+    /// The buckets that are not empty, from short to long: a duration that nothing in the bucket reaches, and how many
+    /// are in it.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let counts = self.0.iter().map(|bucket| bucket.load(Relaxed));
         (1..).map(start_of).zip(counts).filter(|(_, count)| *count > 0)

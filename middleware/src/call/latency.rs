@@ -15,10 +15,10 @@ const SAMPLE: u64 = 16;
 
 /// Keeps a histogram of how long calls take, those of all connections together.
 ///
-/// The first 16 calls of a connection are timed, and of the others one in 16, which counts for 16. So a call costs
-/// next to nothing in the mean, and the quantiles are those of a sample; [`every_call`](Self::every_call) times them all, at
-/// two looks at the clock and about three counters each. The time runs from the call to its answer. A call that is dropped counts with the
-/// time it had: a deadline around this layer is seen in the histogram.
+/// The first 16 calls of a connection are timed, and of the others one in 16, which counts for 16. So a call costs next
+/// to nothing in the mean, and the quantiles are those of a sample; [`every_call`](Self::every_call) times them all, at
+/// two looks at the clock and about three counters each. The time runs from the call to its answer. A call that is
+/// dropped counts with the time it had: a deadline around this layer is seen in the histogram.
 ///
 /// It goes around frames only.
 ///

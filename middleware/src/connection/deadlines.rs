@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// How long a peer may take to send its first frame, any frame, and between two frames.
 ///
-/// A [`Connection`](super::Connection) carries them from a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) to whoever reads
-/// its frames, who keeps them: the leaves `framed` and `session` do. Without the layer there are none.
+/// A [`Connection`](super::Connection) carries them from a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) to whoever
+/// reads its frames, who keeps them: the leaves `framed` and `session` do. Without the layer there are none.
 ///
 /// Each begins when its wait does, and the time in which nobody waits for the peer does not count: a service that takes
 /// its time, answers that are being written. None means that it is off.
@@ -23,10 +23,11 @@ use std::time::Duration;
 pub struct ReadDeadlines {
     /// Until the first frame is whole. 10 s by default.
     pub first_frame: Option<Duration>,
-    /// From the first byte of a frame, as far as it was waited for, until it is whole; however the bytes are spread. 30 s
-    /// by default.
+    /// From the first byte of a frame, as far as it was waited for, until it is whole; however the bytes are spread. 30
+    /// s by default.
     pub frame: Option<Duration>,
-    /// Between two frames, until the first byte of the next. What is sent to the peer is no frame of its. 60 s by default.
+    /// Between two frames, until the first byte of the next. What is sent to the peer is no frame of its. 60 s by
+    /// default.
     pub idle: Option<Duration>,
 }
 

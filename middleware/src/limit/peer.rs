@@ -19,8 +19,9 @@ use crate::Connection;
 /// endpoints.
 ///
 /// Over the cap a connection is refused: with nothing, with a [text](Self::refuse_with), or by [another
-/// service](Self::refuse_by), as by a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer), with the same reasons and the same bound on
-/// refusals under way. To wait is not possible: whose the next connection is, is known only when it has been accepted.
+/// service](Self::refuse_by), as by a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer), with the same reasons and
+/// the same bound on refusals under way. To wait is not possible: whose the next connection is, is known only when it
+/// has been accepted.
 ///
 /// Many people may share an address, behind a NAT or a proxy: choose a cap that does not hurt them. Under the PROXY
 /// protocol the address is that which the proxy tells.
