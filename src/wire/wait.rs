@@ -47,6 +47,7 @@ pub(super) struct Wait {
 
 impl Wait {
     /// A frame is whole: the next wait is a new one.
+    #[inline]
     pub(super) fn done(&mut self) {
         self.begun = true;
         self.current = None;
