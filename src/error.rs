@@ -72,6 +72,11 @@ impl Error {
         self.downcast_ref::<CodecError>().is_some_and(|e| !e.is_fatal())
     }
 
+    /// Whether the peer kept a read waiting for too long.
+    pub(crate) fn is_read_timeout(&self) -> bool {
+        self.downcast_ref::<SessionError>().is_some_and(|error| error.is_read_timeout())
+    }
+
     /// Whether a frame was over its limit.
     pub(crate) fn is_too_long(&self) -> bool {
         self.downcast_ref::<CodecError>().is_some_and(|e| matches!(e.kind(), ErrorKind::TooLong { .. }))
@@ -87,6 +92,9 @@ impl Error {
                 SessionError::WriteStalled | SessionError::HandshakeTimedOut => Some(CloseReason::Timeout),
                 SessionError::WriteLimit { .. } | SessionError::Aborted => Some(CloseReason::Aborted),
                 SessionError::Truncated { .. } | SessionError::PlaintextBehind { .. } => Some(CloseReason::CodecError),
+                SessionError::FirstFrameTimeout => Some(CloseReason::FirstFrameTimeout),
+                SessionError::FrameTimeout => Some(CloseReason::FrameTimeout),
+                SessionError::IdleTimeout => Some(CloseReason::IdleTimeout),
                 _ => None,
             };
         }
@@ -193,6 +201,19 @@ pub enum SessionError {
     AlreadyEncrypted,
     /// The handshake of `upgrade_tls` was not through in time.
     HandshakeTimedOut,
+    /// The peer sent no whole frame in the time a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) gives it for the first.
+    FirstFrameTimeout,
+    /// The peer did not finish a frame it had begun (or raw bytes) in the time the layer gives it.
+    FrameTimeout,
+    /// The peer sent nothing for longer than the layer lets it be idle.
+    IdleTimeout,
+}
+
+impl SessionError {
+    /// Whether the peer kept a read waiting for too long.
+    pub(crate) fn is_read_timeout(self) -> bool {
+        matches!(self, Self::FirstFrameTimeout | Self::FrameTimeout | Self::IdleTimeout)
+    }
 }
 
 impl fmt::Display for SessionError {
@@ -223,6 +244,9 @@ impl fmt::Display for SessionError {
             }
             Self::AlreadyEncrypted => f.write_str("the connection is encrypted already"),
             Self::HandshakeTimedOut => f.write_str("the TLS handshake took too long"),
+            Self::FirstFrameTimeout => f.write_str("the peer sent no whole frame in the time there is for the first"),
+            Self::FrameTimeout => f.write_str("the peer did not finish its frame in time"),
+            Self::IdleTimeout => f.write_str("the peer was idle for too long"),
         }
     }
 }

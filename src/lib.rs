@@ -42,8 +42,8 @@
 //! | for | see |
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`], [`CodecExt`] for typed frames; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
-//! | layers around connections | [`ConnectionLimitLayer`], [`LogLayer`], [`StateLayer`] |
-//! | layers around frames | [`FrameLogLayer`], [`StateLayer`], and those of tower |
+//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
+//! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
 //! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; what was settled: [`TlsInfo`] by [`Connection::tls`] |
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for how, [`Lifecycle`] for what opens and closes with it |

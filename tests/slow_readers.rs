@@ -14,7 +14,7 @@ use harness::{Running, on_memory, settle};
 use ropewalk::{CloseReason, Lines, Server, Session, SessionError, framed, memory, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,6 +41,24 @@ async fn half_an_answer_that_nobody_takes_does_not_look_whole() {
         assert_eq!(server.handle().counts().closed(CloseReason::Timeout), 1, "{how}");
         server.end().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_answers_have_four_write_stalls_in_all() {
+    let (endpoint, connector) = memory::endpoint_with_capacity(1);
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| s.reply(vec![b'x'; 5000])).write_stall(SECOND * 30);
+    let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+    let mut client = connector.connect().await.unwrap();
+    let start = Instant::now();
+    // It never stalls: it takes a byte every ten seconds.
+    let mut heard = 0;
+    while client.read_u8().await.is_ok() {
+        heard += 1;
+        sleep(SECOND * 10).await;
+    }
+    assert_eq!((heard, start.elapsed()), (13, SECOND * 130));
+    server.until("it is counted", |counts| counts.closed(CloseReason::Timeout) == 1).await;
+    server.end().await;
 }
 
 #[tokio::test(start_paused = true)]

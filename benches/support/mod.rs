@@ -1,6 +1,6 @@
 //! Measures through criterion, and prints or draws what was measured.
 
-#![allow(clippy::print_stdout, unreachable_pub)] // it prints what it measured, and is a part of each bench
+#![allow(clippy::print_stdout, dead_code, unreachable_pub)] // it prints what it measured; each bench uses a part of it
 
 pub mod plot;
 
@@ -51,6 +51,20 @@ impl Table {
     /// What was measured first for somebody whose name begins so, in nanoseconds a frame.
     pub fn time(&self, kind: &str, size: usize, who: &str) -> Option<f64> {
         self.0.iter().find(|row| (&*row.0, row.1) == (kind, size) && row.2.starts_with(who)).map(|row| row.3)
+    }
+}
+
+impl Table {
+    /// The table without sizes: what each takes, and how much of it is beyond `none` of the same kind.
+    pub fn print_beyond(&self, what: &str, none: &str) {
+        if self.0.is_empty() {
+            return;
+        }
+        println!("\n| case | who | ns {what} | beyond {none} |\n|---|---|---:|---:|");
+        for (kind, _, who, ns, _) in &self.0 {
+            let least = self.0.iter().find(|row| (&row.0, &*row.2) == (kind, none)).map_or(0.0, |row| row.3);
+            println!("| {kind} | {who} | {ns:.1} | {:.1} |", ns - least);
+        }
     }
 }
 

@@ -7,7 +7,13 @@
 //! | layer | around | does |
 //! |---|---|---|
 //! | [`ConnectionLimitLayer`] | connections | caps how many are open at once: the others wait, or are told so |
+//! | [`PeerLimitLayer`] | connections | caps how many one peer has |
+//! | [`ReadDeadlineLayer`] | connections | how long a peer is waited for: its first frame, each frame, between two |
 //! | [`LogLayer`] | connections | a span for each, a line at its start and one at its end, with the reason |
+//! | [`CallDeadlineLayer`] | frames | how long a call may take |
+//! | [`CallLimitLayer`] | frames | caps how many calls are under way, of all connections together |
+//! | [`FrameRateLayer`] | frames | how many frames, or bytes, a connection may send in a time |
+//! | [`CallLatencyLayer`] | frames | a histogram of how long calls take |
 //! | [`FrameLogLayer`] | frames | a line for each, and one for how its call ended |
 //! | [`StateLayer`] | either | hands shared state to the service |
 //!
@@ -51,20 +57,34 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod call;
 pub mod connection;
 mod escape;
+mod frame;
 pub mod limit;
 pub mod log;
 pub mod proxy;
+pub mod rate;
+mod read_deadline;
 mod state;
 
+pub use call::{
+    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallTimedOut, Histogram,
+};
 pub use connection::{
-    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream, TlsInfo, TlsVersion,
+    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
+    TlsInfo, TlsVersion,
 };
 pub use escape::{ESCAPED_MAX, Escaped};
-pub use limit::{ConnectionLimit, ConnectionLimitLayer};
+pub use frame::Frame;
+pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};
+pub use rate::{FrameRate, FrameRateLayer};
+pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
 pub use state::{State, StateLayer};
+
+/// An error of any type, as tower's layers box it.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

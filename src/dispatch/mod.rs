@@ -167,7 +167,14 @@ where
                 }
                 None if wire.has_ended() && this.calls.is_empty() => return Poll::Ready(Ok(true)),
                 None if wire.has_ended() => return tend(wire, cx),
-                None => return wire.poll_more(cx).map_ok(|()| false),
+                None => match ready!(wire.poll_more(!this.calls.is_empty(), cx)) {
+                    Err(error) if error.is_read_timeout() => {
+                        // The peer is still there, and may be told.
+                        *this.error = Some((error, false));
+                        return Poll::Ready(Ok(false));
+                    }
+                    more => return Poll::Ready(more.map(|()| false)),
+                },
             },
         };
         match this.service.poll_ready(cx) {

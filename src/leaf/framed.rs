@@ -138,10 +138,11 @@ impl<C, M, O, E> Framed<C, M, O, E> {
         Framed { codec, make, order: AsReady(n), on_error, limits }
     }
 
-    /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …) and of the codec.
+    /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …), of the codec, and of a
+    /// peer that ran into one of its [`ReadDeadlines`](crate::ReadDeadlines).
     ///
     /// After a service's error and a codec's recoverable one the connection goes on, unless the answer says
-    /// `then_close`; after a fatal one it closes behind the answer.
+    /// `then_close`; after a fatal one, and after a deadline of the peer's, it closes behind the answer.
     ///
     /// ```
     /// use ropewalk::{Bytes, Error, Lines, framed, reply_fn};

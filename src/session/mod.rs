@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{Addr, Closing, Peer, Stats, TlsInfo};
+use ropewalk_middleware::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub use self::drive::Drive;
@@ -64,7 +64,9 @@ impl<C> Session<C> {
     ///
     /// A recoverable codec error (a line too long and skipped, a frame that does not parse; see
     /// [`Error::is_recoverable`](crate::Error::is_recoverable)) comes once, then frames go on. A fatal one, and any
-    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it.
+    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it. Under a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) so does a peer that keeps it waiting for too long, with
+    /// [`SessionError::FirstFrameTimeout`], [`SessionError::FrameTimeout`] or [`SessionError::IdleTimeout`]; it may still be told.
     #[allow(clippy::should_implement_trait)] // a future, as every `next` of the async world
     pub fn next(&mut self) -> Next<'_, C>
     where
@@ -259,6 +261,30 @@ impl<C> Session<C> {
         self.wire.connection().stats()
     }
 
+    /// How long the peer is waited for: what a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) has set, or else no deadline.
+    pub fn read_deadlines(&self) -> ReadDeadlines {
+        self.wire.connection().read_deadlines()
+    }
+
+    /// Other deadlines for the peer from here on: a subscriber may be idle, somebody who has yet to log in may not.
+    ///
+    /// The wait that is under way, if there is one, keeps its beginning.
+    ///
+    /// ```
+    /// # use ropewalk::{Lines, Result, Session};
+    /// # async fn doc(mut s: Session<Lines>) -> Result {
+    /// while let Some(line) = s.next().await? {
+    ///     if line == "subscribe" {
+    ///         s.set_read_deadlines(s.read_deadlines().idle(None));
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
+        self.wire.set_read_deadlines(deadlines);
+    }
+
     /// Checked before encoding: one frame may exceed it.
     fn under_write_limit(&self) -> Result {
         let max = self.wire.limits().write_limit;
@@ -303,6 +329,13 @@ where
     }
 }
 
+impl<C> Drop for Next<'_, C> {
+    /// Dropped before its end, nobody waits for the peer any more, and no deadline counts.
+    fn drop(&mut self) {
+        self.session.wire.pause();
+    }
+}
+
 fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Result<Option<C::Item>>>
 where
     C: Decoder<Error: Into<BoxError>>,
@@ -318,6 +351,6 @@ where
         if wire.has_ended() {
             return Poll::Ready(Ok(None));
         }
-        ready!(wire.poll_more(cx))?;
+        ready!(wire.poll_more(false, cx))?;
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Session;
 use crate::error::{Result, SessionError};
+use crate::wire::Wire;
 
 impl<C> Session<C> {
     /// Exactly the next `n` bytes, whatever is in them; then frames go on at the byte after.
@@ -26,7 +27,8 @@ impl<C> Session<C> {
         if n > max {
             return Err(SessionError::RawTooLong { max }.into());
         }
-        poll_fn(|cx| self.wire.poll_raw(n, cx)).await
+        let waits = Waits(&mut self.wire);
+        poll_fn(|cx| waits.0.poll_raw(n, cx)).await
     }
 
     /// The next `n` bytes as they come, in chunks of up to 64 KiB; for more than is to be held at once.
@@ -71,7 +73,8 @@ impl<C> RawChunks<'_, C> {
         if self.left == 0 {
             return Ok(None);
         }
-        let chunk = poll_fn(|cx| self.session.wire.poll_raw_chunk(self.left, cx)).await?;
+        let waits = Waits(&mut self.session.wire);
+        let chunk = poll_fn(|cx| waits.0.poll_raw_chunk(self.left, cx)).await?;
         self.left -= chunk.len() as u64;
         Ok(Some(chunk))
     }
@@ -87,6 +90,15 @@ impl<C> Drop for RawChunks<'_, C> {
         if self.left > 0 {
             self.session.wire.skip(self.left);
         }
+    }
+}
+
+/// Somebody who waits for the peer. Dropped before its end, nobody waits any more, and no deadline counts.
+struct Waits<'a>(&'a mut Wire);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.pause();
     }
 }
 

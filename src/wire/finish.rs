@@ -5,16 +5,27 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::connection::LINGER_BYTES;
 use ropewalk_middleware::{CloseReason, Stream};
+use tokio::time::Instant;
 
 use super::Wire;
-use crate::error::{Error, Result};
+use super::timer::after;
+use crate::error::{Error, Result, SessionError};
+
+/// The last answers have this many write stalls to be taken, in all.
+const LAST_FLUSH: u32 = 4;
 
 impl Wire {
     /// Writes what is left, then closes so that a reset can't eat it (see [`ropewalk_middleware::LingeringClose`]).
     /// The error is that of the last write; the connection is gone either way.
     pub(crate) async fn finish(mut self) -> Result {
         let mut budget = LINGER_BYTES;
-        if let Err(error) = poll_fn(|cx| self.poll_last_flush(&mut budget, cx)).await {
+        let until = after(Instant::now(), self.limits.write_stall.saturating_mul(LAST_FLUSH));
+        let flushed = poll_fn(|cx| match self.poll_last_flush(&mut budget, cx) {
+            // A peer that takes a byte now and then never stalls.
+            Poll::Pending => self.timer.poll(until, cx).map(|()| Err(SessionError::WriteStalled.into())),
+            ready => ready,
+        });
+        if let Err(error) = flushed.await {
             // Half an answer must not look whole.
             self.closing.set_reason(error.close_reason().unwrap_or(CloseReason::Aborted));
             self.connection.abort();

@@ -10,12 +10,14 @@ mod limits;
 mod output;
 mod raw;
 mod scratch;
+mod timer;
 #[cfg(feature = "tls")]
 mod upgrade;
+mod wait;
 
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{Closing, Connection, Stats};
+use ropewalk_middleware::{Closing, Connection, ReadDeadlines, Stats};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub(crate) use self::limits::Limits;
@@ -23,6 +25,8 @@ pub(crate) use self::limits::Limits;
 use self::drain::Drain;
 use self::input::Input;
 use self::output::Output;
+use self::timer::Timer;
+use self::wait::{Wait, Want};
 use crate::error::{BoxError, Error, Result, SessionError};
 
 /// Frames handed out in one turn before other connections get theirs.
@@ -63,6 +67,9 @@ pub(crate) struct Wire {
     skip: u64,
     turn: u32,
     drain: Option<Drain>,
+    wait: Wait,
+    /// For all deadlines there are.
+    timer: Timer,
 }
 
 impl Wire {
@@ -81,6 +88,8 @@ impl Wire {
             skip: 0,
             turn: 0,
             drain: None,
+            wait: Wait::default(),
+            timer: Timer::default(),
         }
     }
 
@@ -134,6 +143,7 @@ impl Wire {
     #[inline(always)]
     fn decoded<T>(&mut self, frame: T) -> T {
         self.mid_frame = false;
+        self.wait.done();
         self.turn += 1;
         self.stats.add_frames_in(1);
         frame
@@ -180,6 +190,7 @@ impl Wire {
         let error = Error::codec(error);
         // A line that is too long may still have its end to come; other refused frames were whole.
         self.mid_frame = error.is_too_long();
+        self.wait.done();
         self.turn += 1;
         if !error.is_recoverable() {
             self.source = Source::Ended;
@@ -245,7 +256,14 @@ impl Wire {
         if self.output.is_flushed() {
             return Poll::Ready(Ok(()));
         }
-        self.output.poll_flush(&mut self.connection, self.limits.write_stall, cx).map_err(|error| self.failed(error))
+        let stalled = self.output.is_stalled();
+        let (patience, timer) = (self.limits.write_stall, &mut self.timer);
+        let flushed = self.output.poll_flush(&mut self.connection, patience, timer, cx);
+        if stalled && flushed.is_ready() && self.connection.read_deadlines() == ReadDeadlines::OFF {
+            // Its only deadline is over.
+            self.timer.stop();
+        }
+        flushed.map_err(|error| self.failed(error))
     }
 
     /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
@@ -263,13 +281,14 @@ impl Wire {
     }
 
     /// Called when [`Wire::decode`] has run dry: writes what was answered, then waits for more. Ready when there is
-    /// more to decode, or nothing more will come.
-    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-        self.poll_input(cx, true)
+    /// more to decode, or nothing more will come. While calls are under way the peer is under no deadline.
+    pub(crate) fn poll_more(&mut self, calls: bool, cx: &mut Context<'_>) -> Poll<Result> {
+        self.poll_input(if calls { Want::FrameMeanwhile } else { Want::Frame }, cx)
     }
 
-    /// The same, for one who is in the middle of something: a drain does not end it.
-    fn poll_input(&mut self, cx: &mut Context<'_>, drainable: bool) -> Poll<Result> {
+    fn poll_input(&mut self, want: Want, cx: &mut Context<'_>) -> Poll<Result> {
+        // A drain does not end what is in the middle of something.
+        let drainable = want != Want::Raw;
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
@@ -284,7 +303,12 @@ impl Wire {
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending if self.closing.is_aborted() => return Poll::Ready(Err(self.aborted())),
-                Poll::Pending if !drainable || self.poll_drained(cx).is_pending() => return self.rest(),
+                Poll::Pending if !drainable || self.poll_drained(cx).is_pending() => {
+                    if let Poll::Ready(error) = self.poll_patience(want, cx) {
+                        return Poll::Ready(Err(error));
+                    }
+                    return self.rest();
+                }
                 Poll::Pending => {}
             }
         }
@@ -349,5 +373,10 @@ impl Wire {
     /// author may wait for something else before the next frame.
     pub(crate) fn settle(&mut self) {
         self.input.settle();
+    }
+
+    /// Other deadlines for the peer, from its next wait on.
+    pub(crate) fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
+        self.connection.set_read_deadlines(deadlines);
     }
 }

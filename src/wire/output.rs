@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ropewalk_middleware::Connection;
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 use tokio_util::io::poll_write_buf;
 
 use super::scratch;
+use super::timer::{Timer, after};
 use crate::error::{Error, Result, SessionError};
 
 /// What has been encoded and not yet written.
@@ -23,8 +24,8 @@ pub(super) struct Output {
     lent: bool,
     /// Whether the transport may hold back what it took.
     unflushed: bool,
-    /// Runs while the kernel takes nothing; none is made for a peer that reads.
-    stall: Option<Pin<Box<Sleep>>>,
+    /// Since when the kernel has taken nothing.
+    stalled: Option<Instant>,
 }
 
 impl Output {
@@ -46,11 +47,17 @@ impl Output {
         &mut self.buf
     }
 
+    /// Whether the peer is waited for.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
+    }
+
     /// Writes until all is written. Ready with an error when the peer has taken nothing for `patience`.
     pub(super) fn poll_flush(
         &mut self,
         connection: &mut Connection,
         patience: Duration,
+        timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
         let mut progress = false;
@@ -64,7 +71,7 @@ impl Output {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
                     self.keep();
-                    return self.poll_stall(patience, progress, cx);
+                    return self.poll_stall(patience, progress, timer, cx);
                 }
             }
         }
@@ -74,7 +81,7 @@ impl Output {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
                     self.keep();
-                    return self.poll_stall(patience, progress, cx);
+                    return self.poll_stall(patience, progress, timer, cx);
                 }
             }
         }
@@ -83,17 +90,18 @@ impl Output {
     }
 
     /// The deadline of a peer that takes nothing; every byte it takes starts it anew.
-    fn poll_stall(&mut self, patience: Duration, progress: bool, cx: &mut Context<'_>) -> Poll<Result> {
-        let stall = match &mut self.stall {
-            Some(stall) => {
-                if progress {
-                    stall.as_mut().reset(far(patience));
-                }
-                stall
-            }
-            none => none.insert(Box::pin(sleep(patience))),
-        };
-        stall.as_mut().poll(cx).map(|()| Err(SessionError::WriteStalled.into()))
+    fn poll_stall(
+        &mut self,
+        patience: Duration,
+        progress: bool,
+        timer: &mut Timer,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result> {
+        if progress {
+            self.stalled = None;
+        }
+        let start = *self.stalled.get_or_insert_with(Instant::now);
+        timer.poll(after(start, patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
     /// What the kernel did not take moves to a buffer of our own, sized to it; a buffer that it fills well is kept.
@@ -112,14 +120,8 @@ impl Output {
         if std::mem::take(&mut self.lent) {
             scratch::give_write(buf);
         }
-        self.stall = None;
+        self.stalled = None;
     }
-}
-
-/// `patience` from now; what is beyond the clock's range counts as a year.
-fn far(patience: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    Instant::now().checked_add(patience).unwrap_or_else(|| Instant::now() + YEAR)
 }
 
 impl Drop for Output {

@@ -4,6 +4,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::wait::Want;
 use super::{Source, Wire};
 use crate::error::{Error, Result, SessionError};
 
@@ -40,13 +41,14 @@ impl Wire {
         }
         // As before a frame: a peer that does not read is not read from.
         ready!(self.poll_room(cx))?;
-        self.poll_input(cx, false)
+        self.poll_input(Want::Raw, cx)
     }
 
     fn take_raw(&mut self, n: u64) -> Bytes {
         // It fits: no more than what is buffered is asked for.
         let bytes = self.input.take(usize::try_from(n).unwrap_or(usize::MAX));
         self.mid_frame = false;
+        self.wait.done();
         // The author may wait for something else before more is read.
         self.input.settle();
         self.look_again();

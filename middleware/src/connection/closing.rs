@@ -28,17 +28,23 @@ pub enum CloseReason {
     Panic,
     /// Ended because the server was draining.
     Drained,
-    /// A deadline passed, the write stall among them.
+    /// A deadline passed that has no reason of its own: the write stall is one.
     Timeout,
     /// Over a connection limit: refused, and told so.
     Refused,
     /// Over a connection limit while too many refusals were under way: one write was tried, then closed.
     RefusedAtOnce,
+    /// The peer sent no whole frame in the time there is for the first one.
+    FirstFrameTimeout,
+    /// The peer began a frame and did not finish it in time.
+    FrameTimeout,
+    /// The peer sent nothing for too long.
+    IdleTimeout,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -49,6 +55,9 @@ impl CloseReason {
         Self::Timeout,
         Self::Refused,
         Self::RefusedAtOnce,
+        Self::FirstFrameTimeout,
+        Self::FrameTimeout,
+        Self::IdleTimeout,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -64,6 +73,9 @@ impl CloseReason {
             Self::Timeout => "timeout",
             Self::Refused => "refused",
             Self::RefusedAtOnce => "refused_at_once",
+            Self::FirstFrameTimeout => "first_frame_timeout",
+            Self::FrameTimeout => "frame_timeout",
+            Self::IdleTimeout => "idle_timeout",
         }
     }
 

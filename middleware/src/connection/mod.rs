@@ -1,6 +1,7 @@
 //! The connection: what every layer sees.
 
 mod closing;
+mod deadlines;
 mod linger;
 mod peer;
 mod shared;
@@ -17,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::closing::{CloseReason, Closing};
+pub use self::deadlines::ReadDeadlines;
 pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
 pub use self::peer::{Addr, Credentials, Peer};
 pub use self::stats::Stats;
@@ -45,6 +47,7 @@ pub struct Connection {
     /// Taken only as the connection itself is taken apart.
     stream: Option<Stream>,
     shared: Arc<Shared>,
+    read_deadlines: ReadDeadlines,
 }
 
 impl Connection {
@@ -55,7 +58,8 @@ impl Connection {
 
     /// A connection that came in on the server's `listener`th endpoint.
     pub fn accepted(stream: Stream, peer: Peer, listener: usize) -> Self {
-        Self { stream: Some(stream), shared: Arc::new(Shared::new(peer, listener)) }
+        let shared = Arc::new(Shared::new(peer, listener));
+        Self { stream: Some(stream), shared, read_deadlines: ReadDeadlines::OFF }
     }
 
     /// The same connection with another local address than its socket's; for transports that have none of their own.
@@ -73,6 +77,23 @@ impl Connection {
         let mut this = self.with_local(local);
         this.stream = this.stream.take().map(f);
         this
+    }
+
+    /// The same connection with these deadlines for its frames.
+    #[must_use = "it is the connection from here on: dropped, it closes"]
+    pub fn with_read_deadlines(mut self, deadlines: ReadDeadlines) -> Self {
+        self.read_deadlines = deadlines;
+        self
+    }
+
+    /// Changes these deadlines; for whoever keeps them.
+    pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
+        self.read_deadlines = deadlines;
+    }
+
+    /// How long its peer is waited for: for whoever reads the frames, to keep.
+    pub fn read_deadlines(&self) -> ReadDeadlines {
+        self.read_deadlines
     }
 
     /// Puts another stream in place and hands out the one that was there, to be wrapped and put back. Whoever has its

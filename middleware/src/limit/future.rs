@@ -1,26 +1,28 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use pin_project::pin_project;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::Connection;
+use super::overflow::Overflow;
+use crate::{CloseReason, Connection};
 
 /// A connection under a cap: served or refused.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<F, R>(#[pin] State<F, R>);
+pub struct ResponseFuture<F, R, P = OwnedSemaphorePermit>(#[pin] State<F, R, P>);
 
 #[pin_project(project = StateProj, project_replace = StateReplace)]
-enum State<F, R> {
+enum State<F, R, P> {
     /// The fields are dropped in this order: the connection is gone before its place is free.
     Served {
         #[pin]
         future: F,
-        _place: OwnedSemaphorePermit,
+        _place: P,
     },
     Refused {
         #[pin]
@@ -34,21 +36,33 @@ enum State<F, R> {
     Done,
 }
 
-impl<F, R> ResponseFuture<F, R> {
-    pub(super) fn served(future: F, place: OwnedSemaphorePermit) -> Self {
+impl<F, R, P> ResponseFuture<F, R, P> {
+    pub(super) fn served(future: F, place: P) -> Self {
         Self(State::Served { future, _place: place })
     }
 
-    pub(super) fn refused(refusal: R, slot: OwnedSemaphorePermit) -> Self {
-        Self(State::Refused { refusal, _slot: slot })
-    }
-
-    pub(super) fn refused_at_once(connection: Connection, text: Bytes) -> Self {
-        Self(State::RefusedAtOnce { connection, text })
+    /// Refuses a connection; without waiting, when too many refusals are under way.
+    pub(super) fn refuse<O, E>(overflow: &mut O, refusals: &Arc<Semaphore>, connection: Connection) -> Self
+    where
+        O: Overflow<E, Refusal = R>,
+    {
+        let closing = connection.closing();
+        let connection = match Arc::clone(refusals).try_acquire_owned() {
+            Ok(slot) => match overflow.refuse(connection) {
+                Ok(refusal) => {
+                    closing.set_reason(CloseReason::Refused);
+                    return Self(State::Refused { refusal, _slot: slot });
+                }
+                Err(connection) => connection,
+            },
+            Err(_) => connection,
+        };
+        closing.set_reason(CloseReason::RefusedAtOnce);
+        Self(State::RefusedAtOnce { connection, text: overflow.last_words() })
     }
 }
 
-impl<F, R, E> Future for ResponseFuture<F, R>
+impl<F, R, P, E> Future for ResponseFuture<F, R, P>
 where
     F: Future<Output = Result<(), E>>,
     R: Future<Output = Result<(), E>>,
@@ -70,7 +84,7 @@ where
     }
 }
 
-impl<F, R> fmt::Debug for ResponseFuture<F, R> {
+impl<F, R, P> fmt::Debug for ResponseFuture<F, R, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.0 {
             State::Served { .. } => "Served",

@@ -1,13 +1,17 @@
-//! A cap on the connections that are open at once.
+//! Caps on the connections that are open at once: of all, and of one peer.
 
 mod future;
 mod layer;
 mod overflow;
+mod peer;
+mod peers;
 mod places;
 mod service;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::ConnectionLimitLayer;
 pub use self::overflow::{MAX_REFUSAL_TIME, Overflow, RefuseBy, RefuseWith, Refuses, Wait};
+pub use self::peer::{PeerLimit, PeerLimitFuture, PeerLimitLayer};
+pub use self::peers::PeerPlace;
 pub use self::places::MAX_REFUSALS;
 pub use self::service::ConnectionLimit;

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::future::ResponseFuture;
 use super::overflow::{Overflow, Wait, is_ready_now};
 use super::places::Places;
-use crate::{CloseReason, Connection};
+use crate::Connection;
 
 /// Somebody who waits for a place.
 type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync + 'static>>;
@@ -60,27 +60,6 @@ impl<S, P> ConnectionLimit<S, P> {
         }
         Poll::Ready(())
     }
-
-    /// Refuses a connection; without waiting, when too many refusals are under way.
-    fn refuse<E>(&mut self, connection: Connection) -> ResponseFuture<S::Future, P::Refusal>
-    where
-        S: Service<Connection, Error = E>,
-        P: Overflow<E>,
-    {
-        let closing = connection.closing();
-        let connection = match Arc::clone(&self.places.refusals).try_acquire_owned() {
-            Ok(slot) => match self.overflow.refuse(connection) {
-                Ok(refusal) => {
-                    closing.set_reason(CloseReason::Refused);
-                    return ResponseFuture::refused(refusal, slot);
-                }
-                Err(connection) => connection,
-            },
-            Err(_) => connection,
-        };
-        closing.set_reason(CloseReason::RefusedAtOnce);
-        ResponseFuture::refused_at_once(connection, self.overflow.last_words())
-    }
 }
 
 impl<S, P> Service<Connection> for ConnectionLimit<S, P>
@@ -122,7 +101,7 @@ where
         }
         match self.places.of(connection.listener()).try_acquire_owned() {
             Ok(place) if is_ready_now(&mut self.inner) => ResponseFuture::served(self.inner.call(connection), place),
-            _ => self.refuse(connection),
+            _ => ResponseFuture::refuse(&mut self.overflow, &self.places.refusals, connection),
         }
     }
 }

@@ -93,10 +93,12 @@ where
     type Error = S::Error;
     type Future = FrameLogFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         let timing = Timing::start(self.level, frame.as_ref());
         FrameLogFuture { future: self.inner.call(frame), timing }
@@ -110,7 +112,8 @@ where
 pub struct FrameLogFuture<F> {
     #[pin]
     future: F,
-    timing: Option<Timing>,
+    /// Boxed: mostly there is none, and then the future is to be small.
+    timing: Option<Box<Timing>>,
 }
 
 impl<F, T, E> Future for FrameLogFuture<F>
@@ -120,6 +123,7 @@ where
 {
     type Output = Result<T, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         // Out of the future while it is polled, so that a panic meets it.
@@ -145,14 +149,14 @@ struct Timing {
 
 impl Timing {
     /// None if nobody wants to know.
-    fn start(level: Level, frame: &[u8]) -> Option<Self> {
+    fn start(level: Level, frame: &[u8]) -> Option<Box<Self>> {
         at_level!(level, AT => {
             if !enabled!(target: "ropewalk::frame", AT) {
                 return None;
             }
             event!(target: "ropewalk::frame", AT, len = frame.len(), text = ?Escaped::new(frame), "frame");
         });
-        Some(Self { level, start: Instant::now(), ended: false })
+        Some(Box::new(Self { level, start: Instant::now(), ended: false }))
     }
 
     fn end(mut self, outcome: &str, error: Option<Escaped<'_>>) {

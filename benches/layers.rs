@@ -1,0 +1,214 @@
+//! What the layers cost: nanoseconds a frame of each frame layer and of five together, against no layer and against
+//! tower's own of the kind; nanoseconds a connection of each connection layer.
+//!
+//! `cargo bench --bench layers` measures and ends with the two tables. The figures of one run compare with each other
+//! and with no other run's. The quiet case is a call that is answered at its first poll, with the log's level disabled.
+
+mod support;
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion};
+use ropewalk::{
+    BoxError, Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer,
+    FrameLogLayer, FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer, Stream, reply_fn,
+};
+use support::{Row, Table};
+use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};
+use tower::timeout::TimeoutLayer;
+use tower::{Layer, Service, ServiceBuilder};
+use tracing::Level;
+
+/// Frames of one iteration.
+const FRAMES: usize = 1000;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// A limit that is never reached: this is what the layers cost while they stop nobody.
+const PLENTY: u32 = 1 << 30;
+
+fn main() {
+    // Lines at INFO are written, to nowhere; those at DEBUG are disabled, as they usually are.
+    tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::sink).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _in_runtime = runtime.enter();
+    // `cargo test --benches` runs each once and prints no table.
+    let mut criterion = Criterion::default()
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    let (mut frames, mut connections) = (Table::default(), Table::default());
+    ours(&mut criterion, &mut frames);
+    stock(&mut criterion, &mut frames);
+    waiting(&mut criterion, &mut frames);
+    around_connections(&mut criterion, &mut connections);
+    criterion.final_summary();
+    frames.print_beyond("a frame", "no layer");
+    connections.print_beyond("a connection", "no layer");
+}
+
+fn leaf() -> impl Service<Bytes, Response = Bytes, Error = Infallible, Future: Send> + Clone {
+    reply_fn(|frame: Bytes| frame)
+}
+
+/// One call after the other, each ready at once.
+fn call<S>(criterion: &mut Criterion, table: &mut Table, who: &str, mut service: S)
+where
+    S: Service<Bytes>,
+{
+    let frame = Bytes::from_static(b"sixty-four bytes are what a short line of a protocol is made of.");
+    let mut cx = Context::from_waker(Waker::noop());
+    table.measure(criterion, Row { kind: "quiet", size: 0, who, frames: FRAMES, bytes: 0 }, |bencher| {
+        bencher.iter(|| {
+            for _ in 0..FRAMES {
+                assert!(service.poll_ready(&mut cx).is_ready());
+                let call = pin!(service.call(frame.clone()));
+                assert!(black_box(call.poll(&mut cx)).is_ready());
+            }
+        });
+    });
+}
+
+fn ours(criterion: &mut Criterion, table: &mut Table) {
+    call(criterion, table, "no layer", leaf());
+    call(criterion, table, "CallDeadlineLayer", CallDeadlineLayer::new(MINUTE).layer(leaf()));
+    call(criterion, table, "CallLimitLayer", CallLimitLayer::new(100).layer(leaf()));
+    call(criterion, table, "FrameRateLayer", FrameRateLayer::new(PLENTY, SECOND).layer(leaf()));
+    call(criterion, table, "FrameRateLayer::bytes", FrameRateLayer::bytes(PLENTY, SECOND / 1000).layer(leaf()));
+    call(criterion, table, "FrameLogLayer, disabled", FrameLogLayer::new().layer(leaf()));
+    call(criterion, table, "CallLatencyLayer", CallLatencyLayer::new().layer(leaf()));
+    call(criterion, table, "CallLatencyLayer::every_call", CallLatencyLayer::new().every_call().layer(leaf()));
+    let state = reply_fn(|(_, frame): ((), Bytes)| frame);
+    call(criterion, table, "StateLayer", StateLayer::new(()).layer(state));
+    let five = ServiceBuilder::new()
+        .layer(FrameRateLayer::new(PLENTY, SECOND))
+        .layer(CallLimitLayer::new(100))
+        .layer(CallDeadlineLayer::new(MINUTE))
+        .layer(FrameLogLayer::new())
+        .layer(CallLatencyLayer::new())
+        .service(leaf());
+    call(criterion, table, "rate, limit, deadline, log and latency", five);
+}
+
+fn stock(criterion: &mut Criterion, table: &mut Table) {
+    call(criterion, table, "tower timeout", TimeoutLayer::new(MINUTE).layer(leaf()));
+    call(criterion, table, "tower concurrency limit", ConcurrencyLimitLayer::new(100).layer(leaf()));
+    call(criterion, table, "tower rate limit", RateLimitLayer::new(PLENTY.into(), SECOND).layer(leaf()));
+    let five = ServiceBuilder::new()
+        .load_shed()
+        .rate_limit(PLENTY.into(), SECOND)
+        .concurrency_limit(100)
+        .timeout(MINUTE)
+        .map_response(|frame: Bytes| frame)
+        .service(leaf());
+    call(criterion, table, "tower load shed, rate, limit, timeout and map_response", five);
+}
+
+/// Answers at the second poll.
+#[derive(Clone)]
+struct Second;
+
+struct Later(Option<Bytes>, bool);
+
+impl Service<Bytes> for Second {
+    type Response = Bytes;
+    type Error = BoxError;
+    type Future = Later;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, frame: Bytes) -> Later {
+        Later(Some(frame), false)
+    }
+}
+
+impl Future for Later {
+    type Output = Result<Bytes, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if std::mem::replace(&mut self.1, true) {
+            return self.0.take().map_or(Poll::Pending, |frame| Poll::Ready(Ok(frame)));
+        }
+        Poll::Pending
+    }
+}
+
+/// The same for calls that wait, without what the wait itself costs.
+fn waiting(criterion: &mut Criterion, table: &mut Table) {
+    wait(criterion, table, "no layer", Second);
+    wait(criterion, table, "CallDeadlineLayer", CallDeadlineLayer::new(MINUTE).layer(Second));
+    wait(criterion, table, "tower timeout", TimeoutLayer::new(MINUTE).layer(Second));
+}
+
+fn wait<S: Service<Bytes>>(criterion: &mut Criterion, table: &mut Table, who: &str, mut service: S) {
+    let mut cx = Context::from_waker(Waker::noop());
+    table.measure(criterion, Row { kind: "waiting", size: 0, who, frames: FRAMES, bytes: 0 }, |bencher| {
+        bencher.iter(|| {
+            for _ in 0..FRAMES {
+                assert!(service.poll_ready(&mut cx).is_ready());
+                let mut call = pin!(service.call(Bytes::new()));
+                assert!(black_box(call.as_mut().poll(&mut cx)).is_pending());
+                assert!(black_box(call.poll(&mut cx)).is_ready());
+            }
+        });
+    });
+}
+
+/// Ends every connection at once.
+#[derive(Clone)]
+struct End;
+
+impl Service<Connection> for End {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Connection) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+fn around_connections(criterion: &mut Criterion, table: &mut Table) {
+    open(criterion, table, "no layer", End);
+    open(criterion, table, "ConnectionLimitLayer", ConnectionLimitLayer::new(100).layer(End));
+    let refuses = ConnectionLimitLayer::new(100).refuse_with("no");
+    open(criterion, table, "ConnectionLimitLayer that refuses", refuses.layer(End));
+    open(criterion, table, "PeerLimitLayer", PeerLimitLayer::new(100).layer(End));
+    open(criterion, table, "ReadDeadlineLayer", ReadDeadlineLayer::new().layer(End));
+    open(criterion, table, "LogLayer, to nowhere", LogLayer::new().layer(End));
+    open(criterion, table, "LogLayer, disabled", LogLayer::new().level(Level::DEBUG).layer(End));
+}
+
+/// One connection after the other, made beforehand, ended at once.
+fn open<S>(criterion: &mut Criterion, table: &mut Table, who: &str, mut service: S)
+where
+    S: Service<Connection>,
+{
+    let make = || {
+        let peer = Peer::new(std::net::SocketAddr::from(([192, 0, 2, 1], 8007)));
+        Connection::new(Stream::from_io(tokio::io::empty()), peer)
+    };
+    let mut cx = Context::from_waker(Waker::noop());
+    table.measure(criterion, Row { kind: "open and end", size: 0, who, frames: 1, bytes: 0 }, |bencher| {
+        bencher.iter_batched(
+            make,
+            |connection| {
+                assert!(service.poll_ready(&mut cx).is_ready());
+                let call = pin!(service.call(connection));
+                assert!(black_box(call.poll(&mut cx)).is_ready());
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}

@@ -1,0 +1,12 @@
+//! Layers for the calls a frame makes: how long one may take, how many there may be, how long they take.
+
+mod deadline;
+mod histogram;
+mod latency;
+mod limit;
+mod places;
+
+pub use self::deadline::{CallDeadline, CallDeadlineFuture, CallDeadlineLayer, CallTimedOut};
+pub use self::histogram::Histogram;
+pub use self::latency::{CallLatency, CallLatencyFuture, CallLatencyLayer};
+pub use self::limit::{CallLimit, CallLimitFuture, CallLimitLayer};

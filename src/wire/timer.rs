@@ -1,0 +1,49 @@
+//! The one timer of a connection.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Wakes the connection for the earliest of its deadlines. There is none until the first wait.
+///
+/// It is moved when it fires and when an earlier deadline comes up. A deadline that is put off, as each read puts one
+/// off, costs nothing: the timer fires too early, once, and is set to what has become of the deadline.
+#[derive(Default)]
+pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Ready once `until` has passed. Several deadlines may be asked for in one turn.
+    pub(super) fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
+    }
+
+    /// No deadline is left.
+    pub(super) fn stop(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Timer").field(&self.0.as_ref().map(|sleep| sleep.deadline())).finish()
+    }
+}
+
+/// `patience` after `start`; what is beyond the clock's range counts as a year.
+pub(super) fn after(start: Instant, patience: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    start.checked_add(patience).unwrap_or_else(|| start + YEAR)
+}

@@ -1,0 +1,121 @@
+//! How long the peer is waited for.
+
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ropewalk_middleware::ReadDeadlines;
+use tokio::time::Instant;
+
+use super::Wire;
+use super::timer::after;
+use crate::error::{Error, SessionError};
+
+/// How long the runtime has to bring what the transport says has arrived.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why input is wanted, and so which deadline the peer is under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// The next frame, or the rest of one.
+    Frame,
+    /// The same while calls are under way: it is the peer who waits.
+    FrameMeanwhile,
+    /// Raw bytes in the middle of something: they come even when the connection drains.
+    Raw,
+}
+
+/// What a peer is late with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    FirstFrame,
+    Frame,
+    /// The first byte of a next frame.
+    Idle,
+}
+
+/// The wait for the peer that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    /// A frame has come: the next one is not the first.
+    begun: bool,
+    current: Option<(Due, Instant)>,
+    /// Since when nobody waits any more.
+    paused: Option<Instant>,
+    /// The verdict is put off until then.
+    grace: Option<Instant>,
+}
+
+impl Wait {
+    /// A frame is whole: the next wait is a new one.
+    #[inline]
+    pub(super) fn done(&mut self) {
+        self.begun = true;
+        self.current = None;
+        self.grace = None;
+    }
+
+    /// Nobody waits for the peer until further notice: the clock stands still.
+    pub(super) fn pause(&mut self) {
+        if self.current.is_some() && self.paused.is_none() {
+            self.paused = Some(Instant::now());
+        }
+    }
+
+    /// What the peer has to do by when, as from now somebody waits for it.
+    fn until(&mut self, deadlines: &ReadDeadlines, mid_frame: bool) -> Option<(Due, Instant)> {
+        let (due, patience) = match deadlines.first_frame {
+            Some(patience) if !self.begun => (Due::FirstFrame, patience),
+            _ if mid_frame => (Due::Frame, deadlines.frame?),
+            _ => (Due::Idle, deadlines.idle?),
+        };
+        let paused = self.paused.take();
+        let start = match self.current {
+            Some((current, start)) if current == due => match paused {
+                Some(paused) => start + paused.elapsed(),
+                None => start,
+            },
+            _ => {
+                self.grace = None;
+                Instant::now()
+            }
+        };
+        self.current = Some((due, start));
+        Some((due, after(start, patience)))
+    }
+}
+
+impl Wire {
+    /// Called when there is nothing to read. Ready with the error that ends the connection when the peer has been
+    /// waited for long enough; otherwise the task is woken when that may be so.
+    pub(super) fn poll_patience(&mut self, want: Want, cx: &mut Context<'_>) -> Poll<Error> {
+        if want == Want::FrameMeanwhile {
+            return Poll::Pending;
+        }
+        let mid_frame = want == Want::Raw || self.mid_frame || self.skip > 0 || !self.input.is_empty();
+        let Some((due, until)) = self.wait.until(&self.connection.read_deadlines(), mid_frame) else {
+            return Poll::Pending;
+        };
+        ready!(self.timer.poll(until, cx));
+        if self.connection.stream().arrived().is_some_and(|n| n > 0) {
+            // We were kept from running, and the runtime has yet to learn what the kernel holds.
+            let grace = *self.wait.grace.get_or_insert_with(|| Instant::now() + GRACE);
+            ready!(self.timer.poll(grace, cx));
+        }
+        let error = match due {
+            Due::FirstFrame => SessionError::FirstFrameTimeout,
+            Due::Frame => SessionError::FrameTimeout,
+            Due::Idle => SessionError::IdleTimeout,
+        };
+        let error = self.failed(error.into());
+        // Whatever a session makes of it.
+        if let Some(reason) = error.close_reason() {
+            self.closing.set_reason(reason);
+        }
+        Poll::Ready(error)
+    }
+
+    /// Its author turns to something else: from here on the peer is not waited for.
+    pub(crate) fn pause(&mut self) {
+        self.wait.pause();
+    }
+}
