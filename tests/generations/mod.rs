@@ -114,7 +114,7 @@ impl Drop for Generations {
 }
 
 /// A port nobody listens on, on a loopback address of this example's own: no client takes it for itself meanwhile.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed));
