@@ -1,4 +1,6 @@
 //! Hot restart with something before each connection: no handshake and no header that has begun is lost.
+//!
+//! Under load by default 3 restarts and 300 connections; `RESTARTS` and `CONNECTIONS` ask for more.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io;
@@ -119,15 +121,18 @@ async fn a_proxys_header_under_way_is_read_by_the_process_it_began_with() {
     server.over().await;
 }
 
+/// Clients at work at once.
 const CLIENTS: usize = 8;
-const CONNECTIONS: usize = 300;
-const RESTARTS: usize = 3;
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
 
 /// One handshake, one request, one answer and a proper end after the other. Of every few, one takes its time between
 /// the pieces: before its hello, and before its request.
 async fn work(client: usize, server: SocketAddr, tls: Arc<Client>, done: Arc<AtomicUsize>) -> io::Result<()> {
-    let mut n = client;
-    while done.load(Ordering::Relaxed) < CONNECTIONS {
+    let (mut n, connections) = (client, setting("CONNECTIONS", 300));
+    while done.load(Ordering::Relaxed) < connections {
         n += 1;
         let pause = Duration::from_millis([0, 0, 5, 20][n % 4]);
         let tcp = TcpStream::connect(server).await?;
@@ -146,6 +151,7 @@ async fn work(client: usize, server: SocketAddr, tls: Arc<Client>, done: Arc<Ato
 
 #[test]
 fn no_handshake_fails_over_restarts_under_load() {
+    let (restarts, connections) = (setting("RESTARTS", 3), setting("CONNECTIONS", 300));
     let (ca, folder, addr) = (Ca::new(), Folder::new(), free_port());
     let issued = ca.issue(["localhost"]);
     let pem = folder.write("x.pem", format!("{}{}", issued.cert, issued.key));
@@ -156,11 +162,11 @@ fn no_handshake_fails_over_restarts_under_load() {
     let runtime = Runtime::new().unwrap();
     let clients: Vec<_> =
         (0..CLIENTS).map(|client| runtime.spawn(work(client, addr, Arc::clone(&tls), Arc::clone(&done)))).collect();
-    for restart in 1..=RESTARTS {
+    for restart in 1..=restarts {
         // Spread over the whole load.
         support::until("clients are served", || {
             let failed = clients.iter().any(|client| client.is_finished());
-            failed || done.load(Ordering::Relaxed) >= CONNECTIONS * restart / (RESTARTS + 1)
+            failed || done.load(Ordering::Relaxed) >= connections * restart / (restarts + 1)
         });
         server.restart();
     }

@@ -7,10 +7,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-use generations::Generations;
+use encrypted::{Ca, Folder, localhost};
+use generations::{Generations, free_port};
+use ropewalk::Endpoint;
 use rustix::process::Signal;
 use support::{PATIENCE, until};
 
+mod encrypted;
 mod generations;
 mod support;
 
@@ -34,11 +37,15 @@ impl Manager {
 
 /// The activated example, with a service manager to tell.
 fn notifying(name: &str) -> (Generations, Manager) {
+    notifying_with(name, &[])
+}
+
+fn notifying_with(name: &str, args: &[&str]) -> (Generations, Manager) {
     let mut manager = None;
     let server = Generations::start(name, |command, dir| {
         let path = dir.join("notify");
         manager = Some(Manager::new(&path));
-        command.env("NOTIFY_SOCKET", path);
+        command.env("NOTIFY_SOCKET", path).args(args);
     });
     (server, manager.unwrap())
 }
@@ -58,6 +65,25 @@ fn the_service_manager_hears_of_start_restart_and_stop() {
     assert_eq!(told, [vec![main, "READY=1".to_owned()], vec!["READY=1".to_owned()]]);
     assert_eq!(server.end(), Some(0));
     assert_eq!(manager.hears(), ["STOPPING=1"], "the old one has not said so of itself");
+}
+
+#[test]
+fn the_service_manager_hears_of_a_reload_and_of_one_that_failed() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let endpoint = Endpoint::tcp(free_port()).tls(localhost(&ca, &folder)).to_string();
+    let (mut server, manager) = notifying_with("activated", &["--listen", &endpoint]);
+    assert_eq!(manager.hears(), ["READY=1"]);
+    server.signal(Signal::HUP);
+    assert_eq!(manager.hears()[0], "RELOADING=1");
+    assert_eq!(manager.hears(), ["READY=1", "STATUS=reloaded"]);
+    folder.write("key.pem", "no key");
+    server.signal(Signal::HUP);
+    let reloading = manager.hears();
+    assert!(reloading[0] == "RELOADING=1" && reloading[1].starts_with("MONOTONIC_USEC="), "{reloading:?}");
+    let failed = manager.hears();
+    assert_eq!(failed[0], "READY=1");
+    assert!(failed[1].starts_with("STATUS=reload failed: ") && failed[1].contains("key.pem"), "{failed:?}");
+    assert_eq!(server.end(), Some(0));
 }
 
 #[test]
