@@ -15,25 +15,19 @@ const MAX_BODY: u64 = 64 * 1024 * 1024;
 
 /// The length of the body, which stands first, and all variables as lines; `None` if that is no header.
 fn parse(header: &[u8]) -> Option<(u64, String)> {
-    let mut words = std::str::from_utf8(header).ok()?.strip_suffix('\0')?.split('\0');
-    let mut variables = Vec::new();
-    while let Some(name) = words.next() {
-        variables.push((name, words.next()?));
-    }
-    let [("CONTENT_LENGTH", length), ..] = variables[..] else { return None };
-    let lines = variables.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
-    variables.contains(&("SCGI", "1")).then_some((length.parse().ok()?, lines))
+    let words: Vec<&str> = std::str::from_utf8(header).ok()?.strip_suffix('\0')?.split('\0').collect();
+    let ["CONTENT_LENGTH", length, ..] = words[..] else { return None };
+    let lines = words.chunks(2).map(|pair| pair.join(": ") + "\n").collect();
+    let whole = words.len().is_multiple_of(2) && words.chunks(2).any(|pair| pair == ["SCGI", "1"]);
+    whole.then_some((length.parse().ok()?, lines))
 }
 
 /// One request a connection.
 async fn scgi(mut s: Session<Netstring>) -> Result {
-    let status = match timeout(PATIENCE, s.next()).await? {
-        Ok(None) => return Ok(()),
-        header => match header.ok().flatten().and_then(|header| parse(&header)) {
-            Some((length, variables)) if length <= MAX_BODY => return echo(s, length, variables).await,
-            Some(_) => "413 Content Too Large",
-            None => "400 Bad Request",
-        },
+    let status = match timeout(PATIENCE, s.next()).await?.ok().flatten().and_then(|header| parse(&header)) {
+        Some((length, variables)) if length <= MAX_BODY => return echo(s, length, variables).await,
+        Some(_) => "413 Content Too Large",
+        None => "400 Bad Request",
     };
     s.reply_raw(format!("Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n"))?;
     s.close().await
