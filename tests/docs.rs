@@ -27,7 +27,7 @@ fn item(text: &str, start: &str) -> Option<String> {
         let inner = line.strip_prefix(indent).unwrap_or(" ");
         inner == "}" || !inner.starts_with([' ', '/', '#']) && inner.ends_with(';')
     };
-    let last = at + lines[at..].iter().position(|line| is_last(line))?;
+    let last = at + lines[at..].iter().position(is_last)?;
     let lines = lines[first..=last].iter().map(|line| format!("{}\n", line.strip_prefix(indent).unwrap_or(line)));
     Some(lines.collect())
 }

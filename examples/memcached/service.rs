@@ -33,7 +33,7 @@ fn get(cache: &Arc<Cache>, mut keys: Keys, with_cas: bool, touch: Option<i64>) -
     if keys.is_empty() {
         return Reply::one(find(cache, first, true).unwrap_or(Answer::Line("END")));
     }
-    // Looked up as there is room for them, or a line of keys would be answered with more than fits in memory.
+    // Looked up when there is room for them: what the cache lets go must not live on in an answer nobody reads.
     let cache = Arc::clone(cache);
     let values = std::iter::once(first).chain(keys).filter_map(move |key| find(&cache, key, false));
     Reply::stream(stream::iter(values.chain([Answer::Line("END")]).map(Ok)))
