@@ -30,12 +30,20 @@ use crate::server::Server;
 // Or the text above would become what `--help` says of the program.
 #[command(about = None, long_about = None)]
 pub struct ServerArgs {
-    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, unix:PATH[?mode=660]; port 0 takes a free one
+    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660];
+    /// port 0 takes a free one
     #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]
     endpoints: Vec<Endpoint>,
 }
 
 impl ServerArgs {
+    /// The same with each endpoint changed: given a certificate, say.
+    #[must_use]
+    pub fn map_endpoints(mut self, f: impl FnMut(Endpoint) -> Endpoint) -> Self {
+        self.endpoints = self.endpoints.into_iter().map(f).collect();
+        self
+    }
+
     /// A server on these endpoints, with [signals](Server::signals) on. Once it accepts it prints a line for each
     /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
     pub fn server(self) -> Server {

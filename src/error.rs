@@ -84,9 +84,9 @@ impl Error {
         }
         if let Some(session) = self.downcast_ref::<SessionError>() {
             return match session {
-                SessionError::WriteStalled => Some(CloseReason::Timeout),
+                SessionError::WriteStalled | SessionError::HandshakeTimedOut => Some(CloseReason::Timeout),
                 SessionError::WriteLimit { .. } | SessionError::Aborted => Some(CloseReason::Aborted),
-                SessionError::Truncated { .. } => Some(CloseReason::CodecError),
+                SessionError::Truncated { .. } | SessionError::PlaintextBehind { .. } => Some(CloseReason::CodecError),
                 _ => None,
             };
         }
@@ -184,6 +184,15 @@ pub enum SessionError {
     WriteStalled,
     /// The server was stopped, or its drain ran into the deadline.
     Aborted,
+    /// `upgrade_tls` was called, and plaintext was read already that came behind the request. The session is over.
+    PlaintextBehind {
+        /// How much was there.
+        bytes: usize,
+    },
+    /// `upgrade_tls` was called on a connection that has TLS already. The session goes on.
+    AlreadyEncrypted,
+    /// The handshake of `upgrade_tls` was not through in time.
+    HandshakeTimedOut,
 }
 
 impl fmt::Display for SessionError {
@@ -209,6 +218,11 @@ impl fmt::Display for SessionError {
                 f.write_str("the peer took none of its answers for as long as the write stall allows")
             }
             Self::Aborted => f.write_str("the server aborted the connection"),
+            Self::PlaintextBehind { bytes } => {
+                write!(f, "{bytes} bytes of plaintext came behind the request to encrypt: they may be anybody's")
+            }
+            Self::AlreadyEncrypted => f.write_str("the connection is encrypted already"),
+            Self::HandshakeTimedOut => f.write_str("the TLS handshake took too long"),
         }
     }
 }

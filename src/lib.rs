@@ -45,13 +45,15 @@
 //! | layers around connections | [`ConnectionLimitLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
+//! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; what was settled: [`TlsInfo`] by [`Connection::tls`] |
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain and stop it, [`Lifecycle`] for what opens and closes with it |
+//! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
 //! | tests | [`memory::endpoint`]: a whole server without a socket |
 //!
 //! # Features
 //!
-//! All are off by default. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
+//! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
 //! frames of serde types on any codec.
 #![forbid(unsafe_code)]
 
@@ -66,10 +68,13 @@ pub mod memory;
 mod reply;
 mod server;
 mod session;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
 // What stands in the signatures of services and codecs: so this crate and tokio are enough to depend on.
 pub use bytes::{Bytes, BytesMut};
+pub use ipnet::IpNet;
 pub use tokio_util::codec::{Decoder, Encoder};
 
 pub use ropewalk_codecs::*;
@@ -82,10 +87,16 @@ pub use leaf::{
     Cloned, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf,
     WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
-pub use listener::Listener;
+pub use listener::{Listener, PreambleCounts};
 pub use reply::{IntoReply, Reply};
 pub use server::{ConnectionService, Counts, Handle, Lifecycle, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};
+#[cfg(feature = "tls")]
+pub use tls::{TlsConfig, TlsError};
+
+/// What [`TlsConfig`] is made of, for one made by hand.
+#[cfg(feature = "tls")]
+pub use rustls;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -7,12 +7,16 @@ use std::future::poll_fn;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use ropewalk::{Addr, BindError, Endpoint, EndpointError, Listener, Stream};
+use ropewalk::{Addr, BindError, Endpoint, EndpointError, IpNet, Listener, Stream};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 async fn bind(endpoint: &str) -> Result<Box<dyn Listener>, BindError> {
     endpoint.parse::<Endpoint>().unwrap().bind().await
+}
+
+fn nets(networks: &[&str]) -> Vec<IpNet> {
+    networks.iter().map(|network| network.parse().unwrap()).collect()
 }
 
 fn tcp_addr(listener: &dyn Listener) -> SocketAddr {
@@ -42,12 +46,24 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ("unix:%253F", Endpoint::unix("%3F")),
         ("unix:line%0Aend", Endpoint::unix("line\nend")),
         ("unix:déjà vu", Endpoint::unix("déjà vu")),
+        ("proxy+tcp:8007?trust=::1", tcp("0.0.0.0:8007").proxied(nets(&["::1/128"]))),
+        (
+            "proxy+tcp:[::]:8007?backlog=64&trust=10.0.0.0/8,192.0.2.1,2001:db8::/32",
+            tcp("[::]:8007").backlog(64).proxied(nets(&["10.9.9.9/8", "192.0.2.1/32", "2001:db8::/32"])),
+        ),
+        ("proxy+tcp:8007?trust=0.0.0.0/0", tcp("0.0.0.0:8007").proxied(nets(&["0.0.0.0/0"]))),
+        ("proxy+unix:/run/x.sock?mode=660", Endpoint::unix("/run/x.sock").mode(0o660).proxied([])),
     ];
     for (text, built) in table {
         assert_eq!(text.parse::<Endpoint>(), Ok(built.clone()), "{text}");
         assert_eq!(built.to_string(), text);
     }
-    for text in ["tcp:localhost:8007", "tcp:a-b.example.org:0?backlog=1"] {
+    for text in [
+        "tcp:localhost:8007",
+        "tcp:a-b.example.org:0?backlog=1",
+        "proxy+tcp:localhost:8007?trust=127.0.0.0/8",
+        "proxy+tls:[::1]:8443?certs=/etc/certs&alpn=a,b&backlog=9&trust=::1",
+    ] {
         assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
     }
 }
@@ -76,7 +92,7 @@ fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
     for _ in 0..20_000 {
         let length = random(14);
         let text: String = (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
-        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/"] {
+        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/", "tls:1?certs="] {
             let Ok(endpoint) = format!("{start}{text}").parse::<Endpoint>() else { continue };
             assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{start}{text}");
             parsed += 1;
@@ -98,7 +114,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("8007", "not say of which kind", "write tcp:8007"),
     ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
     ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
-    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp: and unix:"),
+    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls: and unix:"),
     ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
     ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
     ("memory:x", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
@@ -149,6 +165,33 @@ const BAD: &[(&str, &str, &str)] = &[
     ("unix:100%", "\"%\" is not % and two hexadecimal digits", "write %25 for a %"),
     ("unix:%+1", "\"%+1\" is not % and two", "write %25 for a %"),
     ("unix:%é", "is not % and two", "write %25 for a %"),
+    ("proxy:tcp:8007", "the scheme \"proxy\" is unknown", "write proxy+tcp: or proxy+unix:"),
+    ("haproxy:tcp:8007", "the scheme \"haproxy\" is unknown", "write proxy+tcp: or proxy+unix:"),
+    ("proxy+udp:8007", "the scheme \"udp\" is unknown", "the schemes are"),
+    ("proxy+tcp:8007x?trust=::1", "\"8007x\" is not a port", "write a port from 0"),
+    ("proxy+tcp:8007", "not say which proxies are trusted", "such as ?trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?backlog=1", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.0/8,", "\"\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=all", "\"all\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.0/33", "\"10.0.0.0/33\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=[::1]", "\"[::1]\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.1/8", "is an address within a network", "write 10.0.0.0/8 or 10.0.0.1"),
+    ("proxy+tcp:8007?trust=::1&trust=::2", "trust is given twice", "keep one, with commas"),
+    (
+        "proxy+tcp:8007?mode=660&trust=::1",
+        "the option \"mode\" is unknown",
+        "the options of proxy+tcp: are backlog, trust",
+    ),
+    ("proxy+tcp:", "no port", "write proxy+tcp:8007, or proxy+tcp:127.0.0.1:8007"),
+    ("proxy+tls:8443?trust=::1", "there is no certificate", "write ?cert=FILE&key=FILE"),
+    ("proxy+tls:8443?certs=x", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
+    ("proxy+tls:8443?certs=x&mode=1&trust=::1", "the option \"mode\" is unknown", "client-ca, alpn, backlog, trust"),
+    ("proxy+unix:", "there is no path", "write proxy+unix:/run/x.sock"),
+    ("proxy+unix:x?trust=::1", "trust is for endpoints with addresses", "by mode="),
+    ("proxy+unix:x?colour=red", "the option \"colour\" is unknown", "the options of proxy+unix: are mode, backlog"),
+    ("tcp:8007?trust=::1", "the option trust is for proxy+ endpoints", "write proxy+tcp:, or drop"),
     ("unix:a%00b", "there is a NUL in the path", "choose another"),
 ];
 
@@ -267,6 +310,9 @@ async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding()
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let table = [
         (Endpoint::tcp(any).mode(0o600), "mode is for unix: endpoints only"),
+        (Endpoint::tcp(any).proxied([]), "no proxy is trusted"),
+        (Endpoint::unix("x").proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
+        (ropewalk::memory::endpoint().0.proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
         (ropewalk::memory::endpoint().0.backlog(1), "backlog is for tcp: and unix: endpoints only"),
         (Endpoint::unix("x").mode(0o1777), "a mode is at most 0o777"),
         (Endpoint::unix(""), "the path is empty"),

@@ -55,5 +55,5 @@ macro_rules! replayed {
 }
 
 replayed! {
-    lines line_raw netstring length_prefixed combinators endpoint session escape
+    lines line_raw netstring length_prefixed combinators endpoint session escape proxy
 }

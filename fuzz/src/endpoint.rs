@@ -40,6 +40,7 @@ fn built(backlog: u8, mode: u8, path: &[u8]) {
     let endpoint = Endpoint::unix(OsStr::from_bytes(path));
     let endpoint = if backlog > 0x80 { endpoint.backlog(u32::from(backlog)) } else { endpoint };
     let endpoint = if mode > 0x80 { endpoint.mode(u32::from(mode)) } else { endpoint };
+    let endpoint = if mode & 1 == 1 { endpoint.proxied([]) } else { endpoint };
     comes_back(&endpoint);
 }
 

@@ -10,6 +10,7 @@ mod lent;
 mod line_raw;
 mod lines;
 mod netstring;
+mod proxy;
 mod session;
 
 pub use self::combinators::combinators;
@@ -19,13 +20,14 @@ pub use self::length_prefixed::length_prefixed;
 pub use self::line_raw::line_raw;
 pub use self::lines::lines;
 pub use self::netstring::netstring;
+pub use self::proxy::proxy;
 pub use self::session::session;
 
 /// The body of a target: it panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("lines", lines),
     ("line_raw", line_raw),
     ("netstring", netstring),
@@ -34,4 +36,5 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("endpoint", endpoint),
     ("session", session),
     ("escape", escape),
+    ("proxy", proxy),
 ];

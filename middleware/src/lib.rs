@@ -13,6 +13,7 @@
 //!
 //! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle says why it ended, its [`Stats`] what
 //! it counted; both may be kept when the connection has moved on. [`Escaped`] is how data of a peer gets into a log.
+//! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
 //!
 //! # Example
 //!
@@ -54,9 +55,12 @@ pub mod connection;
 mod escape;
 pub mod limit;
 pub mod log;
+pub mod proxy;
 mod state;
 
-pub use connection::{Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream};
+pub use connection::{
+    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, Stats, Stream, TlsInfo, TlsVersion,
+};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer};
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};

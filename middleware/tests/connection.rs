@@ -1,9 +1,11 @@
 //! A connection over whatever carries it.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 
-use ropewalk_middleware::{Addr, Connection, Peer, Stream};
-use tokio::io::duplex;
+use ropewalk_middleware::{Addr, Connection, Peer, Stream, TlsInfo, TlsVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpStream};
 
 #[test]
 fn a_peers_socket_path_can_not_break_the_line_it_is_shown_in() {
@@ -12,4 +14,38 @@ fn a_peers_socket_path_can_not_break_the_line_it_is_shown_in() {
     assert_eq!(addr.to_string(), "unix:/tmp/%0A%1B[2J\u{202e}why%3F");
     let shown = format!("{:?}", Connection::new(Stream::from_io(duplex(1).0), Peer::new(addr)));
     assert!(shown.contains(r"peer: unix:/tmp/%0A%1B[2J\xe2\x80\xaewhy%3F"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_tls_settles_later_is_known_to_whoever_asks_and_the_first_handshake_stands() {
+    let connection = Connection::new(Stream::from_io(duplex(1).0), Peer::new(Addr::Memory));
+    assert!(connection.tls().is_none() && connection.peer().certificates().is_empty());
+    let settled = TlsInfo::new(TlsVersion::Tls13).with_server_name("a.example").with_alpn(*b"echo/1");
+    connection.set_tls(settled.clone().with_certificates(vec![vec![1, 2, 3]]));
+    connection.set_tls(TlsInfo::new(TlsVersion::Tls12));
+    let tls = connection.tls().unwrap();
+    assert_eq!(
+        (tls.version(), tls.server_name(), tls.alpn()),
+        (TlsVersion::Tls13, Some("a.example"), Some(&b"echo/1"[..]))
+    );
+    assert_eq!(connection.peer().certificates(), [vec![1, 2, 3]]);
+    assert!(settled.certificates().is_empty() && settled != *tls);
+    assert_eq!(connection.peer().addr(), &Addr::Memory);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_replaced_keeps_the_connections_address_and_its_handles() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let _client = TcpStream::connect(addr).await.unwrap();
+    let (stream, from) = listener.accept().await.unwrap();
+    let mut connection = Connection::new(stream, Peer::new(from));
+    let stats = connection.stats();
+    let (ours, mut theirs) = duplex(64);
+    let before = connection.replace_stream(Stream::from_io(ours));
+    assert!(matches!(before, Stream::Tcp(_)) && matches!(connection.stream(), Stream::Boxed(_)));
+    assert_eq!(connection.local(), Addr::Tcp(addr));
+    theirs.write_all(b"hello").await.unwrap();
+    connection.read_exact(&mut [0; 5]).await.unwrap();
+    assert_eq!(stats.bytes_in(), 5);
 }

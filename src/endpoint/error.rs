@@ -76,7 +76,7 @@ impl BindError {
 
 /// What may help. Only the system's errors need it: ours (those without a number) say it themselves.
 fn advice(endpoint: &str, cause: &io::Error) -> &'static str {
-    let unix = endpoint.starts_with("unix:");
+    let unix = endpoint.trim_start_matches(super::proxied::PREFIX).starts_with("unix:");
     match cause.raw_os_error() {
         Some(libc::EADDRINUSE) => "; another program listens there: stop it, or choose another port (0: any free one)",
         Some(libc::EACCES) if unix => "; the user this runs as must be allowed to write in the directory of the path",

@@ -5,18 +5,29 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use super::proxied::{self, PREFIX};
 use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_path};
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
+
+const SCHEMES: &str = "the schemes are tcp:, tls: and unix:";
 
 const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
 
 /// The text as a whole, so that every error can quote it.
 #[derive(Clone, Copy)]
-struct Input<'a>(&'a str);
+pub(super) struct Input<'a>(&'a str);
 
 impl Input<'_> {
-    fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
+    pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
+        let mut fix = fix.into();
+        // All have the same addresses, or paths.
+        for (plain, others) in [("tcp:", &["tls:", "proxy+tcp:", "proxy+tls:"][..]), ("unix:", &["proxy+unix:"])] {
+            if let Some(own) = others.iter().find(|other| self.0.starts_with(**other)) {
+                fix = fix.replace(&format!("write {plain}"), &format!("write {own}"));
+                fix = fix.replace(&format!("or {plain}"), &format!("or {own}"));
+            }
+        }
         EndpointError::new(self.0, problem, fix)
     }
 }
@@ -33,19 +44,58 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         Some((place, options)) => (place, Some(options)),
         None => (rest, None),
     };
-    let (kind, known): (_, &[&str]) = match scheme {
-        "tcp" => (tcp(input, place)?, &["backlog"]),
+    let transport = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
+    let mut options: Vec<&str> = options.map_or_else(Vec::new, |options| options.split('&').collect());
+    let (kind, known): (_, &[&str]) = match transport {
+        "tcp" | "tls" => (tcp(input, place)?, &["backlog"]),
         "unix" => (Kind::Unix(unix(input, place)?), &["mode", "backlog"]),
         "memory" => {
             return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
         }
-        _ => return Err(unknown_scheme(input, scheme)),
+        _ => return Err(unknown_scheme(input, transport)),
     };
-    let mut endpoint = Endpoint::from(kind);
-    for option in options.into_iter().flat_map(|options| options.split('&')) {
+    let proxied = proxied::take_trusted(input, scheme, &mut options)?;
+    let endpoint = Endpoint { proxied, ..kind.into() };
+    if transport == "tls" {
+        tls(input, endpoint, scheme, &options)
+    } else {
+        plain(input, endpoint, scheme, &options, known)
+    }
+}
+
+/// An endpoint and its options.
+fn plain(
+    input: Input<'_>,
+    mut endpoint: Endpoint,
+    scheme: &str,
+    options: &[&str],
+    known: &[&str],
+) -> Result<Endpoint, EndpointError> {
+    for option in options {
         set_option(input, &mut endpoint, option, scheme, known)?;
     }
     Ok(endpoint)
+}
+
+/// A TCP endpoint whose bytes are encrypted.
+#[cfg(feature = "tls")]
+fn tls(input: Input<'_>, mut endpoint: Endpoint, scheme: &str, options: &[&str]) -> Result<Endpoint, EndpointError> {
+    use super::tls::{OPTIONS, Options};
+    let known = [&OPTIONS[..], &["backlog"]].concat();
+    let mut tls = Options::default();
+    for option in options {
+        match option.split_once('=').unwrap_or((option, "")) {
+            (name, value) if OPTIONS.contains(&name) => tls.set(input, name, value)?,
+            _ => set_option(input, &mut endpoint, option, scheme, &known)?,
+        }
+    }
+    Ok(endpoint.tls(tls.finish(input)?))
+}
+
+#[cfg(not(feature = "tls"))]
+fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str]) -> Result<Endpoint, EndpointError> {
+    let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
+    Err(input.error("this program was built without ropewalk's feature tls", fix))
 }
 
 fn no_scheme(input: Input<'_>) -> EndpointError {
@@ -62,12 +112,14 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
 
 fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
-    let fix = if matches!(lower.as_str(), "tcp" | "unix") {
+    let fix = if matches!(lower.as_str(), "proxy" | "haproxy") {
+        format!("write {PREFIX}tcp: or {PREFIX}unix:")
+    } else if matches!(lower.as_str(), "tcp" | "tls" | "unix") {
         format!("write {lower}: in lower case")
     } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
-        format!("the schemes are tcp: and unix:, so write tcp:{} if that is an address", input.0)
+        format!("{SCHEMES}, so write tcp:{} if that is an address", input.0)
     } else {
-        "the schemes are tcp: and unix:".to_owned()
+        SCHEMES.to_owned()
     };
     input.error(format!("the scheme {scheme:?} is unknown"), fix)
 }
@@ -170,7 +222,7 @@ fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
 }
 
 /// Undoes `%` and two hexadecimal digits.
-fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
+pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
     let mut parts = place.split('%');
     let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
     for part in parts {
@@ -192,7 +244,10 @@ fn set_option(
     scheme: &str,
     known: &[&str],
 ) -> Result<(), EndpointError> {
-    let options = || format!("the options of {scheme}: are {}", known.join(", "));
+    let options = || {
+        let trust = if proxied::takes_trust(scheme) { ", trust" } else { "" };
+        format!("the options of {scheme}: are {}{trust}", known.join(", "))
+    };
     if option.is_empty() {
         return Err(input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {}", options())));
     }

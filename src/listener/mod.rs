@@ -2,12 +2,18 @@
 
 mod accept_error;
 mod paced;
+pub(crate) mod preamble;
+pub(crate) mod proxy;
 pub(crate) mod tcp;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod unix;
 
 use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Peer, Stream};
+
+pub use self::preamble::PreambleCounts;
 
 /// Something that connections come in on.
 ///
@@ -28,6 +34,13 @@ pub trait Listener: Send + 'static {
     /// connected is to be taken, and none of it missed. A listener that may learn of a connection late (by its runtime's
     /// readiness, say) looks for itself from now on.
     fn last_call(&mut self) {}
+
+    /// Whether, after the last call, connections may still come: it has taken some that it can't hand out yet, because
+    /// something is to be done before (a handshake, say). As long as there are, the server goes on asking, up to the
+    /// drain's deadline; then the listener is dropped.
+    fn has_pending(&self) -> bool {
+        false
+    }
 
     /// The address it is bound to, with the port the system chose where 0 was asked for.
     fn local_addr(&self) -> Addr;

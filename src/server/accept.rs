@@ -17,7 +17,8 @@ const ACCEPTS_A_TURN: usize = 16;
 
 /// One loop over all listeners; it owns the one service, and calls it only when it is ready.
 pub(super) struct Accept<S> {
-    listeners: Vec<Box<dyn Listener>>,
+    /// With their numbers, which they keep when others are closed.
+    listeners: Vec<(usize, Box<dyn Listener>)>,
     service: S,
     ready: bool,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
@@ -27,6 +28,7 @@ pub(super) struct Accept<S> {
 
 impl<S: ConnectionService> Accept<S> {
     pub(super) fn new(listeners: Vec<Box<dyn Listener>>, service: S, shared: Arc<Shared>) -> Self {
+        let listeners = listeners.into_iter().enumerate().collect();
         Self { listeners, service, ready: false, first: 0, shared }
     }
 
@@ -44,7 +46,7 @@ impl<S: ConnectionService> Accept<S> {
     /// Accepts what already waits, before the listeners close: a connection the kernel has taken is not refused. Ready
     /// when nothing waits, or nothing more can be taken.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.listeners.iter_mut().for_each(|listener| listener.last_call());
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.last_call());
         // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
         for _ in 0..1024 * self.listeners.len() {
             match self.poll_one(cx) {
@@ -53,6 +55,24 @@ impl<S: ConnectionService> Accept<S> {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Closes the listeners, but for those with connections that are to become ready yet; accepts these. Ready when
+    /// there are none left, or nothing more can be taken.
+    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.listeners.retain(|(_, listener)| listener.has_pending());
+            if self.listeners.is_empty() {
+                return Poll::Ready(());
+            }
+            match self.poll_one(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                // Asked, a listener may have found that what was pending came to nothing.
+                Poll::Pending if !self.listeners.iter().any(|(_, listener)| listener.has_pending()) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -81,9 +101,10 @@ impl<S: ConnectionService> Accept<S> {
         let n = self.listeners.len();
         for turn in 0..n {
             let i = (self.first + turn) % n;
-            if let Poll::Ready((stream, peer)) = self.listeners[i].poll_accept(cx) {
+            let (number, listener) = &mut self.listeners[i];
+            if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
                 self.first = (i + 1) % n;
-                return Poll::Ready((stream, peer, i));
+                return Poll::Ready((stream, peer, *number));
             }
         }
         Poll::Pending

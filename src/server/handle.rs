@@ -6,6 +6,8 @@ use std::time::Duration;
 use ropewalk_middleware::{Addr, CloseReason};
 
 use super::shared::{Phase, Shared};
+use crate::error::Result;
+use crate::listener::PreambleCounts;
 
 /// A handle on a server; cheap to clone, usable from any task, before, while and after it serves.
 ///
@@ -41,6 +43,11 @@ impl Handle {
         self.0.counts()
     }
 
+    /// What became of the handshakes and headers that come before connections.
+    pub fn preambles(&self) -> PreambleCounts {
+        self.0.preambles.counts()
+    }
+
     /// The most connections open at once.
     pub fn max_connections(&self) -> usize {
         self.0.max()
@@ -49,6 +56,18 @@ impl Handle {
     /// Changes the most connections open at once. Those open already stay; raising it is noticed at once.
     pub fn set_max_connections(&self, max: usize) {
         self.0.set_max(max);
+    }
+
+    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`). Handshakes from here on
+    /// use them; open connections keep what they have. If one file is bad, nothing changes, for any endpoint.
+    ///
+    /// Cancel safe: dropped early, it is done all the same.
+    ///
+    /// # Errors
+    ///
+    /// A `TlsError`, which names the file and what is wrong; it is logged as well.
+    pub async fn reload(&self) -> Result {
+        self.0.reloads.reload().await
     }
 
     /// Stops accepting and lets every connection finish what it has received; what is left after `within` is aborted.

@@ -4,6 +4,7 @@ mod accept;
 mod handle;
 mod lifecycle;
 mod registry;
+mod reload;
 mod serve;
 mod service;
 mod shared;
@@ -22,6 +23,7 @@ pub use self::serve::Serve;
 pub use self::service::ConnectionService;
 
 use self::lifecycle::Lifecycles;
+use self::reload::Reloads;
 use self::serve::{OnListening, Plan};
 use self::shared::Shared;
 use crate::endpoint::{Endpoint, EndpointError};
@@ -52,6 +54,7 @@ pub struct Server<L = Identity> {
     endpoints: Vec<Result<Endpoint, EndpointError>>,
     layer: L,
     lifecycles: Lifecycles,
+    reloads: Reloads,
     signals: bool,
     max_connections: Option<usize>,
     drain: Duration,
@@ -65,6 +68,7 @@ impl Server {
             endpoints: Vec::new(),
             layer: Identity::new(),
             lifecycles: Lifecycles::default(),
+            reloads: Reloads::default(),
             signals: false,
             max_connections: None,
             drain: DRAIN,
@@ -99,6 +103,7 @@ impl<L> Server<L> {
             endpoints: self.endpoints,
             layer: Stack::new(layer, self.layer),
             lifecycles: self.lifecycles,
+            reloads: self.reloads,
             signals: self.signals,
             max_connections: self.max_connections,
             drain: self.drain,
@@ -112,9 +117,18 @@ impl<L> Server<L> {
         self
     }
 
+    /// Reloads these certificates together with those of the endpoints, which needn't be named here: for a configuration
+    /// that [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses. See [`Handle::reload`].
+    #[cfg(feature = "tls")]
+    pub fn reload_tls(self, tls: crate::TlsConfig) -> Self {
+        self.reloads.add(tls);
+        self
+    }
+
     /// Drains on SIGTERM and SIGINT; a second one aborts what is left. The process is never ended from here: the
     /// server's future resolves. The runtime keeps the two signals even after that; whoever goes on for long then listens
-    /// for them with `tokio::signal`.
+    /// for them with `tokio::signal`. Where there are certificates that can be read again, SIGHUP does that, as
+    /// [`Handle::reload`] would.
     pub fn signals(mut self) -> Self {
         self.signals = true;
         self
@@ -128,6 +142,8 @@ impl<L> Server<L> {
 
     /// The most connections open at once, over all endpoints; more stay in the backlog. By default 10 000, or 80 % of
     /// the process's descriptor limit less 64, whichever is lower; of a small limit half.
+    ///
+    /// Handshakes under way are not among them; each endpoint with TLS has at most 256 besides.
     ///
     /// For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
@@ -149,7 +165,7 @@ impl<L> Server<L> {
         L: Layer<S>,
         L::Service: ConnectionService,
     {
-        let shared = Shared::new(self.max_connections.unwrap_or_else(default_max_connections));
+        let shared = Shared::new(self.max_connections.unwrap_or_else(default_max_connections), self.reloads);
         let plan = Plan {
             endpoints: self.endpoints,
             lifecycles: self.lifecycles,

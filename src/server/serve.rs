@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::accept::Accept;
 use super::handle::Handle;
 use super::lifecycle::Lifecycles;
 use super::shared::{Phase, Shared};
-use super::signals::Signals;
+use super::signals::{Hangup, Signals};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, Result};
 use crate::listener::Listener;
@@ -42,11 +42,15 @@ impl Plan {
         if self.endpoints.is_empty() {
             return Err(Error::other("no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")"));
         }
-        // A string that is no endpoint is refused before anything listens.
+        // A string that is no endpoint, or a file that is missing, is refused before anything listens.
         let endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for endpoint in &endpoints {
+            endpoint.check()?;
+            shared.reloads.add_endpoint(endpoint);
+        }
         let mut listeners = Vec::with_capacity(endpoints.len());
         for endpoint in &endpoints {
-            listeners.push(endpoint.bind().await?);
+            listeners.push(endpoint.bind_counted(&shared.preambles).await?);
         }
         let addresses: Vec<Addr> = listeners.iter().map(|listener| listener.local_addr()).collect();
         // Bound once: the plan is gone with this.
@@ -155,13 +159,15 @@ impl Bound {
     async fn run<S: ConnectionService>(self, service: S) -> Result {
         let Self { listeners, mut lifecycles, signals, drain, on_listening, shared } = self;
         let over = Over(Arc::clone(&shared));
+        let hangup = Hangup::install(signals && !shared.reloads.is_empty())?;
         let mut signals = Signals::install(signals)?;
         start(&mut lifecycles, &mut signals).await?;
         announce(&shared, drain, on_listening);
-        let accept = Accept::new(listeners, service, Arc::clone(&shared));
-        let result = accept_until_told(&shared, accept, drain, &mut signals).await;
+        let mut accept = Accept::new(listeners, service, Arc::clone(&shared));
+        let result = accept_until_told(&shared, &mut accept, drain, &mut signals, hangup).await;
         shared.drain_all();
-        finish(&shared, &mut signals).await;
+        // A service that can't be readied takes nothing more.
+        finish(&shared, result.is_ok().then_some(accept), &mut signals).await;
         let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
@@ -202,9 +208,10 @@ fn announce(shared: &Shared, drain: Duration, hook: Option<OnListening>) {
 /// Accepts until told to stop. An error is that of a service that can't be readied any more; what is open goes on.
 async fn accept_until_told<S: ConnectionService>(
     shared: &Shared,
-    mut accept: Accept<S>,
+    accept: &mut Accept<S>,
     drain: Duration,
     signals: &mut Signals,
+    hangup: Hangup,
 ) -> Result {
     let mut phase = shared.phase.subscribe();
     let result = tokio::select! {
@@ -214,6 +221,7 @@ async fn accept_until_told<S: ConnectionService>(
             Ok(())
         }
         _ = phase.wait_for(|phase| *phase != Phase::Running) => Ok(()),
+        () = reload_when_told(shared, hangup) => Ok(()),
         error = poll_fn(|cx| accept.poll(cx)) => {
             tracing::error!(%error, "the service can't be readied any more: draining");
             Err(error)
@@ -229,14 +237,32 @@ async fn accept_until_told<S: ConnectionService>(
     result
 }
 
+/// Reads the certificates again at each SIGHUP. It never ends.
+async fn reload_when_told(shared: &Shared, mut hangup: Hangup) {
+    loop {
+        hangup.next().await;
+        // Said in the log, with the reason; the old ones stay.
+        drop(shared.reloads.reload().await);
+    }
+}
+
+/// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.
+async fn all_gone<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>) {
+    if let Some(mut accept) = accept {
+        poll_fn(|cx| accept.poll_pending(cx)).await;
+    }
+    shared.wait_idle().await;
+}
+
 /// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left.
-async fn finish(shared: &Shared, signals: &mut Signals) {
+async fn finish<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>, signals: &mut Signals) {
     let mut phase = shared.phase.subscribe();
+    let mut gone = pin!(all_gone(shared, accept));
     loop {
         let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
         tokio::select! {
             biased;
-            () = shared.wait_idle() => return,
+            () = &mut gone => return,
             () = signals.next() => {
                 shared.stop();
                 break;
@@ -245,6 +271,8 @@ async fn finish(shared: &Shared, signals: &mut Signals) {
             () = sleep_until(deadline) => break,
         }
     }
+    // With it go the preambles that are under way.
+    gone.set(all_gone(shared, None::<Accept<S>>));
     let left = shared.counts().active();
     if left > 0 {
         tracing::warn!(connections = left, "aborting the connections that are left");

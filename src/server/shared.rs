@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use super::handle::Counts;
 use super::registry::{Place, Registry};
+use super::reload::Reloads;
+use crate::listener::preamble::Preambles;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +40,12 @@ pub(super) struct Shared {
     idle: Notify,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) addresses: OnceLock<Vec<Addr>>,
+    pub(super) preambles: Preambles,
+    pub(super) reloads: Reloads,
 }
 
 impl Shared {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize, reloads: Reloads) -> Arc<Self> {
         Arc::new(Self {
             counts: Mutex::default(),
             registry: Registry::default(),
@@ -50,6 +54,8 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
+            preambles: Preambles::default(),
+            reloads,
         })
     }
 

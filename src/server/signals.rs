@@ -1,6 +1,6 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM and SIGINT, which end a server; SIGHUP, which has it read its certificates again.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
 
@@ -29,5 +29,22 @@ impl Signals {
             }
         }
         Poll::Pending
+    }
+}
+
+/// The signal to read files again. Left alone where there are none: by default it ends a process whose terminal is gone.
+pub(super) struct Hangup(Option<Signal>);
+
+impl Hangup {
+    pub(super) fn install(wanted: bool) -> io::Result<Self> {
+        Ok(Self(if wanted { Some(signal(SignalKind::hangup())?) } else { None }))
+    }
+
+    /// Waits for the next one. Cancel safe.
+    pub(super) async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => pending().await,
+        }
     }
 }

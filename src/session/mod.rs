@@ -3,13 +3,15 @@
 mod drive;
 mod home;
 mod raw;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{Addr, Closing, Peer, Stats};
+use ropewalk_middleware::{Addr, Closing, Peer, Stats, TlsInfo};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub use self::drive::Drive;
@@ -220,6 +222,11 @@ impl<C> Session<C> {
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         self.wire.connection().peer()
+    }
+
+    /// What the TLS handshake settled; `None` as long as the bytes are plain.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.wire.connection().tls()
     }
 
     /// The address of this end.

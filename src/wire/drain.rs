@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::Stream;
-use rustix::io::ioctl_fionread;
 
 use super::{Source, Wire};
 
@@ -29,12 +28,7 @@ pub(super) struct Drain {
 
 impl Drain {
     fn begin(stream: &Stream) -> Self {
-        let arrived = match stream {
-            Stream::Tcp(tcp) => ioctl_fionread(tcp).ok(),
-            Stream::Unix(unix) => ioctl_fionread(unix).ok(),
-            _ => None,
-        };
-        match arrived {
+        match stream.arrived() {
             Some(arrived) => Self { arrived, beyond: BEYOND, look: None },
             None => Self { arrived: 0, beyond: UNKNOWN, look: Some(Box::pin(tokio::task::yield_now())) },
         }
@@ -86,6 +80,12 @@ impl Wire {
         }
         let stream = self.connection.stream();
         let drain = self.drain.get_or_insert_with(|| Drain::begin(stream));
+        if let Stream::Boxed(io) = stream
+            && drain.arrived > 0
+        {
+            // What arrives and what is read differ in size; so it is asked whether any of it is left.
+            drain.arrived = drain.arrived.min(io.arrived().unwrap_or(0));
+        }
         if drain.arrived > 0 {
             // The runtime has yet to learn what the kernel holds, or has had enough of us for this turn; it will wake us.
             return Poll::Pending;

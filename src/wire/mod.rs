@@ -10,6 +10,8 @@ mod limits;
 mod output;
 mod raw;
 mod scratch;
+#[cfg(feature = "tls")]
+mod upgrade;
 
 use std::task::{Context, Poll, ready};
 
@@ -110,6 +112,7 @@ impl Wire {
     }
 
     /// The next frame of what has been read; `None` when more is needed, or when nothing more comes.
+    #[inline(always)]
     pub(crate) fn decode<C>(&mut self, codec: &mut C) -> Option<Result<C::Item>>
     where
         C: Decoder<Error: Into<BoxError>>,
@@ -121,17 +124,38 @@ impl Wire {
             return self.cut_short().map(Err);
         }
         let before = self.input.len();
-        let result = match codec.decode(self.input.buf()) {
+        match codec.decode(self.input.buf()) {
+            Ok(Some(frame)) => Some(Ok(self.decoded(frame))),
+            other => self.decoded_none(codec, other, before),
+        }
+    }
+
+    /// Counts a frame.
+    #[inline(always)]
+    fn decoded<T>(&mut self, frame: T) -> T {
+        self.mid_frame = false;
+        self.turn += 1;
+        self.stats.add_frames_in(1);
+        frame
+    }
+
+    /// What there is instead of a frame.
+    #[cold]
+    fn decoded_none<C>(
+        &mut self,
+        codec: &mut C,
+        result: Result<Option<C::Item>, C::Error>,
+        before: usize,
+    ) -> Option<Result<C::Item>>
+    where
+        C: Decoder<Error: Into<BoxError>>,
+    {
+        let result = match result {
             Ok(None) if self.source == Source::Eof => self.decode_eof(codec),
             other => other,
         };
         match result {
-            Ok(Some(frame)) => {
-                self.mid_frame = false;
-                self.turn += 1;
-                self.stats.add_frames_in(1);
-                Some(Ok(frame))
-            }
+            Ok(Some(frame)) => Some(Ok(self.decoded(frame))),
             Ok(None) => {
                 if self.source == Source::Shut {
                     self.source = Source::Ended;
@@ -164,6 +188,7 @@ impl Wire {
     }
 
     /// Encodes a frame behind those that wait to be written. On error nothing of it was.
+    #[inline]
     pub(crate) fn encode<C, T>(&mut self, codec: &mut C, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,

@@ -95,6 +95,8 @@ pub fn command(name: &str) -> Command {
 pub struct Example {
     child: Child,
     lines: Mutex<Receiver<String>>,
+    /// Where the endpoint of its own listens, if it was started with one.
+    pub first: SocketAddr,
     pub tcp: SocketAddr,
     pub unix: PathBuf,
     pub dir: TempDir,
@@ -112,17 +114,39 @@ impl Example {
     }
 
     /// Adds two endpoints to the command, runs it and waits until it listens.
-    pub fn spawn(mut command: Command, dir: TempDir) -> Self {
+    pub fn spawn(command: Command, dir: TempDir) -> Self {
+        let mut example = Self::begin(command, dir);
+        example.await_both();
+        example
+    }
+
+    /// The same for a command that has a TCP endpoint of its own before them.
+    pub fn spawn_behind(command: Command, dir: TempDir) -> Self {
+        let mut example = Self::begin(command, dir);
+        example.first = example.listening();
+        example.await_both();
+        example
+    }
+
+    fn begin(mut command: Command, dir: TempDir) -> Self {
         let unix = dir.join("x.sock");
         command.args(["--listen", "tcp:127.0.0.1:0", "--listen"]).arg(format!("unix:{}", unix.display()));
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Mutex::new(lines_of(child.stderr.take().unwrap()));
-        let mut example = Self { child, lines, tcp: SocketAddr::from(([0; 4], 0)), unix, dir };
-        let address = example.line();
-        let address = address.strip_prefix("listening on tcp:");
-        example.tcp = address.and_then(|address| address.parse().ok()).expect("a TCP address is announced");
-        assert_eq!(example.line(), format!("listening on unix:{}", example.unix.display()));
-        example
+        let unknown = SocketAddr::from(([0; 4], 0));
+        Self { child, lines, first: unknown, tcp: unknown, unix, dir }
+    }
+
+    fn await_both(&mut self) {
+        self.tcp = self.listening();
+        assert_eq!(self.line(), format!("listening on unix:{}", self.unix.display()));
+    }
+
+    /// The address in the next line.
+    fn listening(&self) -> SocketAddr {
+        let line = self.line();
+        let address = line.strip_prefix("listening on tcp:").and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("a TCP address is announced, not {line:?}"))
     }
 
     /// The next line of its standard error.

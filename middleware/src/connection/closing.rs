@@ -16,7 +16,7 @@ use super::shared::Shared;
 pub enum CloseReason {
     /// The service ended without an error: the peer closed, or the service did.
     Done = 1,
-    /// The peer, or the network, broke the connection (RST, broken pipe).
+    /// The peer, or the network, broke the connection: a reset, a broken pipe, a TLS stream without its goodbye.
     PeerReset,
     /// This side broke it: `abort()`, or the drain's deadline passed.
     Aborted,

@@ -6,6 +6,7 @@ mod peer;
 mod shared;
 mod stats;
 mod stream;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -20,6 +21,7 @@ pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
 pub use self::peer::{Addr, Credentials, Peer};
 pub use self::stats::Stats;
 pub use self::stream::{Io, Stream};
+pub use self::tls::{TlsInfo, TlsVersion};
 
 use self::shared::Shared;
 use crate::Escaped;
@@ -73,6 +75,26 @@ impl Connection {
         this
     }
 
+    /// Puts another stream in place and hands out the one that was there, to be wrapped and put back. Whoever has its
+    /// handles keeps them; the local address stays what it was.
+    pub fn replace_stream(&mut self, stream: Stream) -> Stream {
+        // Set before? Then it stays so.
+        drop(self.shared.local.set(self.local()));
+        // As in `stream`.
+        self.stream.replace(stream).expect("a connection has its stream until it is taken apart")
+    }
+
+    /// Notes that the bytes are encrypted from here on, where that came later than the connection (STARTTLS). The first
+    /// handshake stands.
+    pub fn set_tls(&self, tls: TlsInfo) {
+        self.shared.know(self.peer().clone().with_tls(tls));
+    }
+
+    /// What the TLS handshake settled (server name, ALPN, version, certificates); `None` where there is no TLS.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.peer().tls()
+    }
+
     /// The transport underneath.
     pub fn stream(&self) -> &Stream {
         // Whoever takes the stream out takes the connection by value.
@@ -81,19 +103,16 @@ impl Connection {
 
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
-        &self.shared.peer
+        self.shared.peer()
     }
 
-    /// The address of this end.
+    /// The address of this end: its socket's, behind a proxy as well. Where a client had connected to is known to
+    /// [`Proxied::destination`](crate::proxy::Proxied::destination).
     pub fn local(&self) -> Addr {
         if let Some(addr) = self.shared.local.get() {
             return addr.clone();
         }
-        match (self.stream(), self.stream().tcp_local_addr()) {
-            (_, Some(addr)) => Addr::Tcp(addr),
-            (Stream::Unix(unix), None) => unix.local_addr().map_or(Addr::Unix(None), Addr::from),
-            _ => Addr::Memory,
-        }
+        self.stream().local_addr().unwrap_or(Addr::Memory)
     }
 
     /// A number no other connection of this process has or had.

@@ -7,6 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::tls::TlsInfo;
+use crate::proxy::{Header, Proxied};
+
 /// An address of any kind of endpoint.
 ///
 /// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path `%`, `?`, control
@@ -94,12 +97,43 @@ impl From<tokio::net::unix::UCred> for Credentials {
 pub struct Peer {
     addr: Addr,
     credentials: Option<Credentials>,
+    tls: Option<TlsInfo>,
+    // Shared: most peers have none, and those that have one have a large one.
+    proxied: Option<Arc<Proxied>>,
 }
 
 impl Peer {
     /// A peer known by its address.
     pub fn new(addr: impl Into<Addr>) -> Self {
-        Self { addr: addr.into(), credentials: None }
+        Self { addr: addr.into(), credentials: None, tls: None, proxied: None }
+    }
+
+    /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are the
+    /// proxy's. Where the header tells of nobody (`UNKNOWN`, `LOCAL`, a datagram) it stays the proxy itself.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    ///
+    /// use ropewalk_middleware::{Addr, Peer};
+    /// use ropewalk_middleware::proxy::Header;
+    ///
+    /// # fn main() -> Result<(), std::net::AddrParseError> {
+    /// let client: SocketAddr = "192.0.2.7:56324".parse()?;
+    /// let proxy: SocketAddr = "10.0.0.1:40000".parse()?;
+    /// let header = Header::new(client, "192.0.2.1:25".parse::<SocketAddr>()?);
+    ///
+    /// let peer = Peer::via(Peer::new(proxy), header);
+    /// assert_eq!(peer.addr(), &Addr::Tcp(client));
+    /// assert_eq!(peer.proxied().map(|told| told.proxy().addr()), Some(&Addr::Tcp(proxy)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn via(proxy: Self, header: Header) -> Self {
+        let peer = match header.client() {
+            Some(client) => Self::new(client.clone()),
+            None => proxy.clone(),
+        };
+        Self { proxied: Some(Arc::new(Proxied::new(proxy, header))), ..peer }
     }
 
     /// The same, with the credentials of a Unix socket's peer.
@@ -109,7 +143,14 @@ impl Peer {
         self
     }
 
-    /// The peer's address.
+    /// The same, with what a TLS handshake settled.
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsInfo) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// The peer's address: behind a proxy that told of it (see [`proxied`](Self::proxied)) the client's.
     pub fn addr(&self) -> &Addr {
         &self.addr
     }
@@ -125,6 +166,21 @@ impl Peer {
     /// The peer's process, user and group, on a Unix socket.
     pub fn credentials(&self) -> Option<Credentials> {
         self.credentials
+    }
+
+    /// What the TLS handshake settled; `None` where there is no TLS.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_ref()
+    }
+
+    /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; or none.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        self.tls.as_ref().map_or(&[], TlsInfo::certificates)
+    }
+
+    /// What a proxy told in its PROXY header, and who the proxy is; `None` where none was asked for.
+    pub fn proxied(&self) -> Option<&Proxied> {
+        self.proxied.as_deref()
     }
 }
 

@@ -14,7 +14,9 @@ use super::stats::Counters;
 pub(super) struct Shared {
     pub(super) id: u64,
     pub(super) listener: usize,
-    pub(super) peer: Peer,
+    peer: Peer,
+    /// The same peer, when more became known of it later.
+    known: OnceLock<Peer>,
     pub(super) local: OnceLock<Addr>,
     pub(super) opened: Instant,
     pub(super) counters: Counters,
@@ -29,10 +31,19 @@ impl Shared {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener,
             peer,
+            known: OnceLock::new(),
             local: OnceLock::new(),
             opened: Instant::now(),
             counters: Counters::default(),
             closing: ClosingState::default(),
         }
+    }
+    pub(super) fn peer(&self) -> &Peer {
+        self.known.get().unwrap_or(&self.peer)
+    }
+
+    /// The first one who knows better stands.
+    pub(super) fn know(&self, peer: Peer) {
+        drop(self.known.set(peer));
     }
 }

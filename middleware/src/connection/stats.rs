@@ -70,7 +70,7 @@ impl Stats {
     }
 
     pub(crate) fn peer(&self) -> &Peer {
-        &self.0.peer
+        self.0.peer()
     }
 
     pub(crate) fn listener(&self) -> usize {

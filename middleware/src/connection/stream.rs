@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustix::io::ioctl_fionread;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::peer::Addr;
 
 /// A byte stream of another kind than the two the kernel gives us: TLS, in-process, a foreign transport.
 ///
@@ -17,6 +19,17 @@ use tokio::net::{TcpStream, UnixStream};
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the drop that follows a hard one: the peer is to see a reset rather than an end.
     fn abort(&mut self) {}
+
+    /// The address of this end, where the transport has one.
+    fn local_addr(&self) -> Option<Addr> {
+        None
+    }
+
+    /// How much has arrived and was not read yet, where the transport can tell: at least 1 if there is anything, and not
+    /// less than will be read, though it may be more (of TLS, it is the ciphertext). A drain reads that much.
+    fn arrived(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The transport inside a [`Connection`](super::Connection).
@@ -49,10 +62,22 @@ impl Stream {
         Self::boxed(Foreign(io))
     }
 
-    pub(super) fn tcp_local_addr(&self) -> Option<SocketAddr> {
+    /// The address of this end, where the transport has one.
+    pub fn local_addr(&self) -> Option<Addr> {
         match self {
-            Self::Tcp(tcp) => tcp.local_addr().ok(),
-            _ => None,
+            Self::Tcp(tcp) => tcp.local_addr().ok().map(Addr::Tcp),
+            Self::Unix(unix) => Some(unix.local_addr().map_or(Addr::Unix(None), Addr::from)),
+            Self::Boxed(io) => io.local_addr(),
+        }
+    }
+
+    /// How much has arrived and was not read yet, where the transport can tell: of a socket what the kernel holds, else
+    /// see [`Io::arrived`].
+    pub fn arrived(&self) -> Option<u64> {
+        match self {
+            Self::Tcp(tcp) => ioctl_fionread(tcp).ok(),
+            Self::Unix(unix) => ioctl_fionread(unix).ok(),
+            Self::Boxed(io) => io.arrived(),
         }
     }
 
@@ -65,16 +90,19 @@ impl Stream {
             Self::Unix(unix) => unix.into_std()?.write(bytes),
             Self::Boxed(mut io) => {
                 let mut cx = Context::from_waker(Waker::noop());
-                match Pin::new(&mut *io).poll_write(&mut cx, bytes) {
+                let written = match Pin::new(&mut *io).poll_write(&mut cx, bytes) {
                     Poll::Ready(written) => written,
                     Poll::Pending => Ok(0),
-                }
+                };
+                // The goodbye of a transport that has one, if it is taken at once as well.
+                let _ = Pin::new(&mut *io).poll_shutdown(&mut cx);
+                written
             }
         }
     }
 
     /// Makes the drop that follows a reset, where the transport can.
-    pub(super) fn abort(&mut self) {
+    pub fn abort(&mut self) {
         match self {
             // A socket that can't be told so is closed the ordinary way.
             Self::Tcp(tcp) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),

@@ -1,0 +1,58 @@
+//! Where, when and with what was measured.
+
+use std::fmt;
+use std::fs;
+use std::process::Command;
+
+use ropewalk_peers::Result;
+use serde::Serialize;
+
+use crate::peers::Peer;
+
+/// What a figure is worth nothing without.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    date: String,
+    cores: usize,
+    processor: String,
+    kernel: String,
+    compiler: String,
+    command: String,
+    versions: Vec<String>,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here(peers: &[Peer]) -> Result<Self> {
+        let told = |command: &str, arguments: &[&str]| {
+            let output = Command::new(command).args(arguments).output();
+            output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+        };
+        let processor = fs::read_to_string("/proc/cpuinfo")?;
+        let processor = processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        let mut versions: Vec<String> = Vec::new();
+        for peer in peers {
+            if !versions.contains(&peer.version) {
+                versions.push(peer.version.clone());
+            }
+        }
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        Ok(Self {
+            date: told("date", &["-u", "+%F %H:%M UTC"]),
+            cores: std::thread::available_parallelism()?.get(),
+            processor: processor.trim_start_matches([' ', '\t', ':']).to_owned(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            compiler: told("rustc", &["--version"]),
+            command: format!("benches/peers/run {}", arguments.join(" ")).trim().to_owned(),
+            versions,
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { date, cores, processor, kernel, compiler, command, versions } = self;
+        write!(f, "{date}; {cores} cores ({processor}); Linux {kernel}; {compiler}; `{command}`.\n\n")?;
+        write!(f, "Versions: {}.", versions.join("; "))
+    }
+}

@@ -1,0 +1,184 @@
+//! Measures ropewalk beside its peers, prints what came out, and writes it down as JSON, markdown and SVG.
+
+mod accept;
+mod build;
+mod chart;
+mod machine;
+mod memory;
+mod million;
+mod peers;
+mod rows;
+mod running;
+mod scaling;
+mod stats;
+mod svg;
+mod syscalls;
+mod table;
+mod threads;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use ropewalk_peers::{Result, raise_descriptor_limit};
+use serde::Serialize;
+
+use self::machine::Machine;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The server's CPU time for a request, and its latency
+    Table,
+    /// Connect, one line, close
+    Accept,
+    /// Idle connections
+    Memory,
+    /// System calls of a burst
+    Syscalls,
+    /// From one connection to 15 000, from 16 bytes to 1 KiB
+    Scaling,
+    /// One thread against several
+    Threads,
+    /// As many idle connections as the machine allows
+    Million,
+}
+
+/// Measures ropewalk beside its peers.
+///
+/// All parts but `threads` and `million` when none is named. What is not installed is left out with a word.
+#[derive(Debug, Parser)]
+#[command(name = "benches/peers/run")]
+struct Args {
+    /// What to measure
+    part: Vec<Part>,
+    /// How often each thing is measured
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 1.0)]
+    secs: f64,
+    /// Only these: `ROW`, `/SERVER` or `ROW/SERVER`; may be given again
+    #[arg(long)]
+    only: Vec<String>,
+    /// One short round of little: to see that all of it works
+    #[arg(long)]
+    quick: bool,
+    /// Where results go: benches/peers/results, or under its target folder with --quick or --only
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The cores of the server and of the load generator
+    #[arg(long, value_delimiter = ',', num_args = 1, default_value = "0,1")]
+    cores: Vec<usize>,
+    /// The most connections of `million`
+    #[arg(long, default_value_t = 1_000_000)]
+    conns: usize,
+    /// Build nothing but ours and the load generator, and measure no other peer than what is built with them
+    #[arg(long)]
+    ours: bool,
+}
+
+impl Args {
+    fn rounds(&self) -> usize {
+        if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    fn secs(&self) -> f64 {
+        if self.quick { 0.2 } else { self.secs }
+    }
+
+    fn wants(&self, part: Part) -> bool {
+        let asked_for = matches!(part, Part::Threads | Part::Million);
+        if self.part.is_empty() { !asked_for } else { self.part.contains(&part) }
+    }
+
+    /// Whether --only lets this through.
+    fn takes(&self, row: &str, server: &str) -> bool {
+        let fits = |pattern: &String| {
+            let (rows, servers) = pattern.split_once('/').unwrap_or((pattern, ""));
+            (rows.is_empty() || rows == row) && (servers.is_empty() || servers == server)
+        };
+        self.only.is_empty() || self.only.iter().any(fits)
+    }
+
+    fn out(&self) -> PathBuf {
+        let partial = self.quick || self.ours || !self.only.is_empty();
+        self.out.clone().unwrap_or_else(|| root().join(if partial { "target/peers/results" } else { "results" }))
+    }
+
+    fn server_core(&self) -> usize {
+        self.cores[0]
+    }
+
+    fn client_core(&self) -> usize {
+        self.cores[self.cores.len() - 1]
+    }
+}
+
+/// The folder of this package.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn main() -> Result {
+    let mut args = Args::parse();
+    let cores = std::thread::available_parallelism()?.get();
+    if cores < 2 {
+        eprintln!("one core only: the server and the load generator share it");
+        args.cores = vec![0];
+    }
+    raise_descriptor_limit();
+    let peers = build::all(args.ours)?;
+    let machine = Machine::here(&peers)?;
+    let out = args.out();
+    std::fs::create_dir_all(&out)?;
+    println!("{machine}\n");
+    let mut failures = 0;
+    if args.wants(Part::Table) {
+        let measured = table::run(&args, &peers)?;
+        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
+        write(&out, "table", &machine, &measured, &table::markdown(&measured, &peers))?;
+        if let Some(chart) = chart::bars(&measured, &peers) {
+            std::fs::write(out.join("table.svg"), chart)?;
+        }
+    }
+    if args.wants(Part::Accept) {
+        let measured = accept::run(&args, &peers)?;
+        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
+        write(&out, "accept", &machine, &measured, &accept::markdown(&measured, &peers))?;
+    }
+    if args.wants(Part::Syscalls) {
+        match syscalls::run(&args, &peers)? {
+            Some(measured) => write(&out, "syscalls", &machine, &measured, &syscalls::markdown(&measured))?,
+            None => eprintln!("left out: system calls, as strace is not installed"),
+        }
+    }
+    if args.wants(Part::Memory) {
+        let measured = memory::run(&args, &peers)?;
+        write(&out, "memory", &machine, &measured, &memory::markdown(&measured))?;
+    }
+    if args.wants(Part::Scaling) {
+        let measured = scaling::run(&args, &peers)?;
+        write(&out, "scaling", &machine, &measured, &scaling::markdown(&measured))?;
+        std::fs::write(out.join("scaling.svg"), chart::scaling(&measured))?;
+    }
+    if args.wants(Part::Threads) {
+        let measured = threads::run(&args, &peers)?;
+        write(&out, "threads", &machine, &measured, &threads::markdown(&measured))?;
+    }
+    if args.wants(Part::Million) {
+        let measured = million::run(&args, &peers)?;
+        write(&out, "million", &machine, &measured, &million::markdown(&measured))?;
+    }
+    println!("written to {}", out.display());
+    if failures == 0 { Ok(()) } else { Err(format!("{failures} measurements failed").into()) }
+}
+
+/// Prints a part, and writes it down with the machine it was measured on.
+fn write(out: &Path, name: &str, machine: &Machine, measured: &impl Serialize, markdown: &str) -> Result {
+    let whole = serde_json::json!({ "machine": machine, "measured": measured });
+    std::fs::write(out.join(name).with_extension("json"), serde_json::to_string_pretty(&whole)? + "\n")?;
+    let text = format!("{markdown}\n{machine}\n");
+    std::fs::write(out.join(name).with_extension("md"), text)?;
+    println!("{markdown}");
+    Ok(())
+}

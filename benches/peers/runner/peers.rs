@@ -1,0 +1,131 @@
+//! Who is measured.
+
+use std::process::Command;
+
+use ropewalk_peers::Mode;
+
+use crate::root;
+
+/// What a server is in the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What the kernel alone costs
+    Limit,
+    Ours,
+    /// Ours under five layers
+    Layers,
+    /// A peer's best: measured against
+    Peer,
+    /// To show where it stands
+    Reference,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Program {
+    Rust(&'static str),
+    Go,
+    Netty,
+    Twisted,
+}
+
+/// A server.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub name: &'static str,
+    pub words: &'static str,
+    pub kind: Kind,
+    variant: &'static str,
+    program: Program,
+    /// What it is built from, with its version.
+    pub version: String,
+    /// Netty's jars.
+    pub class_path: String,
+    /// What the program is told besides.
+    options: &'static [&'static str],
+}
+
+impl Peer {
+    const fn new(name: &'static str, words: &'static str, kind: Kind, program: Program, variant: &'static str) -> Self {
+        Self { name, words, kind, variant, program, version: String::new(), class_path: String::new(), options: &[] }
+    }
+
+    /// All of them, in the order of the tables.
+    pub fn all() -> Vec<Self> {
+        use Kind::{Layers, Limit, Ours, Reference};
+        use Program::{Go, Netty, Rust, Twisted};
+        vec![
+            Self::new("epoll", "bare epoll", Limit, Rust("epoll"), "raw"),
+            Self::new("epoll-frames", "bare epoll, frames found", Reference, Rust("epoll"), "frames"),
+            Self::new("framed", "ropewalk `framed`", Ours, Rust("ours"), "framed"),
+            Self::new("session", "ropewalk `session`, the plain loop", Ours, Rust("ours"), "session"),
+            Self::new("layers", "ropewalk `framed` under five layers", Layers, Rust("ours"), "layers"),
+            Self::new("tokio-coalesce", "tokio-util, coalescing by hand", Kind::Peer, Rust("tokio-coalesce"), ""),
+            Self::new("go", "Go, coalescing by hand", Kind::Peer, Go, ""),
+            Self::new("actix", "actix, coalescing by hand", Kind::Peer, Rust("actix"), ""),
+            Self::new("ntex", "ntex", Kind::Peer, Rust("ntex"), ""),
+            Self::new("netty", "Netty", Reference, Netty, ""),
+            Self::new("twisted", "Twisted", Reference, Twisted, ""),
+            Self::new("tokio-naive", "tokio-util, the plain loop", Reference, Rust("tokio-naive"), ""),
+        ]
+    }
+
+    /// The name of the program in the target folder, or of what else it is written in.
+    pub fn program(&self) -> &'static str {
+        match self.program {
+            Program::Rust(program) => program,
+            Program::Go => "go",
+            Program::Netty => "netty",
+            Program::Twisted => "twisted",
+        }
+    }
+
+    /// Seconds it has to run before it is as fast as it gets.
+    pub fn warmup(&self, quick: bool) -> f64 {
+        match self.program {
+            // It compiles as it goes.
+            Program::Netty if !quick => 3.0,
+            _ if quick => 0.1,
+            _ => 0.3,
+        }
+    }
+
+    /// The command that serves.
+    pub fn command(&self, mode: Mode, size: u64) -> Command {
+        let built = root().join("target/peers");
+        let mut command = match self.program {
+            Program::Rust(program) => {
+                let mut command = Command::new(root().join("target/release").join(program));
+                command.args([&mode.to_string(), self.variant]).args(self.options);
+                return command;
+            }
+            Program::Go => Command::new(built.join("echo-go")),
+            Program::Netty => {
+                let mut command = Command::new("java");
+                command.args(["-cp", &self.class_path, "Echo"]);
+                command
+            }
+            Program::Twisted => {
+                let mut command = Command::new(built.join("venv/bin/python"));
+                command.arg(root().join("servers/twisted_echo.py"));
+                command
+            }
+        };
+        command.arg(mode.to_string());
+        // Who tunes by hand takes larger buffers for larger frames.
+        if matches!(self.program, Program::Go) && size >= 4096 {
+            command.arg("65536");
+        }
+        command
+    }
+
+    /// The same server, told this besides.
+    pub fn with_options(&self, options: &'static [&'static str]) -> Self {
+        Self { options, ..self.clone() }
+    }
+
+    /// The same server with every allocation counted; ours only.
+    pub fn counted(&self) -> Option<Self> {
+        let ours = matches!(self.program, Program::Rust("ours"));
+        ours.then(|| Self { program: Program::Rust("ours-counted"), ..self.clone() })
+    }
+}

@@ -1,0 +1,9 @@
+//! ropewalk. `framed` and `session` are the plain ways to write it; `layers` is `framed` under five layers.
+
+use ropewalk_peers::Result;
+
+mod ropewalk_echo;
+
+fn main() -> Result {
+    ropewalk_echo::main()
+}

@@ -1,0 +1,72 @@
+//! The echo server itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use ropewalk::{
+    Bytes, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer, LengthPrefixed, Lines, LogLayer,
+    Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
+};
+use ropewalk_peers::{Mode, Result, ServerArgs, raise_descriptor_limit};
+use tokio::runtime::Builder;
+use tower::ServiceBuilder;
+
+/// More than the descriptor limit lets in.
+const CONNECTIONS: usize = 1_000_000;
+
+pub fn main() -> Result {
+    let args = ServerArgs::parse();
+    raise_descriptor_limit();
+    let mut runtime = match args.threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    runtime.worker_threads(args.threads.max(1)).enable_all().build()?.block_on(run(&args))
+}
+
+async fn run(args: &ServerArgs) -> Result {
+    match args.mode {
+        Mode::Line => serve(Lines::lf(), &args.variant).await,
+        Mode::Int32 => serve(LengthPrefixed::u32(), &args.variant).await,
+        Mode::Netstring => serve(Netstring::new(), &args.variant).await,
+    }
+}
+
+async fn serve<C>(codec: C, variant: &str) -> Result
+where
+    C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone + Send + Sync + 'static,
+{
+    let server = Server::new().listen("tcp:127.0.0.1:0").max_connections(CONNECTIONS).on_listening(|addresses| {
+        let address = addresses[0].to_string();
+        println!("{}", address.trim_start_matches("tcp:"));
+    });
+    match variant {
+        "session" => server.serve(session(codec, plain_loop::<C>)).await,
+        "layers" => {
+            // INFO, the default, to the standard error, which the runner throws away.
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            let answer = ServiceBuilder::new()
+                .layer(FrameLogLayer::new())
+                // tower's, until there is one of ours.
+                .timeout(Duration::from_secs(60))
+                .layer(StateLayer::new(Arc::<str>::from("state")))
+                .map_response(|reply: Reply<Bytes>| reply)
+                .service(service_fn(async |(_, frame): (Arc<str>, Bytes)| Ok(Reply::one(frame))));
+            let server = server.layer(LogLayer::new()).layer(ConnectionLimitLayer::new(CONNECTIONS));
+            server.serve(framed(codec, answer)).await
+        }
+        _ => server.serve(framed(codec, service_fn(async |frame: Bytes| Ok(Reply::one(frame))))).await,
+    }
+    .map_err(|error| error.to_string().into())
+}
+
+async fn plain_loop<C>(mut s: Session<C>) -> ropewalk::Result
+where
+    C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError>,
+{
+    while let Some(frame) = s.next().await? {
+        s.reply(frame)?;
+    }
+    Ok(())
+}

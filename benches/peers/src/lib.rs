@@ -1,0 +1,16 @@
+//! What the load generator, the runner and the servers share.
+
+mod coalesced;
+mod mode;
+mod process;
+mod report;
+mod server;
+
+pub use self::coalesced::coalesced;
+pub use self::mode::{Mode, Pattern};
+pub use self::process::{Memory, cpu_ns, kernel_memory, on_cores, raise_descriptor_limit, resident};
+pub use self::report::{Phase, Report};
+pub use self::server::{ServerArgs, listener};
+
+/// Whatever went wrong, for the person who runs it.
+pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

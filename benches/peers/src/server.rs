@@ -1,0 +1,35 @@
+//! The command line of every echo server here: `SERVER MODE [VARIANT]`. It prints the address it listens on, then serves
+//! until it is killed.
+
+use std::io::Write;
+use std::net::TcpListener;
+
+use clap::Parser;
+use socket2::{Domain, Socket, Type};
+
+use crate::{Mode, Result};
+
+/// An echo server.
+#[derive(Clone, Debug, Parser)]
+pub struct ServerArgs {
+    /// How frames are found
+    pub mode: Mode,
+    /// Which of the ways this program has
+    #[arg(default_value = "")]
+    pub variant: String,
+    /// Threads of the runtime; only ours knows more than one
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+}
+
+/// A non-blocking listener on a free port of the loopback device, which is printed.
+pub fn listener() -> Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    // As ours.
+    socket.listen(1024)?;
+    let listener = TcpListener::from(socket);
+    println!("{}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    Ok(listener)
+}

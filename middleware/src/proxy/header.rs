@@ -1,0 +1,193 @@
+//! What a PROXY header says.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::tlv::{self, Ssl, Tlv, Tlvs};
+use super::{HeaderError, MAX_HEADER, v1, v2};
+use crate::connection::Addr;
+
+/// The two forms of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Version {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// What carried the connection to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// It isn't told.
+    Unspecified,
+    /// TCP, or a Unix stream socket.
+    Stream,
+    /// UDP, or a Unix datagram socket.
+    Datagram,
+}
+
+/// A PROXY header: parsed by [`parse`](super::parse), or built to be sent.
+///
+/// ```
+/// use std::net::SocketAddr;
+///
+/// use ropewalk_middleware::proxy::{Header, Parsed, Tlv, parse};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client: SocketAddr = "192.0.2.7:56324".parse()?;
+/// let here: SocketAddr = "192.0.2.1:25".parse()?;
+/// let header = Header::new(client, here).with_tlv(Tlv::AUTHORITY, b"mail.example.org")?.with_checksum();
+///
+/// let bytes = header.to_v2();
+/// let Parsed::Complete { header, len } = parse(&bytes)? else { panic!("it is whole") };
+/// assert_eq!(len, bytes.len());
+/// assert_eq!(header.tlv(Tlv::AUTHORITY), Some(&b"mail.example.org"[..]));
+/// assert_eq!(header.to_v1(), b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\n");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Header {
+    pub(super) version: Version,
+    pub(super) local: bool,
+    pub(super) transport: Transport,
+    /// Source and destination, both of one family.
+    pub(super) addresses: Option<(Addr, Addr)>,
+    /// Well-formed, and no longer than a header may be.
+    pub(super) tlvs: Box<[u8]>,
+}
+
+impl Header {
+    /// A header for a connection handed on: where it comes from, and where it had come to.
+    ///
+    /// Two TCP addresses of different families are both written as IPv6. Addresses of two kinds, and of other kinds than
+    /// TCP and Unix, are not told: the header says `UNKNOWN` then (version 2: unspecified), as is a Unix path of over 108 bytes.
+    pub fn new(source: impl Into<Addr>, destination: impl Into<Addr>) -> Self {
+        let addresses = match (source.into(), destination.into()) {
+            (Addr::Tcp(source), Addr::Tcp(destination)) => {
+                let (source, destination) = of_one_family(source, destination);
+                Some((source.into(), destination.into()))
+            }
+            (source @ Addr::Unix(_), destination @ Addr::Unix(_)) => {
+                (v2::fits(&source) && v2::fits(&destination)).then_some((source, destination))
+            }
+            _ => None,
+        };
+        let transport = if addresses.is_some() { Transport::Stream } else { Transport::Unspecified };
+        Self { version: Version::V2, local: false, transport, addresses, tlvs: Box::default() }
+    }
+
+    /// A header for a connection of the proxy's own, a health check say: the addresses are those of its socket.
+    pub fn local() -> Self {
+        let transport = Transport::Unspecified;
+        Self { version: Version::V2, local: true, transport, addresses: None, tlvs: Box::default() }
+    }
+
+    /// The same with another value. Only version 2 has room for values.
+    ///
+    /// # Errors
+    ///
+    /// When the header would get longer than [`MAX_HEADER`] bytes, and for a second or ill-sized [`Tlv::CRC32C`], whose
+    /// value is that of the header in any case.
+    pub fn with_tlv(mut self, kind: u8, value: &[u8]) -> Result<Self, HeaderError> {
+        let tlvs = tlv::push(&self.tlvs, kind, value);
+        let len = v2::FIXED + v2::MAX_BLOCK + tlvs.len();
+        if len > MAX_HEADER {
+            return Err(HeaderError::TooLarge { len });
+        }
+        tlv::check(&tlvs)?;
+        self.tlvs = tlvs.into();
+        Ok(self)
+    }
+
+    /// The same with a CRC32c of itself, by which a receiver can tell that it came through whole.
+    #[must_use]
+    pub fn with_checksum(self) -> Self {
+        match self.clone().with_tlv(Tlv::CRC32C, &[0; 4]) {
+            Ok(header) => header,
+            // It has one, or no room for one.
+            Err(_) => self,
+        }
+    }
+
+    /// In which form it came, and for one that was built [`Version::V2`].
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether the connection is the proxy's own, and not that of somebody behind it.
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// What carried the connection to the proxy.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Where the connection to the proxy came from, where the header tells.
+    pub fn source(&self) -> Option<&Addr> {
+        self.addresses.as_ref().map(|(source, _)| source)
+    }
+
+    /// Where the connection to the proxy had come to, where the header tells.
+    pub fn destination(&self) -> Option<&Addr> {
+        self.addresses.as_ref().map(|(_, destination)| destination)
+    }
+
+    /// Who is at the other end of the stream, where the header tells: the source, unless it is that of a datagram.
+    pub fn client(&self) -> Option<&Addr> {
+        self.source().filter(|_| self.transport == Transport::Stream)
+    }
+
+    /// What else it tells: values with their types, in their order. Version 1 has none.
+    pub fn tlvs(&self) -> Tlvs<'_> {
+        Tlvs::new(&self.tlvs)
+    }
+
+    /// The first value of a type, such as [`Tlv::AUTHORITY`].
+    pub fn tlv(&self, kind: u8) -> Option<&[u8]> {
+        self.tlvs().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value)
+    }
+
+    /// What it tells of the client's TLS, where the proxy was what spoke TLS to it.
+    pub fn ssl(&self) -> Option<Ssl<'_>> {
+        self.tlv(Tlv::SSL).and_then(Ssl::new)
+    }
+
+    /// The header as a line of text. It has no room for values, nor for any addresses but those of TCP: of others it is
+    /// `PROXY UNKNOWN`, as it is of a connection of the proxy's own.
+    pub fn to_v1(&self) -> Vec<u8> {
+        v1::write(self)
+    }
+
+    /// The header in binary.
+    pub fn to_v2(&self) -> Vec<u8> {
+        v2::write(self)
+    }
+}
+
+/// Both as they are, or both as IPv6.
+fn of_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
+    if source.is_ipv4() == destination.is_ipv4() {
+        // The scope and flow label of an IPv6 address mean nothing on another machine, and have no place in a header.
+        return (bare(source), bare(destination));
+    }
+    (
+        SocketAddr::new(mapped(source.ip()).into(), source.port()),
+        SocketAddr::new(mapped(destination.ip()).into(), destination.port()),
+    )
+}
+
+fn bare(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip(), addr.port())
+}
+
+fn mapped(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}

@@ -1,0 +1,165 @@
+//! The values behind the addresses of a version 2 header: type, length, value.
+
+use std::fmt;
+
+use super::HeaderError;
+
+/// Type and length.
+const HEAD: usize = 3;
+
+/// A value of a header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Tlv<'a> {
+    /// Its type, one of the constants here or any other.
+    pub kind: u8,
+    /// The value, as it came from the proxy.
+    pub value: &'a [u8],
+}
+
+impl Tlv<'_> {
+    /// The application protocol (ALPN) the client and the proxy agreed on.
+    pub const ALPN: u8 = 0x01;
+    /// The host name the client asked for: that of TLS (SNI), in UTF-8.
+    pub const AUTHORITY: u8 = 0x02;
+    /// The CRC32c of the header. It was checked, and is written by [`Header::with_checksum`](super::Header::with_checksum).
+    pub const CRC32C: u8 = 0x03;
+    /// Padding.
+    pub const NOOP: u8 = 0x04;
+    /// The proxy's name for the connection, at most 128 bytes.
+    pub const UNIQUE_ID: u8 = 0x05;
+    /// What TLS the client spoke to the proxy: see [`Header::ssl`](super::Header::ssl).
+    pub const SSL: u8 = 0x20;
+    /// In [`Ssl`]: the version of TLS, such as `TLSv1.3`.
+    pub const SSL_VERSION: u8 = 0x21;
+    /// In [`Ssl`]: the common name of the client's certificate, in UTF-8.
+    pub const SSL_CN: u8 = 0x22;
+    /// In [`Ssl`]: the cipher suite.
+    pub const SSL_CIPHER: u8 = 0x23;
+    /// In [`Ssl`]: what the proxy's certificate is signed with.
+    pub const SSL_SIG_ALG: u8 = 0x24;
+    /// In [`Ssl`]: the key of the proxy's certificate.
+    pub const SSL_KEY_ALG: u8 = 0x25;
+    /// The network namespace the client came from.
+    pub const NETNS: u8 = 0x30;
+}
+
+impl fmt::Debug for Tlv<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // In ASCII, as most are texts.
+        write!(f, "Tlv({:#04x}: {:?})", self.kind, crate::Escaped::new(self.value))
+    }
+}
+
+/// The values of a header, in their order: an iterator.
+#[derive(Clone)]
+pub struct Tlvs<'a> {
+    left: &'a [u8],
+}
+
+impl<'a> Tlvs<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { left: bytes }
+    }
+}
+
+impl<'a> Iterator for Tlvs<'a> {
+    type Item = Tlv<'a>;
+
+    /// The next value; `None` also where what is left is none.
+    fn next(&mut self) -> Option<Tlv<'a>> {
+        let (&[kind, high, low], rest) = self.left.split_first_chunk()?;
+        let (value, left) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        self.left = left;
+        Some(Tlv { kind, value })
+    }
+}
+
+impl fmt::Debug for Tlvs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+/// What TLS the client spoke to the proxy ([`Tlv::SSL`]).
+#[derive(Clone)]
+pub struct Ssl<'a> {
+    client: u8,
+    verify: u32,
+    tlvs: Tlvs<'a>,
+}
+
+impl<'a> Ssl<'a> {
+    /// `None` for what is not well-formed.
+    pub(super) fn new(value: &'a [u8]) -> Option<Self> {
+        let (&[client, a, b, c, d], tlvs) = value.split_first_chunk()?;
+        is_whole(tlvs).then(|| Self { client, verify: u32::from_be_bytes([a, b, c, d]), tlvs: Tlvs::new(tlvs) })
+    }
+
+    /// Whether the client spoke TLS to the proxy.
+    pub fn is_tls(&self) -> bool {
+        self.client & 1 != 0
+    }
+
+    /// Whether the client showed a certificate, on this connection or earlier in the TLS session it belongs to.
+    pub fn has_certificate(&self) -> bool {
+        self.client & 6 != 0
+    }
+
+    /// Whether the client showed a certificate and the proxy found it good.
+    pub fn is_verified(&self) -> bool {
+        self.has_certificate() && self.verify == 0
+    }
+
+    /// The details: [`Tlv::SSL_VERSION`], [`Tlv::SSL_CN`] and so on.
+    pub fn tlvs(&self) -> Tlvs<'a> {
+        self.tlvs.clone()
+    }
+
+    /// The first detail of a type, such as [`Tlv::SSL_VERSION`].
+    pub fn tlv(&self, kind: u8) -> Option<&'a [u8]> {
+        self.tlvs().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value)
+    }
+}
+
+impl fmt::Debug for Ssl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ssl")
+            .field("client", &self.client)
+            .field("verify", &self.verify)
+            .field("tlvs", &self.tlvs)
+            .finish()
+    }
+}
+
+/// Values, and one more.
+pub(super) fn push(tlvs: &[u8], kind: u8, value: &[u8]) -> Vec<u8> {
+    // A length too large for the field is refused by whoever asks: it is over that of a header.
+    let [high, low] = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [tlvs, &[kind, high, low], value].concat()
+}
+
+/// Whether bytes are values to their end.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let mut tlvs = Tlvs::new(bytes);
+    while tlvs.next().is_some() {}
+    tlvs.left.is_empty()
+}
+
+/// Whether values are well-formed, and where the checksum stands among them.
+pub(super) fn check(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
+    if !is_whole(bytes) {
+        return Err(HeaderError::BadTlv);
+    }
+    let (mut at, mut checksum) = (0, None);
+    for tlv in Tlvs::new(bytes) {
+        at += HEAD;
+        if tlv.kind == Tlv::CRC32C {
+            if tlv.value.len() != 4 || checksum.is_some() {
+                return Err(HeaderError::BadChecksum);
+            }
+            checksum = Some(at);
+        }
+        at += tlv.value.len();
+    }
+    Ok(checksum)
+}

@@ -1,0 +1,103 @@
+//! Version 1: a line of text.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use super::{Header, HeaderError, Parsed, Transport, Version, may_start};
+use crate::connection::Addr;
+
+pub(super) const START: &[u8] = b"PROXY ";
+
+/// The shortest line, and the shortest header of either version: `PROXY UNKNOWN` and its end.
+pub(super) const SHORTEST: usize = 15;
+
+/// `PROXY TCP4 0.0.0.0 0.0.0.0 0 0` and its end.
+const SHORTEST_TCP4: usize = 32;
+
+/// `PROXY TCP6 :: :: 0 0` and its end.
+const SHORTEST_TCP6: usize = 22;
+
+/// The longest line, with its end.
+const LONGEST: usize = 107;
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
+    if !may_start(bytes, START) {
+        return Err(HeaderError::NoHeader);
+    }
+    for (at, byte) in bytes.iter().enumerate().skip(START.len()) {
+        match byte {
+            b'\r' => {
+                return match bytes.get(at + 1) {
+                    None => Ok(Parsed::Incomplete { need: 1 }),
+                    Some(b'\n') => Ok(Parsed::Complete { header: line(&bytes[START.len()..at])?, len: at + 2 }),
+                    Some(_) => Err(HeaderError::BadByte),
+                };
+            }
+            // Where the CR would have to stand at the latest.
+            b' '..=b'~' if at + 2 >= LONGEST => return Err(HeaderError::LineTooLong),
+            b' '..=b'~' => {}
+            _ => return Err(HeaderError::BadByte),
+        }
+    }
+    let shortest = match bytes.get(START.len()..START.len() + 4) {
+        Some(b"TCP4") => SHORTEST_TCP4,
+        Some(b"TCP6") => SHORTEST_TCP6,
+        _ => SHORTEST,
+    };
+    // The end of the line at least.
+    Ok(Parsed::Incomplete { need: shortest.saturating_sub(bytes.len()).max(2) })
+}
+
+/// What stands between `PROXY ` and the end of the line, all of it printable ASCII.
+fn line(text: &[u8]) -> Result<Header, HeaderError> {
+    let text = str::from_utf8(text).map_err(|_| HeaderError::BadByte)?;
+    let (protocol, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let addresses = match protocol {
+        "TCP4" => Some(addresses::<Ipv4Addr>(rest)?),
+        "TCP6" => Some(addresses::<Ipv6Addr>(rest)?),
+        // Whatever else stands there is to be ignored.
+        "UNKNOWN" => None,
+        _ => return Err(HeaderError::BadProtocol),
+    };
+    let transport = if addresses.is_some() { Transport::Stream } else { Transport::Unspecified };
+    Ok(Header { version: Version::V1, local: false, transport, addresses, tlvs: Box::default() })
+}
+
+fn addresses<T>(text: &str) -> Result<(Addr, Addr), HeaderError>
+where
+    T: FromStr,
+    SocketAddr: From<(T, u16)>,
+{
+    let mut fields = text.split(' ');
+    let mut next = || fields.next().ok_or(HeaderError::BadFields);
+    let (source, destination, source_port, destination_port) = (next()?, next()?, next()?, next()?);
+    if fields.next().is_some() {
+        return Err(HeaderError::BadFields);
+    }
+    let addr = |ip: &str, port: &str| {
+        let ip: T = ip.parse().map_err(|_| HeaderError::BadAddress)?;
+        Ok(Addr::Tcp(SocketAddr::from((ip, self::port(port)?))))
+    };
+    Ok((addr(source, source_port)?, addr(destination, destination_port)?))
+}
+
+/// Digits alone: the standard library takes a sign and zeros in front as well.
+fn port(text: &str) -> Result<u16, HeaderError> {
+    let canonical = text == "0" || (text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0'));
+    if !canonical {
+        return Err(HeaderError::BadPort);
+    }
+    text.parse().map_err(|_| HeaderError::BadPort)
+}
+
+pub(super) fn write(header: &Header) -> Vec<u8> {
+    let line = match (header.client(), header.destination()) {
+        (Some(Addr::Tcp(source)), Some(Addr::Tcp(destination))) => {
+            let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (from, to) = (source.ip(), destination.ip());
+            format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port())
+        }
+        _ => "PROXY UNKNOWN\r\n".to_owned(),
+    };
+    line.into_bytes()
+}

@@ -1,0 +1,126 @@
+//! The options of `tls:` endpoints: which certificates, and whose.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::EndpointError;
+use super::parse::{Input, decode};
+use crate::tls::{Source, TlsConfig};
+
+/// The names of the options.
+pub(super) const OPTIONS: [&str; 5] = ["cert", "key", "certs", "client-ca", "alpn"];
+
+const FORMS: &str = "write ?cert=FILE&key=FILE, or ?certs=FOLDER";
+
+/// What was given so far.
+#[derive(Default)]
+pub(super) struct Options {
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    certs: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+    alpn: Option<Vec<Vec<u8>>>,
+}
+
+impl Options {
+    pub(super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
+        let twice = || input.error(format!("the option {name} is given twice"), "keep one");
+        let slot = match name {
+            "cert" => &mut self.cert,
+            "key" => &mut self.key,
+            "certs" => &mut self.certs,
+            "client-ca" => &mut self.client_ca,
+            _ => return self.alpn.replace(protocols(input, value)?).map_or(Ok(()), |_| Err(twice())),
+        };
+        if value.is_empty() {
+            return Err(input.error(format!("the option {name} has no path"), format!("write {name}=PATH")));
+        }
+        let path = PathBuf::from(OsString::from_vec(decode(input, value)?));
+        slot.replace(path).map_or(Ok(()), |_| Err(twice()))
+    }
+
+    pub(super) fn finish(self, input: Input<'_>) -> Result<TlsConfig, EndpointError> {
+        let mut tls = match (self.cert, self.key, self.certs) {
+            (Some(cert), Some(key), None) => TlsConfig::files(cert, key),
+            (None, None, Some(folder)) => TlsConfig::folder(folder),
+            (None, None, None) => return Err(input.error("there is no certificate", FORMS)),
+            (Some(_), None, None) => {
+                return Err(
+                    input.error("there is no key to the certificate", "write key=FILE; it may be the same file")
+                );
+            }
+            (None, Some(_), None) => return Err(input.error("there is no certificate to the key", "write cert=FILE")),
+            (.., Some(_)) => return Err(input.error("certs goes with neither cert nor key", FORMS)),
+        };
+        if let Some(path) = self.client_ca {
+            tls = tls.client_ca(path);
+        }
+        Ok(match self.alpn {
+            Some(protocols) => tls.alpn(protocols),
+            None => tls,
+        })
+    }
+}
+
+/// Names of protocols, with commas between. RFC 7301 gives each up to 255 bytes.
+fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
+    let one =
+        |name| {
+            let protocol = decode(input, name)?;
+            match protocol.len() {
+                1..=255 => Ok(protocol),
+                n => Err(input
+                    .error(format!("a protocol of {n} bytes in alpn={value}"), "write names, such as alpn=h2,echo/1")),
+            }
+        };
+    value.split(',').map(one).collect()
+}
+
+/// Writes the options behind a `?`; returns the sign before the next one. Certificates that are in no file are left
+/// out.
+pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char, fmt::Error> {
+    let mut sign = '?';
+    let mut option = |f: &mut fmt::Formatter<'_>, name: &str, path: &Path| {
+        write!(f, "{sign}{name}=")?;
+        sign = '&';
+        write_value(f, path.as_os_str().as_bytes())
+    };
+    match &tls.source {
+        Source::Files { cert, key } => {
+            option(f, "cert", cert)?;
+            option(f, "key", key)?;
+        }
+        Source::Folder(path) => option(f, "certs", path)?,
+        Source::Pem { .. } | Source::Rustls(_) => {}
+    }
+    if let Some(path) = &tls.client_ca {
+        option(f, "client-ca", path)?;
+    }
+    for (i, protocol) in tls.alpn.iter().enumerate() {
+        if i == 0 {
+            write!(f, "{sign}alpn=")?;
+            sign = '&';
+        } else {
+            f.write_str(",")?;
+        }
+        write_value(f, protocol)?;
+    }
+    Ok(sign)
+}
+
+/// Writes bytes so that they can be parsed, and read.
+fn write_value(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if matches!(c, '%' | '&' | ',') || c.is_control() {
+                c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+            } else {
+                write!(f, "{c}")?;
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+    }
+    Ok(())
+}

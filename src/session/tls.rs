@@ -1,0 +1,50 @@
+//! STARTTLS: a session that becomes encrypted.
+
+use super::Session;
+use crate::error::Result;
+use crate::tls::TlsConfig;
+
+impl<C> Session<C> {
+    /// Does the server's side of a TLS handshake, at any moment between two frames; from there on all is encrypted, and
+    /// [`Session::tls`] has what was settled. What was replied before is written first, in plaintext.
+    ///
+    /// ```
+    /// # use ropewalk::{Lines, Result, Session, TlsConfig};
+    /// async fn smtp(mut s: Session<Lines>, tls: TlsConfig) -> Result {
+    ///     s.reply("220 ready")?;
+    ///     while let Some(line) = s.next().await? {
+    ///         match &line[..] {
+    ///             b"STARTTLS" if s.tls().is_none() => {
+    ///                 s.reply("220 go ahead")?;
+    ///                 s.upgrade_tls(&tls).await?;
+    ///             }
+    ///             b"QUIT" => break,
+    ///             _ => s.reply("250 ok")?,
+    ///         }
+    ///     }
+    ///     s.reply("221 bye")
+    /// }
+    /// ```
+    ///
+    /// A peer waits for the answer to its request before it begins the handshake. Whatever it has sent behind the request
+    /// came in plaintext and may be anybody's: if some of it was read already, the upgrade is refused and nothing of it is
+    /// delivered; the rest is taken for the handshake, which it is not.
+    ///
+    /// What the session knows of the peer, it knows from plaintext: RFC 3207 has SMTP servers forget it now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the session can do no more than end: nothing is read, and writing fails.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::PlaintextBehind`](crate::SessionError::PlaintextBehind), and
+    /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); only after that one the session goes on.
+    /// [`HandshakeTimedOut`](crate::SessionError::HandshakeTimedOut) after 10 s, what the handshake failed by, and the
+    /// errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the certificates had yet to be read and are bad:
+    /// better [load](TlsConfig::load) them before serving.
+    pub async fn upgrade_tls(&mut self, tls: &TlsConfig) -> Result {
+        let config = tls.current()?;
+        self.wire.upgrade(config).await
+    }
+}

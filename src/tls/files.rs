@@ -1,0 +1,170 @@
+//! Reading certificates.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
+use rustls::{Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
+
+use super::names::Names;
+use super::{Source, TlsConfig, TlsError};
+
+const NO_CERTIFICATE: &str = "it must hold the chain in PEM, the server's own certificate first";
+const NO_KEY: &str = "it must hold the private key in PEM, unencrypted";
+const LAYOUT: &str = "it must have NAME.pem (chain and key), NAME.crt with NAME.key, or NAME/ with fullchain.pem and \
+                      privkey.pem";
+
+/// Reads all that the configuration names.
+pub(super) fn read(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let names = match &tls.source {
+        Source::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
+        Source::Folder(path) => folder(path, &provider)?,
+        Source::Pem { cert, key } => {
+            let (at_cert, at_key) = ((Path::new("the certificate"), &cert[..]), (Path::new("the key"), &key[..]));
+            Names::only(certified(at_cert, at_key, &provider).map_err(TlsError::in_memory)?)
+        }
+        Source::Rustls(config) => return by_hand(config, tls),
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::other(error.to_string(), "this is a fault of the provider"))?;
+    let builder = match &tls.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(roots(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            builder.with_client_cert_verifier(
+                verifier.map_err(|error| TlsError::new(path, error.to_string(), "give the CA of the peers"))?,
+            )
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(names));
+    config.alpn_protocols.clone_from(&tls.alpn);
+    Ok(Arc::new(config))
+}
+
+fn by_hand(config: &Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    if tls.client_ca.is_some() {
+        let problem = "a client CA does not go with a configuration made by hand";
+        return Err(TlsError::other(problem, "give that one its own verifier of client certificates"));
+    }
+    if tls.alpn.is_empty() {
+        return Ok(Arc::clone(config));
+    }
+    let mut config = ServerConfig::clone(config);
+    config.alpn_protocols.clone_from(&tls.alpn);
+    Ok(Arc::new(config))
+}
+
+/// A chain and its key.
+fn certificate(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    certified((cert, &open(cert)?), (key, &open(key)?), provider)
+}
+
+/// The same of what files hold. The two must match.
+fn certified(
+    (cert, chain_pem): (&Path, &[u8]),
+    (key, key_pem): (&Path, &[u8]),
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = chain(cert, chain_pem)?;
+    let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| match error {
+        PemError::NoItemsFound => TlsError::new(key, "there is no private key in it", NO_KEY),
+        error => TlsError::new(key, error.to_string(), NO_KEY),
+    })?;
+    CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
+        RustlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            let problem = format!("it is not the key of the certificate in {cert:?}");
+            TlsError::new(key, problem, "give the key the certificate was made with")
+        }
+        RustlsError::InvalidCertificate(error) => TlsError::new(cert, error.to_string(), NO_CERTIFICATE),
+        error => TlsError::new(key, error.to_string(), NO_KEY),
+    })
+}
+
+fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = chain.map_err(|error| TlsError::new(path, error.to_string(), NO_CERTIFICATE))?;
+    if chain.is_empty() {
+        return Err(TlsError::new(path, "there is no certificate in it", NO_CERTIFICATE));
+    }
+    Ok(chain)
+}
+
+/// The certificates that may have signed a peer's.
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(path, &open(path)?)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| TlsError::new(path, error.to_string(), "give the CA of the peers, in PEM"))?;
+    }
+    Ok(roots)
+}
+
+fn open(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|error| TlsError::unreadable(path, &error))
+}
+
+/// All certificates of a folder.
+fn folder(path: &Path, provider: &CryptoProvider) -> Result<Names, TlsError> {
+    let unreadable = |error: io::Error| TlsError::unreadable(path, &error);
+    let entries: Result<Vec<_>, _> = fs::read_dir(path).map_err(unreadable)?.collect();
+    let mut entries: Vec<PathBuf> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
+    // So that it is the same one each time that stands first for a name.
+    entries.sort();
+    let mut names = Names::default();
+    let mut found = false;
+    for (cert, key) in entries.iter().filter_map(|entry| pair(entry)) {
+        let certified = Arc::new(certificate(&cert, &key, provider)?);
+        let is_default = is_default(&cert) || cert.parent().is_some_and(|parent| parent != path && is_default(parent));
+        add_names(&mut names, &cert, &certified, is_default)?;
+        if is_default {
+            names.set_default(certified);
+        }
+        found = true;
+    }
+    if !found {
+        return Err(TlsError::new(path, "there is no certificate in it", LAYOUT));
+    }
+    Ok(names)
+}
+
+fn is_default(path: &Path) -> bool {
+    path.file_stem() == Some(OsStr::new("default"))
+}
+
+/// The files of a certificate and its key that an entry stands for.
+fn pair(entry: &Path) -> Option<(PathBuf, PathBuf)> {
+    match entry.extension().and_then(OsStr::to_str) {
+        Some("pem") if entry.is_file() => Some((entry.to_owned(), entry.to_owned())),
+        Some("crt") if entry.is_file() => Some((entry.to_owned(), entry.with_extension("key"))),
+        _ => {
+            let chain = entry.join("fullchain.pem");
+            chain.is_file().then(|| (chain, entry.join("privkey.pem")))
+        }
+    }
+}
+
+fn add_names(names: &mut Names, path: &Path, certified: &Arc<CertifiedKey>, is_default: bool) -> Result<(), TlsError> {
+    let Some(der) = certified.cert.first() else { return Ok(()) };
+    let parsed = webpki::EndEntityCert::try_from(der)
+        .map_err(|error| TlsError::new(path, error.to_string(), "it must be a server's certificate, X.509 v3"))?;
+    let mut any = is_default;
+    for name in parsed.valid_dns_names() {
+        names.add(name, certified);
+        any = true;
+    }
+    if !any {
+        let problem = "there is no DNS name (subjectAltName) in the certificate, so it would never be shown";
+        return Err(TlsError::new(path, problem, "have one made with its names, or call it default"));
+    }
+    Ok(())
+}

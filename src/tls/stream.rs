@@ -1,0 +1,114 @@
+//! The handshake, and the encrypted stream that comes of it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ropewalk_middleware::connection::LINGER;
+use ropewalk_middleware::{Addr, Io, Stream, TlsInfo, TlsVersion};
+use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How long a handshake may take in all.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How much a peer whose handshake failed may still send: more than it could have before it read the alert.
+const REFUSED: u64 = 64 * 1024;
+
+/// Does the server's side of a handshake. It has no deadline of its own, but for the end of one that failed.
+pub(crate) async fn accept(config: Arc<ServerConfig>, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
+    match TlsAcceptor::from(config).accept(stream).into_fallible().await {
+        Ok(tls) => {
+            let info = settled(tls.get_ref().1);
+            Ok((Stream::boxed(Tls(tls)), info))
+        }
+        Err((error, stream)) => {
+            drop(timeout(LINGER, refuse(stream)).await);
+            Err(error)
+        }
+    }
+}
+
+/// Lets the peer read why: a socket closed with input unread is reset, and the reset destroys the alert.
+async fn refuse(mut stream: Stream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = stream.take(REFUSED);
+    let mut bin = [0; 1024];
+    while rest.read(&mut bin).await? > 0 {}
+    Ok(())
+}
+
+fn settled(session: &ServerConnection) -> TlsInfo {
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
+        // rustls speaks no other.
+        _ => TlsVersion::Tls13,
+    };
+    let mut info = TlsInfo::new(version);
+    if let Some(name) = session.server_name() {
+        info = info.with_server_name(name.to_ascii_lowercase());
+    }
+    if let Some(protocol) = session.alpn_protocol() {
+        info = info.with_alpn(protocol);
+    }
+    if let Some(chain) = session.peer_certificates() {
+        info = info.with_certificates(chain.iter().map(|certificate| certificate.to_vec()).collect());
+    }
+    info
+}
+
+/// An encrypted stream. A shutdown says goodbye (`close_notify`) before it half-closes what is underneath; an end without
+/// the peer's goodbye is an error (`UnexpectedEof`), for somebody else may have cut the stream.
+struct Tls(TlsStream<Stream>);
+
+impl Io for Tls {
+    fn abort(&mut self) {
+        self.0.get_mut().0.abort();
+    }
+
+    fn local_addr(&self) -> Option<Addr> {
+        self.0.get_ref().0.local_addr()
+    }
+
+    /// A read that finds nothing has handed out all that was decrypted, so what is underneath is what is left.
+    fn arrived(&self) -> Option<u64> {
+        self.0.get_ref().0.arrived()
+    }
+}
+
+impl AsyncRead for Tls {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tls {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

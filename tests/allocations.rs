@@ -1,0 +1,152 @@
+//! What a frame and an idle connection ask of the allocator.
+
+#![allow(clippy::expect_used)] // helpers of tests are tests
+
+use std::alloc::System;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use ropewalk::{Addr, Connection, LengthPrefixed, Lines, Peer, Session, Stream, framed, reply_fn, service_fn, session};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::Service;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const FRAMES: usize = 64;
+
+/// A peer that has this many bursts to send, one a read, and takes whatever it is sent.
+struct Bursts {
+    burst: Vec<u8>,
+    left: Arc<AtomicUsize>,
+    taken: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Bursts {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.left.load(Ordering::Relaxed) == 0 {
+            // The test polls again.
+            return Poll::Pending;
+        }
+        self.left.fetch_sub(1, Ordering::Relaxed);
+        buf.put_slice(&self.burst);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Bursts {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.taken.fetch_add(buf.len(), Ordering::Relaxed);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A connection of a leaf, and how to send bursts on it.
+struct Served<F> {
+    future: Pin<Box<F>>,
+    left: Arc<AtomicUsize>,
+    taken: Arc<AtomicUsize>,
+    burst: usize,
+}
+
+impl<F: Future> Served<F> {
+    fn new<S: Service<Connection, Future = F>>(mut leaf: S, burst: &[u8]) -> Self {
+        let (left, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let bursts = Bursts { burst: burst.into(), left: left.clone(), taken: taken.clone() };
+        let connection = Connection::new(Stream::from_io(bursts), Peer::new(Addr::Memory));
+        Self { future: Box::pin(leaf.call(connection)), left, taken, burst: burst.len() }
+    }
+
+    /// Sends so many bursts, which are echoed, and returns what the leaf asked of the allocator meanwhile.
+    fn send(&mut self, bursts: usize) -> Stats {
+        let region = Region::new(ALLOCATOR);
+        let expected = self.taken.load(Ordering::Relaxed) + bursts * self.burst;
+        self.left.store(bursts, Ordering::Relaxed);
+        while self.taken.load(Ordering::Relaxed) < expected {
+            assert!(self.future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        region.change()
+    }
+}
+
+fn burst_of_lines(size: usize) -> Vec<u8> {
+    [vec![b'x'; size - 1], vec![b'\n']].concat().repeat(FRAMES)
+}
+
+async fn echo(mut s: Session<Lines>) -> ropewalk::Result {
+    while let Some(line) = s.next().await? {
+        s.reply(line)?;
+    }
+    Ok(())
+}
+
+/// One test for all: the allocator counts for the whole program, and tests run side by side.
+#[test]
+fn a_frame_costs_its_copy_a_burst_its_buffer_and_an_idle_connection_nothing() {
+    short_frames_cost_their_copies();
+    long_frames_cost_nothing_each();
+    a_connection_owns_nothing_more_after_a_burst_than_before_it();
+}
+
+fn short_frames_cost_their_copies() {
+    let lines = burst_of_lines(64);
+    costs_its_copies(Served::new(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &lines));
+    costs_its_copies(Served::new(framed(Lines::lf(), service_fn(async |line: Bytes| Ok(line))), &lines));
+    costs_its_copies(Served::new(session(Lines::lf(), echo), &lines));
+    let prefixed = [&64_u32.to_be_bytes()[..], &[7; 64]].concat().repeat(FRAMES);
+    costs_its_copies(Served::new(framed(LengthPrefixed::u32(), reply_fn(|frame: Bytes| frame)), &prefixed));
+}
+
+/// A hundred bursts cost one allocation a frame, its copy, and one a burst, which is moved to a buffer of its size.
+fn costs_its_copies<F: Future>(mut served: Served<F>) {
+    // The thread's buffers are made by whoever comes first.
+    served.send(10);
+    let stats = served.send(100);
+    assert_eq!((stats.allocations, stats.reallocations), (100 * (FRAMES + 1), 0));
+    assert_eq!((stats.deallocations, stats.bytes_deallocated), (stats.allocations, stats.bytes_allocated));
+}
+
+fn long_frames_cost_nothing_each() {
+    let mut served = Served::new(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &burst_of_lines(1000));
+    served.send(10);
+    let stats = served.send(100);
+    assert!(stats.allocations + stats.reallocations <= 100 * 4, "{stats:?}");
+}
+
+fn a_connection_owns_nothing_more_after_a_burst_than_before_it() {
+    for size in [64, 1000] {
+        let burst = burst_of_lines(size);
+        grows_by_nothing(|| Served::new(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &burst));
+        grows_by_nothing(|| Served::new(session(Lines::lf(), echo), &burst));
+    }
+}
+
+fn grows_by_nothing<F: Future>(make: impl Fn() -> Served<F>) {
+    // The thread's buffers again.
+    make().send(3);
+    let mut idle: Vec<_> = (0..100).map(|_| make()).collect();
+    for served in &mut idle {
+        // The first poll sets the leaf up.
+        assert!(served.future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    let region = Region::new(ALLOCATOR);
+    for served in &mut idle {
+        served.send(3);
+    }
+    let stats = region.change();
+    assert_eq!(stats.bytes_allocated, stats.bytes_deallocated, "{stats:?}");
+}

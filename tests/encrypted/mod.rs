@@ -1,0 +1,235 @@
+//! Certificates made on the spot, TLS clients, and a server on a socket and in memory.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part of it
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use ropewalk::memory::{Connector, MemoryStream};
+use ropewalk::{Addr, ConnectionService, Endpoint, Handle, Server, TlsConfig, memory};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// How long anything may take before the test fails. Far more than it ever should.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+/// Asks again and again until it is so; fails when it never is.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let asking = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, asking).await.is_ok(), "waited in vain until {what}");
+}
+
+/// A directory that goes with this value.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ropewalk-tls-{}-{n}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// Puts a file there, at once: who reads it sees the old one or the new one.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let (path, half) = (self.0.join(name), self.0.join(format!("{name}.half")));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&half, text).unwrap();
+        fs::rename(half, &path).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Who signs certificates.
+pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key.
+pub struct Issued {
+    pub cert: String,
+    pub key: String,
+    pub der: Vec<u8>,
+    key_der: Vec<u8>,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Or one would be taken for another until its signature is checked.
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        params.distinguished_name.push(DnType::CommonName, format!("CA {}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub fn issue<const N: usize>(&self, names: [&str; N]) -> Issued {
+        let names: Vec<String> = names.map(String::from).into();
+        self.issue_params(&CertificateParams::new(names).unwrap())
+    }
+
+    pub fn issue_params(&self, params: &CertificateParams) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        Issued { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec(), key_der: key.serialize_der() }
+    }
+}
+
+/// What a client does.
+pub struct Client {
+    roots: RootCertStore,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    alpn: Vec<Vec<u8>>,
+    identity: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+    pub name: String,
+}
+
+impl Client {
+    /// One that trusts this CA and asks for this name.
+    pub fn new(ca: &Ca, name: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.0.der().clone()).unwrap();
+        Self { roots, versions: rustls::ALL_VERSIONS.to_vec(), alpn: Vec::new(), identity: None, name: name.to_owned() }
+    }
+
+    pub fn version(mut self, version: &'static SupportedProtocolVersion) -> Self {
+        self.versions = vec![version];
+        self
+    }
+
+    pub fn alpn(mut self, protocols: &[&str]) -> Self {
+        self.alpn = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        self
+    }
+
+    pub fn identity(self, issued: &Issued) -> Self {
+        self.identity_often(issued, 1)
+    }
+
+    /// Shows a chain of so many certificates, though the first would do.
+    pub fn identity_often(mut self, issued: &Issued, n: usize) -> Self {
+        self.identity = Some((vec![issued.der.clone(); n], issued.key_der.clone()));
+        self
+    }
+
+    pub fn connector(&self) -> TlsConnector {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&self.versions)
+            .unwrap()
+            .with_root_certificates(self.roots.clone());
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let key = PrivateKeyDer::try_from(key.clone()).unwrap();
+                builder.with_client_auth_cert(chain.iter().cloned().map(CertificateDer::from).collect(), key).unwrap()
+            }
+        };
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.enable_sni = self.name.parse::<std::net::IpAddr>().is_err();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    pub async fn shake<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        let name = ServerName::try_from(self.name.clone()).unwrap();
+        soon(self.connector().connect(name, stream)).await
+    }
+
+    pub async fn tcp(&self, addr: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        self.shake(TcpStream::connect(addr).await.unwrap()).await
+    }
+
+    pub async fn memory(&self, connector: &Connector) -> io::Result<TlsStream<MemoryStream>> {
+        self.shake(connector.connect().await.unwrap()).await
+    }
+}
+
+/// Writes, and reads as much.
+pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+    soon(async {
+        stream.write_all(bytes).await?;
+        stream.flush().await?;
+        let mut answer = vec![0; bytes.len()];
+        stream.read_exact(&mut answer).await?;
+        assert!(answer == bytes, "{:?}", answer.escape_ascii().to_string());
+        Ok(())
+    })
+    .await
+}
+
+/// A server on a TCP socket and in memory at once, both with these certificates.
+pub struct Running {
+    pub handle: Handle,
+    pub addr: SocketAddr,
+    pub memory: Connector,
+    pub task: JoinHandle<ropewalk::Result>,
+}
+
+impl Running {
+    pub async fn tls(tls: impl Into<TlsConfig>, service: impl ConnectionService) -> Self {
+        let tls = tls.into();
+        Self::start(|endpoint| endpoint.tls(tls.clone()), service).await
+    }
+
+    pub async fn plain(service: impl ConnectionService) -> Self {
+        Self::start(|endpoint| endpoint, service).await
+    }
+
+    async fn start(wrap: impl Fn(Endpoint) -> Endpoint, service: impl ConnectionService) -> Self {
+        let (endpoint, memory) = memory::endpoint();
+        let tcp = Endpoint::tcp(([127, 0, 0, 1], 0).into());
+        let server = Server::new().listen(wrap(tcp)).listen(wrap(endpoint)).serve(service).bind().await.unwrap();
+        let handle = server.handle();
+        let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("{:?}", handle.addresses()) };
+        Self { handle, addr, memory, task: tokio::spawn(server) }
+    }
+
+    /// Drains, waits for the end, and checks the books.
+    pub async fn end(self) {
+        self.handle.drain(PATIENCE);
+        soon(self.task).await.unwrap().unwrap();
+        let (counts, preambles) = (self.handle.counts(), self.handle.preambles());
+        assert_eq!(counts.active(), 0);
+        assert_eq!(counts.accepted(), counts.closed_in_all());
+        assert_eq!(preambles.pending(), 0);
+    }
+}
+
+/// A certificate for `localhost` in files of their own.
+pub fn localhost(ca: &Ca, folder: &Folder) -> TlsConfig {
+    let issued = ca.issue(["localhost"]);
+    TlsConfig::files(folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key))
+}
+
+/// The text of a path, for endpoint strings.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

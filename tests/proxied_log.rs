@@ -1,0 +1,87 @@
+//! What the log says of connections behind a proxy. Alone in its process: a line that is first reached by a test without
+//! a log may be taken as wanted by nobody.
+#![cfg(target_os = "linux")] // where all of 127.0.0.0/8 is this machine
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ropewalk::{Addr, Bytes, LogLayer, RawBytes, Server, framed, reply_fn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+use tracing_subscriber::fmt::MakeWriter;
+
+const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\n";
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// Sends a header and a word from an address of this machine's own; what is answered.
+async fn sent(ip: [u8; 4], to: SocketAddr) -> Vec<u8> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::from(ip), 0).into()).unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    let mut answer = Vec::new();
+    // Who is refused may find the connection reset.
+    drop(stream.write_all(&[LINE, b"word"].concat()).await);
+    drop(stream.shutdown().await);
+    drop(timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap());
+    answer
+}
+
+#[tokio::test]
+async fn a_log_shows_the_client_and_warns_once_a_second_of_who_is_not_trusted() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let server = Server::new()
+        .listen("proxy+tcp:127.0.0.1:0?trust=127.0.0.1")
+        .layer(LogLayer::new())
+        .serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)));
+    let server = server.bind().await.unwrap();
+    let handle = server.handle();
+    let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("no port") };
+    let server = tokio::spawn(server);
+    assert_eq!(sent([127, 0, 0, 1], addr).await, b"word");
+    let began = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(sent([127, 0, 0, 9], addr).await, b"");
+    }
+    handle.drain(Duration::from_secs(20));
+    server.await.unwrap().unwrap();
+    let log = log.text();
+    assert_eq!(log.lines().filter(|line| line.contains("peer=tcp:192.0.2.7:56324")).count(), 2, "{log}");
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(warnings.iter().all(|line| line.contains("127.0.0.9") && line.contains("trust=")), "{log}");
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((1..=seconds + 1).contains(&warnings.len()), "{log}");
+}
