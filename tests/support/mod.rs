@@ -5,7 +5,7 @@ mod client;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -30,6 +30,24 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A program of another package; where it is missing the test is told as skipped. `.ci/install-clients` installs them.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Servers may lie where only root's path leads.
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.exists());
+    if found.is_none() {
+        skipped(&format!("no {name}"));
+    }
+    found
+}
+
+/// Says why a test tests nothing here, past the capture of its output: `.ci/run` counts these lines.
+pub fn skipped(why: &str) {
+    let mut stderr = stderr();
+    writeln!(stderr, "skipped: {why}").unwrap();
 }
 
 /// A directory that goes with this value.
