@@ -12,7 +12,8 @@ use crate::lines::Lines;
 pub enum LineOrRaw {
     /// A line, without its delimiter.
     Line(Bytes),
-    /// The next bytes of a raw section, as they came: 1 to 65 536 of them.
+    /// The next bytes of a raw section, as they came: 1 to 65 536 of them; or all of it, if it was to come
+    /// [whole](LineRaw::raw_whole).
     Raw(Bytes),
 }
 
@@ -21,8 +22,10 @@ pub enum LineOrRaw {
 /// It decodes [`Lines`] until told otherwise. [`raw(n)`](Self::raw) makes the next `n` bytes a raw section, after which
 /// lines go on by themselves; [`raw_until_lines`](Self::raw_until_lines) makes everything raw until
 /// [`lines`](Self::lines). A switch takes effect at the byte after the last line delivered, whether what follows has been
-/// received already or not. Whoever holds the codec may switch it between two calls of `decode`: the application between
-/// two frames, or a codec of one's own around this one, when the wire itself says how much is raw:
+/// received already or not. A section whose length is known and small may be wanted in one piece:
+/// [`raw_whole(n)`](Self::raw_whole) delivers it when all of it has come. Whoever holds the codec may switch it between two
+/// calls of `decode`: the application between two frames, or a codec of one's own around this one, when the wire itself
+/// says how much is raw:
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -81,6 +84,8 @@ enum Mode {
         left: u64,
         of: u64,
     },
+    /// A section of so much, not 0, that is delivered in one piece.
+    Whole(usize),
     RawUntilLines,
 }
 
@@ -113,6 +118,30 @@ impl LineRaw {
     /// Makes the next `n` bytes a raw section, after which lines go on. With 0 they go on at once.
     pub fn raw(&mut self, n: u64) {
         self.switch(if n == 0 { Mode::Lines } else { Mode::Raw { left: n, of: n } });
+    }
+
+    /// Makes the next `n` bytes a raw section that is delivered in one piece, however it comes. With 0 lines go on at once.
+    ///
+    /// The unread bytes grow to `n` as they come, and to no more: what `n` may be at most is for the caller to say.
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use ropewalk_codecs::{LineOrRaw, LineRaw};
+    /// use tokio_util::codec::Decoder;
+    ///
+    /// # fn main() -> Result<(), ropewalk_codecs::CodecError> {
+    /// let mut codec = LineRaw::crlf();
+    /// codec.raw_whole(5);
+    /// let mut buffer = BytesMut::from("hel");
+    /// assert_eq!(codec.decode(&mut buffer)?, None);
+    /// buffer.extend_from_slice(b"lobye\r\n");
+    /// assert_eq!(codec.decode(&mut buffer)?, Some(LineOrRaw::Raw("hello".into())));
+    /// assert_eq!(codec.decode(&mut buffer)?, Some(LineOrRaw::Line("bye".into())));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn raw_whole(&mut self, n: usize) {
+        self.switch(if n == 0 { Mode::Lines } else { Mode::Whole(n) });
     }
 
     /// Makes all that follows raw, until [`lines`](Self::lines).
@@ -153,6 +182,14 @@ impl LineRaw {
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(src.len()).min(CHUNK);
         (n > 0).then(|| self.progress().take(src, Span::bare(n)))
     }
+
+    fn whole(&mut self, src: &mut BytesMut, n: usize) -> Option<LineOrRaw> {
+        if !self.ready_for_raw(src) || src.len() < n {
+            return None;
+        }
+        self.mode = Mode::Lines;
+        Some(LineOrRaw::Raw(self.progress().take(src, Span::bare(n))))
+    }
 }
 
 impl Decoder for LineRaw {
@@ -163,6 +200,7 @@ impl Decoder for LineRaw {
         let left = match self.mode {
             Mode::Lines => return Ok(self.lines.decode(src)?.map(LineOrRaw::Line)),
             Mode::Raw { left, .. } => left,
+            Mode::Whole(n) => return Ok(self.whole(src, n)),
             Mode::RawUntilLines => u64::MAX,
         };
         if !self.ready_for_raw(src) {
@@ -194,6 +232,11 @@ impl Decoder for LineRaw {
                 Ok(None)
             }
             Mode::Raw { left, of } => Err(self.progress().truncated(src, of - left)),
+            Mode::Whole(_) => {
+                // What is left of a skipped line is none of it.
+                let have = if self.ready_for_raw(src) { src.len() as u64 } else { 0 };
+                Err(self.progress().truncated(src, have))
+            }
         }
     }
 }

@@ -7,6 +7,10 @@ use ropewalk_codecs::{CodecError, LineOrRaw, LineRaw, Lines};
 use support::{Event, encoded, every_split_by, refuses};
 use tokio_util::codec::{Decoder, Encoder};
 
+/// Every way to switch.
+const SWITCHES: [fn(&mut LineRaw); 4] =
+    [|codec| codec.raw(1), |codec| codec.raw_whole(1), LineRaw::raw_until_lines, LineRaw::lines];
+
 /// What an application says to the codec after an item, which may depend on what came before.
 type React = fn(&mut LineRaw, &LineOrRaw, &mut u64);
 
@@ -113,6 +117,43 @@ fn a_section_may_be_longer_than_a_line_and_than_a_chunk() {
     assert!(buffer.is_empty());
 }
 
+/// `raw <n>` makes the next n bytes a raw section in one piece.
+fn whole_n(codec: &mut LineRaw, item: &LineOrRaw, _: &mut u64) {
+    if let LineOrRaw::Line(line) = item
+        && let Some(n) = line.strip_prefix(b"raw ")
+    {
+        codec.raw_whole(String::from_utf8_lossy(n).parse().expect("a number"));
+    }
+}
+
+#[test]
+fn a_section_that_is_wanted_whole_comes_in_one_piece_however_it_was_received() {
+    let codec = Switching { codec: LineRaw::crlf(), react: whole_n, state: 0 };
+    let stream = b"raw 7\r\na\r\nb\r\n\r\nc\r\nraw 0\r\nraw 3\r\nabc";
+    // As it is, nothing joined.
+    let events = every_split_by(&codec, stream, |events| events);
+    let line = |line: &'static str| Event::Frame(LineOrRaw::Line(line.into()));
+    let raw = |raw: &'static str| Event::Frame(LineOrRaw::Raw(raw.into()));
+    let lines = [line("raw 7"), raw("a\r\nb\r\n\r"), line("\nc"), line("raw 0"), line("raw 3"), raw("abc")];
+    assert_eq!(events, lines);
+}
+
+#[test]
+fn a_section_that_is_wanted_whole_may_be_longer_than_a_chunk_and_is_none_if_the_stream_ends_within_it() {
+    let mut codec = LineRaw::lf().max(8);
+    codec.raw_whole(70_000);
+    assert!(codec.is_raw());
+    let mut buffer = BytesMut::from(&*"y".repeat(69_999));
+    assert_eq!(codec.decode(&mut buffer).unwrap(), None);
+    buffer.extend_from_slice(b"yline\n");
+    let Some(LineOrRaw::Raw(raw)) = codec.decode(&mut buffer).unwrap() else { panic!("no section") };
+    assert_eq!(raw.len(), 70_000);
+    assert_eq!(codec.decode(&mut buffer).unwrap(), Some(LineOrRaw::Line("line".into())));
+
+    gives(LineRaw::lf(), whole_n, "raw 5\nabc", ["Lraw 5", "!Truncated { have: 3 }@9"]);
+    gives(LineRaw::lf(), whole_n, "raw 5\n", ["Lraw 5", "!Truncated { have: 0 }@6"]);
+}
+
 #[test]
 fn the_end_of_the_stream_within_a_section_says_how_much_of_it_came() {
     let cut = ["Lraw 5", "Rabc", "!Truncated { have: 3 }@9"];
@@ -178,7 +219,7 @@ fn raw_after_a_skipped_line_begins_where_that_line_ends() {
 
 #[test]
 fn a_skipped_line_that_never_ends_leaves_nothing_behind_in_any_mode() {
-    for switch in [|codec: &mut LineRaw| codec.raw(1), LineRaw::raw_until_lines, LineRaw::lines] {
+    for switch in SWITCHES {
         let mut codec = LineRaw::new(Lines::delimited("aa").max(0).skip_too_long());
         let mut buffer = BytesMut::from("b");
         assert!(codec.decode(&mut buffer).is_err_and(|error| !error.is_fatal()));
@@ -196,7 +237,7 @@ fn a_switch_does_not_wake_a_fused_decoder() {
     let mut codec = LineRaw::lf().max(1);
     let mut buffer = BytesMut::from("abc\nd");
     assert!(codec.decode(&mut buffer).unwrap_err().is_fatal());
-    for switch in [|codec: &mut LineRaw| codec.raw(1), LineRaw::raw_until_lines, LineRaw::lines] {
+    for switch in SWITCHES {
         switch(&mut codec);
         buffer.extend_from_slice(b"e\n");
         assert_eq!(codec.decode(&mut buffer).unwrap(), None);

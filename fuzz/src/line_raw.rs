@@ -17,15 +17,18 @@ enum Switch {
     Raw(u64),
     /// So many are raw, or until the first chunk has come.
     Chunk(u64),
+    /// The next so many are raw, in one piece.
+    Whole(u64),
 }
 
 impl Switch {
-    /// As the first bytes of a line say: `r` and `q` are followed by a length.
+    /// As the first bytes of a line say: `r`, `q` and `w` are followed by a length.
     fn of(line: &[u8]) -> Self {
         let n = line.get(1).map_or(0, |byte| u64::from(byte & 0x0f));
         match line.first() {
             Some(b'r') => Self::Raw(n),
             Some(b'q') => Self::Chunk(n),
+            Some(b'w') => Self::Whole(n),
             Some(b'u') => Self::Chunk(u64::MAX),
             // Longer than any stream.
             Some(b'R') => Self::Raw(u64::MAX - n),
@@ -38,6 +41,7 @@ impl Switch {
             Self::Lines => {}
             Self::Chunk(u64::MAX) => codec.raw_until_lines(),
             Self::Raw(n) | Self::Chunk(n) => codec.raw(n),
+            Self::Whole(n) => codec.raw_whole(usize::try_from(n).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -87,8 +91,10 @@ fn raw(switch: Switch, stream: &[u8], from: Option<usize>, cuts: Cuts, events: &
     let from_or_end = from.unwrap_or(len);
     let left = (len - from_or_end) as u64;
     let (n, whole) = match switch {
-        Switch::Lines | Switch::Raw(0) | Switch::Chunk(0) => return from,
+        Switch::Lines | Switch::Raw(0) | Switch::Chunk(0) | Switch::Whole(0) => return from,
         Switch::Raw(n) => (n.min(left), n <= left),
+        // All of it or nothing.
+        Switch::Whole(n) => (if n <= left { n } else { 0 }, n <= left),
         Switch::Chunk(n) => {
             let chunk = (cuts.end_after(from_or_end, len) - from_or_end) as u64;
             // The end of the stream is a proper one only of a section without a length.
@@ -116,6 +122,8 @@ struct Holder<'a> {
     raw: Span,
     /// Whether lines are to be asked for after the first chunk.
     chunk: bool,
+    /// Whether the section is to come in one piece.
+    whole: bool,
 }
 
 impl Holder<'_> {
@@ -127,6 +135,7 @@ impl Holder<'_> {
 
     fn switch(&mut self, codec: &mut LineRaw, switch: Switch) {
         self.chunk = matches!(switch, Switch::Chunk(1..));
+        self.whole = matches!(switch, Switch::Whole(1..));
         switch.tell(codec);
     }
 }
@@ -153,6 +162,7 @@ impl Handler<LineRaw> for Holder<'_> {
                 let end = self.raw.0 + bytes.len();
                 assert!(!bytes.is_empty() && end <= self.raw.1, "{} bytes of {:?}", bytes.len(), self.raw);
                 assert_eq!(bytes, self.stream[self.raw.0..end]);
+                assert!(!self.whole || end == self.raw.1, "a part of what is to come whole");
                 self.raw.0 = end;
                 if self.chunk {
                     self.chunk = false;
@@ -180,8 +190,9 @@ pub fn line_raw(data: &[u8]) {
     for cuts in input.cuts() {
         let events = sections.decode(input.stream, cuts);
         let stream = input.stream;
-        let mut holder = Holder { sections, stream, events: &events, next: 0, raw: (0, 0), chunk: false };
-        let drive = Drive { cuts, moves: input.moves(), holds: sections.lines.holds() };
+        let mut holder = Holder { sections, stream, events: &events, next: 0, raw: (0, 0), chunk: false, whole: false };
+        // A section that is to come whole waits for its end, of which there are 15 bytes at most.
+        let drive = Drive { cuts, moves: input.moves(), holds: sections.lines.holds().max(15) };
         drive.run(&mut codec.clone(), stream, &mut holder);
         assert_eq!(holder.next(), None, "this is missing, of {events:?}");
     }

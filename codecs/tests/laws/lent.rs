@@ -7,14 +7,14 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::corpus::{short_frames, streams};
 
+/// [`Framing::next_frame`] or [`Framing::last_frame`].
+type LendNext<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError>;
+
 /// A codec that lends, as a decoder that copies what it was lent.
 struct Lent<C>(C);
 
-/// What finds the next frame, or the last.
-type Next<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError>;
-
 impl<C: Framing> Lent<C> {
-    fn copy(&mut self, src: &mut BytesMut, next: Next<C>) -> Result<Option<Bytes>, CodecError> {
+    fn copy(&mut self, src: &mut BytesMut, next: LendNext<C>) -> Result<Option<Bytes>, CodecError> {
         let mut rest = &src[..];
         let frame = next(&mut self.0, &mut rest).map(|frame| frame.map(Bytes::copy_from_slice));
         let taken = src.len() - rest.len();

@@ -7,7 +7,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::corpus::{Random, streams};
 
-/// After a line `raw <n>` the next n bytes are raw, after `rest` all are.
+/// After a line `raw <n>` the next n bytes are raw, after `all <n>` they come in one piece, after `rest` all are.
 #[derive(Clone)]
 struct Switching(LineRaw);
 
@@ -16,6 +16,10 @@ impl Switching {
         if let Some(LineOrRaw::Line(line)) = &item {
             if let Some(n) = line.strip_prefix(b"raw ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok()) {
                 self.0.raw(n);
+            }
+            if let Some(n) = line.strip_prefix(b"all ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok()) {
+                // No more than a line may have.
+                self.0.raw_whole(usize::min(n, 6));
             }
             if line == "rest" {
                 self.0.raw_until_lines();
@@ -89,6 +93,7 @@ fn laws(lines: Lines) -> Laws<Switching> {
             "raw 5\r\n",
             "raw 0\r\n\r\nraw 1\r\n\nraw 2\r\n\r\n\r\n",
             "raw 99999999999999999999\r\nno",
+            "all 5\r\n\r\n\n\r\rall 0\r\nall 1\r\n\nall 6\r\nabc",
         ])
         .variants(200);
     for _ in 0..4 {

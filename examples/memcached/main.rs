@@ -1,0 +1,51 @@
+//! Try it: `cargo run --example memcached`, then `printf 'set a 0 0 2\r\nhi\r\nget a\r\n' | nc -N 127.0.0.1 8007`.
+//!
+//! memcached's text protocol; docs/writing-a-protocol.md says how it came to be.
+
+mod cache;
+mod codec;
+mod request;
+mod service;
+
+use std::sync::Arc;
+
+use clap::Parser;
+use ropewalk::cli::ServerArgs;
+use ropewalk::{ConnectionLimitLayer, Result, framed, reply_fn};
+use tokio::runtime::Builder;
+
+use crate::cache::Cache;
+use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
+use crate::service::{answer, refuse};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// How much is kept, in MiB; what was not asked for the longest goes first
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    memory: u32,
+    /// The most connections served at once
+    #[arg(long, default_value_t = 1024)]
+    connections: usize,
+    /// Threads that serve them
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    threads: u32,
+}
+
+async fn serve(cli: Cli) -> Result {
+    let cache = Arc::new(Cache::new(cli.memory as usize * 1024 * 1024));
+    let serve =
+        framed(Memcache::new(MAX_LINE, MAX_VALUE), reply_fn(move |request| answer(&cache, request))).on_error(refuse);
+    let limit = ConnectionLimitLayer::new(cli.connections).refuse_with("SERVER_ERROR too many connections\r\n");
+    cli.server.server().layer(limit).serve(serve).await
+}
+
+fn main() -> Result {
+    let cli = Cli::parse();
+    let mut runtime = match cli.threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    runtime.worker_threads(cli.threads as usize).enable_all().build()?.block_on(serve(cli))
+}

@@ -1,0 +1,179 @@
+//! The SCGI example: driven directly, and behind nginx.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use support::{Client, Dice, Example, TempDir, program, segmentations, until};
+
+/// A request with these variables behind the two every request has.
+fn request(variables: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut header = format!("CONTENT_LENGTH\0{}\0SCGI\x001\0", body.len());
+    for (name, value) in variables {
+        header += &format!("{name}\0{value}\0");
+    }
+    [format!("{}:{header},", header.len()).as_bytes(), body].concat()
+}
+
+#[test]
+fn method_headers_and_body_come_back_in_any_segmentation() {
+    let example = Example::start("scgi");
+    let request = request(&[("REQUEST_METHOD", "POST"), ("HTTP_X", "\u{e4}, b"), ("EMPTY", "")], b"\0\r\nbody,");
+    let answer = "Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n\
+        CONTENT_LENGTH: 8\nSCGI: 1\nREQUEST_METHOD: POST\nHTTP_X: \u{e4}, b\nEMPTY: \n\n\0\r\nbody,";
+    for pieces in segmentations(&request) {
+        for mut client in example.both() {
+            client.send_pieces(&pieces);
+            assert_eq!(String::from_utf8(client.rest()).unwrap(), answer);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_request_is_answered_and_closed() {
+    let example = Example::start("scgi");
+    let netstring = |header: &str| format!("{}:{header},", header.len());
+    let headers = [
+        "x24:",
+        "70000:",
+        &netstring(""),
+        &netstring("CONTENT_LENGTH\x000\0"),
+        &netstring("SCGI\x001\0CONTENT_LENGTH\x000\0"),
+        &netstring("CONTENT_LENGTH\x000\0SCGI\x002\0"),
+        &netstring("CONTENT_LENGTH\x000\0SCGI\x001\0ODD\0"),
+        &netstring("CONTENT_LENGTH\x000\0SCGI\x001"),
+        &netstring("CONTENT_LENGTH\0-1\0SCGI\x001\0"),
+        &netstring("CONTENT_LENGTH\0\0SCGI\x001\0"),
+    ];
+    for header in headers {
+        for mut client in example.both() {
+            client.send(header);
+            // An end and no reset, although there is a lot that nobody reads.
+            drop(client.try_send("x".repeat(100_000)));
+            let answer = String::from_utf8(client.rest()).unwrap();
+            assert!(answer.starts_with("Status: 400 Bad Request\r\n"), "{header:?}: {answer:?}");
+        }
+    }
+    let mut client = example.tcp();
+    client.send(netstring("CONTENT_LENGTH\x0067108865\0SCGI\x001\0"));
+    assert!(client.rest().starts_with(b"Status: 413 "));
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_not_answered() {
+    let example = Example::start("scgi");
+    let request = request(&[], b"whole");
+    for mut client in example.both() {
+        client.send(&request[..request.len() - 1]);
+        client.finish();
+        assert_eq!(client.rest(), b"");
+    }
+}
+
+#[test]
+fn a_large_body_is_not_held_in_memory() {
+    let example = Example::start("scgi");
+    let body = Dice::new(7).bytes(1024 * 1024).repeat(50);
+    let mut client = example.tcp();
+    client.send(request(&[], &body));
+    let answer = client.rest();
+    assert!(answer.ends_with(&body));
+    let status = fs::read_to_string(format!("/proc/{}/status", example.pid().as_raw_nonzero())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB")).unwrap();
+    assert!(peak.trim().parse::<u64>().unwrap() < 30_000, "{peak} KiB at the most");
+}
+
+/// nginx in front of the example, in one process and a folder of its own; killed when this is dropped.
+struct Nginx {
+    child: Child,
+    address: SocketAddr,
+    dir: TempDir,
+}
+
+impl Nginx {
+    fn start(nginx: &Path, upstream: &Path) -> Self {
+        let dir = TempDir::new();
+        // nginx takes no port 0, so this one may be taken by another in between.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let here = dir.join("");
+        let temporary = ["client_body", "scgi", "proxy", "fastcgi", "uwsgi"];
+        let temporary: String = temporary.map(|name| format!("{name}_temp_path {name};")).concat();
+        let config = format!(
+            "daemon off; master_process off; pid {0}pid; error_log {0}error.log; events {{}}
+            http {{
+                access_log off; client_max_body_size 100m; {temporary}
+                server {{
+                    listen {address};
+                    location / {{
+                        scgi_pass unix:{1};
+                        scgi_param SCGI 1;
+                        scgi_param REQUEST_METHOD $request_method;
+                        scgi_param REQUEST_URI $request_uri;
+                    }}
+                }}
+            }}",
+            here.display(),
+            upstream.display(),
+        );
+        fs::write(dir.join("nginx.conf"), config).unwrap();
+        let mut command = Command::new(nginx);
+        command.arg("-p").arg(&here).arg("-e").arg(dir.join("error.log")).arg("-c").arg(dir.join("nginx.conf"));
+        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut nginx = Self { child, address, dir };
+        until("nginx listens", || {
+            let log = nginx.dir.join("error.log");
+            assert!(nginx.child.try_wait().unwrap().is_none(), "{:?}", fs::read_to_string(log));
+            Client::try_tcp(address).is_ok()
+        });
+        nginx
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn behind_nginx() -> Option<(Example, Nginx)> {
+    let nginx: PathBuf = program("nginx")?;
+    let example = Example::start("scgi");
+    let nginx = Nginx::start(&nginx, &example.unix);
+    Some((example, nginx))
+}
+
+#[test]
+fn nginx_hands_on_a_post_of_ten_megabytes_and_its_echo() {
+    let Some((_example, nginx)) = behind_nginx() else { return };
+    let body = Dice::new(5).bytes(1_000_000).repeat(10);
+    let mut client = Client::tcp(nginx.address);
+    // Of version 1.0, which knows no chunks.
+    client.send(format!("POST /up?x=1 HTTP/1.0\r\nX-Test: yes\r\nContent-Length: {}\r\n\r\n", body.len()));
+    client.send(&body);
+    let answer = client.rest();
+    let start = String::from_utf8_lossy(&answer[..1000]).into_owned();
+    assert!(start.starts_with("HTTP/1.1 200 OK\r\n"), "{start}");
+    for line in ["REQUEST_METHOD: POST\n", "REQUEST_URI: /up?x=1\n", "HTTP_X_TEST: yes\n", "CONTENT_LENGTH: 10000000\n"]
+    {
+        assert!(start.contains(line), "{line:?} in {start:?}");
+    }
+    assert!(answer.ends_with(&body));
+}
+
+#[test]
+fn ab_gets_an_answer_to_each_of_20_000_requests_through_nginx() {
+    let (Some(ab), Some((_example, nginx))) = (program("ab"), behind_nginx()) else { return };
+    let url = format!("http://{}/x", nginx.address);
+    let output = Command::new(ab).args(["-q", "-n", "20000", "-c", "32", &url]).output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    let number = |name: &str| report.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    assert!(output.status.success(), "{report}");
+    assert_eq!(number("Complete requests:"), Some("20000"), "{report}");
+    assert_eq!(number("Failed requests:"), Some("0"), "{report}");
+    assert_eq!(number("Non-2xx responses:"), None, "{report}");
+}
