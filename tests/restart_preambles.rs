@@ -93,11 +93,11 @@ async fn a_handshake_under_way_is_finished_by_the_process_it_began_with() {
         tcp.write_all(first).await.unwrap();
         until("the handshake has begun", || server.handle.preambles().pending() == 1).await;
         let successor = Successor::of(&server).await;
-        // From here on others are the new process's.
-        assert_eq!(answered(client.tcp(server.addr).await.unwrap(), "new\n").await, "new\n");
         tcp.write_all(second).await.unwrap();
         let copying = tokio::spawn(async move { copy_bidirectional(&mut far, &mut tcp).await });
         let stream = soon(handshake).await.unwrap();
+        // Whoever comes now is the new process's.
+        assert_eq!(answered(client.tcp(server.addr).await.unwrap(), "new\n").await, "new\n");
         assert_eq!(answered(stream, "old\n").await, "OLD\n");
         drop(copying.await);
         assert_eq!((server.handle.preambles().begun(), server.handle.preambles().passed()), (1, 1));
