@@ -158,6 +158,8 @@ fn no_handshake_fails_over_restarts_under_load() {
     let mut server = Generations::start("echo", |command, _| {
         command.args(["--listen", &format!("tls:{addr}?cert={0}&key={0}", text(&pem))]);
     });
+    // The last one that is bound.
+    support::until("the encrypted endpoint listens", || support::Client::try_tcp(addr).is_ok());
     let (tls, done) = (Arc::new(Client::new(&ca, "localhost")), Arc::new(AtomicUsize::new(0)));
     let runtime = Runtime::new().unwrap();
     let clients: Vec<_> =
