@@ -116,6 +116,42 @@ async fn a_connection_that_breaks_off_in_the_queue_or_in_a_call_gives_its_place_
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_does_not_read_its_answers_keeps_no_place_from_the_others() {
+    for unordered in [false, true] {
+        let (gate, limit) = (Arc::new(Semaphore::new(0)), CallLimitLayer::new(1));
+        // Long answers: above the mark nothing more is decoded, and a frame that was waits for a place.
+        let service = ServiceBuilder::new()
+            .map_response(|line: Bytes| [&line[..], &[b'.'; 1 << 18]].concat())
+            .layer(limit.clone())
+            .service(answering(&gate, &Gauge::default()));
+        let leaf = framed(Lines::lf().max(1 << 20), service);
+        let talk = async |connector: Connector| {
+            let mut deaf = connector.connect().await.unwrap();
+            deaf.write_all(b"slow\nnext\n").await.unwrap();
+            until("one has the place", || limit.active() == 1).await;
+            settle().await;
+            let mut other = connector.connect().await.unwrap();
+            let start = Instant::now();
+            gate.add_permits(1);
+            settle().await;
+            other.write_all(b"other\n").await.unwrap();
+            expect(&mut other, "OTHER").await;
+            assert_eq!(start.elapsed(), Duration::ZERO, "unordered: {unordered}");
+            drop((deaf, other));
+        };
+        let (server, connector) = if unordered {
+            on_memory(Server::new(), leaf.unordered(4)).await
+        } else {
+            on_memory(Server::new(), leaf.concurrent(4)).await
+        };
+        talk(connector).await;
+        server.until("all have left", |counts| counts.active() == 0).await;
+        assert_eq!(limit.active(), 0);
+        server.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rate_holds_each_connection_by_itself() {
     let service = ServiceBuilder::new().layer(FrameRateLayer::new(2, SECOND)).service(plain());
     run(framed(Lines::lf(), service), async |connector: Connector| {
