@@ -34,7 +34,8 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the session can do no more than end: nothing is read, and writing fails.
+    /// Dropped before it is ready, the session can do no more than end: nothing is read, and once the handshake has begun
+    /// writing fails.
     ///
     /// # Errors
     ///
