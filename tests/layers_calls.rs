@@ -8,8 +8,8 @@ use bytes::Bytes;
 use harness::{Gauge, answering, ask, assert_reasons, expect, on_memory, plain, rest, run, settle, shout, until};
 use ropewalk::memory::Connector;
 use ropewalk::{
-    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimedOut, CloseReason, CodecExt, Error, FrameLogLayer,
-    FrameRateLayer, Lines, Server, framed, reply_fn,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallRefused, CallTimedOut, CloseReason, CodecExt, Error,
+    FrameLogLayer, FrameRateLayer, Lines, Server, framed, reply_fn,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -149,6 +149,32 @@ async fn who_does_not_read_its_answers_keeps_no_place_from_the_others() {
         assert_eq!(limit.active(), 0);
         server.end().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_over_the_cap_is_refused_and_takes_no_place_from_the_next() {
+    let (gate, limit) = (Arc::new(Semaphore::new(0)), CallLimitLayer::new(1).refuse());
+    let inside = Gauge::default();
+    let service = ServiceBuilder::new().layer(limit.clone()).service(answering(&gate, &inside));
+    let service = framed(Lines::lf(), service).on_error(|error: &Error| {
+        assert!(error.downcast_ref::<CallRefused>().is_some(), "{error}");
+        Bytes::from_static(b"503 busy")
+    });
+    run(service, async |connector: Connector| {
+        let mut busy = connector.connect().await.unwrap();
+        busy.write_all(b"slow\n").await.unwrap();
+        until("it is inside", || inside.now() == 1).await;
+        let mut refused = connector.connect().await.unwrap();
+        ask(&mut refused, "a\nb\n", "503 busy\n503 busy\n").await;
+        gate.add_permits(1);
+        expect(&mut busy, "SLOW\n").await;
+        // Who was refused is idle now, and holds nothing.
+        assert_eq!((limit.active(), limit.max()), (0, 1));
+        ask(&mut busy, "again\n", "AGAIN\n").await;
+        ask(&mut refused, "c\n", "C\n").await;
+        assert_eq!(inside.most(), 1);
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
