@@ -40,7 +40,7 @@ impl<C> Session<C> {
     /// # Errors
     ///
     /// [`SessionError::PlaintextBehind`](crate::SessionError::PlaintextBehind), and
-    /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); only after that one the session goes on.
+    /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); only after that one and a `TlsError` the session goes on.
     /// [`HandshakeTimedOut`](crate::SessionError::HandshakeTimedOut) after 10 s, what the handshake failed by, and the
     /// errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the certificates had yet to be read and are bad:
     /// better [load](TlsConfig::load) them before serving.
