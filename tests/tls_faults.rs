@@ -213,7 +213,7 @@ async fn a_large_certificate_is_shown_and_a_chain_too_large_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_reads_its_goodbye_holds_nobody_for_long() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let service = ropewalk::session(RawBytes, async |mut s: ropewalk::Session<RawBytes>| {
+    let service = session(RawBytes, async |mut s: Session<RawBytes>| {
         s.next().await?;
         // All that the pipe holds and more, so that the goodbye has no room.
         s.reply(vec![b'x'; 60 * 1024])?;
