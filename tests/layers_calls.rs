@@ -178,6 +178,26 @@ async fn a_call_over_the_cap_is_refused_and_takes_no_place_from_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_over_its_rate_keeps_no_place_from_the_others() {
+    let limit = CallLimitLayer::new(1);
+    let service =
+        ServiceBuilder::new().layer(limit.clone()).layer(FrameRateLayer::new(1, 60 * SECOND)).service(plain());
+    run(framed(Lines::lf(), service), async |connector: Connector| {
+        let mut greedy = connector.connect().await.unwrap();
+        let mut modest = connector.connect().await.unwrap();
+        let start = Instant::now();
+        ask(&mut greedy, "a\nb\n", "A\n").await;
+        settle().await;
+        assert_eq!(limit.active(), 0);
+        ask(&mut modest, "x\n", "X\n").await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        expect(&mut greedy, "B\n").await;
+        assert_eq!(start.elapsed(), 60 * SECOND);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rate_holds_each_connection_by_itself() {
     let service = ServiceBuilder::new().layer(FrameRateLayer::new(2, SECOND)).service(plain());
     run(framed(Lines::lf(), service), async |connector: Connector| {

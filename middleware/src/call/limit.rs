@@ -117,7 +117,12 @@ where
         if self.place.is_none() {
             self.place = Some(ready!(self.places.poll_take(&mut self.ticket, cx)));
         }
-        self.inner.poll_ready(cx)
+        let ready = self.inner.poll_ready(cx);
+        if ready.is_pending() {
+            // Others can use it meanwhile: what is behind may wait for long, a rate for its peer's next token.
+            self.place = None;
+        }
+        ready
     }
 
     /// Called without having been ready it makes the call all the same, which counts.
