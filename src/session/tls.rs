@@ -28,7 +28,9 @@ impl<C> Session<C> {
     ///
     /// A peer waits for the answer to its request before it begins the handshake. Whatever it has sent behind the request
     /// came in plaintext and may be anybody's: if some of it was read already, the upgrade is refused and nothing of it is
-    /// delivered; the rest is taken for the handshake, which it is not.
+    /// delivered; the rest is taken for the handshake, which it is not. So [`reply`](Session::reply) to the request, and leave
+    /// the writing to this: [`send`](Session::send) and [`flush`](Session::flush) read ahead when they have to wait, and what
+    /// they would read is the handshake.
     ///
     /// What the session knows of the peer, it knows from plaintext: RFC 3207 has SMTP servers forget it now.
     ///
