@@ -8,8 +8,8 @@ use bytes::Bytes;
 use harness::{Gauge, answering, ask, assert_reasons, expect, on_memory, plain, rest, run, settle, shout, until};
 use ropewalk::memory::Connector;
 use ropewalk::{
-    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimedOut, CloseReason, CodecExt, Error, FrameLogLayer,
-    FrameRateLayer, Lines, Server, framed, reply_fn,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallRefused, CallTimedOut, CloseReason, CodecExt, Error,
+    FrameLogLayer, FrameRateLayer, Lines, Server, framed, reply_fn,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -113,6 +113,88 @@ async fn a_connection_that_breaks_off_in_the_queue_or_in_a_call_gives_its_place_
     server.until("all have left", |counts| counts.active() == 0).await;
     assert_eq!(limit.active(), 0);
     assert_reasons(&server.end().await, &[(CloseReason::Done, 1), (CloseReason::PeerReset, 6)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_its_answers_keeps_no_place_from_the_others() {
+    for unordered in [false, true] {
+        let (gate, limit) = (Arc::new(Semaphore::new(0)), CallLimitLayer::new(1));
+        // Long answers: above the mark nothing more is decoded, and a frame that was waits for a place.
+        let service = ServiceBuilder::new()
+            .map_response(|line: Bytes| [&line[..], &[b'.'; 1 << 18]].concat())
+            .layer(limit.clone())
+            .service(answering(&gate, &Gauge::default()));
+        let leaf = framed(Lines::lf().max(1 << 20), service);
+        let talk = async |connector: Connector| {
+            let mut deaf = connector.connect().await.unwrap();
+            deaf.write_all(b"slow\nnext\n").await.unwrap();
+            until("one has the place", || limit.active() == 1).await;
+            settle().await;
+            let mut other = connector.connect().await.unwrap();
+            let start = Instant::now();
+            gate.add_permits(1);
+            settle().await;
+            other.write_all(b"other\n").await.unwrap();
+            expect(&mut other, "OTHER").await;
+            assert_eq!(start.elapsed(), Duration::ZERO, "unordered: {unordered}");
+            drop((deaf, other));
+        };
+        let (server, connector) = if unordered {
+            on_memory(Server::new(), leaf.unordered(4)).await
+        } else {
+            on_memory(Server::new(), leaf.concurrent(4)).await
+        };
+        talk(connector).await;
+        server.until("all have left", |counts| counts.active() == 0).await;
+        assert_eq!(limit.active(), 0);
+        server.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_over_the_cap_is_refused_and_takes_no_place_from_the_next() {
+    let (gate, limit) = (Arc::new(Semaphore::new(0)), CallLimitLayer::new(1).refuse());
+    let inside = Gauge::default();
+    let service = ServiceBuilder::new().layer(limit.clone()).service(answering(&gate, &inside));
+    let service = framed(Lines::lf(), service).on_error(|error: &Error| {
+        assert!(error.downcast_ref::<CallRefused>().is_some(), "{error}");
+        Bytes::from_static(b"503 busy")
+    });
+    run(service, async |connector: Connector| {
+        let mut busy = connector.connect().await.unwrap();
+        busy.write_all(b"slow\n").await.unwrap();
+        until("it is inside", || inside.now() == 1).await;
+        let mut refused = connector.connect().await.unwrap();
+        ask(&mut refused, "a\nb\n", "503 busy\n503 busy\n").await;
+        gate.add_permits(1);
+        expect(&mut busy, "SLOW\n").await;
+        // Who was refused is idle now, and holds nothing.
+        assert_eq!((limit.active(), limit.max()), (0, 1));
+        ask(&mut busy, "again\n", "AGAIN\n").await;
+        ask(&mut refused, "c\n", "C\n").await;
+        assert_eq!(inside.most(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_over_its_rate_keeps_no_place_from_the_others() {
+    let limit = CallLimitLayer::new(1);
+    let service =
+        ServiceBuilder::new().layer(limit.clone()).layer(FrameRateLayer::new(1, 60 * SECOND)).service(plain());
+    run(framed(Lines::lf(), service), async |connector: Connector| {
+        let mut greedy = connector.connect().await.unwrap();
+        let mut modest = connector.connect().await.unwrap();
+        let start = Instant::now();
+        ask(&mut greedy, "a\nb\n", "A\n").await;
+        settle().await;
+        assert_eq!(limit.active(), 0);
+        ask(&mut modest, "x\n", "X\n").await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        expect(&mut greedy, "B\n").await;
+        assert_eq!(start.elapsed(), 60 * SECOND);
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,10 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ropewalk::{Bytes, CloseReason, Io, Lines, ReadDeadlineLayer, framed, reply_fn};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex};
-use tokio::time::Instant;
-use tower::Layer;
+use ropewalk::{
+    Addr, Bytes, CloseReason, Connection, Error, Io, Lines, Peer, ReadDeadlineLayer, Stream, framed, reply_fn,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex, join, repeat, sink};
+use tokio::time::{Instant, advance};
+use tower::{Layer, Service};
 use wired::over;
 
 /// A part of something sealed, say, of which the rest never comes.
@@ -54,4 +56,21 @@ async fn what_is_said_to_have_arrived_and_can_not_be_read_puts_a_deadline_off_by
     assert_eq!(closing.reason(), Some(CloseReason::FirstFrameTimeout));
     drop(peer);
     task.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_lets_up_is_under_its_deadlines_as_well() {
+    let lines = Lines::lf().skip_too_long();
+    let leaf = framed(lines, reply_fn(|line: Bytes| line)).on_error(|_: &Error| Bytes::from_static(b"too long"));
+    let deadlines = ReadDeadlineLayer::new();
+    // A line without an end, of which there is always more to read: the runtime's turns end, the bytes do not.
+    let endless = Stream::from_io(join(repeat(b'x'), sink()));
+    let connection = Connection::new(endless, Peer::new(Addr::Memory));
+    let closing = connection.closing();
+    let task = tokio::spawn(deadlines.layer(leaf).call(connection));
+    for _ in 0..40 {
+        advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(closing.reason(), Some(CloseReason::FrameTimeout));
+    task.abort();
 }

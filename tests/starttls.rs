@@ -157,6 +157,33 @@ where
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upgrade_dropped_before_its_handshake_leaves_no_session_in_plaintext() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let tls = localhost(&ca, &folder);
+    let (running, mut said) = with(move |mut s, said| {
+        let tls = tls.clone();
+        async move {
+            // More than the peer takes.
+            s.reply_raw(vec![b'.'; 900_000])?;
+            s.reply("go ahead")?;
+            assert!(timeout(Duration::from_secs(1), s.upgrade_tls(&tls)).await.is_err());
+            said.send(format!("{:?}", s.next().await)).unwrap();
+            said.send(format!("{:?}", s.upgrade_tls(&tls).await.is_err())).unwrap();
+            Ok(())
+        }
+    })
+    .await;
+    let mut client = running.memory.connect().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    client.write_all(b"PLAIN\r\n").await.unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert!(heard.ends_with(b".go ahead\r\n"));
+    assert_eq!(said.recv().await.unwrap(), "Ok(None)");
+    assert_eq!(said.recv().await.unwrap(), "true");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_upgrade_leaves_a_session_that_can_only_end() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let tls = localhost(&ca, &folder);

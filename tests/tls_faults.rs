@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use encrypted::{Ca, Client, Folder, PATIENCE, Running, echo, localhost, soon, until};
 use rcgen::CertificateParams;
-use ropewalk::{Bytes, ConnectionService, RawBytes, framed, reply_fn};
+use ropewalk::{Bytes, ConnectionService, RawBytes, Result, Session, framed, reply_fn, session};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -213,7 +213,7 @@ async fn a_large_certificate_is_shown_and_a_chain_too_large_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_reads_its_goodbye_holds_nobody_for_long() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let service = ropewalk::session(RawBytes, async |mut s: ropewalk::Session<RawBytes>| {
+    let service = session(RawBytes, async |mut s: Session<RawBytes>| {
         s.next().await?;
         // All that the pipe holds and more, so that the goodbye has no room.
         s.reply(vec![b'x'; 60 * 1024])?;
@@ -267,4 +267,27 @@ fn no_descriptor_stays_behind_whatever_became_of_the_handshake() {
     // Idle: what it has besides listening is the runtime's.
     let idle = support::Example::start("tls_echo");
     support::until("all descriptors are closed", || example.descriptors() <= idle.descriptors());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_slowly_takes_something_and_does_not_stall() {
+    const MANY: usize = 400_000;
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let answering = session(RawBytes, async |mut s: Session<RawBytes>| -> Result {
+        s.reply_raw(vec![b'.'; MANY])?;
+        s.flush().await?;
+        s.reply_raw("all taken")
+    });
+    let running = Running::tls(localhost(&ca, &folder), answering).await;
+    let mut client = Client::new(&ca, "localhost").memory(&running.memory).await.unwrap();
+    let mut heard = vec![0; MANY];
+    for part in heard.chunks_mut(16 * 1024) {
+        client.read_exact(part).await.unwrap();
+        // Long, and less than a write stall.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "all taken");
+    running.end().await;
 }

@@ -11,7 +11,7 @@
 //! | [`ReadDeadlineLayer`] | connections | how long a peer is waited for: its first frame, each frame, between two |
 //! | [`LogLayer`] | connections | a span for each, a line at its start and one at its end, with the reason |
 //! | [`CallDeadlineLayer`] | frames | how long a call may take |
-//! | [`CallLimitLayer`] | frames | caps how many calls are under way, of all connections together |
+//! | [`CallLimitLayer`] | frames | caps how many calls are under way, of all connections together: the others wait, or fail |
 //! | [`FrameRateLayer`] | frames | how many frames, or bytes, a connection may send in a time |
 //! | [`CallLatencyLayer`] | frames | a histogram of how long calls take |
 //! | [`FrameLogLayer`] | frames | a line for each, and one for how its call ended |
@@ -69,7 +69,8 @@ mod read_deadline;
 mod state;
 
 pub use call::{
-    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallTimedOut, Histogram,
+    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallRefuse,
+    CallRefuseLayer, CallRefused, CallTimedOut, Histogram,
 };
 pub use connection::{
     Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,

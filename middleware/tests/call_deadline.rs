@@ -74,6 +74,23 @@ async fn calls_that_wait_at_the_same_time_each_have_theirs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_uses_up_its_task_s_turns_is_late_all_the_same() {
+    let busy = service_fn(async |_: Bytes| {
+        loop {
+            tokio::task::consume_budget().await;
+        }
+        #[allow(unreachable_code, reason = "it says what the type is")]
+        Ok::<(), io::Error>(())
+    });
+    let call = tokio::spawn(CallDeadlineLayer::new(5 * SECOND).layer(busy).oneshot(FRAME));
+    for _ in 0..10 {
+        advance(SECOND).await;
+    }
+    assert!(call.is_finished());
+    assert!(call.await.unwrap().unwrap_err().is::<CallTimedOut>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_of_the_service_goes_through_as_it_is() {
     let refusing = service_fn(async |_: Bytes| Err::<(), _>(io::Error::other("no")));
     let error = CallDeadlineLayer::new(SECOND).layer(refusing).oneshot(FRAME).await.unwrap_err();

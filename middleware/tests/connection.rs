@@ -1,11 +1,17 @@
 //! A connection over whatever carries it.
 #![allow(clippy::unwrap_used)]
 
+use std::io;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ropewalk_middleware::{Addr, Connection, Peer, Stream, TlsInfo, TlsVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, duplex, join, sink};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::coop;
+use tokio::time::advance;
 
 #[test]
 fn a_peers_socket_path_can_not_break_the_line_it_is_shown_in() {
@@ -48,4 +54,25 @@ async fn a_stream_that_is_replaced_keeps_the_connections_address_and_its_handles
     theirs.write_all(b"hello").await.unwrap();
     connection.read_exact(&mut [0; 5]).await.unwrap();
     assert_eq!(stats.bytes_in(), 5);
+}
+
+/// There is always more to read, and never anything in it, as of a peer that sends empty records of TLS.
+struct Empty;
+
+impl AsyncRead for Empty {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(coop::poll_proceed(cx)).made_progress();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_lets_the_task_rest_holds_up_no_close() {
+    let connection = Connection::new(Stream::from_io(join(Empty, sink())), Peer::new(Addr::Memory));
+    let closing = tokio::spawn(connection.close());
+    for _ in 0..4 {
+        advance(Duration::from_secs(1)).await;
+    }
+    assert!(closing.is_finished());
 }

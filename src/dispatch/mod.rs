@@ -100,9 +100,28 @@ where
         let polled = self.as_mut().run(wire, cx);
         if polled.is_pending() && (self.reply.is_some() || !wire.has_room()) {
             // An answer waits for the peer, or for more of itself. The calls under way do not wait for it.
-            self.project().calls.poll_progress(cx);
+            self.as_mut().project().calls.poll_progress(cx);
+            self.poll_waiting(cx);
         }
         polled
+    }
+
+    /// Makes the call that waits for the service. While it waits it stands in queues, and what it is given there, a place
+    /// under a limit say, must not wait for the peer.
+    fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        let mut this = self.project();
+        // There was room for it when it came, and there has been no other call since.
+        if this.frame.is_none() {
+            return;
+        }
+        match (this.service.poll_ready(cx), this.frame.take()) {
+            (Poll::Ready(Ok(())), Some(frame)) => {
+                this.calls.as_mut().push(this.service.call(frame));
+                this.calls.poll_progress(cx);
+            }
+            (Poll::Ready(Err(error)), _) => *this.error = Some((Error::service(error), false)),
+            (_, frame) => *this.frame = frame,
+        }
     }
 
     fn run(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {

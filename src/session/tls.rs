@@ -28,18 +28,21 @@ impl<C> Session<C> {
     ///
     /// A peer waits for the answer to its request before it begins the handshake. Whatever it has sent behind the request
     /// came in plaintext and may be anybody's: if some of it was read already, the upgrade is refused and nothing of it is
-    /// delivered; the rest is taken for the handshake, which it is not.
+    /// delivered; the rest is taken for the handshake, which it is not. So [`reply`](Session::reply) to the request, and leave
+    /// the writing to this: [`send`](Session::send) and [`flush`](Session::flush) read ahead when they have to wait, and what
+    /// they would read is the handshake.
     ///
     /// What the session knows of the peer, it knows from plaintext: RFC 3207 has SMTP servers forget it now.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the session can do no more than end: nothing is read, and writing fails.
+    /// Dropped before it is ready, the session can do no more than end: nothing is read, and once the handshake has begun
+    /// writing fails.
     ///
     /// # Errors
     ///
     /// [`SessionError::PlaintextBehind`](crate::SessionError::PlaintextBehind), and
-    /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); only after that one the session goes on.
+    /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); only after that one and a `TlsError` the session goes on.
     /// [`HandshakeTimedOut`](crate::SessionError::HandshakeTimedOut) after 10 s, what the handshake failed by, and the
     /// errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the certificates had yet to be read and are bad:
     /// better [load](TlsConfig::load) them before serving.

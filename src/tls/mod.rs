@@ -144,8 +144,8 @@ impl TlsConfig {
             return Ok(Arc::clone(config));
         }
         let config = self.read()?;
-        self.set(Arc::clone(&config));
-        Ok(config)
+        // What a reload has read meanwhile is newer.
+        Ok(Arc::clone(self.loaded.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(config)))
     }
 
     /// Whether there are files that may have changed.

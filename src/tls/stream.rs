@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ropewalk_middleware::connection::LINGER;
@@ -22,13 +22,13 @@ const REFUSED: u64 = 64 * 1024;
 
 /// Does the server's side of a handshake. It has no deadline of its own, but for the end of one that failed.
 pub(crate) async fn accept(config: Arc<ServerConfig>, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
-    match TlsAcceptor::from(config).accept(stream).into_fallible().await {
+    match TlsAcceptor::from(config).accept(Under { stream, handed_on: 0 }).into_fallible().await {
         Ok(tls) => {
             let info = settled(tls.get_ref().1);
             Ok((Stream::boxed(Tls(tls)), info))
         }
-        Err((error, stream)) => {
-            drop(timeout(LINGER, refuse(stream)).await);
+        Err((error, under)) => {
+            drop(timeout(LINGER, refuse(under.stream)).await);
             Err(error)
         }
     }
@@ -64,20 +64,24 @@ fn settled(session: &ServerConnection) -> TlsInfo {
 
 /// An encrypted stream. A shutdown says goodbye (`close_notify`) before it half-closes what is underneath; an end without
 /// the peer's goodbye is an error (`UnexpectedEof`), for somebody else may have cut the stream.
-struct Tls(TlsStream<Stream>);
+struct Tls(TlsStream<Under>);
 
 impl Io for Tls {
     fn abort(&mut self) {
-        self.0.get_mut().0.abort();
+        self.0.get_mut().0.stream.abort();
     }
 
     fn local_addr(&self) -> Option<Addr> {
-        self.0.get_ref().0.local_addr()
+        self.0.get_ref().0.stream.local_addr()
     }
 
     /// A read that finds nothing has handed out all that was decrypted, so what is underneath is what is left.
     fn arrived(&self) -> Option<u64> {
-        self.0.get_ref().0.arrived()
+        self.0.get_ref().0.stream.arrived()
+    }
+
+    fn handed_on(&self) -> u64 {
+        self.0.get_ref().0.handed_on
     }
 }
 
@@ -110,5 +114,52 @@ impl AsyncWrite for Tls {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// What is underneath, and how much it has taken: rustls holds back up to 64 KiB of what was written.
+struct Under {
+    stream: Stream,
+    handed_on: u64,
+}
+
+impl Under {
+    fn count(&mut self, taken: io::Result<usize>) -> io::Result<usize> {
+        self.handed_on += *taken.as_ref().unwrap_or(&0) as u64;
+        taken
+    }
+}
+
+impl AsyncRead for Under {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Under {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        Poll::Ready(self.count(taken))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let taken = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(self.count(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -23,8 +23,8 @@ pub(super) struct Output {
     lent: bool,
     /// Whether the transport may hold back what it took.
     unflushed: bool,
-    /// Since when the kernel has taken nothing.
-    stalled: Option<Instant>,
+    /// Since when the peer has taken nothing, and how much the transport had handed on then.
+    stalled: Option<(Instant, u64)>,
 }
 
 impl Output {
@@ -72,17 +72,17 @@ impl Output {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
                     self.keep();
-                    return self.poll_stall(patience, progress, timer, cx);
+                    return self.poll_stall(connection, patience, progress, timer, cx);
                 }
             }
         }
         if self.unflushed {
-            match Pin::new(connection).poll_flush(cx) {
+            match Pin::new(&mut *connection).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
                     self.keep();
-                    return self.poll_stall(patience, progress, timer, cx);
+                    return self.poll_stall(connection, patience, progress, timer, cx);
                 }
             }
         }
@@ -93,15 +93,18 @@ impl Output {
     /// The deadline of a peer that takes nothing; every byte it takes starts it anew.
     fn poll_stall(
         &mut self,
+        connection: &Connection,
         patience: Duration,
         progress: bool,
         timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
-        if progress {
+        // What a transport held back may go on while it takes nothing more of ours.
+        let handed_on = connection.stream().handed_on();
+        if progress || self.stalled.is_some_and(|(_, before)| before != handed_on) {
             self.stalled = None;
         }
-        let start = *self.stalled.get_or_insert_with(Instant::now);
+        let (start, _) = *self.stalled.get_or_insert_with(|| (Instant::now(), handed_on));
         timer.poll(after(start, patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Wakes the connection for the earliest of its deadlines. There is none until the first wait.
@@ -22,9 +23,17 @@ impl Timer {
             sleep.as_mut().reset(until);
         }
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            let fired = sleep.as_mut().poll(cx).is_ready();
+            if !fired && coop::has_budget_remaining() {
+                return Poll::Pending;
+            }
+            // A task that has used up its turn hears "not yet" from every timer. A peer that always has more to say could
+            // bring that about for ever, so the clock is asked.
             if Instant::now() >= until {
                 return Poll::Ready(());
+            }
+            if !fired {
+                return Poll::Pending;
             }
             sleep.as_mut().reset(until);
         }

@@ -19,10 +19,10 @@ impl Wire {
     /// Writes what was answered, then does the handshake on what the kernel has from there on.
     pub(crate) async fn upgrade(&mut self, config: Arc<ServerConfig>) -> Result {
         self.refuse_plaintext()?;
-        // Nothing is read meanwhile: it would be the handshake's.
-        poll_fn(|cx| self.poll_unless_aborted(cx, Self::poll_flush)).await?;
-        // Until it is through nothing can be read or written, nor after it was dropped half-way.
+        // Nothing is read meanwhile, nor after it was dropped half-way: it would be the handshake's.
         let source = std::mem::replace(&mut self.source, Source::Ended);
+        poll_fn(|cx| self.poll_unless_aborted(cx, Self::poll_flush)).await?;
+        // Until it is through nothing can be written either.
         let stream = self.connection.replace_stream(Stream::boxed(Gone));
         let mut handshake = pin!(timeout(HANDSHAKE, accept(config, stream)));
         let shaken = poll_fn(|cx| self.poll_unless_aborted(cx, |_, cx| handshake.as_mut().poll(cx).map(Ok))).await?;

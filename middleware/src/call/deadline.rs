@@ -3,10 +3,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project::{pin_project, pinned_drop};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -130,7 +131,8 @@ impl Timers {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let now = Instant::now();
         let until = now.checked_add(self.patience).unwrap_or_else(|| now + YEAR);
-        match self.spare().take() {
+        let spare = self.spare().take();
+        match spare {
             // The last call had as long, from an earlier moment: its timer fires too early at worst.
             Some(mut timer) => {
                 *timer.as_mut().project().until = until;
@@ -162,9 +164,16 @@ impl Future for Timer {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         loop {
-            ready!(this.sleep.as_mut().poll(cx));
+            let fired = this.sleep.as_mut().poll(cx).is_ready();
+            if !fired && coop::has_budget_remaining() {
+                return Poll::Pending;
+            }
+            // A call that has used up its task's turn makes every timer say "not yet", so the clock is asked.
             if Instant::now() >= *this.until {
                 return Poll::Ready(());
+            }
+            if !fired {
+                return Poll::Pending;
             }
             this.sleep.as_mut().reset(*this.until);
         }
@@ -206,7 +215,8 @@ impl<F> PinnedDrop for CallDeadlineFuture<F> {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
         if let Some(timer) = this.timer.take() {
-            *this.timers.spare() = Some(timer);
+            // What is replaced is dropped when the lock is free: there is a waker in it.
+            let _earlier = this.timers.spare().replace(timer);
         }
     }
 }

@@ -9,14 +9,18 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::places::{Place, Places, Ticket};
+use super::refuse::CallRefuseLayer;
 use crate::Frame;
 
 /// Caps how many calls are under way at once, those of all connections together.
 ///
 /// The layer is what is shared: a layer value and its clones count together, and so do all services made from them, the
 /// clone for each connection among them. Over the cap the service is not ready, and who has waited longest is next;
-/// with tower's `load_shed` around it, the call fails instead. A place is given back when the call is done or dropped.
-/// An idle connection holds none.
+/// with [`refuse`](Self::refuse), the call fails instead. A place is given back when the call is done or dropped. An idle
+/// connection holds none.
+///
+/// Not so under tower's `load_shed`: whom it turns away stands in the queue all the same, and is given a place it does not
+/// use before its next frame, as under tower's `ConcurrencyLimit`.
 ///
 /// It is what tower's `ConcurrencyLimit` is, without the semaphore: a call that finds room costs two counters. How many
 /// calls of *one* connection run at once is for `concurrent` on the leaf.
@@ -44,6 +48,11 @@ impl CallLimitLayer {
     /// At most `max` calls at once; the others wait. With 0 no call is made.
     pub fn new(max: usize) -> Self {
         Self { places: Places::new(max) }
+    }
+
+    /// The same cap for calls that do not wait: over it they fail with [`CallRefused`](super::CallRefused).
+    pub fn refuse(self) -> CallRefuseLayer {
+        CallRefuseLayer::new(self.places)
     }
 
     /// How many calls are under way at this moment, or about to be made.
@@ -108,7 +117,12 @@ where
         if self.place.is_none() {
             self.place = Some(ready!(self.places.poll_take(&mut self.ticket, cx)));
         }
-        self.inner.poll_ready(cx)
+        let ready = self.inner.poll_ready(cx);
+        if ready.is_pending() {
+            // Others can use it meanwhile: what is behind may wait for long, a rate for its peer's next token.
+            self.place = None;
+        }
+        ready
     }
 
     /// Called without having been ready it makes the call all the same, which counts.

@@ -5,8 +5,10 @@ mod histogram;
 mod latency;
 mod limit;
 mod places;
+mod refuse;
 
 pub use self::deadline::{CallDeadline, CallDeadlineFuture, CallDeadlineLayer, CallTimedOut};
 pub use self::histogram::Histogram;
 pub use self::latency::{CallLatency, CallLatencyFuture, CallLatencyLayer};
 pub use self::limit::{CallLimit, CallLimitFuture, CallLimitLayer};
+pub use self::refuse::{CallRefuse, CallRefuseFuture, CallRefuseLayer, CallRefused};

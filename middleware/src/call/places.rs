@@ -58,6 +58,12 @@ impl Places {
         false
     }
 
+    /// A place, if there is one and nobody waits for it.
+    #[inline]
+    pub(super) fn take_now(self: &Arc<Self>) -> Option<Place> {
+        (self.waiting.load(SeqCst) == 0 && self.try_take()).then(|| Place(Arc::clone(self)))
+    }
+
     /// A place beyond the number there is, for who was not asked to wait.
     pub(super) fn take_anyway(self: &Arc<Self>) -> Place {
         self.taken.fetch_add(1, SeqCst);
@@ -67,8 +73,10 @@ impl Places {
     /// A place, or a place in the queue under `ticket`.
     #[inline]
     pub(super) fn poll_take(self: &Arc<Self>, ticket: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<Place> {
-        if ticket.is_none() && self.waiting.load(SeqCst) == 0 && self.try_take() {
-            return Poll::Ready(Place(Arc::clone(self)));
+        if ticket.is_none()
+            && let Some(place) = self.take_now()
+        {
+            return Poll::Ready(place);
         }
         self.poll_queue(ticket, cx)
     }

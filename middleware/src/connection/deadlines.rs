@@ -8,7 +8,7 @@ use std::time::Duration;
 /// reads its frames, who keeps them: the leaves `framed` and `session` do. Without the layer there are none.
 ///
 /// Each begins when its wait does, and the time in which nobody waits for the peer does not count: a service that takes
-/// its time, answers that are being written. None means that it is off.
+/// its time, answers of 64 KiB or more that the peer has yet to take. None means that it is off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +24,8 @@ pub struct ReadDeadlines {
     /// Until the first frame is whole. 10 s by default.
     pub first_frame: Option<Duration>,
     /// From the first byte of a frame, as far as it was waited for, until it is whole; however the bytes are spread. 30
-    /// s by default.
+    /// s by default. Of raw bytes that are taken as they come it is for each chunk: whoever takes them has to say how long
+    /// all may take. What is dropped of them as it comes, and the frame behind it, are under one.
     pub frame: Option<Duration>,
     /// Between two frames, until the first byte of the next. What is sent to the peer is no frame of its. 60 s by
     /// default.

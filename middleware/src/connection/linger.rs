@@ -67,10 +67,11 @@ impl Future for LingeringClose {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_linger(cx).is_ready() {
+        // First: once a peer that always has more to say has used up the task's turn, every timer says "not yet".
+        if self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        self.deadline.as_mut().poll(cx)
+        self.poll_linger(cx)
     }
 }
 

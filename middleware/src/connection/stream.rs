@@ -30,6 +30,12 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn arrived(&self) -> Option<u64> {
         None
     }
+
+    /// How many bytes it has handed to what is underneath in all, where it may hold back some of what it took (as TLS
+    /// does); else 0. By it a peer that takes its answers slowly is told from one that takes nothing.
+    fn handed_on(&self) -> u64 {
+        0
+    }
 }
 
 /// The transport inside a [`Connection`](super::Connection).
@@ -78,6 +84,14 @@ impl Stream {
             Self::Tcp(tcp) => ioctl_fionread(tcp).ok(),
             Self::Unix(unix) => ioctl_fionread(unix).ok(),
             Self::Boxed(io) => io.arrived(),
+        }
+    }
+
+    /// How much was handed to what is underneath: of a socket 0, as it holds nothing back, else see [`Io::handed_on`].
+    pub fn handed_on(&self) -> u64 {
+        match self {
+            Self::Boxed(io) => io.handed_on(),
+            Self::Tcp(_) | Self::Unix(_) => 0,
         }
     }
 

@@ -164,11 +164,21 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        // First: once a peer that always has more to say has used up the task's turn, every timer says "not yet".
+        if let Some(deadline) = this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(result) = this.future.poll(cx) {
             return Poll::Ready(result);
         }
-        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(MAX_REFUSAL_TIME)));
-        deadline.as_mut().poll(cx).map(Ok)
+        if this.deadline.is_none() {
+            let deadline = this.deadline.insert(Box::pin(sleep(MAX_REFUSAL_TIME)));
+            ready!(deadline.as_mut().poll(cx));
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
     }
 }
 
