@@ -235,7 +235,7 @@ async fn receive(s: &mut Session<Smtp>, draft: Draft, max: u64) -> Result<Option
 }
 
 /// What is said when a mail can't be kept; it may come again.
-fn in_trouble(error: &io::Error) -> &'static str {
+pub(crate) fn in_trouble(error: &io::Error) -> &'static str {
     tracing::error!(%error, "a mail can't be kept");
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "452 4.3.1 no room",
