@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -108,6 +109,73 @@ fn a_session_of_smtplib_goes_well() {
     );
     assert_eq!(mails.len(), 4);
     assert_eq!(mails.values().filter(|mail| mail.contains(" with ESMTPS id ")).count(), 3);
+}
+
+/// The system calls of a running example, as strace tells them.
+struct Trace {
+    strace: Child,
+    calls: PathBuf,
+}
+
+impl Trace {
+    /// `None` where no process may look at another.
+    fn begin(example: &Example) -> Option<Self> {
+        let strace = program("strace")?;
+        if !Command::new(&strace).args(["-qq", "-e", "trace=none", "true"]).output().unwrap().status.success() {
+            skipped("no right to use strace");
+            return None;
+        }
+        let calls = example.dir.join("calls");
+        let pid = example.pid().as_raw_nonzero().to_string();
+        let mut command = Command::new(strace);
+        command.args(["-f", "-y", "-s", "64", "-e", "trace=fsync,renameat2,linkat,write,writev,sendto,sendmsg"]);
+        let strace = command.args(["-p", &pid, "-o"]).arg(&calls).stderr(Stdio::piped()).spawn().unwrap();
+        let mut trace = Self { strace, calls };
+        let mut attached = String::new();
+        BufReader::new(trace.strace.stderr.as_mut().unwrap()).read_line(&mut attached).unwrap();
+        assert!(attached.contains("attached"), "{attached}");
+        Some(trace)
+    }
+
+    /// The calls up to one that says this.
+    fn up_to(&self, said: &str) -> Vec<String> {
+        until("strace has told it", || fs::read_to_string(&self.calls).is_ok_and(|calls| calls.contains(said)));
+        let calls = fs::read_to_string(&self.calls).unwrap();
+        calls.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        drop(self.strace.kill());
+        drop(self.strace.wait());
+    }
+}
+
+#[test]
+fn a_mail_and_its_name_are_on_the_disk_before_anybody_is_told() {
+    let example = start();
+    let Some(trace) = Trace::begin(&example) else { return };
+    let mut sender = Sender::connect(example.tcp).unwrap();
+    // One that is written at once, and one in pieces.
+    for n in [1, 50] {
+        let id = sender.mail(&content(n)).unwrap();
+        let calls = trace.up_to(&format!("kept as {id}"));
+        let steps = |call: &String| {
+            let is = |name: &str, part: &str| call.contains(name) && call.contains(part);
+            let step = match () {
+                () if is("fsync(", "/mails/tmp/") => "file",
+                () if is("(", &format!("/mails/new/{id}")) => "name",
+                () if is("fsync(", "/mails/new>") => "folder",
+                () if is("(", &format!("250 2.0.0 kept as {id}")) => "told",
+                () => return None,
+            };
+            Some(step)
+        };
+        let mut steps: Vec<_> = calls.iter().filter_map(steps).collect();
+        steps.drain(..steps.len().saturating_sub(4));
+        assert_eq!(steps, ["file", "name", "folder", "told"], "{calls:#?}");
+    }
 }
 
 /// A client that may meet the end at any moment.
