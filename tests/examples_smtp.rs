@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use support::{Client, Example, TempDir, command, segmentations, until};
+use support::{Client, Example, TempDir, acknowledged, command, segmentations, until};
 
 /// Of the greeting and the answer to EHLO.
 const HELLO: &str = "220 mx.example ESMTP\r\n250-mx.example\r\n250-SIZE 100000\r\n250-STARTTLS\r\n250-PIPELINING\r\n\
@@ -227,6 +227,33 @@ fn a_mail_that_can_not_be_kept_is_wanted_again() {
     ask(&mut client, &BEGIN);
     ask(&mut client, &[("hi\r\n.", "250 2.0.0 ")]);
     assert_eq!(folder(&example, "new").len(), 1);
+}
+
+#[test]
+fn a_drain_says_421_between_mails_and_within_one_which_is_none_then() {
+    let mut example = start();
+    let mut clients = example.both().map(hello);
+    ask(&mut clients[1], &BEGIN);
+    // A mail whose end has arrived is kept all the same.
+    let mut third = hello(example.tcp());
+    ask(&mut third, &BEGIN);
+    clients[1].send("half a mail\r\n");
+    example.terminate_before_it_reads(|| {
+        third.send("a whole mail\r\n.\r\n");
+        acknowledged(std::slice::from_ref(&third));
+    });
+    for client in &mut clients {
+        assert_eq!(client.rest(), b"421 4.3.2 shutting down, come back later\r\n");
+    }
+    let rest = String::from_utf8(third.rest()).unwrap();
+    assert!(
+        rest.starts_with("250 2.0.0 ") && rest.lines().nth(1).is_some_and(|line| line.starts_with("421 ")),
+        "{rest}"
+    );
+    drop((clients, third));
+    assert!(example.wait().success());
+    assert_eq!(folder(&example, "new").len(), 1);
+    assert_eq!(folder(&example, "tmp"), [""; 0]);
 }
 
 #[test]
