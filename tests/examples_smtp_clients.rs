@@ -12,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Example, PATIENCE, TempDir, command, program, skipped, until};
 
 fn start() -> Example {
@@ -232,6 +233,9 @@ fn assert_kept(mails: &HashMap<String, String>, accepted: &[(String, usize)]) {
 
 #[test]
 fn each_of_1000_mails_in_parallel_is_in_the_maildir_once_and_whole() {
+    // A thousand sockets here, and there a thousand with as many files.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     let example = start();
     let address = example.tcp;
     let send = |n| {
