@@ -72,8 +72,29 @@ impl Error {
         self.downcast_ref::<CodecError>().is_some_and(|e| !e.is_fatal())
     }
 
-    /// Whether the peer kept a read waiting for too long.
-    pub(crate) fn is_read_timeout(&self) -> bool {
+    /// Whether the peer kept a read waiting for too long: one of the three deadlines of a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer). It may still be told.
+    ///
+    /// ```
+    /// use ropewalk::{Lines, Result, Session};
+    ///
+    /// async fn smtp(mut s: Session<Lines>) -> Result {
+    ///     loop {
+    ///         match s.next().await {
+    ///             Ok(Some(line)) => s.reply(line)?,
+    ///             Ok(None) => return Ok(()),
+    ///             Err(error) => {
+    ///                 if error.is_read_timeout() {
+    ///                     s.reply("421 that took too long")?;
+    ///                 }
+    ///                 return Err(error);
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// # let _ = ropewalk::session(Lines::crlf(), smtp);
+    /// ```
+    pub fn is_read_timeout(&self) -> bool {
         self.downcast_ref::<SessionError>().is_some_and(|error| error.is_read_timeout())
     }
 

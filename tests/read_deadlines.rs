@@ -191,6 +191,7 @@ async fn what_is_pushed_does_not_keep_an_idle_peer() {
 async fn a_session_may_say_goodbye_and_the_reason_stays() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         let error = s.next().await.unwrap_err();
+        assert!(error.is_read_timeout() && !Error::other("busy").is_read_timeout());
         s.reply(format!("421 {error}"))?;
         assert!(s.next().await?.is_none(), "nothing more comes");
         Ok(())

@@ -1,0 +1,77 @@
+//! Try it: `cargo run --example smtp`, then `swaks --server 127.0.0.1:8007 --to you@example.org --tls`.
+//!
+//! A mail server that receives (RFC 5321): into a maildir, and on the disk before it says so.
+
+mod codec;
+mod command;
+mod maildir;
+mod session;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use ropewalk::cli::ServerArgs;
+use ropewalk::{ConnectionLimitLayer, ReadDeadlineLayer, Result, StateLayer, TlsConfig, session_with};
+
+use crate::codec::Smtp;
+use crate::maildir::Maildir;
+use crate::session::{Config, smtp};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Where the mails go
+    #[arg(long, default_value = "maildir")]
+    maildir: PathBuf,
+    /// This host's name, for the greeting, the mails' headers and the names of their files
+    #[arg(long, default_value = "localhost")]
+    name: String,
+    /// Whose mail is taken, as often as you like; everybody's if not given
+    #[arg(long = "domain", value_name = "DOMAIN")]
+    domains: Vec<String>,
+    /// The largest mail, in bytes
+    #[arg(long, default_value_t = 25 * 1024 * 1024)]
+    max_size: u64,
+    /// The most connections served at once
+    #[arg(long, default_value_t = 1000)]
+    connections: usize,
+    /// How long a client is waited for, in seconds
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    patience: u64,
+    /// A file with the certificate's chain, PEM; without one, a certificate for the name is made
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    /// The file with its key, PEM
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> Result {
+    let Cli { server, maildir, name, domains, max_size, connections, patience, cert, key } = Cli::parse();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
+    let tls = if let Some((cert, key)) = cert.zip(key) {
+        TlsConfig::files(cert, key)
+    } else {
+        let made = rcgen::generate_simple_self_signed([name.clone()])?;
+        TlsConfig::pem(made.cert.pem(), made.signing_key.serialize_pem())
+    };
+    tls.load()?;
+    let maildir = Arc::new(Maildir::open(maildir, &name)?);
+    let config = Arc::new(Config { name, domains, max_size, tls: tls.clone(), maildir });
+    // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
+    let patience = Duration::from_secs(patience);
+    server
+        .server()
+        .reload_tls(tls)
+        .layer(
+            ConnectionLimitLayer::new(connections).refuse_with("421 4.7.0 too many connections, come back later\r\n"),
+        )
+        .layer(ReadDeadlineLayer::new().first_frame(patience).frame(patience).idle(patience))
+        .layer(StateLayer::new(config))
+        .serve(session_with(Smtp::new(), smtp))
+        .await
+}
