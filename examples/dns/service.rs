@@ -8,6 +8,7 @@ use domain::base::message::Section;
 use domain::base::message_builder::{AdditionalBuilder, StaticCompressor};
 use domain::base::name::FlattenInto;
 use domain::base::opt::{Opt, OptRecord, TcpKeepalive};
+use domain::base::wire::ParseError;
 use domain::base::{Message, MessageBuilder, Question, Rtype};
 use ropewalk::{Bytes, Reply, Result};
 use tokio::time::sleep;
@@ -109,32 +110,39 @@ impl Answers {
 impl Query {
     /// What is asked; or why it is not answered.
     fn read(&mut self, message: &Message<Bytes>) -> Result<(Owner, Rtype), OptRcode> {
-        if message.header().opcode() != Opcode::QUERY {
-            return Err(OptRcode::NOTIMP);
-        }
-        let question = message.sole_question().map_err(|_| OptRcode::FORMERR)?;
-        let (rtype, class) = (question.qtype(), question.qclass());
-        let name: Owner = question.into_qname().flatten_into();
-        self.question = Some(Question::new(name.clone(), rtype, class));
-        for record in message.iter() {
-            let (record, section) = record.map_err(|_| OptRcode::FORMERR)?;
-            if record.rtype() == Rtype::OPT {
-                let opt = record.to_record::<Opt<_>>().ok().flatten().filter(|opt| opt.owner().is_root());
-                let (Some(opt), Section::Additional, None) = (opt, section, &self.edns) else {
-                    return Err(OptRcode::FORMERR);
-                };
-                self.edns = Some(opt.into());
-            }
-        }
-        match rtype {
-            _ if self.edns.as_ref().is_some_and(|edns| edns.version() > 0) => Err(OptRcode::BADVERS),
-            _ if class != Class::IN => Err(OptRcode::REFUSED),
+        let is_well_formed = self.parse(message).is_ok();
+        let version = self.edns.as_ref().map_or(0, OptRecord::version);
+        let question = match &self.question {
+            _ if message.header().opcode() != Opcode::QUERY => return Err(OptRcode::NOTIMP),
+            Some(question) if is_well_formed => question,
+            _ => return Err(OptRcode::FORMERR),
+        };
+        match question.qtype() {
+            _ if version > 0 => Err(OptRcode::BADVERS),
+            _ if question.qclass() != Class::IN => Err(OptRcode::REFUSED),
             Rtype::AXFR | Rtype::IXFR => Err(OptRcode::REFUSED),
-            Rtype::ANY => Ok((name, rtype)),
             Rtype::OPT => Err(OptRcode::FORMERR),
-            // Not types of records but of other questions (RFC 6895, section 3.1).
-            _ if (128..=255).contains(&rtype.to_int()) => Err(OptRcode::NOTIMP),
-            _ => Ok((name, rtype)),
+            // Questions of other kinds (RFC 6895, section 3.1).
+            rtype if (128..255).contains(&rtype.to_int()) => Err(OptRcode::NOTIMP),
+            rtype => Ok((question.qname().clone(), rtype)),
         }
+    }
+
+    fn parse(&mut self, message: &Message<Bytes>) -> Result<(), ParseError> {
+        let question = message.sole_question()?;
+        let (rtype, class) = (question.qtype(), question.qclass());
+        self.question = Some(Question::new(question.into_qname().flatten_into(), rtype, class));
+        for record in message.iter() {
+            let (record, section) = record?;
+            if record.rtype() != Rtype::OPT {
+                continue;
+            }
+            let opt = record.to_record::<Opt<_>>()?.filter(|opt| opt.owner().is_root());
+            let (Some(opt), Section::Additional, None) = (opt, section, &self.edns) else {
+                return Err(ParseError::form_error("one OPT record, of the root, among the additional ones"));
+            };
+            self.edns = Some(opt.into());
+        }
+        Ok(())
     }
 }

@@ -87,12 +87,14 @@ impl Zone {
         Ok(())
     }
 
-    pub(crate) fn find(&self, mut name: Owner, rtype: Rtype) -> Found<'_> {
+    pub(crate) fn find(&self, name: Owner, rtype: Rtype) -> Found<'_> {
         let mut found = Found::new(OptRcode::NOERROR);
-        for _ in 0..MAX_ALIASES {
+        let mut next = Some(name);
+        // Until the last name, all there is to tell are aliases.
+        while let Some(name) = next.take().filter(|_| found.answer.len() < MAX_ALIASES) {
             match self.place(&name, rtype) {
                 Place::Outside if found.answer.is_empty() => found.rcode = OptRcode::REFUSED,
-                // The end of a chain of aliases; the rest of it is for others to tell.
+                // The rest of the chain is for others to tell.
                 Place::Outside => {}
                 Place::Delegated(records) => {
                     let servers = records.iter().filter(|record| record.rtype() == Rtype::NS);
@@ -102,34 +104,29 @@ impl Zone {
                     found.rcode = OptRcode::NXDOMAIN;
                     self.deny(&mut found);
                 }
-                Place::Here(records) => {
-                    found.authoritative = true;
-                    let all = rtype == Rtype::ANY;
-                    let before = found.answer.len();
-                    let asked = records.iter().filter(|record| all || record.rtype() == rtype);
-                    found.answer.extend(asked.map(|record| item(&name, record)));
-                    let alias = records.iter().find_map(|record| match record.data() {
-                        ZoneRecordData::Cname(cname) => Some((record, cname.cname())),
-                        _ => None,
-                    });
-                    match alias {
-                        Some((alias, target)) if found.answer.len() == before => {
-                            found.answer.push(item(&name, alias));
-                            // Until the chain bites its own tail.
-                            if found.answer.iter().all(|(owner, ..)| owner != target) {
-                                name = target.clone();
-                                continue;
-                            }
-                        }
-                        None if found.answer.len() == before => self.deny(&mut found),
-                        _ => {}
-                    }
-                }
+                Place::Here(records) => next = self.tell(&mut found, &name, records, rtype),
             }
-            break;
         }
         self.add_addresses(&mut found);
         found
+    }
+
+    /// Tells what a name has. If that is an alias, returns where to look on.
+    fn tell<'a>(&'a self, found: &mut Found<'a>, name: &Owner, records: &'a Records, rtype: Rtype) -> Option<Owner> {
+        found.authoritative = true;
+        let before = found.answer.len();
+        let asked = records.iter().filter(|record| rtype == Rtype::ANY || record.rtype() == rtype);
+        found.answer.extend(asked.map(|record| item(name, record)));
+        if found.answer.len() > before {
+            return None;
+        }
+        let Some((ZoneRecordData::Cname(cname), alias)) = records.first().map(|record| (record.data(), record)) else {
+            self.deny(found);
+            return None;
+        };
+        found.answer.push(item(name, alias));
+        // A chain may bite its own tail.
+        found.answer.iter().all(|(owner, ..)| owner != cname.cname()).then(|| cname.cname().clone())
     }
 
     fn place(&self, name: &Owner, rtype: Rtype) -> Place<'_> {
