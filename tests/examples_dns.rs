@@ -158,6 +158,36 @@ fn a_question_is_answered_from_the_zone() {
 }
 
 #[test]
+fn a_chain_of_aliases_is_followed_to_where_the_zone_ends_and_not_for_ever() {
+    let dir = TempDir::new();
+    let zone = dir.join("aliases.zone");
+    let soa = "$ORIGIN example.org.\n$TTL 60\n@ IN SOA ns1 host 1 1 1 1 1\nsub NS ns1\n";
+    let chain: String = (0..20).map(|n| format!("a{n} CNAME a{}\n", n + 1)).collect();
+    let others = "self CNAME self\ntic CNAME tac\ntac CNAME tic\ngone CNAME nope\nout CNAME example.net.\n\
+        down CNAME host.sub\nbare CNAME example.org.\n";
+    fs::write(&zone, format!("{soa}{chain}{others}")).unwrap();
+    let example = Example::start_with("dns", &["--zone", zone.to_str().unwrap()]);
+    let mut client = example.tcp();
+    let rows = [
+        ("a0", "NOERROR", 8, 0),
+        ("self", "NOERROR", 1, 0),
+        ("tic", "NOERROR", 2, 0),
+        // The code is the last name's (RFC 6604).
+        ("gone", "NXDOMAIN", 1, 1),
+        ("out", "NOERROR", 1, 0),
+        ("down", "NOERROR", 1, 1),
+        ("bare", "NOERROR", 1, 1),
+    ];
+    for (name, rcode, aliases, authority) in rows {
+        let answer = ask(&mut client, &plain(7, &format!("{name}.example.org"), Rtype::A));
+        assert_eq!(answer.header().rcode().to_string(), rcode, "{name}");
+        assert!(answer.header().aa(), "{name}");
+        assert_eq!(told(&answer, Section::Answer).len(), aliases, "{name}");
+        assert_eq!(told(&answer, Section::Authority).len(), authority, "{name}");
+    }
+}
+
+#[test]
 fn edns_is_answered_with_edns() {
     let example = start(&["--idle", "42"]);
     let mut client = example.tcp();
@@ -283,7 +313,8 @@ fn a_peer_that_keeps_us_waiting_is_closed_at_its_deadline() {
     for (mut client, answered, since) in clients {
         let rest = client.rest();
         assert_eq!(!rest.is_empty(), answered, "{}", rest.escape_ascii());
-        assert!(since.elapsed() >= Duration::from_millis(900), "not before its deadline: {:?}", since.elapsed());
+        // Not before, and not by the layer's own deadlines, the first of which is 10 s.
+        assert!((0.9..9.0).contains(&since.elapsed().as_secs_f32()), "{:?}", since.elapsed());
     }
     // Nobody else is the worse for it.
     ask(&mut example.tcp(), &query[2..]);
@@ -346,6 +377,7 @@ fn a_zone_that_makes_no_sense_is_not_served() {
             "an alias has no other records",
         ),
         (format!("{soa}a.example.org. 60 IN DNAME example.net.\n"), "DNAME is not served here"),
+        (format!("{soa}$ORIGIN example.org.\n@ 60 IN MX 10 @\n"), "example.org MX: write the origin's name"),
         (format!("{soa}$INCLUDE other.zone\n"), "$INCLUDE other.zone"),
         (format!("{soa}a.example.org. 60 IN A 192.0.2.256\n"), "expected IPv4 address"),
     ] {

@@ -76,6 +76,10 @@ impl Zone {
         if record.class() != Class::IN || rtype == Rtype::DNAME {
             return Err(Error::other(format!("{owner}: {} {rtype} is not served here", record.class())));
         }
+        // The parser takes an @ for a label, but where it is the owner.
+        if rtype != Rtype::TXT && record.data().to_string().split(' ').any(|word| word.starts_with("@.")) {
+            return Err(Error::other(format!("{owner} {rtype}: write the origin's name for @ behind the type")));
+        }
         for ancestor in owner.iter_suffixes().take_while(|name| name.label_count() > apex.label_count()) {
             self.names.entry(ancestor).or_default();
         }
