@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{LengthPrefixed, PeerLimitLayer, ReadDeadlineLayer, Result, framed, service_fn};
+use ropewalk::{Error, LengthPrefixed, PeerLimitLayer, ReadDeadlineLayer, Result, framed, service_fn};
 
 use crate::service::{Answers, IN_FLIGHT};
 use crate::zone::{Owner, Zone};
@@ -39,8 +39,10 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let Cli { server, zone, idle, per_peer, slow } = Cli::parse();
+    let read = tokio::fs::read(&zone).await.map_err(Error::from).and_then(|file| Zone::parse(&file));
+    let zone = read.map_err(|error| Error::other(format!("{}: {error}", zone.display())))?;
     let idle = Duration::from_secs(idle.into());
-    let answers = Arc::new(Answers { zone: Zone::parse(&tokio::fs::read(zone).await?)?, idle, slow });
+    let answers = Arc::new(Answers { zone, idle, slow });
     let answer = service_fn(move |query| Arc::clone(&answers).answer(query));
     server
         .server()
