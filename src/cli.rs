@@ -5,7 +5,7 @@ use std::io::{Write, stderr};
 use clap::Parser;
 
 use crate::endpoint::Endpoint;
-use crate::server::Server;
+use crate::server::{Restart, Server};
 
 /// The flags of a server; flatten them into your own, or parse them alone with `ServerArgs::parse()`.
 ///
@@ -30,8 +30,8 @@ use crate::server::Server;
 // Or the text above would become what `--help` says of the program.
 #[command(about = None, long_about = None)]
 pub struct ServerArgs {
-    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660];
-    /// port 0 takes a free one
+    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660],
+    /// unix:@NAME, systemd:NAME, fd:N; port 0 takes a free one
     #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]
     endpoints: Vec<Endpoint>,
 }
@@ -44,11 +44,14 @@ impl ServerArgs {
         self
     }
 
-    /// A server on these endpoints, with [signals](Server::signals) on. Once it accepts it prints a line for each
+    /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on; with the
+    /// feature `systemd` it tells the [service manager](Server::sd_notify) how it is. Once it accepts it prints a line for each
     /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
     pub fn server(self) -> Server {
         let server = self.endpoints.into_iter().fold(Server::new(), Server::listen);
-        server.signals().on_listening(|addresses| {
+        #[cfg(feature = "systemd")]
+        let server = server.sd_notify();
+        server.signals().hot_restart(Restart::new()).on_listening(|addresses| {
             for address in addresses {
                 // A standard error that is closed is no reason not to serve.
                 drop(writeln!(stderr(), "listening on {address}"));

@@ -46,15 +46,16 @@
 //! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
 //! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; what was settled: [`TlsInfo`] by [`Connection::tls`] |
-//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain and stop it, [`Lifecycle`] for what opens and closes with it |
+//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for how, [`Lifecycle`] for what opens and closes with it |
 //! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
 //! | tests | [`memory::endpoint`]: a whole server without a socket |
 //!
 //! # Features
 //!
-//! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with `--listen ENDPOINT` for a clap command line. `json` and `postcard`:
-//! frames of serde types on any codec.
+//! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with
+//! `--listen ENDPOINT` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
+//! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -87,9 +88,9 @@ pub use leaf::{
     Cloned, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf,
     WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
-pub use listener::{Listener, PreambleCounts};
+pub use listener::{HandOver, Listener, PreambleCounts};
 pub use reply::{IntoReply, Reply};
-pub use server::{ConnectionService, Counts, Handle, Lifecycle, Serve, Server};
+pub use server::{ConnectionService, Counts, Handle, Lifecycle, Restart, RestartError, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsError};

@@ -46,6 +46,13 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ("unix:%253F", Endpoint::unix("%3F")),
         ("unix:line%0Aend", Endpoint::unix("line\nend")),
         ("unix:déjà vu", Endpoint::unix("déjà vu")),
+        ("unix:x?mode=660&user=www-data&group=33", Endpoint::unix("x").mode(0o660).user("www-data").group("33")),
+        ("unix:@name", Endpoint::unix_abstract("name")),
+        ("unix:@@%00%3F?backlog=7", Endpoint::unix_abstract("@\0?").backlog(7)),
+        ("unix:%40name", Endpoint::unix("@name")),
+        ("systemd:web-1.socket", Endpoint::systemd("web-1.socket")),
+        ("systemd:0", Endpoint::systemd("0")),
+        ("fd:3", Endpoint::fd(3)),
         ("proxy+tcp:8007?trust=::1", tcp("0.0.0.0:8007").proxied(nets(&["::1/128"]))),
         (
             "proxy+tcp:[::]:8007?backlog=64&trust=10.0.0.0/8,192.0.2.1,2001:db8::/32",
@@ -53,6 +60,9 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ),
         ("proxy+tcp:8007?trust=0.0.0.0/0", tcp("0.0.0.0:8007").proxied(nets(&["0.0.0.0/0"]))),
         ("proxy+unix:/run/x.sock?mode=660", Endpoint::unix("/run/x.sock").mode(0o660).proxied([])),
+        ("proxy+systemd:web", Endpoint::systemd("web").proxied([])),
+        ("proxy+systemd:0?trust=::1", Endpoint::systemd("0").proxied(nets(&["::1/128"]))),
+        ("proxy+fd:3?trust=10.0.0.0/8", Endpoint::fd(3).proxied(nets(&["10.0.0.0/8"]))),
     ];
     for (text, built) in table {
         assert_eq!(text.parse::<Endpoint>(), Ok(built.clone()), "{text}");
@@ -92,7 +102,9 @@ fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
     for _ in 0..20_000 {
         let length = random(14);
         let text: String = (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
-        for start in ["", "tcp:", "tcp:[", "unix:", "unix:/", "tls:1?certs="] {
+        for start in
+            ["", "tcp:", "tcp:[", "unix:", "unix:/", "unix:@", "systemd:", "fd:", "tls:1?certs=", "tls+fd:3?certs="]
+        {
             let Ok(endpoint) = format!("{start}{text}").parse::<Endpoint>() else { continue };
             assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{start}{text}");
             parsed += 1;
@@ -114,7 +126,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("8007", "not say of which kind", "write tcp:8007"),
     ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
     ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
-    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls: and unix:"),
+    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:, unix:, systemd: and fd:"),
     ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
     ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
     ("memory:x", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
@@ -143,7 +155,23 @@ const BAD: &[(&str, &str, &str)] = &[
     ("tcp:*:80", "'*' in \"*\"", "write tcp:ADDRESS:PORT"),
     ("tcp:127.0.0.256:80", "\"127.0.0.256\" is not an IPv4 address", "write one like 127.0.0.1"),
     ("tcp:8007?mode=660", "the option \"mode\" is unknown", "the options of tcp: are backlog"),
-    ("unix:x?colour=red", "the option \"colour\" is unknown", "the options of unix: are mode, backlog"),
+    ("unix:x?colour=red", "the option \"colour\" is unknown", "the options of unix: are mode, user, group, backlog"),
+    ("unix:x?user=", "\"\" is not a user", "such as user=www-data"),
+    ("unix:x?group=a b", "\"a b\" is not a group", "such as group=www-data"),
+    ("unix:x?user=a&user=b", "user is given twice", "keep one"),
+    ("unix:@", "the abstract name is empty", "write unix:@name"),
+    ("unix:@x?mode=660", "the option \"mode\" is unknown", "the options of unix: are backlog"),
+    ("systemd:", "there is no name", "systemd:0 for the first"),
+    ("systemd:a:b", "':' in \"a:b\"", "write systemd:NAME"),
+    ("systemd:a b", "' ' in \"a b\"", "write systemd:NAME"),
+    ("systemd:web?mode=660", "the option \"mode\" is unknown", "systemd: has no options"),
+    ("SystemD:web", "the scheme \"SystemD\" is unknown", "write systemd: in lower case"),
+    ("fd:", "there is no number", "such as fd:3"),
+    ("fd:2", "2 is standard input, output or error", "the first that can be inherited is fd:3"),
+    ("fd:03", "\"03\" is not the number", "such as fd:3"),
+    ("fd:-3", "\"-3\" is not the number", "such as fd:3"),
+    ("fd:65536", "\"65536\" is not the number", "such as fd:3"),
+    ("fd:3?backlog=1", "the option \"backlog\" is unknown", "fd: has no options"),
     ("unix:x?mode=660&mode=600", "mode is given twice", "keep one"),
     ("tcp:80?backlog=1&backlog=1", "backlog is given twice", "keep one"),
     ("unix:x?mode=888", "\"888\" is not a mode", "octal"),
@@ -190,7 +218,17 @@ const BAD: &[(&str, &str, &str)] = &[
     ("proxy+tls:8443?certs=x&mode=1&trust=::1", "the option \"mode\" is unknown", "client-ca, alpn, backlog, trust"),
     ("proxy+unix:", "there is no path", "write proxy+unix:/run/x.sock"),
     ("proxy+unix:x?trust=::1", "trust is for endpoints with addresses", "by mode="),
-    ("proxy+unix:x?colour=red", "the option \"colour\" is unknown", "the options of proxy+unix: are mode, backlog"),
+    (
+        "proxy+unix:x?colour=red",
+        "the option \"colour\" is unknown",
+        "the options of proxy+unix: are mode, user, group, backlog",
+    ),
+    ("proxy+unix:@x", "an abstract name has no permissions", "use a path"),
+    ("proxy+unix:@x?trust=::1", "an abstract name has no permissions", "use a path"),
+    ("proxy+systemd:", "there is no name", "write proxy+systemd:NAME"),
+    ("proxy+systemd:x?backlog=1", "the option \"backlog\" is unknown", "the options of proxy+systemd: are trust"),
+    ("proxy+fd:2?trust=::1", "2 is standard input, output or error", "the first that can be inherited is fd:3"),
+    ("proxy+fd:x", "\"x\" is not the number of a descriptor", "write a number from 3 to 65535, such as fd:3"),
     ("tcp:8007?trust=::1", "the option trust is for proxy+ endpoints", "write proxy+tcp:, or drop"),
     ("unix:a%00b", "there is a NUL in the path", "choose another"),
 ];
@@ -309,9 +347,16 @@ async fn a_listener_made_in_code_is_bound_once_whichever_clone_comes_first() {
 async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let table = [
-        (Endpoint::tcp(any).mode(0o600), "mode is for unix: endpoints only"),
+        (Endpoint::tcp(any).mode(0o600), "mode, user and group are for unix: endpoints with a path only"),
+        (Endpoint::unix_abstract("x").group("0"), "mode, user and group are for unix: endpoints with a path only"),
+        (Endpoint::fd(3).backlog(7), "backlog is for tcp: and unix: endpoints only"),
+        (Endpoint::unix_abstract(""), "the abstract name is empty"),
+        (Endpoint::unix_abstract("x".repeat(108)), "over 107 bytes"),
+        (Endpoint::systemd("a b"), "not part of a socket's name"),
         (Endpoint::tcp(any).proxied([]), "no proxy is trusted"),
         (Endpoint::unix("x").proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
+        (Endpoint::unix_abstract("x").proxied([]), "an abstract name has no permissions"),
+        (Endpoint::unix_abstract("x").proxied(nets(&["::1/128"])), "an abstract name has no permissions"),
         (ropewalk::memory::endpoint().0.proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
         (ropewalk::memory::endpoint().0.backlog(1), "backlog is for tcp: and unix: endpoints only"),
         (Endpoint::unix("x").mode(0o1777), "a mode is at most 0o777"),

@@ -41,7 +41,9 @@ async fn what_errors_and_panics_quote_of_a_peer_is_escaped_and_cut() {
         .with_ansi(false)
         .with_writer(log.clone())
         .finish();
-    let _here = tracing::subscriber::set_default(subscriber);
+    // For all threads, and the one test of this process: where a line is first reached without a log, it may be taken as
+    // wanted by nobody.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let (endpoint, connector) = memory::endpoint();
     let service = service_fn(async |line: Bytes| {

@@ -32,6 +32,18 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         assert_eq!(string.parse::<Endpoint>(), Ok(built.clone()), "{string}");
         assert_eq!(built.to_string(), string);
     }
+    let folder = || TlsConfig::folder("x");
+    for (text, built) in [
+        ("tls+unix:/run/x?certs=x&mode=660&user=www-data", Endpoint::unix("/run/x").mode(0o660).user("www-data")),
+        ("tls+unix:@x?certs=x&backlog=7", Endpoint::unix_abstract("x").backlog(7)),
+        ("tls+systemd:web?certs=x", Endpoint::systemd("web")),
+        ("tls+fd:3?certs=x", Endpoint::fd(3)),
+        ("proxy+tls+unix:x?certs=x", Endpoint::unix("x").proxied([])),
+        ("proxy+tls+systemd:0?certs=x&trust=::1", Endpoint::systemd("0").proxied(["::1/128".parse().unwrap()])),
+    ] {
+        let built = built.tls(folder());
+        assert_eq!((text.parse(), built.to_string().as_str()), (Ok(built), text));
+    }
     let named = "tls:localhost:8443?certs=x";
     assert_eq!(named.parse::<Endpoint>().unwrap().to_string(), named);
     // In any order, and each character by its number.
@@ -65,6 +77,13 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
         ("tls:1?certs=x&alpn=a,,b", "a protocol of 0 bytes in alpn=a,,b", "write names"),
         ("tls:1?certs=%zz", "\"%zz\" is not % and two", "write %25 for a %"),
         ("tls:1?certs=x&mode=660", "the option \"mode\" is unknown", "are cert, key, certs, client-ca, alpn, backlog"),
+        ("tls+tcp:1?certs=x", "the scheme \"tls+tcp\" is unknown", "TCP with TLS is tls:"),
+        ("tls+udp:1?certs=x", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:"),
+        ("tls+unix:", "there is no path", "write tls+unix:/run/x.sock"),
+        ("tls+unix:x", "there is no certificate", "write ?cert=FILE"),
+        ("tls+fd:3?certs=x&mode=660", "the option \"mode\" is unknown", "are cert, key, certs, client-ca, alpn"),
+        ("tls+tls:1?certs=x", "the scheme \"tls+tls\" is unknown", "TCP with TLS is tls:"),
+        ("tls+proxy+tcp:1?certs=x", "the scheme \"proxy+tcp\" is unknown", "the schemes are tcp:, tls:"),
         ("tls:1?certs=x&", "an option is missing", "the options of tls: are cert"),
         ("tcp:1?certs=x", "the option \"certs\" is unknown", "the options of tcp: are backlog"),
         ("TLS:1?certs=x", "the scheme \"TLS\" is unknown", "write tls: in lower case"),

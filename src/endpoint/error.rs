@@ -76,10 +76,12 @@ impl BindError {
 
 /// What may help. Only the system's errors need it: ours (those without a number) say it themselves.
 fn advice(endpoint: &str, cause: &io::Error) -> &'static str {
-    let unix = endpoint.trim_start_matches(super::proxied::PREFIX).starts_with("unix:");
+    let unix = endpoint.split(':').next().is_some_and(|scheme| scheme.rsplit('+').next() == Some("unix"));
     match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) if unix => "; another program listens there: stop it, or choose another name",
         Some(libc::EADDRINUSE) => "; another program listens there: stop it, or choose another port (0: any free one)",
         Some(libc::EACCES) if unix => "; the user this runs as must be allowed to write in the directory of the path",
+        Some(libc::EPERM) if unix => "; giving a file to another user takes root or CAP_CHOWN",
         Some(libc::EACCES) => {
             "; ports below 1024 need root or CAP_NET_BIND_SERVICE: use a port from 1024 up, or grant it"
         }

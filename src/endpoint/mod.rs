@@ -1,31 +1,37 @@
 //! Endpoints: where a server listens, as a value and as a string.
 
 mod error;
+#[cfg(feature = "systemd")]
+mod inherited;
 mod parse;
 mod proxied;
+mod text;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ropewalk_middleware::Addr;
 
 use crate::Listener;
+use crate::listener::adopt::Adopted;
 use crate::listener::preamble::{Preambles, Step, WithPreamble};
 use crate::listener::proxy::{ReadHeader, Trusted};
 #[cfg(feature = "tls")]
 use crate::listener::tls::Handshake;
+use crate::listener::unix::Access;
 use crate::listener::{tcp, unix};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
 pub use self::error::{BindError, EndpointError};
+
+use self::proxied::Known;
 
 /// How many connections may wait to be accepted where no backlog is given.
 const BACKLOG: u32 = 1024;
@@ -48,14 +54,20 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// | `tls:0.0.0.0:8443?cert=c.pem&key=k.pem` | any of these addresses with TLS, one certificate (feature `tls`) |
 /// | `tls:8443?certs=/etc/certs` | the same; the folder's certificates, by the name a peer asks for |
 /// | `unix:/run/x.sock`, `unix:relative/path` | a Unix socket at that path, at most 107 bytes long (103 on some systems) |
+/// | `unix:@name` | a name of up to 107 bytes in Linux's abstract namespace: no file, and no permissions either |
+/// | `systemd:web`, `systemd:0` | a socket the service manager opened, by its name or by its place (feature `systemd`) |
+/// | `fd:3` | an inherited descriptor that listens (feature `systemd`) |
+/// | `tls+systemd:web?cert=c.pem&key=k.pem` | any of the last four kinds with TLS: `tls+unix:`, `tls+fd:` |
 /// | `proxy+tcp:8007?trust=10.0.0.0/8,::1` | TCP behind proxies in these networks, which send PROXY headers |
 /// | `proxy+tls:8443?cert=c.pem&key=k.pem&trust=10.0.0.0/8` | the header first, then TLS |
 /// | `proxy+unix:/run/x.sock` | a Unix socket behind a proxy on this machine |
+/// | `proxy+systemd:web?trust=10.0.0.0/8` | an inherited socket: with `trust` if it is one of TCP, without if it has a path |
 ///
 /// Options follow behind a `?`, with `&` between them: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`.
-/// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode` is for paths
-/// only, octal, and set before the path can be reached; without it the umask decides. In a path, `%3F` stands for `?`
-/// and `%25` for `%`, as any byte may be written.
+/// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode`, `user` and
+/// `group` are for paths only, and set before the path can be reached: the mode is octal, without it the umask decides;
+/// users and groups are names or numbers, and giving a file to another user takes root. In a path, `%3F` stands for `?`,
+/// `%25` for `%` and at its front `%40` for `@`, as any byte may be written. Inherited sockets have no options.
 ///
 /// With TLS, `cert` is the file with the certificates' chain and `key` the one with its key, both PEM, or `certs` a folder
 /// (`TlsConfig::folder` has its layout); `client-ca=FILE` asks every peer for a certificate signed by one in it;
@@ -74,6 +86,13 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// A path that is taken is replaced only if it is a socket on which nobody listens any more. The path is removed with
 /// its listener, if it still is the same file. Of servers that start at once on such a path one has it: each locks the
 /// path's directory (`flock`) while it looks and binds, if it may read it, and waits for the lock for up to 200 ms.
+/// The path of an inherited socket belongs to who opened it and is never removed; in a hot restart it passes to the new
+/// process with the socket.
+///
+/// Descriptors are inherited as systemd describes it in `sd_listen_fds(3)`: `LISTEN_PID` must name this process,
+/// `LISTEN_FDNAMES` has the names. Each can be bound once. One that is no listening stream socket is refused, and so is
+/// an `fd:` that this process has opened itself. The variables are left as they are: no other process takes them for its
+/// own, as they name this one, and all the descriptors are closed on exec.
 ///
 /// ```
 /// use ropewalk::Endpoint;
@@ -89,7 +108,7 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 pub struct Endpoint {
     kind: Kind,
     backlog: Option<u32>,
-    mode: Option<u32>,
+    access: Access,
     /// Who is trusted to send PROXY headers, where there are to be any.
     proxied: Option<Trusted>,
     #[cfg(feature = "tls")]
@@ -102,6 +121,10 @@ enum Kind {
     /// A host name and a port.
     Name(String, u16),
     Unix(PathBuf),
+    /// A name in the abstract namespace.
+    Abstract(Arc<[u8]>),
+    #[cfg(feature = "systemd")]
+    Inherited(inherited::Inherited),
     Bound(Slot),
 }
 
@@ -127,6 +150,13 @@ impl Endpoint {
         Kind::Unix(path.into()).into()
     }
 
+    /// A name in Linux's abstract namespace, of 1 to 107 bytes. There is no file, so nothing is left behind, and nothing
+    /// keeps anybody out who shares the network namespace: ask for the peer's
+    /// [credentials](crate::Peer::credentials).
+    pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
+        Kind::Abstract(name.as_ref().into()).into()
+    }
+
     /// A listener that is there already: of a foreign transport, say. It can be bound once, by whichever clone of the
     /// endpoint comes first.
     pub fn from_listener(listener: impl Listener) -> Self {
@@ -146,7 +176,22 @@ impl Endpoint {
     /// is binding with a larger one.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
+        self.access.mode = Some(mode);
+        self
+    }
+
+    /// The user a Unix socket's path is given to, by name or number. Binding any other endpoint with a user is an error.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.access.user = Some(user.into());
+        self
+    }
+
+    /// The group a Unix socket's path is given to, by name or number. Binding any other endpoint with a group is an
+    /// error.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.access.group = Some(group.into());
         self
     }
 
@@ -184,20 +229,31 @@ impl Endpoint {
     /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
     /// code was bound before, and when an option does not go with the kind of endpoint.
     pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
-        self.bind_counted(&Preambles::default()).await
+        self.bind_or_adopt(|_| None, &Preambles::default()).await
     }
 
-    /// The same, with what becomes of its preambles counted there.
-    pub(crate) async fn bind_counted(&self, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
+    /// The same for a server: `inherited` is asked, by the endpoint's place, for a socket that is there already, from the
+    /// process this one takes over from; what becomes of preambles is counted.
+    pub(crate) async fn bind_or_adopt(
+        &self,
+        inherited: impl FnOnce(&str) -> Option<Adopted>,
+        preambles: &Preambles,
+    ) -> Result<Box<dyn Listener>, BindError> {
         self.check()?;
         let failed = |cause| BindError::new(self.to_string(), cause);
-        let bound = self.try_bind().await.map_err(failed)?;
-        self.check_trusted(proxied::has_addresses(&bound.local_addr())).map_err(failed)?;
+        let bound = self.try_bind(inherited).await.map_err(failed)?;
+        self.check_trusted(&Known::by(&bound.local_addr())).map_err(failed)?;
         let steps = self.steps();
         if steps.is_empty() {
             return Ok(bound);
         }
         Ok(Box::new(WithPreamble::new(bound, steps, preambles.clone())))
+    }
+
+    /// The endpoint without its options, and without what its connections go through: what tells one socket from
+    /// another.
+    pub(crate) fn place(&self) -> String {
+        Self::from(self.kind.clone()).to_string()
     }
 
     /// What its connections go through before they are accepted, in this order.
@@ -213,30 +269,55 @@ impl Endpoint {
         steps
     }
 
-    async fn try_bind(&self) -> io::Result<Box<dyn Listener>> {
+    async fn try_bind(&self, inherited: impl FnOnce(&str) -> Option<Adopted>) -> io::Result<Box<dyn Listener>> {
         // Clamped when it was set, so it fits.
         let backlog = i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX);
+        if let Some(adopted) = inherited(&self.place()) {
+            if let Some(path) = &adopted.path {
+                path.set_access(&self.access)?;
+            }
+            return adopted.listen(self.listens_itself().then_some(backlog));
+        }
         match &self.kind {
             Kind::Tcp(addr) => Ok(Box::new(tcp::bind(*addr, backlog)?)),
             Kind::Name(host, port) => bind_name(host, *port, backlog).await,
-            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, self.mode).await?)),
+            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, &self.access).await?)),
+            Kind::Abstract(name) => Ok(Box::new(unix::bind_abstract(name, backlog)?)),
+            #[cfg(feature = "systemd")]
+            Kind::Inherited(which) => Adopted { socket: which.take()?, path: None }.listen(None),
             Kind::Bound(slot) => slot.take(),
         }
+    }
+
+    /// Whether it is this process that says how many may wait.
+    fn listens_itself(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_))
     }
 
     fn check_options(&self) -> io::Result<()> {
         let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         match &self.kind {
-            Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(true)?,
-            Kind::Unix(_) => self.check_trusted(false)?,
+            Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(&Known::ByAddress)?,
+            Kind::Unix(path) => {
+                check_path(path).or_else(wrong)?;
+                self.check_trusted(&Known::ByPermission)?;
+            }
+            Kind::Abstract(name) => {
+                check_name(name).or_else(wrong)?;
+                self.check_trusted(&Known::Not)?;
+            }
             // Known when it is bound.
             _ => {}
         }
-        match (&self.kind, self.mode, self.backlog) {
-            (Kind::Unix(_), Some(0o1000..), _) => wrong("a mode is at most 0o777"),
-            (Kind::Unix(path), ..) => check_path(path).or_else(wrong),
-            (_, Some(_), _) => wrong("mode is for unix: endpoints only"),
-            (Kind::Bound(_), _, Some(_)) => wrong("backlog is for tcp: and unix: endpoints only"),
+        match &self.kind {
+            Kind::Unix(_) if self.access.mode.is_some_and(|mode| mode > 0o777) => wrong("a mode is at most 0o777"),
+            Kind::Unix(_) => Ok(()),
+            _ if self.access != Access::default() => {
+                wrong("mode, user and group are for unix: endpoints with a path only")
+            }
+            _ if self.backlog.is_some() && !self.listens_itself() => {
+                wrong("backlog is for tcp: and unix: endpoints only")
+            }
             _ => Ok(()),
         }
     }
@@ -247,7 +328,7 @@ impl From<Kind> for Endpoint {
         Self {
             kind,
             backlog: None,
-            mode: None,
+            access: Access::default(),
             proxied: None,
             #[cfg(feature = "tls")]
             tls: None,
@@ -278,6 +359,15 @@ fn check_path(path: &Path) -> Result<(), &'static str> {
     }
 }
 
+/// What is wrong with an abstract name, whether parsed or built.
+fn check_name(name: &[u8]) -> Result<(), &'static str> {
+    match name.len() {
+        0 => Err("the abstract name is empty"),
+        n if n > MAX_PATH => Err("the abstract name is over 107 bytes long"),
+        _ => Ok(()),
+    }
+}
+
 impl Slot {
     fn take(&self) -> io::Result<Box<dyn Listener>> {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
@@ -300,93 +390,5 @@ impl Eq for Slot {}
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.addr.fmt(f)
-    }
-}
-
-impl fmt::Display for Endpoint {
-    /// The string that parses to the same endpoint. Some can be made in code only and have none: a listener is written as
-    /// `memory:`, or as `listener:` and its address; any but TCP with TLS has `tls+` before it; and certificates that
-    /// are in no file are not written.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tcp = self.write_scheme(f)?;
-        match &self.kind {
-            Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "{tcp}:{}", addr.port())?,
-            Kind::Tcp(addr) => write!(f, "{tcp}:{addr}")?,
-            Kind::Name(host, port) => write!(f, "{tcp}:{host}:{port}")?,
-            Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
-            Kind::Bound(Slot { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
-            Kind::Bound(slot) => write!(f, "listener:{}", slot.addr)?,
-        }
-        #[cfg(not(feature = "tls"))]
-        let mut sign = '?';
-        #[cfg(feature = "tls")]
-        let mut sign = self.tls.as_ref().map_or(Ok('?'), |config| tls::write(f, config))?;
-        if let Some(backlog) = self.backlog {
-            write!(f, "{sign}backlog={backlog}")?;
-            sign = '&';
-        }
-        if let Some(mode) = self.mode {
-            write!(f, "{sign}mode={mode:o}")?;
-            sign = '&';
-        }
-        if let Some(trust) = self.proxied.as_ref().and_then(proxied::display) {
-            write!(f, "{sign}{trust}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Endpoint {
-    /// Writes what stands before the scheme of its socket; returns how TCP is called behind that.
-    fn write_scheme(&self, f: &mut fmt::Formatter<'_>) -> Result<&'static str, fmt::Error> {
-        if self.proxied.is_some() {
-            f.write_str(proxied::PREFIX)?;
-        }
-        #[cfg(feature = "tls")]
-        if self.tls.is_some() {
-            if !matches!(self.kind, Kind::Tcp(_) | Kind::Name(..)) {
-                f.write_str("tls+")?;
-            }
-            return Ok("tls");
-        }
-        Ok("tcp")
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = EndpointError;
-
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        parse::parse(text)
-    }
-}
-
-impl TryFrom<&str> for Endpoint {
-    type Error = EndpointError;
-
-    fn try_from(text: &str) -> Result<Self, EndpointError> {
-        parse::parse(text)
-    }
-}
-
-impl TryFrom<String> for Endpoint {
-    type Error = EndpointError;
-
-    fn try_from(text: String) -> Result<Self, EndpointError> {
-        parse::parse(&text)
-    }
-}
-
-impl TryFrom<&String> for Endpoint {
-    type Error = EndpointError;
-
-    fn try_from(text: &String) -> Result<Self, EndpointError> {
-        parse::parse(text)
-    }
-}
-
-impl From<SocketAddr> for Endpoint {
-    fn from(addr: SocketAddr) -> Self {
-        Self::tcp(addr)
     }
 }

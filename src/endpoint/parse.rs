@@ -5,12 +5,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+#[cfg(feature = "systemd")]
+use super::inherited::Inherited;
 use super::proxied::{self, PREFIX};
-use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_path};
+use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_name, check_path};
+
+/// What stands before the scheme of a socket that is none of TCP, to encrypt its bytes: that is `tls:`.
+pub(super) const ENCRYPTED: &str = "tls+";
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
 
-const SCHEMES: &str = "the schemes are tcp:, tls: and unix:";
+const SCHEMES: &str = "the schemes are tcp:, tls:, unix:, systemd: and fd:";
 
 const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
 
@@ -20,12 +25,14 @@ pub(super) struct Input<'a>(&'a str);
 
 impl Input<'_> {
     pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
-        let mut fix = fix.into();
-        // All have the same addresses, or paths.
-        for (plain, others) in [("tcp:", &["tls:", "proxy+tcp:", "proxy+tls:"][..]), ("unix:", &["proxy+unix:"])] {
-            if let Some(own) = others.iter().find(|other| self.0.starts_with(**other)) {
-                fix = fix.replace(&format!("write {plain}"), &format!("write {own}"));
-                fix = fix.replace(&format!("or {plain}"), &format!("or {own}"));
+        let (mut fix, own): (String, _) = (fix.into(), self.0.split_once(':').map_or("", |(scheme, _)| scheme));
+        // All have the same addresses, paths or names.
+        for plain in ["tcp", "unix", "systemd", "fd"] {
+            let tls = if plain == "tcp" { "tls".to_owned() } else { format!("{ENCRYPTED}{plain}") };
+            let transport = own.strip_prefix(PREFIX).unwrap_or(own);
+            if own != plain && (transport == plain || transport == tls) {
+                fix = fix.replace(&format!("write {plain}:"), &format!("write {own}:"));
+                fix = fix.replace(&format!("or {plain}:"), &format!("or {own}:"));
             }
         }
         EndpointError::new(self.0, problem, fix)
@@ -44,23 +51,46 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         Some((place, options)) => (place, Some(options)),
         None => (rest, None),
     };
-    let transport = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
     let mut options: Vec<&str> = options.map_or_else(Vec::new, |options| options.split('&').collect());
-    let (kind, known): (_, &[&str]) = match transport {
+    let behind = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
+    let (encrypted, transport) = match behind.strip_prefix(ENCRYPTED) {
+        Some("tcp" | "tls") => {
+            return Err(input.error(format!("the scheme {behind:?} is unknown"), "TCP with TLS is tls:"));
+        }
+        Some(transport) => (true, transport),
+        None => (behind == "tls", behind),
+    };
+    let (kind, known) = kind(input, transport, place)?;
+    let proxied = proxied::take_trusted(input, scheme, &kind, &mut options)?;
+    let endpoint = Endpoint { proxied, ..kind.into() };
+    if encrypted {
+        tls(input, endpoint, scheme, &options, known)
+    } else {
+        plain(input, endpoint, scheme, &options, known)
+    }
+}
+
+/// What listens, and the options it has.
+fn kind(input: Input<'_>, transport: &str, place: &str) -> Result<(Kind, &'static [&'static str]), EndpointError> {
+    Ok(match transport {
         "tcp" | "tls" => (tcp(input, place)?, &["backlog"]),
-        "unix" => (Kind::Unix(unix(input, place)?), &["mode", "backlog"]),
+        "unix" if place.starts_with('@') => (abstract_name(input, &place[1..])?, &["backlog"]),
+        "unix" => (Kind::Unix(unix(input, place)?), &["mode", "user", "group", "backlog"]),
+        #[cfg(feature = "systemd")]
+        "systemd" => (Kind::Inherited(Inherited::parse_systemd(place).map_err(|(p, fix)| input.error(p, fix))?), &[]),
+        #[cfg(feature = "systemd")]
+        "fd" => (Kind::Inherited(Inherited::parse_fd(place).map_err(|(p, fix)| input.error(p, fix))?), &[]),
+        #[cfg(not(feature = "systemd"))]
+        "systemd" | "fd" => {
+            let problem =
+                format!("{transport}: needs ropewalk's feature \"systemd\", which this program is built without");
+            return Err(input.error(problem, "turn it on in its Cargo.toml"));
+        }
         "memory" => {
             return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
         }
         _ => return Err(unknown_scheme(input, transport)),
-    };
-    let proxied = proxied::take_trusted(input, scheme, &mut options)?;
-    let endpoint = Endpoint { proxied, ..kind.into() };
-    if transport == "tls" {
-        tls(input, endpoint, scheme, &options)
-    } else {
-        plain(input, endpoint, scheme, &options, known)
-    }
+    })
 }
 
 /// An endpoint and its options.
@@ -77,11 +107,17 @@ fn plain(
     Ok(endpoint)
 }
 
-/// A TCP endpoint whose bytes are encrypted.
+/// An endpoint whose bytes are encrypted, and its options.
 #[cfg(feature = "tls")]
-fn tls(input: Input<'_>, mut endpoint: Endpoint, scheme: &str, options: &[&str]) -> Result<Endpoint, EndpointError> {
+fn tls(
+    input: Input<'_>,
+    mut endpoint: Endpoint,
+    scheme: &str,
+    options: &[&str],
+    known: &[&str],
+) -> Result<Endpoint, EndpointError> {
     use super::tls::{OPTIONS, Options};
-    let known = [&OPTIONS[..], &["backlog"]].concat();
+    let known = [&OPTIONS[..], known].concat();
     let mut tls = Options::default();
     for option in options {
         match option.split_once('=').unwrap_or((option, "")) {
@@ -93,7 +129,7 @@ fn tls(input: Input<'_>, mut endpoint: Endpoint, scheme: &str, options: &[&str])
 }
 
 #[cfg(not(feature = "tls"))]
-fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str]) -> Result<Endpoint, EndpointError> {
+fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
     let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
     Err(input.error("this program was built without ropewalk's feature tls", fix))
 }
@@ -114,7 +150,7 @@ fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
     let fix = if matches!(lower.as_str(), "proxy" | "haproxy") {
         format!("write {PREFIX}tcp: or {PREFIX}unix:")
-    } else if matches!(lower.as_str(), "tcp" | "tls" | "unix") {
+    } else if matches!(lower.as_str(), "tcp" | "tls" | "unix" | "systemd" | "fd") {
         format!("write {lower}: in lower case")
     } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
         format!("{SCHEMES}, so write tcp:{} if that is an address", input.0)
@@ -221,6 +257,14 @@ fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     }
 }
 
+fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
+    let name = decode(input, name)?;
+    match check_name(&name) {
+        Ok(()) => Ok(Kind::Abstract(name.into())),
+        Err(problem) => Err(input.error(problem, "write unix:@name, with 1 to 107 bytes behind the \"@\"")),
+    }
+}
+
 /// Undoes `%` and two hexadecimal digits.
 pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
     let mut parts = place.split('%');
@@ -244,9 +288,10 @@ fn set_option(
     scheme: &str,
     known: &[&str],
 ) -> Result<(), EndpointError> {
-    let options = || {
-        let trust = if proxied::takes_trust(scheme) { ", trust" } else { "" };
-        format!("the options of {scheme}: are {}{trust}", known.join(", "))
+    let trust = proxied::takes_trust(scheme, &endpoint.kind).then_some("trust");
+    let options = || match known.iter().copied().chain(trust).collect::<Vec<_>>() {
+        known if known.is_empty() => format!("{scheme}: has no options"),
+        known => format!("the options of {scheme}: are {}", known.join(", ")),
     };
     if option.is_empty() {
         return Err(input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {}", options())));
@@ -256,7 +301,9 @@ fn set_option(
         return Err(input.error(format!("the option {name:?} is unknown"), options()));
     }
     let (slot, base, max, fix) = match name {
-        "mode" => (&mut endpoint.mode, 8, 0o777, "write an octal number up to 777, such as mode=660"),
+        "user" => return set_name(input, &mut endpoint.access.user, name, value),
+        "group" => return set_name(input, &mut endpoint.access.group, name, value),
+        "mode" => (&mut endpoint.access.mode, 8, 0o777, "write an octal number up to 777, such as mode=660"),
         _ => (&mut endpoint.backlog, 10, MAX_BACKLOG, "write how many may wait, such as backlog=1024"),
     };
     if slot.is_some() {
@@ -271,6 +318,20 @@ fn set_option(
         Err(Number::Over) => Err(input.error(format!("{name} {value} is too large"), fix)),
         Err(Number::None) => Err(input.error(format!("{value:?} is not a {name}"), fix)),
     }
+}
+
+/// Sets the user or the group: a name as systems have them, or a number.
+fn set_name(input: Input<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$');
+    if slot.is_some() {
+        return Err(input.error(format!("the option {option} is given twice"), "keep one"));
+    }
+    if name.is_empty() || !name.chars().all(is_part) {
+        let problem = format!("{name:?} is not a {option}");
+        return Err(input.error(problem, format!("write a name or a number, such as {option}=www-data")));
+    }
+    *slot = Some(name.to_owned());
+    Ok(())
 }
 
 /// Why a text is no number.

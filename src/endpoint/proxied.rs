@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use ropewalk_middleware::Addr;
 
 use super::parse::Input;
-use super::{Endpoint, EndpointError};
+use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
 
 /// What stands before the scheme.
@@ -25,7 +25,7 @@ impl Endpoint {
     /// Only who connects from one of these networks is believed; anybody else is closed without a byte being read, as is
     /// who sends no whole and correct header within 5 s. Networks are for endpoints with addresses, and there is no
     /// default: of an endpoint with addresses and none trusted, and of a Unix socket with any, binding is an error. A Unix
-    /// socket's path has its permissions to say who may connect.
+    /// socket's path has its permissions to say who may connect; an abstract name has none, so it can't be behind a proxy.
     ///
     /// ```
     /// use ropewalk::{Endpoint, IpNet};
@@ -44,52 +44,78 @@ impl Endpoint {
         self
     }
 
-    /// Looks at whom it trusts, once it is known whether its peers have addresses.
-    pub(super) fn check_trusted(&self, have_addresses: bool) -> io::Result<()> {
-        let text = match &self.proxied {
-            Some(trusted) if have_addresses && trusted.networks().is_empty() => {
+    /// Looks at whom it trusts, once it is known what its peers are known by.
+    pub(super) fn check_trusted(&self, peers: &Known) -> io::Result<()> {
+        let Some(trusted) = &self.proxied else { return Ok(()) };
+        let text = match (peers, trusted.networks()) {
+            (Known::ByAddress, []) => {
                 "no proxy is trusted: name the networks of those that send PROXY headers, as in trust=10.0.0.0/8,::1"
             }
-            Some(trusted) if !have_addresses && !trusted.networks().is_empty() => {
+            (Known::ByPermission, [_, ..]) => {
                 "trust is for endpoints with addresses: who may connect to a Unix socket is said by its mode"
             }
+            (Known::Not, _) => NO_PERMISSIONS,
             _ => return Ok(()),
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
 
-/// Whether the peers of a listener have addresses of the network.
-pub(super) fn has_addresses(local: &Addr) -> bool {
-    matches!(local, Addr::Tcp(_))
+const NO_PERMISSIONS: &str = "an abstract name has no permissions, so anybody could send PROXY headers: use a path";
+
+/// What a proxy is known by.
+pub(super) enum Known {
+    /// Its address in the network.
+    ByAddress,
+    /// That it may connect: to a path with its permissions, or to what code has made.
+    ByPermission,
+    /// Nothing: every process of this machine may connect.
+    Not,
 }
 
-/// Whether an endpoint of this scheme has the option `trust`.
-pub(super) fn takes_trust(scheme: &str) -> bool {
-    scheme.strip_prefix(PREFIX).is_some_and(|transport| transport != "unix")
+impl Known {
+    /// The peers of a listener.
+    pub(super) fn by(local: &Addr) -> Self {
+        match local {
+            Addr::Tcp(_) => Self::ByAddress,
+            Addr::Abstract(_) => Self::Not,
+            _ => Self::ByPermission,
+        }
+    }
 }
 
-/// Takes the option `trust` from among the others: whom an endpoint of this scheme trusts, if it is behind a proxy.
+/// Whether an endpoint has the option `trust`.
+pub(super) fn takes_trust(scheme: &str, kind: &Kind) -> bool {
+    scheme.starts_with(PREFIX) && !matches!(kind, Kind::Unix(_))
+}
+
+/// Takes the option `trust` from among the others: whom an endpoint trusts, if it is behind a proxy.
 pub(super) fn take_trusted(
     input: Input<'_>,
     scheme: &str,
+    kind: &Kind,
     options: &mut Vec<&str>,
 ) -> Result<Option<Trusted>, EndpointError> {
     let is_trust = |option: &&str| option.split('=').next() == Some("trust");
     let sign = if options.iter().all(is_trust) { '?' } else { '&' };
     let values: Vec<&str> = options.extract_if(.., |option| is_trust(&&**option)).collect();
-    let (problem, fix) = match (scheme.strip_prefix(PREFIX), &values[..]) {
+    let (problem, fix) = match (scheme.starts_with(PREFIX).then_some(kind), &values[..]) {
         (None, []) => return Ok(None),
         (None, _) => (
             format!("the option trust is for {PREFIX} endpoints"),
             format!("write {PREFIX}{scheme}:, or drop the option"),
         ),
-        (Some("tcp" | "tls"), []) => (
+        (Some(Kind::Abstract(_)), _) => {
+            let (problem, fix) = NO_PERMISSIONS.split_once(": ").unwrap_or_default();
+            (problem.to_owned(), fix.to_owned())
+        }
+        (Some(Kind::Tcp(_) | Kind::Name(..)), []) => (
             "it does not say which proxies are trusted".to_owned(),
             format!("add their networks, such as {sign}trust=10.0.0.0/8,::1"),
         ),
+        // Of an inherited socket it shows when it is bound whether that is enough.
         (Some(_), []) => return Ok(Some(Trusted::new([]))),
-        (Some("unix"), _) => (
+        (Some(Kind::Unix(_)), _) => (
             "the option trust is for endpoints with addresses".to_owned(),
             "say who may connect by mode=, such as mode=660, and drop the option".to_owned(),
         ),

@@ -1,6 +1,7 @@
 //! Where connections come in: a bound endpoint.
 
 mod accept_error;
+pub(crate) mod adopt;
 mod paced;
 pub(crate) mod preamble;
 pub(crate) mod proxy;
@@ -9,11 +10,15 @@ pub(crate) mod tcp;
 pub(crate) mod tls;
 pub(crate) mod unix;
 
+use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Peer, Stream};
 
 pub use self::preamble::PreambleCounts;
+
+use self::unix::BoundPath;
 
 /// Something that connections come in on.
 ///
@@ -42,6 +47,36 @@ pub trait Listener: Send + 'static {
         false
     }
 
+    /// Told once, when a hot restart has handed its socket to the new process: from here on nothing more is to be taken
+    /// from it, for what comes is the new process's, and what waits as well. There is no last call then. Connections that
+    /// were taken before may still come, as long as [`has_pending`](Listener::has_pending) says so. A listener around
+    /// another one drops that.
+    fn handed_over(&mut self) {}
+
     /// The address it is bound to, with the port the system chose where 0 was asked for.
     fn local_addr(&self) -> Addr;
+
+    /// What a hot restart hands to the new process, or `None` (which is what it is unless written otherwise) if it can't
+    /// be handed on: then the server refuses to be restarted. A listener around another one asks that one.
+    fn hand_over(&self) -> Option<HandOver<'_>> {
+        None
+    }
+
+    /// Told in the course of a hot restart whether what it is bound to (the path of a Unix socket) is this process's to
+    /// remove. A listener around another one passes it on.
+    fn set_owner(&mut self, _ours: bool) {}
+}
+
+/// What a hot restart hands to the new process: a listening socket, and the path it is bound to.
+///
+/// Only the kernel's listeners make one.
+pub struct HandOver<'a> {
+    pub(crate) socket: BorrowedFd<'a>,
+    pub(crate) path: Option<&'a BoundPath>,
+}
+
+impl fmt::Debug for HandOver<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandOver").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use ropewalk_middleware::{Addr, Peer, Stream};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Listener;
 use super::accept_error::{LogGate, Next, Pace};
+use super::{HandOver, Listener};
 
 /// What the kernel's listeners have in common.
 pub(crate) trait Accept: Send + 'static {
@@ -22,6 +22,12 @@ pub(crate) trait Accept: Send + 'static {
 
     /// The address it is bound to.
     fn local_addr(&self) -> Addr;
+
+    /// What another process needs to take it over.
+    fn hand_over(&self) -> HandOver<'_>;
+
+    /// Whether what it is bound to is this process's to remove.
+    fn set_owner(&mut self, _ours: bool) {}
 }
 
 /// A listener over any [`Accept`]: retries and waits as [`Pace`] says.
@@ -90,6 +96,14 @@ impl<A: Accept> Listener for Paced<A> {
     fn local_addr(&self) -> Addr {
         self.inner.local_addr()
     }
+
+    fn hand_over(&self) -> Option<HandOver<'_>> {
+        Some(self.inner.hand_over())
+    }
+
+    fn set_owner(&mut self, ours: bool) {
+        self.inner.set_owner(ours);
+    }
 }
 
 #[cfg(test)]
@@ -105,7 +119,7 @@ mod tests {
     use ropewalk_middleware::{Addr, Peer, Stream};
     use tokio::time::{Instant, timeout};
 
-    use super::{Accept, Paced};
+    use super::{Accept, HandOver, Paced};
     use crate::Listener;
     use crate::memory::MemoryStream;
 
@@ -137,6 +151,10 @@ mod tests {
 
         fn local_addr(&self) -> Addr {
             Addr::Memory
+        }
+
+        fn hand_over(&self) -> HandOver<'_> {
+            unreachable!("a script has no socket")
         }
     }
 

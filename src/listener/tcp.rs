@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use ropewalk_middleware::{Addr, Peer, Stream};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
+use super::HandOver;
 use super::paced::{Accept, Paced};
 
 /// Whether an accepted socket has its listener's options. Where that isn't known for sure they are set on each.
@@ -29,6 +31,16 @@ pub(crate) fn bind(addr: SocketAddr, backlog: i32) -> io::Result<Paced<Tcp>> {
     set_options(&SockRef::from(&socket))?;
     socket.bind(&addr.into())?;
     socket.listen(backlog)?;
+    from_socket(socket)
+}
+
+/// Takes over a socket that another process has bound and listens on.
+pub(super) fn adopt(socket: Socket) -> io::Result<Paced<Tcp>> {
+    set_options(&SockRef::from(&socket))?;
+    from_socket(socket)
+}
+
+fn from_socket(socket: Socket) -> io::Result<Paced<Tcp>> {
     let socket = tokio::net::TcpListener::from_std(socket.into())?;
     let local = socket.local_addr()?;
     Ok(Paced::new(Tcp { socket, local }))
@@ -62,5 +74,9 @@ impl Accept for Tcp {
 
     fn local_addr(&self) -> Addr {
         self.local.into()
+    }
+
+    fn hand_over(&self) -> HandOver<'_> {
+        HandOver { socket: self.socket.as_fd(), path: None }
     }
 }

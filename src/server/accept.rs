@@ -7,10 +7,11 @@ use std::task::{Context, Poll, ready};
 use ropewalk_middleware::{Connection, Peer, Stream};
 
 use super::ConnectionService;
+use super::restart::{Passed, RestartError};
 use super::shared::{Entered, Shared};
 use super::task::{ConnectionTask, panic_text, panicked};
 use crate::error::Error;
-use crate::listener::Listener;
+use crate::listener::{HandOver, Listener};
 
 /// Connections accepted in one turn before open ones get theirs.
 const ACCEPTS_A_TURN: usize = 16;
@@ -55,6 +56,31 @@ impl<S: ConnectionService> Accept<S> {
             }
         }
         Poll::Ready(())
+    }
+
+    /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
+    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+        let mut sockets = Vec::with_capacity(places.len());
+        // None is closed yet.
+        for ((_, listener), place) in self.listeners.iter().zip(places) {
+            let Some(HandOver { socket, path }) = listener.hand_over() else {
+                return Err(RestartError::Endpoint { endpoint: place.clone() });
+            };
+            let path = path.map(|path| (path.absolute().to_owned(), path.id()));
+            sockets.push(Passed { place: place.clone(), socket: socket.try_clone_to_owned()?, path });
+        }
+        Ok(sockets)
+    }
+
+    /// Whether what the listeners are bound to is this process's to remove.
+    pub(super) fn set_owner(&mut self, ours: bool) {
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.set_owner(ours));
+    }
+
+    /// Takes nothing more from the sockets: they are another process's. What was taken from them may be pending.
+    pub(super) fn handed_over(&mut self) {
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.handed_over());
+        self.listeners.retain(|(_, listener)| listener.has_pending());
     }
 
     /// Closes the listeners, but for those with connections that are to become ready yet; accepts these. Ready when

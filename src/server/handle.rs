@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ropewalk_middleware::{Addr, CloseReason};
 
+use super::restart::RestartError;
 use super::shared::{Phase, Shared};
 use crate::error::Result;
 use crate::listener::PreambleCounts;
@@ -79,6 +80,21 @@ impl Handle {
     /// Stops accepting and aborts every connection now.
     pub fn stop(&self) {
         self.0.stop();
+    }
+
+    /// Starts the server anew, as [`Server::hot_restart`](crate::Server::hot_restart) has it: a new process takes over the
+    /// listening sockets, and when it is ready this one drains, as on SIGTERM. Returns the number of the new process then.
+    /// Several calls at once are one restart.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the new process fails with before it is ready; this server goes on, and can be restarted again.
+    ///
+    /// # Cancel safety
+    ///
+    /// The restart goes on without whoever asked for it.
+    pub async fn restart(&self) -> Result<u32, RestartError> {
+        self.0.restart().await
     }
 
     /// Whether the server was told to drain or to stop, or is over.

@@ -1,10 +1,15 @@
 //! The server: endpoints in, layers around a service of connections, one accept loop.
 
 mod accept;
+mod deadline;
+mod drain;
 mod handle;
 mod lifecycle;
+mod notify;
 mod registry;
 mod reload;
+mod restart;
+mod run;
 mod serve;
 mod service;
 mod shared;
@@ -19,11 +24,14 @@ use tower_layer::{Identity, Layer, Stack};
 
 pub use self::handle::{Counts, Handle};
 pub use self::lifecycle::Lifecycle;
+pub use self::restart::{Restart, RestartError};
 pub use self::serve::Serve;
 pub use self::service::ConnectionService;
 
 use self::lifecycle::Lifecycles;
+use self::notify::Notify;
 use self::reload::Reloads;
+use self::run::Options;
 use self::serve::{OnListening, Plan};
 use self::shared::Shared;
 use crate::endpoint::{Endpoint, EndpointError};
@@ -55,9 +63,8 @@ pub struct Server<L = Identity> {
     layer: L,
     lifecycles: Lifecycles,
     reloads: Reloads,
-    signals: bool,
     max_connections: Option<usize>,
-    drain: Duration,
+    options: Options,
     on_listening: Option<OnListening>,
 }
 
@@ -69,9 +76,8 @@ impl Server {
             layer: Identity::new(),
             lifecycles: Lifecycles::default(),
             reloads: Reloads::default(),
-            signals: false,
             max_connections: None,
-            drain: DRAIN,
+            options: Options { signals: false, drain: DRAIN, restart: None, notify: Notify::default(), exit: None },
             on_listening: None,
         }
     }
@@ -104,9 +110,8 @@ impl<L> Server<L> {
             layer: Stack::new(layer, self.layer),
             lifecycles: self.lifecycles,
             reloads: self.reloads,
-            signals: self.signals,
             max_connections: self.max_connections,
-            drain: self.drain,
+            options: self.options,
             on_listening: self.on_listening,
         }
     }
@@ -125,18 +130,59 @@ impl<L> Server<L> {
         self
     }
 
-    /// Drains on SIGTERM and SIGINT; a second one aborts what is left. The process is never ended from here: the
-    /// server's future resolves. The runtime keeps the two signals even after that; whoever goes on for long then listens
-    /// for them with `tokio::signal`. Where there are certificates that can be read again, SIGHUP does that, as
-    /// [`Handle::reload`] would.
+    /// Drains on SIGTERM and SIGINT; a second one aborts what is left. With [`hot_restart`](Self::hot_restart) SIGUSR2
+    /// restarts, and where there are certificates that can be read again SIGHUP does that, as [`Handle::reload`] would.
+    /// The process is never ended from here (but see [`exit_if_stuck`](Self::exit_if_stuck)): the server's future
+    /// resolves. The runtime keeps the signals even after that; whoever goes on for long then listens for them with
+    /// `tokio::signal`.
     pub fn signals(mut self) -> Self {
-        self.signals = true;
+        self.options.signals = true;
         self
     }
 
-    /// How long a drain begun by a signal may take; 30 s by default.
+    /// Lets the server be restarted without a connection lost: by [`Handle::restart`], or by SIGUSR2 with
+    /// [`signals`](Self::signals).
+    ///
+    /// A new process is started, of the binary that is at the old one's path by then. It builds the same server, and
+    /// where one of its endpoints is one of the old server's it is handed that socket in place of binding. When it has
+    /// bound all and started its lifecycles the old one stops accepting and drains, as by a signal; who has connected by
+    /// then is served by it, and is given up to 2 s for a handshake or a PROXY header and 5 s for its first words. A new
+    /// process that ends, that is not ready in time or that is no such server leaves the old one as it was. Sockets of its
+    /// endpoints that the new process does not have are closed.
+    ///
+    /// The new process has this one's environment, working directory, user and standard output and error; its standard
+    /// input is empty. It is a child of this process until that one ends. A process has one server that is restarted.
+    /// The endpoints are TCP, Unix or inherited sockets: one made of a [`Listener`](crate::Listener) can't be handed on
+    /// unless that implements [`hand_over`](crate::Listener::hand_over).
+    pub fn hot_restart(mut self, restart: Restart) -> Self {
+        self.options.restart = Some(restart);
+        self
+    }
+
+    /// Tells the service manager, as `sd_notify(3)` has it, if there is one (`NOTIFY_SOCKET`): `READY=1` when the server
+    /// accepts, `STOPPING=1` before a drain closes its listeners, `RELOADING=1` while SIGHUP has it reload and in a
+    /// hot restart, with the new `MAINPID`, and `WATCHDOG=1` twice in the time it asks for, from a task on this runtime: a runtime that is blocked is found
+    /// out. (Feature `systemd`.)
+    #[cfg(feature = "systemd")]
+    pub fn sd_notify(mut self) -> Self {
+        self.options.notify = Notify::on();
+        self
+    }
+
+    /// Ends the process with this code when, two seconds after the drain's deadline, connections are still there. That
+    /// takes handlers that block their threads, in a loop or a system call: no library can end those, nor can a runtime
+    /// with such a thread be dropped, and so the process would stay for ever.
+    ///
+    /// A thread of the server's own keeps the time and hears the signals, so this works with every thread of the runtime
+    /// blocked. Choose a code that says so: 75 is `EX_TEMPFAIL`. Nothing is run and no value dropped on this way out.
+    pub fn exit_if_stuck(mut self, code: i32) -> Self {
+        self.options.exit = Some(code);
+        self
+    }
+
+    /// How long a drain begun by a signal or a restart may take; 30 s by default.
     pub fn drain_within(mut self, deadline: Duration) -> Self {
-        self.drain = deadline;
+        self.options.drain = deadline;
         self
     }
 
@@ -165,12 +211,12 @@ impl<L> Server<L> {
         L: Layer<S>,
         L::Service: ConnectionService,
     {
-        let shared = Shared::new(self.max_connections.unwrap_or_else(default_max_connections), self.reloads);
+        let max = self.max_connections.unwrap_or_else(default_max_connections);
+        let shared = Shared::new(max, self.options.restart.is_some(), self.reloads);
         let plan = Plan {
             endpoints: self.endpoints,
             lifecycles: self.lifecycles,
-            signals: self.signals,
-            drain: self.drain,
+            options: self.options,
             on_listening: self.on_listening,
         };
         Serve::new(plan, self.layer.layer(service), shared)

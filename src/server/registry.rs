@@ -1,6 +1,6 @@
 //! The open connections, so that a drain can wake each by its own waker.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ropewalk_middleware::Closing;
@@ -13,8 +13,15 @@ const SHARDS: usize = 16;
 pub(super) struct Registry {
     shards: [Mutex<Slab<Closing>>; SHARDS],
     next: AtomicUsize,
-    draining: AtomicBool,
+    draining: AtomicU8,
 }
+
+/// Nobody is to drain.
+const NOBODY: u8 = 0;
+/// Everybody is to drain.
+const ALL: u8 = 1;
+/// The same, for another process has taken the server's place.
+const SUCCEEDED: u8 = 2;
 
 /// Where a connection stands in the registry.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +39,7 @@ impl Registry {
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut slots = self.shard(shard);
         // Asked under the lock: who comes after the drain passed here sees the flag, who came before was told.
-        if self.draining.load(Ordering::Acquire) {
-            closing.drain();
-        }
+        tell(self.draining.load(Ordering::Acquire), &closing);
         let slot = slots.insert(closing);
         Place { shard, slot }
     }
@@ -43,9 +48,10 @@ impl Registry {
         drop(self.shard(place.shard).try_remove(place.slot));
     }
 
-    pub(super) fn drain_all(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.each(Closing::drain);
+    pub(super) fn drain_all(&self, succeeded: bool) {
+        let draining = if succeeded { SUCCEEDED } else { ALL };
+        self.draining.store(draining, Ordering::Release);
+        self.each(|closing| tell(draining, closing));
     }
 
     pub(super) fn abort_all(&self) {
@@ -58,5 +64,13 @@ impl Registry {
             let connections: Vec<Closing> = self.shard(shard).iter().map(|(_, closing)| closing.clone()).collect();
             connections.iter().for_each(&tell);
         }
+    }
+}
+
+fn tell(draining: u8, closing: &Closing) {
+    match draining {
+        NOBODY => {}
+        SUCCEEDED => closing.drain_for_successor(),
+        _ => closing.drain(),
     }
 }

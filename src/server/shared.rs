@@ -1,6 +1,6 @@
 //! What the accept loop, the connections and the handle of one server share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::handle::Counts;
 use super::registry::{Place, Registry};
 use super::reload::Reloads;
+use super::restart::RestartError;
 use crate::listener::preamble::Preambles;
 
 /// How far a server is.
@@ -24,6 +25,8 @@ pub(super) enum Phase {
     Draining(Instant),
     /// What is left is aborted now.
     Stopping,
+    /// What is left will not go: its threads are blocked, and nobody waits for it any more.
+    Abandoned,
     /// Over.
     Ended,
 }
@@ -42,10 +45,31 @@ pub(super) struct Shared {
     pub(super) addresses: OnceLock<Vec<Addr>>,
     pub(super) preambles: Preambles,
     pub(super) reloads: Reloads,
+    pub(super) restarts: watch::Sender<Restarts>,
+    /// Another process has taken over.
+    succeeded: AtomicBool,
+}
+
+/// The restarts of a server: how many were asked for and how many are done; at most one is under way.
+#[derive(Debug)]
+pub(super) struct Restarts {
+    enabled: bool,
+    asked: u64,
+    done: u64,
+    /// How the last one ended.
+    outcome: Result<u32, RestartError>,
+}
+
+impl Restarts {
+    /// Whether one was asked for that is not done.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.asked > self.done
+    }
 }
 
 impl Shared {
-    pub(super) fn new(max: usize, reloads: Reloads) -> Arc<Self> {
+    pub(super) fn new(max: usize, restartable: bool, reloads: Reloads) -> Arc<Self> {
+        let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
         Arc::new(Self {
             counts: Mutex::default(),
             registry: Registry::default(),
@@ -56,6 +80,8 @@ impl Shared {
             addresses: OnceLock::new(),
             preambles: Preambles::default(),
             reloads,
+            restarts: watch::Sender::new(restarts),
+            succeeded: AtomicBool::new(false),
         })
     }
 
@@ -99,7 +125,7 @@ impl Shared {
 
     /// Asks every connection, and every one that may still come, to finish.
     pub(super) fn drain_all(&self) {
-        self.registry.drain_all();
+        self.registry.drain_all(self.has_successor());
     }
 
     pub(super) fn abort_all(&self) {
@@ -115,7 +141,7 @@ impl Shared {
                 *phase = Phase::Draining(deadline);
                 true
             }
-            Phase::Stopping | Phase::Ended => false,
+            Phase::Stopping | Phase::Abandoned | Phase::Ended => false,
         });
     }
 
@@ -127,6 +153,69 @@ impl Shared {
             }
             running
         });
+    }
+
+    /// Gives up on what is left.
+    pub(super) fn abandon(&self) {
+        self.phase.send_if_modified(|phase| {
+            let stopping = *phase == Phase::Stopping;
+            if stopping {
+                *phase = Phase::Abandoned;
+            }
+            stopping
+        });
+    }
+
+    /// Another process has taken over: the listeners are closed without a last look, and who has just connected is
+    /// given time.
+    pub(super) fn succeed(&self) {
+        self.succeeded.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_successor(&self) -> bool {
+        self.succeeded.load(Ordering::Acquire)
+    }
+
+    /// Asks for a restart, unless one is under way. Returns its number.
+    pub(super) fn ask_restart(&self) -> Result<u64, RestartError> {
+        if *self.phase.borrow() != Phase::Running {
+            return Err(RestartError::NotServing);
+        }
+        let mut number = Err(RestartError::NotEnabled);
+        self.restarts.send_if_modified(|restarts| {
+            let ask = restarts.enabled && !restarts.is_wanted();
+            if ask {
+                restarts.asked += 1;
+            }
+            if restarts.enabled {
+                number = Ok(restarts.asked);
+            }
+            ask
+        });
+        number
+    }
+
+    /// The restart under way is done.
+    pub(super) fn restarted(&self, outcome: Result<u32, RestartError>) {
+        self.restarts.send_modify(|restarts| {
+            restarts.done = restarts.asked;
+            restarts.outcome = outcome;
+        });
+    }
+
+    /// Restarts, or waits for the restart that is under way. Returns the number of the new process.
+    pub(super) async fn restart(&self) -> Result<u32, RestartError> {
+        let (mut restarts, mut phase) = (self.restarts.subscribe(), self.phase.subscribe());
+        let number = self.ask_restart()?;
+        // The senders live as long as we do. What is told is asked in this order: a restart that is done has ended the
+        // server as well.
+        tokio::select! {
+            biased;
+            _ = restarts.wait_for(|restarts| restarts.done >= number) => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
+        }
+        let restarts = self.restarts.borrow();
+        if restarts.done >= number { restarts.outcome.clone() } else { Err(RestartError::NotServing) }
     }
 
     /// Waits until no connection is left.

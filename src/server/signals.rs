@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, which end a server; SIGHUP, which has it read its certificates again.
+//! SIGTERM and SIGINT, which end a server; SIGUSR2, which restarts it; SIGHUP, which has it read its certificates again.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -6,24 +6,49 @@ use std::task::{Context, Poll};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that end a server. Installed before the first accept, so that none is missed.
-pub(super) struct Signals(Option<[Signal; 2]>);
+/// The signals a server listens for. Installed before the first endpoint is bound, so that none is missed.
+pub(super) struct Signals {
+    end: Option<[Signal; 2]>,
+    restart: Option<Signal>,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    End,
+    Restart,
+}
 
 impl Signals {
-    pub(super) fn install(wanted: bool) -> io::Result<Self> {
-        if !wanted {
-            return Ok(Self(None));
-        }
-        Ok(Self(Some([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])))
+    pub(super) fn install(end: bool, restart: bool) -> io::Result<Self> {
+        let installed = || Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]);
+        Ok(Self {
+            end: end.then(installed).transpose()?,
+            restart: restart.then(|| signal(SignalKind::user_defined2())).transpose()?,
+        })
     }
 
     /// Waits for the next of them. Cancel safe.
-    pub(super) async fn next(&mut self) {
-        poll_fn(|cx| self.poll_next(cx)).await;
+    pub(super) async fn next(&mut self) -> Told {
+        poll_fn(|cx| {
+            if self.poll_end(cx).is_ready() {
+                return Poll::Ready(Told::End);
+            }
+            match self.restart.as_mut().map(|signal| signal.poll_recv(cx)) {
+                Some(Poll::Ready(Some(()))) => Poll::Ready(Told::Restart),
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for signal in self.0.iter_mut().flatten() {
+    /// Waits for the next one that ends the server; the others stay for later. Cancel safe.
+    pub(super) async fn end(&mut self) {
+        poll_fn(|cx| self.poll_end(cx)).await;
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for signal in self.end.iter_mut().flatten() {
             if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
                 return Poll::Ready(());
             }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ropewalk_middleware::Stream;
+use tokio::time::{Sleep, sleep};
 
 use super::{Source, Wire};
 
@@ -14,6 +16,10 @@ use super::{Source, Wire};
 const BEYOND: u64 = 1024 * 1024;
 /// The same of a transport that can't tell how much has arrived: as much as a kernel buffers.
 const UNKNOWN: u64 = 8 * 1024 * 1024;
+
+/// How long a peer's first words, or the rest of a frame, are waited for when a hot restart has the connection drain:
+/// the peer may have connected a moment ago, and its request be on its way.
+const FIRST_WORDS: Duration = Duration::from_secs(5);
 
 /// A drain under way.
 pub(super) struct Drain {
@@ -24,13 +30,18 @@ pub(super) struct Drain {
     /// For a transport that can't tell how much has arrived: lets the runtime look at its sockets once more, so that
     /// "nothing to read" is true and not merely not yet known. The kernel's own sockets can tell, and have none.
     look: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Runs while the peer's first words are waited for.
+    first_words: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drain {
     fn begin(stream: &Stream) -> Self {
         match stream.arrived() {
-            Some(arrived) => Self { arrived, beyond: BEYOND, look: None },
-            None => Self { arrived: 0, beyond: UNKNOWN, look: Some(Box::pin(tokio::task::yield_now())) },
+            Some(arrived) => Self { arrived, beyond: BEYOND, look: None, first_words: None },
+            None => {
+                let look = Box::pin(tokio::task::yield_now());
+                Self { arrived: 0, beyond: UNKNOWN, look: Some(look), first_words: None }
+            }
         }
     }
 
@@ -99,9 +110,13 @@ impl Wire {
         if let Some(look) = &mut drain.look {
             ready!(look.as_mut().poll(cx));
             drain.look = None;
-        } else {
-            self.source = Source::Ended;
+            return Poll::Ready(());
         }
+        let waits = self.closing.has_successor() && (self.mid_frame || self.stats.bytes_in() == 0);
+        if waits {
+            ready!(drain.first_words.get_or_insert_with(|| Box::pin(sleep(FIRST_WORDS))).as_mut().poll(cx));
+        }
+        self.source = Source::Ended;
         Poll::Ready(())
     }
 }

@@ -32,7 +32,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A program of another package; where it is missing the test is told as skipped. `.ci/install-clients` installs them.
+/// A program of another package; where it is missing the test is told as skipped. `.ci/install` installs them.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Servers may lie where only root's path leads.

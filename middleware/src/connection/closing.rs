@@ -98,6 +98,7 @@ impl fmt::Display for CloseReason {
 const DRAINING: u8 = 1;
 const ABORTED: u8 = 2;
 const LOST: u8 = 4;
+const SUCCEEDED: u8 = 8;
 
 /// The part of a connection's shared state this module owns.
 #[derive(Debug, Default)]
@@ -134,6 +135,18 @@ impl Closing {
         self.state().signals.fetch_or(DRAINING, Ordering::AcqRel);
         self.state().drain_waker.wake();
         self.state().mover.wake();
+    }
+
+    /// Asks the connection to drain because another process has taken the server's place: a peer that has just connected
+    /// can't know, and what it sends first is waited for.
+    pub fn drain_for_successor(&self) {
+        self.state().signals.fetch_or(SUCCEEDED, Ordering::Relaxed);
+        self.drain();
+    }
+
+    /// Whether the connection was asked to drain because another process has taken the server's place.
+    pub fn has_successor(&self) -> bool {
+        self.state().signals.load(Ordering::Acquire) & SUCCEEDED != 0
     }
 
     /// Whether the connection was asked to drain.

@@ -63,14 +63,15 @@ impl Header {
     /// A header for a connection handed on: where it comes from, and where it had come to.
     ///
     /// Two TCP addresses of different families are both written as IPv6. Addresses of two kinds, and of other kinds than
-    /// TCP and Unix, are not told: the header says `UNKNOWN` then (version 2: unspecified), as is a Unix path of over 108 bytes.
+    /// TCP and Unix, are not told: the header says `UNKNOWN` then (version 2: unspecified). So it does for a Unix path of
+    /// over 108 bytes, and an abstract name of over 107 or with a zero at its end.
     pub fn new(source: impl Into<Addr>, destination: impl Into<Addr>) -> Self {
         let addresses = match (source.into(), destination.into()) {
             (Addr::Tcp(source), Addr::Tcp(destination)) => {
                 let (source, destination) = of_one_family(source, destination);
                 Some((source.into(), destination.into()))
             }
-            (source @ Addr::Unix(_), destination @ Addr::Unix(_)) => {
+            (source @ (Addr::Unix(_) | Addr::Abstract(_)), destination @ (Addr::Unix(_) | Addr::Abstract(_))) => {
                 (v2::fits(&source) && v2::fits(&destination)).then_some((source, destination))
             }
             _ => None,

@@ -16,7 +16,7 @@ const START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family and transport, and the length of what follows.
 pub(super) const FIXED: usize = 16;
 
-/// A Unix socket's path, filled up with zeros.
+/// A Unix socket's path, or a zero and its abstract name, filled up with zeros.
 const PATH: usize = 108;
 
 /// The longest block of addresses: two paths.
@@ -144,8 +144,13 @@ where
     Some((source.into(), destination.into()))
 }
 
-/// A path ends at its first zero. One that begins with it is none: that of a client without a name.
+/// A path ends at its first zero. Behind a zero stands an abstract name, filled up with zeros; a field of nothing else is
+/// that of a client without a name.
 fn path(field: &[u8]) -> Addr {
+    if let [0, name @ ..] = field {
+        let len = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        return if len == 0 { Addr::Unix(None) } else { Addr::Abstract(name[..len].into()) };
+    }
     let path = field.split(|byte| *byte == 0).next().unwrap_or_default();
     Addr::Unix((!path.is_empty()).then(|| Path::new(OsStr::from_bytes(path)).into()))
 }
@@ -157,6 +162,8 @@ pub(super) fn fits(addr: &Addr) -> bool {
             let path = path.as_os_str().as_bytes();
             path.len() <= PATH && !path.contains(&0)
         }
+        // Zeros at its end would be taken for those that fill up the field.
+        Addr::Abstract(name) => name.len() < PATH && name.last().is_some_and(|byte| *byte != 0),
         _ => true,
     }
 }
@@ -213,10 +220,14 @@ fn write_addresses(source: &Addr, destination: &Addr) -> (u8, Vec<u8>) {
             let ips = [source.ip().octets(), destination.ip().octets()].concat();
             (2, [ips, ports(source.port(), destination.port())].concat())
         }
-        (Addr::Unix(source), Addr::Unix(destination)) => {
+        (Addr::Unix(_) | Addr::Abstract(_), Addr::Unix(_) | Addr::Abstract(_)) => {
             let mut block = vec![0; MAX_BLOCK];
-            for (field, path) in block.chunks_exact_mut(PATH).zip([source, destination]) {
-                let path = path.as_deref().map_or(&[][..], |path| path.as_os_str().as_bytes());
+            for (field, addr) in block.chunks_exact_mut(PATH).zip([source, destination]) {
+                let (field, path) = match addr {
+                    Addr::Unix(Some(path)) => (field, path.as_os_str().as_bytes()),
+                    Addr::Abstract(name) => (&mut field[1..], &**name),
+                    _ => continue,
+                };
                 field.iter_mut().zip(path).for_each(|(to, from)| *to = *from);
             }
             (3, block)

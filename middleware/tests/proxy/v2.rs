@@ -71,9 +71,12 @@ fn a_unix_path_may_fill_its_field_and_a_client_without_a_name_has_none() {
     let header = good(&header(0x21, 0x31, &[&[b'x'; 108], &[0; 108]]));
     assert_eq!(source(&header), Some(format!("unix:{}", "x".repeat(108))));
     assert_eq!(header.destination(), Some(&Addr::Unix(None)));
-    // Nor has one in the abstract namespace a path.
-    let header = good(&self::header(0x21, 0x31, &[b"\0abstract", &[0; 99], b"/a\0/b", &[0; 103]]));
-    assert_eq!((source(&header).as_deref(), destination(&header).as_deref()), (Some("unix:"), Some("unix:/a")));
+    // One in the abstract namespace has a name.
+    let header = good(&self::header(0x21, 0x31, &[b"\0abs\0ract", &[0; 99], b"/a\0/b", &[0; 103]]));
+    assert_eq!(
+        (source(&header).as_deref(), destination(&header).as_deref()),
+        (Some("unix:@abs%00ract"), Some("unix:/a"))
+    );
 }
 
 #[test]

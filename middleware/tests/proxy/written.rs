@@ -16,6 +16,10 @@ fn unix(path: &str) -> Addr {
     Addr::Unix(Some(Path::new(path).into()))
 }
 
+fn named(name: &str) -> Addr {
+    Addr::Abstract(name.as_bytes().into())
+}
+
 #[track_caller]
 fn comes_back(header: &Header) {
     let back = good(&header.to_v2());
@@ -43,6 +47,9 @@ fn what_is_written_is_read_again() {
         Header::new(tcp("1.2.3.4:5"), tcp("[::1]:7")),
         Header::new(unix("/run/a.sock"), Addr::Unix(None)),
         Header::new(Addr::Unix(None), unix(&longest)),
+        Header::new(named("name"), unix("/run/a.sock")),
+        Header::new(Addr::Unix(None), named(&longest[1..])),
+        Header::new(named("\0\0x"), named("@")),
         Header::new(Addr::Memory, tcp("1.2.3.4:5")),
         Header::local(),
     ] {
@@ -80,9 +87,11 @@ fn a_scope_is_left_out_as_it_means_nothing_elsewhere() {
 }
 
 #[test]
-fn a_path_that_can_not_be_written_is_not_told() {
+fn a_path_or_name_that_can_not_be_written_is_not_told() {
     let long = format!("/{}", "x".repeat(108));
-    assert_eq!(Header::new(unix(&long), Addr::Unix(None)).source(), None);
+    for addr in [unix(&long), named(&long[..108]), named(""), named("x\0")] {
+        assert_eq!(Header::new(addr, Addr::Unix(None)).source(), None);
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub use self::counts::PreambleCounts;
 pub(crate) use self::counts::Preambles;
 
 use self::counts::End;
-use super::Listener;
+use super::{HandOver, Listener};
 
 /// How many preambles of one listener are under way at once, with those that are finished and not yet accepted.
 const PENDING: usize = 256;
@@ -28,7 +28,7 @@ const PENDING: usize = 256;
 /// How many connections are taken from the inner listener before others get their turn.
 const BATCH: usize = 16;
 
-/// How long after the last call preambles may take. A peer that has begun is done long before; one that keeps silent is
+/// How long after the last call, or the hand-over, preambles may take. A peer that has begun is done long before; one that keeps silent is
 /// an idle connection, and a drain closes those.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -58,7 +58,7 @@ pub(crate) trait Step: Send + Sync + 'static {
 /// is not asked, so nothing more is taken from the inner one either, and nothing is dropped.
 ///
 /// After the last call it takes what waits in the inner listener, closes that, and goes on until all are through,
-/// or [`LAST`] has passed.
+/// or [`LAST`] has passed. Handed over, it closes the inner listener at once: what waits there is the new process's.
 pub(crate) struct WithPreamble {
     inner: Option<Box<dyn Listener>>,
     local: Addr,
@@ -199,12 +199,27 @@ impl Listener for WithPreamble {
         self.last.get_or_insert_with(|| Box::pin(sleep(LAST)));
     }
 
+    fn handed_over(&mut self) {
+        self.inner = None;
+        self.last.get_or_insert_with(|| Box::pin(sleep(LAST)));
+    }
+
     fn has_pending(&self) -> bool {
         self.inner.is_some() || self.pending() > 0
     }
 
     fn local_addr(&self) -> Addr {
         self.local.clone()
+    }
+
+    fn hand_over(&self) -> Option<HandOver<'_>> {
+        self.inner.as_ref()?.hand_over()
+    }
+
+    fn set_owner(&mut self, ours: bool) {
+        if let Some(inner) = &mut self.inner {
+            inner.set_owner(ours);
+        }
     }
 }
 

@@ -249,6 +249,25 @@ async fn a_drains_deadline_ends_preambles_too() {
     assert_eq!(of(&counts.counts()), [1, 0, 0, 0, 0, 1]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn handed_over_it_takes_nothing_more_and_finishes_what_it_has_taken() {
+    let (mut listener, counts, connector) = listener().await;
+    let mut half = begun(&connector, b".").await;
+    let _silent = begun(&connector, b"").await;
+    none_within(&mut listener, Duration::from_millis(1)).await;
+    let mut waiting = begun(&connector, b"y").await;
+    listener.handed_over();
+    assert!(listener.has_pending());
+    let end = waiting.read(&mut [0]).await;
+    assert!(matches!(end, Ok(0)) || end.is_err(), "left to whoever has the socket now, here nobody: {end:?}");
+    half.write_all(b"y").await.unwrap();
+    accept(&mut listener).await;
+    // The silent one is given its time, and no more.
+    none_within(&mut listener, LAST * 2).await;
+    assert!(!listener.has_pending());
+    assert_eq!(of(&counts.counts()), [2, 0, 1, 0, 0, 1]);
+}
+
 /// A log in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

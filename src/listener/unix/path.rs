@@ -1,20 +1,16 @@
-//! The Unix socket listener, and the care for the path it is bound to.
+//! The care for the path a Unix socket is bound to: who may have it, with which rights, and who removes it.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
+use nix::unistd::{Group, User};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::{Instant, sleep};
-
-use super::paced::{Accept, Paced};
 
 /// How long a server that starts waits for others in the same directory. Each holds it up for the time of a few system
 /// calls; whoever locks a directory for longer is no server of ours.
@@ -23,43 +19,14 @@ const LOCK_WAIT: Duration = Duration::from_millis(200);
 /// How long it waits before it tries the lock again.
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 
-/// A bound Unix socket.
-pub(crate) struct Unix {
-    // Dropped first: while the socket is open no other file can be given its inode number, so the path can be told.
-    path: Bound,
-    socket: tokio::net::UnixListener,
-}
-
-/// Binds to a path and listens. The path is not reachable before it has its mode.
-pub(crate) async fn bind(path: &Path, backlog: i32, mode: Option<u32>) -> io::Result<Paced<Unix>> {
-    let addr = SockAddr::unix(path)?;
-    // Kept until the socket listens: before that a live socket looks like a stale one.
-    let _lock = lock_directory(path).await;
-    let mut socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    if let Some(mode) = mode {
-        socket = with_mode(socket, mode);
-    }
-    match socket.bind(&addr) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            remove_stale(path, &addr)?;
-            socket.bind(&addr)?;
-        }
-        bound => bound?,
-    }
-    // From here on whatever fails takes the path away again.
-    let bound = Bound::new(path)?;
-    if let Some(mode) = mode {
-        bound.set_mode(mode)?;
-    }
-    socket.listen(backlog)?;
-    if !bound.is_ours() {
-        // Another server started at the same moment and could not lock the directory. It found a socket nobody listened
-        // on yet, and took the path.
-        return Err(in_use("another server took the path over while this one started"));
-    }
-    let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-    Ok(Paced::new(Unix { path: bound, socket }))
+/// Who may connect to a path: its mode, its user and its group. What is not given stays as the system makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) mode: Option<u32>,
+    /// A name or a number.
+    pub(crate) user: Option<String>,
+    /// A name or a number.
+    pub(crate) group: Option<String>,
 }
 
 /// Keeps servers that start at the same moment apart: one finds a stale path, removes it, binds and listens, and only
@@ -67,7 +34,7 @@ pub(crate) async fn bind(path: &Path, backlog: i32, mode: Option<u32>) -> io::Re
 ///
 /// The lock is on the directory, as the path itself comes and goes. It is a courtesy among servers: where it can't be had
 /// (the directory is not readable, its file system has no locks, somebody keeps it) the server starts without it.
-async fn lock_directory(path: &Path) -> Option<File> {
+pub(super) async fn lock_directory(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let directory = File::open(directory).ok()?;
     let begun = Instant::now();
@@ -80,16 +47,8 @@ async fn lock_directory(path: &Path) -> Option<File> {
     }
 }
 
-/// The same socket with a mode of its own, which Linux gives to the path it binds, cut by the umask: so the path is at
-/// no moment open wider than asked for. Elsewhere this fails or does nothing, and only the mode set after binding counts.
-fn with_mode(socket: Socket, mode: u32) -> Socket {
-    let file = File::from(OwnedFd::from(socket));
-    drop(file.set_permissions(Permissions::from_mode(mode)));
-    OwnedFd::from(file).into()
-}
-
 /// Removes a socket file that no server listens on any more; anything else is left alone and an error.
-fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
+pub(super) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
         // Its server has just removed it.
@@ -123,25 +82,61 @@ fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     }
 }
 
-fn in_use(text: &str) -> io::Error {
+pub(super) fn in_use(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
-/// The file a socket was bound to; it goes with this value, unless another file stands there by then.
-struct Bound {
+/// The file a socket is bound to. It goes with this value if it belongs to this process, and if no other file stands
+/// there by then.
+pub(crate) struct BoundPath {
     path: PathBuf,
     /// The same path, good even after a change of the working directory.
     absolute: PathBuf,
     id: (u64, u64),
+    owned: bool,
 }
 
-impl Bound {
-    fn new(path: &Path) -> io::Result<Self> {
+impl BoundPath {
+    /// The file a socket of this process was just bound to.
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         if !metadata.file_type().is_socket() {
             return Err(in_use("the path was replaced while binding"));
         }
-        Ok(Self { path: path.to_owned(), absolute: std::path::absolute(path)?, id: id(&metadata) })
+        Ok(Self { path: path.to_owned(), absolute: std::path::absolute(path)?, id: id(&metadata), owned: true })
+    }
+
+    /// The file another process has bound and is about to hand over; that one's to remove until it is told otherwise.
+    pub(crate) fn inherited(absolute: PathBuf, id: (u64, u64)) -> Self {
+        Self { path: absolute.clone(), absolute, id, owned: false }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What another process needs to know it by.
+    pub(crate) fn absolute(&self) -> &Path {
+        &self.absolute
+    }
+
+    /// Its device and inode.
+    pub(crate) fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
+    pub(super) fn set_owned(&mut self, owned: bool) {
+        self.owned = owned;
+    }
+
+    /// Gives the file its owner, then its mode.
+    pub(crate) fn set_access(&self, access: &Access) -> io::Result<()> {
+        let user = access.user.as_deref().map(user_id).transpose()?;
+        let group = access.group.as_deref().map(group_id).transpose()?;
+        if user.is_some() || group.is_some() {
+            lchown(&self.path, user, group)?;
+        }
+        access.mode.map_or(Ok(()), |mode| self.set_mode(mode))
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
@@ -152,14 +147,15 @@ impl Bound {
         fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         fs::symlink_metadata(&self.absolute).is_ok_and(|metadata| id(&metadata) == self.id)
     }
 }
 
-impl Drop for Bound {
+impl Drop for BoundPath {
     fn drop(&mut self) {
-        if self.is_ours()
+        if self.owned
+            && self.is_ours()
             && let Err(error) = fs::remove_file(&self.absolute)
         {
             tracing::warn!(path = %self.absolute.display(), %error, "the socket's path could not be removed");
@@ -172,30 +168,21 @@ fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn with_peer(stream: tokio::net::UnixStream, addr: Addr) -> (Stream, Peer) {
-    let peer = Peer::new(addr);
-    // Without credentials it is a connection still; who needs them asks for them.
-    let peer = match stream.peer_cred() {
-        Ok(cred) => peer.with_credentials(Credentials::from(cred)),
-        Err(_) => peer,
-    };
-    (stream.into(), peer)
+fn user_id(user: &str) -> io::Result<u32> {
+    match user.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => User::from_name(user)?.map(|user| user.uid.as_raw()).ok_or_else(|| unknown("user", user)),
+    }
 }
 
-impl Accept for Unix {
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
-        let (stream, addr) = ready!(self.socket.poll_accept(cx))?;
-        Poll::Ready(Ok(with_peer(stream, addr.into())))
+fn group_id(group: &str) -> io::Result<u32> {
+    match group.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => Group::from_name(group)?.map(|group| group.gid.as_raw()).ok_or_else(|| unknown("group", group)),
     }
+}
 
-    fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
-        let (socket, addr) = SockRef::from(&self.socket).accept()?;
-        socket.set_nonblocking(true)?;
-        let stream = tokio::net::UnixStream::from_std(OwnedFd::from(socket).into())?;
-        Ok(with_peer(stream, Addr::Unix(addr.as_pathname().map(Into::into))))
-    }
-
-    fn local_addr(&self) -> Addr {
-        Addr::Unix(Some(self.path.path.as_path().into()))
-    }
+fn unknown(what: &str, name: &str) -> io::Error {
+    let text = format!("this system has no {what} {name:?}: name one it has, or write a number");
+    io::Error::new(io::ErrorKind::NotFound, text)
 }

@@ -1,0 +1,41 @@
+//! Try it: `cargo build --example activated`, then `systemd-socket-activate -l 8007 target/debug/examples/activated`,
+//! and `nc 127.0.0.1 8007`. In examples/systemd/ are the units of a real service.
+
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Parser;
+use ropewalk::{Endpoint, Lines, Restart, Result, Server, Session, StateLayer, session_with};
+
+#[derive(Parser)]
+struct Cli {
+    /// Where to listen: systemd:NAME, systemd:0, or any other endpoint
+    #[arg(long = "listen", value_name = "ENDPOINT", default_value = "systemd:0")]
+    endpoints: Vec<Endpoint>,
+}
+
+/// Says who answers, and how many lines this process has answered so far.
+async fn who(mut s: Session<Lines>, answered: Arc<AtomicU64>) -> Result {
+    while s.next().await?.is_some() {
+        let n = answered.fetch_add(1, Ordering::Relaxed) + 1;
+        s.reply(format!("process {}, answer {n}", process::id()))?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result {
+    let server = Cli::parse().endpoints.into_iter().fold(Server::new(), Server::listen);
+    server
+        // SIGTERM and SIGINT drain, SIGUSR2 starts the binary anew without losing a connection.
+        .signals()
+        .hot_restart(Restart::new())
+        // READY=1 when it accepts, STOPPING=1 when it drains, WATCHDOG=1 as long as the runtime lives.
+        .sd_notify()
+        // A handler that blocks for ever does not keep the process for ever.
+        .exit_if_stuck(75)
+        .layer(StateLayer::new(Arc::new(AtomicU64::new(0))))
+        .serve(session_with(Lines::any(), who))
+        .await
+}

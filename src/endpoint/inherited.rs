@@ -1,0 +1,195 @@
+//! `systemd:NAME`, `systemd:0` and `fd:3`: sockets that were open when this process began.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use filedescriptor::FileDescriptor;
+
+use super::{Endpoint, Kind};
+use crate::listener::adopt;
+
+/// The descriptors that were taken. Their numbers are other files' by now, so none is taken twice.
+static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+/// The longest name a service manager gives.
+const MAX_NAME: usize = 255;
+
+/// Which of the sockets this process inherited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Inherited {
+    /// The name or the place, in digits, of one that the service manager passed.
+    Systemd(String),
+    /// Any other, by its number.
+    Fd(RawFd),
+}
+
+/// What is wrong with a text, and what to write instead.
+type Fault = (String, &'static str);
+
+impl Endpoint {
+    /// A socket the service manager opened: by its name (`FileDescriptorName=` in a socket unit), or by its place among
+    /// them, in digits, from 0.
+    pub fn systemd(name: impl Into<String>) -> Self {
+        Kind::Inherited(Inherited::Systemd(name.into())).into()
+    }
+
+    /// A listening socket this process inherited by this number, from 3.
+    pub fn fd(number: u16) -> Self {
+        Kind::Inherited(Inherited::Fd(number.into())).into()
+    }
+}
+
+impl Inherited {
+    pub(super) fn parse_systemd(name: &str) -> Result<Self, Fault> {
+        check_name(name).map(|()| Self::Systemd(name.to_owned()))
+    }
+
+    pub(super) fn parse_fd(number: &str) -> Result<Self, Fault> {
+        let fix = "write a number from 3 to 65535, such as fd:3";
+        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        match number.parse::<u16>() {
+            Ok(n) if digits && n.to_string() == number => check_fd(n.into()).map(|()| Self::Fd(n.into())),
+            _ if number.is_empty() => Err(("there is no number".to_owned(), fix)),
+            _ => Err((format!("{number:?} is not the number of a descriptor"), fix)),
+        }
+    }
+
+    /// Takes it, as this process's own. Whatever is refused is left as it is.
+    pub(super) fn take(&self) -> io::Result<OwnedFd> {
+        let refuse = |(problem, fix): Fault| io::Error::new(io::ErrorKind::InvalidInput, format!("{problem}: {fix}"));
+        // Held to the end: whoever comes second finds the number taken.
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = match self {
+            Self::Systemd(name) => {
+                check_name(name).map_err(refuse)?;
+                find(name, passed()?).map_err(|text| io::Error::new(io::ErrorKind::NotFound, text))?
+            }
+            Self::Fd(number) => {
+                check_fd(*number).map_err(refuse)?;
+                *number
+            }
+        };
+        if taken.contains(&number) {
+            let text = format!("descriptor {number} was bound before, and can be bound once");
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        }
+        if matches!(self, Self::Fd(_)) && !is_passed(number) && is_our_own(number) {
+            let text = format!("descriptor {number} was not inherited: this process has opened it itself");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let socket = own(number)?;
+        taken.insert(number);
+        Ok(socket)
+    }
+}
+
+impl fmt::Display for Inherited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
+            Self::Fd(number) => write!(f, "fd:{number}"),
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Fault> {
+    let fix = "write systemd:NAME, by FileDescriptorName= in the socket unit, or systemd:0 for the first";
+    if name.is_empty() {
+        return Err(("there is no name".to_owned(), fix));
+    }
+    if name.len() > MAX_NAME {
+        return Err((format!("the name has {} bytes, which is over {MAX_NAME}", name.len()), fix));
+    }
+    match name.chars().find(|c| !c.is_ascii_graphic() || matches!(c, ':' | '?' | '%')) {
+        Some(c) => Err((format!("{c:?} in {name:?} is not part of a socket's name"), fix)),
+        None => Ok(()),
+    }
+}
+
+fn check_fd(number: RawFd) -> Result<(), Fault> {
+    let fix = "the first that can be inherited is fd:3";
+    if number < 3 { Err((format!("{number} is standard input, output or error"), fix)) } else { Ok(()) }
+}
+
+/// The numbers and names of what the service manager passed to this process and to no other. All are closed on exec
+/// from here on, those that nobody binds as well. Looked up once: later a number may be another file's.
+fn passed() -> io::Result<&'static [(RawFd, String)]> {
+    static PASSED: OnceLock<Result<Vec<(RawFd, String)>, String>> = OnceLock::new();
+    let passed = PASSED.get_or_init(|| match sd_notify::listen_fds_with_names() {
+        Ok(passed) => Ok(passed.collect()),
+        Err(error) => Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})")),
+    });
+    passed.as_deref().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text.as_str()))
+}
+
+fn is_passed(number: RawFd) -> bool {
+    passed().is_ok_and(|passed| passed.iter().any(|&(n, _)| n == number))
+}
+
+/// The number that goes by a name or a place, or what there is instead.
+fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, String> {
+    if passed.is_empty() {
+        return Err(
+            "no socket was passed to this process (LISTEN_FDS and LISTEN_PID name none): start it by its socket \
+                    unit, or try it with systemd-socket-activate"
+                .to_owned(),
+        );
+    }
+    if let Ok(place) = name.parse::<usize>() {
+        let last = passed.len() - 1;
+        let missing = || format!("the sockets passed to this process are systemd:0 to systemd:{last}");
+        return passed.get(place).map(|&(number, _)| number).ok_or_else(missing);
+    }
+    let mut named = passed.iter().enumerate().filter(|(_, (_, other))| other == name);
+    match (named.next(), named.next()) {
+        (Some((_, &(number, _))), None) => Ok(number),
+        (Some((first, _)), Some((second, _))) => Err(format!(
+            "several sockets have that name: name each by its place, systemd:{first}, systemd:{second}, or give them a \
+             unit of their own"
+        )),
+        (None, _) => {
+            let names: Vec<&str> = passed.iter().map(|(_, name)| name.as_str()).collect();
+            Err(format!("no socket of that name was passed to this process, only {}", names.join(", ")))
+        }
+    }
+}
+
+/// Whether this process has opened it: what it has inherited can't have been closed on exec.
+fn is_our_own(number: RawFd) -> bool {
+    let flags = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+    let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_CLOEXEC != 0)
+}
+
+/// Takes a listening socket that is known by its number only: as a duplicate, for the type that owns a descriptor can't
+/// be made of a number without unsafe code. The number itself is closed, or the socket would outlive its listener.
+fn own(number: RawFd) -> io::Result<OwnedFd> {
+    let closed = |_| io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open"));
+    let socket = FileDescriptor::dup(&number).map_err(closed)?.as_fd().try_clone_to_owned()?;
+    adopt::check(&socket)?;
+    nix::unistd::close(number)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find;
+
+    #[test]
+    fn a_socket_is_found_by_its_name_or_its_place_and_by_nothing_else() {
+        let passed = [(3, "web".to_owned()), (4, "admin".to_owned()), (5, "web".to_owned())];
+        assert_eq!(find("admin", &passed), Ok(4));
+        assert_eq!(find("2", &passed), Ok(5));
+        for (name, said) in
+            [("web", "systemd:0, systemd:2"), ("mail", "only web, admin, web"), ("3", "systemd:0 to systemd:2")]
+        {
+            assert!(find(name, &passed).unwrap_err().contains(said), "{name}");
+        }
+        assert!(find("web", &[]).unwrap_err().contains("LISTEN_PID"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Endpoints as strings, and what else turns into one.
+
+use std::fmt;
+use std::iter;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ropewalk_middleware::Addr;
+
+#[cfg(feature = "tls")]
+use super::tls;
+use super::{Endpoint, EndpointError, Kind, Slot, parse, proxied};
+
+impl fmt::Display for Endpoint {
+    /// The string that parses to the same endpoint. Some can be made in code only and have none: a listener is written as
+    /// `memory:`, or as `listener:` and its address; any but TCP with TLS has `tls+` before it; and certificates that
+    /// are in no file are not written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tcp = self.write_scheme(f)?;
+        match &self.kind {
+            Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "{tcp}:{}", addr.port())?,
+            Kind::Tcp(addr) => write!(f, "{tcp}:{addr}")?,
+            Kind::Name(host, port) => write!(f, "{tcp}:{host}:{port}")?,
+            Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
+            Kind::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,
+            #[cfg(feature = "systemd")]
+            Kind::Inherited(which) => which.fmt(f)?,
+            Kind::Bound(Slot { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
+            Kind::Bound(slot) => write!(f, "listener:{}", slot.addr)?,
+        }
+        #[cfg(not(feature = "tls"))]
+        let sign = '?';
+        #[cfg(feature = "tls")]
+        let sign = self.tls.as_ref().map_or(Ok('?'), |config| tls::write(f, config))?;
+        let options = [
+            self.backlog.map(|backlog| format!("backlog={backlog}")),
+            self.access.mode.map(|mode| format!("mode={mode:o}")),
+            self.access.user.as_ref().map(|user| format!("user={user}")),
+            self.access.group.as_ref().map(|group| format!("group={group}")),
+            self.proxied.as_ref().and_then(proxied::display),
+        ];
+        for (option, sign) in options.into_iter().flatten().zip(iter::once(sign).chain(iter::repeat('&'))) {
+            write!(f, "{sign}{option}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Endpoint {
+    /// Writes what stands before the scheme of its socket; returns how TCP is called behind that.
+    fn write_scheme(&self, f: &mut fmt::Formatter<'_>) -> Result<&'static str, fmt::Error> {
+        if self.proxied.is_some() {
+            f.write_str(proxied::PREFIX)?;
+        }
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            if !matches!(self.kind, Kind::Tcp(_) | Kind::Name(..)) {
+                f.write_str("tls+")?;
+            }
+            return Ok("tls");
+        }
+        Ok("tcp")
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        parse::parse(text)
+    }
+}
+
+impl TryFrom<&str> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: &str) -> Result<Self, EndpointError> {
+        parse::parse(text)
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: String) -> Result<Self, EndpointError> {
+        parse::parse(&text)
+    }
+}
+
+impl TryFrom<&String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: &String) -> Result<Self, EndpointError> {
+        parse::parse(text)
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(addr: SocketAddr) -> Self {
+        Self::tcp(addr)
+    }
+}

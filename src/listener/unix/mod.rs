@@ -1,0 +1,136 @@
+//! The Unix socket listener.
+
+mod path;
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::task::{Context, Poll, ready};
+
+use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use super::HandOver;
+use super::paced::{Accept, Paced};
+
+pub(crate) use self::path::{Access, BoundPath};
+
+use self::path::{in_use, lock_directory, remove_stale};
+
+/// A bound Unix socket.
+pub(crate) struct Unix {
+    // Dropped first: while the socket is open no other file can be given its inode number, so the path can be told.
+    path: Option<BoundPath>,
+    local: Addr,
+    socket: tokio::net::UnixListener,
+}
+
+/// Binds to a path and listens. The path is not reachable before it has its owner and its mode.
+pub(crate) async fn bind(path: &Path, backlog: i32, access: &Access) -> io::Result<Paced<Unix>> {
+    let addr = SockAddr::unix(path)?;
+    // Kept until the socket listens: before that a live socket looks like a stale one.
+    let _lock = lock_directory(path).await;
+    let mut socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(mode) = access.mode {
+        socket = with_mode(socket, mode);
+    }
+    match socket.bind(&addr) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path, &addr)?;
+            socket.bind(&addr)?;
+        }
+        bound => bound?,
+    }
+    // From here on whatever fails takes the path away again.
+    let bound = BoundPath::new(path)?;
+    bound.set_access(access)?;
+    socket.listen(backlog)?;
+    if !bound.is_ours() {
+        // Another server started at the same moment and could not lock the directory. It found a socket nobody listened
+        // on yet, and took the path.
+        return Err(in_use("another server took the path over while this one started"));
+    }
+    let local = Addr::Unix(Some(bound.path().into()));
+    Ok(Paced::new(Unix { path: Some(bound), local, socket: from_socket(socket)? }))
+}
+
+/// Binds to a name in the abstract namespace and listens. Such a name has no file: it goes with its last socket.
+pub(crate) fn bind_abstract(name: &[u8], backlog: i32) -> io::Result<Paced<Unix>> {
+    if !cfg!(any(target_os = "linux", target_os = "android")) {
+        let text = "only Linux has abstract names: listen on a path, unix:/run/x.sock";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    let addr = [b"\0", name].concat();
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(std::ffi::OsStr::from_bytes(&addr))?)?;
+    socket.listen(backlog)?;
+    Ok(Paced::new(Unix { path: None, local: Addr::Abstract(name.into()), socket: from_socket(socket)? }))
+}
+
+/// Takes over a socket that another process has bound and listens on.
+pub(super) fn adopt(socket: Socket, path: Option<BoundPath>) -> io::Result<Paced<Unix>> {
+    let local = unix_addr(&socket.local_addr()?);
+    Ok(Paced::new(Unix { path, local, socket: from_socket(socket)? }))
+}
+
+fn from_socket(socket: Socket) -> io::Result<tokio::net::UnixListener> {
+    tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())
+}
+
+/// The same socket with a mode of its own, which Linux gives to the path it binds, cut by the umask: so the path is at
+/// no moment open wider than asked for. Elsewhere this fails or does nothing, and only the mode set after binding counts.
+fn with_mode(socket: Socket, mode: u32) -> Socket {
+    let file = File::from(OwnedFd::from(socket));
+    drop(file.set_permissions(Permissions::from_mode(mode)));
+    OwnedFd::from(file).into()
+}
+
+fn unix_addr(addr: &SockAddr) -> Addr {
+    match addr.as_abstract_namespace() {
+        Some(name) => Addr::Abstract(name.into()),
+        None => Addr::Unix(addr.as_pathname().map(Into::into)),
+    }
+}
+
+fn with_peer(stream: tokio::net::UnixStream, addr: Addr) -> (Stream, Peer) {
+    let peer = Peer::new(addr);
+    // Without credentials it is a connection still; who needs them asks for them.
+    let peer = match stream.peer_cred() {
+        Ok(cred) => peer.with_credentials(Credentials::from(cred)),
+        Err(_) => peer,
+    };
+    (stream.into(), peer)
+}
+
+impl Accept for Unix {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
+        let (stream, addr) = ready!(self.socket.poll_accept(cx))?;
+        Poll::Ready(Ok(with_peer(stream, addr.into())))
+    }
+
+    fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
+        let (socket, addr) = SockRef::from(&self.socket).accept()?;
+        socket.set_nonblocking(true)?;
+        let stream = tokio::net::UnixStream::from_std(OwnedFd::from(socket).into())?;
+        Ok(with_peer(stream, unix_addr(&addr)))
+    }
+
+    fn local_addr(&self) -> Addr {
+        self.local.clone()
+    }
+
+    fn hand_over(&self) -> HandOver<'_> {
+        HandOver { socket: self.socket.as_fd(), path: self.path.as_ref() }
+    }
+
+    fn set_owner(&mut self, ours: bool) {
+        if let Some(path) = &mut self.path {
+            path.set_owned(ours);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The last part of a server's life: its connections finish, or are aborted.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{sleep, sleep_until};
+
+use super::ConnectionService;
+use super::accept::Accept;
+use super::shared::{Phase, Shared};
+use super::signals::Signals;
+
+/// How long aborted connections may take to be gone. Only a handler that blocks its thread takes any time.
+pub(super) const GONE: Duration = Duration::from_secs(1);
+
+/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left.
+pub(super) async fn finish<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>, signals: &mut Signals) {
+    let mut phase = shared.phase.subscribe();
+    let mut gone = pin!(all_gone(shared, accept));
+    loop {
+        let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
+        tokio::select! {
+            biased;
+            () = &mut gone => return,
+            () = signals.end() => {
+                shared.stop();
+                break;
+            }
+            _ = phase.changed() => {}
+            () = sleep_until(deadline) => break,
+        }
+    }
+    // With it go the preambles that are under way.
+    gone.set(all_gone(shared, None::<Accept<S>>));
+    let left = shared.counts().active();
+    if left > 0 {
+        tracing::warn!(connections = left, "aborting the connections that are left");
+    }
+    shared.abort_all();
+    tokio::select! {
+        biased;
+        () = gone => return,
+        // Told by a thread of its own where every one of the runtime's is blocked, and its clock with them.
+        _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => {}
+        () = sleep(GONE) => {}
+    }
+    tracing::error!(connections = shared.counts().active(), "connections whose handlers block are left behind");
+}
+
+/// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.
+async fn all_gone<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>) {
+    if let Some(mut accept) = accept {
+        poll_fn(|cx| accept.poll_pending(cx)).await;
+    }
+    shared.wait_idle().await;
+}

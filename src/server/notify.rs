@@ -1,0 +1,109 @@
+//! Telling the service manager how the server is: `sd_notify(3)`.
+
+use super::restart::RestartError;
+use crate::error::Error;
+
+/// What tells a service manager, if the server was told to and there is one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Notify {
+    #[cfg(feature = "systemd")]
+    on: bool,
+}
+
+#[cfg(feature = "systemd")]
+mod on {
+    use std::time::Duration;
+
+    use sd_notify::{NotifyState, notify, watchdog_enabled};
+    use tokio::task::JoinHandle;
+    use tokio::time::{MissedTickBehavior, interval};
+
+    use super::{Error, Notify, RestartError};
+
+    impl Notify {
+        pub(in crate::server) fn on() -> Self {
+            Self { on: true }
+        }
+
+        /// The server accepts.
+        pub(in crate::server) fn ready(&self) {
+            self.tell(&[NotifyState::Ready]);
+        }
+
+        /// The server drains.
+        pub(in crate::server) fn stopping(&self) {
+            self.tell(&[NotifyState::Stopping]);
+        }
+
+        /// Certificates are being read, or a new process is being started.
+        pub(in crate::server) fn reloading(&self) {
+            let now = NotifyState::monotonic_usec_now().ok();
+            let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
+            self.tell(&states);
+        }
+
+        /// The certificates were read, or are what they were.
+        pub(in crate::server) fn reloaded(&self, error: Option<&Error>) {
+            let status = error.map_or_else(|| "reloaded".to_owned(), |error| format!("reload failed: {error}"));
+            self.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        }
+
+        /// The new process is the service from now on.
+        pub(in crate::server) fn succeeded_by(&self, pid: u32) {
+            self.tell(&[NotifyState::MainPid(pid), NotifyState::Ready]);
+        }
+
+        /// This process still is.
+        pub(in crate::server) fn restart_failed(&self, error: &RestartError) {
+            self.tell(&[NotifyState::Ready, NotifyState::Status(&format!("restart failed: {error}"))]);
+        }
+
+        fn tell(&self, states: &[NotifyState<'_>]) {
+            if self.on
+                && let Err(error) = notify(states)
+            {
+                tracing::warn!(%error, "the service manager could not be told");
+            }
+        }
+
+        /// Feeds the service manager's watchdog, if there is one, from a task on the server's runtime: who starves
+        /// there starves here.
+        pub(in crate::server) fn feed_watchdog(&self) -> Option<Feeding> {
+            let period = watchdog_enabled().filter(|_| self.on)?;
+            Some(Feeding(tokio::spawn(feed(period / 2, self.clone()))))
+        }
+    }
+
+    async fn feed(period: Duration, notify: Notify) {
+        let mut ticks = interval(period.max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            notify.tell(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// Feeds until it is dropped.
+    #[derive(Debug)]
+    pub(in crate::server) struct Feeding(JoinHandle<()>);
+
+    impl Drop for Feeding {
+        fn drop(&mut self) {
+            self.0.abort();
+        }
+    }
+}
+
+#[cfg(not(feature = "systemd"))]
+mod off {
+    use super::{Error, Notify, RestartError};
+
+    impl Notify {
+        pub(in crate::server) fn ready(&self) {}
+        pub(in crate::server) fn stopping(&self) {}
+        pub(in crate::server) fn reloading(&self) {}
+        pub(in crate::server) fn reloaded(&self, _: Option<&Error>) {}
+        pub(in crate::server) fn succeeded_by(&self, _: u32) {}
+        pub(in crate::server) fn restart_failed(&self, _: &RestartError) {}
+    }
+}

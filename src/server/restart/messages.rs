@@ -1,0 +1,177 @@
+//! What the two processes of a hot restart say to one another.
+
+use std::ffi::OsString;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut, Bytes};
+use rustix::cmsg_space;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+/// The version of what follows. Whatever changes here changes it.
+pub(super) const VERSION: u32 = 1;
+
+/// What the new process says first.
+pub(super) const HELLO: &[u8; 18] = b"ropewalk-restart 1";
+
+/// The new process: it is ready to accept.
+pub(super) const READY: u8 = b'R';
+
+/// The old process: it accepts no more, and all is the new one's.
+pub(super) const GO: u8 = b'G';
+
+/// The most a list of sockets may take: enough for thousands.
+const MAX_LIST: usize = 1024 * 1024;
+
+/// A socket on the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The endpoint, without its options.
+    pub(super) place: String,
+    /// The path it is bound to, with its device and inode, if it is to be removed with the socket.
+    pub(super) path: Option<(PathBuf, (u64, u64))>,
+}
+
+pub(super) async fn send_list(channel: &mut UnixStream, list: &[Listed]) -> io::Result<()> {
+    let mut body = Vec::new();
+    for Listed { place, path } in list {
+        put_bytes(&mut body, place.as_bytes())?;
+        let (path, (device, inode)) = match path {
+            Some((path, id)) => (path.as_path(), *id),
+            None => (Path::new(""), (0, 0)),
+        };
+        put_bytes(&mut body, path.as_os_str().as_bytes())?;
+        body.put_u64(device);
+        body.put_u64(inode);
+    }
+    let length = u32::try_from(body.len()).map_err(|_| io::Error::other("too many sockets"))?;
+    channel.write_u32(length).await?;
+    channel.write_all(&body).await
+}
+
+fn put_bytes(body: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+    body.put_u16(u16::try_from(bytes.len()).map_err(|_| io::Error::other("a name is too long"))?);
+    body.put_slice(bytes);
+    Ok(())
+}
+
+pub(super) async fn receive_list(channel: &mut UnixStream) -> io::Result<Vec<Listed>> {
+    let length = usize::try_from(channel.read_u32().await?).unwrap_or(usize::MAX);
+    if length > MAX_LIST {
+        return Err(garbled());
+    }
+    let mut body = vec![0; length];
+    channel.read_exact(&mut body).await?;
+    let mut body = Bytes::from(body);
+    let mut list = Vec::new();
+    while body.has_remaining() {
+        let place = String::from_utf8(take_bytes(&mut body)?).map_err(|_| garbled())?;
+        let path = PathBuf::from(OsString::from_vec(take_bytes(&mut body)?));
+        let device = body.try_get_u64().map_err(|_| garbled())?;
+        let inode = body.try_get_u64().map_err(|_| garbled())?;
+        let path = (!path.as_os_str().is_empty()).then_some((path, (device, inode)));
+        list.push(Listed { place, path });
+    }
+    Ok(list)
+}
+
+fn take_bytes(body: &mut Bytes) -> io::Result<Vec<u8>> {
+    let length = usize::from(body.try_get_u16().map_err(|_| garbled())?);
+    if length > body.remaining() {
+        return Err(garbled());
+    }
+    Ok(body.split_to(length).into())
+}
+
+fn garbled() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "what came over the restart channel is no list of sockets")
+}
+
+/// Sends one descriptor, with one byte that carries it.
+pub(super) async fn send_socket(channel: &UnixStream, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let sockets = [socket];
+        // There is room for one.
+        control.push(SendAncillaryMessage::ScmRights(&sockets));
+        sendmsg(channel.as_fd(), &[IoSlice::new(b"S")], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    };
+    channel.async_io(Interest::WRITABLE, send).await
+}
+
+/// Receives one descriptor, closed on exec from the start.
+pub(super) async fn receive_socket(channel: &UnixStream) -> io::Result<OwnedFd> {
+    let receive = || {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let message =
+            recvmsg(channel.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        if message.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut sockets = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+            _ => None,
+        });
+        sockets.next().ok_or_else(|| io::Error::other("a socket was announced and did not come; too many open files?"))
+    };
+    channel.async_io(Interest::READABLE, receive).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::os::fd::AsFd;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, UnixStream};
+
+    use super::{HELLO, Listed, VERSION, receive_list, receive_socket, send_list, send_socket};
+
+    #[test]
+    fn the_greeting_names_the_version() {
+        assert!(HELLO.ends_with(format!(" {VERSION}").as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn a_list_and_its_sockets_arrive_as_they_were() {
+        let (mut a, mut b) = UnixStream::pair().unwrap();
+        let list = [
+            Listed { place: "tcp:127.0.0.1:0".to_owned(), path: None },
+            Listed { place: "unix:x%0Ay".to_owned(), path: Some(("/x\ny".into(), (7, u64::MAX))) },
+        ];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        send_list(&mut a, &list).await.unwrap();
+        for _ in &list {
+            send_socket(&a, listener.as_fd()).await.unwrap();
+        }
+        assert_eq!(receive_list(&mut b).await.unwrap(), list);
+        for _ in &list {
+            let received = std::net::TcpListener::from(receive_socket(&b).await.unwrap());
+            assert_eq!(received.local_addr().unwrap(), listener.local_addr().unwrap());
+        }
+        drop(a);
+        assert_eq!(receive_socket(&b).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_cut_or_too_long_is_an_error() {
+        for bytes in [&[0, 0, 0, 3, 0, 9, b'x'][..], &[0xff; 8], &[0, 0, 0, 9, 1]] {
+            let (mut a, mut b) = UnixStream::pair().unwrap();
+            a.write_all(bytes).await.unwrap();
+            drop(a);
+            assert!(receive_list(&mut b).await.is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Hot restart: a new process takes over the listening sockets, and only then does the old one drain.
+//!
+//! The old process starts the new one with one end of a socket pair as its standard input, and says so in its
+//! environment. Over it go, in this order: the new one's greeting with the version of this protocol, the listening
+//! sockets, the new one's word that it is ready, and the old one's that all is the new one's now. Until that last word
+//! the old process serves, and whatever goes wrong with the new one is the end of the new one only.
+
+mod error;
+mod messages;
+mod predecessor;
+mod successor;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf, absolute};
+use std::time::Duration;
+
+pub use self::error::RestartError;
+
+pub(super) use self::predecessor::{Attempt, Passed, Successor, start};
+pub(super) use self::successor::Succession;
+
+/// How long a new process may take to be ready unless told otherwise: 30 s.
+const READY: Duration = Duration::from_secs(30);
+
+/// Where the new process learns that it is one: the version of the protocol, and the process that started it. Whoever
+/// inherits it from the new process sees by the number that it is not meant.
+const VARIABLE: &str = "ROPEWALK_RESTART";
+
+/// How a server is restarted: what is started, and how long it may take to be ready.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::{RawBytes, Restart, Server, framed, reply_fn};
+///
+/// let server = Server::new()
+///     .listen("tcp:127.0.0.1:8007")
+///     .signals()
+///     .hot_restart(Restart::new().ready_within(Duration::from_secs(10)))
+///     .serve(framed(RawBytes, reply_fn(|bytes: ropewalk::Bytes| bytes)));
+/// # drop(server);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Restart {
+    program: PathBuf,
+    args: Vec<OsString>,
+    ready_within: Duration,
+}
+
+impl Restart {
+    /// The program this process was started as, with its arguments: a binary or a symbolic link that was replaced since
+    /// is what is started. By 30 s it has to be ready.
+    pub fn new() -> Self {
+        Self { program: own_program(), args: env::args_os().skip(1).collect(), ready_within: READY }
+    }
+
+    /// Another program. It has to be a server of this crate itself, not a script around one, unless the script ends with
+    /// `exec`.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = path.into();
+        self
+    }
+
+    /// Other arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How long the new process may take from its start until it is ready to accept: it has bound its endpoints and
+    /// started its lifecycles. One that takes longer is killed.
+    #[must_use]
+    pub fn ready_within(mut self, time: Duration) -> Self {
+        self.ready_within = time;
+        self
+    }
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The path this process was started by, good even after a change of the working directory. What the system has as the
+/// path of the program comes second: there links are resolved, and so it would miss that a link leads elsewhere now.
+fn own_program() -> PathBuf {
+    let name = env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if name.components().count() > 1
+        && let Ok(path) = absolute(&name)
+        && path.exists()
+    {
+        return path;
+    }
+    // Found by a search of PATH, or not named by a path at all.
+    env::current_exe().unwrap_or_else(|_| Path::new(&name).to_owned())
+}

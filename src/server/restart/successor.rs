@@ -1,0 +1,104 @@
+//! The new process: takes the sockets of the one that started it.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, stdin};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::getppid;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::VARIABLE;
+use super::messages::{GO, HELLO, READY, VERSION, receive_list, receive_socket};
+use crate::error::{Error, Result};
+use crate::listener::adopt::Adopted;
+use crate::listener::unix::BoundPath;
+
+/// How long the old process may take over any of its answers. It answers at once unless it is stopped.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Taken by the first server of this process; there is one channel.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// This process is the new one of a restart: what it was handed, until it has taken over.
+pub(in crate::server) struct Succession {
+    channel: UnixStream,
+    sockets: Vec<(String, Adopted)>,
+}
+
+impl Succession {
+    /// Receives the sockets, if this process was started to take over from another one.
+    pub(in crate::server) async fn begin() -> Result<Option<Self>> {
+        let Some(version) = announced() else { return Ok(None) };
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if version != VERSION.to_string() {
+            let text = format!("the server to take over from restarts by protocol {version}, this one by {VERSION}");
+            return Err(Error::other(text));
+        }
+        let mut channel = channel()?;
+        let sockets = match timeout(ANSWER, receive(&mut channel)).await {
+            Ok(sockets) => sockets?,
+            Err(_) => return Err(Error::other("the server to take over from does not hand over its sockets")),
+        };
+        Ok(Some(Self { channel, sockets }))
+    }
+
+    /// The socket of an endpoint, if the old process had it. Of several the first that is left.
+    pub(in crate::server) fn take(&mut self, place: &str) -> Option<Adopted> {
+        let found = self.sockets.iter().position(|(other, _)| other == place)?;
+        Some(self.sockets.remove(found).1)
+    }
+
+    /// Says that this process is ready, and waits until the old one has made way.
+    pub(in crate::server) async fn take_over(mut self) -> Result {
+        for (place, _) in self.sockets.drain(..) {
+            tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
+        }
+        self.channel.write_u8(READY).await?;
+        match timeout(ANSWER, self.channel.read_u8()).await {
+            Ok(Ok(GO)) => Ok(()),
+            // It is gone without a word, and so all is ours anyway.
+            Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                Ok(())
+            }
+            Ok(Ok(_)) => Err(Error::other("the server to take over from says what this one does not understand")),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Error::other("the server to take over from does not make way")),
+        }
+    }
+}
+
+/// The version of the protocol, if the process that started this one says that it is to take over.
+fn announced() -> Option<String> {
+    let announced = env::var(VARIABLE).ok()?;
+    let (version, process) = announced.split_once(' ')?;
+    // A child of the new process inherits the variable, and its standard input is something else.
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().get())?;
+    (process.parse() == Ok(parent)).then(|| version.to_owned())
+}
+
+/// The channel, which came as standard input. Nobody else is to read from it, so that one becomes empty.
+fn channel() -> io::Result<UnixStream> {
+    let channel = StdUnixStream::from(stdin().as_fd().try_clone_to_owned()?);
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    channel.set_nonblocking(true)?;
+    UnixStream::from_std(channel)
+}
+
+async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Adopted)>> {
+    channel.write_all(HELLO).await?;
+    let mut sockets = Vec::new();
+    for listed in receive_list(channel).await? {
+        let socket = receive_socket(channel).await?;
+        let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
+        sockets.push((listed.place, Adopted { socket, path }));
+    }
+    Ok(sockets)
+}

@@ -1,0 +1,268 @@
+//! A server from its first accept to its last connection.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ropewalk_middleware::Addr;
+
+use super::ConnectionService;
+use super::accept::Accept;
+use super::deadline;
+use super::drain::finish;
+use super::lifecycle::Lifecycles;
+use super::notify::Notify;
+use super::restart::{Attempt, Restart, RestartError, Succession, Successor, start as start_successor};
+use super::serve::{OnListening, Over};
+use super::shared::{Phase, Shared};
+use super::signals::{Hangup, Signals, Told};
+use crate::error::{Error, Result};
+use crate::listener::Listener;
+
+/// What a server was told about its running.
+pub(super) struct Options {
+    pub(super) signals: bool,
+    pub(super) drain: Duration,
+    pub(super) restart: Option<Restart>,
+    pub(super) notify: Notify,
+    /// The code to exit with when the drain's deadline finds threads blocked.
+    pub(super) exit: Option<i32>,
+}
+
+/// A server whose endpoints are bound.
+pub(super) struct Bound {
+    pub(super) listeners: Vec<Box<dyn Listener>>,
+    /// The endpoints of the listeners, without their options.
+    pub(super) places: Vec<String>,
+    pub(super) succession: Option<Succession>,
+    pub(super) signals: Signals,
+    pub(super) hangup: Hangup,
+    pub(super) lifecycles: Lifecycles,
+    pub(super) options: Options,
+    pub(super) on_listening: Option<OnListening>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Bound {
+    pub(super) async fn run<S: ConnectionService>(self, service: S) -> Result {
+        let Self { mut listeners, places, succession, mut signals, hangup, mut lifecycles, .. } = self;
+        let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
+        let over = Over(Arc::clone(&shared));
+        start(&mut lifecycles, &mut signals).await?;
+        if let Some(succession) = succession {
+            if let Err(error) = take_over(succession, &mut signals).await {
+                drop(stop(&mut lifecycles, &mut signals).await);
+                return Err(error);
+            }
+            listeners.iter_mut().for_each(|listener| listener.set_owner(true));
+        }
+        announce(&shared, &options, on_listening);
+        #[cfg(feature = "systemd")]
+        let _feeding = options.notify.feed_watchdog();
+        if options.exit.is_some() {
+            deadline::keep(&shared, &options);
+        }
+        let accept = Accept::new(listeners, service, Arc::clone(&shared));
+        let mut running = Running { accept, places, options, shared: &shared };
+        let result = running.accept_until_told(&mut signals, hangup).await;
+        let (accept, options) = running.close(result.is_ok()).await;
+        shared.drain_all();
+        if options.exit.is_none() {
+            deadline::keep(&shared, &options);
+        }
+        finish(&shared, accept, &mut signals).await;
+        let stopped = stop(&mut lifecycles, &mut signals).await;
+        drop(over);
+        result.and(stopped)
+    }
+}
+
+/// Starts the lifecycles, unless a signal comes first.
+async fn start(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
+    let told = tokio::select! {
+        biased;
+        result = lifecycles.start() => return result,
+        () = signals.end() => Error::other("told to end by a signal before the lifecycles had started"),
+    };
+    drop(stop(lifecycles, signals).await);
+    Err(told)
+}
+
+/// Stops the lifecycles that were started, unless a signal says that it takes too long.
+async fn stop(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
+    tokio::select! {
+        biased;
+        result = lifecycles.stop() => result,
+        () = signals.end() => Err(Error::other("told to end by a signal before the lifecycles had stopped")),
+    }
+}
+
+/// Takes over from the process that started this one, unless a signal comes first.
+async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
+    tokio::select! {
+        biased;
+        result = succession.take_over() => result,
+        () = signals.end() => Err(Error::other("told to end by a signal before the old process had made way")),
+    }
+}
+
+/// Says what is in force, in the log, to the service manager and to the hook.
+fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
+    let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
+    for address in addresses {
+        let drain_seconds = options.drain.as_secs();
+        tracing::info!(%address, max_connections = shared.max(), drain_seconds, "listening");
+    }
+    options.notify.ready();
+    if let Some(hook) = hook {
+        hook(addresses as &[Addr]);
+    }
+}
+
+/// Reads the certificates again at each SIGHUP.
+async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup) -> Infallible {
+    loop {
+        hangup.next().await;
+        notify.reloading();
+        // What is wrong is said in the log as well; then the old ones stay.
+        notify.reloaded(shared.reloads.reload().await.err().as_ref());
+    }
+}
+
+/// A server that accepts.
+struct Running<'a, S> {
+    accept: Accept<S>,
+    places: Vec<String>,
+    options: Options,
+    shared: &'a Shared,
+}
+
+/// What a server that accepts hears of.
+enum Event {
+    Signal(Told),
+    /// Told to drain or to stop by a handle.
+    Told,
+    /// The service can't be readied any more.
+    Failed(Error),
+    RestartWanted,
+    /// The new process is ready, or is none.
+    Restarted(Result<Box<Successor>, RestartError>),
+}
+
+impl<S: ConnectionService> Running<'_, S> {
+    /// Accepts until told to stop. An error is that of a service that can't be readied any more; what is open goes on.
+    async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
+        let (shared, notify) = (self.shared, self.options.notify.clone());
+        // Kept from one event to the next: a reload that has begun comes to its end.
+        let mut reloading = pin!(reload_when_told(shared, &notify, hangup));
+        let mut attempt = None;
+        loop {
+            match self.next(signals, reloading.as_mut(), &mut attempt).await {
+                Event::Signal(Told::End) => {
+                    tracing::info!("told to end by a signal: draining; a second one stops now");
+                    return Ok(());
+                }
+                Event::Told => return Ok(()),
+                Event::Failed(error) => {
+                    tracing::error!(%error, "the service can't be readied any more: draining");
+                    return Err(error);
+                }
+                Event::Signal(Told::Restart) => drop(self.shared.ask_restart()),
+                Event::RestartWanted => match self.begin_restart() {
+                    Ok(begun) => attempt = Some(begun),
+                    Err(error) => self.restart_failed(error),
+                },
+                Event::Restarted(outcome) => {
+                    attempt = None;
+                    match self.end_restart(outcome).await {
+                        Ok(()) => return Ok(()),
+                        Err(error) => self.restart_failed(error),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next(
+        &mut self,
+        signals: &mut Signals,
+        reloading: Pin<&mut impl Future<Output = Infallible>>,
+        attempt: &mut Option<Attempt>,
+    ) -> Event {
+        let (mut phase, mut restarts) = (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
+        let accept = &mut self.accept;
+        let idle = attempt.is_none();
+        let attempted = async {
+            match attempt {
+                Some(attempt) => attempt.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            told = signals.next() => Event::Signal(told),
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => Event::Told,
+            outcome = attempted => Event::Restarted(outcome),
+            _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => Event::RestartWanted,
+            never = reloading => match never {},
+            error = poll_fn(|cx| accept.poll(cx)) => Event::Failed(error),
+        }
+    }
+
+    fn begin_restart(&self) -> Result<Attempt, RestartError> {
+        let restart = self.options.restart.clone().ok_or(RestartError::NotEnabled)?;
+        let sockets = self.accept.hand_over(&self.places)?;
+        tracing::info!("told to restart: starting a new process");
+        self.options.notify.reloading();
+        Ok(start_successor(restart, sockets))
+    }
+
+    /// Makes way for the new process. Whatever fails leaves this one in its place.
+    async fn end_restart(&mut self, outcome: Result<Box<Successor>, RestartError>) -> Result<(), RestartError> {
+        let successor = outcome?;
+        // First, for from its first moment on the new process may end and take the paths with it.
+        self.accept.set_owner(false);
+        match successor.go().await {
+            Ok(pid) => {
+                tracing::info!(pid, "a new process has taken over: draining");
+                self.options.notify.succeeded_by(pid);
+                self.shared.succeed();
+                self.shared.restarted(Ok(pid));
+                Ok(())
+            }
+            Err(error) => {
+                self.accept.set_owner(true);
+                Err(error)
+            }
+        }
+    }
+
+    fn restart_failed(&self, error: RestartError) {
+        tracing::error!(%error, "the restart failed, and this process goes on");
+        self.options.notify.restart_failed(&error);
+        self.shared.restarted(Err(error));
+    }
+
+    /// Accepts what had connected, and closes the listeners: those of a successor are its own by now. Returns what is
+    /// still to come of them: connections that were taken and go through their preambles.
+    async fn close(self, last_call: bool) -> (Option<Accept<S>>, Options) {
+        let Self { mut accept, options, shared, .. } = self;
+        if *shared.phase.borrow() == Phase::Running {
+            shared.begin_drain(options.drain);
+        }
+        let stopping = *shared.phase.borrow() == Phase::Stopping;
+        if shared.has_successor() {
+            accept.handed_over();
+        } else {
+            options.notify.stopping();
+            if last_call && !stopping {
+                // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
+                tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
+            }
+        }
+        // A service that can't be readied takes nothing more.
+        ((last_call && !stopping).then_some(accept), options)
+    }
+}
