@@ -306,6 +306,16 @@ fn a_peer_that_keeps_us_waiting_is_closed_at_its_deadline() {
 }
 
 #[test]
+fn one_address_has_so_many_connections_and_no_more() {
+    let example = start(&["--per-peer", "2"]);
+    let query = plain(7, "www.example.org", Rtype::A);
+    let mut clients = [(); 2].map(|()| example.tcp());
+    clients.iter_mut().for_each(|client| drop(ask(client, &query)));
+    assert_eq!(example.tcp().rest(), b"", "the third is closed without a word");
+    clients.iter_mut().for_each(|client| drop(ask(client, &query)));
+}
+
+#[test]
 fn bytes_of_any_kind_cost_nobody_an_answer() {
     let example = start(&[]);
     let seeds = [
