@@ -1,0 +1,193 @@
+//! A zone: read from a master file, and what it has to say to a question (RFC 1034, section 4.3.2).
+
+use std::collections::HashMap;
+
+use domain::base::iana::{Class, OptRcode};
+use domain::base::name::FlattenInto;
+use domain::base::{Name, Record, RelativeName, Rtype, ToName, ToRelativeName, Ttl};
+use domain::rdata::ZoneRecordData;
+use domain::zonefile::inplace::{Entry, Zonefile};
+use ropewalk::{Bytes, Error, Result};
+
+/// The longest chain of aliases that is followed.
+const MAX_ALIASES: usize = 8;
+
+pub(crate) type Owner = Name<Bytes>;
+pub(crate) type Data = ZoneRecordData<Bytes, Owner>;
+type Records = Vec<Record<Owner, Data>>;
+
+pub(crate) struct Zone {
+    soa: Record<Owner, Data>,
+    /// For how long it may be remembered that something is not there (RFC 2308, section 5).
+    negative: Ttl,
+    /// Names compare and hash without regard to case. Those that only lead to others are here too, with no records.
+    names: HashMap<Owner, Records>,
+}
+
+/// What is answered: the code, and three sections of records.
+pub(crate) struct Found<'a> {
+    pub(crate) rcode: OptRcode,
+    pub(crate) authoritative: bool,
+    pub(crate) answer: Vec<Item<'a>>,
+    pub(crate) authority: Vec<Item<'a>>,
+    pub(crate) additional: Vec<Item<'a>>,
+}
+
+/// A record as it is told: under the name that was asked, which a wildcard or the case of its letters may make another.
+pub(crate) type Item<'a> = (Owner, Ttl, &'a Data);
+
+enum Place<'a> {
+    /// Not in this zone.
+    Outside,
+    /// Behind these name servers.
+    Delegated(&'a Records),
+    /// A name, or the wildcard that stands for it.
+    Here(&'a Records),
+    Nowhere,
+}
+
+impl Zone {
+    pub(crate) fn parse(file: &[u8]) -> Result<Self> {
+        let mut records = Records::new();
+        for entry in Zonefile::from(file) {
+            match entry? {
+                Entry::Record(record) => records.push(record.flatten_into()),
+                Entry::Include { path, .. } => {
+                    return Err(Error::other(format!("$INCLUDE {path}: put all records in one file")));
+                }
+            }
+        }
+        let mut soas = records.iter().filter(|record| record.rtype() == Rtype::SOA);
+        let (Some(soa), None) = (soas.next().cloned(), soas.next()) else {
+            return Err(Error::other("a zone has one SOA record"));
+        };
+        let ZoneRecordData::Soa(data) = soa.data() else { return Err(Error::other("the SOA record can't be read")) };
+        let negative = soa.ttl().min(data.minimum());
+        let mut zone = Self { soa, negative, names: HashMap::new() };
+        records.into_iter().try_for_each(|record| zone.add(record))?;
+        Ok(zone)
+    }
+
+    fn add(&mut self, record: Record<Owner, Data>) -> Result {
+        let (owner, rtype, apex) = (record.owner().clone(), record.rtype(), self.soa.owner());
+        if !owner.ends_with(apex) {
+            return Err(Error::other(format!("{owner} is not in the zone {apex}")));
+        }
+        if record.class() != Class::IN || rtype == Rtype::DNAME {
+            return Err(Error::other(format!("{owner}: {} {rtype} is not served here", record.class())));
+        }
+        // The parser takes an @ for a label, but where it is the owner.
+        if rtype != Rtype::TXT && record.data().to_string().split(' ').any(|word| word.starts_with("@.")) {
+            return Err(Error::other(format!("{owner} {rtype}: write the origin's name for @ behind the type")));
+        }
+        for ancestor in owner.iter_suffixes().take_while(|name| name.label_count() > apex.label_count()) {
+            self.names.entry(ancestor).or_default();
+        }
+        let records = self.names.entry(owner).or_default();
+        records.push(record);
+        if records.len() > 1 && records.iter().any(|record| record.rtype() == Rtype::CNAME) {
+            return Err(Error::other(format!("{}: an alias has no other records", records[0].owner())));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn find(&self, name: Owner, rtype: Rtype) -> Found<'_> {
+        let mut found = Found::new(OptRcode::NOERROR);
+        let mut next = Some(name);
+        // Until the last name, all there is to tell are aliases.
+        while let Some(name) = next.take().filter(|_| found.answer.len() < MAX_ALIASES) {
+            match self.place(&name, rtype) {
+                Place::Outside if found.answer.is_empty() => found.rcode = OptRcode::REFUSED,
+                // The rest of the chain is for others to tell.
+                Place::Outside => {}
+                Place::Delegated(records) => {
+                    let servers = records.iter().filter(|record| record.rtype() == Rtype::NS);
+                    found.authority.extend(servers.map(|record| item(record.owner(), record)));
+                }
+                Place::Nowhere => {
+                    found.rcode = OptRcode::NXDOMAIN;
+                    self.deny(&mut found);
+                }
+                Place::Here(records) => next = self.tell(&mut found, &name, records, rtype),
+            }
+        }
+        self.add_addresses(&mut found);
+        found
+    }
+
+    /// Tells what a name has. If that is an alias, returns where to look on.
+    fn tell<'a>(&'a self, found: &mut Found<'a>, name: &Owner, records: &'a Records, rtype: Rtype) -> Option<Owner> {
+        found.authoritative = true;
+        let before = found.answer.len();
+        let asked = records.iter().filter(|record| rtype == Rtype::ANY || record.rtype() == rtype);
+        found.answer.extend(asked.map(|record| item(name, record)));
+        if found.answer.len() > before {
+            return None;
+        }
+        let Some((ZoneRecordData::Cname(cname), alias)) = records.first().map(|record| (record.data(), record)) else {
+            self.deny(found);
+            return None;
+        };
+        found.answer.push(item(name, alias));
+        // A chain may bite its own tail.
+        found.answer.iter().all(|(owner, ..)| owner != cname.cname()).then(|| cname.cname().clone())
+    }
+
+    fn place(&self, name: &Owner, rtype: Rtype) -> Place<'_> {
+        let apex = self.soa.owner();
+        if !name.ends_with(apex) {
+            return Place::Outside;
+        }
+        let (mut closest, mut delegated) = (None, None);
+        for ancestor in name.iter_suffixes().take_while(|name| name.label_count() > apex.label_count()) {
+            let Some(records) = self.names.get(&ancestor) else { continue };
+            // What is known of the child's keys is the parent's to tell (RFC 4035, section 3.1.4.1).
+            let asks_parent = rtype == Rtype::DS && ancestor == *name;
+            if !asks_parent && records.iter().any(|record| record.rtype() == Rtype::NS) {
+                // The last one found is the one nearest to the apex: below it nothing is ours.
+                delegated = Some(records);
+            }
+            closest.get_or_insert(ancestor);
+        }
+        if let Some(records) = delegated {
+            return Place::Delegated(records);
+        }
+        // A name that is not there stands for itself below the closest that is, if that has a wildcard (RFC 4592).
+        let wildcard = || RelativeName::wildcard_slice().chain(closest.as_ref().unwrap_or(apex)).ok();
+        let records = self.names.get(name).or_else(|| self.names.get(&wildcard()?.to_name::<Bytes>()));
+        records.map_or(Place::Nowhere, Place::Here)
+    }
+
+    /// Says with the SOA record that there is nothing.
+    fn deny<'a>(&'a self, found: &mut Found<'a>) {
+        found.authoritative = true;
+        found.authority.push((self.soa.owner().clone(), self.negative, self.soa.data()));
+    }
+
+    /// The addresses of the servers that are named.
+    fn add_addresses<'a>(&'a self, found: &mut Found<'a>) {
+        for (.., data) in found.answer.iter().chain(&found.authority) {
+            let host = match data {
+                ZoneRecordData::Ns(ns) => ns.nsdname(),
+                ZoneRecordData::Mx(mx) => mx.exchange(),
+                ZoneRecordData::Srv(srv) => srv.target(),
+                _ => continue,
+            };
+            let records = self.names.get(host).into_iter().flatten();
+            let told = found.additional.iter().any(|(owner, ..)| owner == host);
+            let addresses = records.filter(|record| !told && matches!(record.rtype(), Rtype::A | Rtype::AAAA));
+            found.additional.extend(addresses.map(|record| item(host, record)));
+        }
+    }
+}
+
+impl Found<'_> {
+    /// Nothing but a code.
+    pub(crate) const fn new(rcode: OptRcode) -> Self {
+        Self { rcode, authoritative: false, answer: Vec::new(), authority: Vec::new(), additional: Vec::new() }
+    }
+}
+
+fn item<'a>(name: &Owner, record: &'a Record<Owner, Data>) -> Item<'a> {
+    (name.clone(), record.ttl(), record.data())
+}
