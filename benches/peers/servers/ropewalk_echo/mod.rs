@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::{
-    Bytes, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer, LengthPrefixed, Lines, LogLayer,
-    Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
+    Bytes, CallDeadlineLayer, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer, LengthPrefixed, Lines,
+    LogLayer, Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
 };
 use ropewalk_peers::{Mode, Result, ServerArgs, raise_descriptor_limit};
 use tokio::runtime::Builder;
@@ -48,8 +48,7 @@ where
             tracing_subscriber::fmt().with_writer(std::io::stderr).init();
             let answer = ServiceBuilder::new()
                 .layer(FrameLogLayer::new())
-                // tower's, until there is one of ours.
-                .timeout(Duration::from_secs(60))
+                .layer(CallDeadlineLayer::new(Duration::from_secs(60)))
                 .layer(StateLayer::new(Arc::<str>::from("state")))
                 .map_response(|reply: Reply<Bytes>| reply)
                 .service(service_fn(async |(_, frame): (Arc<str>, Bytes)| Ok(Reply::one(frame))));
