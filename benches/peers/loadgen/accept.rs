@@ -1,4 +1,4 @@
-//! Connect, one frame, close: many at once, again and again.
+//! Connect (under TLS with a handshake), one frame, close: many at once, again and again.
 
 use ropewalk_peers::{Pattern, Report, Result};
 
@@ -6,13 +6,14 @@ use crate::Args;
 use crate::client::{Connection, Meter, Poller};
 
 pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
+    let target = args.target()?;
     let frame = |connection: &Connection| &connection.burst(pattern)[..pattern.frame()];
     let mut scratch = vec![0; pattern.frame() + 1];
     let (mut poller, mut ready) = (Poller::new()?, Vec::new());
     let mut connections = Vec::new();
     let mut opened = 0;
     let open = |poller: &Poller, at: usize, opened: &mut usize| -> Result<Connection> {
-        let mut connection = Connection::open(args.addr, args.net, *opened)?;
+        let mut connection = Connection::open(&target, *opened)?;
         *opened += 1;
         connection.send(frame(&connection))?;
         poller.add(at, &connection)?;
@@ -28,6 +29,8 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
         for &(at, readable) in &ready {
             let connection = &mut connections[at];
             let frame = frame(connection);
+            // A handshake comes before it.
+            connection.send(frame)?;
             if readable && connection.receive(frame, &mut scratch)? > 0 && connection.is_done(frame) {
                 meter.answered(1, connection.elapsed());
                 completed += 1;

@@ -12,6 +12,8 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use socket2::{Domain, Socket, Type};
 
+use crate::transport::{Connector, Transport};
+
 /// A server that says nothing for so long is taken for dead.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Source addresses: the ports of one are soon used up, and finding a free one gets slow before that.
@@ -19,9 +21,17 @@ const SOURCES: usize = 200;
 /// Connections opened or used at once when it is not their load that is measured: fewer than any backlog.
 const AT_ONCE: usize = 128;
 
+/// Where to connect to, and how.
+pub struct Target {
+    pub addr: SocketAddr,
+    /// The first byte after 127 of the addresses to connect from
+    pub net: u8,
+    pub tls: Option<Connector>,
+}
+
 /// A connection and the burst it waits for.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Transport,
     phase: usize,
     sent: usize,
     received: usize,
@@ -30,19 +40,27 @@ pub struct Connection {
 
 impl Connection {
     /// The `n`th connection. On the loopback device connecting waits for nobody as long as the backlog has room.
-    pub fn open(addr: SocketAddr, net: u8, n: usize) -> Result<Self> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    /// A handshake begins with the first bytes that are sent.
+    pub fn open(target: &Target, n: usize) -> Result<Self> {
+        let Target { addr, net, tls } = target;
+        let socket = Socket::new(Domain::for_address(*addr), Type::STREAM, None)?;
         if addr.is_ipv4() {
-            let source = [127, net, 0, (n % SOURCES) as u8 + 1];
+            let source = [127, *net, 0, (n % SOURCES) as u8 + 1];
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
-        socket.connect(&addr.into())?;
+        socket.connect(&(*addr).into())?;
         // For the exchanges that block.
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        Ok(Self { stream: socket.into(), phase: n * 7, sent: 0, received: 0, begun: Instant::now() })
+        let begun = Instant::now();
+        let tcp = TcpStream::from(socket);
+        let stream = match tls {
+            None => Transport::Tcp(tcp),
+            Some(tls) => tls.connect(tcp)?,
+        };
+        Ok(Self { stream, phase: n * 7, sent: 0, received: 0, begun })
     }
 
     /// Sends as much of the burst as the kernel takes.
@@ -50,26 +68,36 @@ impl Connection {
         while self.sent < burst.len() {
             match self.stream.write(&burst[self.sent..]) {
                 Ok(sent) => self.sent += sent,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        // What TLS has taken it may still hold.
+        match self.stream.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
-    /// Reads once and compares; how many bytes it were.
+    /// Reads what has arrived and compares; how many bytes it were.
     pub fn receive(&mut self, burst: &[u8], scratch: &mut [u8]) -> Result<usize> {
-        let read = match self.stream.read(scratch) {
-            Ok(0) => return Err("the server closed the connection".into()),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-            Err(error) => return Err(error.into()),
-        };
-        if burst.get(self.received..self.received + read) != Some(&scratch[..read]) {
-            return Err("the answer is not what was sent".into());
+        let before = self.received;
+        loop {
+            let read = match self.stream.read(scratch) {
+                Ok(0) => return Err("the server closed the connection".into()),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(self.received - before),
+                Err(error) => return Err(error.into()),
+            };
+            if burst.get(self.received..self.received + read) != Some(&scratch[..read]) {
+                return Err("the answer is not what was sent".into());
+            }
+            self.received += read;
+            // A read that is not full has emptied a socket, but of TLS it is one record.
+            if !self.stream.is_tls() || self.is_done(burst) {
+                return Ok(self.received - before);
+            }
         }
-        self.received += read;
-        Ok(read)
     }
 
     /// The burst of this connection's phase.
@@ -107,28 +135,29 @@ impl Connection {
 
     /// Sends bytes; the answer to more than fits the kernel's buffers has to be read at the same time.
     pub fn put(&mut self, bytes: &[u8]) -> Result {
-        self.stream.set_nonblocking(false)?;
+        self.stream.tcp().set_nonblocking(false)?;
         self.stream.write_all(bytes)?;
-        Ok(self.stream.set_nonblocking(true)?)
+        self.stream.flush()?;
+        Ok(self.stream.tcp().set_nonblocking(true)?)
     }
 
     /// Waits for this answer.
     pub fn expect(&mut self, bytes: &[u8]) -> Result {
-        self.stream.set_nonblocking(false)?;
+        self.stream.tcp().set_nonblocking(false)?;
         let mut answer = vec![0; bytes.len()];
         self.stream.read_exact(&mut answer)?;
-        self.stream.set_nonblocking(true)?;
+        self.stream.tcp().set_nonblocking(true)?;
         if answer == bytes { Ok(()) } else { Err("the answer is not what was sent".into()) }
     }
 }
 
 /// Opens connections and has a frame answered on each.
-pub fn open_all(addr: SocketAddr, net: u8, count: usize, frame: &[u8]) -> Result<Vec<Connection>> {
+pub fn open_all(target: &Target, count: usize, frame: &[u8]) -> Result<Vec<Connection>> {
     let mut connections: Vec<Connection> = Vec::new();
     while connections.len() < count {
         let opened = connections.len();
         for n in opened..count.min(opened + AT_ONCE) {
-            connections.push(Connection::open(addr, net, n).map_err(|error| format!("connection {n}: {error}"))?);
+            connections.push(Connection::open(target, n).map_err(|error| format!("connection {n}: {error}"))?);
         }
         exchange_all(&mut connections[opened..], frame)?;
     }
@@ -157,7 +186,7 @@ impl Poller {
 
     pub fn add(&self, at: usize, connection: &Connection) -> Result {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, &connection.stream, EventData::new_u64(at as u64), flags)?)
+        Ok(epoll::add(&self.epoll, connection.stream.tcp(), EventData::new_u64(at as u64), flags)?)
     }
 
     /// Waits for connections; `ready` is then each one's number and whether there is something to read.
@@ -256,11 +285,12 @@ mod tests {
     fn outcome(spoil: impl FnOnce(&mut Vec<u8>, usize) + Send + 'static) -> Result {
         let pattern = Pattern::new(Mode::Line, 64, 4);
         let (length, frame) = (pattern.burst(0).len(), pattern.frame());
-        let mut connection = Connection::open(server(length, move |bytes| spoil(bytes, frame)), 1, 0)?;
+        let addr = server(length, move |bytes| spoil(bytes, frame));
+        let mut connection = Connection::open(&Target { addr, net: 1, tls: None }, 0)?;
         connection.begin(&pattern)?;
         let burst = connection.burst(&pattern);
         let mut scratch = vec![0; length + 1];
-        connection.stream.set_nonblocking(false)?;
+        connection.stream.tcp().set_nonblocking(false)?;
         while !connection.is_done(burst) {
             connection.receive(burst, &mut scratch)?;
         }

@@ -12,14 +12,15 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 pub fn run(args: &Args, pattern: &Pattern) -> Result {
     let frame = &pattern.burst(0)[..pattern.frame()];
+    let target = args.target()?;
     // What a first connection makes a server set up once is not a connection's.
-    Connection::open(args.addr, args.net, 0)?.exchange(frame)?;
+    Connection::open(&target, 0)?.exchange(frame)?;
     std::thread::sleep(Duration::from_millis(100));
     let base = args.server_pid.map(resident).transpose()?;
     tell(args, "ready", &[], Instant::now(), base)?;
 
     let begun = Instant::now();
-    let mut connections = open_all(args.addr, args.net, args.conns as usize, frame)?;
+    let mut connections = open_all(&target, args.conns as usize, frame)?;
     tell(args, "opened", &connections, begun, base)?;
 
     if let Some(size) = args.big {

@@ -6,7 +6,7 @@ use crate::Args;
 use crate::client::{Meter, Poller, open_all};
 
 pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
-    let mut connections = open_all(args.addr, args.net, args.conns as usize, &pattern.burst(0)[..pattern.frame()])?;
+    let mut connections = open_all(&args.target()?, args.conns as usize, &pattern.burst(0)[..pattern.frame()])?;
     let (mut poller, mut ready) = (Poller::new()?, Vec::new());
     // One more than can come, so that a read is never full and the socket is known to be empty.
     let mut scratch = vec![0; pattern.burst(0).len() + 1];

@@ -5,12 +5,17 @@ mod accept;
 mod client;
 mod idle;
 mod load;
+mod transport;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use ropewalk_peers::{Mode, Pattern, Result, raise_descriptor_limit};
+
+use self::client::Target;
+use self::transport::Connector;
 
 /// Sends frames to an echo server and checks the answers.
 ///
@@ -59,6 +64,9 @@ pub struct Args {
     /// The first byte after 127 of the addresses to connect from, so that several generators use other ports
     #[arg(long, default_value_t = 1)]
     net: u8,
+    /// Over TLS, trusting the certificate in this PEM file
+    #[arg(long)]
+    tls: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -88,6 +96,11 @@ fn main() -> Result {
 }
 
 impl Args {
+    fn target(&self) -> Result<Target> {
+        let tls = self.tls.as_deref().map(Connector::new).transpose()?;
+        Ok(Target { addr: self.addr, net: self.net, tls })
+    }
+
     fn warmup(&self) -> Duration {
         Duration::from_secs_f64(self.warmup.max(0.0))
     }

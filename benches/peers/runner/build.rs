@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ropewalk_peers::Result;
+use ropewalk_peers::{Certificate, Result};
 
 use crate::peers::Peer;
 use crate::root;
@@ -30,9 +30,21 @@ pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
         return Err("the load generator and our servers do not build".into());
     }
     fs::create_dir_all(root().join("target/peers"))?;
+    Ok(built(Peer::all(), only_ours))
+}
+
+/// Those over TLS that could be built, with a certificate made anew.
+pub fn all_tls(only_ours: bool) -> Result<Vec<Peer>> {
+    let certificate = Certificate::make(&root().join("target/peers/tls"))?;
+    let mut peers = built(Peer::all_tls(), only_ours);
+    peers.iter_mut().for_each(|peer| peer.certificate = Some(certificate.clone()));
+    Ok(peers)
+}
+
+fn built(all: Vec<Peer>, only_ours: bool) -> Vec<Peer> {
     let mut peers: Vec<Peer> = Vec::new();
     let mut outcome: Option<(&str, Result<Built, String>)> = None;
-    for mut peer in Peer::all() {
+    for mut peer in all {
         let program = peer.program();
         // Several servers are one program.
         if outcome.as_ref().is_none_or(|(built, _)| *built != program) {
@@ -47,12 +59,13 @@ pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
             None => {}
         }
     }
-    Ok(peers)
+    peers
 }
 
 /// Builds a program, or says why not.
 fn build(program: &str, only_ours: bool) -> Result<Built, String> {
-    let heavy = !matches!(program, "ours" | "epoll" | "tokio-coalesce" | "tokio-naive");
+    let light = ["ours", "ours-tls", "bare-rustls", "epoll", "tokio-coalesce", "tokio-naive"];
+    let heavy = !light.contains(&program);
     if heavy && only_ours {
         return Err("as --ours says".into());
     }
@@ -60,6 +73,10 @@ fn build(program: &str, only_ours: bool) -> Result<Built, String> {
         "ours" => Ok(Built::of(locked("ropewalk"))),
         "epoll" => Ok(Built::of(locked("rustix"))),
         "tokio-coalesce" | "tokio-naive" => Ok(Built::of(format!("{}, {}", locked("tokio"), locked("tokio-util")))),
+        "ours-tls" if cargo(&["--features", "tls", "--bin", program]) => Ok(Built::of(locked("ropewalk"))),
+        "bare-rustls" if cargo(&["--features", "tls", "--bin", program]) => {
+            Ok(Built::of(format!("{}, {}", locked("tokio-rustls"), locked("rustls"))))
+        }
         // Each by itself: one tree's features would change the others' code.
         "actix" if cargo(&["--features", "actix", "--bin", "actix"]) => {
             Ok(Built::of(format!("{}, {}", locked("actix-server"), locked("actix-codec"))))
@@ -76,6 +93,12 @@ fn cargo(arguments: &[&str]) -> bool {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--quiet", "--manifest-path"]).arg(root().join("Cargo.toml")).args(arguments);
+    // What `cargo run` says of this package would make the build script of ring run again, and with it all that uses TLS.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
     // Where the programs are looked for.
     command.env("CARGO_TARGET_DIR", root().join("target"));
     command.status().is_ok_and(|status| status.success())

@@ -23,7 +23,7 @@ pub struct Machine {
 
 impl Machine {
     /// This one.
-    pub fn here(peers: &[Peer]) -> Result<Self> {
+    pub fn here<'a>(peers: impl Iterator<Item = &'a Peer>) -> Result<Self> {
         let told = |command: &str, arguments: &[&str]| {
             let output = Command::new(command).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()

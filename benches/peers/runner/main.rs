@@ -15,6 +15,7 @@ mod svg;
 mod syscalls;
 mod table;
 mod threads;
+mod tls;
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,8 @@ enum Part {
     Table,
     /// Connect, one line, close
     Accept,
+    /// Lines and handshakes over TLS, against a bare tokio-rustls loop
+    Tls,
     /// Idle connections
     Memory,
     /// System calls of a burst
@@ -128,7 +131,8 @@ fn main() -> Result {
     }
     raise_descriptor_limit();
     let peers = build::all(args.ours)?;
-    let machine = Machine::here(&peers)?;
+    let tls_peers = if args.wants(Part::Tls) { build::all_tls(args.ours)? } else { Vec::new() };
+    let machine = Machine::here(peers.iter().chain(&tls_peers))?;
     let out = args.out();
     std::fs::create_dir_all(&out)?;
     println!("{machine}\n");
@@ -145,6 +149,11 @@ fn main() -> Result {
         let measured = accept::run(&args, &peers)?;
         failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
         write(&out, "accept", &machine, &measured, &accept::markdown(&measured, &peers))?;
+    }
+    if args.wants(Part::Tls) {
+        let measured = tls::run(&args, &tls_peers)?;
+        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
+        write(&out, "tls", &machine, &measured, &tls::markdown(&measured, &tls_peers))?;
     }
     if args.wants(Part::Syscalls) {
         match syscalls::run(&args, &peers)? {

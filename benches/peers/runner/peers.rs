@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ropewalk_peers::Mode;
+use ropewalk_peers::{Certificate, Mode};
 
 use crate::root;
 
@@ -42,11 +42,14 @@ pub struct Peer {
     pub class_path: String,
     /// What the program is told besides.
     options: &'static [&'static str],
+    /// What it shows over TLS.
+    pub certificate: Option<Certificate>,
 }
 
 impl Peer {
-    const fn new(name: &'static str, words: &'static str, kind: Kind, program: Program, variant: &'static str) -> Self {
-        Self { name, words, kind, variant, program, version: String::new(), class_path: String::new(), options: &[] }
+    fn new(name: &'static str, words: &'static str, kind: Kind, program: Program, variant: &'static str) -> Self {
+        let (version, class_path, options, certificate) = (String::new(), String::new(), &[], None);
+        Self { name, words, kind, variant, program, version, class_path, options, certificate }
     }
 
     /// All of them, in the order of the tables.
@@ -66,6 +69,17 @@ impl Peer {
             Self::new("netty", "Netty", Reference, Netty, ""),
             Self::new("twisted", "Twisted", Reference, Twisted, ""),
             Self::new("tokio-naive", "tokio-util, the plain loop", Reference, Rust("tokio-naive"), ""),
+        ]
+    }
+
+    /// Those over TLS, which are measured by themselves.
+    pub fn all_tls() -> Vec<Self> {
+        use Kind::{Ours, Reference};
+        use Program::Rust;
+        vec![
+            Self::new("framed-tls", "ropewalk `framed` on `tls:`", Ours, Rust("ours-tls"), ""),
+            Self::new("bare-rustls", "bare tokio-rustls, lines found", Kind::Peer, Rust("bare-rustls"), "lines"),
+            Self::new("bare-rustls-raw", "bare tokio-rustls", Reference, Rust("bare-rustls"), "raw"),
         ]
     }
 
@@ -96,6 +110,9 @@ impl Peer {
             Program::Rust(program) => {
                 let mut command = Command::new(root().join("target/release").join(program));
                 command.args([&mode.to_string(), self.variant]).args(self.options);
+                if let Some(Certificate { cert, key }) = &self.certificate {
+                    command.arg("--cert").arg(cert).arg("--key").arg(key);
+                }
                 return command;
             }
             Program::Go => Command::new(built.join("echo-go")),

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct Server {
     stdin: ChildStdin,
     stdout: Option<BufReader<ChildStdout>>,
     pub addr: SocketAddr,
+    /// The certificate it shows, of one over TLS.
+    cert: Option<PathBuf>,
 }
 
 impl Server {
@@ -35,7 +38,8 @@ impl Server {
             let _ = stdout.read_line(&mut line);
             let _ = told.send((stdout, line));
         });
-        let mut server = Self { child, stdin, stdout: None, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let cert = peer.certificate.as_ref().map(|certificate| certificate.cert.clone());
+        let mut server = Self { child, stdin, stdout: None, addr: SocketAddr::from(([127, 0, 0, 1], 0)), cert };
         let (stdout, line) = tells.recv_timeout(STARTING).map_err(|_| format!("{} does not listen", peer.name))?;
         server.addr = line.trim().parse().map_err(|_| format!("{} does not start: {command:?}", peer.name))?;
         server.stdout = Some(stdout);
@@ -84,6 +88,9 @@ fn generator(server: &Server, mode: Mode) -> Command {
     let mut command = Command::new(root().join("target/release/loadgen"));
     command.args(["--json", "--addr", &server.addr.to_string(), "--mode", &mode.to_string()]);
     command.args(["--server-pid", &server.pid().to_string()]);
+    if let Some(cert) = &server.cert {
+        command.arg("--tls").arg(cert);
+    }
     command
 }
 

@@ -12,7 +12,7 @@ use crate::running::{Server, load};
 use crate::stats::{cpu, median, ratio, spread};
 
 /// Rounds of those nothing is measured against.
-const REFERENCE_ROUNDS: usize = 3;
+pub const REFERENCE_ROUNDS: usize = 3;
 
 /// What one server did in one workload, a report a round.
 #[derive(Clone, Debug, Serialize)]

@@ -1,11 +1,13 @@
 //! What the load generator, the runner and the servers share.
 
+mod certificate;
 mod coalesced;
 mod mode;
 mod process;
 mod report;
 mod server;
 
+pub use self::certificate::Certificate;
 pub use self::coalesced::coalesced;
 pub use self::mode::{Mode, Pattern};
 pub use self::process::{Memory, cpu_ns, kernel_memory, on_cores, raise_descriptor_limit, resident};

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use clap::Parser;
 use socket2::{Domain, Socket, Type};
 
-use crate::{Mode, Result};
+use crate::{Certificate, Mode, Result};
 
 /// An echo server.
 #[derive(Clone, Debug, Parser)]
@@ -20,6 +20,16 @@ pub struct ServerArgs {
     /// Threads of the runtime; only ours knows more than one
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// For those over TLS
+    #[command(flatten)]
+    certificate: Option<Certificate>,
+}
+
+impl ServerArgs {
+    /// What a server over TLS shows.
+    pub fn certificate(&self) -> Result<&Certificate> {
+        Ok(self.certificate.as_ref().ok_or("a server over TLS needs --cert and --key")?)
+    }
 }
 
 /// A non-blocking listener on a free port of the loopback device, which is printed.
