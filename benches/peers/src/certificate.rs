@@ -3,20 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Result;
 
 /// The files of a certificate and its key, both PEM.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug)]
 pub struct Certificate {
     /// A server's certificate, PEM
-    #[arg(long)]
     pub cert: PathBuf,
     /// The key to it, PEM
-    #[arg(long)]
     pub key: PathBuf,
 }
 

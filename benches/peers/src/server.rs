@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use clap::Parser;
 use socket2::{Domain, Socket, Type};
@@ -20,15 +21,20 @@ pub struct ServerArgs {
     /// Threads of the runtime; only ours knows more than one
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// For those over TLS
-    #[command(flatten)]
-    certificate: Option<Certificate>,
+    /// The certificate of a server over TLS, PEM
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    /// The key to it, PEM
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 impl ServerArgs {
     /// What a server over TLS shows.
-    pub fn certificate(&self) -> Result<&Certificate> {
-        Ok(self.certificate.as_ref().ok_or("a server over TLS needs --cert and --key")?)
+    pub fn certificate(&self) -> Result<Certificate> {
+        let both = self.cert.clone().zip(self.key.clone());
+        let (cert, key) = both.ok_or("a server over TLS needs --cert and --key")?;
+        Ok(Certificate { cert, key })
     }
 }
 
