@@ -2,36 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+mod logged;
 
 use bytes::Bytes;
+use logged::Log;
 use ropewalk::{Error, Lines, Server, framed, memory, service_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tracing_subscriber::fmt::MakeWriter;
-
-/// A log in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
 
 #[tokio::test]
 async fn what_errors_and_panics_quote_of_a_peer_is_escaped_and_cut() {
@@ -65,7 +41,7 @@ async fn what_errors_and_panics_quote_of_a_peer_is_escaped_and_cut() {
     handle.stop();
     server.await.unwrap().unwrap();
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let quoting: Vec<&str> = log.lines().filter(|line| line.contains("no such line")).collect();
     assert_eq!(quoting.len(), 2, "{log}");
     assert!(quoting.iter().all(|line| line.len() < 500 && line.contains(r"\x1b[2J")), "{log}");

@@ -3,47 +3,18 @@
 #![cfg(target_os = "linux")] // where all of 127.0.0.0/8 is this machine
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use std::io::{self, Write};
+mod logged;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use logged::Log;
 use ropewalk::{Addr, Bytes, LogLayer, RawBytes, Server, framed, reply_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
-use tracing_subscriber::fmt::MakeWriter;
 
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\n";
-
-/// A log in memory.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
 
 /// Sends a header and a word from an address of this machine's own; what is answered.
 async fn sent(ip: [u8; 4], to: SocketAddr) -> Vec<u8> {

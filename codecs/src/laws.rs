@@ -50,6 +50,7 @@ mod drive;
 mod encode;
 mod fault;
 mod law;
+mod lent;
 mod random;
 mod shrink;
 mod violation;
@@ -62,6 +63,7 @@ use self::drive::Event;
 use self::encode::Sent;
 pub use self::fault::Fault;
 pub use self::law::Law;
+pub use self::lent::Lent;
 pub use self::violation::Violation;
 
 /// A decoder the laws can be checked on: any whose frames can be compared and shown, and whose errors can be shown.

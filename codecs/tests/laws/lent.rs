@@ -1,48 +1,11 @@
 //! Frames that are lent: the same laws, and the same frames as those that are owned.
 
-use bytes::{Buf, Bytes, BytesMut};
-use ropewalk_codecs::laws::Laws;
+use bytes::{Bytes, BytesMut};
+use ropewalk_codecs::laws::{Laws, Lent};
 use ropewalk_codecs::{CodecError, Fixed, Framing, LengthPrefixed, Lines, Netstring};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::corpus::{short_frames, streams};
-
-/// [`Framing::next_frame`] or [`Framing::last_frame`].
-type LendNext<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError>;
-
-/// A codec that lends, as a decoder that copies what it was lent.
-struct Lent<C>(C);
-
-impl<C: Framing> Lent<C> {
-    fn copy(&mut self, src: &mut BytesMut, next: LendNext<C>) -> Result<Option<Bytes>, CodecError> {
-        let mut rest = &src[..];
-        let frame = next(&mut self.0, &mut rest).map(|frame| frame.map(Bytes::copy_from_slice));
-        let taken = src.len() - rest.len();
-        src.advance(taken);
-        frame
-    }
-}
-
-impl<C: Framing> Decoder for Lent<C> {
-    type Item = Bytes;
-    type Error = CodecError;
-
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        self.copy(src, C::next_frame)
-    }
-
-    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        self.copy(src, C::last_frame)
-    }
-}
-
-impl<C: Encoder<Bytes, Error = CodecError>> Encoder<Bytes> for Lent<C> {
-    type Error = CodecError;
-
-    fn encode(&mut self, frame: Bytes, dst: &mut BytesMut) -> Result<(), CodecError> {
-        self.0.encode(frame, dst)
-    }
-}
 
 /// What a decoder gives for a whole stream, errors as they print.
 fn all(mut codec: impl Decoder<Item = Bytes, Error = CodecError>, stream: &[u8]) -> Vec<Result<Bytes, String>> {
