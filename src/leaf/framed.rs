@@ -30,8 +30,8 @@ use crate::wire::{Limits, Wire};
 /// ```
 ///
 /// Codec and service are cloned for each connection. A service that is not `Clone` (tower's `RateLimit` is none), or that
-/// is to know its peer, goes into [`per_connection`]. One call runs at a time, in the order of the frames, unless [`Framed::concurrent`] or
-/// [`Framed::unordered`] says otherwise.
+/// is to know its peer, goes into [`per_connection`]. One call runs at a time, in the order of the frames, unless
+/// [`Framed::concurrent`] or [`Framed::unordered`] says otherwise.
 pub fn framed<C, S, R>(codec: C, service: S) -> Framed<C, Cloned<S>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,

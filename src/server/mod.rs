@@ -161,8 +161,8 @@ impl<L> Server<L> {
 
     /// Tells the service manager, as `sd_notify(3)` has it, if there is one (`NOTIFY_SOCKET`): `READY=1` when the server
     /// accepts, `STOPPING=1` before a drain closes its listeners, `RELOADING=1` while SIGHUP has it reload and in a
-    /// hot restart, with the new `MAINPID`, and `WATCHDOG=1` twice in the time it asks for, from a task on this runtime: a runtime that is blocked is found
-    /// out. (Feature `systemd`.)
+    /// hot restart, with the new `MAINPID`, and `WATCHDOG=1` twice in the time it asks for, from a task on this runtime: a
+    /// runtime that is blocked is found out. (Feature `systemd`.)
     #[cfg(feature = "systemd")]
     pub fn sd_notify(mut self) -> Self {
         self.options.notify = Notify::on();

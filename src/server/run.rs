@@ -258,7 +258,8 @@ impl<S: ConnectionService> Running<'_, S> {
         } else {
             options.notify.stopping();
             if last_call && !stopping {
-                // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave all but the first 128 to be reset.
+                // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
+                // all but the first 128 to be reset.
                 tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
             }
         }

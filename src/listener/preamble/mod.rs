@@ -28,8 +28,8 @@ const PENDING: usize = 256;
 /// How many connections are taken from the inner listener before others get their turn.
 const BATCH: usize = 16;
 
-/// How long after the last call, or the hand-over, preambles may take. A peer that has begun is done long before; one that keeps silent is
-/// an idle connection, and a drain closes those.
+/// How long after the last call, or the hand-over, preambles may take. A peer that has begun is done long before; one
+/// that keeps silent is an idle connection, and a drain closes those.
 const LAST: Duration = Duration::from_secs(2);
 
 /// What one step makes of a stream: another stream, and perhaps more about the peer.
