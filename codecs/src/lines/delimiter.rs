@@ -102,9 +102,9 @@ impl Delimiter {
     #[inline]
     pub(super) fn ends_only(&self, line: &[u8]) -> bool {
         match self {
-            Self::Lf => newline::find(line).is_none(),
+            Self::Lf => !newline::is_in(line),
             // What looks like the optional CR would be taken off again.
-            Self::Any => newline::find(line).is_none() && !line.ends_with(b"\r"),
+            Self::Any => !newline::is_in(line) && !line.ends_with(b"\r"),
             Self::CrLf => self.search(line, 0).is_none(),
             Self::Bytes(bytes) => search_bytes(line, 0, bytes).is_none() && !overlaps(line, bytes),
         }

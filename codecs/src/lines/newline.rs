@@ -27,6 +27,16 @@ pub(super) fn find(bytes: &[u8]) -> Option<usize> {
     find_far(bytes, at)
 }
 
+/// Whether there is an LF.
+#[inline(always)]
+pub(super) fn is_in(bytes: &[u8]) -> bool {
+    // The last block overlaps the one before it, so that no rest is left.
+    match bytes.last_chunk::<BLOCK>() {
+        Some(last) if bytes.len() <= NEAR => bytes.first_chunk().is_some_and(has_lf) || has_lf(last),
+        _ => memchr(b'\n', bytes).is_some(),
+    }
+}
+
 #[inline(never)]
 fn find_far(bytes: &[u8], from: usize) -> Option<usize> {
     Some(from + memchr(b'\n', &bytes[from..])?)
@@ -67,7 +77,7 @@ fn lf_in(word: [u8; 8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{NEAR, find};
+    use super::{NEAR, find, is_in};
 
     #[test]
     fn the_first_lf_is_found_wherever_it_lies_and_whatever_is_around_it() {
@@ -76,9 +86,14 @@ mod tests {
             for len in 0..NEAR + 70 {
                 let mut bytes = vec![around; len];
                 assert_eq!(find(&bytes), None, "{len} bytes of {around}");
+                assert!(!is_in(&bytes), "{len} bytes of {around}");
                 for at in (0..len).rev() {
                     bytes[at] = b'\n';
                     assert_eq!(find(&bytes), Some(at), "in {len} bytes of {around}");
+                    assert!(is_in(&bytes), "at {at} in {len} bytes of {around}");
+                    let mut alone = vec![around; len];
+                    alone[at] = b'\n';
+                    assert!(is_in(&alone), "alone at {at} in {len} bytes of {around}");
                 }
             }
         }
