@@ -47,6 +47,13 @@ impl Machine {
             versions,
         })
     }
+
+    /// The same, with one more version.
+    pub fn with(&self, version: &str) -> Self {
+        let mut machine = self.clone();
+        machine.versions.push(version.to_owned());
+        machine
+    }
 }
 
 impl fmt::Display for Machine {

@@ -4,6 +4,7 @@ mod accept;
 mod build;
 mod chart;
 mod machine;
+mod memcached;
 mod memory;
 mod million;
 mod peers;
@@ -34,6 +35,8 @@ enum Part {
     Accept,
     /// Lines and handshakes over TLS, against a bare tokio-rustls loop
     Tls,
+    /// The example `memcached` against memcached itself
+    Memcached,
     /// Idle connections
     Memory,
     /// System calls of a burst
@@ -130,7 +133,10 @@ fn main() -> Result {
         args.cores = vec![0];
     }
     raise_descriptor_limit();
-    let peers = build::all(args.ours)?;
+    // These two have servers of their own.
+    let with_peers =
+        Part::value_variants().iter().any(|&part| !matches!(part, Part::Tls | Part::Memcached) && args.wants(part));
+    let peers = if with_peers { build::all(args.ours)? } else { build::generator().map(|()| Vec::new())? };
     let tls_peers = if args.wants(Part::Tls) { build::all_tls(args.ours)? } else { Vec::new() };
     let machine = Machine::here(peers.iter().chain(&tls_peers))?;
     let out = args.out();
@@ -154,6 +160,17 @@ fn main() -> Result {
         let measured = tls::run(&args, &tls_peers)?;
         failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
         write(&out, "tls", &machine, &measured, &tls::markdown(&measured, &tls_peers))?;
+    }
+    if args.wants(Part::Memcached) {
+        match build::memcached() {
+            Ok(pair) => {
+                let measured = memcached::run(&args, &pair)?;
+                failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
+                let machine = machine.with(&pair.version);
+                write(&out, "memcached", &machine, &measured, &memcached::markdown(&measured))?;
+            }
+            Err(why) => eprintln!("left out: memcached, {why}"),
+        }
     }
     if args.wants(Part::Syscalls) {
         match syscalls::run(&args, &peers)? {
