@@ -47,25 +47,20 @@ fn what_is_no_command_is_told_so_and_the_connection_goes_on() {
     let example = Example::start("memcached");
     let format = "CLIENT_ERROR bad command line format";
     for mut client in example.both() {
-        for unknown in [
-            "",
-            "   ",
-            "GET a",
-            "get",
-            "gets ",
-            "gat 0",
-            "set",
-            "set a 0 0",
-            "incr a",
-            "delete",
-            "delete a b c",
-            "quit now",
-        ] {
+        for unknown in ["", "   ", "GET a", "get", "gets ", "gat 0", "set", "set a 0 0", "incr a", "delete", "quit now"]
+        {
             ask(&mut client, &[(unknown, "ERROR")]);
         }
-        for wrong in
-            ["set a x 0 1\r\nx", "set a 0 0 -1", "cas a 0 0 x 1", "verbosity x", "get a\u{7f}b", "get a\t", "get a\r"]
-        {
+        for wrong in [
+            "set a x 0 1\r\nx",
+            "set a 0 0 -1",
+            "cas a 0 0 x 1",
+            "delete a b c",
+            "verbosity x",
+            "get a\u{7f}b",
+            "get a\t",
+            "get a\r",
+        ] {
             ask(&mut client, &[(wrong, format)]);
         }
         ask(

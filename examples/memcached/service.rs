@@ -58,6 +58,7 @@ fn carry_out(cache: &mut Cache, words: &[&[u8]], data: Data) -> Result<Cow<'stat
             store(cache, How::Cas(number(cas, BAD_FORMAT)?), [key, flags, exptime], data)?
         }
         [b"delete", key] => cache.delete(valid(key)?),
+        [b"delete", _, ..] => return Err(BAD_FORMAT),
         [b"incr", key, delta] => {
             let delta = number(delta, BAD_DELTA)?;
             return cache.count(valid(key)?, |n| n.wrapping_add(delta)).map(Cow::from);

@@ -1,6 +1,7 @@
 //! Try it: `cargo run --example smtp`, then `swaks --server 127.0.0.1:8007 --to you@example.org --tls`.
 //!
-//! A mail server that receives (RFC 5321): into a maildir, and on the disk before it says so.
+//! A mail server that receives (RFC 5321): into a maildir, and on the disk before it says so. By hand it is `nc -C`, for lines
+//! end with CR LF here.
 
 mod maildir;
 mod session;

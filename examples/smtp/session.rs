@@ -108,7 +108,7 @@ impl Receiver {
         // Parts of it will stand in the headers of a mail.
         let line = text(line).filter(|text| text.iter().all(|byte| (b' '..=b'~').contains(byte)));
         let Some(line) = line.and_then(|text| str::from_utf8(text).ok()) else {
-            return Ok(Some("500 5.5.2 printable ASCII and CR LF only".into()));
+            return Ok(Some("500 5.5.2 lines are printable ASCII and end with CR LF".into()));
         };
         let (verb, argument) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
         let outcome = match (verb.to_ascii_uppercase().as_str(), argument) {
