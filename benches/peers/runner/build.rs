@@ -33,9 +33,8 @@ pub fn generator() -> Result {
 }
 
 /// The peers that could be built.
-pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
-    generator()?;
-    Ok(built(Peer::all(), only_ours))
+pub fn all(only_ours: bool) -> Vec<Peer> {
+    built(Peer::all(), only_ours)
 }
 
 /// Those over TLS that could be built, with a certificate made anew.
@@ -50,7 +49,7 @@ pub fn all_tls(only_ours: bool) -> Result<Vec<Peer>> {
 pub struct Pair {
     pub ours: PathBuf,
     pub theirs: PathBuf,
-    /// Of the original.
+    /// Of both.
     pub version: String,
 }
 
@@ -62,6 +61,7 @@ pub fn memcached() -> Result<Pair, String> {
     if !cargo_of(&root().join("../../Cargo.toml"), &["--example", "memcached"]) {
         return Err("as the example does not build".into());
     }
+    let version = format!("{}; {version}", locked("ropewalk"));
     Ok(Pair { ours: root().join("target/release/examples/memcached"), theirs, version })
 }
 

@@ -59,7 +59,7 @@ impl Machine {
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { date, cores, processor, kernel, compiler, command, versions } = self;
-        write!(f, "{date}; {cores} cores ({processor}); Linux {kernel}; {compiler}; `{command}`.\n\n")?;
-        write!(f, "Versions: {}.", versions.join("; "))
+        write!(f, "{date}; {cores} cores ({processor}); Linux {kernel}; {compiler}; `{command}`.")?;
+        if versions.is_empty() { Ok(()) } else { write!(f, "\n\nVersions: {}.", versions.join("; ")) }
     }
 }
