@@ -122,7 +122,9 @@ async fn commands_are_what_the_rfc_says_they_are() {
         assert!(answer.starts_with("250 "), "{line:?}: {answer}");
     }
     assert!(answers(&["MAIL FROM:<>", "RCPT TO:<b@x>", "Data "]).await[2].starts_with("354 "));
-    assert!(answers(&["quit"]).await[0].starts_with("221 "));
+    for quit in ["quit", "QUIT "] {
+        assert!(answers(&[quit]).await[0].starts_with("221 "), "{quit:?}");
+    }
 }
 
 #[tokio::test]

@@ -69,6 +69,10 @@ fn text(line: &[u8]) -> Option<&[u8]> {
     line.strip_suffix(b"\r").filter(|text| !text.contains(&b'\r'))
 }
 
+fn is_quit(line: &[u8]) -> bool {
+    text(line).is_some_and(|text| text.trim_ascii_end().eq_ignore_ascii_case(b"QUIT"))
+}
+
 /// One client, from the greeting to the last word.
 pub(crate) async fn smtp(s: Session<Lines>, config: Arc<Config>) -> Result {
     let mut receiver = Receiver { s, config, hello: None, from: None, to: Vec::new(), commands: 0 };
@@ -89,7 +93,7 @@ impl Receiver {
         while self.commands < MAX_COMMANDS {
             self.commands += 1;
             let answer = match self.s.next().await {
-                Ok(Some(line)) if line.eq_ignore_ascii_case(b"QUIT\r") => return self.say("221 2.0.0 bye"),
+                Ok(Some(line)) if is_quit(&line) => return self.say("221 2.0.0 bye"),
                 Ok(Some(line)) => self.obey(&line).await?,
                 Ok(None) if self.s.is_draining() => return self.say("421 4.3.2 shutting down, come back later"),
                 Ok(None) => return Ok(()),
@@ -107,10 +111,10 @@ impl Receiver {
     async fn obey(&mut self, line: &[u8]) -> Result<Option<Answer>> {
         // Parts of it will stand in the headers of a mail.
         let line = text(line).filter(|text| text.iter().all(|byte| (b' '..=b'~').contains(byte)));
-        let Some(line) = line.and_then(|text| str::from_utf8(text).ok()) else {
+        let Some(line) = line.and_then(|text| str::from_utf8(text).ok()).map(str::trim_end) else {
             return Ok(Some("500 5.5.2 lines are printable ASCII and end with CR LF".into()));
         };
-        let (verb, argument) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let outcome = match (verb.to_ascii_uppercase().as_str(), argument) {
             ("EHLO", name) => return self.hello(name, true).map(Some),
             ("HELO", name) => return self.hello(name, false).map(Some),
