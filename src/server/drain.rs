@@ -14,8 +14,14 @@ use super::signals::Signals;
 /// How long aborted connections may take to be gone. Only a handler that blocks its thread takes any time.
 pub(super) const GONE: Duration = Duration::from_secs(1);
 
-/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left.
-pub(super) async fn finish<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>, signals: &mut Signals) {
+/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left. A first
+/// signal in a drain that something else began (a handle, a hot restart) gives them `drain` from then on at most.
+pub(super) async fn finish<S: ConnectionService>(
+    shared: &Shared,
+    accept: Option<Accept<S>>,
+    signals: &mut Signals,
+    drain: Duration,
+) {
     let mut phase = shared.phase.subscribe();
     let mut gone = pin!(all_gone(shared, accept));
     loop {
@@ -24,8 +30,12 @@ pub(super) async fn finish<S: ConnectionService>(shared: &Shared, accept: Option
             biased;
             () = &mut gone => return,
             () = signals.end() => {
-                shared.stop();
-                break;
+                if signals.told_again() {
+                    shared.stop();
+                    break;
+                }
+                tracing::info!("told to end by a signal while draining; a second one stops now");
+                shared.hasten_drain(drain);
             }
             _ = phase.changed() => {}
             () = sleep_until(deadline) => break,

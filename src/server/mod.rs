@@ -130,7 +130,8 @@ impl<L> Server<L> {
         self
     }
 
-    /// Drains on SIGTERM and SIGINT; a second one aborts what is left. With [`hot_restart`](Self::hot_restart) SIGUSR2
+    /// Drains on SIGTERM and SIGINT; a second one aborts what is left. The first one in a drain that a handle or a hot
+    /// restart has begun leaves it [`drain_within`](Self::drain_within) from then on at most. With [`hot_restart`](Self::hot_restart) SIGUSR2
     /// restarts, and where there are certificates that can be read again SIGHUP does that, as [`Handle::reload`] would.
     /// The process is never ended from here (but see [`exit_if_stuck`](Self::exit_if_stuck)): the server's future
     /// resolves. The runtime keeps the signals even after that; whoever goes on for long then listens for them with

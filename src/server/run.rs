@@ -72,7 +72,7 @@ impl Bound {
         if options.exit.is_none() {
             deadline::keep(&shared, &options);
         }
-        finish(&shared, accept, &mut signals).await;
+        finish(&shared, accept, &mut signals, options.drain).await;
         let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
