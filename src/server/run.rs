@@ -223,7 +223,7 @@ impl<S: ConnectionService> Running<'_, S> {
     async fn end_restart(&mut self, outcome: Result<Box<Successor>, RestartError>) -> Result<(), RestartError> {
         let successor = outcome?;
         // First, for from its first moment on the new process may end and take the paths with it.
-        self.accept.set_owner(false);
+        self.accept.give_up(successor.taken());
         match successor.go().await {
             Ok(pid) => {
                 tracing::info!(pid, "a new process has taken over: draining");
@@ -233,7 +233,7 @@ impl<S: ConnectionService> Running<'_, S> {
                 Ok(())
             }
             Err(error) => {
-                self.accept.set_owner(true);
+                self.accept.take_back();
                 Err(error)
             }
         }
@@ -245,7 +245,7 @@ impl<S: ConnectionService> Running<'_, S> {
         self.shared.restarted(Err(error));
     }
 
-    /// Accepts what had connected, and closes the listeners: those of a successor are its own by now. Returns what is
+    /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
     /// still to come of them: connections that were taken and go through their preambles.
     async fn close(self, last_call: bool) -> (Option<Accept<S>>, Options) {
         let Self { mut accept, options, shared, .. } = self;
@@ -257,11 +257,11 @@ impl<S: ConnectionService> Running<'_, S> {
             accept.handed_over();
         } else {
             options.notify.stopping();
-            if last_call && !stopping {
-                // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
-                // all but the first 128 to be reset.
-                tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
-            }
+        }
+        if last_call && !stopping {
+            // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
+            // all but the first 128 to be reset.
+            tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
         }
         // A service that can't be readied takes nothing more.
         ((last_call && !stopping).then_some(accept), options)
