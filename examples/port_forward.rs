@@ -23,7 +23,7 @@ struct Cli {
     idle: u64,
 }
 
-/// Hands a connection on. Behind another proxy the client is told as that one tells it. Each way ends for itself; what breaks on one side breaks on the other as well.
+/// Hands a connection on, with what a proxy before has told. Each way ends for itself; what breaks breaks on both sides.
 async fn forward(mut client: Connection, to: Arc<str>, version: u8, idle: Duration) -> Result {
     let told = client.peer().proxied().and_then(|proxied| proxied.destination()).cloned();
     let header = Header::new(client.peer().addr().clone(), told.unwrap_or_else(|| client.local()));

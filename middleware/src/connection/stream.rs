@@ -16,6 +16,12 @@ use super::peer::Addr;
 /// A byte stream of another kind than the two the kernel gives us: TLS, in-process, a foreign transport.
 ///
 /// It is for types of your own that can be broken; [`Stream::from_io`] takes any others.
+///
+/// Deadlines, drains and aborts are looked at when the connection's task is polled, and its task gives up its thread when
+/// the stream has nothing (`Pending`) or tokio's budget for one turn is used up, as the kernel's sockets use it up. A stream
+/// that always has something, and uses up none of it (`tokio::task::coop`), is held to its deadlines all the same, but only
+/// between batches: of at most 256 frames, or of what is read or written at once. A session that reads such a stream in a
+/// loop of its own, and awaits nothing else, has no such turns: it has to make them (`tokio::task::yield_now`).
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the drop that follows a hard one: the peer is to see a reset rather than an end.
     fn abort(&mut self) {}
@@ -221,6 +227,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // One piece needs no gathering: the plain call is the cheaper one, to the kernel and within TLS.
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
         each!(self, io => io.poll_write_vectored(cx, bufs))
     }
 
