@@ -17,11 +17,9 @@ use super::peer::Addr;
 ///
 /// It is for types of your own that can be broken; [`Stream::from_io`] takes any others.
 ///
-/// Deadlines, drains and aborts are looked at when the connection's task is polled, and its task gives up its thread when
-/// the stream has nothing (`Pending`) or tokio's budget for one turn is used up, as the kernel's sockets use it up. A stream
-/// that always has something, and uses up none of it (`tokio::task::coop`), is held to its deadlines all the same, but only
-/// between batches: of at most 256 frames, or of what is read or written at once. A session that reads such a stream in a
-/// loop of its own, and awaits nothing else, has no such turns: it has to make them (`tokio::task::yield_now`).
+/// Deadlines, drains and aborts are looked at when the stream has nothing to give or take (`Pending`). The kernel's sockets
+/// say so now and then though there is more, by tokio's budget for one turn: spend it too (`tokio::task::coop`). While a
+/// stream that never does always has something, nothing but the limits holds it: a frame's size, 256 frames a turn.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the drop that follows a hard one: the peer is to see a reset rather than an end.
     fn abort(&mut self) {}
