@@ -4,6 +4,7 @@ mod error;
 mod files;
 mod names;
 mod stream;
+mod validity;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ pub(crate) use self::stream::{HANDSHAKE, accept};
 ///
 /// A close says goodbye (`close_notify`). A peer that ends without it may have been cut off by somebody else: reading fails
 /// with `UnexpectedEof` then, behind whatever came before.
+///
+/// A certificate that has expired or is not valid yet is served, for clients to refuse; whenever one is read a warning in
+/// the log names its file and the date.
 ///
 /// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first handshake; whichever comes
 /// first. Clones share what was read, so a reload reaches all of them; connections made before keep what they have.
