@@ -29,14 +29,7 @@ pub(super) async fn finish<S: ConnectionService>(
         tokio::select! {
             biased;
             () = &mut gone => return,
-            () = signals.end() => {
-                if signals.told_again() {
-                    shared.stop();
-                    break;
-                }
-                tracing::info!("told to end by a signal while draining; a second one stops now");
-                shared.hasten_drain(drain);
-            }
+            () = signals.end() => end(shared, signals, drain),
             _ = phase.changed() => {}
             () = sleep_until(deadline) => break,
         }
@@ -56,6 +49,16 @@ pub(super) async fn finish<S: ConnectionService>(
         () = sleep(GONE) => {}
     }
     tracing::error!(connections = shared.counts().active(), "connections whose handlers block are left behind");
+}
+
+/// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than this time.
+pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
+    if signals.told_again() {
+        shared.stop();
+    } else {
+        tracing::info!("told to end by a signal while draining; a second one stops now");
+        shared.hasten_drain(within);
+    }
 }
 
 /// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.

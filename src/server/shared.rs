@@ -255,7 +255,7 @@ impl Shared {
 }
 
 /// Beyond the clock's range is as good as for ever; a second signal ends it all the same.
-fn deadline(within: Duration) -> Instant {
+pub(super) fn deadline(within: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }
