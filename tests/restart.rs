@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -235,6 +236,19 @@ async fn a_new_process_that_can_not_bind_leaves_the_path_it_was_handed() {
     assert!(matches!(error, RestartError::Exited { .. }), "{error}");
     still_shouts(&server, &path).await;
     server.end().await;
+}
+
+#[tokio::test]
+async fn a_file_somebody_put_in_the_place_of_a_path_keeps_its_mode_over_a_restart() {
+    let dir = TempDir::new();
+    let (server, path) = shouting(&dir, |[tcp, unix]| echo(&[tcp, &format!("{unix}?mode=600")])).await;
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let successor = Successor::of(&server).await;
+    server.over().await;
+    successor.end().await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
 }
 
 #[tokio::test]
