@@ -24,13 +24,15 @@ pub(super) struct Accept<S> {
     ready: bool,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
+    /// Those whose sockets are another process's, by their numbers.
+    given_up: Vec<bool>,
     shared: Arc<Shared>,
 }
 
 impl<S: ConnectionService> Accept<S> {
     pub(super) fn new(listeners: Vec<Box<dyn Listener>>, service: S, shared: Arc<Shared>) -> Self {
         let listeners = listeners.into_iter().enumerate().collect();
-        Self { listeners, service, ready: false, first: 0, shared }
+        Self { listeners, service, ready: false, first: 0, given_up: Vec::new(), shared }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -47,7 +49,9 @@ impl<S: ConnectionService> Accept<S> {
     /// Accepts what already waits, before the listeners close: a connection the kernel has taken is not refused. Ready
     /// when nothing waits, or nothing more can be taken.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.last_call());
+        let given_up = &self.given_up;
+        let ours = self.listeners.iter_mut().filter(|(number, _)| !is_in(given_up, *number));
+        ours.for_each(|(_, listener)| listener.last_call());
         // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
         for _ in 0..1024 * self.listeners.len() {
             match self.poll_one(cx) {
@@ -72,15 +76,32 @@ impl<S: ConnectionService> Accept<S> {
         Ok(sockets)
     }
 
-    /// Whether what the listeners are bound to is this process's to remove.
-    pub(super) fn set_owner(&mut self, ours: bool) {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.set_owner(ours));
+    /// Begins to make way for a process that has taken these: what they are bound to is that one's to remove.
+    pub(super) fn give_up(&mut self, taken: &[bool]) {
+        self.given_up = taken.to_vec();
+        self.set_owner(false);
     }
 
-    /// Takes nothing more from the sockets: they are another process's. What was taken from them may be pending.
+    /// All is this process's again.
+    pub(super) fn take_back(&mut self) {
+        self.set_owner(true);
+        self.given_up.clear();
+    }
+
+    fn set_owner(&mut self, ours: bool) {
+        self.given_up().for_each(|listener| listener.set_owner(ours));
+    }
+
+    fn given_up(&mut self) -> impl Iterator<Item = &mut Box<dyn Listener>> {
+        let given_up = &self.given_up;
+        self.listeners.iter_mut().filter(|(number, _)| is_in(given_up, *number)).map(|(_, listener)| listener)
+    }
+
+    /// Takes nothing more from the sockets that are another process's. What was taken from them may be pending.
     pub(super) fn handed_over(&mut self) {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.handed_over());
-        self.listeners.retain(|(_, listener)| listener.has_pending());
+        self.given_up().for_each(|listener| listener.handed_over());
+        let given_up = &self.given_up;
+        self.listeners.retain(|(number, listener)| !is_in(given_up, *number) || listener.has_pending());
     }
 
     /// Closes the listeners, but for those with connections that are to become ready yet; accepts these. Ready when
@@ -145,4 +166,9 @@ impl<S: ConnectionService> Accept<S> {
             Err(panic) => panicked(&entered, panic),
         }
     }
+}
+
+/// Whether a listener is among those that are given up.
+fn is_in(given_up: &[bool], number: usize) -> bool {
+    given_up.get(number).is_some_and(|given_up| *given_up)
 }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_middleware::Addr;
+use tokio::time::sleep_until;
 
 use super::ConnectionService;
 use super::accept::Accept;
 use super::deadline;
-use super::drain::finish;
+use super::drain::{end, finish};
 use super::lifecycle::Lifecycles;
 use super::notify::Notify;
 use super::restart::{Attempt, Restart, RestartError, Succession, Successor, start as start_successor};
 use super::serve::{OnListening, Over};
-use super::shared::{Phase, Shared};
+use super::shared::{self, Phase, Shared};
 use super::signals::{Hangup, Signals, Told};
 use crate::error::{Error, Result};
 use crate::listener::Listener;
@@ -25,6 +26,8 @@ use crate::listener::Listener;
 pub(super) struct Options {
     pub(super) signals: bool,
     pub(super) drain: Duration,
+    /// How much of that the listeners stay open.
+    pub(super) grace: Duration,
     pub(super) restart: Option<Restart>,
     pub(super) notify: Notify,
     /// The code to exit with when the drain's deadline finds threads blocked.
@@ -67,12 +70,12 @@ impl Bound {
         let accept = Accept::new(listeners, service, Arc::clone(&shared));
         let mut running = Running { accept, places, options, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
-        let (accept, options) = running.close(result.is_ok()).await;
+        let (accept, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
         if options.exit.is_none() {
             deadline::keep(&shared, &options);
         }
-        finish(&shared, accept, &mut signals).await;
+        finish(&shared, accept, &mut signals, options.drain).await;
         let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
@@ -223,7 +226,7 @@ impl<S: ConnectionService> Running<'_, S> {
     async fn end_restart(&mut self, outcome: Result<Box<Successor>, RestartError>) -> Result<(), RestartError> {
         let successor = outcome?;
         // First, for from its first moment on the new process may end and take the paths with it.
-        self.accept.set_owner(false);
+        self.accept.give_up(successor.taken());
         match successor.go().await {
             Ok(pid) => {
                 tracing::info!(pid, "a new process has taken over: draining");
@@ -233,7 +236,7 @@ impl<S: ConnectionService> Running<'_, S> {
                 Ok(())
             }
             Err(error) => {
-                self.accept.set_owner(true);
+                self.accept.take_back();
                 Err(error)
             }
         }
@@ -245,23 +248,45 @@ impl<S: ConnectionService> Running<'_, S> {
         self.shared.restarted(Err(error));
     }
 
-    /// Accepts what had connected, and closes the listeners: those of a successor are its own by now. Returns what is
-    /// still to come of them: connections that were taken and go through their preambles.
-    async fn close(self, last_call: bool) -> (Option<Accept<S>>, Options) {
-        let Self { mut accept, options, shared, .. } = self;
-        if *shared.phase.borrow() == Phase::Running {
-            shared.begin_drain(options.drain);
-        }
-        let stopping = *shared.phase.borrow() == Phase::Stopping;
-        if shared.has_successor() {
-            accept.handed_over();
-        } else {
-            options.notify.stopping();
-            if last_call && !stopping {
-                // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
-                // all but the first 128 to be reset.
-                tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
+    /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any more.
+    async fn grace(&mut self, signals: &mut Signals) {
+        let until = shared::deadline(self.options.grace);
+        let mut phase = self.shared.phase.subscribe();
+        loop {
+            let Phase::Draining(deadline) = *phase.borrow_and_update() else { return };
+            tokio::select! {
+                biased;
+                () = signals.end() => end(self.shared, signals, self.options.drain),
+                _ = phase.changed() => {}
+                () = sleep_until(until.min(deadline)) => return,
+                error = poll_fn(|cx| self.accept.poll(cx)) => {
+                    tracing::error!(%error, "the service can't be readied any more");
+                    return;
+                }
             }
+        }
+    }
+
+    /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
+    /// still to come of them: connections that were taken and go through their preambles.
+    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Option<Accept<S>>, Options) {
+        if *self.shared.phase.borrow() == Phase::Running {
+            self.shared.begin_drain(self.options.drain);
+        }
+        if self.shared.has_successor() {
+            self.accept.handed_over();
+        } else {
+            self.options.notify.stopping();
+            if last_call && !self.options.grace.is_zero() {
+                self.grace(signals).await;
+            }
+        }
+        let Self { mut accept, options, shared, .. } = self;
+        let stopping = *shared.phase.borrow() == Phase::Stopping;
+        if last_call && !stopping {
+            // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
+            // all but the first 128 to be reset.
+            tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
         }
         // A service that can't be readied takes nothing more.
         ((last_call && !stopping).then_some(accept), options)

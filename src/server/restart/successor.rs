@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::VARIABLE;
-use super::messages::{GO, HELLO, READY, VERSION, receive_list, receive_socket};
+use super::messages::{GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket};
 use crate::error::{Error, Result};
 use crate::listener::adopt::Adopted;
 use crate::listener::unix::BoundPath;
@@ -28,7 +28,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// This process is the new one of a restart: what it was handed, until it has taken over.
 pub(in crate::server) struct Succession {
     channel: UnixStream,
-    sockets: Vec<(String, Adopted)>,
+    /// Those that are left stand in their places; the others were taken.
+    sockets: Vec<(String, Option<Adopted>)>,
 }
 
 impl Succession {
@@ -52,18 +53,25 @@ impl Succession {
 
     /// The socket of an endpoint, if the old process had it. Of several the first that is left.
     pub(in crate::server) fn take(&mut self, place: &str) -> Option<Adopted> {
-        let found = self.sockets.iter().position(|(other, _)| other == place)?;
-        Some(self.sockets.remove(found).1)
+        self.sockets.iter_mut().find(|(other, socket)| other == place && socket.is_some())?.1.take()
     }
 
-    /// Says that this process is ready, and waits until the old one has made way.
+    /// Says that this process is ready and which sockets it has taken, and waits until the old one has made way.
     pub(in crate::server) async fn take_over(mut self) -> Result {
-        for (place, _) in self.sockets.drain(..) {
-            tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
+        let mut ready = vec![READY];
+        for (place, socket) in self.sockets.drain(..) {
+            if socket.is_some() {
+                tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
+            }
+            ready.push(if socket.is_some() { LEFT } else { WAS_TAKEN });
         }
-        self.channel.write_u8(READY).await?;
+        self.channel.write_all(&ready).await?;
         match timeout(ANSWER, self.channel.read_u8()).await {
-            Ok(Ok(GO)) => Ok(()),
+            Ok(Ok(GO)) => {
+                // If nobody is left to hear it, all is ours just the same.
+                drop(self.channel.write_u8(GOING).await);
+                Ok(())
+            }
             // It is gone without a word, and so all is ours anyway.
             Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
                 Ok(())
@@ -92,13 +100,13 @@ fn channel() -> io::Result<UnixStream> {
     UnixStream::from_std(channel)
 }
 
-async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Adopted)>> {
+async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<Adopted>)>> {
     channel.write_all(HELLO).await?;
     let mut sockets = Vec::new();
     for listed in receive_list(channel).await? {
         let socket = receive_socket(channel).await?;
         let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
-        sockets.push((listed.place, Adopted { socket, path }));
+        sockets.push((listed.place, Some(Adopted { socket, path })));
     }
     Ok(sockets)
 }
