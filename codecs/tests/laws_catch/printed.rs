@@ -113,4 +113,9 @@ fn a_seed_stands_for_the_same_checks_each_time() {
     let few = Laws::new(Netstring::new).streams([b"20:twenty bytes in all..,"]).splits(1).variants(1).window(4).seed(1);
     let words = few.try_check().expect("netstrings keep the laws").to_string();
     assert_eq!(words, "2 streams in 471 runs with seed 1, 298 bytes overwritten");
+    let floods = Laws::new(|| Lines::lf().max(2000)).streams([b"x\n"]).splits(0).variants(0).limit(2001).seed(1);
+    assert_eq!(
+        floods.try_check().expect("lines keep the laws").to_string(),
+        "1 streams in 46 runs with seed 1, 0 bytes overwritten"
+    );
 }
