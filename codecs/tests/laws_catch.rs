@@ -1,5 +1,7 @@
 //! The kit can fail: one wrong codec for each law, and what is said about it.
 
+#[path = "laws_catch/left.rs"]
+mod left;
 #[path = "laws_catch/printed.rs"]
 mod printed;
 #[path = "laws_catch/same.rs"]
@@ -173,6 +175,35 @@ impl Wrong for NotRescanning {
     }
 }
 
+/// Makes room for more when a NUL is in what it has seen and has left.
+#[derive(Default)]
+struct Startled(NotRescanning);
+
+impl Wrong for Startled {
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        if src.contains(&0) {
+            src.reserve(100_000);
+        }
+        self.0.decode(src)
+    }
+}
+
+#[test]
+fn what_looking_again_comes_to_is_said() {
+    let stream = "x".repeat(50) + "\n";
+    let violation = caught(&laws_of::<Rescanning>().streams([&stream]), Law::LinearWork);
+    assert_ne!(violation.expected, violation.got, "{violation}");
+    assert!(violation.got[0].starts_with("a frame that ends at byte "), "{violation}");
+}
+
+#[test]
+fn what_else_comes_of_looking_again_is_said() {
+    let stream = "x".repeat(50) + "\n";
+    let violation = caught(&laws_of::<Startled>().streams([&stream]), Law::BoundedMemory);
+    assert!(violation.expected[0].contains("does not grow"), "{violation}");
+    assert!(violation.got[0].contains("bytes, with room for"), "{violation}");
+}
+
 #[test]
 fn looking_again_at_what_was_seen_breaks_law_5() {
     let stream = "x".repeat(50) + "\n";
@@ -194,7 +225,9 @@ fn a_decoder_that_does_not_come_to_an_end_breaks_law_5() {
             Ok(src.starts_with(b"\n").then(Bytes::new))
         }
     }
-    assert_eq!(caught(&laws_of::<Stuck>().streams(["\n"]), Law::LinearWork).stream, b"\n");
+    let violation = caught(&laws_of::<Stuck>().streams(["\n"]), Law::LinearWork);
+    assert_eq!(violation.stream, b"\n");
+    assert_eq!(violation.expected, ["at most 32 frames and errors"], "16 a byte, and for none");
 }
 
 /// Places its error at the byte before which it noticed, which is wherever a read ended.

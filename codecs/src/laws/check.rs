@@ -186,7 +186,7 @@ impl<C: Subject> Laws<C> {
             return Ok(());
         };
         let law = law_of(&whole.events, &run.events, at);
-        Err(self.differs(law, &whole.events, &run.events, self.violation(law, stream, cuts, Replay::Gives)))
+        Err(self.differs(&whole.events, &run.events, self.violation(law, stream, cuts, Replay::Gives)))
     }
 
     /// Nothing but what the whole stream gives, before its end at `end`.
@@ -205,7 +205,7 @@ impl<C: Subject> Laws<C> {
                 // The decoder does not know where the stream will end, so it does the same in two reads.
                 let got = drive(self, (self.make)(), &reads(stream, &[end]), None);
                 let got = got.map_or_else(|_| run.events, |run| run.events);
-                Err(self.differs(law, &whole.events, &got, self.violation(law, stream, &[end], Replay::Gives)))
+                Err(self.differs(&whole.events, &got, self.violation(law, stream, &[end], Replay::Gives)))
             }
             _ => Ok(()),
         }
@@ -248,27 +248,16 @@ impl<C: Subject> Laws<C> {
             let cuts = chunks(followed.len(), 1);
             let events = self.alone_in(&followed, &cuts)?.events;
             if !events.ends_with(&expected) {
-                let law = Law::PlacedErrors;
-                return Err(self.differs(
-                    law,
-                    &expected,
-                    &events,
-                    self.violation(law, &followed, &[], Replay::EndsWith),
-                ));
+                let violation = self.violation(Law::PlacedErrors, &followed, &[], Replay::EndsWith);
+                return Err(self.differs(&expected, &events, violation));
             }
         }
         Ok(())
     }
 
-    fn differs(
-        &self,
-        law: Law,
-        expected: &[Event<C::Item>],
-        got: &[Event<C::Item>],
-        violation: Violation,
-    ) -> Violation {
+    fn differs(&self, expected: &[Event<C::Item>], got: &[Event<C::Item>], violation: Violation) -> Violation {
         let shown = |events: &[Event<C::Item>]| events.iter().map(Event::show).collect();
-        Violation { law, expected: shown(expected), got: shown(got), ..violation }
+        Violation { expected: shown(expected), got: shown(got), ..violation }
     }
 
     /// What one run has shown.
@@ -322,4 +311,47 @@ fn same_boundaries(plain: &[Mark], other: &[Mark]) -> bool {
         }
     }
     plain.len() == other.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{After, Mark, same_boundaries};
+
+    fn mark(given: usize, taken: usize, after: Option<After>) -> Mark {
+        Mark { given, taken, after }
+    }
+
+    #[test]
+    fn frames_that_end_elsewhere_or_come_later_or_are_more_are_not_the_same() {
+        let frames = [mark(4, 4, None), mark(8, 8, None)];
+        assert!(same_boundaries(&frames, &frames));
+        assert!(!same_boundaries(&frames, &frames[..1]));
+        assert!(!same_boundaries(&frames, &[mark(4, 4, None), mark(8, 7, None)]));
+        assert!(!same_boundaries(&frames, &[mark(4, 4, None), mark(9, 8, None)]));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_frame_that_was_found_may_be_another_matter() {
+        let frame = [mark(4, 4, None), mark(8, 8, None)];
+        let fault = Some(After::Frames);
+        // A frame here and an error there, at another place: no more is compared.
+        assert!(same_boundaries(&frame, &[mark(4, 3, fault), mark(9, 9, None)]));
+        // At the same place it goes on.
+        assert!(!same_boundaries(&frame, &[mark(4, 4, fault), mark(9, 9, None)]));
+        // One of them came later.
+        assert!(!same_boundaries(&frame, &[mark(5, 3, fault), mark(8, 8, None)]));
+        // Two errors at two places are not that.
+        assert!(!same_boundaries(&[mark(4, 4, fault)], &[mark(4, 3, fault)]));
+    }
+
+    #[test]
+    fn nothing_is_compared_after_what_ends_a_decoder() {
+        for end in [After::Nothing, After::Unknown].map(Some) {
+            let over = [mark(4, 4, end)];
+            assert!(same_boundaries(&over, &[mark(4, 4, None), mark(8, 8, None)]));
+            assert!(same_boundaries(&[mark(4, 4, None), mark(8, 8, None)], &over));
+        }
+        let fault = [mark(4, 4, Some(After::Frames))];
+        assert!(!same_boundaries(&fault, &[mark(4, 4, None), mark(8, 8, None)]));
+    }
 }

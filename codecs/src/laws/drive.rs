@@ -263,3 +263,58 @@ impl<T: Debug> Event<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use bytes::{Bytes, BytesMut};
+    use tokio_util::codec::Decoder;
+
+    use super::drive;
+    use crate::CodecError;
+    use crate::laws::Laws;
+
+    /// Notes with how many bytes it found itself at another address.
+    struct Mover {
+        at: usize,
+        moved: Rc<RefCell<Vec<usize>>>,
+    }
+
+    impl Decoder for Mover {
+        type Item = Bytes;
+        type Error = CodecError;
+
+        fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+            let at = src.as_ptr() as usize;
+            if std::mem::replace(&mut self.at, at) != at {
+                self.moved.borrow_mut().push(src.len());
+            }
+            Ok(None)
+        }
+
+        fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+            src.clear();
+            Ok(None)
+        }
+    }
+
+    fn moved(first: usize, more: usize) -> Vec<usize> {
+        let moved = Rc::new(RefCell::new(Vec::new()));
+        let stream = vec![b'x'; first + more];
+        let reads: Vec<&[u8]> = std::iter::once(&stream[..first]).chain(stream[first..].chunks(1)).collect();
+        let mover = || Mover { at: 0, moved: Rc::clone(&moved) };
+        let laws = Laws::new(|| Mover { at: 0, moved: Rc::default() });
+        // Nothing comes of it, which is what is wrong with it.
+        assert!(drive(&laws, mover(), &reads, None).is_err());
+        moved.take()
+    }
+
+    #[test]
+    fn a_few_unread_bytes_move_before_every_second_read_and_many_now_and_then() {
+        // The first time they are new.
+        assert_eq!(moved(1, 6), [1, 2, 4, 6]);
+        assert_eq!(moved(1100, 130), [1100, 1101, 1165, 1229]);
+    }
+}
