@@ -16,10 +16,10 @@ struct Watched {
 
 impl Watched {
     fn see(&self, src: &BytesMut) {
-        // FNV-1a, over the ends and the length.
-        let words = [src.len(), src.first().map_or(0, |&byte| byte.into()), src.last().map_or(0, |&byte| byte.into())];
-        let step = |hash: u64, word| (hash ^ word as u64).wrapping_mul(0x0100_0000_01b3);
-        self.shown.set(words.into_iter().fold(self.shown.get(), step));
+        // FNV-1a.
+        let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3);
+        let words = src.iter().map(|&byte| u64::from(byte)).chain([src.len() as u64]);
+        self.shown.set(words.fold(self.shown.get(), step));
     }
 }
 
@@ -60,7 +60,7 @@ fn a_decoder_is_shown_the_same_bytes_each_time() {
         .seed(7);
     let report = laws.try_check().expect("lines keep the laws");
     assert_eq!(report.to_string(), "8 streams in 757 runs with seed 7, 315 bytes overwritten");
-    assert_eq!(shown.get(), 0xdb42_f368_f2fe_ce9b);
+    assert_eq!(shown.get(), 0x44c4_f870_ce21_edb8);
 }
 
 #[test]
