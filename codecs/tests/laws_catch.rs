@@ -1,5 +1,7 @@
 //! The kit can fail: one wrong codec for each law, and what is said about it.
 
+#[path = "laws_catch/halves.rs"]
+mod halves;
 #[path = "laws_catch/left.rs"]
 mod left;
 #[path = "laws_catch/printed.rs"]
@@ -11,8 +13,7 @@ mod wrong;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ropewalk_codecs::laws::{Law, Laws, Violation};
-use ropewalk_codecs::{CodecError, ErrorKind, LengthPrefixed, Lines, RawBytes};
-use tokio_util::codec::Decoder;
+use ropewalk_codecs::{CodecError, ErrorKind, Lines, RawBytes};
 use wrong::{Codec, Wrong, laws_of, lf, line};
 
 #[track_caller]
@@ -319,52 +320,6 @@ fn no_frames_after_a_recoverable_error_break_law_6() {
     let violation = caught(&laws, Law::PlacedErrors);
     assert_eq!(violation.expected, ["frame b\"next\""]);
     assert!(violation.to_string().contains("ends_with"));
-}
-
-/// Writes the length before it knows that the frame may be sent.
-#[derive(Default)]
-struct HalfWritten;
-
-impl Wrong for HalfWritten {
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        LengthPrefixed::u8().decode(src)
-    }
-
-    fn encode(frame: &[u8], dst: &mut BytesMut) -> Result<(), CodecError> {
-        dst.put_u8(frame.len().try_into().unwrap_or(u8::MAX));
-        if frame.len() > 8 {
-            return Err(CodecError::new(ErrorKind::TooLong { max: 8 }));
-        }
-        dst.extend_from_slice(frame);
-        Ok(())
-    }
-}
-
-#[test]
-fn half_a_frame_in_the_buffer_breaks_law_7() {
-    let laws = laws_of::<HalfWritten>().frames(["fine", "longer than it may be"].map(Bytes::from));
-    let violation = caught(&laws, Law::NoHalfFrames);
-    assert_eq!(violation.stream, b"before");
-    assert_eq!(violation.got, ["b\"before\\x15\""]);
-    let text = violation.to_string();
-    assert!(text.contains("b\"longer than it may be\", &mut buffer).is_err()"), "{text}");
-    assert!(text.contains("assert_eq!(&buffer[..], b\"before\");"), "{text}");
-}
-
-#[test]
-fn a_frame_that_overwrites_what_is_in_the_buffer_breaks_law_7() {
-    #[derive(Default)]
-    struct Overwriting;
-    impl Wrong for Overwriting {
-        fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-            Rescanning.decode(src)
-        }
-        fn encode(frame: &[u8], dst: &mut BytesMut) -> Result<(), CodecError> {
-            dst.clear();
-            Rescanning::encode(frame, dst)
-        }
-    }
-    caught(&laws_of::<Overwriting>().frames([Bytes::from("a")]), Law::NoHalfFrames);
 }
 
 /// Chunks as they come are no frames.
