@@ -1,8 +1,10 @@
-//! The server: endpoints in, layers around a service of connections, one accept loop.
+//! The server: endpoints in, layers around a service of connections, one accept loop or one on each worker.
 
 mod accept;
 mod deadline;
 mod drain;
+mod front;
+mod gate;
 mod handle;
 mod lifecycle;
 mod notify;
@@ -15,8 +17,10 @@ mod service;
 mod shared;
 mod signals;
 mod task;
+mod workers;
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Duration;
 
 use ropewalk_middleware::Addr;
@@ -77,7 +81,14 @@ impl Server {
             lifecycles: Lifecycles::default(),
             reloads: Reloads::default(),
             max_connections: None,
-            options: Options { signals: false, drain: DRAIN, restart: None, notify: Notify::default(), exit: None },
+            options: Options {
+                signals: false,
+                drain: DRAIN,
+                restart: None,
+                notify: Notify::default(),
+                exit: None,
+                workers: None,
+            },
             on_listening: None,
         }
     }
@@ -194,6 +205,32 @@ impl<L> Server<L> {
     /// For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = Some(max);
+        self
+    }
+
+    /// Accepts and serves on so many threads of the server's own, each with a runtime for itself; 0 is one for each
+    /// processor the system lends this process. By default there are none, and the runtime the server is awaited on
+    /// does it all.
+    ///
+    /// A TCP endpoint has a socket for each worker (`SO_REUSEPORT`), and the kernel deals connections out among them by
+    /// their addresses. Of any other endpoint the workers share the one socket, and whoever is awake first has the
+    /// connection; where the kernel doesn't deal (anywhere but on Linux) TCP is no different. A connection stays on the
+    /// thread that accepted it. It pays where connections are many, short or busy, and alike: no task moves between
+    /// threads, and no thread looks for another one's work. A few busy connections may meet on one worker while others
+    /// have nothing to do, and a handler that blocks or computes holds up all of its worker's connections, those in its
+    /// backlog too: the shared runtime is better at both.
+    ///
+    /// All else is one server's: the service and its layers, the caps, the counters, the drain with its deadline, the
+    /// handle. At a cap each worker may have accepted one connection that waits for its turn. Handshakes and PROXY headers
+    /// are bounded for each worker. A hot restart hands over all the sockets, and the new process may have another number
+    /// of workers, or none. What a handler spawns runs on its worker, and ends with the server. Signals,
+    /// lifecycles and the watchdog stay on the runtime the server is awaited on. A worker that dies (by no handler's panic:
+    /// those end their connection) has the server drain and end with an error.
+    ///
+    /// Endpoints made of a [`Listener`](crate::Listener), in memory too, can't be shared: then binding is an error.
+    pub fn workers(mut self, n: usize) -> Self {
+        let n = if n == 0 { std::thread::available_parallelism().map_or(1, NonZero::get) } else { n };
+        self.options.workers = Some(n);
         self
     }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::VARIABLE;
 use super::messages::{GO, HELLO, READY, VERSION, receive_list, receive_socket};
 use crate::error::{Error, Result};
-use crate::listener::adopt::Adopted;
+use crate::listener::opened::Opened;
 use crate::listener::unix::BoundPath;
 
 /// How long the old process may take over any of its answers. It answers at once unless it is stopped.
@@ -28,7 +28,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// This process is the new one of a restart: what it was handed, until it has taken over.
 pub(in crate::server) struct Succession {
     channel: UnixStream,
-    sockets: Vec<(String, Adopted)>,
+    sockets: Vec<(String, Opened)>,
 }
 
 impl Succession {
@@ -50,10 +50,16 @@ impl Succession {
         Ok(Some(Self { channel, sockets }))
     }
 
-    /// The socket of an endpoint, if the old process had it. Of several the first that is left.
-    pub(in crate::server) fn take(&mut self, place: &str) -> Option<Adopted> {
-        let found = self.sockets.iter().position(|(other, _)| other == place)?;
-        Some(self.sockets.remove(found).1)
+    /// The sockets of an endpoint, if the old process had it: one, or those of its workers. Of several endpoints the first
+    /// that is left.
+    pub(in crate::server) fn take(&mut self, place: &str) -> Vec<Opened> {
+        let Some(found) = self.sockets.iter().position(|(other, _)| other == place) else { return Vec::new() };
+        let mut taken = vec![self.sockets.remove(found).1];
+        // Who listens on port 0 twice has two ports, and the sockets of one are one endpoint's.
+        let beside = |(other, opened): &mut (String, Opened)| other == place && opened.is_beside(&taken[0]);
+        let others: Vec<_> = self.sockets.extract_if(.., beside).collect();
+        taken.extend(others.into_iter().map(|(_, opened)| opened));
+        taken
     }
 
     /// Says that this process is ready, and waits until the old one has made way.
@@ -92,13 +98,13 @@ fn channel() -> io::Result<UnixStream> {
     UnixStream::from_std(channel)
 }
 
-async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Adopted)>> {
+async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Opened)>> {
     channel.write_all(HELLO).await?;
     let mut sockets = Vec::new();
     for listed in receive_list(channel).await? {
         let socket = receive_socket(channel).await?;
         let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
-        sockets.push((listed.place, Adopted { socket, path }));
+        sockets.push((listed.place, Opened { path, socket }));
     }
     Ok(sockets)
 }
