@@ -17,7 +17,7 @@ use harness::{
 };
 use ropewalk::{Addr, CloseReason, Connection, ConnectionLimitLayer, Error, Lines, Result, Server, Session};
 use ropewalk::{memory, session};
-use staffed::{ENOUGH, say};
+use staffed::{Blocker, ENOUGH, say};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -102,7 +102,7 @@ async fn a_drain_serves_who_has_connected_to_any_worker() {
     let (service, blocker) = staffed::service();
     let server = Server::new().workers(3).listen("tcp:127.0.0.1:0").listen(path.endpoint());
     let server = Running::start(server.serve(service)).await;
-    let mut early = blocker.block(&server, 3).await;
+    let mut early = blocker.block_all(&server, 3).await;
     // Nobody accepts them, or reads what they say, before the workers are told to close their sockets.
     early.extend(say(&server, "early\n").await);
     let mut unix = UnixStream::connect(path.path()).await.unwrap();
@@ -121,11 +121,38 @@ async fn a_drain_serves_who_has_connected_to_any_worker() {
 }
 
 #[tokio::test]
+async fn a_drain_waits_for_a_worker_that_has_yet_to_look_who_has_connected() {
+    let blocker = Blocker::new();
+    let block = blocker.block();
+    // No connection is left for the drain to wait for, and the thread has no time for the next.
+    let service = tower::service_fn(move |connection: Connection| {
+        let block = block.clone();
+        async move {
+            tokio::spawn(async move { block.wait() });
+            drop(connection);
+            Ok::<_, Error>(())
+        }
+    });
+    let server = on_tcp(Server::new().workers(3), service).await;
+    let first = server.connect().await;
+    blocker.until_blocked(1).await;
+    let clients = say(&server, "").await;
+    blocker.until_blocked(3).await;
+    server.until("no connection is left", |counts| counts.active() == 0).await;
+    server.handle().drain(LONG);
+    settle().await;
+    assert!(!server.is_over());
+    drop(blocker);
+    assert_eq!(server.over().await.accepted(), ENOUGH as u64 + 1);
+    drop((first, clients));
+}
+
+#[tokio::test]
 async fn a_blocked_worker_does_not_hold_up_the_deadline_of_a_drain() {
     let (service, blocker) = staffed::service();
     let server = on_tcp(Server::new().workers(2), service).await;
     let handle = server.handle().clone();
-    let clients = blocker.block(&server, 2).await;
+    let clients = blocker.block_all(&server, 2).await;
     let begun = Instant::now();
     handle.drain(Duration::from_millis(300));
     timeout(PATIENCE, handle.ended()).await.expect("it ends");
@@ -281,7 +308,7 @@ async fn a_worker_that_dies_ends_the_server_with_an_error() {
     armed.store(true, Ordering::SeqCst);
     // The first readies the service for the next.
     let clients = [server.connect().await, server.connect().await];
-    let (_, error) = server.fails().await;
+    let (_, error) = timeout(PATIENCE, server.fails()).await.expect("it ends");
     assert!(error.to_string().contains("a worker has panicked"), "{error}");
     drop(clients);
 }

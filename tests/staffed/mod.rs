@@ -18,22 +18,26 @@ pub const ENOUGH: usize = 64;
 
 /// Blocks workers for as long as it lives.
 pub struct Blocker {
-    inside: Gauge,
+    block: Block,
     _release: Sender<()>,
+}
+
+/// What they are blocked by.
+#[derive(Clone)]
+pub struct Block {
+    released: Arc<Mutex<Receiver<()>>>,
+    inside: Gauge,
 }
 
 /// Answers `where` with the name of the thread, and anything else in capitals; `block` blocks the thread first.
 pub fn service() -> (impl ConnectionService, Blocker) {
-    let (release, released) = channel();
-    let (released, inside) = (Arc::new(Mutex::new(released)), Gauge::default());
-    let blocker = Blocker { inside: inside.clone(), _release: release };
+    let blocker = Blocker::new();
+    let block = blocker.block();
     let service = service_fn(move |line: Bytes| {
-        let (released, inside): (Arc<Mutex<Receiver<()>>>, Gauge) = (Arc::clone(&released), inside.clone());
+        let block = block.clone();
         async move {
             if line == "block" {
-                let _inside = inside.enter();
-                // Held by one, waited for by the others.
-                released.lock().unwrap().recv().ok();
+                block.wait();
             }
             let name = thread::current().name().unwrap_or_default().to_owned();
             Ok(if line == "where" { name.into() } else { shout(&line) })
@@ -42,9 +46,27 @@ pub fn service() -> (impl ConnectionService, Blocker) {
     (framed(Lines::lf(), service), blocker)
 }
 
+impl Block {
+    pub fn wait(&self) {
+        let _inside = self.inside.enter();
+        // Held by one, waited for by the others.
+        self.released.lock().unwrap().recv().ok();
+    }
+}
+
 impl Blocker {
+    pub fn new() -> Self {
+        let (release, released) = channel();
+        let block = Block { released: Arc::new(Mutex::new(released)), inside: Gauge::default() };
+        Self { block, _release: release }
+    }
+
+    pub fn block(&self) -> Block {
+        self.block.clone()
+    }
+
     /// Blocks all the workers of a server, if it has so many. The clients are to be answered with `BLOCK`.
-    pub async fn block(&self, server: &Running, workers: usize) -> Vec<TcpStream> {
+    pub async fn block_all(&self, server: &Running, workers: usize) -> Vec<TcpStream> {
         let clients = say(server, "block\n").await;
         self.until_blocked(workers).await;
         clients
@@ -52,7 +74,7 @@ impl Blocker {
 
     /// Waits until so many workers are blocked.
     pub async fn until_blocked(&self, workers: usize) {
-        until("the workers are blocked", || self.inside.now() == workers).await;
+        until("the workers are blocked", || self.block.inside.now() == workers).await;
     }
 }
 
