@@ -173,7 +173,7 @@ async fn port_0_is_one_port_with_a_socket_for_each_worker_until_the_server_ends(
     if cfg!(target_os = "linux") {
         assert_eq!(sockets_on(addr.port()), 3);
     }
-    let second = Server::new().workers(3).listen(addr).serve(shouter()).await.unwrap_err();
+    let second = Server::new().workers(3).listen(addr).serve(shouter()).bind().await.unwrap_err();
     assert!(second.to_string().contains("another program listens there"), "{second}");
     server.end().await;
     drop(TcpListener::bind(addr).expect("the port is free when the server is over"));
