@@ -12,11 +12,8 @@ use crate::running::{Server, load};
 use crate::stats::{cpu, median};
 
 const ROW: &str = "threads";
-const WAYS: [(&str, &[&str]); 3] = [
-    ("one thread", &[]),
-    ("two threads of one runtime", &["--threads", "2"]),
-    ("two workers", &["--workers", "2"]),
-];
+const WAYS: [(&str, &[&str]); 3] =
+    [("one thread", &[]), ("two threads of one runtime", &["--threads", "2"]), ("two workers", &["--workers", "2"])];
 const LOADS: [(&str, &[&str]); 3] = [
     ("lines, 50 connections × 64", &["--depth", "64"]),
     ("lines, 50 connections × 1", &["--depth", "1"]),
