@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::future::{Ready, ready};
+use std::future::{Ready, pending, ready};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -265,12 +265,35 @@ async fn a_server_that_is_dropped_takes_its_workers_and_their_connections_with_i
     }
 }
 
-/// Echoes; can be readied no more, at a connection of its choice, in the worst of ways.
-#[derive(Clone)]
-struct Bomb {
-    armed: Arc<AtomicBool>,
-    calls: usize,
+#[tokio::test]
+async fn what_a_handler_has_spawned_ends_with_the_server() {
+    let inside = Gauge::default();
+    let gauge = inside.clone();
+    let service = session(Lines::lf(), move |mut s: Session<Lines>| {
+        let inside = gauge.enter();
+        async move {
+            tokio::spawn(async move {
+                let _inside = inside;
+                pending::<()>().await;
+            });
+            s.next().await.map(drop)
+        }
+    });
+    let server = on_tcp(Server::new().workers(3), service).await;
+    let mut clients = say(&server, "hello\n").await;
+    for client in &mut clients {
+        assert_eq!(rest(client).await, "");
+    }
+    drop(clients);
+    assert_eq!(inside.now(), ENOUGH);
+    let handle = server.handle().clone();
+    server.end().await;
+    until("the workers are gone", || inside.now() == 0).await;
+    drop(handle);
 }
+
+/// Closes each connection; armed, it panics when it is readied, in the worst of ways.
+struct Bomb(Arc<AtomicBool>);
 
 /// A panic that is no better when it is dropped.
 struct Fuse;
@@ -287,14 +310,13 @@ impl Service<Connection> for Bomb {
     type Future = Ready<Result>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
-        if self.armed.swap(false, Ordering::SeqCst) {
+        if self.0.swap(false, Ordering::SeqCst) {
             std::panic::panic_any(Fuse);
         }
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: Connection) -> Self::Future {
-        self.calls += 1;
         ready(Ok(()))
     }
 }
@@ -302,7 +324,7 @@ impl Service<Connection> for Bomb {
 #[tokio::test]
 async fn a_worker_that_dies_ends_the_server_with_an_error() {
     let armed = Arc::new(AtomicBool::new(false));
-    let server = on_tcp(Server::new().workers(3), Bomb { armed: Arc::clone(&armed), calls: 0 }).await;
+    let server = on_tcp(Server::new().workers(3), Bomb(Arc::clone(&armed))).await;
     server.connect().await;
     server.until("it is served", |counts| counts.closed_in_all() == 1).await;
     armed.store(true, Ordering::SeqCst);
