@@ -1,7 +1,6 @@
 //! Try it: `cargo run --example port_forward -- --to HOST:PORT`, where a server takes PROXY headers; `nc 127.0.0.1 8007`.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
 use ropewalk::{Connection, Peer, Result, Stats, cli::ServerArgs, proxy::Header};
@@ -24,9 +23,10 @@ struct Cli {
     idle: u64,
 }
 
-/// Hands a connection on. Each way ends for itself; what breaks on one side breaks on the other as well.
+/// Hands a connection on, with what a proxy before has told. Each way ends for itself; what breaks breaks on both sides.
 async fn forward(mut client: Connection, to: Arc<str>, version: u8, idle: Duration) -> Result {
-    let header = Header::new(client.peer().addr().clone(), client.local());
+    let told = client.peer().proxied().and_then(|proxied| proxied.destination()).cloned();
+    let header = Header::new(client.peer().addr().clone(), told.unwrap_or_else(|| client.local()));
     let backend = timeout(Duration::from_secs(5), TcpStream::connect(&*to)).await??;
     let peer = Peer::new(backend.peer_addr()?);
     let mut backend = Connection::new(backend, peer);

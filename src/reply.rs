@@ -23,7 +23,8 @@ use crate::error::Result;
 /// # let _ = (silent, goodbye, listing);
 /// ```
 ///
-/// None and one allocate nothing. Several and a stream wait for room: their frames are encoded as the peer takes them.
+/// None and one allocate nothing. Several and a stream wait for room: their frames are encoded as the peer takes them, and
+/// after 256 of them other connections get their turn.
 #[must_use = "a reply is sent when the service returns it"]
 pub struct Reply<F> {
     pub(crate) body: Body<F>,

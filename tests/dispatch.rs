@@ -187,23 +187,46 @@ async fn twenty_megabytes_arrive_whole_at_a_client_that_half_closed() {
     w.end().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_greedy_connection_lets_others_run() {
-    let mut w = wired_with(framed(Lines::lf(), reply_fn(|_: Bytes| Reply::<Bytes>::none())), 1 << 20);
+/// Counts how often something else on this thread has its turn.
+fn others() -> Arc<AtomicUsize> {
     let turns = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&turns);
-    let other = tokio::spawn(std::future::poll_fn(move |cx| {
+    tokio::spawn(std::future::poll_fn(move |cx| {
         counter.fetch_add(1, Ordering::SeqCst);
         cx.waker().wake_by_ref();
         Poll::<()>::Pending
     }));
+    turns
+}
+
+#[tokio::test]
+async fn a_greedy_connection_lets_others_run() {
+    let mut w = wired_with(framed(Lines::lf(), reply_fn(|_: Bytes| Reply::<Bytes>::none())), 1 << 20);
+    let turns = others();
     w.say(vec![b'\n'; 60_000]).await;
     let before = turns.load(Ordering::SeqCst);
     while w.stats.frames_in() < 60_000 {
         tokio::task::yield_now().await;
     }
     assert!(turns.load(Ordering::SeqCst) - before > 100, "60 000 frames are not one turn");
-    other.abort();
+}
+
+#[tokio::test]
+async fn a_long_answer_of_which_nothing_is_sent_lets_others_run() {
+    let many = || Reply::many(iter::repeat_n("", 60_000));
+    let stream = || Reply::stream(stream::iter(iter::repeat_n("", 60_000).map(Ok)));
+    let answer = move |line: Bytes| if line == "many" { many() } else { stream() };
+    for asked in ["many", "stream"] {
+        // Raw, so an empty frame is nothing on the wire.
+        let mut w = wired(framed(RawBytes, reply_fn(answer)));
+        let turns = others();
+        w.say(asked).await;
+        let before = turns.load(Ordering::SeqCst);
+        while w.stats.frames_out() < 60_000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(turns.load(Ordering::SeqCst) - before > 100, "60 000 frames are not one turn");
+    }
 }
 
 #[tokio::test(start_paused = true)]

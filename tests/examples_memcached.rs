@@ -51,9 +51,16 @@ fn what_is_no_command_is_told_so_and_the_connection_goes_on() {
         {
             ask(&mut client, &[(unknown, "ERROR")]);
         }
-        for wrong in
-            ["set a x 0 1\r\nx", "set a 0 0 -1", "cas a 0 0 x 1", "delete a b c", "verbosity x", "get a\u{7f}b"]
-        {
+        for wrong in [
+            "set a x 0 1\r\nx",
+            "set a 0 0 -1",
+            "cas a 0 0 x 1",
+            "delete a b c",
+            "verbosity x",
+            "get a\u{7f}b",
+            "get a\t",
+            "get a\r",
+        ] {
             ask(&mut client, &[(wrong, format)]);
         }
         ask(

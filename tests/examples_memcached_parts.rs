@@ -1,7 +1,10 @@
 //! The parts of the memcached example by themselves: the laws of its codec, and time.
 #![allow(clippy::unwrap_used, dead_code)] // not all of the example is used here
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use ropewalk::laws::Laws;
@@ -13,13 +16,11 @@ use tokio::time::sleep;
 mod cache;
 #[path = "../examples/memcached/codec.rs"]
 mod codec;
-#[path = "../examples/memcached/request.rs"]
-mod request;
 #[path = "../examples/memcached/service.rs"]
 mod service;
 
 use self::cache::Cache;
-use self::codec::Memcache;
+use self::codec::{MAX_LINE, MAX_VALUE, Memcache};
 use self::service::{answer, refuse};
 
 const STREAMS: [&str; 12] = [
@@ -46,8 +47,9 @@ fn the_codec_keeps_the_laws() {
 /// A server and a client, both in this process.
 async fn client() -> memory::MemoryStream {
     let (endpoint, connector) = memory::endpoint();
-    let cache = Arc::new(Cache::new(1024 * 1024));
-    let serve = framed(Memcache::new(1024, 1024), reply_fn(move |request| answer(&cache, request))).on_error(refuse);
+    let cache = Arc::new(Mutex::new(Cache::new(1024 * 1024)));
+    let serve =
+        framed(Memcache::new(MAX_LINE, MAX_VALUE), reply_fn(move |request| answer(&cache, request))).on_error(refuse);
     tokio::spawn(Server::new().listen(endpoint).serve(serve).into_future());
     connector.connect().await.unwrap()
 }
@@ -113,4 +115,20 @@ async fn a_flush_to_come_takes_what_was_stored_before_it_is_due_and_nothing_afte
     sleep(Duration::from_secs(1)).await;
     ask(&mut c, "set c 0 0 1\r\nx\r\ntouch a 0\r\nget a b c", "STORED\r\nNOT_FOUND\r\nVALUE c 0 1\r\nx\r\nEND").await;
     ask(&mut c, "flush_all\r\nset d 0 0 1\r\nx\r\nget c d", "OK\r\nSTORED\r\nVALUE d 0 1\r\nx\r\nEND").await;
+}
+
+#[tokio::test]
+async fn a_get_of_more_than_a_hundred_thousand_keys_that_are_not_there_lets_others_run() {
+    let mut c = client().await;
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&turns);
+    tokio::spawn(poll_fn(move |cx| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        cx.waker().wake_by_ref();
+        Poll::<()>::Pending
+    }));
+    let keys = " k".repeat(130_000);
+    ask(&mut c, &format!("get{keys}"), "END").await;
+    let turns = turns.load(Ordering::Relaxed);
+    assert!(turns > 400, "{turns} turns");
 }

@@ -62,6 +62,26 @@ fn a_header_of_the_version_asked_for_tells_of_the_client() {
 }
 
 #[test]
+fn behind_another_proxy_it_tells_what_that_one_told() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = support::command("port_forward");
+    command.args(["--to", &server.local_addr().unwrap().to_string()]);
+    command.args(["--listen", "proxy+tcp:127.0.0.1:0?trust=127.0.0.0/8"]);
+    let example = Example::spawn_behind(command, support::TempDir::new());
+    let [client, front]: [SocketAddr; 2] = ["192.0.2.7:4711", "198.51.100.1:25"].map(|addr| addr.parse().unwrap());
+    let mut proxy = TcpStream::connect(example.first).unwrap();
+    proxy.write_all(&Header::new(client, front).to_v2()).unwrap();
+    let (_stream, header) = accept(&server);
+    assert_eq!(header.source().unwrap().to_string(), format!("tcp:{client}"));
+    assert_eq!(header.destination().unwrap().to_string(), format!("tcp:{front}"));
+    // One that tells nothing: then it is the sockets' addresses.
+    let mut proxy = TcpStream::connect(example.first).unwrap();
+    proxy.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+    let (_stream, header) = accept(&server);
+    assert_eq!(header.destination().unwrap().to_string(), format!("tcp:{}", example.first));
+}
+
+#[test]
 fn each_way_ends_for_itself_and_no_byte_is_lost() {
     let (server, example) = start(&[]);
     let bytes = Dice::new(5).bytes(1024 * 1024);

@@ -177,3 +177,25 @@ fn ab_gets_an_answer_to_each_of_20_000_requests_through_nginx() {
     assert_eq!(number("Failed requests:"), Some("0"), "{report}");
     assert_eq!(number("Non-2xx responses:"), None, "{report}");
 }
+
+#[test]
+fn wrk_gets_20_000_answers_through_nginx_and_no_error() {
+    let (Some(wrk), Some((_example, nginx))) = (program("wrk"), behind_nginx()) else { return };
+    // It knows a time and no number: as long as it takes.
+    let mut answered = 0;
+    while answered < 20_000 {
+        let output = Command::new(&wrk)
+            .args(["-t", "1", "-c", "32", "-d", "2s", &format!("http://{}/x", nginx.address)])
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{report}");
+        for bad in ["Socket errors", "Non-2xx or 3xx responses"] {
+            assert!(!report.contains(bad), "{report}");
+        }
+        let requests = report.lines().find_map(|line| line.trim().split_once(" requests in "));
+        let requests: u32 = requests.unwrap_or_else(|| panic!("{report}")).0.parse().unwrap();
+        assert!(requests > 0, "{report}");
+        answered += requests;
+    }
+}

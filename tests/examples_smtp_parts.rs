@@ -1,4 +1,4 @@
-//! The parts of the smtp example by themselves: the laws of its codec, its commands, and time.
+//! The smtp example within this process: its commands, its data, and time.
 #![allow(clippy::unwrap_used, dead_code)] // not all of the example is used here
 
 mod support;
@@ -8,114 +8,69 @@ use std::io::{Error as IoError, ErrorKind as IoErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk::laws::Laws;
-use ropewalk::{BytesMut, CodecError, Decoder, ReadDeadlineLayer, Server, StateLayer, TlsConfig, memory, session_with};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, split};
+use ropewalk::{ReadDeadlineLayer, Server, StateLayer, TlsConfig, memory, session_with};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, split};
 use tokio::join;
 use tokio::time::{Instant, sleep};
 
-#[path = "../examples/smtp/codec.rs"]
-mod codec;
-#[path = "../examples/smtp/command.rs"]
-mod command;
 #[path = "../examples/smtp/maildir.rs"]
 mod maildir;
 #[path = "../examples/smtp/session.rs"]
 mod session;
 
-use self::codec::{Frame, Smtp};
-use self::command::{Command, parse};
 use self::maildir::Maildir;
-use self::session::{Config, in_trouble, smtp};
+use self::session::{Config, in_trouble, lines, smtp};
 use self::support::{TempDir, segmentations};
 
-/// A line `DATA` is taken for the command.
-struct Switching(Smtp);
-
-impl Switching {
-    fn switch(&mut self, frame: Option<Frame>) -> Option<Frame> {
-        if frame == Some(Frame::Command("DATA".into())) {
-            self.0.expect_data();
+/// What is said in answer to `lines`, one by one.
+async fn answers(lines: &[&str]) -> Vec<String> {
+    let (client, _dir) = client(PATIENCE).await;
+    let (answers, mut client) = split(client);
+    let mut answers = BufReader::new(answers).lines();
+    let mut last = Vec::new();
+    for line in ["EHLO y"].iter().chain(lines) {
+        client.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+        let is_last = |answer: &String| answer.as_bytes()[3] == b' ' && !answer.ends_with("ESMTP");
+        let mut answer = answers.next_line().await.unwrap().unwrap();
+        while !is_last(&answer) {
+            answer = answers.next_line().await.unwrap().unwrap();
         }
-        frame
+        last.push(answer);
     }
+    last.split_off(1)
 }
 
-impl Decoder for Switching {
-    type Item = Frame;
-    type Error = CodecError;
-
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
-        let frame = self.0.decode(src)?;
-        Ok(self.switch(frame))
-    }
-
-    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
-        let frame = self.0.decode_eof(src)?;
-        Ok(self.switch(frame))
-    }
-}
-
-fn join(all: &mut Frame, next: Frame) -> Option<Frame> {
-    match (all, next) {
-        (Frame::Data(all), Frame::Data(next)) => {
-            *all = [&all[..], &next[..]].concat().into();
-            None
+/// What comes of a mail's data: what is told of it, and its content if it was kept.
+async fn mail(pieces: &[&[u8]]) -> (String, Option<String>) {
+    let (client, dir) = client(PATIENCE).await;
+    let (mut answers, mut client) = split(client);
+    let talk = async {
+        client.write_all(BEGIN.as_bytes()).await.unwrap();
+        for piece in pieces {
+            // It may have heard enough.
+            drop(client.write_all(piece).await);
         }
-        (_, next) => Some(next),
-    }
+    };
+    let (told, ()) = join!(last_line(&mut answers), talk);
+    let content = mails(&dir, "new").first().map(|name| {
+        let mail = fs::read_to_string(dir.join("mails/new").join(name)).unwrap();
+        mail.split_once(" +0000\r\n").unwrap().1.to_owned()
+    });
+    (told, content)
 }
 
-#[test]
-fn the_codec_keeps_the_laws() {
-    let streams = [
-        "NOOP\r\nDATA\r\none\r\n..two\r\n...\r\n.three\r\n\r\n.\r\nQUIT\r\n",
-        "DATA\r\n.\r\nDATA\r\n..\r\n.\r\nDATA\r\n\r\n.\r\n",
-        "DATA\r\na\n.\nb\r\n.\r\nQUIT\r\n",
-        "DATA\r\na\r\n.\nb\r\n.\r\n",
-        "DATA\r\na\r\n.\rb\r\n.\r\n",
-        "DATA\r\na\r\r\n.\r\n",
-        "DATA\r\na\n",
-        "DATA\r\n\r",
-        "DATA\r\nno end\r\n.",
-        "DATA\r\nno end\r\n.\r",
-        "DATA\r\nno end\r\n",
-        "half a li",
-    ];
-    let long = format!("{}\r\nDATA\r\n{}\r\n.\r\n", "x".repeat(3000), "y".repeat(3000));
-    let laws = Laws::new(|| Switching(Smtp::new())).streams(streams).streams([long]);
-    laws.merge(join).limit(2048).window(8).variants(300).check();
-}
-
-/// What a mail's data come to: its content if it ended, and what is left behind it.
-fn mail(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let (mut codec, mut buffer, mut content, mut ended) = (Smtp::new(), BytesMut::new(), Vec::new(), false);
-    codec.expect_data();
-    for piece in pieces {
-        buffer.extend_from_slice(piece);
-        while !ended && let Some(frame) = codec.decode(&mut buffer).map_err(|error| error.to_string())? {
-            match frame {
-                Frame::Data(data) => content.extend_from_slice(&data),
-                Frame::End => ended = true,
-                Frame::Command(line) => return Err(format!("a command: {line:?}")),
-            }
-        }
-    }
-    if ended { Ok((content, buffer.to_vec())) } else { Err("no end".into()) }
-}
-
-#[test]
-fn a_mail_ends_with_its_dot_and_loses_those_put_before_its_lines_however_it_is_cut() {
+#[tokio::test]
+async fn a_mail_ends_with_its_dot_and_loses_those_put_before_its_lines_however_it_is_cut() {
     let data = b"\r\n..\r\n...a\r\n.b\r\nc.\r\n.d.\r\n\r\n.\r\nQUIT\r\n";
     for pieces in segmentations(data) {
-        let (content, rest) = mail(&pieces).unwrap();
-        assert_eq!(content.escape_ascii().to_string(), r"\r\n.\r\n..a\r\nb\r\nc.\r\nd.\r\n\r\n");
-        assert_eq!(rest, b"QUIT\r\n");
+        let (told, content) = mail(&pieces).await;
+        assert_eq!(told, "221 2.0.0 bye");
+        assert_eq!(content.unwrap(), "\r\n.\r\n..a\r\nb\r\nc.\r\nd.\r\n\r\n");
     }
 }
 
-#[test]
-fn no_other_end_of_data_is_one_however_it_is_cut() {
+#[tokio::test]
+async fn no_other_end_of_data_is_one_however_it_is_cut() {
     for end in [
         "\n.\n",
         "\n.\r\n",
@@ -132,41 +87,48 @@ fn no_other_end_of_data_is_one_however_it_is_cut() {
     ] {
         let data = format!("Subject: a\r\n\r\nb{end}MAIL FROM:<admin@example.org>\r\n");
         for pieces in segmentations(data.as_bytes()) {
-            assert_eq!(mail(&pieces).unwrap_err(), "a CR or LF by itself", "{end:?}");
+            let (told, content) = mail(&pieces).await;
+            assert!(told.starts_with("554 5.6.0 a CR or LF by itself"), "{told:?} for {end:?}");
+            assert_eq!(content, None);
         }
     }
 }
 
-#[test]
-fn wrong_line_ends_are_known_at_once() {
-    // No more of the line has to come.
-    assert_eq!(mail(&[b"a\n"]).unwrap_err(), "a CR or LF by itself");
-    assert_eq!(mail(&[b"a\r", b"b"]).unwrap_err(), "a CR or LF by itself");
-    assert_eq!(mail(&[b"a\r"]).unwrap_err(), "no end");
-}
-
-#[test]
-fn commands_are_what_the_rfc_says_they_are() {
-    let mail = |from: &str, size| Ok(Command::Mail { from: from.to_owned(), size });
-    let rcpt = |to: &str| Ok(Command::Rcpt { to: to.to_owned() });
-    for (line, command) in [
-        ("ehlo [IPv6:::1]", Ok(Command::Hello { name: "[IPv6:::1]".into(), extended: true })),
-        ("HELO a-1.example", Ok(Command::Hello { name: "a-1.example".into(), extended: false })),
-        ("MAIL FROM:<>", mail("", None)),
-        ("mail from: <a+b@x.org> size=10 BODY=8bitmime", mail("a+b@x.org", Some(10))),
-        ("MAIL FROM:<\"a @>\\\"b\"@x> BODY=7BIT ", mail("\"a @>\\\"b\"@x", None)),
-        ("RCPT TO:<@one,@two:a@x>", rcpt("a@x")),
-        ("RCPT TO:<PostMaster>", rcpt("PostMaster")),
-        ("RCPT TO:<a@[127.0.0.1]>", rcpt("a@[127.0.0.1]")),
-        ("Data ", Ok(Command::Data)),
-        ("noop whatever", Ok(Command::Noop)),
-    ] {
-        assert_eq!(parse(line.as_bytes()), command, "{line:?}");
+#[tokio::test]
+async fn a_line_of_data_that_is_too_long_refuses_the_mail_and_the_connection_goes_on() {
+    for (length, told) in [(65_535, "250 2.0.0 "), (65_536, "552 5.3.4 a line ")] {
+        let data = format!("{}\r\n.", "x".repeat(length));
+        let mail = ["MAIL FROM:<>", "RCPT TO:<b@x>", "DATA", &data, "NOOP"];
+        let answers = answers(&mail).await;
+        assert!(answers[3].starts_with(told) && answers[4].starts_with("250 "), "{answers:?}");
     }
 }
 
-#[test]
-fn what_is_no_command_is_refused_with_the_code_for_it() {
+#[tokio::test]
+async fn commands_are_what_the_rfc_says_they_are() {
+    for line in [
+        "ehlo [IPv6:::1]",
+        "HELO a-1.example",
+        "MAIL FROM:<>",
+        "mail from: <a+b@x.org> size=10 BODY=8bitmime",
+        "MAIL FROM:<\"a @>\\\"b\"@x> BODY=7BIT ",
+        "RCPT TO:<@one,@two:a@x>",
+        "RCPT TO:<PostMaster>",
+        "RCPT TO:<a@[127.0.0.1]>",
+        "noop whatever",
+    ] {
+        let before = if line.starts_with("RCPT") { "MAIL FROM:<>" } else { "NOOP" };
+        let answer = &answers(&[before, line]).await[1];
+        assert!(answer.starts_with("250 "), "{line:?}: {answer}");
+    }
+    assert!(answers(&["MAIL FROM:<>", "RCPT TO:<b@x>", "Data "]).await[2].starts_with("354 "));
+    for quit in ["quit", "QUIT "] {
+        assert!(answers(&[quit]).await[0].starts_with("221 "), "{quit:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_refused_with_the_code_for_it() {
     let long = format!("RCPT TO:<{}@x>", "a".repeat(65));
     for (line, code) in [
         ("", "500"),
@@ -182,6 +144,7 @@ fn what_is_no_command_is_refused_with_the_code_for_it() {
         ("MAIL FROM:<a@x>SIZE=1", "501"),
         ("MAIL FROM:<a@x> SIZE=x", "501"),
         ("MAIL FROM:<a@x> SIZE=99999999999999999999", "501"),
+        ("MAIL FROM:<a@x> SIZE=100001", "552"),
         ("MAIL FROM:<a@x> BODY=BINARYMIME", "501"),
         ("MAIL FROM:<a@x> SMTPUTF8", "555"),
         ("MAIL TO:<a@x>", "501"),
@@ -199,13 +162,20 @@ fn what_is_no_command_is_refused_with_the_code_for_it() {
         ("VRFY", "501"),
         ("EXPN x", "502"),
         ("BDAT 10", "502"),
-        ("RSET\nQUIT", "500"),
         ("RSET\rQUIT", "500"),
+        ("RSET\r", "500"),
         ("NOOP \u{e4}", "500"),
     ] {
-        let refusal = parse(line.as_bytes()).unwrap_err();
-        assert_eq!(&refusal[..3], code, "{line:?}: {refusal}");
+        let answer = &answers(&[line]).await[0];
+        assert!(answer.starts_with(code), "{line:?}: {answer}");
     }
+    // Two lines to those who take an LF for an end: neither is obeyed.
+    let (mut client, _dir) = client(PATIENCE).await;
+    client.write_all(b"EHLO y\nQUIT\nQUIT\r\n").await.unwrap();
+    let mut told = String::new();
+    client.read_to_string(&mut told).await.unwrap();
+    let codes: Vec<&str> = told.lines().map(|line| &line[..3]).collect();
+    assert_eq!(codes, ["220", "500", "500", "221"]);
 }
 
 #[test]
@@ -220,12 +190,12 @@ fn a_full_disk_and_other_trouble_have_their_codes() {
 async fn client(patience: Duration) -> (memory::MemoryStream, TempDir) {
     let dir = TempDir::new();
     let (endpoint, connector) = memory::endpoint();
-    let maildir = Arc::new(Maildir::open(dir.join("mails"), "x/y:z").unwrap());
+    let maildir = Maildir::open(dir.join("mails"), "x/y:z").unwrap();
     let tls = TlsConfig::files("none", "none");
-    let config = Config { name: "x".into(), domains: Vec::new(), max_size: 10_000, tls, maildir };
+    let config = Config { name: "x".into(), domains: Vec::new(), max_size: 100_000, tls, maildir };
     let deadlines = ReadDeadlineLayer::new().first_frame(patience).frame(patience).idle(patience);
     let server = Server::new().listen(endpoint).layer(deadlines).layer(StateLayer::new(Arc::new(config)));
-    tokio::spawn(server.serve(session_with(Smtp::new(), smtp)).into_future());
+    tokio::spawn(server.serve(session_with(lines(), smtp)).into_future());
     (connector.connect().await.unwrap(), dir)
 }
 

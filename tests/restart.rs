@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use support::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 mod harness;
 mod support;
@@ -132,10 +134,11 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
     for (name, text, said) in [
         ("crashes", "exit 3", "exit status: 3"),
         ("ends", "exit 0", "exit status: 0"),
-        ("greets_and_crashes", "printf 'ropewalk-restart 1' >&0\nexit 4", "exit status: 4"),
+        ("greets_and_crashes", "printf 'ropewalk-restart 2' >&0\nexit 4", "exit status: 4"),
+        ("is_ready_and_crashes", "printf 'ropewalk-restart 2RTT' >&0\nexit 5", "exit status: 5"),
         ("is_of_another_version", "printf 'ropewalk-restart 9' >&0\nexec sleep 1000", "restart protocol"),
         ("is_no_server", "echo some thing else altogether >&0\nexec sleep 1000", "restart protocol"),
-        ("says_nonsense", "printf 'ropewalk-restart 1X' >&0\nexec sleep 1000", "restart protocol"),
+        ("says_nonsense", "printf 'ropewalk-restart 2X' >&0\nexec sleep 1000", "restart protocol"),
     ] {
         let program = script(&dir, name, text);
         let (server, path) = shouting(&dir, |_| program).await;
@@ -149,7 +152,7 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
         server.end().await;
         assert!(!path.exists(), "{name}: the path is the old process's again");
     }
-    assert_eq!(ran(&dir).len(), 6);
+    assert_eq!(ran(&dir).len(), 7);
     assert!(ran(&dir).into_iter().all(|pid| !is_there(pid)), "all are gone, and waited for");
 }
 
@@ -158,7 +161,7 @@ async fn a_new_process_that_hangs_is_killed_at_the_deadline() {
     let dir = TempDir::new();
     for (name, text) in [
         ("is_silent", "exec sleep 1000"),
-        ("only_greets", "printf 'ropewalk-restart 1' >&0\nexec sleep 1000"),
+        ("only_greets", "printf 'ropewalk-restart 2' >&0\nexec sleep 1000"),
         ("closes_its_input", "exec sleep 1000 </dev/null"),
     ] {
         let program = script(&dir, name, text);
@@ -173,6 +176,59 @@ async fn a_new_process_that_hangs_is_killed_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_stay_the_old_ones() {
+    let dir = TempDir::new();
+    let program = script(&dir, "hangs_late", "printf 'ropewalk-restart 2RTT' >&0\nexec sleep 1000");
+    let (server, path) = shouting(&dir, |_| program.ready_within(Duration::from_millis(300))).await;
+    let error = server.handle().restart().await.unwrap_err();
+    assert!(error.to_string().contains("did not begin"), "{error}");
+    still_shouts(&server, &path).await;
+    assert!(ran(&dir).into_iter().all(|pid| !is_there(pid)));
+    server.end().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn an_endpoint_the_new_process_does_not_have_is_closed_and_its_path_removed() {
+    let dir = TempDir::new();
+    let (server, path) = shouting(&dir, |[tcp, _]| echo(&[tcp])).await;
+    let addr = server.tcp_addr(0);
+    let successor = Successor::of(&server).await;
+    server.over().await;
+    assert!(!path.exists());
+    ask(&mut TcpStream::connect(addr).await.unwrap(), "new\n", "new\n").await;
+    successor.end().await;
+}
+
+/// As with any other drain: nobody else would ever accept it.
+#[tokio::test]
+async fn who_has_connected_to_such_an_endpoint_is_served_by_the_old_process() {
+    let dir = TempDir::new();
+    let (go, said) = (dir.join("go"), dir.join("said"));
+    let text = format!(
+        "while [ ! -e {} ]; do sleep 0.01; done\nprintf 'ropewalk-restart 2RTLA' >&0\ntouch {}\nexec sleep 1000",
+        go.display(),
+        said.display(),
+    );
+    let program = script(&dir, "has_one_endpoint_less", &text);
+    let (server, path) = shouting(&dir, |_| program).await;
+    let handle = server.handle().clone();
+    let restart = tokio::spawn(async move { handle.restart().await });
+    until("the new process runs", || ran(&dir).len() == 1).await;
+    fs::write(&go, "").unwrap();
+    // Without a turn for the server: when it gets one, the new process has said all it has to say.
+    support::until("the new process has spoken", || said.exists());
+    let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    std::io::Write::write_all(&mut client, b"hello\n").unwrap();
+    let _successor = Successor(i32::try_from(restart.await.unwrap().unwrap()).unwrap());
+    client.set_nonblocking(true).unwrap();
+    let mut client = UnixStream::from_std(client).unwrap();
+    assert_eq!(timeout(SOON, rest(&mut client)).await.expect("it is served"), "HELLO\n");
+    server.over().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn a_new_process_that_can_not_bind_leaves_the_path_it_was_handed() {
     let dir = TempDir::new();
     let (server, path) = shouting(&dir, |[tcp, unix]| echo(&[tcp, unix, "unix:/no/such/directory/x"])).await;
@@ -180,6 +236,19 @@ async fn a_new_process_that_can_not_bind_leaves_the_path_it_was_handed() {
     assert!(matches!(error, RestartError::Exited { .. }), "{error}");
     still_shouts(&server, &path).await;
     server.end().await;
+}
+
+#[tokio::test]
+async fn a_file_somebody_put_in_the_place_of_a_path_keeps_its_mode_over_a_restart() {
+    let dir = TempDir::new();
+    let (server, path) = shouting(&dir, |[tcp, unix]| echo(&[tcp, &format!("{unix}?mode=600")])).await;
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let successor = Successor::of(&server).await;
+    server.over().await;
+    successor.end().await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
 }
 
 #[tokio::test]

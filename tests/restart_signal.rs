@@ -17,6 +17,18 @@ mod encrypted;
 mod generations;
 mod support;
 
+/// How many descriptors the process has that serves.
+fn descriptors(server: &Generations) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).unwrap().count()
+}
+
+/// The numbers of its children, those included that are dead and not waited for.
+fn children(server: &Generations) -> String {
+    let pid = server.pid().as_raw_nonzero();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap()).collect()
+}
+
 /// What stands in for a service manager: it hears what it is told.
 struct Manager(UnixDatagram);
 
@@ -97,6 +109,35 @@ fn the_service_manager_hears_of_a_restart_that_failed() {
     let failed = manager.hears();
     assert_eq!(failed[0], "READY=1");
     assert!(failed[1].starts_with("STATUS=restart failed: "), "{failed:?}");
+    assert_eq!(server.end(), Some(0));
+}
+
+#[test]
+fn neither_a_descriptor_nor_a_process_is_left_behind_by_a_restart_or_by_one_that_failed() {
+    let (mut server, manager) = notifying("activated");
+    assert_eq!(manager.hears(), ["READY=1"]);
+    // Once it has had a child the runtime has what it needs to wait for them.
+    server.restart();
+    (0..3).for_each(|_| drop(manager.hears()));
+    let fails = |server: &Generations| {
+        server.signal(Signal::USR2);
+        assert_eq!(manager.hears()[0], "RELOADING=1");
+        assert!(manager.hears()[1].starts_with("STATUS=restart failed: "));
+    };
+    let example = fs::read_link(&server.link).unwrap();
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        fs::remove_file(&server.link).unwrap();
+        symlink("/bin/false", &server.link).unwrap();
+        (0..3).for_each(|_| fails(&server));
+        counts.push(descriptors(&server));
+        assert_eq!(children(&server), "", "nor a process nobody has waited for");
+        fs::remove_file(&server.link).unwrap();
+        symlink(&example, &server.link).unwrap();
+        server.restart();
+        (0..3).for_each(|_| drop(manager.hears()));
+    }
+    assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
     assert_eq!(server.end(), Some(0));
 }
 

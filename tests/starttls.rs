@@ -284,6 +284,19 @@ async fn what_was_replied_is_written_first_however_much_it_is() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_aborted_in_the_middle_of_an_upgrade_ends_in_a_reset() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let (service, _seen) = service(localhost(&ca, &folder));
+    let running = Running::plain(service).await;
+    let mut client = BufReader::new(TcpStream::connect(running.addr).await.unwrap());
+    ask(&mut client, "STARTTLS\r\n", "go ahead\r\n").await;
+    running.handle.stop();
+    let end = soon(client.read(&mut [0])).await;
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(running.handle.counts().closed(CloseReason::Aborted), 1);
+}
+
+#[tokio::test]
 async fn an_abort_ends_an_upgrade_also_in_a_session_that_lives_elsewhere() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let tls = localhost(&ca, &folder);

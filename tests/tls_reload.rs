@@ -5,14 +5,17 @@ mod encrypted;
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use encrypted::{Ca, Client, Folder, Issued, Running, echo, soon, text, until};
 use ropewalk::{
     Addr, Bytes, ConnectionService, Endpoint, Lines, RawBytes, Server, Session, TlsConfig, TlsError, framed, reply_fn,
     session,
 };
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use support::Example;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,6 +150,35 @@ async fn a_hundred_reloads_under_load_fail_no_handshake() {
     }
     assert_eq!(refused, 99);
     assert_eq!(running.handle.preambles().failed(), 0);
+    running.end().await;
+}
+
+/// A slow disk, say: the first reload is still at its file when a second one has been and gone.
+#[tokio::test]
+async fn of_two_reloads_at_once_the_one_that_began_last_stays() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let first = ca.issue(["localhost"]);
+    let (slow, last) = (ca.renew(&first), ca.renew(&first));
+    let (cert, key) = (folder.write("cert.pem", &first.cert), folder.write("key.pem", &first.key));
+    let tls = TlsConfig::files(&cert, &key);
+    let running = Running::tls(tls.clone(), service()).await;
+    let client = Client::new(&ca, "localhost");
+    assert!(shown(&client, running.addr).await == first.der);
+    fs::remove_file(&cert).unwrap();
+    mknodat(CWD, &cert, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let reload = thread::spawn({
+        let tls = tls.clone();
+        move || tls.reload()
+    });
+    // Opens when somebody reads it.
+    let mut pipe = fs::OpenOptions::new().write(true).open(&cert).unwrap();
+    folder.write("cert.pem", &last.cert);
+    tls.reload().unwrap();
+    assert!(shown(&client, running.addr).await == last.der);
+    pipe.write_all(slow.cert.as_bytes()).unwrap();
+    drop(pipe);
+    reload.join().unwrap().unwrap();
+    assert!(shown(&client, running.addr).await == last.der);
     running.end().await;
 }
 

@@ -3,6 +3,7 @@
 mod delimiter;
 #[cfg(test)]
 mod linear;
+mod newline;
 mod utf8;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -152,6 +153,7 @@ impl Lines {
     }
 
     /// Drops the rest of a too long line. False if its delimiter has yet to come.
+    #[cold]
     pub(crate) fn skip_rest(&mut self, src: &mut impl Buf) -> bool {
         if !self.skipping {
             return true;

@@ -2,6 +2,8 @@
 
 #[path = "laws_catch/printed.rs"]
 mod printed;
+#[path = "laws_catch/same.rs"]
+mod same;
 #[path = "laws_catch/wrong.rs"]
 mod wrong;
 

@@ -196,6 +196,16 @@ fn what_the_prefix_cannot_say_is_not_encoded() {
     refuses(&LengthPrefixed::u16(), vec![0; 65_536], "TooLong { max: 65535 }");
     assert!(encoded(&LengthPrefixed::u16(), vec![0; 65_535]).is_ok());
     assert!(encoded(&LengthPrefixed::u24(), vec![0; 65_536]).is_ok());
+    // A header is not counted.
+    let header = LengthPrefixed::u8().header(2);
+    assert!(encoded(&header, [0; 257]).is_ok());
+    refuses(&header, [0; 258], "TooLong { max: 257 }");
+}
+
+#[test]
+fn a_length_beyond_what_a_number_holds_is_too_long_and_not_negative() {
+    let more = LengthPrefixed::u64().max(10).adjust(2);
+    gives(&more, u64::MAX.to_be_bytes(), ["!TooLong { max: 10 }@0"]);
 }
 
 /// Each of these panics when it is built.

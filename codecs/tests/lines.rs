@@ -149,6 +149,8 @@ fn a_frame_that_would_be_read_as_two_is_refused() {
         refuses(&Lines::lf(), frame, "DelimiterInFrame");
         refuses(&Lines::any(), frame, "DelimiterInFrame");
     }
+    // Of the longest length allowed it is not too long.
+    refuses(&Lines::lf().max(3), "a\nb", "DelimiterInFrame");
     assert_eq!(encoded(&Lines::crlf(), "a\nb\r").unwrap(), "a\nb\r\r\n");
     assert_eq!(encoded(&Lines::lf(), "a\r").unwrap(), "a\r\n");
     assert_eq!(encoded(&Lines::any(), "a\rb").unwrap(), "a\rb\n");

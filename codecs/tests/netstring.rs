@@ -111,6 +111,7 @@ fn encoding_writes_the_shortest_length() {
     let long = encoded(&usual(), "y".repeat(12_305)).unwrap();
     assert_eq!(&long[..7], b"12305:y");
     refuses(&Netstring::new().max(4), "12345", "TooLong { max: 4 }");
+    assert_eq!(encoded(&Netstring::new().max(4), "1234").unwrap(), "4:1234,");
 }
 
 /// NS1 to NS21, each byte by byte as well.

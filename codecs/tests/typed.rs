@@ -207,3 +207,18 @@ fn every_codec_can_move_between_threads_and_be_cloned() {
     error::<CodecError>();
     assert!(format!("{:?}", Lines::lf().map(|line: Bytes| line)).starts_with("Map"));
 }
+
+#[test]
+fn what_stands_around_a_codec_prints_with_it() {
+    let line = || Lines::lf().max(1234);
+    let all = [
+        format!("{:?}", line().json::<u8>()),
+        format!("{:?}", line().postcard::<u8>()),
+        format!("{:?}", line().parse::<Digits>()),
+        format!("{:?}", line().map(|line: Bytes| line)),
+        format!("{:?}", line().try_map(|line: Bytes| Ok::<_, CodecError>(line))),
+    ];
+    for (name, text) in ["Json", "Postcard", "Parsed", "Map", "TryMap"].iter().zip(&all) {
+        assert!(text.starts_with(name) && text.contains("max: 1234"), "{text}");
+    }
+}

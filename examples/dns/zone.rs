@@ -36,12 +36,12 @@ pub(crate) struct Found<'a> {
 /// A record as it is told: under the name that was asked, which a wildcard or the case of its letters may make another.
 pub(crate) type Item<'a> = (Owner, Ttl, &'a Data);
 
+/// Where a name is.
 enum Place<'a> {
-    /// Not in this zone.
     Outside,
-    /// Behind these name servers.
+    /// Behind one of these name servers.
     Delegated(&'a Records),
-    /// A name, or the wildcard that stands for it.
+    /// Here, or a wildcard that stands for it is.
     Here(&'a Records),
     Nowhere,
 }
@@ -57,12 +57,13 @@ impl Zone {
                 }
             }
         }
-        let mut soas = records.iter().filter(|record| record.rtype() == Rtype::SOA);
-        let (Some(soa), None) = (soas.next().cloned(), soas.next()) else {
+        let mut soas = records.iter().filter_map(|record| match record.data() {
+            ZoneRecordData::Soa(soa) => Some((record.clone(), record.ttl().min(soa.minimum()))),
+            _ => None,
+        });
+        let (Some((soa, negative)), None) = (soas.next(), soas.next()) else {
             return Err(Error::other("a zone has one SOA record"));
         };
-        let ZoneRecordData::Soa(data) = soa.data() else { return Err(Error::other("the SOA record can't be read")) };
-        let negative = soa.ttl().min(data.minimum());
         let mut zone = Self { soa, negative, names: HashMap::new() };
         records.into_iter().try_for_each(|record| zone.add(record))?;
         Ok(zone)
@@ -124,13 +125,13 @@ impl Zone {
         if found.answer.len() > before {
             return None;
         }
-        let Some((ZoneRecordData::Cname(cname), alias)) = records.first().map(|record| (record.data(), record)) else {
+        let Some(ZoneRecordData::Cname(alias)) = records.first().map(Record::data) else {
             self.deny(found);
             return None;
         };
-        found.answer.push(item(name, alias));
+        found.answer.push(item(name, &records[0]));
         // A chain may bite its own tail.
-        found.answer.iter().all(|(owner, ..)| owner != cname.cname()).then(|| cname.cname().clone())
+        found.answer.iter().all(|(owner, ..)| owner != alias.cname()).then(|| alias.cname().clone())
     }
 
     fn place(&self, name: &Owner, rtype: Rtype) -> Place<'_> {

@@ -7,33 +7,34 @@ use lru::LruCache;
 use ropewalk::Bytes;
 use tokio::time::Instant;
 
-use super::codec::MAX_VALUE;
-use super::request::{How, Key, Store};
+use super::codec::{MAX_VALUE, TOO_LARGE};
 
 /// Up to this many seconds an expiry counts from now, beyond it it is a Unix time.
 const RELATIVE: u64 = 60 * 60 * 24 * 30;
 /// What an item costs beside its key and its value, in bytes: an entry in the list, a place in the table, allocations.
 const OVERHEAD: usize = 200;
-const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 
-/// An item as it is handed out.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub(crate) value: Bytes,
     pub(crate) flags: u32,
     /// No two versions of any items have the same.
     pub(crate) cas: u64,
-    expires: Option<Instant>,
+    pub(crate) expires: Option<Instant>,
 }
 
-/// One lock around everything: no command holds it for longer than it takes to look up one key.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum How {
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+    Cas(u64),
+}
+
 pub(crate) struct Cache {
-    items: Mutex<Items>,
-    started: Instant,
-}
-
-struct Items {
-    map: LruCache<Key, Item>,
+    items: LruCache<Box<[u8]>, Item>,
     bytes: usize,
     limit: usize,
     last_cas: u64,
@@ -41,66 +42,47 @@ struct Items {
     flushed: u64,
     /// When the next one is due.
     flush_at: Option<Instant>,
-    stats: Stats,
+    started: Instant,
+    gets: u64,
+    hits: u64,
+    sets: u64,
+    evictions: u64,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Stats {
-    cmd_get: u64,
-    cmd_set: u64,
-    cmd_touch: u64,
-    cmd_flush: u64,
-    get_hits: u64,
-    total_items: u64,
-    evictions: u64,
+/// The cache as it is now. No command holds the lock for longer than it takes to look up one key.
+pub(crate) fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
+    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    if cache.flush_at.is_some_and(|at| at <= Instant::now()) {
+        // Nothing was stored since it was due: that would have come by here.
+        cache.flush_at = None;
+        cache.flushed = cache.last_cas;
+    }
+    cache
 }
 
 impl Cache {
     /// With so many bytes at most, as far as they can be counted.
     pub(crate) fn new(limit: usize) -> Self {
-        let map = LruCache::unbounded();
-        let stats = Stats::default();
-        let items = Items { map, bytes: 0, limit, last_cas: 0, flushed: 0, flush_at: None, stats };
-        Self { items: Mutex::new(items), started: Instant::now() }
+        let (items, started) = (LruCache::unbounded(), Instant::now());
+        let (last_cas, flushed, flush_at) = (0, 0, None);
+        Self { items, bytes: 0, limit, last_cas, flushed, flush_at, started, gets: 0, hits: 0, sets: 0, evictions: 0 }
     }
 
-    fn items(&self) -> MutexGuard<'_, Items> {
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        if items.flush_at.is_some_and(|at| at <= Instant::now()) {
-            // Nothing was stored since it was due: that would have come by here.
-            items.flush_at = None;
-            items.flushed = items.last_cas;
-        }
-        items
-    }
-
-    pub(crate) fn get(&self, key: &[u8], touch: Option<i64>) -> Option<Item> {
-        let mut items = self.items();
-        let mut item = items.find(key);
-        if let (Some(item), Some(exptime)) = (&mut item, touch) {
+    pub(crate) fn get(&mut self, key: &[u8], exptime: Option<i64>) -> Option<Item> {
+        self.gets += 1;
+        let item = self.find(key)?;
+        if let Some(exptime) = exptime {
             item.expires = deadline(exptime);
         }
-        let item = item.cloned();
-        items.stats.cmd_get += 1;
-        items.stats.get_hits += u64::from(item.is_some());
-        items.stats.cmd_touch += u64::from(touch.is_some());
-        item
+        let item = item.clone();
+        self.hits += 1;
+        Some(item)
     }
 
-    pub(crate) fn store(&self, store: Store) -> &'static str {
-        let mut items = self.items();
-        items.stats.cmd_set += 1;
-        let Some(value) = store.value else {
-            // What it was to replace is out of date.
-            if store.how == How::Set {
-                items.remove(&store.key);
-            }
-            return TOO_LARGE;
-        };
-        let new = Item { value, flags: store.flags, cas: 0, expires: deadline(store.exptime) };
-        let old = items.find(&store.key);
+    pub(crate) fn store(&mut self, how: How, key: &[u8], new: Item) -> &'static str {
+        self.sets += 1;
         let joined = |first: &Bytes, second: &Bytes| Bytes::from([&first[..], &second[..]].concat());
-        let item = match (store.how, old) {
+        let item = match (how, self.find(key)) {
             (How::Add, Some(_)) | (How::Replace | How::Append | How::Prepend, None) => return "NOT_STORED",
             (How::Append, Some(old)) => Item { value: joined(&old.value, &new.value), ..old.clone() },
             (How::Prepend, Some(old)) => Item { value: joined(&new.value, &old.value), ..old.clone() },
@@ -108,101 +90,80 @@ impl Cache {
             (How::Cas(cas), Some(old)) if cas != old.cas => return "EXISTS",
             _ => new,
         };
-        if item.value.len() > MAX_VALUE { TOO_LARGE } else { items.put(store.key, item) }
+        if item.value.len() > MAX_VALUE { TOO_LARGE } else { self.put(key, item) }
     }
 
-    pub(crate) fn delete(&self, key: &[u8]) -> &'static str {
-        let mut items = self.items();
-        let found = items.find(key).is_some();
-        items.remove(key);
-        if found { "DELETED" } else { "NOT_FOUND" }
+    pub(crate) fn delete(&mut self, key: &[u8]) -> &'static str {
+        let was_there = self.find(key).is_some();
+        self.remove(key);
+        if was_there { "DELETED" } else { "NOT_FOUND" }
     }
 
-    /// Adds to a number, or takes from it: over the top it begins anew, below 0 it does not go.
-    pub(crate) fn count(&self, key: Key, delta: u64, up: bool) -> Result<u64, &'static str> {
-        let mut items = self.items();
-        let item = items.find(&key).cloned().ok_or("NOT_FOUND")?;
-        let n = std::str::from_utf8(&item.value).ok().and_then(|text| text.parse::<u64>().ok());
-        let n = n.ok_or("CLIENT_ERROR cannot increment or decrement non-numeric value")?;
-        let n = if up { n.wrapping_add(delta) } else { n.saturating_sub(delta) };
-        items.put(key, Item { value: n.to_string().into(), ..item });
+    /// A number made another.
+    pub(crate) fn count(&mut self, key: &[u8], change: impl Fn(u64) -> u64) -> Result<String, &'static str> {
+        let item = self.find(key).cloned().ok_or("NOT_FOUND")?;
+        let n = std::str::from_utf8(&item.value).ok().and_then(|text| text.parse().ok());
+        let n = change(n.ok_or("CLIENT_ERROR cannot increment or decrement non-numeric value")?).to_string();
+        self.put(key, Item { value: n.clone().into(), ..item });
         Ok(n)
     }
 
-    pub(crate) fn touch(&self, key: &[u8], exptime: i64) -> &'static str {
-        let mut items = self.items();
-        items.stats.cmd_touch += 1;
-        let Some(item) = items.find(key) else { return "NOT_FOUND" };
+    pub(crate) fn touch(&mut self, key: &[u8], exptime: i64) -> &'static str {
+        let Some(item) = self.find(key) else { return "NOT_FOUND" };
         item.expires = deadline(exptime);
         "TOUCHED"
     }
 
-    pub(crate) fn flush_all(&self, delay: i64) -> &'static str {
-        let mut items = self.items();
-        items.stats.cmd_flush += 1;
-        items.flush_at = Some(deadline(delay).unwrap_or_else(Instant::now));
+    pub(crate) fn flush_all(&mut self, delay: i64) -> &'static str {
+        self.flush_at = Some(deadline(delay).unwrap_or_else(Instant::now));
         "OK"
     }
 
     pub(crate) fn stats(&self) -> String {
-        let items = self.items();
-        let stats = items.stats;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let numbers = [
             ("pid", std::process::id().into()),
             ("uptime", self.started.elapsed().as_secs()),
-            ("time", now.as_secs()),
-            ("cmd_get", stats.cmd_get),
-            ("cmd_set", stats.cmd_set),
-            ("cmd_touch", stats.cmd_touch),
-            ("cmd_flush", stats.cmd_flush),
-            ("get_hits", stats.get_hits),
-            ("get_misses", stats.cmd_get - stats.get_hits),
-            ("curr_items", items.map.len() as u64),
-            ("total_items", stats.total_items),
-            ("bytes", items.bytes as u64),
-            ("limit_maxbytes", items.limit as u64),
-            ("evictions", stats.evictions),
+            ("time", unix_time().as_secs()),
+            ("cmd_get", self.gets),
+            ("cmd_set", self.sets),
+            ("get_hits", self.hits),
+            ("get_misses", self.gets - self.hits),
+            ("curr_items", self.items.len() as u64),
+            ("bytes", self.bytes as u64),
+            ("limit_maxbytes", self.limit as u64),
+            ("evictions", self.evictions),
         ];
-        let mut text = format!("STAT version {}\r\n", env!("CARGO_PKG_VERSION"));
-        for (name, n) in numbers {
-            text += &format!("STAT {name} {n}\r\n");
-        }
-        text + "END"
+        let lines: String = numbers.iter().map(|(name, n)| format!("STAT {name} {n}\r\n")).collect();
+        format!("STAT version {}\r\n{lines}END", env!("CARGO_PKG_VERSION"))
     }
-}
 
-impl Items {
     /// An item that is alive. It is now the one used last.
     fn find(&mut self, key: &[u8]) -> Option<&mut Item> {
         let flushed = self.flushed;
         // A dead one stays until its place is needed.
-        self.map.get_mut(key).filter(|item| item.cas > flushed && item.expires.is_none_or(|at| Instant::now() < at))
+        self.items.get_mut(key).filter(|item| item.cas > flushed && item.expires.is_none_or(|at| Instant::now() < at))
     }
 
-    fn put(&mut self, key: Key, item: Item) -> &'static str {
-        let size = cost(&key, &item);
+    fn put(&mut self, key: &[u8], item: Item) -> &'static str {
+        self.remove(key);
+        let size = cost(key, &item);
         if size > self.limit {
-            self.remove(&key);
             return "SERVER_ERROR out of memory storing object";
         }
         self.last_cas += 1;
-        self.stats.total_items += 1;
         self.bytes += size;
-        let replaced = self.map.push(key, Item { cas: self.last_cas, ..item });
-        self.bytes -= replaced.map_or(0, |(key, item)| cost(&key, &item));
+        self.items.push(key.into(), Item { cas: self.last_cas, ..item });
         while self.bytes > self.limit
-            && let Some((key, item)) = self.map.pop_lru()
+            && let Some((key, item)) = self.items.pop_lru()
         {
             self.bytes -= cost(&key, &item);
-            self.stats.evictions += 1;
+            self.evictions += 1;
         }
         "STORED"
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let removed = self.map.pop_entry(key);
-        self.bytes -= removed.map_or(0, |(key, item)| cost(&key, &item));
+        self.bytes -= self.items.pop(key).map_or(0, |item| cost(key, &item));
     }
 }
 
@@ -210,18 +171,18 @@ fn cost(key: &[u8], item: &Item) -> usize {
     key.len() + item.value.len() + OVERHEAD
 }
 
-/// When something expires, as the client sent it: 0 is never, less is at once.
-fn deadline(exptime: i64) -> Option<Instant> {
-    let now = Instant::now();
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// When something expires, as the client said it: 0 is never, less is at once.
+pub(crate) fn deadline(exptime: i64) -> Option<Instant> {
     let seconds = match u64::try_from(exptime) {
         Ok(0) => return None,
         Ok(seconds) if seconds <= RELATIVE => Duration::from_secs(seconds),
-        Ok(unix) => {
-            let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            Duration::from_secs(unix).saturating_sub(today)
-        }
+        Ok(unix) => Duration::from_secs(unix).saturating_sub(unix_time()),
         Err(_) => Duration::ZERO,
     };
     // What is beyond the clock's range never comes.
-    now.checked_add(seconds)
+    Instant::now().checked_add(seconds)
 }

@@ -1,81 +1,79 @@
 //! Bytes to requests, answers to bytes.
 
+use std::borrow::Cow;
+
 use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, LineOrRaw, LineRaw, Lines};
 
 use super::cache::Item;
-use super::request::{Command, Request, parse};
 
 /// The largest value, in bytes.
 pub(crate) const MAX_VALUE: usize = 1024 * 1024;
 /// The longest command line, in bytes: a `get` of a thousand of the longest keys.
 pub(crate) const MAX_LINE: usize = 256 * 1024;
 
+pub(crate) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
+const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
+
 /// What ends a line, and the data behind one.
 const END: &[u8] = b"\r\n";
+
+/// A command, and the data behind it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Request {
+    pub(crate) line: Bytes,
+    pub(crate) data: Data,
+}
+
+/// If the line announced any. What can't be used of it has its answer.
+pub(crate) type Data = Option<Result<Bytes, &'static str>>;
 
 /// The text protocol: command lines, and behind those that store something its bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Memcache {
     wire: LineRaw,
     max_value: usize,
-    /// The request that lacks its data. Raw bytes that come while there is none are of a value nobody wants.
-    pending: Option<Request>,
+    /// The line that waits for its data. Raw bytes that come while there is none are of a value nobody wants.
+    waiting: Option<Bytes>,
 }
 
 impl Memcache {
     /// With the most bytes a command line may have, and a value.
     pub(crate) fn new(max_line: usize, max_value: usize) -> Self {
         // The protocol says CR LF, and people type LF.
-        Self { wire: LineRaw::new(Lines::any().max(max_line).skip_too_long()), max_value, pending: None }
+        Self { wire: LineRaw::new(Lines::any().max(max_line).skip_too_long()), max_value, waiting: None }
     }
 
-    fn read(
-        &mut self,
-        src: &mut BytesMut,
-        decode: fn(&mut LineRaw, &mut BytesMut) -> Result<Option<LineOrRaw>, CodecError>,
-    ) -> Result<Option<Request>, CodecError> {
-        while let Some(item) = decode(&mut self.wire, src)? {
-            let request = match item {
-                LineOrRaw::Line(line) => self.line(line),
-                LineOrRaw::Raw(data) => self.data(&data),
-            };
-            // What is no request is an error of its own, and the connection goes on.
-            if let Some(request) = request.map_err(CodecError::parse)? {
-                return Ok(Some(request));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The request of a line; `None` if its data has yet to come.
-    fn line(&mut self, line: Bytes) -> Result<Option<Request>, &'static str> {
-        let (request, length) = parse(line);
-        let Some(length) = length else { return request.map(Some) };
-        match (request, usize::try_from(length)) {
-            (Ok(request), Ok(length)) if length <= self.max_value => {
+    /// A line without data is a request; one with data the beginning of one.
+    fn line(&mut self, line: Bytes) -> Option<Request> {
+        let Some(length) = data_length(&line) else { return Some(Request { line, data: None }) };
+        match usize::try_from(length) {
+            Ok(length) if length <= self.max_value => {
                 self.wire.raw_whole(length + END.len());
-                self.pending = Some(request);
-                Ok(None)
+                // Of its own size: what waits must not keep alive all that was read with it.
+                self.waiting = Some(Bytes::copy_from_slice(&line));
+                None
             }
-            (request, _) => {
-                // Too large, or for a request that is wrong: it is dropped as it comes.
+            _ => {
+                // It is dropped as it comes.
                 self.wire.raw(length.saturating_add(END.len() as u64));
-                request.map(Some)
+                Some(Request { line, data: Some(Err(TOO_LARGE)) })
             }
         }
     }
 
-    fn data(&mut self, data: &[u8]) -> Result<Option<Request>, &'static str> {
-        let Some(mut request) = self.pending.take() else { return Ok(None) };
-        let Some(value) = data.strip_suffix(END) else {
-            return if request.noreply { Ok(None) } else { Err("CLIENT_ERROR bad data chunk") };
-        };
-        if let Command::Store(store) = &mut request.command {
-            // Of its own size: what is kept for long must not keep alive all that was read with it.
-            store.value = Some(Bytes::copy_from_slice(value));
-        }
-        Ok(Some(request))
+    fn data(&mut self, data: &[u8]) -> Option<Request> {
+        let line = self.waiting.take()?;
+        // Of its own size, too: it will be kept for long.
+        let value = data.strip_suffix(END).map(Bytes::copy_from_slice);
+        Some(Request { line, data: Some(value.ok_or(BAD_CHUNK)) })
     }
+}
+
+/// How much data comes behind a line. It is known of many a line that is wrong, too.
+fn data_length(line: &[u8]) -> Option<u64> {
+    let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let (b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas") = words.next()? else { return None };
+    std::str::from_utf8(words.nth(3)?).ok()?.parse().ok()
 }
 
 impl Decoder for Memcache {
@@ -83,24 +81,35 @@ impl Decoder for Memcache {
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Request>, CodecError> {
-        self.read(src, LineRaw::decode)
+        while let Some(item) = self.wire.decode(src)? {
+            let request = match item {
+                LineOrRaw::Line(line) => self.line(line),
+                LineOrRaw::Raw(data) => self.data(&data),
+            };
+            if request.is_some() {
+                return Ok(request);
+            }
+        }
+        Ok(None)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Request>, CodecError> {
-        self.read(src, LineRaw::decode_eof)
+        match self.decode(src)? {
+            // What is left is at most a part of something, and an error.
+            None => self.wire.decode_eof(src).map(|_| None),
+            request => Ok(request),
+        }
     }
 }
 
 /// What a request is answered with.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Line(&'static str),
-    Text(String),
-    Number(u64),
-    /// An item; with `last`, and the end of all items.
+    Line(Cow<'static, str>),
+    /// What a key has, if anything; the last key of a `get` ends the answer.
     Value {
         key: Bytes,
-        item: Item,
+        item: Option<Item>,
         with_cas: bool,
         last: bool,
     },
@@ -111,18 +120,14 @@ impl Encoder<Answer> for Memcache {
 
     fn encode(&mut self, answer: Answer, dst: &mut BytesMut) -> Result<(), CodecError> {
         match answer {
-            Answer::Line(line) => dst.extend_from_slice(line.as_bytes()),
-            Answer::Text(text) => dst.extend_from_slice(text.as_bytes()),
-            Answer::Number(n) => put_number(dst, n),
+            Answer::Line(line) => put(dst, &[line.as_bytes(), END]),
             Answer::Value { key, item, with_cas, last } => {
-                put_value(dst, &key, &item, with_cas);
-                if !last {
-                    return Ok(());
+                if let Some(item) = item {
+                    put_value(dst, &key, &item, with_cas);
                 }
-                dst.extend_from_slice(b"END");
+                put(dst, if last { &[b"END", END] } else { &[] });
             }
         }
-        dst.extend_from_slice(END);
         Ok(())
     }
 }
@@ -131,21 +136,14 @@ impl Encoder<Answer> for Memcache {
 fn put_value(dst: &mut BytesMut, key: &[u8], item: &Item, with_cas: bool) {
     // Room for the numbers as well, so that it grows once.
     dst.reserve(key.len() + item.value.len() + 80);
-    dst.extend_from_slice(b"VALUE ");
-    dst.extend_from_slice(key);
-    dst.extend_from_slice(b" ");
-    put_number(dst, item.flags);
-    dst.extend_from_slice(b" ");
-    put_number(dst, item.value.len());
-    if with_cas {
-        dst.extend_from_slice(b" ");
-        put_number(dst, item.cas);
+    put(dst, &[b"VALUE ", key]);
+    let numbers = [item.flags.into(), item.value.len() as u64];
+    for n in numbers.into_iter().chain(with_cas.then_some(item.cas)) {
+        put(dst, &[b" ", itoa::Buffer::new().format(n).as_bytes()]);
     }
-    dst.extend_from_slice(END);
-    dst.extend_from_slice(&item.value);
-    dst.extend_from_slice(END);
+    put(dst, &[END, &item.value, END]);
 }
 
-fn put_number(dst: &mut BytesMut, n: impl itoa::Integer) {
-    dst.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+fn put(dst: &mut BytesMut, parts: &[&[u8]]) {
+    parts.iter().for_each(|part| dst.extend_from_slice(part));
 }

@@ -4,10 +4,9 @@
 
 mod cache;
 mod codec;
-mod request;
 mod service;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
@@ -34,7 +33,7 @@ struct Cli {
 }
 
 async fn serve(cli: Cli) -> Result {
-    let cache = Arc::new(Cache::new(cli.memory as usize * 1024 * 1024));
+    let cache = Arc::new(Mutex::new(Cache::new(cli.memory as usize * 1024 * 1024)));
     let serve =
         framed(Memcache::new(MAX_LINE, MAX_VALUE), reply_fn(move |request| answer(&cache, request))).on_error(refuse);
     let limit = ConnectionLimitLayer::new(cli.connections).refuse_with("SERVER_ERROR too many connections\r\n");

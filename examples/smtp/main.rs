@@ -1,9 +1,8 @@
 //! Try it: `cargo run --example smtp`, then `swaks --server 127.0.0.1:8007 --to you@example.org --tls`.
 //!
-//! A mail server that receives (RFC 5321): into a maildir, and on the disk before it says so.
+//! A mail server that receives (RFC 5321): into a maildir, and on the disk before it says so. By hand it is `nc -C`, for lines
+//! end with CR LF here.
 
-mod codec;
-mod command;
 mod maildir;
 mod session;
 
@@ -15,9 +14,8 @@ use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{ConnectionLimitLayer, ReadDeadlineLayer, Result, StateLayer, TlsConfig, session_with};
 
-use crate::codec::Smtp;
 use crate::maildir::Maildir;
-use crate::session::{Config, smtp};
+use crate::session::{Config, lines, smtp};
 
 #[derive(Parser)]
 struct Cli {
@@ -60,7 +58,7 @@ async fn main() -> Result {
         TlsConfig::pem(made.cert.pem(), made.signing_key.serialize_pem())
     };
     tls.load()?;
-    let maildir = Arc::new(Maildir::open(maildir, &name)?);
+    let maildir = Maildir::open(maildir, &name)?;
     let config = Arc::new(Config { name, domains, max_size, tls: tls.clone(), maildir });
     // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
     let patience = Duration::from_secs(patience);
@@ -72,6 +70,6 @@ async fn main() -> Result {
         )
         .layer(ReadDeadlineLayer::new().first_frame(patience).frame(patience).idle(patience))
         .layer(StateLayer::new(config))
-        .serve(session_with(Smtp::new(), smtp))
+        .serve(session_with(lines(), smtp))
         .await
 }

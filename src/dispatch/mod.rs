@@ -225,6 +225,7 @@ where
     C: Encoder<F, Error: Into<BoxError>>,
 {
     while let Some(reply) = slot {
+        ready!(wire.poll_turn(cx));
         ready!(wire.poll_room(cx))?;
         let frame = match &mut reply.body {
             Body::None => None,
@@ -244,6 +245,7 @@ where
             return Poll::Ready(Ok(close));
         };
         wire.encode(codec, frame)?;
+        wire.count_turn();
     }
     Poll::Ready(Ok(false))
 }

@@ -22,7 +22,7 @@ impl Step for Handshake {
     fn run(&self, stream: Stream, peer: Peer) -> StepFuture {
         let config = self.0.current();
         Box::pin(async move {
-            let (stream, tls) = accept(config?, stream).await?;
+            let (stream, tls) = accept(config?, stream, None).await?;
             Ok((stream, peer.with_tls(tls)))
         })
     }

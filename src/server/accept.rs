@@ -25,11 +25,13 @@ pub(super) struct Accept<S> {
     taken: Option<(Stream, Peer, usize)>,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
+    /// Those whose sockets are another process's, by their numbers.
+    given_up: Vec<usize>,
 }
 
 impl<S: ConnectionService> Accept<S> {
     pub(super) fn new(listeners: Vec<(usize, Box<dyn Listener>)>, gate: Arc<Gate<S>>, number: usize) -> Self {
-        Self { listeners, gate, number, taken: None, first: 0 }
+        Self { listeners, gate, number, taken: None, first: 0, given_up: Vec::new() }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -46,7 +48,9 @@ impl<S: ConnectionService> Accept<S> {
     /// Accepts what already waits, before the listeners close: a connection the kernel has taken is not refused. Ready
     /// when nothing waits, or nothing more can be taken.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.last_call());
+        let given_up = &self.given_up;
+        let ours = self.listeners.iter_mut().filter(|(number, _)| !given_up.contains(number));
+        ours.for_each(|(_, listener)| listener.last_call());
         // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
         for _ in 0..1024 * self.listeners.len() {
             match self.poll_one(cx) {
@@ -71,15 +75,34 @@ impl<S: ConnectionService> Accept<S> {
         Ok(sockets)
     }
 
-    /// Whether what the listeners are bound to is this process's to remove.
-    pub(super) fn set_owner(&mut self, ours: bool) {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.set_owner(ours));
+    /// Which endpoints the sockets are of that were handed over: those that were taken, in their order.
+    pub(super) fn taken(&self, taken: &[bool]) -> Vec<usize> {
+        let handed = self.listeners.iter().zip(taken);
+        handed.filter(|(_, taken)| **taken).map(|((number, _), _)| *number).collect()
     }
 
-    /// Takes nothing more from the sockets: they are another process's. What was taken from them may be pending.
+    /// Begins to make way for a process that has taken these endpoints: what they are bound to is that one's to remove.
+    pub(super) fn give_up(&mut self, endpoints: Vec<usize>) {
+        self.given_up = endpoints;
+        self.given_up().for_each(|listener| listener.set_owner(false));
+    }
+
+    /// All is this process's, from the start or again.
+    pub(super) fn take_back(&mut self) {
+        self.given_up.clear();
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.set_owner(true));
+    }
+
+    fn given_up(&mut self) -> impl Iterator<Item = &mut Box<dyn Listener>> {
+        let given_up = &self.given_up;
+        self.listeners.iter_mut().filter(|(number, _)| given_up.contains(number)).map(|(_, listener)| listener)
+    }
+
+    /// Takes nothing more from the sockets that are another process's. What was taken from them may be pending.
     pub(super) fn handed_over(&mut self) {
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.handed_over());
-        self.listeners.retain(|(_, listener)| listener.has_pending());
+        self.given_up().for_each(|listener| listener.handed_over());
+        let given_up = &self.given_up;
+        self.listeners.retain(|(number, listener)| !given_up.contains(number) || listener.has_pending());
     }
 
     /// Closes the listeners, but for those with connections that are to become ready yet; accepts these. Ready when

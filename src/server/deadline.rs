@@ -73,8 +73,10 @@ impl Keeper {
 
     async fn wait_for_drain(&self, phase: &mut watch::Receiver<Phase>, signals: &mut Signals) {
         tokio::select! {
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+            // In this order: the signal that began the drain comes before it, and is not to be taken for a second one.
+            biased;
             () = signals.end() => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
         }
         // The server hears the same signal and begins to drain, if it is not blocked.
         if timeout(NOTICE, phase.wait_for(|phase| *phase != Phase::Running)).await.is_err() {
@@ -89,7 +91,12 @@ impl Keeper {
                 biased;
                 _ = phase.changed() => {}
                 () = sleep_until(deadline) => return self.shared.stop(),
-                () = signals.end() => return self.shared.stop(),
+                () = signals.end() => {
+                    if signals.told_again() {
+                        return self.shared.stop();
+                    }
+                    self.shared.hasten_drain(self.drain);
+                }
             }
         }
     }
@@ -105,6 +112,39 @@ impl Keeper {
                 return self.shared.counts().active() == 0;
             }
             sleep(LOOK).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures::poll;
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::signal::unix::{SignalKind, signal};
+
+    use super::Keeper;
+    use crate::server::reload::Reloads;
+    use crate::server::shared::{Phase, Shared};
+
+    /// The server hears it as well, and may have begun to drain before this thread looks.
+    #[tokio::test]
+    async fn the_signal_that_began_a_drain_is_not_taken_for_a_second_one() {
+        let mut heard = signal(SignalKind::terminate()).unwrap();
+        // Which of two that are ready is taken first may be left to chance.
+        for _ in 0..20 {
+            let shared = Shared::new(1, false, Reloads::default());
+            let drain = Duration::from_secs(60);
+            let keeper = Keeper { shared: Arc::clone(&shared), signals: true, drain, exit: None };
+            let mut keeping = Box::pin(keeper.keep());
+            assert!(poll!(&mut keeping).is_pending());
+            kill_process(getpid(), Signal::TERM).unwrap();
+            heard.recv().await.unwrap();
+            shared.begin_drain(drain);
+            assert!(poll!(&mut keeping).is_pending());
+            assert!(matches!(*shared.phase.borrow(), Phase::Draining(_)));
         }
     }
 }

@@ -14,8 +14,14 @@ use super::signals::Signals;
 /// How long aborted connections may take to be gone. Only a handler that blocks its thread takes any time.
 pub(super) const GONE: Duration = Duration::from_secs(1);
 
-/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left.
-pub(super) async fn finish<S: ConnectionService>(shared: &Shared, front: Option<Front<S>>, signals: &mut Signals) {
+/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left. A first
+/// signal in a drain that something else began (a handle, a hot restart) gives them `drain` from then on at most.
+pub(super) async fn finish<S: ConnectionService>(
+    shared: &Shared,
+    front: Option<Front<S>>,
+    signals: &mut Signals,
+    drain: Duration,
+) {
     let mut phase = shared.phase.subscribe();
     let mut gone = pin!(all_gone(shared, front));
     loop {
@@ -23,10 +29,7 @@ pub(super) async fn finish<S: ConnectionService>(shared: &Shared, front: Option<
         tokio::select! {
             biased;
             () = &mut gone => return,
-            () = signals.end() => {
-                shared.stop();
-                break;
-            }
+            () = signals.end() => end(shared, signals, drain),
             _ = phase.changed() => {}
             () = sleep_until(deadline) => break,
         }
@@ -46,6 +49,16 @@ pub(super) async fn finish<S: ConnectionService>(shared: &Shared, front: Option<
         () = sleep(GONE) => {}
     }
     tracing::error!(connections = shared.counts().active(), "connections whose handlers block are left behind");
+}
+
+/// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than this time.
+pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
+    if signals.told_again() {
+        shared.stop();
+    } else {
+        tracing::info!("told to end by a signal while draining; a second one stops now");
+        shared.hasten_drain(within);
+    }
 }
 
 /// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.

@@ -98,7 +98,7 @@ impl<S: ConnectionService> Front<S> {
         match self {
             Self::Here(accept) => accept.poll_backlog(cx),
             Self::Workers(workers) => {
-                workers.last_call();
+                workers.close();
                 Poll::Ready(())
             }
         }
@@ -112,19 +112,28 @@ impl<S: ConnectionService> Front<S> {
         }
     }
 
-    /// Whether what the listeners are bound to is this process's to remove.
-    pub(super) fn set_owner(&mut self, ours: bool) {
+    /// Begins to make way for a process that has taken these of the sockets that were handed over, in their order.
+    pub(super) fn give_up(&mut self, taken: &[bool]) {
         match self {
-            Self::Here(accept) => accept.set_owner(ours),
-            Self::Workers(workers) => workers.set_owner(ours),
+            Self::Here(accept) => accept.give_up(accept.taken(taken)),
+            Self::Workers(workers) => workers.give_up(taken),
         }
     }
 
-    /// Takes nothing more from the sockets: they are another process's.
+    /// All is this process's, from the start or again.
+    pub(super) fn take_back(&mut self) {
+        match self {
+            Self::Here(accept) => accept.take_back(),
+            Self::Workers(workers) => workers.take_back(),
+        }
+    }
+
+    /// Takes nothing more from the sockets that are another process's.
     pub(super) fn handed_over(&mut self) {
         match self {
             Self::Here(accept) => accept.handed_over(),
-            Self::Workers(workers) => workers.handed_over(),
+            // They are told with the word to close the others.
+            Self::Workers(_) => {}
         }
     }
 

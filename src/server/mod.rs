@@ -84,6 +84,7 @@ impl Server {
             options: Options {
                 signals: false,
                 drain: DRAIN,
+                grace: Duration::ZERO,
                 restart: None,
                 notify: Notify::default(),
                 exit: None,
@@ -141,7 +142,8 @@ impl<L> Server<L> {
         self
     }
 
-    /// Drains on SIGTERM and SIGINT; a second one aborts what is left. With [`hot_restart`](Self::hot_restart) SIGUSR2
+    /// Drains on SIGTERM and SIGINT; a second one aborts what is left. The first one in a drain that a handle or a hot
+    /// restart has begun leaves it [`drain_within`](Self::drain_within) from then on at most. With [`hot_restart`](Self::hot_restart) SIGUSR2
     /// restarts, and where there are certificates that can be read again SIGHUP does that, as [`Handle::reload`] would.
     /// The process is never ended from here (but see [`exit_if_stuck`](Self::exit_if_stuck)): the server's future
     /// resolves. The runtime keeps the signals even after that; whoever goes on for long then listens for them with
@@ -194,6 +196,17 @@ impl<L> Server<L> {
     /// How long a drain begun by a signal or a restart may take; 30 s by default.
     pub fn drain_within(mut self, deadline: Duration) -> Self {
         self.options.drain = deadline;
+        self
+    }
+
+    /// How long a drain goes on accepting before it closes the listeners; 0 by default. It is for load balancers that take
+    /// a while to hear of it: they are told at once (`STOPPING=1` with `sd_notify`, [`Handle::is_draining`] for a
+    /// readiness check of your own), and whom they still send is served. Only then are connections told to finish.
+    ///
+    /// It is a part of the drain's time: what is not longer leaves connections none to finish in. A second signal ends it, a stop and a hot restart
+    /// have none.
+    pub fn readiness_grace(mut self, time: Duration) -> Self {
+        self.options.grace = time;
         self
     }
 

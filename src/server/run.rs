@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_middleware::Addr;
+use tokio::time::sleep_until;
 
 use super::ConnectionService;
 use super::deadline;
-use super::drain::finish;
+use super::drain::{end, finish};
 use super::front::{Front, Sockets};
 use super::lifecycle::Lifecycles;
 use super::notify::Notify;
 use super::restart::{Attempt, Restart, RestartError, Succession, Successor, start as start_successor};
 use super::serve::{OnListening, Over};
-use super::shared::{Phase, Shared};
+use super::shared::{self, Phase, Shared};
 use super::signals::{Hangup, Signals, Told};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ use crate::error::{Error, Result};
 pub(super) struct Options {
     pub(super) signals: bool,
     pub(super) drain: Duration,
+    /// How much of that the listeners stay open.
+    pub(super) grace: Duration,
     pub(super) restart: Option<Restart>,
     pub(super) notify: Notify,
     /// The code to exit with when the drain's deadline finds threads blocked.
@@ -58,7 +61,7 @@ impl Bound {
                 drop(stop(&mut lifecycles, &mut signals).await);
                 return Err(error);
             }
-            front.set_owner(true);
+            front.take_back();
         }
         announce(&shared, &options, on_listening);
         #[cfg(feature = "systemd")]
@@ -69,12 +72,12 @@ impl Bound {
         let places = endpoints.iter().map(Endpoint::place).collect();
         let mut running = Running { front, places, options, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
-        let (front, options) = running.close(result.is_ok()).await;
+        let (front, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
         if options.exit.is_none() {
             deadline::keep(&shared, &options);
         }
-        finish(&shared, front, &mut signals).await;
+        finish(&shared, front, &mut signals, options.drain).await;
         let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
@@ -227,7 +230,7 @@ impl<S: ConnectionService> Running<'_, S> {
     async fn end_restart(&mut self, outcome: Result<Box<Successor>, RestartError>) -> Result<(), RestartError> {
         let successor = outcome?;
         // First, for from its first moment on the new process may end and take the paths with it.
-        self.front.set_owner(false);
+        self.front.give_up(successor.taken());
         match successor.go().await {
             Ok(pid) => {
                 tracing::info!(pid, "a new process has taken over: draining");
@@ -237,7 +240,7 @@ impl<S: ConnectionService> Running<'_, S> {
                 Ok(())
             }
             Err(error) => {
-                self.front.set_owner(true);
+                self.front.take_back();
                 Err(error)
             }
         }
@@ -249,23 +252,45 @@ impl<S: ConnectionService> Running<'_, S> {
         self.shared.restarted(Err(error));
     }
 
-    /// Accepts what had connected, and closes the listeners: those of a successor are its own by now. Returns what is
-    /// still to come of them: connections that were taken and go through their preambles.
-    async fn close(self, last_call: bool) -> (Option<Front<S>>, Options) {
-        let Self { mut front, options, shared, .. } = self;
-        if *shared.phase.borrow() == Phase::Running {
-            shared.begin_drain(options.drain);
-        }
-        let stopping = *shared.phase.borrow() == Phase::Stopping;
-        if shared.has_successor() {
-            front.handed_over();
-        } else {
-            options.notify.stopping();
-            if last_call && !stopping {
-                // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
-                // all but the first 128 to be reset.
-                tokio::task::unconstrained(poll_fn(|cx| front.poll_backlog(cx))).await;
+    /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any more.
+    async fn grace(&mut self, signals: &mut Signals) {
+        let until = shared::deadline(self.options.grace);
+        let mut phase = self.shared.phase.subscribe();
+        loop {
+            let Phase::Draining(deadline) = *phase.borrow_and_update() else { return };
+            tokio::select! {
+                biased;
+                () = signals.end() => end(self.shared, signals, self.options.drain),
+                _ = phase.changed() => {}
+                () = sleep_until(until.min(deadline)) => return,
+                error = poll_fn(|cx| self.front.poll(cx)) => {
+                    tracing::error!(%error, "the service can't be readied, or a worker can't go on");
+                    return;
+                }
             }
+        }
+    }
+
+    /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
+    /// still to come of them: connections that were taken and go through their preambles.
+    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Option<Front<S>>, Options) {
+        if *self.shared.phase.borrow() == Phase::Running {
+            self.shared.begin_drain(self.options.drain);
+        }
+        if self.shared.has_successor() {
+            self.front.handed_over();
+        } else {
+            self.options.notify.stopping();
+            if last_call && !self.options.grace.is_zero() {
+                self.grace(signals).await;
+            }
+        }
+        let Self { mut front, options, shared, .. } = self;
+        let stopping = *shared.phase.borrow() == Phase::Stopping;
+        if last_call && !stopping {
+            // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
+            // all but the first 128 to be reset.
+            tokio::task::unconstrained(poll_fn(|cx| front.poll_backlog(cx))).await;
         }
         // A service that can't be readied takes nothing more.
         ((last_call && !stopping).then_some(front), options)

@@ -132,10 +132,20 @@ impl Shared {
         self.registry.abort_all();
     }
 
+    /// A drain under way ends then at the latest.
+    pub(super) fn hasten_drain(&self, within: Duration) {
+        let latest = deadline(within);
+        self.phase.send_if_modified(|phase| match phase {
+            Phase::Draining(deadline) if *deadline > latest => {
+                *deadline = latest;
+                true
+            }
+            _ => false,
+        });
+    }
+
     pub(super) fn begin_drain(&self, within: Duration) {
-        let now = Instant::now();
-        // Beyond the clock's range is as good as for ever; a second signal ends it all the same.
-        let deadline = now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600));
+        let deadline = deadline(within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Running | Phase::Draining(_) => {
                 *phase = Phase::Draining(deadline);
@@ -242,6 +252,12 @@ impl Shared {
             self.idle.notify_one();
         }
     }
+}
+
+/// Beyond the clock's range is as good as for ever; a second signal ends it all the same.
+pub(super) fn deadline(within: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }
 
 /// An open connection's entry in the books; dropping it closes the entry with the connection's reason.

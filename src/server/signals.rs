@@ -9,6 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The signals a server listens for. Installed before the first endpoint is bound, so that none is missed.
 pub(super) struct Signals {
     end: Option<[Signal; 2]>,
+    /// How many of those have come.
+    ends: u32,
     restart: Option<Signal>,
 }
 
@@ -24,6 +26,7 @@ impl Signals {
         let installed = || Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]);
         Ok(Self {
             end: end.then(installed).transpose()?,
+            ends: 0,
             restart: restart.then(|| signal(SignalKind::user_defined2())).transpose()?,
         })
     }
@@ -47,9 +50,15 @@ impl Signals {
         poll_fn(|cx| self.poll_end(cx)).await;
     }
 
+    /// Whether more than one of them has come: who says it again means now.
+    pub(super) fn told_again(&self) -> bool {
+        self.ends > 1
+    }
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for signal in self.end.iter_mut().flatten() {
             if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
+                self.ends = self.ends.saturating_add(1);
                 return Poll::Ready(());
             }
         }

@@ -20,14 +20,13 @@ use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 
 /// What the workers are told. Each word is said after those above it, and stands for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
     Wait,
     Accept,
-    /// Take what has connected, then close the sockets.
-    LastCall,
-    /// Close the sockets: another process has them.
-    HandedOver,
+    /// Close the sockets: those of these endpoints as they are, for another process has them, and the others when all that
+    /// has connected is taken.
+    LastCall(Vec<usize>),
     /// Close all that is not a connection yet.
     Close,
 }
@@ -36,6 +35,8 @@ enum Order {
 pub(super) struct Workers {
     /// By endpoint; the workers have descriptors of their own. These are for a new process to take over, and have the paths.
     sockets: Vec<Vec<Opened>>,
+    /// The endpoints another process has taken.
+    given_up: Vec<usize>,
     orders: watch::Sender<Order>,
     /// Tells why a worker can't go on. It ends when nothing more is to come from any of them.
     failures: mpsc::Receiver<Error>,
@@ -65,7 +66,7 @@ impl Workers {
         for started in starting {
             started.await??;
         }
-        Ok(Self { sockets, orders, failures })
+        Ok(Self { sockets, given_up: Vec::new(), orders, failures })
     }
 
     /// Has the workers accept. Ready with the first error of one of them.
@@ -85,21 +86,24 @@ impl Workers {
         .collect()
     }
 
-    pub(super) fn set_owner(&mut self, ours: bool) {
-        for path in self.sockets.iter_mut().flatten().filter_map(|opened| opened.path.as_mut()) {
-            path.set_owned(ours);
+    pub(super) fn give_up(&mut self, taken: &[bool]) {
+        let numbers = self.sockets.iter().enumerate().flat_map(|(number, sockets)| sockets.iter().map(move |_| number));
+        self.given_up = numbers.zip(taken).filter(|(_, taken)| **taken).map(|(number, _)| number).collect();
+        for number in &self.given_up {
+            set_owner(&mut self.sockets[*number], false);
         }
     }
 
-    pub(super) fn last_call(&mut self) {
-        // First: a socket listens as long as anybody has it, and none of us accepts on these.
-        self.sockets.clear();
-        self.tell(Order::LastCall);
+    pub(super) fn take_back(&mut self) {
+        self.given_up.clear();
+        self.sockets.iter_mut().for_each(|sockets| set_owner(sockets, true));
     }
 
-    pub(super) fn handed_over(&mut self) {
+    /// Has the workers close their sockets, with a last look at those that are not given up.
+    pub(super) fn close(&mut self) {
+        // First: a socket listens as long as anybody has it, and none of us accepts on these.
         self.sockets.clear();
-        self.tell(Order::HandedOver);
+        self.tell(Order::LastCall(self.given_up.clone()));
     }
 
     /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep us waiting.
@@ -111,7 +115,9 @@ impl Workers {
     fn tell(&self, order: Order) {
         self.orders.send_if_modified(|told| {
             let new = order > *told;
-            *told = order.max(*told);
+            if new {
+                *told = order;
+            }
             new
         });
     }
@@ -121,6 +127,11 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.tell(Order::Close);
     }
+}
+
+/// Whether the path of an endpoint is this process's to remove.
+fn set_owner(sockets: &mut [Opened], ours: bool) {
+    sockets.iter_mut().filter_map(|opened| opened.path.as_mut()).for_each(|path| path.set_owned(ours));
 }
 
 /// A share for each worker, with the numbers of the endpoints. Every worker has a socket of each endpoint, and every
@@ -180,15 +191,14 @@ async fn take<S: ConnectionService>(mut accept: Accept<S>, mut orders: watch::Re
     told(&mut orders, Order::Accept).await;
     let order = tokio::select! {
         biased;
-        order = told(&mut orders, Order::LastCall) => order,
+        order = told(&mut orders, Order::LastCall(Vec::new())) => order,
         error = poll_fn(|cx| accept.poll(cx)) => return failed.say(error),
     };
-    match order {
-        // All of it in one turn: see `Running::close`.
-        Order::LastCall => unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await,
-        Order::HandedOver => accept.handed_over(),
-        _ => return,
-    }
+    let Order::LastCall(given_up) = order else { return };
+    accept.give_up(given_up);
+    accept.handed_over();
+    // All of it in one turn: see `Running::close`.
+    unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     tokio::select! {
         biased;
         _ = told(&mut orders, Order::Close) => {}
@@ -198,7 +208,7 @@ async fn take<S: ConnectionService>(mut accept: Accept<S>, mut orders: watch::Re
 
 /// Waits for this order, or a later one. Nobody left to give any is the last.
 async fn told(orders: &mut watch::Receiver<Order>, order: Order) -> Order {
-    orders.wait_for(|told| *told >= order).await.map_or(Order::Close, |told| *told)
+    orders.wait_for(|told| *told >= order).await.map_or(Order::Close, |told| told.clone())
 }
 
 /// Says why a worker can't go on.

@@ -83,6 +83,7 @@ impl<C> Session<C> {
     /// The codec may refuse the frame; nothing of it is queued then, and the session can go on. While more than the
     /// write limit (1 MiB) is waiting it fails with [`SessionError::WriteLimit`]: the peer does not read. Who pushes
     /// unasked may rather [`Session::send`].
+    #[inline(always)]
     pub fn reply<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
@@ -323,6 +324,7 @@ where
 {
     type Output = Result<Option<C::Item>>;
 
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Session { codec, wire } = &mut *self.session;
         poll_next(wire, codec, cx)
@@ -336,6 +338,8 @@ impl<C> Drop for Next<'_, C> {
     }
 }
 
+// Inlined, as decoding is: a frame handed up through a call is stored and loaded again, which costs more than to find it.
+#[inline(always)]
 fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Result<Option<C::Item>>>
 where
     C: Decoder<Error: Into<BoxError>>,

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
 
 use super::names::Names;
-use super::{Source, TlsConfig, TlsError};
+use super::{Source, TlsConfig, TlsError, validity};
 
 const NO_CERTIFICATE: &str = "it must hold the chain in PEM, the server's own certificate first";
 const NO_KEY: &str = "it must hold the private key in PEM, unencrypted";
@@ -76,6 +76,7 @@ fn certified(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     let chain = chain(cert, chain_pem)?;
+    validity::warn_of(cert, &chain);
     let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| match error {
         PemError::NoItemsFound => TlsError::new(key, "there is no private key in it", NO_KEY),
         error => TlsError::new(key, error.to_string(), NO_KEY),

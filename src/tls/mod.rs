@@ -4,9 +4,11 @@ mod error;
 mod files;
 mod names;
 mod stream;
+mod validity;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
@@ -22,6 +24,9 @@ pub(crate) use self::stream::{HANDSHAKE, accept};
 ///
 /// A close says goodbye (`close_notify`). A peer that ends without it may have been cut off by somebody else: reading fails
 /// with `UnexpectedEof` then, behind whatever came before.
+///
+/// A certificate that has expired or is not valid yet is served, for clients to refuse; whenever one is read a warning in
+/// the log names its file and the date.
 ///
 /// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first handshake; whichever comes
 /// first. Clones share what was read, so a reload reaches all of them; connections made before keep what they have.
@@ -41,7 +46,20 @@ pub struct TlsConfig {
     pub(crate) source: Source,
     pub(crate) client_ca: Option<PathBuf>,
     pub(crate) alpn: Vec<Vec<u8>>,
-    loaded: Arc<RwLock<Option<Arc<ServerConfig>>>>,
+    loaded: Arc<Loaded>,
+}
+
+/// What was read, and by which reading: of two at once the one that began last is the one that stays.
+#[derive(Default)]
+struct Loaded {
+    begun: AtomicU64,
+    current: RwLock<(u64, Option<Arc<ServerConfig>>)>,
+}
+
+/// A configuration that was read, and is not in force yet.
+pub(crate) struct Reading {
+    number: u64,
+    config: Arc<ServerConfig>,
 }
 
 /// Where the certificates come from.
@@ -115,7 +133,8 @@ impl TlsConfig {
         self.current().map(drop)
     }
 
-    /// Reads the files again. It waits for the file system. If anything is wrong with them, nothing changes.
+    /// Reads the files again. It waits for the file system. If anything is wrong with them, nothing changes. Of several at
+    /// once the one that began last stays.
     ///
     /// A [`Handle::reload`](crate::Handle::reload) does so for all endpoints of a server; this is for a configuration that
     /// only [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses.
@@ -129,23 +148,30 @@ impl TlsConfig {
     }
 
     /// Reads the files, and changes nothing yet.
-    pub(crate) fn read(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        files::read(self)
+    pub(crate) fn read(&self) -> Result<Reading, TlsError> {
+        let number = self.loaded.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Reading { number, config: files::read(self)? })
     }
 
-    /// From here on handshakes are done with this.
-    pub(crate) fn set(&self, config: Arc<ServerConfig>) {
-        *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(config);
+    /// From here on handshakes are done with this, unless a later reading is there already.
+    pub(crate) fn set(&self, Reading { number, config }: Reading) {
+        let mut current = self.loaded.current.write().unwrap_or_else(PoisonError::into_inner);
+        if number > current.0 {
+            *current = (number, Some(config));
+        }
     }
 
     /// What handshakes are done with now.
     pub(crate) fn current(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        if let Some(config) = &*self.loaded.read().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(Arc::clone(config));
+        let current = || self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).1.clone();
+        if let Some(config) = current() {
+            return Ok(config);
         }
-        let config = self.read()?;
+        let reading = self.read()?;
+        let config = Arc::clone(&reading.config);
+        self.set(reading);
         // What a reload has read meanwhile is newer.
-        Ok(Arc::clone(self.loaded.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(config)))
+        Ok(current().unwrap_or(config))
     }
 
     /// Whether there are files that may have changed.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ropewalk_middleware::connection::LINGER;
-use ropewalk_middleware::{Addr, Io, Stream, TlsInfo, TlsVersion};
+use ropewalk_middleware::{Addr, Closing, Io, Stream, TlsInfo, TlsVersion};
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
@@ -20,22 +20,27 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How much a peer whose handshake failed may still send: more than it could have before it read the alert.
 const REFUSED: u64 = 64 * 1024;
 
-/// Does the server's side of a handshake. It has no deadline of its own, but for the end of one that failed.
-pub(crate) async fn accept(config: Arc<ServerConfig>, stream: Stream) -> io::Result<(Stream, TlsInfo)> {
-    match TlsAcceptor::from(config).accept(Under { stream, handed_on: 0 }).into_fallible().await {
+/// Does the server's side of a handshake. It has no deadline of its own, but for the end of one that failed. Where it is
+/// that of a connection, `closing` is that one's: aborted in its middle, the stream ends in a reset as any other does.
+pub(crate) async fn accept(
+    config: Arc<ServerConfig>,
+    stream: Stream,
+    closing: Option<Closing>,
+) -> io::Result<(Stream, TlsInfo)> {
+    match TlsAcceptor::from(config).accept(Under { stream, handed_on: 0, closing }).into_fallible().await {
         Ok(tls) => {
             let info = settled(tls.get_ref().1);
             Ok((Stream::boxed(Tls(tls)), info))
         }
-        Err((error, under)) => {
-            drop(timeout(LINGER, refuse(under.stream)).await);
+        Err((error, mut under)) => {
+            drop(timeout(LINGER, refuse(&mut under.stream)).await);
             Err(error)
         }
     }
 }
 
 /// Lets the peer read why: a socket closed with input unread is reset, and the reset destroys the alert.
-async fn refuse(mut stream: Stream) -> io::Result<()> {
+async fn refuse(stream: &mut Stream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = stream.take(REFUSED);
     let mut bin = [0; 1024];
@@ -121,6 +126,15 @@ impl AsyncWrite for Tls {
 struct Under {
     stream: Stream,
     handed_on: u64,
+    closing: Option<Closing>,
+}
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        if self.closing.as_ref().is_some_and(Closing::is_aborted) {
+            self.stream.abort();
+        }
+    }
 }
 
 impl Under {

@@ -266,6 +266,11 @@ impl Wire {
         flushed.map_err(|error| self.failed(error))
     }
 
+    /// Counts a frame of a long answer, which may be encoded to nothing and so need no room.
+    pub(crate) fn count_turn(&mut self) {
+        self.turn += 1;
+    }
+
     /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
     #[inline]
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {

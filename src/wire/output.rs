@@ -38,12 +38,18 @@ impl Output {
     }
 
     /// Where to encode to.
+    #[inline]
     pub(super) fn buf(&mut self) -> &mut BytesMut {
         if self.buf.capacity() == 0 {
-            self.buf = scratch::take_write();
-            self.lent = true;
+            self.borrow_scratch();
         }
         &mut self.buf
+    }
+
+    #[cold]
+    fn borrow_scratch(&mut self) {
+        self.buf = scratch::take_write();
+        self.lent = true;
     }
 
     /// Whether the peer is waited for.

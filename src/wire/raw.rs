@@ -63,11 +63,15 @@ impl Wire {
     }
 
     /// Discards raw bytes nobody wants; true when there are none left.
+    #[inline]
     pub(super) fn skipped(&mut self) -> bool {
-        if self.skip > 0 {
-            self.skip -= self.input.skip(self.skip);
-            self.look_again();
-        }
+        self.skip == 0 || self.skip_raw()
+    }
+
+    #[cold]
+    fn skip_raw(&mut self) -> bool {
+        self.skip -= self.input.skip(self.skip);
+        self.look_again();
         self.skip == 0
     }
 

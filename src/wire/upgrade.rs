@@ -24,7 +24,7 @@ impl Wire {
         poll_fn(|cx| self.poll_unless_aborted(cx, Self::poll_flush)).await?;
         // Until it is through nothing can be written either.
         let stream = self.connection.replace_stream(Stream::boxed(Gone));
-        let mut handshake = pin!(timeout(HANDSHAKE, accept(config, stream)));
+        let mut handshake = pin!(timeout(HANDSHAKE, accept(config, stream, Some(self.closing.clone()))));
         let shaken = poll_fn(|cx| self.poll_unless_aborted(cx, |_, cx| handshake.as_mut().poll(cx).map(Ok))).await?;
         let (stream, tls) = match shaken {
             Ok(Ok(encrypted)) => encrypted,

@@ -98,8 +98,17 @@ impl Ca {
     }
 
     pub fn issue_params(&self, params: &CertificateParams) -> Issued {
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
+        self.issue_key(params, &KeyPair::generate().unwrap())
+    }
+
+    /// Another certificate for `localhost` with the same key.
+    pub fn renew(&self, issued: &Issued) -> Issued {
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        self.issue_key(&params, &KeyPair::from_pem(&issued.key).unwrap())
+    }
+
+    fn issue_key(&self, params: &CertificateParams, key: &KeyPair) -> Issued {
+        let cert = params.signed_by(key, &self.0).unwrap();
         Issued { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec(), key_der: key.serialize_der() }
     }
 }

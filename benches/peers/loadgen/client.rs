@@ -42,6 +42,11 @@ impl Connection {
     /// The `n`th connection. On the loopback device connecting waits for nobody as long as the backlog has room.
     /// A handshake begins with the first bytes that are sent.
     pub fn open(target: &Target, n: usize) -> Result<Self> {
+        Self::open_at(target, n, n * 7)
+    }
+
+    /// The same, with the number of the burst before its first.
+    pub fn open_at(target: &Target, n: usize, phase: usize) -> Result<Self> {
         let Target { addr, net, tls } = target;
         let socket = Socket::new(Domain::for_address(*addr), Type::STREAM, None)?;
         if addr.is_ipv4() {
@@ -60,7 +65,7 @@ impl Connection {
             None => Transport::Tcp(tcp),
             Some(tls) => tls.connect(tcp)?,
         };
-        Ok(Self { stream, phase: n * 7, sent: 0, received: 0, begun })
+        Ok(Self { stream, phase, sent: 0, received: 0, begun })
     }
 
     /// Sends as much of the burst as the kernel takes.
@@ -107,9 +112,20 @@ impl Connection {
 
     /// Begins the next burst.
     pub fn begin(&mut self, pattern: &Pattern) -> Result {
+        let phase = self.next_phase();
+        self.send(pattern.burst(phase))
+    }
+
+    /// The number of the burst that is to be sent now.
+    pub fn next_phase(&mut self) -> usize {
         self.phase += 1;
         (self.sent, self.received, self.begun) = (0, 0, Instant::now());
-        self.send(pattern.burst(self.phase))
+        self.phase
+    }
+
+    /// The number of the burst under way.
+    pub fn phase(&self) -> usize {
+        self.phase
     }
 
     /// How many frames of the burst were answered.
@@ -129,8 +145,13 @@ impl Connection {
 
     /// Sends `bytes` and waits for the answer.
     pub fn exchange(&mut self, bytes: &[u8]) -> Result {
+        self.ask(bytes, bytes)
+    }
+
+    /// Sends `bytes` and waits for this answer.
+    pub fn ask(&mut self, bytes: &[u8], answer: &[u8]) -> Result {
         self.put(bytes)?;
-        self.expect(bytes)
+        self.expect(answer)
     }
 
     /// Sends bytes; the answer to more than fits the kernel's buffers has to be read at the same time.

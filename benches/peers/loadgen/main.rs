@@ -5,6 +5,7 @@ mod accept;
 mod client;
 mod idle;
 mod load;
+mod memcached;
 mod transport;
 
 use std::net::SocketAddr;
@@ -50,8 +51,11 @@ pub struct Args {
     #[arg(long)]
     server_pid: Option<u32>,
     /// Connect, one frame, close, again and again
-    #[arg(long, conflicts_with = "idle")]
+    #[arg(long, conflicts_with_all = ["idle", "memcached"])]
     accept: bool,
+    /// Nine `get` to each `set` of memcached's text protocol, on keys that are stored first; --size is that of the values
+    #[arg(long, conflicts_with = "idle")]
+    memcached: bool,
     /// Open connections, one frame on each, and hold them
     #[arg(long)]
     idle: bool,
@@ -86,7 +90,11 @@ fn main() -> Result {
     if args.idle {
         return idle::run(&args, &pattern);
     }
-    let report = if args.accept { accept::run(&args, &pattern)? } else { load::run(&args, &pattern)? };
+    let report = match (args.accept, args.memcached) {
+        (true, _) => accept::run(&args, &pattern)?,
+        (_, true) => memcached::run(&args)?,
+        _ => load::run(&args, &pattern)?,
+    };
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -24,13 +24,17 @@ impl Built {
     }
 }
 
-/// The peers that could be built.
-pub fn all(only_ours: bool) -> Result<Vec<Peer>> {
+/// The load generator, and our servers with it.
+pub fn generator() -> Result {
     if !cargo(&["--bins"]) {
         return Err("the load generator and our servers do not build".into());
     }
-    fs::create_dir_all(root().join("target/peers"))?;
-    Ok(built(Peer::all(), only_ours))
+    Ok(fs::create_dir_all(root().join("target/peers"))?)
+}
+
+/// The peers that could be built.
+pub fn all(only_ours: bool) -> Vec<Peer> {
+    built(Peer::all(), only_ours)
 }
 
 /// Those over TLS that could be built, with a certificate made anew.
@@ -39,6 +43,26 @@ pub fn all_tls(only_ours: bool) -> Result<Vec<Peer>> {
     let mut peers = built(Peer::all_tls(), only_ours);
     peers.iter_mut().for_each(|peer| peer.certificate = Some(certificate.clone()));
     Ok(peers)
+}
+
+/// The example `memcached`, and the original.
+pub struct Pair {
+    pub ours: PathBuf,
+    pub theirs: PathBuf,
+    /// Of both.
+    pub version: String,
+}
+
+/// Both, or why there is nothing to measure.
+pub fn memcached() -> Result<Pair, String> {
+    // Debian's, whose version is `memcached 1.6.18`.
+    let theirs = PathBuf::from("memcached");
+    let version = output(Command::new(&theirs).arg("-V")).ok_or("as memcached is not installed (Debian: memcached)")?;
+    if !cargo_of(&root().join("../../Cargo.toml"), &["--example", "memcached"]) {
+        return Err("as the example does not build".into());
+    }
+    let version = format!("{}; {version}", locked("ropewalk"));
+    Ok(Pair { ours: root().join("target/release/examples/memcached"), theirs, version })
 }
 
 fn built(all: Vec<Peer>, only_ours: bool) -> Vec<Peer> {
@@ -90,9 +114,13 @@ fn build(program: &str, only_ours: bool) -> Result<Built, String> {
 }
 
 fn cargo(arguments: &[&str]) -> bool {
+    cargo_of(&root().join("Cargo.toml"), arguments)
+}
+
+fn cargo_of(manifest: &Path, arguments: &[&str]) -> bool {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "--quiet", "--manifest-path"]).arg(root().join("Cargo.toml")).args(arguments);
+    command.args(["build", "--release", "--quiet", "--manifest-path"]).arg(manifest).args(arguments);
     // What `cargo run` says of this package would make the build script of ring run again, and with it all that uses TLS.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {

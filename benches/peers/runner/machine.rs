@@ -47,12 +47,19 @@ impl Machine {
             versions,
         })
     }
+
+    /// The same, with one more version.
+    pub fn with(&self, version: &str) -> Self {
+        let mut machine = self.clone();
+        machine.versions.push(version.to_owned());
+        machine
+    }
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { date, cores, processor, kernel, compiler, command, versions } = self;
-        write!(f, "{date}; {cores} cores ({processor}); Linux {kernel}; {compiler}; `{command}`.\n\n")?;
-        write!(f, "Versions: {}.", versions.join("; "))
+        write!(f, "{date}; {cores} cores ({processor}); Linux {kernel}; {compiler}; `{command}`.")?;
+        if versions.is_empty() { Ok(()) } else { write!(f, "\n\nVersions: {}.", versions.join("; ")) }
     }
 }

@@ -4,6 +4,7 @@ mod accept;
 mod build;
 mod chart;
 mod machine;
+mod memcached;
 mod memory;
 mod million;
 mod peers;
@@ -24,6 +25,7 @@ use ropewalk_peers::{Result, raise_descriptor_limit};
 use serde::Serialize;
 
 use self::machine::Machine;
+use self::table::Cell;
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,6 +36,8 @@ enum Part {
     Accept,
     /// Lines and handshakes over TLS, against a bare tokio-rustls loop
     Tls,
+    /// The example `memcached` against memcached itself
+    Memcached,
     /// Idle connections
     Memory,
     /// System calls of a burst
@@ -94,6 +98,12 @@ impl Args {
         if self.part.is_empty() { !asked_for } else { self.part.contains(&part) }
     }
 
+    /// Whether a part is wanted that has no servers of its own.
+    fn wants_peers(&self) -> bool {
+        let own = |part| matches!(part, Part::Tls | Part::Memcached);
+        Part::value_variants().iter().any(|&part| !own(part) && self.wants(part))
+    }
+
     /// Whether --only lets this through.
     fn takes(&self, row: &str, server: &str) -> bool {
         let fits = |pattern: &String| {
@@ -130,7 +140,8 @@ fn main() -> Result {
         args.cores = vec![0];
     }
     raise_descriptor_limit();
-    let peers = build::all(args.ours)?;
+    build::generator()?;
+    let peers = if args.wants_peers() { build::all(args.ours) } else { Vec::new() };
     let tls_peers = if args.wants(Part::Tls) { build::all_tls(args.ours)? } else { Vec::new() };
     let machine = Machine::here(peers.iter().chain(&tls_peers))?;
     let out = args.out();
@@ -139,21 +150,21 @@ fn main() -> Result {
     let mut failures = 0;
     if args.wants(Part::Table) {
         let measured = table::run(&args, &peers)?;
-        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
-        write(&out, "table", &machine, &measured, &table::markdown(&measured, &peers))?;
+        failures += write_cells(&out, "table", &machine, &measured, &table::markdown(&measured, &peers))?;
         if let Some(chart) = chart::bars(&measured, &peers) {
             std::fs::write(out.join("table.svg"), chart)?;
         }
     }
     if args.wants(Part::Accept) {
         let measured = accept::run(&args, &peers)?;
-        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
-        write(&out, "accept", &machine, &measured, &accept::markdown(&measured, &peers))?;
+        failures += write_cells(&out, "accept", &machine, &measured, &accept::markdown(&measured, &peers))?;
     }
     if args.wants(Part::Tls) {
         let measured = tls::run(&args, &tls_peers)?;
-        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
-        write(&out, "tls", &machine, &measured, &tls::markdown(&measured, &tls_peers))?;
+        failures += write_cells(&out, "tls", &machine, &measured, &tls::markdown(&measured, &tls_peers))?;
+    }
+    if args.wants(Part::Memcached) {
+        failures += beside_memcached(&args, &out, &machine)?;
     }
     if args.wants(Part::Syscalls) {
         match syscalls::run(&args, &peers)? {
@@ -180,6 +191,25 @@ fn main() -> Result {
     }
     println!("written to {}", out.display());
     if failures == 0 { Ok(()) } else { Err(format!("{failures} measurements failed").into()) }
+}
+
+/// Measures the example beside the original, if that is installed; how often it failed.
+fn beside_memcached(args: &Args, out: &Path, machine: &Machine) -> Result<usize> {
+    let pair = match build::memcached() {
+        Ok(pair) => pair,
+        Err(why) => {
+            eprintln!("left out: memcached, {why}");
+            return Ok(0);
+        }
+    };
+    let measured = memcached::run(args, &pair)?;
+    write_cells(out, "memcached", &machine.with(&pair.version), &measured, &memcached::markdown(&measured))
+}
+
+/// The same as `write`, of servers under load; how often they failed.
+fn write_cells(out: &Path, name: &str, machine: &Machine, cells: &[Cell], markdown: &str) -> Result<usize> {
+    write(out, name, machine, &cells, markdown)?;
+    Ok(cells.iter().map(|cell| cell.failures.len()).sum())
 }
 
 /// Prints a part, and writes it down with the machine it was measured on.

@@ -79,6 +79,13 @@ impl Peer {
         vec![
             Self::new("framed-tls", "ropewalk `framed` on `tls:`", Ours, Rust("ours-tls"), ""),
             Self::new("bare-rustls", "bare tokio-rustls, lines found", Kind::Peer, Rust("bare-rustls"), "lines"),
+            Self::new(
+                "bare-rustls-framed",
+                "tokio-rustls and tokio-util, coalescing by hand",
+                Kind::Peer,
+                Rust("bare-rustls"),
+                "framed",
+            ),
             Self::new("bare-rustls-raw", "bare tokio-rustls", Reference, Rust("bare-rustls"), "raw"),
         ]
     }

@@ -1,11 +1,11 @@
 //! A server while it runs, and the load generator.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ropewalk_peers::{Mode, Phase, Report, Result, on_cores};
 
@@ -43,6 +43,25 @@ impl Server {
         let (stdout, line) = tells.recv_timeout(STARTING).map_err(|_| format!("{} does not listen", peer.name))?;
         server.addr = line.trim().parse().map_err(|_| format!("{} does not start: {command:?}", peer.name))?;
         server.stdout = Some(stdout);
+        Ok(server)
+    }
+
+    /// Starts a server that is told its port, and waits until it accepts.
+    pub fn start_on_port(name: &str, command: impl Fn(u16) -> Command, cores: &[usize]) -> Result<Self> {
+        // Another may take it in between; then this fails, and says so.
+        let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut command = command(addr.port());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = on_cores(cores, || command.spawn())?.map_err(|error| format!("{name}: {error}"))?;
+        let stdin = child.stdin.take().ok_or("no stdin")?;
+        let mut server = Self { child, stdin, stdout: None, addr, cert: None };
+        let begun = Instant::now();
+        while TcpStream::connect(addr).is_err() {
+            if server.child.try_wait()?.is_some() || begun.elapsed() > STARTING {
+                return Err(format!("{name} does not listen: {command:?}").into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Ok(server)
     }
 

@@ -1,5 +1,6 @@
 //! tokio-rustls by hand: a loop that accepts and spawns, one read buffer for all connections of the thread, and one write for
-//! all whole lines of a read. `raw` sends back what it reads.
+//! all whole lines of a read. `framed` is the same loop around a `Framed` of tokio-util, so that each line is somebody's own,
+//! and `raw` sends back what it reads.
 //!
 //! It has what a server over TLS can't leave out, the goodbye at the end among it, and nothing else: no limit of a line's
 //! length, no deadline, no cap on handshakes.
@@ -12,13 +13,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use clap::Parser;
-use ropewalk_peers::{Result, ServerArgs, listener, raise_descriptor_limit};
+use ropewalk_peers::{Result, ServerArgs, coalesced, listener, raise_descriptor_limit};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::codec::{Framed, LinesCodec};
 
 /// What one read may bring.
 const READ: usize = 64 * 1024;
@@ -38,7 +40,7 @@ async fn main() -> Result {
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let raw = args.variant == "raw";
+    let (raw, framed) = (args.variant == "raw", args.variant == "framed");
     let listener = TcpListener::from_std(listener()?)?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -46,6 +48,13 @@ async fn main() -> Result {
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             let Ok(mut tls) = acceptor.accept(stream).await else { return };
+            if framed {
+                let mut lines = Framed::new(&mut tls, LinesCodec::new());
+                lines.set_backpressure_boundary(READ);
+                coalesced::<_, _, String, _>(lines).await;
+                let _ = tls.shutdown().await;
+                return;
+            }
             // Whatever ended it ends this connection alone.
             let _ = echo(&mut tls, raw).await;
             let _ = tls.shutdown().await;

@@ -94,7 +94,40 @@ pub(super) fn variant(stream: &[u8], corpus: &[Vec<u8>], random: &mut Random) ->
 
 #[cfg(test)]
 mod tests {
-    use super::{Random, reads, segmentations};
+    use super::{Random, few_segmentations, reads, segmentations, variant};
+
+    /// FNV-1a: one number for all of them.
+    fn fingerprint(numbers: impl IntoIterator<Item = usize>) -> u64 {
+        let step = |hash: u64, number| (hash ^ number as u64).wrapping_mul(0x0100_0000_01b3);
+        numbers.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
+    }
+
+    /// A seed that was printed yesterday finds today what it found then; and no cut goes missing unnoticed.
+    #[test]
+    fn a_seed_stands_for_the_same_cuts_and_the_same_variants() {
+        let mut random = Random::new(7);
+        let cuts = [0, 1, 40, 41, 200, 201, 1000].map(|len| {
+            let (all, few) = (segmentations(len, 20, &mut random), few_segmentations(len, &mut random));
+            let lengths: Vec<usize> = all.iter().chain(&few).map(Vec::len).collect();
+            fingerprint(lengths.into_iter().chain(all.into_iter().chain(few).flatten()))
+        });
+        assert_eq!(
+            cuts,
+            [
+                0xb54b_69a1_3a04_62c8,
+                0x0efa_dec1_5423_5220,
+                0x8d24_6f05_f310_7889,
+                0x81c1_2cb5_113b_e4ec,
+                0x775a_4a33_a614_8820,
+                0xb06e_158c_a55c_dff9,
+                0x8081_52cb_4b7b_7ea2
+            ]
+        );
+        let corpus = [b"one\ntwo\n".to_vec(), Vec::new(), b"a longer one than that\n".to_vec()];
+        let variants: Vec<Vec<u8>> = (0..500).map(|turn| variant(&corpus[turn % 3], &corpus, &mut random)).collect();
+        let bytes = variants.iter().flat_map(|bytes| bytes.iter().map(|byte| usize::from(*byte)).chain([256]));
+        assert_eq!(fingerprint(bytes), 0x8505_f689_9a5b_e6c6);
+    }
 
     #[test]
     fn a_short_stream_is_cut_everywhere_and_no_byte_is_lost() {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use memchr::{memchr, memmem};
 
+use super::newline;
 use crate::frame::Span;
 
 #[derive(Debug, Clone)]
@@ -46,21 +47,18 @@ impl Delimiter {
 
     #[inline(always)]
     fn search(&self, buffer: &[u8], mut from: usize) -> Option<Span> {
-        match self {
-            Self::Lf => Some(line(next(b'\n', buffer, from)?, 1)),
-            Self::Any => {
-                let lf = next(b'\n', buffer, from)?;
-                let cr = usize::from(follows_cr(buffer, lf));
-                Some(line(lf - cr, 1 + cr))
+        if let Self::Bytes(bytes) = self {
+            return Some(line(search_bytes(buffer, from, bytes)?, bytes.len()));
+        }
+        loop {
+            // In one place, for it is much code where it is inlined.
+            let lf = from + newline::find(buffer.get(from..)?)?;
+            match self {
+                Self::Lf => return Some(line(lf, 1)),
+                _ if follows_cr(buffer, lf) => return Some(line(lf - 1, 2)),
+                Self::Any => return Some(line(lf, 1)),
+                _ => from = lf + 1,
             }
-            Self::CrLf => loop {
-                let lf = next(b'\n', buffer, from)?;
-                if follows_cr(buffer, lf) {
-                    return Some(line(lf - 1, 2));
-                }
-                from = lf + 1;
-            },
-            Self::Bytes(bytes) => Some(line(search_bytes(buffer, from, bytes)?, bytes.len())),
         }
     }
 
@@ -104,9 +102,9 @@ impl Delimiter {
     #[inline]
     pub(super) fn ends_only(&self, line: &[u8]) -> bool {
         match self {
-            Self::Lf => memchr(b'\n', line).is_none(),
+            Self::Lf => !newline::is_in(line),
             // What looks like the optional CR would be taken off again.
-            Self::Any => memchr(b'\n', line).is_none() && !line.ends_with(b"\r"),
+            Self::Any => !newline::is_in(line) && !line.ends_with(b"\r"),
             Self::CrLf => self.search(line, 0).is_none(),
             Self::Bytes(bytes) => search_bytes(line, 0, bytes).is_none() && !overlaps(line, bytes),
         }
@@ -118,17 +116,12 @@ fn line(content: usize, trail: usize) -> Span {
     Span { lead: 0, content, trail }
 }
 
-/// Where the next such byte is, from an index on that may be the buffer's end.
-#[inline(always)]
-fn next(byte: u8, buffer: &[u8], from: usize) -> Option<usize> {
-    Some(from + memchr(byte, buffer.get(from..)?)?)
-}
-
 #[inline(always)]
 fn follows_cr(buffer: &[u8], lf: usize) -> bool {
     lf.checked_sub(1).is_some_and(|before| buffer.get(before) == Some(&b'\r'))
 }
 
+#[inline(never)]
 fn search_bytes(buffer: &[u8], from: usize, delimiter: &[u8]) -> Option<usize> {
     let rest = buffer.get(from..)?;
     let at = match delimiter {

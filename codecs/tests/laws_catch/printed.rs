@@ -89,3 +89,13 @@ fn errors_of_other_types_end_the_run_unless_told_otherwise() {
     goes_on.check();
     assert_eq!(laws().errors(Fault::fatal).try_check().unwrap_err().law, Law::PlacedErrors);
 }
+
+#[test]
+fn what_was_checked_prints_with_its_seed() {
+    let laws = Laws::new(|| Lines::lf().max(3)).streams([b"one\n"]).seed(7).limit(4);
+    let text = format!("{laws:?}");
+    assert!(text.starts_with("Laws { streams: 1, sequences: 0, limit: Some(4)"), "{text}");
+    assert!(text.contains("seed: 7"), "{text}");
+    let report = laws.try_check().expect("lines keep the laws").to_string();
+    assert!(report.contains(" streams in ") && report.contains(" runs with seed 7, "), "{report}");
+}

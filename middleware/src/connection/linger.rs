@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -27,14 +28,15 @@ pub const LINGER_BYTES: u64 = 16 << 20;
 #[must_use = "dropped, it closes at once: await it"]
 pub struct LingeringClose {
     connection: Connection,
-    deadline: Pin<Box<Sleep>>,
+    /// Made at the first wait: where the peer has closed already there is none.
+    deadline: Option<Pin<Box<Sleep>>>,
     left: u64,
     shut: bool,
 }
 
 impl LingeringClose {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, deadline: Box::pin(sleep(LINGER)), left: LINGER_BYTES, shut: false }
+        Self { connection, deadline: None, left: LINGER_BYTES, shut: false }
     }
 
     /// Ready when the peer has closed as well, or has sent all that is still taken.
@@ -45,10 +47,10 @@ impl LingeringClose {
             }
             self.shut = true;
         }
-        let mut bin = [0; 4096];
+        let mut bin = [MaybeUninit::uninit(); 4096];
         // A bounded number of reads a turn, so that a peer at line rate does not hold the worker.
         for _ in 0..64 {
-            let mut buf = ReadBuf::new(&mut bin);
+            let mut buf = ReadBuf::uninit(&mut bin);
             match ready!(Pin::new(&mut self.connection).poll_read(cx, &mut buf)) {
                 Ok(()) if !buf.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
@@ -68,10 +70,18 @@ impl Future for LingeringClose {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // First: once a peer that always has more to say has used up the task's turn, every timer says "not yet".
-        if self.deadline.as_mut().poll(cx).is_ready() {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
             return Poll::Ready(());
         }
-        self.poll_linger(cx)
+        if self.poll_linger(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.deadline.is_some() {
+            return Poll::Pending;
+        }
+        self.deadline.insert(Box::pin(sleep(LINGER))).as_mut().poll(cx)
     }
 }
 

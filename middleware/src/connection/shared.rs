@@ -15,8 +15,8 @@ pub(super) struct Shared {
     pub(super) id: u64,
     pub(super) listener: usize,
     peer: Peer,
-    /// The same peer, when more became known of it later.
-    known: OnceLock<Peer>,
+    /// The same peer, when more became known of it later. Boxed, for of most nothing does.
+    known: OnceLock<Box<Peer>>,
     pub(super) local: OnceLock<Addr>,
     pub(super) opened: Instant,
     pub(super) counters: Counters,
@@ -39,11 +39,11 @@ impl Shared {
         }
     }
     pub(super) fn peer(&self) -> &Peer {
-        self.known.get().unwrap_or(&self.peer)
+        self.known.get().map_or(&self.peer, |known| known)
     }
 
     /// The first one who knows better stands.
     pub(super) fn know(&self, peer: Peer) {
-        drop(self.known.set(peer));
+        drop(self.known.set(Box::new(peer)));
     }
 }

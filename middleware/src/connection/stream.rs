@@ -16,6 +16,10 @@ use super::peer::Addr;
 /// A byte stream of another kind than the two the kernel gives us: TLS, in-process, a foreign transport.
 ///
 /// It is for types of your own that can be broken; [`Stream::from_io`] takes any others.
+///
+/// Deadlines, drains and aborts are looked at when the stream has nothing to give or take (`Pending`). The kernel's sockets
+/// say so now and then though there is more, by tokio's budget for one turn: spend it too (`tokio::task::coop`). While a
+/// stream that never does always has something, nothing but the limits holds it: a frame's size, 256 frames a turn.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the drop that follows a hard one: the peer is to see a reset rather than an end.
     fn abort(&mut self) {}
@@ -221,6 +225,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // One piece needs no gathering: the plain call is the cheaper one, to the kernel and within TLS.
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
         each!(self, io => io.poll_write_vectored(cx, bufs))
     }
 

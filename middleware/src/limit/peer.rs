@@ -24,7 +24,8 @@ use crate::Connection;
 /// has been accepted.
 ///
 /// Many people may share an address, behind a NAT or a proxy: choose a cap that does not hurt them. Under the PROXY
-/// protocol the address is that which the proxy tells.
+/// protocol the address is that which the proxy tells. Where its header tells none (`UNKNOWN`, `LOCAL`), that of the socket
+/// is counted, which is the proxy's: such connections (health checks, mostly) share one cap, all of them.
 ///
 /// It goes around connections only.
 ///

@@ -15,6 +15,7 @@ use std::time::Duration;
 use ropewalk_middleware::{Addr, Escaped, Peer, Stream};
 use tokio::task::{AbortHandle, JoinError, JoinSet, coop};
 use tokio::time::{Sleep, sleep, timeout};
+use tracing::field::debug;
 
 pub use self::counts::PreambleCounts;
 pub(crate) use self::counts::Preambles;
@@ -64,8 +65,8 @@ pub(crate) struct WithPreamble {
     local: Addr,
     steps: Arc<[Box<dyn Step>]>,
     running: JoinSet<Result<(Stream, Peer), End>>,
-    /// Those that run, the oldest first.
-    oldest: VecDeque<AbortHandle>,
+    /// Those that run and whose they are, the oldest first.
+    oldest: VecDeque<(AbortHandle, Addr)>,
     /// Taken when there was no place; it begins when the one that is dropped for it is gone.
     next: Option<(Stream, Peer)>,
     /// Runs from the last call.
@@ -96,7 +97,9 @@ impl WithPreamble {
     fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
         while let Some(joined) = ready!(self.running.poll_join_next_with_id(cx)) {
             let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-            self.oldest.retain(|task| task.id() != id);
+            let place = self.oldest.iter().position(|(task, _)| task.id() == id);
+            let from = place.and_then(|place| self.oldest.remove(place)).map(|(_, from)| from);
+            let peer = || from.as_ref().map(|from| debug(Escaped::display(from)));
             let end = match joined {
                 Ok((_, Ok(connection))) => {
                     self.counts.end(End::Passed);
@@ -104,11 +107,11 @@ impl WithPreamble {
                 }
                 Ok((_, Err(end))) => end,
                 Err(error) if error.is_panic() => {
-                    tracing::error!(listener = %self.local, "a preamble panicked; its connection is closed");
+                    tracing::error!(listener = %self.local, peer = peer(), "a preamble panicked; its connection is closed");
                     End::Failed
                 }
                 Err(_) => {
-                    tracing::debug!(listener = %self.local, "a preamble was dropped");
+                    tracing::debug!(listener = %self.local, peer = peer(), "a preamble was dropped");
                     End::Dropped
                 }
             };
@@ -135,7 +138,7 @@ impl WithPreamble {
         }
         if self.running.len() >= PENDING {
             // Whoever is finished by now stays; its task wakes us all the same.
-            if let (Some(oldest), None) = (self.oldest.front(), &self.last) {
+            if let (Some((oldest, _)), None) = (self.oldest.front(), &self.last) {
                 oldest.abort();
             }
             return Poll::Pending;
@@ -144,8 +147,9 @@ impl WithPreamble {
     }
 
     fn begin(&mut self, stream: Stream, peer: Peer) {
+        let from = peer.addr().clone();
         let run = prepare(Arc::clone(&self.steps), stream, peer);
-        self.oldest.push_back(self.running.spawn(run));
+        self.oldest.push_back((self.running.spawn(run), from));
     }
 }
 

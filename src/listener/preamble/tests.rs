@@ -306,5 +306,5 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
     assert!(lines[0].contains("a preamble failed peer=\"memory:\" step=\"word\""), "{log}");
     assert!(lines[0].ends_with(r#"error="\n\x1b""#), "{log}");
     assert!(lines[1].contains("a preamble took too long") && lines[1].contains("memory:"), "{log}");
-    assert!(lines[2].contains("a preamble was dropped"), "{log}");
+    assert!(lines[2].contains("a preamble was dropped listener=memory: peer=\"memory:\""), "{log}");
 }

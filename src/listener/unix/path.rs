@@ -126,8 +126,11 @@ impl BoundPath {
         self.owned = owned;
     }
 
-    /// Gives the file its owner, then its mode.
+    /// Gives the file its owner, then its mode. One that somebody has put in its place since is left alone.
     pub(crate) fn set_access(&self, access: &Access) -> io::Result<()> {
+        if !self.is_ours() {
+            return Ok(());
+        }
         let user = access.user.as_deref().map(user_id).transpose()?;
         let group = access.group.as_deref().map(group_id).transpose()?;
         if user.is_some() || group.is_some() {

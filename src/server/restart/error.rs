@@ -40,7 +40,8 @@ pub enum RestartError {
     },
     /// The new process is no server of this crate, or of a version whose restart differs. It was killed.
     WrongVersion,
-    /// Talking with the new process failed. It was killed.
+    /// Handing over to a new process failed: it answers no more, say, or this process has no descriptors left. If it had
+    /// been started it was killed.
     Broken {
         /// What the system said.
         cause: Arc<io::Error>,
@@ -67,7 +68,7 @@ impl fmt::Display for RestartError {
             Self::WrongVersion => {
                 f.write_str("the new process is no ropewalk server with the same restart protocol, and was killed")
             }
-            Self::Broken { cause } => write!(f, "talking with the new process failed: {cause}"),
+            Self::Broken { cause } => write!(f, "handing over to a new process failed: {cause}"),
         }
     }
 }

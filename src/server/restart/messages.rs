@@ -17,16 +17,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 /// The version of what follows. Whatever changes here changes it.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What the new process says first.
-pub(super) const HELLO: &[u8; 18] = b"ropewalk-restart 1";
+pub(super) const HELLO: &[u8; 18] = b"ropewalk-restart 2";
 
-/// The new process: it is ready to accept.
+/// The new process: it is ready to accept. Behind it, for each socket on the list, whether it has taken that one.
 pub(super) const READY: u8 = b'R';
+pub(super) const TAKEN: u8 = b'T';
+pub(super) const LEFT: u8 = b'L';
 
-/// The old process: it accepts no more, and all is the new one's.
+/// The old process: all that was taken is the new one's.
 pub(super) const GO: u8 = b'G';
+
+/// The new process: it has heard that, and accepts from here on.
+pub(super) const GOING: u8 = b'A';
 
 /// The most a list of sockets may take: enough for thousands.
 const MAX_LIST: usize = 1024 * 1024;

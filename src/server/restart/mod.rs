@@ -2,8 +2,9 @@
 //!
 //! The old process starts the new one with one end of a socket pair as its standard input, and says so in its
 //! environment. Over it go, in this order: the new one's greeting with the version of this protocol, the listening
-//! sockets, the new one's word that it is ready, and the old one's that all is the new one's now. Until that last word
-//! the old process serves, and whatever goes wrong with the new one is the end of the new one only.
+//! sockets, the new one's word that it is ready and which of them it has taken, the old one's that these are the new one's
+//! now, and the new one's that it has heard so. Until that last word the old process serves, and whatever goes wrong with
+//! the new one is the end of the new one only.
 
 mod error;
 mod messages;

@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::{self, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::messages::{GO, HELLO, Listed, READY, VERSION, send_list, send_socket};
+use super::messages::{GO, GOING, HELLO, LEFT, Listed, READY, TAKEN, VERSION, send_list, send_socket};
 use super::{Restart, RestartError, VARIABLE};
 
 /// What speaks to this process alone, and is not handed on.
@@ -33,19 +34,24 @@ pub(in crate::server) struct Passed {
 /// A restart under way. Dropped, it ends the new process.
 pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Box<Successor>, RestartError>> + Send>>;
 
+/// How long a new process may take to begin when it is told to: it does so at once, unless it hangs. Nothing is accepted
+/// meanwhile.
+const BEGIN: Duration = Duration::from_secs(5);
+
 /// Begins a restart: done when the new process is ready.
 pub(in crate::server) fn start(restart: Restart, sockets: Vec<Passed>) -> Attempt {
     Box::pin(async move {
-        let (mut child, mut channel) = spawn(&restart)?;
-        match timeout(restart.ready_within, introduce(&mut child, &mut channel, &sockets)).await {
-            Ok(Ok(())) => Ok(Box::new(Successor { child, channel })),
-            Ok(Err(error)) => Err(child.end(error).await),
-            Err(_) => Err(child.end(RestartError::NotReady { within: restart.ready_within }).await),
+        let within = restart.ready_within;
+        let mut successor = Box::new(spawn(&restart)?);
+        match timeout(within, successor.introduce(&sockets)).await {
+            Ok(Ok(())) => Ok(successor),
+            Ok(Err(error)) => Err(successor.end(error).await),
+            Err(_) => Err(successor.end(RestartError::NotReady { within }).await),
         }
     })
 }
 
-fn spawn(restart: &Restart) -> Result<(Guard, UnixStream), RestartError> {
+fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let channel = UnixStream::from_std(ours)?;
@@ -63,19 +69,13 @@ fn spawn(restart: &Restart) -> Result<(Guard, UnixStream), RestartError> {
     // The command has the other end of the channel; with it the end of the new process would not be heard.
     drop(command);
     match started {
-        Ok(child) => Ok((Guard(Some(child)), channel)),
+        Ok(child) => Ok(Successor {
+            child: Some(child),
+            channel,
+            taken: Vec::new(),
+            begin_within: restart.ready_within.min(BEGIN),
+        }),
         Err(cause) => Err(RestartError::Start { program: restart.program.clone(), cause: Arc::new(cause) }),
-    }
-}
-
-/// Talks with the new process until it is ready. Any error is its end.
-async fn introduce(child: &mut Guard, channel: &mut UnixStream, sockets: &[Passed]) -> Result<(), RestartError> {
-    let told = tell(channel, sockets).await;
-    let ended = matches!(&told, Err(RestartError::Broken { cause }) if is_end(cause));
-    match &mut child.0 {
-        // It may just have closed its standard input, so this is within the deadline too.
-        Some(child) if ended => Err(RestartError::Exited { status: child.wait().await? }),
-        _ => told,
     }
 }
 
@@ -84,7 +84,78 @@ fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-async fn tell(channel: &mut UnixStream, sockets: &[Passed]) -> Result<(), RestartError> {
+/// A new process that has not taken over yet. Dropped, it is killed.
+pub(in crate::server) struct Successor {
+    child: Option<Child>,
+    channel: UnixStream,
+    /// Which of the sockets it has taken, in their order; the others are left to this process.
+    taken: Vec<bool>,
+    begin_within: Duration,
+}
+
+impl Successor {
+    pub(in crate::server) fn taken(&self) -> &[bool] {
+        &self.taken
+    }
+
+    /// Talks with it until it is ready. Any error is its end.
+    async fn introduce(&mut self, sockets: &[Passed]) -> Result<(), RestartError> {
+        let told = tell(&mut self.channel, sockets).await;
+        self.taken = self.explain(told).await?;
+        Ok(())
+    }
+
+    /// Gives it the word, and hears that it begins. From then on it serves, whatever becomes of this process. Returns its
+    /// number.
+    pub(in crate::server) async fn go(mut self: Box<Self>) -> Result<u32, RestartError> {
+        let within = self.begin_within;
+        let begun = async {
+            let told = tell_to_begin(&mut self.channel).await;
+            self.explain(told).await
+        };
+        match timeout(within, begun).await {
+            Ok(Ok(())) => Ok(self.child.take().and_then(|child| child.id()).unwrap_or_default()),
+            Ok(Err(error)) => Err(self.end(error).await),
+            Err(_) => {
+                let cause = io::Error::new(io::ErrorKind::TimedOut, "it was ready, and did not begin when told to");
+                Err(self.end(cause.into()).await)
+            }
+        }
+    }
+
+    /// How it ended, where the channel says that it did.
+    async fn explain<T>(&mut self, told: Result<T, RestartError>) -> Result<T, RestartError> {
+        let ended = matches!(&told, Err(RestartError::Broken { cause }) if is_end(cause));
+        match &mut self.child {
+            // It may just have closed its standard input, so whoever asks has a deadline.
+            Some(child) if ended => Err(RestartError::Exited { status: child.wait().await? }),
+            _ => told,
+        }
+    }
+
+    /// Kills it, unless it has ended already, and waits for that.
+    async fn end(mut self: Box<Self>, error: RestartError) -> RestartError {
+        if let Some(child) = &mut self.child
+            && let Err(error) = child.kill().await
+        {
+            tracing::warn!(%error, "the new process could not be killed");
+        }
+        error
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // Before the channel is closed, by which it would know that this process is gone and all is its own. What is left
+        // of it the runtime reaps.
+        if let Some(child) = &mut self.child {
+            drop(child.start_kill());
+        }
+    }
+}
+
+/// Hands the sockets over. Returns which of them were taken.
+async fn tell(channel: &mut UnixStream, sockets: &[Passed]) -> Result<Vec<bool>, RestartError> {
     let mut hello = [0; HELLO.len()];
     channel.read_exact(&mut hello).await?;
     if hello != *HELLO {
@@ -95,47 +166,21 @@ async fn tell(channel: &mut UnixStream, sockets: &[Passed]) -> Result<(), Restar
     for passed in sockets {
         send_socket(channel, passed.socket.as_fd()).await?;
     }
-    match channel.read_u8().await? {
-        READY => Ok(()),
-        _ => Err(RestartError::WrongVersion),
+    if channel.read_u8().await? != READY {
+        return Err(RestartError::WrongVersion);
     }
+    let mut taken = Vec::with_capacity(sockets.len());
+    for _ in sockets {
+        taken.push(match channel.read_u8().await? {
+            TAKEN => true,
+            LEFT => false,
+            _ => return Err(RestartError::WrongVersion),
+        });
+    }
+    Ok(taken)
 }
 
-/// A new process that is ready, and waits for the word to begin. Dropped, it is killed.
-pub(in crate::server) struct Successor {
-    child: Guard,
-    channel: UnixStream,
-}
-
-impl Successor {
-    /// Gives it the word. From here on it serves, whatever becomes of this process. Returns its number.
-    pub(in crate::server) async fn go(mut self) -> Result<u32, RestartError> {
-        self.channel.write_u8(GO).await?;
-        let child = self.child.0.take();
-        Ok(child.and_then(|child| child.id()).unwrap_or_default())
-    }
-}
-
-/// A new process that has not taken over yet: killed, and reaped, when this is dropped.
-struct Guard(Option<Child>);
-
-impl Guard {
-    /// Kills it, unless it has ended already, and waits for that.
-    async fn end(mut self, error: RestartError) -> RestartError {
-        if let Some(child) = &mut self.0
-            && let Err(error) = child.kill().await
-        {
-            tracing::warn!(%error, "the new process could not be killed");
-        }
-        error
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // What is left of it the runtime reaps.
-        if let Some(child) = &mut self.0 {
-            drop(child.start_kill());
-        }
-    }
+async fn tell_to_begin(channel: &mut UnixStream) -> Result<(), RestartError> {
+    channel.write_u8(GO).await?;
+    if channel.read_u8().await? == GOING { Ok(()) } else { Err(RestartError::WrongVersion) }
 }

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::VARIABLE;
-use super::messages::{GO, HELLO, READY, VERSION, receive_list, receive_socket};
+use super::messages::{GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket};
 use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 use crate::listener::unix::BoundPath;
@@ -28,7 +28,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// This process is the new one of a restart: what it was handed, until it has taken over.
 pub(in crate::server) struct Succession {
     channel: UnixStream,
-    sockets: Vec<(String, Opened)>,
+    /// Those that are left stand in their places; the others were taken.
+    sockets: Vec<(String, Option<Opened>)>,
 }
 
 impl Succession {
@@ -53,23 +54,33 @@ impl Succession {
     /// The sockets of an endpoint, if the old process had it: one, or those of its workers. Of several endpoints the first
     /// that is left.
     pub(in crate::server) fn take(&mut self, place: &str) -> Vec<Opened> {
-        let Some(found) = self.sockets.iter().position(|(other, _)| other == place) else { return Vec::new() };
-        let mut taken = vec![self.sockets.remove(found).1];
-        // Who listens on port 0 twice has two ports, and the sockets of one are one endpoint's.
-        let beside = |(other, opened): &mut (String, Opened)| other == place && opened.is_beside(&taken[0]);
-        let others: Vec<_> = self.sockets.extract_if(.., beside).collect();
-        taken.extend(others.into_iter().map(|(_, opened)| opened));
+        let mut taken: Vec<Opened> = Vec::new();
+        for (other, socket) in &mut self.sockets {
+            // Who listens on port 0 twice has two ports, and the sockets of one are one endpoint's.
+            let beside = |opened: &mut Opened| taken.first().is_none_or(|first| first.is_beside(opened));
+            if other == place {
+                taken.extend(socket.take_if(beside));
+            }
+        }
         taken
     }
 
-    /// Says that this process is ready, and waits until the old one has made way.
+    /// Says that this process is ready and which sockets it has taken, and waits until the old one has made way.
     pub(in crate::server) async fn take_over(mut self) -> Result {
-        for (place, _) in self.sockets.drain(..) {
-            tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
+        let mut ready = vec![READY];
+        for (place, socket) in self.sockets.drain(..) {
+            if socket.is_some() {
+                tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
+            }
+            ready.push(if socket.is_some() { LEFT } else { WAS_TAKEN });
         }
-        self.channel.write_u8(READY).await?;
+        self.channel.write_all(&ready).await?;
         match timeout(ANSWER, self.channel.read_u8()).await {
-            Ok(Ok(GO)) => Ok(()),
+            Ok(Ok(GO)) => {
+                // If nobody is left to hear it, all is ours just the same.
+                drop(self.channel.write_u8(GOING).await);
+                Ok(())
+            }
             // It is gone without a word, and so all is ours anyway.
             Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
                 Ok(())
@@ -98,13 +109,13 @@ fn channel() -> io::Result<UnixStream> {
     UnixStream::from_std(channel)
 }
 
-async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Opened)>> {
+async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<Opened>)>> {
     channel.write_all(HELLO).await?;
     let mut sockets = Vec::new();
     for listed in receive_list(channel).await? {
         let socket = receive_socket(channel).await?;
         let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
-        sockets.push((listed.place, Opened { path, socket }));
+        sockets.push((listed.place, Some(Opened { path, socket })));
     }
     Ok(sockets)
 }

@@ -1,0 +1,113 @@
+//! Where the first LF is.
+
+use memchr::memchr;
+
+/// As many bytes are compared at once: a whole number of the vectors of every CPU.
+const BLOCK: usize = 64;
+
+/// Lines up to about this length are found without a call.
+const NEAR: usize = 2 * BLOCK;
+
+/// The index of the first LF.
+///
+/// For the lines of most protocols the call of `memchr`, which chooses its code by the CPU, costs more than the search. So
+/// the first blocks are searched in place, in a form that the compiler turns into vector instructions; `memchr` has the
+/// rest, at which it is better.
+#[inline(always)]
+pub(super) fn find(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < NEAR
+        && let Some(block) = bytes[at..].first_chunk::<BLOCK>()
+    {
+        if has_lf(block) {
+            return Some(at + find_in(block));
+        }
+        at += BLOCK;
+    }
+    find_far(bytes, at)
+}
+
+/// Whether there is an LF.
+#[inline(always)]
+pub(super) fn is_in(bytes: &[u8]) -> bool {
+    // The last block overlaps the one before it, so that no rest is left.
+    match bytes.last_chunk::<BLOCK>() {
+        Some(last) if bytes.len() <= NEAR => bytes.first_chunk().is_some_and(has_lf) || has_lf(last),
+        _ => memchr(b'\n', bytes).is_some(),
+    }
+}
+
+#[inline(never)]
+fn find_far(bytes: &[u8], from: usize) -> Option<usize> {
+    Some(from + memchr(b'\n', &bytes[from..])?)
+}
+
+/// Whether an LF is there. Without an early end, so that there is nothing to branch on between the bytes.
+#[inline(always)]
+fn has_lf(block: &[u8; BLOCK]) -> bool {
+    block.iter().fold(false, |found, &byte| found | (byte == b'\n'))
+}
+
+/// The index of the first LF of a block that has one.
+#[inline(always)]
+fn find_in(block: &[u8; BLOCK]) -> usize {
+    let (words, _) = block.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        let lf = lf_in(*word);
+        if lf < 8 {
+            return at + lf;
+        }
+        at += 8;
+    }
+    at
+}
+
+/// The index of the first LF of eight bytes; 8 if there is none.
+#[inline(always)]
+fn lf_in(word: [u8; 8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const LFS: u64 = u64::from_le_bytes([b'\n'; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    // A byte that is zero now was an LF. Below the first such byte nothing is borrowed, so the lowest mark is right.
+    let zero = u64::from_le_bytes(word) ^ LFS;
+    let marks = zero.wrapping_sub(ONES) & !zero & HIGH;
+    marks.trailing_zeros() as usize / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NEAR, find, is_in};
+
+    #[test]
+    fn the_first_lf_is_found_wherever_it_lies_and_whatever_is_around_it() {
+        // Neighbours of LF in value, with and without the high bit, are what arithmetic on words would take for it.
+        for around in [0, 9, 11, b'x', 0x7f, 0x80, 0x8a, 0x8b, 0xff] {
+            for len in 0..NEAR + 70 {
+                let mut bytes = vec![around; len];
+                assert_eq!(find(&bytes), None, "{len} bytes of {around}");
+                assert!(!is_in(&bytes), "{len} bytes of {around}");
+                for at in (0..len).rev() {
+                    bytes[at] = b'\n';
+                    assert_eq!(find(&bytes), Some(at), "in {len} bytes of {around}");
+                    assert!(is_in(&bytes), "at {at} in {len} bytes of {around}");
+                    let mut alone = vec![around; len];
+                    alone[at] = b'\n';
+                    assert!(is_in(&alone), "alone at {at} in {len} bytes of {around}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_after_the_lf_is_never_taken_for_it() {
+        for after in 0..=u8::MAX {
+            for at in 0..NEAR {
+                let mut bytes = [b'x'; NEAR];
+                bytes[at] = b'\n';
+                bytes[at + 1..].fill(after);
+                assert_eq!(find(&bytes), Some(at), "before bytes of {after}");
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Certificates out of their time, which the log tells of.
+
+use std::path::Path;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, Error, KeyUsage};
+
+/// Warns of the certificates of a chain that have expired or are not valid yet. They are served all the same: clients
+/// refuse them, and a server that refused to start would be of no more use to anybody.
+pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
+    for (place, certificate) in chain.iter().enumerate() {
+        match fault(certificate, UnixTime::now()) {
+            Some(Error::CertExpired { not_after, .. }) => {
+                let (file, expired) = (file.display(), date(not_after));
+                tracing::warn!(%file, place, %expired, "the certificate has expired");
+            }
+            Some(Error::CertNotValidYet { not_before, .. }) => {
+                let (file, valid_from) = (file.display(), date(not_before));
+                tracing::warn!(%file, place, %valid_from, "the certificate is not valid yet");
+            }
+            // Without anybody to trust there is always something; only the time is asked, which is looked at first.
+            _ => {}
+        }
+    }
+}
+
+fn fault(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Error> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
+    parsed.verify_for_usage(&[], &[], &[], now, KeyUsage::server_auth(), None, None).err()
+}
+
+/// The day, in UTC, as ISO 8601 has it. A year begins in March here, so that a leap day is its last.
+fn date(time: UnixTime) -> String {
+    let days = time.as_secs() / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    format!("{:04}-{month:02}-{day:02}", 400 * era + year)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::pki_types::UnixTime;
+
+    use super::date;
+
+    #[test]
+    fn a_day_has_its_date() {
+        for (seconds, expected) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_709_164_800, "2024-02-29"),
+            (1_735_689_599, "2024-12-31"),
+            (4_107_542_400, "2100-03-01"),
+            (253_402_300_799, "9999-12-31"),
+        ] {
+            assert_eq!(date(UnixTime::since_unix_epoch(Duration::from_secs(seconds))), expected);
+        }
+    }
+}
