@@ -9,7 +9,7 @@ use futures::future::join_all;
 use harness::{Running, rest, until};
 use ropewalk::{Restart, Server};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use staffed::{Blocker, ENOUGH, say};
+use staffed::{Blocker, ENOUGH, say, say_to};
 use support::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -41,6 +41,8 @@ impl Old {
         let arguments = endpoints.iter().flat_map(|endpoint| ["--listen", endpoint]).chain(arguments.iter().copied());
         let restart = Restart::new().program(support::command("echo").get_program()).args(arguments).ready_within(SOON);
         let server = endpoints.into_iter().fold(Server::new().hot_restart(restart), Server::listen);
+        // The new process does without this one.
+        let server = server.listen("tcp:[::1]:0");
         let (service, blocker) = staffed::service();
         let server = workers.into_iter().fold(server, Server::workers).serve(service);
         Self { server: Running::start(server).await, blocker, path, _dir: dir }
@@ -98,6 +100,7 @@ async fn three_workers_are_followed_by(arguments: &[&str]) {
     let mut waiting = say(&old.server, "early\n").await;
     let mut unix = UnixStream::connect(&old.path).await.unwrap();
     unix.write_all(b"early\n").await.unwrap();
+    let mut left = say_to(old.server.tcp_addr(3), "left\n").await;
     let new = old.restart().await;
     for client in &mut waiting {
         assert_eq!(last_word(client).await, "early\n", "of the new process");
@@ -108,7 +111,10 @@ async fn three_workers_are_followed_by(arguments: &[&str]) {
         // Those that were not accepted yet are the new one's too.
         assert_eq!(last_word(client).await.to_uppercase(), "BLOCK\n");
     }
-    drop((blocking, waiting, unix));
+    for client in &mut left {
+        assert_eq!(last_word(client).await, "LEFT\n", "of the old process");
+    }
+    drop((blocking, waiting, unix, left));
     old.server.over().await;
     new.serves_and_ends().await;
 }
