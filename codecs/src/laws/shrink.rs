@@ -80,4 +80,15 @@ mod tests {
         let found = fails(stream, &cuts).expect("it fails");
         assert_eq!(shrink(stream, &cuts, found, fails), (b"ab".to_vec(), vec![1]));
     }
+
+    #[test]
+    fn no_more_is_tried_than_a_failure_is_worth() {
+        let stream = vec![b'x'; 4000];
+        let mut tried = 0;
+        shrink(&stream, &[], (), |_, _| {
+            tried += 1;
+            None
+        });
+        assert_eq!(tried, super::ATTEMPTS - 1);
+    }
 }
