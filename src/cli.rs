@@ -1,4 +1,4 @@
-//! `--listen ENDPOINT` for a program's command line (feature `cli`).
+//! `--listen ENDPOINT` and `--workers N` for a program's command line (feature `cli`).
 
 use std::io::{Write, stderr};
 
@@ -34,6 +34,9 @@ pub struct ServerArgs {
     /// unix:@NAME, systemd:NAME, fd:N; port 0 takes a free one
     #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]
     endpoints: Vec<Endpoint>,
+    /// Accept and serve on N threads with a runtime each, 0 for one a processor, in place of one runtime for all
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
 }
 
 impl ServerArgs {
@@ -49,6 +52,10 @@ impl ServerArgs {
     /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
     pub fn server(self) -> Server {
         let server = self.endpoints.into_iter().fold(Server::new(), Server::listen);
+        let server = match self.workers {
+            Some(n) => server.workers(n),
+            None => server,
+        };
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
         server.signals().hot_restart(Restart::new()).on_listening(|addresses| {

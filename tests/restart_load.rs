@@ -6,6 +6,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a failed unwrap is a failed test, and what failed is told"
 )]
 
@@ -65,8 +66,19 @@ impl Tally {
 
 #[test]
 fn no_connection_is_refused_reset_or_lost_over_restarts_under_load() {
+    loses_nobody(&[]);
+}
+
+#[test]
+fn no_connection_is_refused_reset_or_lost_over_restarts_of_workers_under_load() {
+    loses_nobody(&["--workers", "3"]);
+}
+
+fn loses_nobody(arguments: &[&str]) {
     let (restarts, connections) = (setting("RESTARTS", 5), setting("CONNECTIONS", 2000));
-    let mut server = Generations::start("line_raw", |_, _| {});
+    let mut server = Generations::start("line_raw", |command, _| {
+        command.args(arguments);
+    });
     let first = server.pid();
     let tally = Arc::new(Tally::default());
     let runtime = Runtime::new().unwrap();
@@ -85,7 +97,7 @@ fn no_connection_is_refused_reset_or_lost_over_restarts_under_load() {
     tally.over.store(true, Ordering::Relaxed);
     drop(runtime);
     println!(
-        "{restarts} restarts, {} connections, {} long ones, {} failed, {:.1} s",
+        "{arguments:?}: {restarts} restarts, {} connections, {} long ones, {} failed, {:.1} s",
         tally.answered.load(Ordering::Relaxed),
         restarts * 2 * LONG,
         tally.failed.load(Ordering::Relaxed),

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use filedescriptor::FileDescriptor;
 
 use super::{Endpoint, Kind};
-use crate::listener::adopt;
+use crate::listener::opened;
 
 /// The descriptors that were taken. Their numbers are other files' by now, so none is taken twice.
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
@@ -171,7 +171,7 @@ fn is_our_own(number: RawFd) -> bool {
 fn own(number: RawFd) -> io::Result<OwnedFd> {
     let closed = |_| io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open"));
     let socket = FileDescriptor::dup(&number).map_err(closed)?.as_fd().try_clone_to_owned()?;
-    adopt::check(&socket)?;
+    opened::check(&socket)?;
     nix::unistd::close(number)?;
     Ok(socket)
 }

@@ -1,5 +1,6 @@
 //! Endpoints: where a server listens, as a value and as a string.
 
+mod bind;
 mod error;
 #[cfg(feature = "systemd")]
 mod inherited;
@@ -19,13 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ropewalk_middleware::Addr;
 
 use crate::Listener;
-use crate::listener::adopt::Adopted;
-use crate::listener::preamble::{Preambles, Step, WithPreamble};
-use crate::listener::proxy::{ReadHeader, Trusted};
-#[cfg(feature = "tls")]
-use crate::listener::tls::Handshake;
+use crate::listener::proxy::Trusted;
 use crate::listener::unix::Access;
-use crate::listener::{tcp, unix};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
@@ -222,71 +218,10 @@ impl Endpoint {
         checked.map_err(|cause| BindError::new(self.to_string(), cause))
     }
 
-    /// Binds, and listens. To be called within a tokio runtime with I/O and time enabled.
-    ///
-    /// # Errors
-    ///
-    /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
-    /// code was bound before, and when an option does not go with the kind of endpoint.
-    pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
-        self.bind_or_adopt(|_| None, &Preambles::default()).await
-    }
-
-    /// The same for a server: `inherited` is asked, by the endpoint's place, for a socket that is there already, from the
-    /// process this one takes over from; what becomes of preambles is counted.
-    pub(crate) async fn bind_or_adopt(
-        &self,
-        inherited: impl FnOnce(&str) -> Option<Adopted>,
-        preambles: &Preambles,
-    ) -> Result<Box<dyn Listener>, BindError> {
-        self.check()?;
-        let failed = |cause| BindError::new(self.to_string(), cause);
-        let bound = self.try_bind(inherited).await.map_err(failed)?;
-        self.check_trusted(&Known::by(&bound.local_addr())).map_err(failed)?;
-        let steps = self.steps();
-        if steps.is_empty() {
-            return Ok(bound);
-        }
-        Ok(Box::new(WithPreamble::new(bound, steps, preambles.clone())))
-    }
-
     /// The endpoint without its options, and without what its connections go through: what tells one socket from
     /// another.
     pub(crate) fn place(&self) -> String {
         Self::from(self.kind.clone()).to_string()
-    }
-
-    /// What its connections go through before they are accepted, in this order.
-    fn steps(&self) -> Vec<Box<dyn Step>> {
-        let mut steps: Vec<Box<dyn Step>> = Vec::new();
-        if let Some(trusted) = &self.proxied {
-            steps.push(Box::new(ReadHeader::new(trusted.clone())));
-        }
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            steps.push(Box::new(Handshake(tls.clone())));
-        }
-        steps
-    }
-
-    async fn try_bind(&self, inherited: impl FnOnce(&str) -> Option<Adopted>) -> io::Result<Box<dyn Listener>> {
-        // Clamped when it was set, so it fits.
-        let backlog = i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX);
-        if let Some(adopted) = inherited(&self.place()) {
-            if let Some(path) = &adopted.path {
-                path.set_access(&self.access)?;
-            }
-            return adopted.listen(self.listens_itself().then_some(backlog));
-        }
-        match &self.kind {
-            Kind::Tcp(addr) => Ok(Box::new(tcp::bind(*addr, backlog)?)),
-            Kind::Name(host, port) => bind_name(host, *port, backlog).await,
-            Kind::Unix(path) => Ok(Box::new(unix::bind(path, backlog, &self.access).await?)),
-            Kind::Abstract(name) => Ok(Box::new(unix::bind_abstract(name, backlog)?)),
-            #[cfg(feature = "systemd")]
-            Kind::Inherited(which) => Adopted { socket: which.take()?, path: None }.listen(None),
-            Kind::Bound(slot) => slot.take(),
-        }
     }
 
     /// Whether it is this process that says how many may wait.
@@ -334,18 +269,6 @@ impl From<Kind> for Endpoint {
             tls: None,
         }
     }
-}
-
-/// The first of a name's addresses that can be bound, or why the last one could not.
-async fn bind_name(host: &str, port: u16, backlog: i32) -> io::Result<Box<dyn Listener>> {
-    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-    for addr in tokio::net::lookup_host((host, port)).await? {
-        match tcp::bind(addr, backlog) {
-            Ok(listener) => return Ok(Box::new(listener)),
-            Err(error) => result = Err(error),
-        }
-    }
-    result
 }
 
 /// What is wrong with a path, whether parsed or built.

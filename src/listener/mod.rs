@@ -1,7 +1,7 @@
 //! Where connections come in: a bound endpoint.
 
 mod accept_error;
-pub(crate) mod adopt;
+pub(crate) mod opened;
 mod paced;
 pub(crate) mod preamble;
 pub(crate) mod proxy;

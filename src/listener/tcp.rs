@@ -11,10 +11,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
 use super::HandOver;
+use super::opened::Opened;
 use super::paced::{Accept, Paced};
 
 /// Whether an accepted socket has its listener's options. Where that isn't known for sure they are set on each.
 const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Whether the kernel shares connections out among the sockets of one port (`SO_REUSEPORT`). Elsewhere the option lets
+/// several sockets have it, and one of them gets all.
+const SHARED_OUT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// A bound TCP socket.
 pub(crate) struct Tcp {
@@ -22,25 +27,38 @@ pub(crate) struct Tcp {
     local: SocketAddr,
 }
 
-/// Binds to one address and listens.
-pub(crate) fn bind(addr: SocketAddr, backlog: i32) -> io::Result<Paced<Tcp>> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // A server that starts again does not wait for the connections its predecessor closed.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    set_options(&SockRef::from(&socket))?;
-    socket.bind(&addr.into())?;
-    socket.listen(backlog)?;
-    from_socket(socket)
+/// Binds so many sockets to one address, and listens on each: the kernel shares the connections out among them. Where it
+/// doesn't, it is one socket.
+pub(crate) fn open(addr: SocketAddr, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
+    let socket = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        // A server that starts again does not wait for the connections its predecessor closed.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        set_options(&SockRef::from(&socket))?;
+        io::Result::Ok(socket)
+    };
+    let first = socket()?;
+    // Bound before it may share its address: so a port that another server has is found out, even if that one shares its
+    // own.
+    first.bind(&addr.into())?;
+    let addr = first.local_addr()?;
+    let mut group = vec![first];
+    for _ in 1..if SHARED_OUT { sockets } else { 1 } {
+        let next = socket()?;
+        group[0].set_reuse_port(true)?;
+        next.set_reuse_port(true)?;
+        next.bind(&addr)?;
+        group.push(next);
+    }
+    group.iter().try_for_each(|socket| socket.listen(backlog))?;
+    Ok(group.into_iter().map(|socket| Opened::new(socket, None)).collect())
 }
 
-/// Takes over a socket that another process has bound and listens on.
-pub(super) fn adopt(socket: Socket) -> io::Result<Paced<Tcp>> {
+/// Has the runtime watch a socket that listens.
+pub(super) fn watch(socket: Socket) -> io::Result<Paced<Tcp>> {
+    // Those of another process may have others.
     set_options(&SockRef::from(&socket))?;
-    from_socket(socket)
-}
-
-fn from_socket(socket: Socket) -> io::Result<Paced<Tcp>> {
     let socket = tokio::net::TcpListener::from_std(socket.into())?;
     let local = socket.local_addr()?;
     Ok(Paced::new(Tcp { socket, local }))

@@ -1,38 +1,51 @@
 //! The accept loop: ready, accept, call, spawn. Nothing slow happens here.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{Connection, Peer, Stream};
+use ropewalk_middleware::{Peer, Stream};
 
 use super::ConnectionService;
+use super::gate::Gate;
 use super::restart::{Passed, RestartError};
-use super::shared::{Entered, Shared};
-use super::task::{ConnectionTask, panic_text, panicked};
 use crate::error::Error;
 use crate::listener::{HandOver, Listener};
 
 /// Connections accepted in one turn before open ones get theirs.
 const ACCEPTS_A_TURN: usize = 16;
 
-/// One loop over all listeners; it owns the one service, and calls it only when it is ready.
+/// One loop over all listeners of one runtime. It accepts only when the one service is ready.
 pub(super) struct Accept<S> {
-    /// With their numbers, which they keep when others are closed.
-    listeners: Vec<(usize, Box<dyn Listener>)>,
-    service: S,
-    ready: bool,
+    listeners: Vec<Listening>,
+    gate: Arc<Gate<S>>,
+    /// Which of the loops at the gate this is.
+    number: usize,
+    /// Accepted and not yet served: another loop was faster to the gate. Here as good as in the backlog.
+    taken: Option<(Stream, Peer, usize)>,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
-    /// Those whose sockets are another process's, by their numbers.
-    given_up: Vec<bool>,
-    shared: Arc<Shared>,
+}
+
+/// A listener of a loop.
+pub(super) struct Listening {
+    /// The number of its endpoint.
+    endpoint: usize,
+    /// The number of its socket, in the order in which all of the server's are handed over.
+    socket: usize,
+    listener: Box<dyn Listener>,
+    /// Whether its socket is another process's.
+    given_up: bool,
+}
+
+impl Listening {
+    pub(super) fn new(endpoint: usize, socket: usize, listener: Box<dyn Listener>) -> Self {
+        Self { endpoint, socket, listener, given_up: false }
+    }
 }
 
 impl<S: ConnectionService> Accept<S> {
-    pub(super) fn new(listeners: Vec<Box<dyn Listener>>, service: S, shared: Arc<Shared>) -> Self {
-        let listeners = listeners.into_iter().enumerate().collect();
-        Self { listeners, service, ready: false, first: 0, given_up: Vec::new(), shared }
+    pub(super) fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
+        Self { listeners, gate, number, taken: None, first: 0 }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -46,12 +59,14 @@ impl<S: ConnectionService> Accept<S> {
         Poll::Pending
     }
 
-    /// Accepts what already waits, before the listeners close: a connection the kernel has taken is not refused. Ready
-    /// when nothing waits, or nothing more can be taken.
+    /// Closes what is given up, and accepts what already waits elsewhere, before the other listeners close: a connection the
+    /// kernel has taken is not refused. Ready when nothing waits, or nothing more can be taken.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let given_up = &self.given_up;
-        let ours = self.listeners.iter_mut().filter(|(number, _)| !is_in(given_up, *number));
-        ours.for_each(|(_, listener)| listener.last_call());
+        for Listening { listener, given_up, .. } in &mut self.listeners {
+            if *given_up { listener.handed_over() } else { listener.last_call() }
+        }
+        // What was taken from a socket before it was given up may be pending.
+        self.listeners.retain(|listening| !listening.given_up || listening.listener.has_pending());
         // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
         for _ in 0..1024 * self.listeners.len() {
             match self.poll_one(cx) {
@@ -64,9 +79,9 @@ impl<S: ConnectionService> Accept<S> {
 
     /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
     pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
-        let mut sockets = Vec::with_capacity(places.len());
-        // None is closed yet.
-        for ((_, listener), place) in self.listeners.iter().zip(places) {
+        let mut sockets = Vec::with_capacity(self.listeners.len());
+        for Listening { endpoint, listener, .. } in &self.listeners {
+            let place = &places[*endpoint];
             let Some(HandOver { socket, path }) = listener.hand_over() else {
                 return Err(RestartError::Endpoint { endpoint: place.clone() });
             };
@@ -76,99 +91,56 @@ impl<S: ConnectionService> Accept<S> {
         Ok(sockets)
     }
 
-    /// Begins to make way for a process that has taken these: what they are bound to is that one's to remove.
+    /// Begins to make way for a process that has taken these of the server's sockets, if any: what they are bound to is that
+    /// one's to remove.
     pub(super) fn give_up(&mut self, taken: &[bool]) {
-        self.given_up = taken.to_vec();
-        self.set_owner(false);
-    }
-
-    /// All is this process's again.
-    pub(super) fn take_back(&mut self) {
-        self.set_owner(true);
-        self.given_up.clear();
-    }
-
-    fn set_owner(&mut self, ours: bool) {
-        self.given_up().for_each(|listener| listener.set_owner(ours));
-    }
-
-    fn given_up(&mut self) -> impl Iterator<Item = &mut Box<dyn Listener>> {
-        let given_up = &self.given_up;
-        self.listeners.iter_mut().filter(|(number, _)| is_in(given_up, *number)).map(|(_, listener)| listener)
-    }
-
-    /// Takes nothing more from the sockets that are another process's. What was taken from them may be pending.
-    pub(super) fn handed_over(&mut self) {
-        self.given_up().for_each(|listener| listener.handed_over());
-        let given_up = &self.given_up;
-        self.listeners.retain(|(number, listener)| !is_in(given_up, *number) || listener.has_pending());
+        for Listening { socket, listener, given_up, .. } in &mut self.listeners {
+            *given_up = taken.get(*socket).is_some_and(|taken| *taken);
+            listener.set_owner(!*given_up);
+        }
     }
 
     /// Closes the listeners, but for those with connections that are to become ready yet; accepts these. Ready when
     /// there are none left, or nothing more can be taken.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.listeners.retain(|(_, listener)| listener.has_pending());
-            if self.listeners.is_empty() {
+            self.listeners.retain(|listening| listening.listener.has_pending());
+            if self.listeners.is_empty() && self.taken.is_none() {
                 return Poll::Ready(());
             }
             match self.poll_one(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 // Asked, a listener may have found that what was pending came to nothing.
-                Poll::Pending if !self.listeners.iter().any(|(_, listener)| listener.has_pending()) => {}
+                Poll::Pending if self.taken.is_none() && !self.listeners.iter().any(|l| l.listener.has_pending()) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
     fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if !self.ready {
-            ready!(self.poll_service(cx))?;
-            self.ready = true;
+        if self.taken.is_none() {
+            // Locked no longer than it takes to look: accepting is a system call.
+            drop(ready!(self.gate.poll_open(self.number, cx))?);
+            self.taken = Some(ready!(self.poll_listeners(cx)));
         }
-        ready!(self.shared.poll_room(cx));
-        let (stream, peer, listener) = ready!(self.poll_listeners(cx));
-        self.ready = false;
-        self.begin(stream, peer, listener);
+        let gate = ready!(self.gate.poll_open(self.number, cx))?;
+        if let Some((stream, peer, listener)) = self.taken.take() {
+            gate.enter(stream, peer, listener);
+        }
         Poll::Ready(Ok(()))
-    }
-
-    fn poll_service(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        match catch_unwind(AssertUnwindSafe(|| self.service.poll_ready(cx))) {
-            Ok(poll) => poll.map_err(Error::other),
-            Err(panic) => {
-                let text = format!("the service panicked in poll_ready: {}", panic_text(&*panic));
-                Poll::Ready(Err(Error::other(text)))
-            }
-        }
     }
 
     fn poll_listeners(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer, usize)> {
         let n = self.listeners.len();
         for turn in 0..n {
             let i = (self.first + turn) % n;
-            let (number, listener) = &mut self.listeners[i];
+            let Listening { endpoint, listener, .. } = &mut self.listeners[i];
             if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
                 self.first = (i + 1) % n;
-                return Poll::Ready((stream, peer, *number));
+                return Poll::Ready((stream, peer, *endpoint));
             }
         }
         Poll::Pending
     }
-
-    /// Calls the service and spawns what it returns. `call` only moves data; the work begins in the task.
-    fn begin(&mut self, stream: Stream, peer: Peer, listener: usize) {
-        let connection = Connection::accepted(stream, peer, listener);
-        let entered: Entered = self.shared.enter(&connection);
-        match catch_unwind(AssertUnwindSafe(|| self.service.call(connection))) {
-            Ok(run) => drop(tokio::spawn(ConnectionTask::new(run, entered))),
-            Err(panic) => panicked(&entered, panic),
-        }
-    }
-}
-
-/// Whether a listener is among those that are given up.
-fn is_in(given_up: &[bool], number: usize) -> bool {
-    given_up.get(number).is_some_and(|given_up| *given_up)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, sleep_until};
 
 use super::ConnectionService;
-use super::accept::Accept;
+use super::front::Front;
 use super::shared::{Phase, Shared};
 use super::signals::Signals;
 
@@ -18,12 +18,12 @@ pub(super) const GONE: Duration = Duration::from_secs(1);
 /// signal in a drain that something else began (a handle, a hot restart) gives them `drain` from then on at most.
 pub(super) async fn finish<S: ConnectionService>(
     shared: &Shared,
-    accept: Option<Accept<S>>,
+    front: Option<Front<S>>,
     signals: &mut Signals,
     drain: Duration,
 ) {
     let mut phase = shared.phase.subscribe();
-    let mut gone = pin!(all_gone(shared, accept));
+    let mut gone = pin!(all_gone(shared, front));
     loop {
         let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
         tokio::select! {
@@ -35,7 +35,7 @@ pub(super) async fn finish<S: ConnectionService>(
         }
     }
     // With it go the preambles that are under way.
-    gone.set(all_gone(shared, None::<Accept<S>>));
+    gone.set(all_gone(shared, None::<Front<S>>));
     let left = shared.counts().active();
     if left > 0 {
         tracing::warn!(connections = left, "aborting the connections that are left");
@@ -62,9 +62,9 @@ pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
 }
 
 /// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.
-async fn all_gone<S: ConnectionService>(shared: &Shared, accept: Option<Accept<S>>) {
-    if let Some(mut accept) = accept {
-        poll_fn(|cx| accept.poll_pending(cx)).await;
+async fn all_gone<S: ConnectionService>(shared: &Shared, front: Option<Front<S>>) {
+    if let Some(mut front) = front {
+        poll_fn(|cx| front.poll_pending(cx)).await;
     }
     shared.wait_idle().await;
 }

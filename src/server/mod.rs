@@ -1,8 +1,10 @@
-//! The server: endpoints in, layers around a service of connections, one accept loop.
+//! The server: endpoints in, layers around a service of connections, one accept loop or one on each worker.
 
 mod accept;
 mod deadline;
 mod drain;
+mod front;
+mod gate;
 mod handle;
 mod lifecycle;
 mod notify;
@@ -15,8 +17,10 @@ mod service;
 mod shared;
 mod signals;
 mod task;
+mod workers;
 
 use std::fmt;
+use std::num::NonZero;
 use std::time::Duration;
 
 use ropewalk_middleware::Addr;
@@ -84,6 +88,7 @@ impl Server {
                 restart: None,
                 notify: Notify::default(),
                 exit: None,
+                workers: None,
             },
             on_listening: None,
         }
@@ -208,11 +213,51 @@ impl<L> Server<L> {
     /// The most connections open at once, over all endpoints; more stay in the backlog. By default 10 000, or 80 % of
     /// the process's descriptor limit less 64, whichever is lower; of a small limit half.
     ///
-    /// Handshakes under way are not among them; each endpoint with TLS has at most 256 besides.
+    /// Handshakes under way are not among them; each endpoint with TLS has at most 256 besides, on each worker.
     ///
     /// For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = Some(max);
+        self
+    }
+
+    /// Accepts and serves on so many threads of the server's own, each with a runtime for itself; 0 is one for each
+    /// processor the system lends this process. Without this the runtime the server is awaited on does it all.
+    ///
+    /// A TCP endpoint has a socket for each worker (`SO_REUSEPORT`), and the kernel deals connections out among them by a
+    /// hash of their addresses. The one socket of any other endpoint is shared, and the first worker to wake has the
+    /// connection; where the kernel doesn't deal (anywhere but on Linux) so is TCP's. A connection stays on the thread that
+    /// accepted it: no task moves, and no thread takes over another one's work. So a few busy connections may meet on one
+    /// worker while the others have nothing to do, and a handler that blocks or computes holds up all that is on its worker,
+    /// who waits in its backlog too. The shared runtime evens both out. Which is faster depends on the load: `benches/peers/run
+    /// threads` measures it, and on two cores finds nothing to speak of between the two.
+    ///
+    /// All else is one server's: the service with its layers, the caps, the counters, the drain and its deadline, the
+    /// handle. A connection may be accepted on each worker while it waits for room under a cap, and a worker whose
+    /// connection makes room is the likeliest to fill it: a cap should be several times the number of workers. The bound
+    /// on handshakes and PROXY headers is each worker's. A hot restart hands over all the sockets; the new process may have
+    /// another number of workers, or none. What a handler spawns runs on its worker and ends with the server.
+    /// Signals, lifecycles and the watchdog are tended by the runtime the server is awaited on. A worker that dies (not by a
+    /// handler's panic, which ends its connection only) has the server drain and end with an error.
+    ///
+    /// # Errors
+    ///
+    /// An endpoint made of a [`Listener`](crate::Listener), or in memory, can't be shared, so binding fails. Threads and runtimes
+    /// are made when the server is awaited; if one can't be, it ends with that error and has served nobody.
+    ///
+    /// ```no_run
+    /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};
+    /// # async fn doc() -> ropewalk::Result {
+    /// Server::new()
+    ///     .listen("tcp:0.0.0.0:8007")
+    ///     .workers(4)
+    ///     .serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)))
+    ///     .await
+    /// # }
+    /// ```
+    pub fn workers(mut self, n: usize) -> Self {
+        let n = if n == 0 { std::thread::available_parallelism().map_or(1, NonZero::get) } else { n };
+        self.options.workers = Some(n);
         self
     }
 

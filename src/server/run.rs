@@ -10,17 +10,17 @@ use ropewalk_middleware::Addr;
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
-use super::accept::Accept;
 use super::deadline;
 use super::drain::{end, finish};
+use super::front::{Front, Sockets};
 use super::lifecycle::Lifecycles;
 use super::notify::Notify;
 use super::restart::{Attempt, Restart, RestartError, Succession, Successor, start as start_successor};
 use super::serve::{OnListening, Over};
 use super::shared::{self, Phase, Shared};
 use super::signals::{Hangup, Signals, Told};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::listener::Listener;
 
 /// What a server was told about its running.
 pub(super) struct Options {
@@ -32,13 +32,14 @@ pub(super) struct Options {
     pub(super) notify: Notify,
     /// The code to exit with when the drain's deadline finds threads blocked.
     pub(super) exit: Option<i32>,
+    /// How many threads of the server's own accept and serve; without any the runtime it is awaited on does.
+    pub(super) workers: Option<usize>,
 }
 
 /// A server whose endpoints are bound.
 pub(super) struct Bound {
-    pub(super) listeners: Vec<Box<dyn Listener>>,
-    /// The endpoints of the listeners, without their options.
-    pub(super) places: Vec<String>,
+    pub(super) sockets: Sockets,
+    pub(super) endpoints: Vec<Endpoint>,
     pub(super) succession: Option<Succession>,
     pub(super) signals: Signals,
     pub(super) hangup: Hangup,
@@ -50,16 +51,18 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) async fn run<S: ConnectionService>(self, service: S) -> Result {
-        let Self { mut listeners, places, succession, mut signals, hangup, mut lifecycles, .. } = self;
+        let Self { sockets, endpoints, succession, mut signals, hangup, mut lifecycles, .. } = self;
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
         let over = Over(Arc::clone(&shared));
+        let mut front = Front::new(sockets, &endpoints, service, &shared).await?;
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = succession {
             if let Err(error) = take_over(succession, &mut signals).await {
                 drop(stop(&mut lifecycles, &mut signals).await);
                 return Err(error);
             }
-            listeners.iter_mut().for_each(|listener| listener.set_owner(true));
+            // From here on the paths are this process's to remove.
+            front.give_up(&[]);
         }
         announce(&shared, &options, on_listening);
         #[cfg(feature = "systemd")]
@@ -67,15 +70,15 @@ impl Bound {
         if options.exit.is_some() {
             deadline::keep(&shared, &options);
         }
-        let accept = Accept::new(listeners, service, Arc::clone(&shared));
-        let mut running = Running { accept, places, options, shared: &shared };
+        let places = endpoints.iter().map(Endpoint::place).collect();
+        let mut running = Running { front, places, options, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
-        let (accept, options) = running.close(result.is_ok(), &mut signals).await;
+        let (front, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
         if options.exit.is_none() {
             deadline::keep(&shared, &options);
         }
-        finish(&shared, accept, &mut signals, options.drain).await;
+        finish(&shared, front, &mut signals, options.drain).await;
         let stopped = stop(&mut lifecycles, &mut signals).await;
         drop(over);
         result.and(stopped)
@@ -136,7 +139,8 @@ async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup) 
 
 /// A server that accepts.
 struct Running<'a, S> {
-    accept: Accept<S>,
+    front: Front<S>,
+    /// The endpoints, without their options.
     places: Vec<String>,
     options: Options,
     shared: &'a Shared,
@@ -147,7 +151,7 @@ enum Event {
     Signal(Told),
     /// Told to drain or to stop by a handle.
     Told,
-    /// The service can't be readied any more.
+    /// The service can't be readied any more, or a worker can't go on.
     Failed(Error),
     RestartWanted,
     /// The new process is ready, or is none.
@@ -155,7 +159,8 @@ enum Event {
 }
 
 impl<S: ConnectionService> Running<'_, S> {
-    /// Accepts until told to stop. An error is that of a service that can't be readied any more; what is open goes on.
+    /// Accepts until told to stop. An error is that of a service that can't be readied any more, or of a worker; what is
+    /// open goes on.
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
         let (shared, notify) = (self.shared, self.options.notify.clone());
         // Kept from one event to the next: a reload that has begun comes to its end.
@@ -169,7 +174,7 @@ impl<S: ConnectionService> Running<'_, S> {
                 }
                 Event::Told => return Ok(()),
                 Event::Failed(error) => {
-                    tracing::error!(%error, "the service can't be readied any more: draining");
+                    tracing::error!(%error, "the service can't be readied, or a worker can't go on: draining");
                     return Err(error);
                 }
                 Event::Signal(Told::Restart) => drop(self.shared.ask_restart()),
@@ -195,7 +200,7 @@ impl<S: ConnectionService> Running<'_, S> {
         attempt: &mut Option<Attempt>,
     ) -> Event {
         let (mut phase, mut restarts) = (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
-        let accept = &mut self.accept;
+        let front = &mut self.front;
         let idle = attempt.is_none();
         let attempted = async {
             match attempt {
@@ -210,13 +215,13 @@ impl<S: ConnectionService> Running<'_, S> {
             outcome = attempted => Event::Restarted(outcome),
             _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => Event::RestartWanted,
             never = reloading => match never {},
-            error = poll_fn(|cx| accept.poll(cx)) => Event::Failed(error),
+            error = poll_fn(|cx| front.poll(cx)) => Event::Failed(error),
         }
     }
 
     fn begin_restart(&self) -> Result<Attempt, RestartError> {
         let restart = self.options.restart.clone().ok_or(RestartError::NotEnabled)?;
-        let sockets = self.accept.hand_over(&self.places)?;
+        let sockets = self.front.hand_over(&self.places)?;
         tracing::info!("told to restart: starting a new process");
         self.options.notify.reloading();
         Ok(start_successor(restart, sockets))
@@ -226,7 +231,7 @@ impl<S: ConnectionService> Running<'_, S> {
     async fn end_restart(&mut self, outcome: Result<Box<Successor>, RestartError>) -> Result<(), RestartError> {
         let successor = outcome?;
         // First, for from its first moment on the new process may end and take the paths with it.
-        self.accept.give_up(successor.taken());
+        self.front.give_up(successor.taken());
         match successor.go().await {
             Ok(pid) => {
                 tracing::info!(pid, "a new process has taken over: draining");
@@ -236,7 +241,8 @@ impl<S: ConnectionService> Running<'_, S> {
                 Ok(())
             }
             Err(error) => {
-                self.accept.take_back();
+                // All is this process's again.
+                self.front.give_up(&[]);
                 Err(error)
             }
         }
@@ -259,8 +265,8 @@ impl<S: ConnectionService> Running<'_, S> {
                 () = signals.end() => end(self.shared, signals, self.options.drain),
                 _ = phase.changed() => {}
                 () = sleep_until(until.min(deadline)) => return,
-                error = poll_fn(|cx| self.accept.poll(cx)) => {
-                    tracing::error!(%error, "the service can't be readied any more");
+                error = poll_fn(|cx| self.front.poll(cx)) => {
+                    tracing::error!(%error, "the service can't be readied any more, or a worker can't go on");
                     return;
                 }
             }
@@ -269,26 +275,24 @@ impl<S: ConnectionService> Running<'_, S> {
 
     /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
     /// still to come of them: connections that were taken and go through their preambles.
-    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Option<Accept<S>>, Options) {
+    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Option<Front<S>>, Options) {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
         }
-        if self.shared.has_successor() {
-            self.accept.handed_over();
-        } else {
+        if !self.shared.has_successor() {
             self.options.notify.stopping();
             if last_call && !self.options.grace.is_zero() {
                 self.grace(signals).await;
             }
         }
-        let Self { mut accept, options, shared, .. } = self;
+        let Self { mut front, options, shared, .. } = self;
         let stopping = *shared.phase.borrow() == Phase::Stopping;
         if last_call && !stopping {
             // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
             // all but the first 128 to be reset.
-            tokio::task::unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
+            tokio::task::unconstrained(poll_fn(|cx| front.poll_backlog(cx))).await;
         }
         // A service that can't be readied takes nothing more.
-        ((last_call && !stopping).then_some(accept), options)
+        ((last_call && !stopping).then_some(front), options)
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use ropewalk_middleware::Addr;
 
 use super::ConnectionService;
+use super::front::Sockets;
 use super::handle::Handle;
 use super::lifecycle::Lifecycles;
 use super::restart::Succession;
@@ -50,17 +51,11 @@ impl Plan {
             Some(_) => Succession::begin().await?,
             None => None,
         };
-        let mut listeners = Vec::with_capacity(endpoints.len());
-        for endpoint in &endpoints {
-            let inherited = |place: &str| succession.as_mut()?.take(place);
-            listeners.push(endpoint.bind_or_adopt(inherited, &shared.preambles).await?);
-        }
-        let addresses: Vec<Addr> = listeners.iter().map(|listener| listener.local_addr()).collect();
+        let (sockets, addresses) = Sockets::open(&endpoints, options.workers, &mut succession, &shared).await?;
         // Bound once: the plan is gone with this.
         drop(shared.addresses.set(addresses));
-        let places = endpoints.iter().map(Endpoint::place).collect();
         let Self { lifecycles, options, on_listening, .. } = self;
-        Ok(Bound { listeners, places, succession, signals, hangup, lifecycles, options, on_listening, shared })
+        Ok(Bound { sockets, endpoints, succession, signals, hangup, lifecycles, options, on_listening, shared })
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Shared {
     counts: Mutex<Counts>,
     registry: Registry,
     max: AtomicUsize,
-    /// Wakes the accept loop when there is room again.
+    /// Wakes the accept loops when there is room again.
     room: AtomicWaker,
     /// Told when the last connection has gone.
     idle: Notify,
@@ -107,7 +107,7 @@ impl Shared {
         self.lock().active() >= self.max() as u64
     }
 
-    /// Ready when one more connection may be accepted. Only the accept loop asks.
+    /// Ready when one more connection may be accepted. Only the gate asks, with one waker for all accept loops.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_full() {
             return Poll::Ready(());

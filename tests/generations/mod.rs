@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -40,7 +41,10 @@ impl Generations {
         let child = command.stdin(Stdio::null()).spawn().unwrap();
         let current = Pid::from_child(&child);
         let this = Self { child, current, link, tcp, unix, dir };
-        until("the example listens", || support::Client::try_tcp(this.tcp).is_ok() && this.unix.exists());
+        // A path is there before anybody listens on it.
+        until("the example listens", || {
+            support::Client::try_tcp(this.tcp).is_ok() && UnixStream::connect(&this.unix).is_ok()
+        });
         this
     }
 

@@ -1,4 +1,4 @@
-//! One thread, or several that share a runtime. Server and load generator have all cores between them, so this tells what
+//! One thread, several that share a runtime, or workers with one each. Server and load generator have all cores between them, so this tells what
 //! several threads cost, and what they gain only where the load generator leaves them room.
 
 use std::fmt::Write;
@@ -12,7 +12,8 @@ use crate::running::{Server, load};
 use crate::stats::{cpu, median};
 
 const ROW: &str = "threads";
-const WAYS: [(&str, &[&str]); 2] = [("one thread", &[]), ("two threads of one runtime", &["--threads", "2"])];
+const WAYS: [(&str, &[&str]); 3] =
+    [("one thread", &[]), ("two threads of one runtime", &["--threads", "2"]), ("two workers", &["--workers", "2"])];
 const LOADS: [(&str, &[&str]); 3] = [
     ("lines, 50 connections × 64", &["--depth", "64"]),
     ("lines, 50 connections × 1", &["--depth", "1"]),

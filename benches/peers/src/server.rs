@@ -21,6 +21,9 @@ pub struct ServerArgs {
     /// Threads of the runtime; only ours knows more than one
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Workers with a runtime each, in place of threads of one; ours only
+    #[arg(long, conflicts_with = "threads")]
+    pub workers: Option<usize>,
     /// The certificate of a server over TLS, PEM
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,

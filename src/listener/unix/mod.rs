@@ -14,6 +14,7 @@ use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::HandOver;
+use super::opened::Opened;
 use super::paced::{Accept, Paced};
 
 pub(crate) use self::path::{Access, BoundPath};
@@ -29,7 +30,7 @@ pub(crate) struct Unix {
 }
 
 /// Binds to a path and listens. The path is not reachable before it has its owner and its mode.
-pub(crate) async fn bind(path: &Path, backlog: i32, access: &Access) -> io::Result<Paced<Unix>> {
+pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Result<Opened> {
     let addr = SockAddr::unix(path)?;
     // Kept until the socket listens: before that a live socket looks like a stale one.
     let _lock = lock_directory(path).await;
@@ -54,12 +55,11 @@ pub(crate) async fn bind(path: &Path, backlog: i32, access: &Access) -> io::Resu
         // on yet, and took the path.
         return Err(in_use("another server took the path over while this one started"));
     }
-    let local = Addr::Unix(Some(bound.path().into()));
-    Ok(Paced::new(Unix { path: Some(bound), local, socket: from_socket(socket)? }))
+    Ok(Opened::new(socket, Some(bound)))
 }
 
 /// Binds to a name in the abstract namespace and listens. Such a name has no file: it goes with its last socket.
-pub(crate) fn bind_abstract(name: &[u8], backlog: i32) -> io::Result<Paced<Unix>> {
+pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
         let text = "only Linux has abstract names: listen on a path, unix:/run/x.sock";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
@@ -69,17 +69,14 @@ pub(crate) fn bind_abstract(name: &[u8], backlog: i32) -> io::Result<Paced<Unix>
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(std::ffi::OsStr::from_bytes(&addr))?)?;
     socket.listen(backlog)?;
-    Ok(Paced::new(Unix { path: None, local: Addr::Abstract(name.into()), socket: from_socket(socket)? }))
+    Ok(Opened::new(socket, None))
 }
 
-/// Takes over a socket that another process has bound and listens on.
-pub(super) fn adopt(socket: Socket, path: Option<BoundPath>) -> io::Result<Paced<Unix>> {
+/// Has the runtime watch a socket that listens.
+pub(super) fn watch(socket: Socket, path: Option<BoundPath>) -> io::Result<Paced<Unix>> {
     let local = unix_addr(&socket.local_addr()?);
-    Ok(Paced::new(Unix { path, local, socket: from_socket(socket)? }))
-}
-
-fn from_socket(socket: Socket) -> io::Result<tokio::net::UnixListener> {
-    tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())
+    let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
+    Ok(Paced::new(Unix { path, local, socket }))
 }
 
 /// The same socket with a mode of its own, which Linux gives to the path it binds, cut by the umask: so the path is at

@@ -111,10 +111,6 @@ impl BoundPath {
         Self { path: absolute.clone(), absolute, id, owned: false }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// What another process needs to know it by.
     pub(crate) fn absolute(&self) -> &Path {
         &self.absolute
@@ -125,7 +121,8 @@ impl BoundPath {
         self.id
     }
 
-    pub(super) fn set_owned(&mut self, owned: bool) {
+    /// Whether it goes with this value.
+    pub(crate) fn set_owned(&mut self, owned: bool) {
         self.owned = owned;
     }
 

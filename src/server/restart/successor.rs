@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::VARIABLE;
 use super::messages::{GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket};
 use crate::error::{Error, Result};
-use crate::listener::adopt::Adopted;
+use crate::listener::opened::Opened;
 use crate::listener::unix::BoundPath;
 
 /// How long the old process may take over any of its answers. It answers at once unless it is stopped.
@@ -29,7 +29,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(in crate::server) struct Succession {
     channel: UnixStream,
     /// Those that are left stand in their places; the others were taken.
-    sockets: Vec<(String, Option<Adopted>)>,
+    sockets: Vec<(String, Option<Opened>)>,
 }
 
 impl Succession {
@@ -51,19 +51,28 @@ impl Succession {
         Ok(Some(Self { channel, sockets }))
     }
 
-    /// The socket of an endpoint, if the old process had it. Of several the first that is left.
-    pub(in crate::server) fn take(&mut self, place: &str) -> Option<Adopted> {
-        self.sockets.iter_mut().find(|(other, socket)| other == place && socket.is_some())?.1.take()
+    /// The sockets of an endpoint, if the old process had it: one, or those of its workers. Of several endpoints the first
+    /// that is left.
+    pub(in crate::server) fn take(&mut self, place: &str) -> Vec<Opened> {
+        let mut taken: Vec<Opened> = Vec::new();
+        for (_, socket) in self.sockets.iter_mut().filter(|(other, _)| other == place) {
+            // Who listens on port 0 twice has two ports, and the sockets of one are one endpoint's.
+            taken.extend(socket.take_if(|opened| taken.first().is_none_or(|first| opened.is_beside(first))));
+        }
+        taken
     }
 
     /// Says that this process is ready and which sockets it has taken, and waits until the old one has made way.
     pub(in crate::server) async fn take_over(mut self) -> Result {
-        let mut ready = vec![READY];
+        let (mut ready, mut left) = (vec![READY], Vec::new());
         for (place, socket) in self.sockets.drain(..) {
-            if socket.is_some() {
-                tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
-            }
             ready.push(if socket.is_some() { LEFT } else { WAS_TAKEN });
+            left.extend(socket.map(|_| place));
+        }
+        // Workers have several sockets there.
+        left.dedup();
+        for place in left {
+            tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
         }
         self.channel.write_all(&ready).await?;
         match timeout(ANSWER, self.channel.read_u8()).await {
@@ -100,13 +109,13 @@ fn channel() -> io::Result<UnixStream> {
     UnixStream::from_std(channel)
 }
 
-async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<Adopted>)>> {
+async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<Opened>)>> {
     channel.write_all(HELLO).await?;
     let mut sockets = Vec::new();
     for listed in receive_list(channel).await? {
         let socket = receive_socket(channel).await?;
         let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
-        sockets.push((listed.place, Some(Adopted { socket, path })));
+        sockets.push((listed.place, Some(Opened { path, socket })));
     }
     Ok(sockets)
 }

@@ -27,13 +27,13 @@ pub fn main() -> Result {
 
 async fn run(args: &ServerArgs) -> Result {
     match args.mode {
-        Mode::Line => serve(Lines::lf(), &args.variant).await,
-        Mode::Int32 => serve(LengthPrefixed::u32(), &args.variant).await,
-        Mode::Netstring => serve(Netstring::new(), &args.variant).await,
+        Mode::Line => serve(Lines::lf(), args).await,
+        Mode::Int32 => serve(LengthPrefixed::u32(), args).await,
+        Mode::Netstring => serve(Netstring::new(), args).await,
     }
 }
 
-async fn serve<C>(codec: C, variant: &str) -> Result
+async fn serve<C>(codec: C, args: &ServerArgs) -> Result
 where
     C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone + Send + Sync + 'static,
 {
@@ -41,7 +41,11 @@ where
         let address = addresses[0].to_string();
         println!("{}", address.trim_start_matches("tcp:"));
     });
-    match variant {
+    let server = match args.workers {
+        Some(workers) => server.workers(workers),
+        None => server,
+    };
+    match &*args.variant {
         "session" => server.serve(session(codec, plain_loop::<C>)).await,
         "layers" => {
             // INFO, the default, to the standard error, which the runner throws away.

@@ -1,0 +1,128 @@
+//! From an endpoint to what listens: first its sockets, then a listener for each, in the runtime that is to watch it.
+
+use std::io;
+
+use super::proxied::Known;
+use super::{BACKLOG, BindError, Endpoint, Kind};
+use crate::Listener;
+use crate::listener::opened::Opened;
+use crate::listener::preamble::{Preambles, Step, WithPreamble};
+use crate::listener::proxy::ReadHeader;
+#[cfg(feature = "tls")]
+use crate::listener::tls::Handshake;
+use crate::listener::{tcp, unix};
+
+impl Endpoint {
+    /// Binds, and listens. To be called within a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
+    /// code was bound before, and when an option does not go with the kind of endpoint.
+    pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
+        let mut bound = self.bind_all(Vec::new(), &Preambles::default()).await?;
+        Ok(bound.pop().expect("one socket was asked for"))
+    }
+
+    /// The same for a server: `inherited` are its sockets where there are some already, from the process this one takes
+    /// over from (several if that one has workers); what becomes of preambles is counted.
+    pub(crate) async fn bind_all(
+        &self,
+        inherited: Vec<Opened>,
+        preambles: &Preambles,
+    ) -> Result<Vec<Box<dyn Listener>>, BindError> {
+        self.check()?;
+        if let (Kind::Bound(slot), []) = (&self.kind, &*inherited) {
+            let bound = slot.take().and_then(|listener| self.complete(listener, preambles));
+            return Ok(vec![bound.map_err(|cause| self.failed(cause))?]);
+        }
+        let opened = self.open(1, inherited).await?;
+        opened.into_iter().map(|opened| self.listener(opened, preambles)).collect()
+    }
+
+    /// Opens its sockets: as many as are wanted where the kernel shares connections out among several, else one.
+    pub(crate) async fn open(&self, sockets: usize, inherited: Vec<Opened>) -> Result<Vec<Opened>, BindError> {
+        let opened = if inherited.is_empty() { self.open_new(sockets).await } else { self.prepare(inherited) };
+        opened.map_err(|cause| self.failed(cause))
+    }
+
+    /// A listener on one of its sockets, which the runtime this is called in watches.
+    pub(crate) fn listener(&self, opened: Opened, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
+        let listener = opened.listener().and_then(|listener| self.complete(listener, preambles));
+        listener.map_err(|cause| self.failed(cause))
+    }
+
+    fn failed(&self, cause: io::Error) -> BindError {
+        BindError::new(self.to_string(), cause)
+    }
+
+    async fn open_new(&self, sockets: usize) -> io::Result<Vec<Opened>> {
+        let backlog = self.system_backlog();
+        match &self.kind {
+            Kind::Tcp(addr) => tcp::open(*addr, backlog, sockets),
+            Kind::Name(host, port) => open_name(host, *port, backlog, sockets).await,
+            Kind::Unix(path) => Ok(vec![unix::open(path, backlog, &self.access).await?]),
+            Kind::Abstract(name) => Ok(vec![unix::open_abstract(name, backlog)?]),
+            #[cfg(feature = "systemd")]
+            Kind::Inherited(which) => {
+                let opened = Opened { path: None, socket: which.take()? };
+                opened.prepare(None)?;
+                Ok(vec![opened])
+            }
+            Kind::Bound(_) => {
+                let text = "a listener made in code, or in memory, can't be shared by workers: serve it without them";
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            }
+        }
+    }
+
+    fn prepare(&self, inherited: Vec<Opened>) -> io::Result<Vec<Opened>> {
+        for opened in &inherited {
+            if let Some(path) = &opened.path {
+                path.set_access(&self.access)?;
+            }
+            opened.prepare(self.listens_itself().then(|| self.system_backlog()))?;
+        }
+        Ok(inherited)
+    }
+
+    fn system_backlog(&self) -> i32 {
+        // Clamped when it was set, so it fits.
+        i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
+    }
+
+    /// Puts before a listener what its connections go through.
+    fn complete(&self, listener: Box<dyn Listener>, preambles: &Preambles) -> io::Result<Box<dyn Listener>> {
+        self.check_trusted(&Known::by(&listener.local_addr()))?;
+        let steps = self.steps();
+        if steps.is_empty() {
+            return Ok(listener);
+        }
+        Ok(Box::new(WithPreamble::new(listener, steps, preambles.clone())))
+    }
+
+    /// What its connections go through before they are accepted, in this order.
+    fn steps(&self) -> Vec<Box<dyn Step>> {
+        let mut steps: Vec<Box<dyn Step>> = Vec::new();
+        if let Some(trusted) = &self.proxied {
+            steps.push(Box::new(ReadHeader::new(trusted.clone())));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            steps.push(Box::new(Handshake(tls.clone())));
+        }
+        steps
+    }
+}
+
+/// The first of a name's addresses that can be bound, or why the last one could not.
+async fn open_name(host: &str, port: u16, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
+    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for addr in tokio::net::lookup_host((host, port)).await? {
+        match tcp::open(addr, backlog, sockets) {
+            Err(error) => result = Err(error),
+            opened => return opened,
+        }
+    }
+    result
+}

@@ -1,0 +1,132 @@
+//! Where a server's connections come in: on the runtime it was awaited on, or on its workers.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ropewalk_middleware::Addr;
+
+use super::ConnectionService;
+use super::accept::{Accept, Listening};
+use super::gate::Gate;
+use super::restart::{Passed, RestartError, Succession};
+use super::shared::Shared;
+use super::workers::Workers;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Result};
+use crate::listener::opened::Opened;
+
+/// What a server is to accept on.
+pub(super) enum Sockets {
+    /// Listeners in this runtime.
+    Here(Vec<Listening>),
+    /// For so many workers: the sockets of each endpoint.
+    Workers(usize, Vec<Vec<Opened>>),
+}
+
+impl Sockets {
+    /// Opens all endpoints, and finds their addresses. What an old process hands over is not opened again.
+    pub(super) async fn open(
+        endpoints: &[Endpoint],
+        workers: Option<usize>,
+        succession: &mut Option<Succession>,
+        shared: &Shared,
+    ) -> Result<(Self, Vec<Addr>)> {
+        let mut inherited = |endpoint: &Endpoint| match succession {
+            Some(succession) => succession.take(&endpoint.place()),
+            None => Vec::new(),
+        };
+        let mut addresses = Vec::with_capacity(endpoints.len());
+        let Some(workers) = workers else {
+            let mut all = Vec::with_capacity(endpoints.len());
+            for (number, endpoint) in endpoints.iter().enumerate() {
+                let listeners = endpoint.bind_all(inherited(endpoint), &shared.preambles).await?;
+                // Those of one endpoint have one address.
+                addresses.extend(listeners.first().map(|listener| listener.local_addr()));
+                let first = all.len();
+                let numbered = listeners.into_iter().zip(first..);
+                all.extend(numbered.map(|(listener, socket)| Listening::new(number, socket, listener)));
+            }
+            return Ok((Self::Here(all), addresses));
+        };
+        let mut all = Vec::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            let opened = endpoint.open(workers, inherited(endpoint)).await?;
+            if let Some(first) = opened.first() {
+                // Watched for a moment, for its address and for whatever would keep a worker from doing so.
+                addresses.push(endpoint.listener(first.share()?, &shared.preambles)?.local_addr());
+            }
+            all.push(opened);
+        }
+        Ok((Self::Workers(workers, all), addresses))
+    }
+}
+
+/// One accept loop, or one on each worker.
+pub(super) enum Front<S> {
+    Here(Accept<S>),
+    Workers(Workers),
+}
+
+impl<S: ConnectionService> Front<S> {
+    /// Ready to accept, which it does from the first poll on.
+    pub(super) async fn new(
+        sockets: Sockets,
+        endpoints: &[Endpoint],
+        service: S,
+        shared: &Arc<Shared>,
+    ) -> Result<Self> {
+        Ok(match sockets {
+            Sockets::Here(listeners) => {
+                Self::Here(Accept::new(listeners, Gate::new(service, 1, Arc::clone(shared)), 0))
+            }
+            Sockets::Workers(workers, sockets) => {
+                let gate = Gate::new(service, workers, Arc::clone(shared));
+                Self::Workers(Workers::start(workers, sockets, endpoints, &gate, shared).await?)
+            }
+        })
+    }
+
+    /// Accepts for ever. Ready only with the error of a service that can't be readied any more, or of a worker.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        match self {
+            Self::Here(accept) => accept.poll(cx),
+            Self::Workers(workers) => workers.poll(cx),
+        }
+    }
+
+    /// Closes what is given up, and accepts what already waits elsewhere before that closes, or has the workers do so.
+    pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Here(accept) => accept.poll_backlog(cx),
+            Self::Workers(workers) => {
+                workers.last_call();
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
+    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+        match self {
+            Self::Here(accept) => accept.hand_over(places),
+            Self::Workers(workers) => workers.hand_over(places),
+        }
+    }
+
+    /// Begins to make way for a process that has taken these sockets, in the order in which they were handed over: what
+    /// they are bound to is that one's to remove. All others are this process's, so with none all are.
+    pub(super) fn give_up(&mut self, taken: &[bool]) {
+        match self {
+            Self::Here(accept) => accept.give_up(taken),
+            Self::Workers(workers) => workers.give_up(taken),
+        }
+    }
+
+    /// Ready when nothing is to come any more of what was taken before the listeners closed.
+    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Here(accept) => accept.poll_pending(cx),
+            Self::Workers(workers) => workers.poll_pending(cx),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The one service of a server, which one accept loop after the other calls.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use futures::task::AtomicWaker;
+use ropewalk_middleware::{Connection, Peer, Stream};
+
+use super::ConnectionService;
+use super::shared::{Entered, Shared};
+use super::task::{ConnectionTask, panic_text, panicked};
+use crate::error::Error;
+
+/// Where each connection comes through, whichever loop has accepted it. So the service is readied and called as one
+/// value, without a clone that would keep a permit to itself, and the caps are those of the server.
+pub(super) struct Gate<S> {
+    service: Mutex<Readied<S>>,
+    shared: Arc<Shared>,
+    loops: Arc<Loops>,
+    /// Wakes all of them: a service has room for one waker.
+    waker: Waker,
+}
+
+struct Readied<S> {
+    service: S,
+    ready: bool,
+}
+
+/// The loops that wait at the gate, or have waited.
+struct Loops(Box<[AtomicWaker]>);
+
+impl Wake for Loops {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.iter().for_each(AtomicWaker::wake);
+    }
+}
+
+impl<S: ConnectionService> Gate<S> {
+    /// For so many loops, which are numbered from 0.
+    pub(super) fn new(service: S, loops: usize, shared: Arc<Shared>) -> Arc<Self> {
+        let loops = Arc::new(Loops((0..loops).map(|_| AtomicWaker::new()).collect()));
+        let waker = Waker::from(Arc::clone(&loops));
+        Arc::new(Self { service: Mutex::new(Readied { service, ready: false }), shared, loops, waker })
+    }
+
+    /// Ready when the service is and there is room for one more connection. That holds as long as nobody else comes
+    /// through, and nobody does before the result is dropped. An error is the service's, which can't be readied any more.
+    pub(super) fn poll_open(&self, number: usize, cx: &mut Context<'_>) -> Poll<Result<Open<'_, S>, Error>> {
+        self.loops.0[number].register(cx.waker());
+        let cx = &mut Context::from_waker(&self.waker);
+        // A panic of the service is caught below, so what is locked is whole.
+        let mut readied = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        if !readied.ready {
+            ready!(readied.poll_service(cx))?;
+            readied.ready = true;
+        }
+        ready!(self.shared.poll_room(cx));
+        Poll::Ready(Ok(Open { readied, shared: &self.shared }))
+    }
+}
+
+impl<S: ConnectionService> Readied<S> {
+    fn poll_service(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match catch_unwind(AssertUnwindSafe(|| self.service.poll_ready(cx))) {
+            Ok(poll) => poll.map_err(Error::other),
+            Err(panic) => {
+                let text = format!("the service panicked in poll_ready: {}", panic_text(&*panic));
+                Poll::Ready(Err(Error::other(text)))
+            }
+        }
+    }
+}
+
+/// The gate, open for one connection.
+pub(super) struct Open<'a, S> {
+    readied: MutexGuard<'a, Readied<S>>,
+    shared: &'a Arc<Shared>,
+}
+
+impl<S: ConnectionService> Open<'_, S> {
+    /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves data; the work begins
+    /// in the task.
+    pub(super) fn enter(mut self, stream: Stream, peer: Peer, listener: usize) {
+        self.readied.ready = false;
+        let connection = Connection::accepted(stream, peer, listener);
+        let entered: Entered = self.shared.enter(&connection);
+        let called = catch_unwind(AssertUnwindSafe(|| self.readied.service.call(connection)));
+        drop(self);
+        match called {
+            Ok(run) => drop(tokio::spawn(ConnectionTask::new(run, entered))),
+            Err(panic) => panicked(&entered, panic),
+        }
+    }
+}

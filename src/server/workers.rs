@@ -1,0 +1,235 @@
+//! Accept loops on threads of their own, each with a runtime of its own; connections stay where they were accepted.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::thread;
+
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::unconstrained;
+
+use super::ConnectionService;
+use super::accept::{Accept, Listening};
+use super::gate::Gate;
+use super::restart::{Passed, RestartError};
+use super::shared::{Phase, Shared};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Result};
+use crate::listener::opened::Opened;
+
+/// What the workers are told. Each word is said after those above it, and stands for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    Wait,
+    Accept,
+    /// Take what has connected, then close the sockets; close at once those that are another process's.
+    LastCall,
+    /// Close all that is not a connection yet.
+    Close,
+}
+
+/// What they know of.
+struct Told {
+    order: Order,
+    /// The sockets another process has taken. It counts from the last call on.
+    taken: Vec<bool>,
+}
+
+/// The workers of a server. Dropped, they take nothing more; their threads end with the server.
+pub(super) struct Workers {
+    /// By endpoint; the workers have descriptors of their own. These are for a new process to take over, and have the paths.
+    sockets: Vec<Vec<Opened>>,
+    told: watch::Sender<Told>,
+    /// Tells why a worker can't go on. It ends when nothing more is to come from any of them.
+    failures: mpsc::Receiver<Error>,
+}
+
+impl Workers {
+    /// Starts the threads, and waits until each is ready to accept.
+    pub(super) async fn start<S: ConnectionService>(
+        workers: usize,
+        sockets: Vec<Vec<Opened>>,
+        endpoints: &[Endpoint],
+        gate: &Arc<Gate<S>>,
+        shared: &Arc<Shared>,
+    ) -> Result<Self> {
+        let told = watch::Sender::new(Told { order: Order::Wait, taken: Vec::new() });
+        // Each fails once.
+        let (failed, failures) = mpsc::channel(workers);
+        let mut starting = Vec::with_capacity(workers);
+        for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
+            let (endpoints, gate, shared) = (endpoints.to_vec(), Arc::clone(gate), Arc::clone(shared));
+            let (told, failed) = (told.subscribe(), Failed(failed.clone()));
+            let worker = Worker { number, sockets, endpoints, gate, shared, told, failed };
+            let (started, is_started) = oneshot::channel();
+            thread::Builder::new().name(format!("ropewalk-{number}")).spawn(move || worker.run(started))?;
+            starting.push(is_started);
+        }
+        for started in starting {
+            started.await??;
+        }
+        Ok(Self { sockets, told, failures })
+    }
+
+    /// Has the workers accept. Ready with the first error of one of them.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        self.tell(Order::Accept);
+        // Each says why before it ends.
+        self.failures.poll_recv(cx).map(|failure| failure.unwrap_or_else(|| Error::other("no worker is left")))
+    }
+
+    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+        let of_all = self.sockets.iter().zip(places);
+        let each = of_all.flat_map(|(sockets, place)| sockets.iter().map(move |opened| (opened, place)));
+        each.map(|(opened, place)| {
+            let path = opened.path.as_ref().map(|path| (path.absolute().to_owned(), path.id()));
+            Ok(Passed { place: place.clone(), socket: opened.socket.try_clone()?, path })
+        })
+        .collect()
+    }
+
+    pub(super) fn give_up(&mut self, taken: &[bool]) {
+        for (number, opened) in self.sockets.iter_mut().flatten().enumerate() {
+            if let Some(path) = &mut opened.path {
+                path.set_owned(!taken.get(number).is_some_and(|taken| *taken));
+            }
+        }
+        self.told.send_modify(|told| told.taken = taken.to_vec());
+    }
+
+    pub(super) fn last_call(&mut self) {
+        // First: a socket listens as long as anybody has it, and none of us accepts on these.
+        self.sockets.clear();
+        self.tell(Order::LastCall);
+    }
+
+    /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep us waiting.
+    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while ready!(self.failures.poll_recv(cx)).is_some() {}
+        Poll::Ready(())
+    }
+
+    fn tell(&self, order: Order) {
+        self.told.send_if_modified(|told| {
+            let new = order > told.order;
+            told.order = order.max(told.order);
+            new
+        });
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.tell(Order::Close);
+    }
+}
+
+/// A socket for a worker to accept on, by the numbers that [`Listening`] has.
+struct Share {
+    endpoint: usize,
+    socket: usize,
+    opened: Opened,
+}
+
+/// What each worker is to accept on. Every worker has a socket of each endpoint, and every
+/// socket a worker: where there are fewer of the ones than of the others, they are shared.
+fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<Share>>> {
+    let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut first = 0;
+    for (endpoint, sockets) in sockets.iter().enumerate() {
+        for turn in 0..workers.max(sockets.len()) {
+            let n = turn % sockets.len();
+            shares[turn % workers].push(Share { endpoint, socket: first + n, opened: sockets[n].share()? });
+        }
+        first += sockets.len();
+    }
+    Ok(shares)
+}
+
+/// One worker, before it has a thread.
+struct Worker<S> {
+    number: usize,
+    sockets: Vec<Share>,
+    endpoints: Vec<Endpoint>,
+    gate: Arc<Gate<S>>,
+    shared: Arc<Shared>,
+    told: watch::Receiver<Told>,
+    failed: Failed,
+}
+
+impl<S: ConnectionService> Worker<S> {
+    /// The thread. What fails before it is ready to accept is told to who has started it.
+    fn run(self, started: oneshot::Sender<Result>) {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(started.send(Err(error.into()))),
+        };
+        let mut phase = self.shared.phase.subscribe();
+        runtime.block_on(async {
+            match self.accept() {
+                Ok((accept, told, failed)) => {
+                    drop(started.send(Ok(())));
+                    take(accept, told, failed).await;
+                }
+                Err(error) => return drop(started.send(Err(error))),
+            }
+            // Meanwhile the connections are served here. The sender lives in what the gate shares with us.
+            drop(phase.wait_for(|phase| *phase == Phase::Ended).await);
+        });
+    }
+
+    fn accept(self) -> Result<(Accept<S>, watch::Receiver<Told>, Failed)> {
+        let listening = |Share { endpoint, socket, opened }| {
+            let listener = self.endpoints[endpoint].listener(opened, &self.shared.preambles)?;
+            Ok(Listening::new(endpoint, socket, listener))
+        };
+        let listeners = self.sockets.into_iter().map(listening).collect::<Result<_>>()?;
+        Ok((Accept::new(listeners, self.gate, self.number), self.told, self.failed))
+    }
+}
+
+/// Takes connections as it is told, to the last one. Whether that is over is told by dropping `failed`.
+async fn take<S: ConnectionService>(mut accept: Accept<S>, mut told: watch::Receiver<Told>, failed: Failed) {
+    ordered(&mut told, Order::Accept).await;
+    let order = tokio::select! {
+        biased;
+        order = ordered(&mut told, Order::LastCall) => order,
+        error = poll_fn(|cx| accept.poll(cx)) => return failed.say(error),
+    };
+    if order == Order::Close {
+        return;
+    }
+    accept.give_up(&told.borrow().taken);
+    // All of it in one turn: see `Running::close`.
+    unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
+    tokio::select! {
+        biased;
+        _ = ordered(&mut told, Order::Close) => {}
+        () = poll_fn(|cx| accept.poll_pending(cx)) => {}
+    }
+}
+
+/// Waits for this order, or a later one. Nobody left to give any is the last.
+async fn ordered(told: &mut watch::Receiver<Told>, order: Order) -> Order {
+    told.wait_for(|told| told.order >= order).await.map_or(Order::Close, |told| told.order)
+}
+
+/// Says why a worker can't go on.
+struct Failed(mpsc::Sender<Error>);
+
+impl Failed {
+    fn say(&self, error: Error) {
+        // There is room for one of each worker.
+        drop(self.0.try_send(error));
+    }
+}
+
+impl Drop for Failed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.say(Error::other("a worker has panicked, and its connections are lost"));
+        }
+    }
+}
