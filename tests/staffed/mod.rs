@@ -1,6 +1,7 @@
 //! Servers with workers: a service that says on which thread it runs, and blocks it when it is told to.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part of it
 
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -80,9 +81,14 @@ impl Blocker {
 
 /// Connections enough for each worker to have some, which have said this.
 pub async fn say(server: &Running, text: &str) -> Vec<TcpStream> {
+    say_to(server.tcp_addr(0), text).await
+}
+
+/// The same to another endpoint than the first.
+pub async fn say_to(addr: SocketAddr, text: &str) -> Vec<TcpStream> {
     let mut clients = Vec::new();
     for _ in 0..ENOUGH {
-        let mut client = server.connect().await;
+        let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(text.as_bytes()).await.unwrap();
         clients.push(client);
     }
