@@ -148,6 +148,37 @@ async fn a_drain_waits_for_a_worker_that_has_yet_to_look_who_has_connected() {
 }
 
 #[tokio::test]
+async fn workers_go_on_accepting_in_the_readiness_grace() {
+    let (service, blocker) = staffed::service();
+    let server = on_tcp(Server::new().workers(3).readiness_grace(PATIENCE), service).await;
+    server.handle().drain(LONG);
+    for client in &mut say(&server, "hello\n").await {
+        expect(client, "HELLO\n").await;
+    }
+    drop(blocker);
+    server.handle().stop();
+    server.over().await;
+}
+
+#[tokio::test]
+async fn workers_take_who_waits_when_the_readiness_grace_is_over() {
+    let grace = Duration::from_millis(200);
+    let (service, blocker) = staffed::service();
+    let server = on_tcp(Server::new().workers(3).readiness_grace(grace), service).await;
+    let blocking = blocker.block_all(&server, 3).await;
+    let start = Instant::now();
+    server.handle().drain(LONG);
+    let mut waiting = say(&server, "hello\n").await;
+    drop(blocker);
+    for client in &mut waiting {
+        assert_eq!(rest(client).await, "HELLO\n");
+    }
+    assert!(start.elapsed() >= grace);
+    drop((blocking, waiting));
+    server.over().await;
+}
+
+#[tokio::test]
 async fn a_blocked_worker_does_not_hold_up_the_deadline_of_a_drain() {
     let (service, blocker) = staffed::service();
     let server = on_tcp(Server::new().workers(2), service).await;

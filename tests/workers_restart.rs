@@ -11,7 +11,7 @@ use ropewalk::{Restart, Server};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use staffed::{Blocker, ENOUGH, say, say_to};
 use support::TempDir;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -33,13 +33,29 @@ struct Old {
 impl Old {
     /// With so many workers, if any; the new process gets these arguments.
     async fn start(workers: Option<usize>, arguments: &[&str]) -> Self {
+        Self::followed_by(workers, |endpoints| {
+            let listen = endpoints.iter().flat_map(|endpoint| ["--listen", endpoint]);
+            let arguments = listen.chain(arguments.iter().copied());
+            Restart::new().program(support::command("echo").get_program()).args(arguments).ready_within(SOON)
+        })
+        .await
+    }
+
+    /// With three workers, followed by a process that says this and does nothing: of three sockets of the first endpoint,
+    /// one of the second and three each of the others.
+    async fn followed_by_words(words: &str, within: Duration) -> Self {
+        let script = format!("printf 'ropewalk-restart 2{words}' >&0\nexec sleep 1000");
+        let restart = Restart::new().program("/bin/sh").args(["-c", &script]).ready_within(within);
+        Self::followed_by(Some(3), |_| restart).await
+    }
+
+    async fn followed_by(workers: Option<usize>, restart: impl FnOnce([&str; 3]) -> Restart) -> Self {
         let dir = TempDir::new();
         let path = dir.join("x.sock");
         // Two endpoints by one name: the sockets of either are its own.
         let unix = format!("unix:{}", path.display());
         let endpoints = ["tcp:127.0.0.1:0", &unix, "tcp:127.0.0.1:0"];
-        let arguments = endpoints.iter().flat_map(|endpoint| ["--listen", endpoint]).chain(arguments.iter().copied());
-        let restart = Restart::new().program(support::command("echo").get_program()).args(arguments).ready_within(SOON);
+        let restart = restart(endpoints);
         let server = endpoints.into_iter().fold(Server::new().hot_restart(restart), Server::listen);
         // The new process does without this one.
         let server = server.listen("tcp:[::1]:0");
@@ -152,4 +168,47 @@ async fn a_new_process_that_fails_leaves_the_workers_as_they_were() {
     assert_eq!(echoed(UnixStream::connect(&old.path).await.unwrap()).await, "HELLO\n");
     old.server.end().await;
     assert!(!old.path.exists());
+}
+
+#[tokio::test]
+async fn a_new_process_that_does_not_begin_leaves_the_workers_as_they_were() {
+    let old = Old::followed_by_words("RTTTTTTTTTT", Duration::from_millis(300)).await;
+    let error = timeout(SOON, old.server.handle().restart()).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("did not begin"), "{error}");
+    for client in &mut say(&old.server, "hello\n").await {
+        assert_eq!(last_word(client).await, "HELLO\n");
+    }
+    assert_eq!(echoed(UnixStream::connect(&old.path).await.unwrap()).await, "HELLO\n");
+    // The drain takes who waits at any socket: none is given up any more.
+    let blocking = old.blocker.block_all(&old.server, 3).await;
+    let mut waiting = say(&old.server, "late\n").await;
+    old.server.handle().drain(SOON);
+    drop(old.blocker);
+    for client in &mut waiting {
+        assert_eq!(last_word(client).await, "LATE\n");
+    }
+    drop((blocking, waiting));
+    old.server.over().await;
+    assert!(!old.path.exists());
+}
+
+/// Ours take all sockets of an endpoint or none; it is said of each all the same.
+#[tokio::test]
+async fn of_one_endpoints_sockets_those_that_are_left_are_served_and_those_that_are_taken_are_not() {
+    let old = Old::followed_by_words("RTLLTLLLLLLA", SOON).await;
+    let blocking = old.blocker.block_all(&old.server, 3).await;
+    let waiting = say(&old.server, "early\n").await;
+    let new = old.restart().await;
+    drop((blocking, old.blocker));
+    old.server.over().await;
+    assert!(old.path.exists(), "the path is the new process's");
+    kill_process(new.pid, Signal::KILL).unwrap();
+    let mut served = 0;
+    for mut client in waiting {
+        let mut answer = String::new();
+        // Reset, where it waits at the new process's socket.
+        drop(timeout(SOON, client.read_to_string(&mut answer)).await.expect("it ends"));
+        served += usize::from(answer == "EARLY\n");
+    }
+    assert!((1..ENOUGH).contains(&served), "{served}");
 }

@@ -16,8 +16,7 @@ const ACCEPTS_A_TURN: usize = 16;
 
 /// One loop over all listeners of one runtime. It accepts only when the one service is ready.
 pub(super) struct Accept<S> {
-    /// With the numbers of their endpoints, which they keep when others are closed.
-    listeners: Vec<(usize, Box<dyn Listener>)>,
+    listeners: Vec<Listening>,
     gate: Arc<Gate<S>>,
     /// Which of the loops at the gate this is.
     number: usize,
@@ -25,13 +24,28 @@ pub(super) struct Accept<S> {
     taken: Option<(Stream, Peer, usize)>,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
-    /// Those whose sockets are another process's, by their numbers.
-    given_up: Vec<usize>,
+}
+
+/// A listener of a loop.
+pub(super) struct Listening {
+    /// The number of its endpoint.
+    endpoint: usize,
+    /// The number of its socket, in the order in which all of the server's are handed over.
+    socket: usize,
+    listener: Box<dyn Listener>,
+    /// Whether its socket is another process's.
+    given_up: bool,
+}
+
+impl Listening {
+    pub(super) fn new(endpoint: usize, socket: usize, listener: Box<dyn Listener>) -> Self {
+        Self { endpoint, socket, listener, given_up: false }
+    }
 }
 
 impl<S: ConnectionService> Accept<S> {
-    pub(super) fn new(listeners: Vec<(usize, Box<dyn Listener>)>, gate: Arc<Gate<S>>, number: usize) -> Self {
-        Self { listeners, gate, number, taken: None, first: 0, given_up: Vec::new() }
+    pub(super) fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
+        Self { listeners, gate, number, taken: None, first: 0 }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -45,12 +59,14 @@ impl<S: ConnectionService> Accept<S> {
         Poll::Pending
     }
 
-    /// Accepts what already waits, before the listeners close: a connection the kernel has taken is not refused. Ready
-    /// when nothing waits, or nothing more can be taken.
+    /// Closes what is given up, and accepts what already waits elsewhere, before the other listeners close: a connection the
+    /// kernel has taken is not refused. Ready when nothing waits, or nothing more can be taken.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let given_up = &self.given_up;
-        let ours = self.listeners.iter_mut().filter(|(number, _)| !given_up.contains(number));
-        ours.for_each(|(_, listener)| listener.last_call());
+        for Listening { listener, given_up, .. } in &mut self.listeners {
+            if *given_up { listener.handed_over() } else { listener.last_call() }
+        }
+        // What was taken from a socket before it was given up may be pending.
+        self.listeners.retain(|listening| !listening.given_up || listening.listener.has_pending());
         // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
         for _ in 0..1024 * self.listeners.len() {
             match self.poll_one(cx) {
@@ -64,8 +80,8 @@ impl<S: ConnectionService> Accept<S> {
     /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
     pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
         let mut sockets = Vec::with_capacity(self.listeners.len());
-        for (number, listener) in &self.listeners {
-            let place = &places[*number];
+        for Listening { endpoint, listener, .. } in &self.listeners {
+            let place = &places[*endpoint];
             let Some(HandOver { socket, path }) = listener.hand_over() else {
                 return Err(RestartError::Endpoint { endpoint: place.clone() });
             };
@@ -75,41 +91,20 @@ impl<S: ConnectionService> Accept<S> {
         Ok(sockets)
     }
 
-    /// Which endpoints the sockets are of that were handed over: those that were taken, in their order.
-    pub(super) fn taken(&self, taken: &[bool]) -> Vec<usize> {
-        let handed = self.listeners.iter().zip(taken);
-        handed.filter(|(_, taken)| **taken).map(|((number, _), _)| *number).collect()
-    }
-
-    /// Begins to make way for a process that has taken these endpoints: what they are bound to is that one's to remove.
-    pub(super) fn give_up(&mut self, endpoints: Vec<usize>) {
-        self.given_up = endpoints;
-        self.given_up().for_each(|listener| listener.set_owner(false));
-    }
-
-    /// All is this process's, from the start or again.
-    pub(super) fn take_back(&mut self) {
-        self.given_up.clear();
-        self.listeners.iter_mut().for_each(|(_, listener)| listener.set_owner(true));
-    }
-
-    fn given_up(&mut self) -> impl Iterator<Item = &mut Box<dyn Listener>> {
-        let given_up = &self.given_up;
-        self.listeners.iter_mut().filter(|(number, _)| given_up.contains(number)).map(|(_, listener)| listener)
-    }
-
-    /// Takes nothing more from the sockets that are another process's. What was taken from them may be pending.
-    pub(super) fn handed_over(&mut self) {
-        self.given_up().for_each(|listener| listener.handed_over());
-        let given_up = &self.given_up;
-        self.listeners.retain(|(number, listener)| !given_up.contains(number) || listener.has_pending());
+    /// Begins to make way for a process that has taken these of the server's sockets, if any: what they are bound to is that
+    /// one's to remove.
+    pub(super) fn give_up(&mut self, taken: &[bool]) {
+        for Listening { socket, listener, given_up, .. } in &mut self.listeners {
+            *given_up = taken.get(*socket).is_some_and(|taken| *taken);
+            listener.set_owner(!*given_up);
+        }
     }
 
     /// Closes the listeners, but for those with connections that are to become ready yet; accepts these. Ready when
     /// there are none left, or nothing more can be taken.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.listeners.retain(|(_, listener)| listener.has_pending());
+            self.listeners.retain(|listening| listening.listener.has_pending());
             if self.listeners.is_empty() && self.taken.is_none() {
                 return Poll::Ready(());
             }
@@ -117,8 +112,7 @@ impl<S: ConnectionService> Accept<S> {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 // Asked, a listener may have found that what was pending came to nothing.
-                Poll::Pending
-                    if self.taken.is_none() && !self.listeners.iter().any(|(_, listener)| listener.has_pending()) => {}
+                Poll::Pending if self.taken.is_none() && !self.listeners.iter().any(|l| l.listener.has_pending()) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -141,10 +135,10 @@ impl<S: ConnectionService> Accept<S> {
         let n = self.listeners.len();
         for turn in 0..n {
             let i = (self.first + turn) % n;
-            let (number, listener) = &mut self.listeners[i];
+            let Listening { endpoint, listener, .. } = &mut self.listeners[i];
             if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
                 self.first = (i + 1) % n;
-                return Poll::Ready((stream, peer, *number));
+                return Poll::Ready((stream, peer, *endpoint));
             }
         }
         Poll::Pending

@@ -6,20 +6,19 @@ use std::task::{Context, Poll};
 use ropewalk_middleware::Addr;
 
 use super::ConnectionService;
-use super::accept::Accept;
+use super::accept::{Accept, Listening};
 use super::gate::Gate;
 use super::restart::{Passed, RestartError, Succession};
 use super::shared::Shared;
 use super::workers::Workers;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
-use crate::listener::Listener;
 use crate::listener::opened::Opened;
 
 /// What a server is to accept on.
 pub(super) enum Sockets {
-    /// Listeners in this runtime, with the numbers of their endpoints.
-    Here(Vec<(usize, Box<dyn Listener>)>),
+    /// Listeners in this runtime.
+    Here(Vec<Listening>),
     /// For so many workers: the sockets of each endpoint.
     Workers(usize, Vec<Vec<Opened>>),
 }
@@ -43,7 +42,9 @@ impl Sockets {
                 let listeners = endpoint.bind_all(inherited(endpoint), &shared.preambles).await?;
                 // Those of one endpoint have one address.
                 addresses.extend(listeners.first().map(|listener| listener.local_addr()));
-                all.extend(listeners.into_iter().map(|listener| (number, listener)));
+                let first = all.len();
+                let numbered = listeners.into_iter().zip(first..);
+                all.extend(numbered.map(|(listener, socket)| Listening::new(number, socket, listener)));
             }
             return Ok((Self::Here(all), addresses));
         };
@@ -93,12 +94,12 @@ impl<S: ConnectionService> Front<S> {
         }
     }
 
-    /// Accepts what already waits, or has the workers do so, before the listeners close.
+    /// Closes what is given up, and accepts what already waits elsewhere before that closes, or has the workers do so.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Here(accept) => accept.poll_backlog(cx),
             Self::Workers(workers) => {
-                workers.close();
+                workers.last_call();
                 Poll::Ready(())
             }
         }
@@ -112,28 +113,12 @@ impl<S: ConnectionService> Front<S> {
         }
     }
 
-    /// Begins to make way for a process that has taken these of the sockets that were handed over, in their order.
+    /// Begins to make way for a process that has taken these sockets, in the order in which they were handed over: what
+    /// they are bound to is that one's to remove. All others are this process's, so with none all are.
     pub(super) fn give_up(&mut self, taken: &[bool]) {
         match self {
-            Self::Here(accept) => accept.give_up(accept.taken(taken)),
+            Self::Here(accept) => accept.give_up(taken),
             Self::Workers(workers) => workers.give_up(taken),
-        }
-    }
-
-    /// All is this process's, from the start or again.
-    pub(super) fn take_back(&mut self) {
-        match self {
-            Self::Here(accept) => accept.take_back(),
-            Self::Workers(workers) => workers.take_back(),
-        }
-    }
-
-    /// Takes nothing more from the sockets that are another process's.
-    pub(super) fn handed_over(&mut self) {
-        match self {
-            Self::Here(accept) => accept.handed_over(),
-            // They are told with the word to close the others.
-            Self::Workers(_) => {}
         }
     }
 

@@ -61,7 +61,8 @@ impl Bound {
                 drop(stop(&mut lifecycles, &mut signals).await);
                 return Err(error);
             }
-            front.take_back();
+            // From here on the paths are this process's to remove.
+            front.give_up(&[]);
         }
         announce(&shared, &options, on_listening);
         #[cfg(feature = "systemd")]
@@ -240,7 +241,8 @@ impl<S: ConnectionService> Running<'_, S> {
                 Ok(())
             }
             Err(error) => {
-                self.front.take_back();
+                // All is this process's again.
+                self.front.give_up(&[]);
                 Err(error)
             }
         }
@@ -264,7 +266,7 @@ impl<S: ConnectionService> Running<'_, S> {
                 _ = phase.changed() => {}
                 () = sleep_until(until.min(deadline)) => return,
                 error = poll_fn(|cx| self.front.poll(cx)) => {
-                    tracing::error!(%error, "the service can't be readied, or a worker can't go on");
+                    tracing::error!(%error, "the service can't be readied any more, or a worker can't go on");
                     return;
                 }
             }
@@ -277,9 +279,7 @@ impl<S: ConnectionService> Running<'_, S> {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
         }
-        if self.shared.has_successor() {
-            self.front.handed_over();
-        } else {
+        if !self.shared.has_successor() {
             self.options.notify.stopping();
             if last_call && !self.options.grace.is_zero() {
                 self.grace(signals).await;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::unconstrained;
 
 use super::ConnectionService;
-use super::accept::Accept;
+use super::accept::{Accept, Listening};
 use super::gate::Gate;
 use super::restart::{Passed, RestartError};
 use super::shared::{Phase, Shared};
@@ -20,24 +20,28 @@ use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 
 /// What the workers are told. Each word is said after those above it, and stands for them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Order {
     Wait,
     Accept,
-    /// Close the sockets: those of these endpoints as they are, for another process has them, and the others when all that
-    /// has connected is taken.
-    LastCall(Vec<usize>),
+    /// Take what has connected, then close the sockets; close at once those that are another process's.
+    LastCall,
     /// Close all that is not a connection yet.
     Close,
+}
+
+/// What they know of.
+struct Told {
+    order: Order,
+    /// The sockets another process has taken. It counts from the last call on.
+    taken: Vec<bool>,
 }
 
 /// The workers of a server. Dropped, they take nothing more; their threads end with the server.
 pub(super) struct Workers {
     /// By endpoint; the workers have descriptors of their own. These are for a new process to take over, and have the paths.
     sockets: Vec<Vec<Opened>>,
-    /// The endpoints another process has taken.
-    given_up: Vec<usize>,
-    orders: watch::Sender<Order>,
+    told: watch::Sender<Told>,
     /// Tells why a worker can't go on. It ends when nothing more is to come from any of them.
     failures: mpsc::Receiver<Error>,
 }
@@ -51,14 +55,14 @@ impl Workers {
         gate: &Arc<Gate<S>>,
         shared: &Arc<Shared>,
     ) -> Result<Self> {
-        let orders = watch::Sender::new(Order::Wait);
+        let told = watch::Sender::new(Told { order: Order::Wait, taken: Vec::new() });
         // Each fails once.
         let (failed, failures) = mpsc::channel(workers);
         let mut starting = Vec::with_capacity(workers);
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
-            let sockets = sockets.into_iter().map(|(n, socket)| (n, endpoints[n].clone(), socket)).collect();
-            let (gate, shared, orders) = (Arc::clone(gate), Arc::clone(shared), orders.subscribe());
-            let worker = Worker { number, sockets, gate, shared, orders, failed: Failed(failed.clone()) };
+            let (endpoints, gate, shared) = (endpoints.to_vec(), Arc::clone(gate), Arc::clone(shared));
+            let (told, failed) = (told.subscribe(), Failed(failed.clone()));
+            let worker = Worker { number, sockets, endpoints, gate, shared, told, failed };
             let (started, is_started) = oneshot::channel();
             thread::Builder::new().name(format!("ropewalk-{number}")).spawn(move || worker.run(started))?;
             starting.push(is_started);
@@ -66,7 +70,7 @@ impl Workers {
         for started in starting {
             started.await??;
         }
-        Ok(Self { sockets, given_up: Vec::new(), orders, failures })
+        Ok(Self { sockets, told, failures })
     }
 
     /// Has the workers accept. Ready with the first error of one of them.
@@ -87,23 +91,18 @@ impl Workers {
     }
 
     pub(super) fn give_up(&mut self, taken: &[bool]) {
-        let numbers = self.sockets.iter().enumerate().flat_map(|(number, sockets)| sockets.iter().map(move |_| number));
-        self.given_up = numbers.zip(taken).filter(|(_, taken)| **taken).map(|(number, _)| number).collect();
-        for number in &self.given_up {
-            set_owner(&mut self.sockets[*number], false);
+        for (number, opened) in self.sockets.iter_mut().flatten().enumerate() {
+            if let Some(path) = &mut opened.path {
+                path.set_owned(!taken.get(number).is_some_and(|taken| *taken));
+            }
         }
+        self.told.send_modify(|told| told.taken = taken.to_vec());
     }
 
-    pub(super) fn take_back(&mut self) {
-        self.given_up.clear();
-        self.sockets.iter_mut().for_each(|sockets| set_owner(sockets, true));
-    }
-
-    /// Has the workers close their sockets, with a last look at those that are not given up.
-    pub(super) fn close(&mut self) {
+    pub(super) fn last_call(&mut self) {
         // First: a socket listens as long as anybody has it, and none of us accepts on these.
         self.sockets.clear();
-        self.tell(Order::LastCall(self.given_up.clone()));
+        self.tell(Order::LastCall);
     }
 
     /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep us waiting.
@@ -113,11 +112,9 @@ impl Workers {
     }
 
     fn tell(&self, order: Order) {
-        self.orders.send_if_modified(|told| {
-            let new = order > *told;
-            if new {
-                *told = order;
-            }
+        self.told.send_if_modified(|told| {
+            let new = order > told.order;
+            told.order = order.max(told.order);
             new
         });
     }
@@ -129,19 +126,24 @@ impl Drop for Workers {
     }
 }
 
-/// Whether the path of an endpoint is this process's to remove.
-fn set_owner(sockets: &mut [Opened], ours: bool) {
-    sockets.iter_mut().filter_map(|opened| opened.path.as_mut()).for_each(|path| path.set_owned(ours));
+/// A socket for a worker to accept on, by the numbers that [`Listening`] has.
+struct Share {
+    endpoint: usize,
+    socket: usize,
+    opened: Opened,
 }
 
-/// A share for each worker, with the numbers of the endpoints. Every worker has a socket of each endpoint, and every
+/// What each worker is to accept on. Every worker has a socket of each endpoint, and every
 /// socket a worker: where there are fewer of the ones than of the others, they are shared.
-fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<(usize, Opened)>>> {
+fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<Share>>> {
     let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-    for (number, sockets) in sockets.iter().enumerate() {
+    let mut first = 0;
+    for (endpoint, sockets) in sockets.iter().enumerate() {
         for turn in 0..workers.max(sockets.len()) {
-            shares[turn % workers].push((number, sockets[turn % sockets.len()].share()?));
+            let n = turn % sockets.len();
+            shares[turn % workers].push(Share { endpoint, socket: first + n, opened: sockets[n].share()? });
         }
+        first += sockets.len();
     }
     Ok(shares)
 }
@@ -149,10 +151,11 @@ fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<(usize, O
 /// One worker, before it has a thread.
 struct Worker<S> {
     number: usize,
-    sockets: Vec<(usize, Endpoint, Opened)>,
+    sockets: Vec<Share>,
+    endpoints: Vec<Endpoint>,
     gate: Arc<Gate<S>>,
     shared: Arc<Shared>,
-    orders: watch::Receiver<Order>,
+    told: watch::Receiver<Told>,
     failed: Failed,
 }
 
@@ -166,9 +169,9 @@ impl<S: ConnectionService> Worker<S> {
         let mut phase = self.shared.phase.subscribe();
         runtime.block_on(async {
             match self.accept() {
-                Ok((accept, orders, failed)) => {
+                Ok((accept, told, failed)) => {
                     drop(started.send(Ok(())));
-                    take(accept, orders, failed).await;
+                    take(accept, told, failed).await;
                 }
                 Err(error) => return drop(started.send(Err(error))),
             }
@@ -177,38 +180,40 @@ impl<S: ConnectionService> Worker<S> {
         });
     }
 
-    fn accept(self) -> Result<(Accept<S>, watch::Receiver<Order>, Failed)> {
-        let listener = |(number, endpoint, opened): (usize, Endpoint, Opened)| {
-            Ok((number, endpoint.listener(opened, &self.shared.preambles)?))
+    fn accept(self) -> Result<(Accept<S>, watch::Receiver<Told>, Failed)> {
+        let listening = |Share { endpoint, socket, opened }| {
+            let listener = self.endpoints[endpoint].listener(opened, &self.shared.preambles)?;
+            Ok(Listening::new(endpoint, socket, listener))
         };
-        let listeners = self.sockets.into_iter().map(listener).collect::<Result<_>>()?;
-        Ok((Accept::new(listeners, self.gate, self.number), self.orders, self.failed))
+        let listeners = self.sockets.into_iter().map(listening).collect::<Result<_>>()?;
+        Ok((Accept::new(listeners, self.gate, self.number), self.told, self.failed))
     }
 }
 
 /// Takes connections as it is told, to the last one. Whether that is over is told by dropping `failed`.
-async fn take<S: ConnectionService>(mut accept: Accept<S>, mut orders: watch::Receiver<Order>, failed: Failed) {
-    told(&mut orders, Order::Accept).await;
+async fn take<S: ConnectionService>(mut accept: Accept<S>, mut told: watch::Receiver<Told>, failed: Failed) {
+    ordered(&mut told, Order::Accept).await;
     let order = tokio::select! {
         biased;
-        order = told(&mut orders, Order::LastCall(Vec::new())) => order,
+        order = ordered(&mut told, Order::LastCall) => order,
         error = poll_fn(|cx| accept.poll(cx)) => return failed.say(error),
     };
-    let Order::LastCall(given_up) = order else { return };
-    accept.give_up(given_up);
-    accept.handed_over();
+    if order == Order::Close {
+        return;
+    }
+    accept.give_up(&told.borrow().taken);
     // All of it in one turn: see `Running::close`.
     unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     tokio::select! {
         biased;
-        _ = told(&mut orders, Order::Close) => {}
+        _ = ordered(&mut told, Order::Close) => {}
         () = poll_fn(|cx| accept.poll_pending(cx)) => {}
     }
 }
 
 /// Waits for this order, or a later one. Nobody left to give any is the last.
-async fn told(orders: &mut watch::Receiver<Order>, order: Order) -> Order {
-    orders.wait_for(|told| *told >= order).await.map_or(Order::Close, |told| told.clone())
+async fn ordered(told: &mut watch::Receiver<Told>, order: Order) -> Order {
+    told.wait_for(|told| told.order >= order).await.map_or(Order::Close, |told| told.order)
 }
 
 /// Says why a worker can't go on.

@@ -34,8 +34,8 @@ pub(in crate::server) struct Passed {
 /// A restart under way. Dropped, it ends the new process.
 pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Box<Successor>, RestartError>> + Send>>;
 
-/// How long a new process may take to begin when it is told to: it does so at once, unless it hangs. Nothing is accepted
-/// meanwhile.
+/// How long a new process may take to begin when it is told to: it does so at once, unless it hangs. But for workers,
+/// nothing is accepted meanwhile.
 const BEGIN: Duration = Duration::from_secs(5);
 
 /// Begins a restart: done when the new process is ready.

@@ -55,24 +55,24 @@ impl Succession {
     /// that is left.
     pub(in crate::server) fn take(&mut self, place: &str) -> Vec<Opened> {
         let mut taken: Vec<Opened> = Vec::new();
-        for (other, socket) in &mut self.sockets {
+        for (_, socket) in self.sockets.iter_mut().filter(|(other, _)| other == place) {
             // Who listens on port 0 twice has two ports, and the sockets of one are one endpoint's.
-            let beside = |opened: &mut Opened| taken.first().is_none_or(|first| first.is_beside(opened));
-            if other == place {
-                taken.extend(socket.take_if(beside));
-            }
+            taken.extend(socket.take_if(|opened| taken.first().is_none_or(|first| opened.is_beside(first))));
         }
         taken
     }
 
     /// Says that this process is ready and which sockets it has taken, and waits until the old one has made way.
     pub(in crate::server) async fn take_over(mut self) -> Result {
-        let mut ready = vec![READY];
+        let (mut ready, mut left) = (vec![READY], Vec::new());
         for (place, socket) in self.sockets.drain(..) {
-            if socket.is_some() {
-                tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
-            }
             ready.push(if socket.is_some() { LEFT } else { WAS_TAKEN });
+            left.extend(socket.map(|_| place));
+        }
+        // Workers have several sockets there.
+        left.dedup();
+        for place in left {
+            tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
         }
         self.channel.write_all(&ready).await?;
         match timeout(ANSWER, self.channel.read_u8()).await {
