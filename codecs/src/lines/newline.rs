@@ -32,7 +32,7 @@ pub(super) fn find(bytes: &[u8]) -> Option<usize> {
 pub(super) fn is_in(bytes: &[u8]) -> bool {
     // The last block overlaps the one before it, so that no rest is left.
     match bytes.last_chunk::<BLOCK>() {
-        Some(last) if bytes.len() <= NEAR => bytes.first_chunk().is_some_and(has_lf) || has_lf(last),
+        Some(last) if bytes.len() <= NEAR => bytes.first_chunk::<BLOCK>().is_some_and(has_lf) || has_lf(last),
         _ => memchr(b'\n', bytes).is_some(),
     }
 }
@@ -44,16 +44,23 @@ fn find_far(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// Whether an LF is there. Without an early end, so that there is nothing to branch on between the bytes.
 #[inline(always)]
-fn has_lf(block: &[u8; BLOCK]) -> bool {
-    block.iter().fold(false, |found, &byte| found | (byte == b'\n'))
+fn has_lf<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes.iter().fold(false, |found, &byte| found | (byte == b'\n'))
 }
 
 /// The index of the first LF of a block that has one.
 #[inline(always)]
 fn find_in(block: &[u8; BLOCK]) -> usize {
-    let (words, _) = block.as_chunks::<8>();
+    let (vectors, _) = block.as_chunks::<16>();
     let mut at = 0;
-    for word in words {
+    for vector in vectors {
+        if has_lf(vector) {
+            break;
+        }
+        at += 16;
+    }
+    let (words, _) = block.as_chunks::<8>();
+    for word in &words[(at / 8).min(words.len())..] {
         let lf = lf_in(*word);
         if lf < 8 {
             return at + lf;
