@@ -230,7 +230,7 @@ impl<L> Server<L> {
     /// accepted it: no task moves, and no thread takes over another one's work. So a few busy connections may meet on one
     /// worker while the others have nothing to do, and a handler that blocks or computes holds up all that is on its worker,
     /// who waits in its backlog too. The shared runtime evens both out. Which is faster depends on the load: `benches/peers/run
-    /// threads` measures it, and on two cores finds nothing to speak of between the two.
+    /// threads` measures both.
     ///
     /// All else is one server's: the service with its layers, the caps, the counters, the drain and its deadline, the
     /// handle. A connection may be accepted on each worker while it waits for room under a cap, and a worker whose
