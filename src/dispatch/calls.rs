@@ -19,6 +19,16 @@ pub trait Calls<F: Future> {
     /// Adds a call; only when there is room.
     fn push(self: Pin<&mut Self>, call: F);
 
+    /// Adds a call, and asks for the next answer.
+    ///
+    /// Inlined, so that what a call is given and gives stays in registers when it is ready at once: stored by the word and
+    /// loaded again at once by the vector, it would cost as much as finding a frame.
+    #[inline(always)]
+    fn poll_call(mut self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        self.as_mut().push(call);
+        self.poll_next(cx)
+    }
+
     /// The next answer; `None` when nothing is under way.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>>;
 
@@ -47,6 +57,16 @@ impl<F> One<F> {
 impl<F: Future> Calls<F> for One<F> {
     fn push(self: Pin<&mut Self>, call: F) {
         self.project().call.set(Some(call));
+    }
+
+    #[inline(always)]
+    fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let mut slot = self.project().call;
+        slot.set(Some(call));
+        let Some(call) = slot.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let answer = ready!(call.poll(cx));
+        slot.set(None);
+        Poll::Ready(Some(answer))
     }
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {

@@ -75,6 +75,16 @@ pub struct Dispatch<C, S, I, F, Q, E> {
     on_error: E,
 }
 
+/// What has become of a call.
+enum Next {
+    /// It was answered, or there was nothing to call yet.
+    Answered,
+    /// It is under way, and not done.
+    Pending,
+    /// There are no more frames, and nothing is under way.
+    End,
+}
+
 impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatch").finish_non_exhaustive()
@@ -125,6 +135,8 @@ where
     }
 
     fn run(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        // Whether the calls under way have just been polled, and are not done.
+        let mut pending = false;
         loop {
             ready!(wire.poll_turn(cx));
             let this = self.as_mut().project();
@@ -135,25 +147,41 @@ where
                 continue;
             }
             ready!(wire.poll_room(cx))?;
-            match this.calls.poll_next(cx) {
-                Poll::Ready(Some(Ok(answer))) => match answer.into_reply() {
-                    // The common answer goes straight out.
-                    Reply { body: Body::One(frame), close: false } => wire.encode(this.codec, frame)?,
-                    reply => *this.reply = Some(reply),
-                },
-                // The service stays usable after a failed call; whether the connection does is on_error's to say.
-                Poll::Ready(Some(Err(error))) => self.as_mut().fail(Error::service(error), true, wire)?,
+            let answer = if pending { Poll::Pending } else { this.calls.poll_next(cx) };
+            pending = match answer {
+                Poll::Ready(Some(answer)) => {
+                    self.as_mut().answer(answer, wire)?;
+                    false
+                }
                 Poll::Ready(None) if this.error.is_some() => {
                     if let Some((error, go_on)) = this.error.take() {
                         self.as_mut().fail(error, go_on, wire)?;
                     }
+                    false
                 }
-                _ => {
-                    if ready!(self.as_mut().poll_call(wire, cx))? {
-                        return Poll::Ready(Ok(()));
-                    }
+                _ => match ready!(self.as_mut().poll_call(wire, cx))? {
+                    Next::Answered => false,
+                    Next::Pending => true,
+                    Next::End => return Poll::Ready(Ok(())),
+                },
+            };
+        }
+    }
+
+    /// Queues what a call came to.
+    #[inline(always)]
+    fn answer(self: Pin<&mut Self>, answer: Result<R, S::Error>, wire: &mut Wire) -> Result {
+        match answer {
+            Ok(answer) => match answer.into_reply() {
+                // The common answer goes straight out.
+                Reply { body: Body::One(frame), close: false } => wire.encode(self.project().codec, frame),
+                reply => {
+                    *self.project().reply = Some(reply);
+                    Ok(())
                 }
-            }
+            },
+            // The service stays usable after a failed call; whether the connection does is on_error's to say.
+            Err(error) => self.fail(Error::service(error), true, wire),
         }
     }
 
@@ -169,9 +197,10 @@ where
         Ok(())
     }
 
-    /// Makes the next call. Ready with `true` when there are no more frames and nothing is under way.
-    fn poll_call(self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        let mut this = self.project();
+    /// Makes the next call, for which there is room, and answers it if it is ready at once.
+    #[inline(always)]
+    fn poll_call(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
+        let mut this = self.as_mut().project();
         if this.error.is_some() || !this.calls.has_room() {
             return tend(wire, cx);
         }
@@ -182,22 +211,26 @@ where
                 Some(Err(error)) => {
                     let go_on = error.is_recoverable();
                     *this.error = Some((error, go_on));
-                    return Poll::Ready(Ok(false));
+                    return Poll::Ready(Ok(Next::Answered));
                 }
-                None if wire.has_ended() && this.calls.is_empty() => return Poll::Ready(Ok(true)),
+                None if wire.has_ended() && this.calls.is_empty() => return Poll::Ready(Ok(Next::End)),
                 None if wire.has_ended() => return tend(wire, cx),
                 None => match ready!(wire.poll_more(!this.calls.is_empty(), cx)) {
                     Err(error) if error.is_read_timeout() => {
                         // The peer is still there, and may be told.
                         *this.error = Some((error, false));
-                        return Poll::Ready(Ok(false));
+                        return Poll::Ready(Ok(Next::Answered));
                     }
-                    more => return Poll::Ready(more.map(|()| false)),
+                    more => return Poll::Ready(more.map(|()| Next::Answered)),
                 },
             },
         };
         match this.service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => this.calls.as_mut().push(this.service.call(frame)),
+            Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(this.service.call(frame), cx) {
+                Poll::Ready(Some(answer)) => self.answer(answer, wire)?,
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Ready(Ok(Next::Pending)),
+            },
             // A service that can't be readied is no use any more.
             Poll::Ready(Err(error)) => *this.error = Some((Error::service(error), false)),
             Poll::Pending => {
@@ -205,7 +238,7 @@ where
                 return tend(wire, cx);
             }
         }
-        Poll::Ready(Ok(false))
+        Poll::Ready(Ok(Next::Answered))
     }
 }
 

@@ -71,7 +71,7 @@ impl Wire {
     /// `poll_drained`.
     pub(super) fn note_drain(&mut self) {
         if self.drain.is_none() && self.closing.is_draining() {
-            self.drain = Some(Drain::begin(self.connection.stream()));
+            self.drain = Some(Box::new(Drain::begin(self.connection.stream())));
         }
         self.shut_when_drained();
     }
@@ -90,7 +90,7 @@ impl Wire {
             return Poll::Pending;
         }
         let stream = self.connection.stream();
-        let drain = self.drain.get_or_insert_with(|| Drain::begin(stream));
+        let drain = self.drain.get_or_insert_with(|| Box::new(Drain::begin(stream)));
         if let Stream::Boxed(io) = stream
             && drain.arrived > 0
         {

@@ -70,19 +70,24 @@ impl Input {
 
     /// Gives the thread's buffer back; what is left of the burst moves to a buffer sized to it, unless it fills a good
     /// part of this one.
+    #[inline]
     pub(super) fn settle(&mut self) {
-        if !self.lent {
-            if self.buf.is_empty() {
-                self.buf = BytesMut::new();
-            }
-            return;
+        // A session settles after each frame; from the second on there is nothing to do.
+        if self.lent || self.buf.is_empty() {
+            self.give_back();
         }
-        self.lent = false;
-        if self.buf.len() > scratch::READ / 4 {
+    }
+
+    fn give_back(&mut self) {
+        let is_lent = std::mem::take(&mut self.lent);
+        if is_lent && self.buf.len() > scratch::READ / 4 {
             return;
         }
         let own = if self.buf.is_empty() { BytesMut::new() } else { BytesMut::from(&self.buf[..]) };
-        scratch::give_read(std::mem::replace(&mut self.buf, own));
+        let buf = std::mem::replace(&mut self.buf, own);
+        if is_lent {
+            scratch::give_read(buf);
+        }
     }
 
     /// Takes the first `n` bytes, which must be there.

@@ -66,7 +66,8 @@ pub(crate) struct Wire {
     /// Raw bytes nobody wants: discarded as they come.
     skip: u64,
     turn: u32,
-    drain: Option<Drain>,
+    /// Boxed, as most connections have none at a time, and all have the place.
+    drain: Option<Box<Drain>>,
     wait: Wait,
     /// For all deadlines there are.
     timer: Timer,
@@ -199,7 +200,7 @@ impl Wire {
     }
 
     /// Encodes a frame behind those that wait to be written. On error nothing of it was.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn encode<C, T>(&mut self, codec: &mut C, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
@@ -376,6 +377,7 @@ impl Wire {
 
     /// Gives back the thread's read buffer and keeps what is left of the burst in one sized to it. For sessions, whose
     /// author may wait for something else before the next frame.
+    #[inline]
     pub(crate) fn settle(&mut self) {
         self.input.settle();
     }

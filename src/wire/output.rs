@@ -23,8 +23,8 @@ pub(super) struct Output {
     lent: bool,
     /// Whether the transport may hold back what it took.
     unflushed: bool,
-    /// Since when the peer has taken nothing, and how much the transport had handed on then.
-    stalled: Option<(Instant, u64)>,
+    /// Since when the peer has taken nothing, and how much the transport had handed on then. Boxed: few peers stall.
+    stalled: Option<Box<(Instant, u64)>>,
 }
 
 impl Output {
@@ -107,10 +107,10 @@ impl Output {
     ) -> Poll<Result> {
         // What a transport held back may go on while it takes nothing more of ours.
         let handed_on = connection.stream().handed_on();
-        if progress || self.stalled.is_some_and(|(_, before)| before != handed_on) {
+        if progress || self.stalled.as_ref().is_some_and(|stalled| stalled.1 != handed_on) {
             self.stalled = None;
         }
-        let (start, _) = *self.stalled.get_or_insert_with(|| (Instant::now(), handed_on));
+        let (start, _) = **self.stalled.get_or_insert_with(|| Box::new((Instant::now(), handed_on)));
         timer.poll(after(start, patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 

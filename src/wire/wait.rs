@@ -25,8 +25,9 @@ pub(super) enum Want {
 }
 
 /// What a peer is late with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Due {
+    #[default]
     FirstFrame,
     Frame,
     /// The first byte of a next frame.
@@ -38,11 +39,21 @@ enum Due {
 pub(super) struct Wait {
     /// A frame has come: the next one is not the first.
     begun: bool,
-    current: Option<(Due, Instant)>,
-    /// Since when nobody waits any more.
-    paused: Option<Instant>,
+    /// What for, and since when.
+    due: Due,
+    since: Option<Instant>,
+    clock: Clock,
+}
+
+/// What the clock of a wait does.
+#[derive(Debug, Default)]
+enum Clock {
+    #[default]
+    Runs,
+    /// Nobody waits any more, since then.
+    Paused(Instant),
     /// The verdict is put off until then.
-    grace: Option<Instant>,
+    Grace(Instant),
 }
 
 impl Wait {
@@ -50,14 +61,14 @@ impl Wait {
     #[inline]
     pub(super) fn done(&mut self) {
         self.begun = true;
-        self.current = None;
-        self.grace = None;
+        self.since = None;
+        self.clock = Clock::Runs;
     }
 
     /// Nobody waits for the peer until further notice: the clock stands still.
     pub(super) fn pause(&mut self) {
-        if self.current.is_some() && self.paused.is_none() {
-            self.paused = Some(Instant::now());
+        if self.since.is_some() && !matches!(self.clock, Clock::Paused(_)) {
+            self.clock = Clock::Paused(Instant::now());
         }
     }
 
@@ -68,19 +79,29 @@ impl Wait {
             _ if mid_frame => (Due::Frame, deadlines.frame?),
             _ => (Due::Idle, deadlines.idle?),
         };
-        let paused = self.paused.take();
-        let start = match self.current {
-            Some((current, start)) if current == due => match paused {
-                Some(paused) => start + paused.elapsed(),
-                None => start,
-            },
+        let start = match (self.since, &self.clock) {
+            (Some(start), Clock::Paused(paused)) if self.due == due => start + paused.elapsed(),
+            (Some(start), _) if self.due == due => start,
             _ => {
-                self.grace = None;
+                self.clock = Clock::Runs;
                 Instant::now()
             }
         };
-        self.current = Some((due, start));
+        if let Clock::Paused(_) = self.clock {
+            self.clock = Clock::Runs;
+        }
+        (self.due, self.since) = (due, Some(start));
         Some((due, after(start, patience)))
+    }
+
+    /// Until when the verdict is put off.
+    fn grace(&mut self) -> Instant {
+        if let Clock::Grace(until) = self.clock {
+            return until;
+        }
+        let until = Instant::now() + GRACE;
+        self.clock = Clock::Grace(until);
+        until
     }
 }
 
@@ -98,7 +119,7 @@ impl Wire {
         ready!(self.timer.poll(until, cx));
         if self.connection.stream().arrived().is_some_and(|n| n > 0) {
             // We were kept from running, and the runtime has yet to learn what the kernel holds.
-            let grace = *self.wait.grace.get_or_insert_with(|| Instant::now() + GRACE);
+            let grace = self.wait.grace();
             ready!(self.timer.poll(grace, cx));
         }
         let error = match due {

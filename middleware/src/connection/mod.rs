@@ -47,7 +47,8 @@ pub struct Connection {
     /// Taken only as the connection itself is taken apart.
     stream: Option<Stream>,
     shared: Arc<Shared>,
-    read_deadlines: ReadDeadlines,
+    /// Boxed: whoever has none shall not have the place for them.
+    read_deadlines: Option<Box<ReadDeadlines>>,
 }
 
 impl Connection {
@@ -59,14 +60,14 @@ impl Connection {
     /// A connection that came in on the server's `listener`th endpoint.
     pub fn accepted(stream: Stream, peer: Peer, listener: usize) -> Self {
         let shared = Arc::new(Shared::new(peer, listener));
-        Self { stream: Some(stream), shared, read_deadlines: ReadDeadlines::OFF }
+        Self { stream: Some(stream), shared, read_deadlines: None }
     }
 
     /// The same connection with another local address than its socket's; for transports that have none of their own.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
         // Set before? Then the first stands.
-        drop(self.shared.local.set(local));
+        drop(self.shared.local.set(Box::new(local)));
         self
     }
 
@@ -82,25 +83,25 @@ impl Connection {
     /// The same connection with these deadlines for its frames.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_read_deadlines(mut self, deadlines: ReadDeadlines) -> Self {
-        self.read_deadlines = deadlines;
+        self.set_read_deadlines(deadlines);
         self
     }
 
     /// Changes these deadlines; for whoever keeps them.
     pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
-        self.read_deadlines = deadlines;
+        self.read_deadlines = (deadlines != ReadDeadlines::OFF).then(|| Box::new(deadlines));
     }
 
     /// How long its peer is waited for: for whoever reads the frames, to keep.
     pub fn read_deadlines(&self) -> ReadDeadlines {
-        self.read_deadlines
+        self.read_deadlines.as_deref().copied().unwrap_or(ReadDeadlines::OFF)
     }
 
     /// Puts another stream in place and hands out the one that was there, to be wrapped and put back. Whoever has its
     /// handles keeps them; the local address stays what it was.
     pub fn replace_stream(&mut self, stream: Stream) -> Stream {
         // Set before? Then it stays so.
-        drop(self.shared.local.set(self.local()));
+        drop(self.shared.local.set(Box::new(self.local())));
         // As in `stream`.
         self.stream.replace(stream).expect("a connection has its stream until it is taken apart")
     }
@@ -131,7 +132,7 @@ impl Connection {
     /// [`Proxied::destination`](crate::proxy::Proxied::destination).
     pub fn local(&self) -> Addr {
         if let Some(addr) = self.shared.local.get() {
-            return addr.clone();
+            return Addr::clone(addr);
         }
         self.stream().local_addr().unwrap_or(Addr::Memory)
     }

@@ -110,16 +110,22 @@ impl From<tokio::net::unix::UCred> for Credentials {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     addr: Addr,
+    // Boxed: of most peers nothing more is known, and every connection keeps one.
+    more: Option<Box<More>>,
+}
+
+/// What is known of a peer beside its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct More {
     credentials: Option<Credentials>,
     tls: Option<TlsInfo>,
-    // Shared: most peers have none, and those that have one have a large one.
     proxied: Option<Arc<Proxied>>,
 }
 
 impl Peer {
     /// A peer known by its address.
     pub fn new(addr: impl Into<Addr>) -> Self {
-        Self { addr: addr.into(), credentials: None, tls: None, proxied: None }
+        Self { addr: addr.into(), more: None }
     }
 
     /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are the
@@ -143,24 +149,25 @@ impl Peer {
     /// # }
     /// ```
     pub fn via(proxy: Self, header: Header) -> Self {
-        let peer = match header.client() {
+        let mut peer = match header.client() {
             Some(client) => Self::new(client.clone()),
             None => proxy.clone(),
         };
-        Self { proxied: Some(Arc::new(Proxied::new(proxy, header))), ..peer }
+        peer.more_mut().proxied = Some(Arc::new(Proxied::new(proxy, header)));
+        peer
     }
 
     /// The same, with the credentials of a Unix socket's peer.
     #[must_use]
     pub fn with_credentials(mut self, credentials: Credentials) -> Self {
-        self.credentials = Some(credentials);
+        self.more_mut().credentials = Some(credentials);
         self
     }
 
     /// The same, with what a TLS handshake settled.
     #[must_use]
     pub fn with_tls(mut self, tls: TlsInfo) -> Self {
-        self.tls = Some(tls);
+        self.more_mut().tls = Some(tls);
         self
     }
 
@@ -179,22 +186,26 @@ impl Peer {
 
     /// The peer's process, user and group, on a Unix socket.
     pub fn credentials(&self) -> Option<Credentials> {
-        self.credentials
+        self.more.as_ref()?.credentials
     }
 
     /// What the TLS handshake settled; `None` where there is no TLS.
     pub fn tls(&self) -> Option<&TlsInfo> {
-        self.tls.as_ref()
+        self.more.as_ref()?.tls.as_ref()
     }
 
     /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; or none.
     pub fn certificates(&self) -> &[Vec<u8>] {
-        self.tls.as_ref().map_or(&[], TlsInfo::certificates)
+        self.tls().map_or(&[], TlsInfo::certificates)
     }
 
     /// What a proxy told in its PROXY header, and who the proxy is; `None` where none was asked for.
     pub fn proxied(&self) -> Option<&Proxied> {
-        self.proxied.as_deref()
+        self.more.as_ref()?.proxied.as_deref()
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) struct Shared {
     peer: Peer,
     /// The same peer, when more became known of it later. Boxed, for of most nothing does.
     known: OnceLock<Box<Peer>>,
-    pub(super) local: OnceLock<Addr>,
+    /// Its address at our end, when somebody asked. Boxed, for few do.
+    pub(super) local: OnceLock<Box<Addr>>,
     pub(super) opened: Instant,
     pub(super) counters: Counters,
     pub(super) closing: ClosingState,
