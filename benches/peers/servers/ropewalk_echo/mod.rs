@@ -47,21 +47,29 @@ where
     };
     match &*args.variant {
         "session" => server.serve(session(codec, plain_loop::<C>)).await,
-        "layers" => {
-            // INFO, the default, to the standard error, which the runner throws away.
-            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-            let answer = ServiceBuilder::new()
-                .layer(FrameLogLayer::new())
-                .layer(CallDeadlineLayer::new(Duration::from_secs(60)))
-                .layer(StateLayer::new(Arc::<str>::from("state")))
-                .map_response(|reply: Reply<Bytes>| reply)
-                .service(service_fn(async |(_, frame): (Arc<str>, Bytes)| Ok(Reply::one(frame))));
-            let server = server.layer(LogLayer::new()).layer(ConnectionLimitLayer::new(CONNECTIONS));
-            server.serve(framed(codec, answer)).await
-        }
+        "layers" => layered(server, codec, Arc::<str>::from("state")).await,
+        "layers-static" => layered(server, codec, "state").await,
         _ => server.serve(framed(codec, service_fn(async |frame: Bytes| Ok(Reply::one(frame))))).await,
     }
     .map_err(|error| error.to_string().into())
+}
+
+/// `framed` under five layers.
+async fn layered<C, T>(server: Server, codec: C, state: T) -> ropewalk::Result
+where
+    C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone + Send + Sync + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    // INFO, the default, to the standard error, which the runner throws away.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let answer = ServiceBuilder::new()
+        .layer(FrameLogLayer::new())
+        .layer(CallDeadlineLayer::new(Duration::from_secs(60)))
+        .layer(StateLayer::new(state))
+        .map_response(|reply: Reply<Bytes>| reply)
+        .service(service_fn(async |(_, frame): (T, Bytes)| Ok(Reply::one(frame))));
+    let server = server.layer(LogLayer::new()).layer(ConnectionLimitLayer::new(CONNECTIONS));
+    server.serve(framed(codec, answer)).await
 }
 
 async fn plain_loop<C>(mut s: Session<C>) -> ropewalk::Result
