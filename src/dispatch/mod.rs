@@ -7,8 +7,9 @@
 //!        no room: wait            none               dry: write, then wait for bytes
 //! ```
 //!
-//! It reads first, then readies the service, then calls it: an idle connection holds no permit of a layer. An error is
-//! an answer in its place: it waits until the calls before it are answered. While a call is pending the connection is
+//! It reads first, then readies the service, then calls it: an idle connection holds no permit of a layer. A call is
+//! polled where it is made, so that one that is ready at once needs no second way round. An error is an answer in its
+//! place: it waits until the calls before it are answered. While a call is pending the connection is
 //! tended: what was answered is written, and one buffer is read ahead, so that a peer that is gone is noticed.
 
 mod calls;
