@@ -65,8 +65,10 @@ impl Head {
                 // A length that began with 0 is 0.
                 b'0'..=b'9' if self.digits == 0 || self.length > 0 => {
                     let digit = usize::from(byte - b'0');
-                    let length = self.length.checked_mul(10).and_then(|length| length.checked_add(digit));
-                    self.length = length.filter(|&length| length <= max).ok_or(ErrorKind::TooLong { max })?;
+                    match self.length.checked_mul(10).and_then(|length| length.checked_add(digit)) {
+                        Some(length) if length <= max => self.length = length,
+                        _ => return Err(ErrorKind::TooLong { max }),
+                    }
                     self.digits += 1;
                 }
                 _ => return Err(ErrorKind::BadLength),
@@ -101,20 +103,25 @@ impl Netstring {
         if self.progress.is_over(src) {
             return Ok(None);
         }
-        match self.head.read(src.chunk(), self.max) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(kind) => return Err(self.progress.fail(src, kind, self.head.digits)),
-        }
-        let span = Span { lead: self.head.digits + 1, content: self.head.length, trail: 1 };
+        // Taken out, so that it is in registers while it is read; mostly all of the frame is there.
+        let mut head = std::mem::take(&mut self.head);
+        let span = match head.read(src.chunk(), self.max) {
+            Ok(true) => Span { lead: head.digits + 1, content: head.length, trail: 1 },
+            Ok(false) => {
+                self.head = head;
+                return Ok(None);
+            }
+            Err(kind) => return Err(self.progress.fail(src, kind, head.digits)),
+        };
         let end = span.lead + span.content;
         match src.chunk().get(end) {
-            Some(b',') => {}
-            Some(_) => return Err(self.progress.fail(src, ErrorKind::MissingTerminator, end)),
-            None => return Ok(None),
+            Some(b',') => Ok(Some(span)),
+            Some(_) => Err(self.progress.fail(src, ErrorKind::MissingTerminator, end)),
+            None => {
+                self.head = head;
+                Ok(None)
+            }
         }
-        self.head = Head::default();
-        Ok(Some(span))
     }
 }
 
@@ -164,27 +171,35 @@ impl<T: AsRef<[u8]>> Encoder<T> for Netstring {
         if frame.len() > self.max {
             return Err(CodecError::new(ErrorKind::TooLong { max: self.max }));
         }
-        let mut digits = [0; 20];
-        let digits = decimal(frame.len(), &mut digits);
-        dst.reserve(digits.len() + frame.len() + 2);
-        dst.extend_from_slice(digits);
-        dst.put_u8(b':');
+        dst.reserve(HEAD + frame.len() + 1);
+        put_head(dst, frame.len());
         dst.extend_from_slice(frame);
         dst.put_u8(b',');
         Ok(())
     }
 }
 
-/// The digits of `n`, written at the end of `room`, which holds those of any `usize`.
-fn decimal(mut n: usize, room: &mut [u8; 20]) -> &[u8] {
-    const DIGITS: &[u8; 10] = b"0123456789";
-    let mut start = room.len();
+/// The most bytes of a length and its colon.
+const HEAD: usize = 21;
+
+/// Writes `n` in digits, and a colon.
+#[inline(always)]
+fn put_head(dst: &mut BytesMut, n: usize) {
+    // Up to 7 digits are put together in a register, from the last to the first, and stored at once.
+    if n >= 10_000_000 {
+        dst.extend_from_slice(n.to_string().as_bytes());
+        return dst.put_u8(b':');
+    }
+    let (mut head, mut len, mut rest) = (u64::from(b':'), 1, n);
     loop {
-        start -= 1;
-        room[start] = DIGITS[n % 10];
-        n /= 10;
-        if n == 0 {
-            return &room[start..];
+        head = (head << 8) | (u64::from(b'0') + (rest % 10) as u64);
+        len += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
         }
     }
+    let end = dst.len() + len;
+    dst.put_u64_le(head);
+    dst.truncate(end);
 }

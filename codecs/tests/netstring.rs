@@ -116,6 +116,23 @@ fn encoding_writes_the_shortest_length() {
 
 /// NS1 to NS21, each byte by byte as well.
 #[test]
+fn a_length_of_any_number_of_digits_is_written_and_read() {
+    // From 8 digits on they are written another way.
+    for digits in 1..=7 {
+        for length in [10_usize.pow(digits) - 1, 10_usize.pow(digits)] {
+            let mut netstring = Netstring::new().unlimited();
+            let mut bytes = BytesMut::from("before");
+            netstring.encode(vec![b'x'; length], &mut bytes).unwrap();
+            let head = format!("before{length}:");
+            assert_eq!(bytes.len(), head.len() + length + 1);
+            assert!(bytes.starts_with(head.as_bytes()) && bytes.ends_with(b"x,"), "{length}");
+            let mut bytes = bytes.split_off("before".len());
+            assert_eq!(netstring.decode(&mut bytes).unwrap().unwrap().len(), length);
+        }
+    }
+}
+
+#[test]
 fn the_vectors_of_twisted() {
     let fifty = Netstring::new().max(50);
     gives(&fifty, "9".repeat(22), ["!TooLong { max: 50 }@1"]); // NS1

@@ -6,6 +6,9 @@ use crate::scaling::{CONNECTIONS, Point, SIZES};
 use crate::svg::Svg;
 use crate::table::{Cell, cost};
 
+/// A bar that is longer than so many times the shortest is cut: beside it nobody would see the others differ.
+const CUT: f64 = 12.0;
+
 /// A bar for each server: the first workload, linear, from nothing. None if nobody was measured in it.
 pub fn bars(cells: &[Cell], peers: &[Peer]) -> Option<String> {
     let row = &ROWS[0];
@@ -14,11 +17,13 @@ pub fn bars(cells: &[Cell], peers: &[Peer]) -> Option<String> {
         bars.push((peers.iter().find(|peer| peer.name == cell.server)?, cost(cell)));
     }
     bars.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-    let most = bars.last()?.1;
-    let (left, width, height) = (250.0, 420.0, 26.0);
+    let least = bars.first()?.1;
+    let most = bars.iter().map(|(_, cost)| *cost).filter(|cost| *cost <= CUT * least).fold(least, f64::max);
+    let (left, width, height) = (330.0, 420.0, 26.0);
     let mut svg = Svg::new(left + width + 80.0, 70.0 + height * bars.len() as f64);
     svg.text(8.0, 20.0, "start", "", "CPU time of an echo server for a 64-byte line, in µs: less is better");
-    svg.text(8.0, 38.0, "start", "small", &format!("{} at once; medians of one run on one core", row.words));
+    let words = format!("{} at once; medians of one run on one core; a bar with a gap is cut", row.words);
+    svg.text(8.0, 38.0, "start", "small", &words);
     for (i, (peer, cost)) in bars.iter().enumerate() {
         let y = 54.0 + height * i as f64;
         let class = match peer.kind {
@@ -27,9 +32,14 @@ pub fn bars(cells: &[Cell], peers: &[Peer]) -> Option<String> {
             Kind::Peer | Kind::Reference => "other",
         };
         svg.text(left - 8.0, y + 14.0, "end", "", peer.words);
-        let length = (cost / most * width).max(1.0);
-        svg.bar(left, y, length, height - 8.0, class);
-        svg.text(left + length + 6.0, y + 14.0, "start", "", &format!("{cost:.2}"));
+        let length = (cost / most * width).clamp(1.0, width);
+        if *cost > most {
+            svg.bar(left, y, length - 48.0, height - 8.0, class);
+            svg.bar(left + length - 40.0, y, 40.0, height - 8.0, class);
+        } else {
+            svg.bar(left, y, length, height - 8.0, class);
+        }
+        svg.text(left + length + 6.0, y + 14.0, "start", "", &format!("{cost:.3}"));
     }
     Some(svg.finish("CPU time of each server for a line"))
 }

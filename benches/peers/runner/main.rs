@@ -22,9 +22,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use ropewalk_peers::{Result, raise_descriptor_limit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::machine::Machine;
+use self::peers::Peer;
 use self::table::Cell;
 
 /// What can be measured.
@@ -82,6 +83,9 @@ struct Args {
     /// Build nothing but ours and the load generator, and measure no other peer than what is built with them
     #[arg(long)]
     ours: bool,
+    /// Measure nothing: draw the bars again of the table that was measured last
+    #[arg(long)]
+    redraw: bool,
 }
 
 impl Args {
@@ -134,6 +138,9 @@ fn root() -> &'static Path {
 
 fn main() -> Result {
     let mut args = Args::parse();
+    if args.redraw {
+        return redraw(&args.out());
+    }
     let cores = std::thread::available_parallelism()?.get();
     if cores < 2 {
         eprintln!("one core only: the server and the load generator share it");
@@ -191,6 +198,18 @@ fn main() -> Result {
     }
     println!("written to {}", out.display());
     if failures == 0 { Ok(()) } else { Err(format!("{failures} measurements failed").into()) }
+}
+
+fn redraw(out: &Path) -> Result {
+    #[derive(Deserialize)]
+    struct Table {
+        measured: Vec<Cell>,
+    }
+    let table: Table = serde_json::from_slice(&std::fs::read(out.join("table.json"))?)?;
+    if let Some(chart) = chart::bars(&table.measured, &Peer::all()) {
+        std::fs::write(out.join("table.svg"), chart)?;
+    }
+    Ok(())
 }
 
 /// Measures the example beside the original, if that is installed; how often it failed.

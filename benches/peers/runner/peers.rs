@@ -61,10 +61,10 @@ impl Peer {
             Self::new("epoll-frames", "bare epoll, frames found", Reference, Rust("epoll"), "frames"),
             Self::new("framed", "ropewalk `framed`", Ours, Rust("ours"), "framed"),
             Self::new("session", "ropewalk `session`, the plain loop", Ours, Rust("ours"), "session"),
-            Self::new("layers", "ropewalk `framed` under five layers, state an `Arc`", Layers, Rust("ours"), "layers"),
+            Self::new("layers", "ropewalk `framed` under five layers", Layers, Rust("ours"), "layers"),
             Self::new(
                 "layers-static",
-                "ropewalk under the same layers, state a `&'static str`",
+                "ropewalk under five layers, state no `Arc`",
                 Layers,
                 Rust("ours"),
                 "layers-static",

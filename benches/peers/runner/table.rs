@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use ropewalk_peers::{Report, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Args;
 use crate::peers::{Kind, Peer};
@@ -15,7 +15,7 @@ use crate::stats::{cpu, median, ratio, spread};
 pub const REFERENCE_ROUNDS: usize = 3;
 
 /// What one server did in one workload, a report a round.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
     pub row: String,
     pub server: String,
