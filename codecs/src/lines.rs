@@ -274,7 +274,8 @@ impl<T: AsRef<[u8]>> Encoder<T> for Lines {
         if line.len() > self.max || !self.delimiter.ends_only(line) {
             return Err(self.refuse(line));
         }
-        dst.reserve(line.len() + self.delimiter.as_bytes().len());
+        // For the delimiters that most have as well, so that it grows once.
+        dst.reserve(line.len() + 2);
         dst.extend_from_slice(line);
         match &self.delimiter {
             // Of a length the compiler knows, for it is not worth a call.

@@ -127,6 +127,10 @@ fn a_skipped_line_is_not_kept() {
         assert!(buffer.len() <= 5, "{}", buffer.len());
     }
     assert_eq!(errors, 1);
+    // Nothing at all, where it can't be half a delimiter.
+    buffer.extend_from_slice(b"xxx");
+    assert!(matches!(lines.decode(&mut buffer), Ok(None)));
+    assert_eq!(buffer, "");
 }
 
 #[test]

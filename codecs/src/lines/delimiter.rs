@@ -26,15 +26,6 @@ impl Delimiter {
         }
     }
 
-    /// What encoding appends.
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::CrLf => b"\r\n",
-            Self::Lf | Self::Any => b"\n",
-            Self::Bytes(bytes) => bytes,
-        }
-    }
-
     /// The first line of `buffer`, of which a delimiter is known not to begin before `from`, save that a CR just before
     /// `from` is still looked at.
     #[inline(always)]
