@@ -171,7 +171,7 @@ impl<T: AsRef<[u8]>> Encoder<T> for Netstring {
         if frame.len() > self.max {
             return Err(CodecError::new(ErrorKind::TooLong { max: self.max }));
         }
-        dst.reserve(HEAD + frame.len() + 1);
+        dst.reserve(frame.len() + AROUND);
         put_head(dst, frame.len());
         dst.extend_from_slice(frame);
         dst.put_u8(b',');
@@ -179,8 +179,8 @@ impl<T: AsRef<[u8]>> Encoder<T> for Netstring {
     }
 }
 
-/// The most bytes of a length and its colon.
-const HEAD: usize = 21;
+/// The most bytes that are not content: a length, its colon, and the comma.
+const AROUND: usize = 22;
 
 /// Writes `n` in digits, and a colon.
 #[inline(always)]

@@ -8,6 +8,8 @@ mod left;
 mod printed;
 #[path = "laws_catch/same.rs"]
 mod same;
+#[path = "laws_catch/seen.rs"]
+mod seen;
 #[path = "laws_catch/wrong.rs"]
 mod wrong;
 
@@ -176,33 +178,12 @@ impl Wrong for NotRescanning {
     }
 }
 
-/// Makes room for more when a NUL is in what it has seen and has left.
-#[derive(Default)]
-struct Startled(NotRescanning);
-
-impl Wrong for Startled {
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-        if src.contains(&0) {
-            src.reserve(100_000);
-        }
-        self.0.decode(src)
-    }
-}
-
 #[test]
 fn what_looking_again_comes_to_is_said() {
     let stream = "x".repeat(50) + "\n";
     let violation = caught(&laws_of::<Rescanning>().streams([&stream]), Law::LinearWork);
     assert_ne!(violation.expected, violation.got, "{violation}");
     assert!(violation.got[0].starts_with("a frame that ends at byte "), "{violation}");
-}
-
-#[test]
-fn what_else_comes_of_looking_again_is_said() {
-    let stream = "x".repeat(50) + "\n";
-    let violation = caught(&laws_of::<Startled>().streams([&stream]), Law::BoundedMemory);
-    assert!(violation.expected[0].contains("does not grow"), "{violation}");
-    assert!(violation.got[0].contains("bytes, with room for"), "{violation}");
 }
 
 #[test]

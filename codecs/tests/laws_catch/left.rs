@@ -2,7 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use ropewalk_codecs::laws::Law;
-use ropewalk_codecs::{CodecError, ErrorKind};
+use ropewalk_codecs::{CodecError, ErrorKind, LengthPrefixed};
+use tokio_util::codec::Encoder;
 
 use crate::wrong::{Wrong, laws_of};
 use crate::{caught, lf, line};
@@ -56,4 +57,36 @@ impl Wrong for Hoarder {
 fn what_stays_in_the_buffer_after_a_fatal_error_breaks_law_6() {
     let violation = caught(&laws_of::<Hoarder>().streams(["abcde"]), Law::PlacedErrors);
     assert_eq!(violation.got, ["5 bytes stay in the buffer"], "{violation}");
+}
+
+/// Frames behind their length in a byte; what is left at the end is an error of which it says that it is recoverable.
+#[derive(Default)]
+struct Lenient;
+
+impl Wrong for Lenient {
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        let Some(length) = src.first().map(|&byte| usize::from(byte)) else { return Ok(None) };
+        let whole = src.len() > length;
+        Ok(whole.then(|| src.split_to(1 + length).freeze().slice(1..)))
+    }
+
+    fn end(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        match self.decode(src)? {
+            None if !src.is_empty() => {
+                src.clear();
+                Err(CodecError::new(ErrorKind::MissingTerminator).recoverable())
+            }
+            frame => Ok(frame),
+        }
+    }
+
+    fn encode(frame: &[u8], dst: &mut BytesMut) -> Result<(), CodecError> {
+        LengthPrefixed::u8().encode(frame, dst)
+    }
+}
+
+#[test]
+fn nothing_has_to_follow_an_error_that_is_only_one_at_the_end() {
+    // More bytes make a frame of what was an error without them.
+    laws_of::<Lenient>().streams([b"\x09ab"]).frames([Bytes::from("next")]).check();
 }
