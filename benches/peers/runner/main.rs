@@ -154,18 +154,7 @@ fn main() -> Result {
     let out = args.out();
     std::fs::create_dir_all(&out)?;
     println!("{machine}\n");
-    let mut failures = 0;
-    if args.wants(Part::Table) {
-        let measured = table::run(&args, &peers)?;
-        failures += write_cells(&out, "table", &machine, &measured, &table::markdown(&measured, &peers))?;
-        if let Some(chart) = chart::bars(&measured, &peers) {
-            std::fs::write(out.join("table.svg"), chart)?;
-        }
-    }
-    if args.wants(Part::Accept) {
-        let measured = accept::run(&args, &peers)?;
-        failures += write_cells(&out, "accept", &machine, &measured, &accept::markdown(&measured, &peers))?;
-    }
+    let mut failures = cells(&args, &peers, &machine, &out)?;
     if args.wants(Part::Tls) {
         let measured = tls::run(&args, &tls_peers)?;
         failures += write_cells(&out, "tls", &machine, &measured, &tls::markdown(&measured, &tls_peers))?;
@@ -173,31 +162,54 @@ fn main() -> Result {
     if args.wants(Part::Memcached) {
         failures += beside_memcached(&args, &out, &machine)?;
     }
+    others(&args, &peers, &machine, &out)?;
+    println!("written to {}", out.display());
+    if failures == 0 { Ok(()) } else { Err(format!("{failures} measurements failed").into()) }
+}
+
+/// What costs a request and a connection, all servers side by side; how many measurements failed.
+fn cells(args: &Args, peers: &[Peer], machine: &Machine, out: &Path) -> Result<usize> {
+    let mut failures = 0;
+    if args.wants(Part::Table) {
+        let measured = table::run(args, peers)?;
+        failures += write_cells(out, "table", machine, &measured, &table::markdown(&measured, peers))?;
+        if let Some(chart) = chart::bars(&measured, peers) {
+            std::fs::write(out.join("table.svg"), chart)?;
+        }
+    }
+    if args.wants(Part::Accept) {
+        let measured = accept::run(args, peers)?;
+        failures += write_cells(out, "accept", machine, &measured, &accept::markdown(&measured, peers))?;
+    }
+    Ok(failures)
+}
+
+/// System calls, memory, and how it scales.
+fn others(args: &Args, peers: &[Peer], machine: &Machine, out: &Path) -> Result {
     if args.wants(Part::Syscalls) {
-        match syscalls::run(&args, &peers)? {
-            Some(measured) => write(&out, "syscalls", &machine, &measured, &syscalls::markdown(&measured))?,
+        match syscalls::run(args, peers)? {
+            Some(measured) => write(out, "syscalls", machine, &measured, &syscalls::markdown(&measured))?,
             None => eprintln!("left out: system calls, as strace is not installed"),
         }
     }
     if args.wants(Part::Memory) {
-        let measured = memory::run(&args, &peers)?;
-        write(&out, "memory", &machine, &measured, &memory::markdown(&measured))?;
+        let measured = memory::run(args, peers)?;
+        write(out, "memory", machine, &measured, &memory::markdown(&measured))?;
     }
     if args.wants(Part::Scaling) {
-        let measured = scaling::run(&args, &peers)?;
-        write(&out, "scaling", &machine, &measured, &scaling::markdown(&measured))?;
+        let measured = scaling::run(args, peers)?;
+        write(out, "scaling", machine, &measured, &scaling::markdown(&measured))?;
         std::fs::write(out.join("scaling.svg"), chart::scaling(&measured))?;
     }
     if args.wants(Part::Threads) {
-        let measured = threads::run(&args, &peers)?;
-        write(&out, "threads", &machine, &measured, &threads::markdown(&measured))?;
+        let measured = threads::run(args, peers)?;
+        write(out, "threads", machine, &measured, &threads::markdown(&measured))?;
     }
     if args.wants(Part::Million) {
-        let measured = million::run(&args, &peers)?;
-        write(&out, "million", &machine, &measured, &million::markdown(&measured))?;
+        let measured = million::run(args, peers)?;
+        write(out, "million", machine, &measured, &million::markdown(&measured))?;
     }
-    println!("written to {}", out.display());
-    if failures == 0 { Ok(()) } else { Err(format!("{failures} measurements failed").into()) }
+    Ok(())
 }
 
 fn redraw(out: &Path) -> Result {
