@@ -37,7 +37,7 @@ pub(super) fn is_in(bytes: &[u8]) -> bool {
     }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn find_far(bytes: &[u8], from: usize) -> Option<usize> {
     Some(from + memchr(b'\n', &bytes[from..])?)
 }
