@@ -209,7 +209,7 @@ pub enum SessionError {
         /// The limit in bytes.
         max: usize,
     },
-    /// The peer took nothing for as long as the write stall allows.
+    /// The peer took nothing for as long as the write stall allows, or less than 64 KiB in four times as long.
     WriteStalled,
     /// The server was stopped, or its drain ran into the deadline.
     Aborted,
@@ -257,7 +257,7 @@ impl fmt::Display for SessionError {
                 )
             }
             Self::WriteStalled => {
-                f.write_str("the peer took none of its answers for as long as the write stall allows")
+                f.write_str("the peer took none of its answers, or next to none, for as long as the write stall allows")
             }
             Self::Aborted => f.write_str("the server aborted the connection"),
             Self::PlaintextBehind { bytes } => {

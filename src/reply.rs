@@ -59,13 +59,15 @@ impl<F> Reply<F> {
         Self { body: Body::Many(frames.into_iter().collect::<Vec<_>>().into_iter()), close: false }
     }
 
-    /// Frames as they come, polled only while there is room for them. An error ends the connection, as a service's
-    /// does.
+    /// Frames as they come, polled only while there is room for them. An error is as a service's: it ends the connection
+    /// behind the frames before it, or is what [`Framed::on_error`](crate::Framed::on_error) makes of it.
     pub fn stream(frames: impl Stream<Item = Result<F>> + Send + 'static) -> Self {
         Self { body: Body::Stream(Box::pin(frames)), close: false }
     }
 
-    /// Closes the connection when this answer is written. Frames that are behind it are not served.
+    /// Closes the connection when this answer is written. Frames that are behind it are not served. Under
+    /// [`Framed::unordered`](crate::Framed::unordered), where none is behind another, the calls under way are answered
+    /// first, and no more are made.
     pub fn then_close(mut self) -> Self {
         self.close = true;
         self

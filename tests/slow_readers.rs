@@ -132,3 +132,39 @@ async fn a_slow_reader_elsewhere_does_not_cost_this_one_its_answers() {
     drop(client);
     server.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_next_to_nothing_is_given_up() {
+    let (endpoint, connector) = memory::endpoint_with_capacity(1);
+    let leaf = framed(Lines::lf(), service_fn(async |_: Bytes| Ok(vec![b'x'; 1 << 20])));
+    let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"a").await.unwrap();
+    client.write_all(b"\n").await.unwrap();
+    let start = Instant::now();
+    // Each byte is taken before the write stall has passed.
+    let mut heard = 0;
+    while client.read_u8().await.is_ok() {
+        heard += 1;
+        sleep(SECOND * 29).await;
+    }
+    assert_eq!((heard, start.elapsed()), (5, SECOND * 145));
+    server.until("it is counted", |counts| counts.closed(CloseReason::Timeout) == 1).await;
+    server.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_its_answers_slowly_gets_them_all() {
+    let (endpoint, connector) = memory::endpoint_with_capacity(1024);
+    let leaf = framed(Lines::lf(), service_fn(async |_: Bytes| Ok(vec![b'x'; 512 * 1024])));
+    let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"a\nb\n").await.unwrap();
+    for _ in 0..1024 {
+        client.read_exact(&mut [0; 1024]).await.unwrap();
+        sleep(SECOND).await;
+    }
+    client.read_exact(&mut [0; 2]).await.unwrap();
+    drop(client);
+    server.end().await;
+}

@@ -103,6 +103,10 @@ impl CodecError {
     }
 
     /// The same error, after which decoding goes on with the next frame.
+    ///
+    /// A decoder that reports [`ErrorKind::TooLong`] so, and drops the rest of that frame as it comes, leaves a byte of it
+    /// in the buffer for as long as its end has not come, as [`Lines`](crate::Lines) does: an empty buffer means that the
+    /// next byte begins a frame.
     #[must_use]
     pub fn recoverable(mut self) -> Self {
         self.0.fatal = false;

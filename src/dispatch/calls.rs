@@ -16,6 +16,9 @@ use pin_project::pin_project;
 /// A call that is ready at once, while no other is under way, costs no allocation in any of them: it is polled where it
 /// lies.
 pub trait Calls<F: Future> {
+    /// Whether the answers come in the order of the frames.
+    const IN_ORDER: bool = true;
+
     /// Adds a call; only when there is room.
     fn push(self: Pin<&mut Self>, call: F);
 
@@ -184,6 +187,8 @@ impl<F: Future> Unordered<F> {
 }
 
 impl<F: Future> Calls<F> for Unordered<F> {
+    const IN_ORDER: bool = false;
+
     fn push(self: Pin<&mut Self>, call: F) {
         let this = self.project();
         if this.first.has_room() { this.first.push(call) } else { this.others.push(call) }

@@ -73,6 +73,10 @@ pub struct Dispatch<C, S, I, F, Q, E> {
     reply: Option<Reply<F>>,
     /// An error behind the calls under way, and whether the connection can go on after it.
     error: Option<(Error, bool)>,
+    /// The answer that is being written is one to an error.
+    failing: bool,
+    /// No more frames: the connection closes when the calls under way are answered.
+    last: bool,
     on_error: E,
 }
 
@@ -94,7 +98,7 @@ impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
 
 impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
     pub(crate) fn new(codec: C, service: S, calls: Q, on_error: E) -> Self {
-        Self { codec, service, frame: None, calls, reply: None, error: None, on_error }
+        Self { codec, service, frame: None, calls, reply: None, error: None, failing: false, last: false, on_error }
     }
 }
 
@@ -142,8 +146,13 @@ where
             ready!(wire.poll_turn(cx));
             let this = self.as_mut().project();
             if this.reply.is_some() {
-                if ready!(poll_reply(wire, this.codec, this.reply, cx))? {
-                    return Poll::Ready(Ok(()));
+                match ready!(poll_reply(wire, this.codec, this.reply, cx)) {
+                    // Calls that are behind it in order are of no use any more; without an order none is behind it.
+                    Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
+                    Ok(true) => (*this.last, *this.failing, *this.frame) = (true, false, None),
+                    Ok(false) => *this.failing = false,
+                    Err(Failed::Wire(error)) => return Poll::Ready(Err(error)),
+                    Err(Failed::Answer(error)) => self.as_mut().unanswerable(error, wire)?,
                 }
                 continue;
             }
@@ -171,11 +180,16 @@ where
 
     /// Queues what a call came to.
     #[inline(always)]
-    fn answer(self: Pin<&mut Self>, answer: Result<R, S::Error>, wire: &mut Wire) -> Result {
+    fn answer(mut self: Pin<&mut Self>, answer: Result<R, S::Error>, wire: &mut Wire) -> Result {
         match answer {
             Ok(answer) => match answer.into_reply() {
                 // The common answer goes straight out.
-                Reply { body: Body::One(frame), close: false } => wire.encode(self.project().codec, frame),
+                Reply { body: Body::One(frame), close: false } => {
+                    match wire.encode(self.as_mut().project().codec, frame) {
+                        Ok(()) => Ok(()),
+                        Err(error) => self.unanswerable(error, wire),
+                    }
+                }
                 reply => {
                     *self.project().reply = Some(reply);
                     Ok(())
@@ -184,6 +198,19 @@ where
             // The service stays usable after a failed call; whether the connection does is on_error's to say.
             Err(error) => self.fail(Error::service(error), true, wire),
         }
+    }
+
+    /// Answers instead of an answer that failed itself: it can't be encoded, or its stream broke off. An answer to an
+    /// error has no second try.
+    #[cold]
+    fn unanswerable(self: Pin<&mut Self>, error: Error, wire: &Wire) -> Result {
+        let this = self.as_ref().project_ref();
+        if *this.failing {
+            return Err(error);
+        }
+        // What the failed answer said of the end holds for the one in its place.
+        let close = this.reply.as_ref().is_some_and(|reply| reply.close);
+        self.fail(error, !close, wire)
     }
 
     /// Answers an error, or ends by it.
@@ -195,6 +222,7 @@ where
             wire.closing().set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
         }
         *this.reply = Some(reply);
+        *this.failing = true;
         Ok(())
     }
 
@@ -202,7 +230,10 @@ where
     #[inline(always)]
     fn poll_call(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
         let mut this = self.as_mut().project();
-        if this.error.is_some() || !this.calls.has_room() {
+        if *this.last && this.calls.is_empty() {
+            return Poll::Ready(Ok(Next::End));
+        }
+        if *this.last || this.error.is_some() || !this.calls.has_room() {
             return tend(wire, cx);
         }
         let frame = match this.frame.take() {
@@ -248,19 +279,27 @@ fn tend<T>(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<T>> {
     wire.poll_tend(cx).map(Err)
 }
 
+/// Why an answer is not written.
+enum Failed {
+    /// The connection is at its end.
+    Wire(Error),
+    /// Its stream broke off, or the codec refuses a frame of it.
+    Answer(Error),
+}
+
 /// Encodes an answer, as far as there is room for it. Ready when all of it is, with whether the connection is to close.
 fn poll_reply<C, F>(
     wire: &mut Wire,
     codec: &mut C,
     slot: &mut Option<Reply<F>>,
     cx: &mut Context<'_>,
-) -> Poll<Result<bool>>
+) -> Poll<Result<bool, Failed>>
 where
     C: Encoder<F, Error: Into<BoxError>>,
 {
     while let Some(reply) = slot {
         ready!(wire.poll_turn(cx));
-        ready!(wire.poll_room(cx))?;
+        ready!(wire.poll_room(cx)).map_err(Failed::Wire)?;
         let frame = match &mut reply.body {
             Body::None => None,
             Body::One(_) => match std::mem::replace(&mut reply.body, Body::None) {
@@ -268,9 +307,9 @@ where
                 _ => None,
             },
             Body::Many(frames) => frames.next(),
-            Body::Stream(frames) => match frames.as_mut().poll_next(cx)? {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => return tend(wire, cx),
+            Body::Stream(frames) => match frames.as_mut().poll_next(cx) {
+                Poll::Ready(frame) => frame.transpose().map_err(|error| Failed::Answer(Error::service(error)))?,
+                Poll::Pending => return wire.poll_tend(cx).map(|error| Err(Failed::Wire(error))),
             },
         };
         let Some(frame) = frame else {
@@ -278,7 +317,7 @@ where
             *slot = None;
             return Poll::Ready(Ok(close));
         };
-        wire.encode(codec, frame)?;
+        wire.encode(codec, frame).map_err(Failed::Answer)?;
         wire.count_turn();
     }
     Poll::Ready(Ok(false))

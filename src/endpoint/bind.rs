@@ -15,6 +15,10 @@ use crate::listener::{tcp, unix};
 impl Endpoint {
     /// Binds, and listens. To be called within a tokio runtime with I/O and time enabled.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves nothing bound.
+    ///
     /// # Errors
     ///
     /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in

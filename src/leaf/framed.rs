@@ -132,16 +132,18 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     }
 
     /// Runs up to `n` calls of one connection at once; answers come as they are ready. For protocols whose frames carry
-    /// tags. An answer that is a stream is written to its end before the next one.
+    /// tags. An answer that is a stream is written to its end before the next one. One that says `then_close` lets the
+    /// calls under way be answered first; an error that ends the connection drops them.
     pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E> {
         let Self { codec, make, on_error, limits, .. } = self;
         Framed { codec, make, order: AsReady(n), on_error, limits }
     }
 
-    /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …), of the codec, and of a
-    /// peer that ran into one of its [`ReadDeadlines`](crate::ReadDeadlines).
+    /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer that is a
+    /// stream, of the codec, and of a peer that ran into one of its [`ReadDeadlines`](crate::ReadDeadlines).
     ///
-    /// After a service's error and a codec's recoverable one the connection goes on, unless the answer says
+    /// After a service's error, after an answer that the codec refused to encode, and after a codec's recoverable error the
+    /// connection goes on, unless the answer says
     /// `then_close`; after a fatal one, and after a deadline of the peer's, it closes behind the answer.
     ///
     /// ```
@@ -164,7 +166,8 @@ impl<C, M, O, E> Framed<C, M, O, E> {
         Framed { codec, make, order, on_error, limits }
     }
 
-    /// How long a peer may take none of its answers; 30 s by default.
+    /// How long a peer may take none of its answers; 30 s by default. In four times as long it has to take 64 KiB of
+    /// those that wait, or all.
     pub fn write_stall(mut self, patience: Duration) -> Self {
         self.limits.write_stall = patience;
         self

@@ -2,7 +2,7 @@
 
 use ropewalk_middleware::CloseReason;
 
-use crate::error::{Result, SessionError};
+use crate::error::Result;
 use crate::wire::Wire;
 
 mod framed;
@@ -15,7 +15,7 @@ pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session,
 
 /// Ends a connection whose frames are done with, and leaves the reason behind. What was answered arrives, also before an
 /// error; but a peer that has let its answers pile up to the limit is not waited for.
-async fn end(wire: Wire, result: Result) -> Result {
+async fn end(mut wire: Wire, result: Result) -> Result {
     let closing = wire.closing().clone();
     let note = |result: &Result| {
         if let Err(error) = result {
@@ -23,14 +23,15 @@ async fn end(wire: Wire, result: Result) -> Result {
         }
     };
     note(&result);
-    let slow = |error: &SessionError| matches!(error, SessionError::WriteLimit { .. } | SessionError::WriteStalled);
-    // A service's error may be that of another connection.
-    let own = |error: &&crate::Error| error.close_reason() != Some(CloseReason::ServiceError);
-    if result.as_ref().err().filter(own).and_then(|error| error.downcast_ref()).is_some_and(slow) {
+    // The wire is asked, for the error may be that of another connection.
+    if result.is_err() && wire.is_behind() {
         wire.abort();
         return result;
     }
     let finished = wire.finish().await;
-    note(&finished);
+    if finished.is_err() {
+        note(&finished);
+        wire.abort();
+    }
     result.and(finished)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -54,10 +55,10 @@ use crate::wire::{Limits, Wire};
 pub fn session<C, F, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
 where
     C: Clone,
-    F: Fn(Session<C>) -> Fut + Send + 'static,
+    F: Fn(Session<C>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result> + Send,
 {
-    SessionLeaf { codec, f, limits: Limits::default(), state: PhantomData }
+    SessionLeaf { codec, f: Arc::new(f), limits: Limits::default(), state: PhantomData }
 }
 
 /// The same for a function that takes the state of a [`StateLayer`](crate::StateLayer) as well.
@@ -78,10 +79,10 @@ where
 pub fn session_with<C, F, T, Fut>(codec: C, f: F) -> SessionLeaf<C, F, WithState<T>>
 where
     C: Clone,
-    F: Fn(Session<C>, T) -> Fut + Send + 'static,
+    F: Fn(Session<C>, T) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result> + Send,
 {
-    SessionLeaf { codec, f, limits: Limits::default(), state: PhantomData }
+    SessionLeaf { codec, f: Arc::new(f), limits: Limits::default(), state: PhantomData }
 }
 
 /// A session function that takes no state.
@@ -98,15 +99,16 @@ pub struct WithState<T>(PhantomData<T>);
 #[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct SessionLeaf<C, F, W = NoState> {
     codec: C,
-    f: F,
+    /// Shared, for it is called in the connection's own task.
+    f: Arc<F>,
     limits: Limits,
     // It holds no state: the layer does.
     state: PhantomData<fn() -> W>,
 }
 
-impl<C: Clone, F: Clone, W> Clone for SessionLeaf<C, F, W> {
+impl<C: Clone, F, W> Clone for SessionLeaf<C, F, W> {
     fn clone(&self) -> Self {
-        Self { codec: self.codec.clone(), f: self.f.clone(), limits: self.limits, state: PhantomData }
+        Self { codec: self.codec.clone(), f: Arc::clone(&self.f), limits: self.limits, state: PhantomData }
     }
 }
 
@@ -117,32 +119,44 @@ impl<C, F, W> SessionLeaf<C, F, W> {
         self
     }
 
-    /// [`Session::reply`] fails while this many bytes wait for the peer; 1 MiB by default.
+    /// [`Session::reply`] fails while this many bytes wait for the peer; 1 MiB by default. Below 64 KiB it is also from
+    /// where on no more frames are read before the peer has taken some.
     pub fn write_limit(mut self, bytes: usize) -> Self {
         self.limits.write_limit = bytes;
+        self.limits.high_water = bytes.min(Limits::default().high_water);
         self
     }
 
-    /// How long a peer may take none of its answers; 30 s by default.
+    /// How long a peer may take none of its answers; 30 s by default. In four times as long it has to take 64 KiB of
+    /// those that wait, or all.
     pub fn write_stall(mut self, patience: Duration) -> Self {
         self.limits.write_stall = patience;
         self
     }
 }
 
-impl<C: Clone, F, W> SessionLeaf<C, F, W> {
-    fn start<Fut>(&self, connection: Connection, run: impl FnOnce(&F, Session<C>) -> Fut) -> SessionFuture<Fut> {
+impl<C, F, W> SessionLeaf<C, F, W>
+where
+    C: Clone + Send + 'static,
+    F: Send + Sync + 'static,
+{
+    fn start<Fut>(
+        &self,
+        connection: Connection,
+        run: impl FnOnce(&F, Session<C>) -> Fut + Send + 'static,
+    ) -> SessionFuture<Fut> {
         let closing = connection.closing();
         let (wire, home) = Homing::new(Wire::new(connection, self.limits));
         let session = Session::new(self.codec.clone(), wire);
-        SessionFuture { closing, stage: Stage::Run(run(&self.f, session)), home }
+        let f = Arc::clone(&self.f);
+        SessionFuture { closing, stage: Stage::Start(Some(Box::new(move || run(&f, session)))), home }
     }
 }
 
 impl<C, F, Fut> Service<Connection> for SessionLeaf<C, F>
 where
-    C: Clone,
-    F: Fn(Session<C>) -> Fut,
+    C: Clone + Send + 'static,
+    F: Fn(Session<C>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result>,
 {
     type Response = ();
@@ -160,8 +174,9 @@ where
 
 impl<C, F, T, Fut> Service<(T, Connection)> for SessionLeaf<C, F, WithState<T>>
 where
-    C: Clone,
-    F: Fn(Session<C>, T) -> Fut,
+    C: Clone + Send + 'static,
+    T: Send + 'static,
+    F: Fn(Session<C>, T) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result>,
 {
     type Response = ();
@@ -173,7 +188,7 @@ where
     }
 
     fn call(&mut self, (state, connection): (T, Connection)) -> Self::Future {
-        self.start(connection, |f, session| f(session, state))
+        self.start(connection, move |f, session| f(session, state))
     }
 }
 
@@ -193,8 +208,13 @@ pub struct SessionFuture<Fut> {
     home: oneshot::Receiver<Box<Wire>>,
 }
 
+type Begin<Fut> = Box<dyn FnOnce() -> Fut + Send>;
+
 #[pin_project(project = StageProjection)]
 enum Stage<Fut> {
+    /// The function has yet to be called: in the connection's task, for it may work before its first await, and the
+    /// accept loop must not.
+    Start(Option<Begin<Fut>>),
     Run(#[pin] Fut),
     /// The function has ended; its session may have been moved elsewhere and live on.
     Wait(Result),
@@ -208,6 +228,10 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
         let mut this = self.project();
         loop {
             match this.stage.as_mut().project() {
+                StageProjection::Start(begin) => {
+                    let Some(begin) = begin.take() else { return Poll::Pending };
+                    this.stage.set(Stage::Run(begin()));
+                }
                 StageProjection::Run(run) => {
                     let result = ready!(run.poll(cx));
                     this.stage.set(Stage::Wait(result));

@@ -84,7 +84,7 @@ pub(super) struct Open<'a, S> {
 
 impl<S: ConnectionService> Open<'_, S> {
     /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves data; the work begins
-    /// in the task.
+    /// in the task, that of a leaf's function before its first await too.
     pub(super) fn enter(mut self, stream: Stream, peer: Peer, listener: usize) {
         self.readied.ready = false;
         let connection = Connection::accepted(stream, peer, listener);

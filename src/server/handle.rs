@@ -102,7 +102,7 @@ impl Handle {
         *self.0.phase.borrow() != Phase::Running
     }
 
-    /// Waits until the server is over: the last connection closed, the lifecycles stopped.
+    /// Waits until the server is over: the last connection closed, the lifecycles stopped. Cancel safe.
     pub async fn ended(&self) {
         // The sender lives in the same allocation as we do, so it is never closed.
         drop(self.0.phase.subscribe().wait_for(|phase| *phase == Phase::Ended).await);

@@ -13,7 +13,8 @@ const SHARDS: usize = 16;
 pub(super) struct Registry {
     shards: [Mutex<Slab<Closing>>; SHARDS],
     next: AtomicUsize,
-    draining: AtomicU8,
+    /// What all are told, and whoever comes: one of the four below.
+    told: AtomicU8,
 }
 
 /// Nobody is to drain.
@@ -22,6 +23,8 @@ const NOBODY: u8 = 0;
 const ALL: u8 = 1;
 /// The same, for another process has taken the server's place.
 const SUCCEEDED: u8 = 2;
+/// Everybody is to end.
+const ABORTED: u8 = 3;
 
 /// Where a connection stands in the registry: its slot times the shards, and its shard. One number, as each connection has
 /// it, and eight bytes more may cost its task 128.
@@ -36,8 +39,8 @@ impl Registry {
     pub(super) fn add(&self, closing: Closing) -> Place {
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut slots = self.shard(shard);
-        // Asked under the lock: who comes after the drain passed here sees the flag, who came before was told.
-        tell(self.draining.load(Ordering::Acquire), &closing);
+        // Asked under the lock: who comes after the drain, or the abort, passed here sees the flag, who came before was told.
+        tell(self.told.load(Ordering::Acquire), &closing);
         Place(slots.insert(closing) * SHARDS + shard)
     }
 
@@ -46,13 +49,17 @@ impl Registry {
     }
 
     pub(super) fn drain_all(&self, succeeded: bool) {
-        let draining = if succeeded { SUCCEEDED } else { ALL };
-        self.draining.store(draining, Ordering::Release);
-        self.each(|closing| tell(draining, closing));
+        self.tell_all(if succeeded { SUCCEEDED } else { ALL });
     }
 
     pub(super) fn abort_all(&self) {
-        self.each(Closing::abort);
+        self.tell_all(ABORTED);
+    }
+
+    fn tell_all(&self, what: u8) {
+        // An abort is not taken back by a drain.
+        self.told.fetch_max(what, Ordering::AcqRel);
+        self.each(|closing| tell(what, closing));
     }
 
     /// Wakers are not run under a lock.
@@ -64,10 +71,29 @@ impl Registry {
     }
 }
 
-fn tell(draining: u8, closing: &Closing) {
-    match draining {
+fn tell(what: u8, closing: &Closing) {
+    match what {
         NOBODY => {}
+        ABORTED => closing.abort(),
         SUCCEEDED => closing.drain_for_successor(),
         _ => closing.drain(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ropewalk_middleware::{Addr, Connection, Peer};
+
+    use super::Registry;
+
+    #[tokio::test]
+    async fn a_connection_that_comes_when_all_were_told_is_told_too() {
+        let (come, _others) = tokio::net::UnixStream::pair().unwrap();
+        let closing = Connection::new(come, Peer::new(Addr::Memory)).closing();
+        let registry = Registry::default();
+        registry.abort_all();
+        registry.drain_all(false);
+        registry.add(closing.clone());
+        assert!(closing.is_aborted());
     }
 }

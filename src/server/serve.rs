@@ -96,6 +96,10 @@ impl Serve {
     /// Binds the endpoints without serving yet, so that [`Handle::addresses`] is known and clients may connect. With
     /// [`signals`](super::Server::signals) those are held from here on, and heeded when this is awaited.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it closes what was bound, and removes the paths it made.
+    ///
     /// # Errors
     ///
     /// The first endpoint that can't be bound, by name; none is then.

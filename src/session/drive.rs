@@ -25,6 +25,11 @@ impl<C> Session<C> {
     /// # }
     /// ```
     ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the session is gone into it. Dropped, it drops the calls under way; what was answered arrives, and
+    /// the connection closes.
+    ///
     /// # Errors
     ///
     /// Those of the service, the codec and the connection, as they end it.

@@ -113,7 +113,7 @@ impl<C> Session<C> {
     /// # Errors
     ///
     /// As [`Session::reply`], but for the limit; and [`SessionError::WriteStalled`] when the peer takes nothing for as
-    /// long as the write stall (30 s) allows.
+    /// long as the write stall (30 s) allows, or less than 64 KiB in four times as long.
     pub async fn send<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
@@ -160,6 +160,10 @@ impl<C> Session<C> {
     ///
     /// Those of the connection; the future is dropped then. A peer that merely closes its side is no error: it may
     /// still be waiting for the answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// As safe as the future, which is dropped with it; the session has lost nothing.
     pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -202,16 +206,21 @@ impl<C> Session<C> {
     /// Writes what was replied and closes, so that all of it arrives: half-closes, then reads and discards until the
     /// peer has closed too, for 2 s and 16 MiB at most.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it is the leaf that writes the rest and closes, as for a session that is dropped.
+    ///
     /// # Errors
     ///
-    /// Those of the last write.
-    pub async fn close(self) -> Result {
+    /// Those of the last write; the connection is broken then.
+    pub async fn close(mut self) -> Result {
+        let finished = self.wire.finish().await;
         // The connection counts as open until it is closed.
         let (wire, _home) = self.wire.take();
-        match wire {
-            Some(wire) => wire.finish().await,
-            None => Ok(()),
+        if let (Some(wire), Err(_)) = (wire, &finished) {
+            wire.abort();
         }
+        finished
     }
 
     /// Breaks the connection: the peer sees a reset (on a Unix socket, as a rule, an end), and what was not written is

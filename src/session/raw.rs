@@ -27,6 +27,10 @@ impl<C> Session<C> {
         if n > max {
             return Err(SessionError::RawTooLong { max }.into());
         }
+        if n == 0 {
+            // Nothing that the peer has done: its first frame is still to come.
+            return Ok(Bytes::new());
+        }
         let waits = Waits(&mut self.wire);
         poll_fn(|cx| waits.0.poll_raw(n, cx)).await
     }

@@ -89,6 +89,7 @@ impl Wire {
         if !self.closing.is_draining() {
             return Poll::Pending;
         }
+        let in_frame = !self.at_boundary();
         let stream = self.connection.stream();
         let drain = self.drain.get_or_insert_with(|| Box::new(Drain::begin(stream)));
         if let Stream::Boxed(io) = stream
@@ -112,7 +113,7 @@ impl Wire {
             drain.look = None;
             return Poll::Ready(());
         }
-        let waits = self.closing.has_successor() && (self.mid_frame || self.stats.bytes_in() == 0);
+        let waits = self.closing.has_successor() && (in_frame || self.stats.bytes_in() == 0);
         if waits {
             ready!(drain.first_words.get_or_insert_with(|| Box::pin(sleep(FIRST_WORDS))).as_mut().poll(cx));
         }

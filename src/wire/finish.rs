@@ -8,33 +8,32 @@ use ropewalk_middleware::{CloseReason, Stream};
 use tokio::time::Instant;
 
 use super::Wire;
+use super::output::STALLS;
 use super::timer::after;
 use crate::error::{Error, Result, SessionError};
 
-/// The last answers have this many write stalls to be taken, in all.
-const LAST_FLUSH: u32 = 4;
-
 impl Wire {
-    /// Writes what is left, then closes so that a reset can't eat it (see [`ropewalk_middleware::LingeringClose`]).
-    /// The error is that of the last write; the connection is gone either way.
-    pub(crate) async fn finish(mut self) -> Result {
+    /// Writes what is left, then closes so that a reset can't eat it (see [`ropewalk_middleware::LingeringClose`]). The
+    /// wire is to be dropped then; after an error, which is that of the last write, it is to be aborted, for half an
+    /// answer must not look whole.
+    ///
+    /// Cancel safe: begun anew, it goes on where it was.
+    pub(crate) async fn finish(&mut self) -> Result {
         let mut budget = LINGER_BYTES;
-        let until = after(Instant::now(), self.limits.write_stall.saturating_mul(LAST_FLUSH));
+        let until = after(Instant::now(), self.limits.write_stall.saturating_mul(STALLS));
         let flushed = poll_fn(|cx| match self.poll_last_flush(&mut budget, cx) {
             // A peer that takes a byte now and then never stalls.
             Poll::Pending => self.timer.poll(until, cx).map(|()| Err(SessionError::WriteStalled.into())),
             ready => ready,
         });
         if let Err(error) = flushed.await {
-            // Half an answer must not look whole.
             self.closing.set_reason(error.close_reason().unwrap_or(CloseReason::Aborted));
-            self.connection.abort();
             return Err(error);
         }
         // A peer that has closed already has nothing unread with us: a plain close is no reset. A transport of another
         // kind may have a goodbye of its own to say.
         if !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_)) {
-            self.connection.close().await;
+            self.connection.close_mut().await;
         }
         Ok(())
     }

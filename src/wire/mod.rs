@@ -17,7 +17,7 @@ mod wait;
 
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{Closing, Connection, ReadDeadlines, Stats};
+use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub(crate) use self::limits::Limits;
@@ -47,6 +47,18 @@ enum Source {
     Ended,
 }
 
+/// Where the codec stands in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Between two frames.
+    Boundary,
+    /// It has been shown a part of a frame. That it has taken all there was does not mean it stands at a boundary: many
+    /// a codec takes the head of a frame before the rest has come.
+    Frame,
+    /// In a frame that it has refused as too long, and drops: it leaves a byte until the end has come.
+    Refused,
+}
+
 /// A connection with its buffers.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -61,11 +73,12 @@ pub(crate) struct Wire {
     peer_closed: bool,
     /// The codec has seen all of `input` and wants more.
     dry: bool,
-    /// The codec has been shown a part of a frame.
-    mid_frame: bool,
+    place: Place,
     /// Raw bytes nobody wants: discarded as they come.
     skip: u64,
     turn: u32,
+    /// The peer did not take its answers in time.
+    stalled: bool,
     /// Boxed, as most connections have none at a time, and all have the place.
     drain: Option<Box<Drain>>,
     wait: Wait,
@@ -85,9 +98,10 @@ impl Wire {
             source: Source::Open,
             peer_closed: false,
             dry: true,
-            mid_frame: false,
+            place: Place::Boundary,
             skip: 0,
             turn: 0,
+            stalled: false,
             drain: None,
             wait: Wait::default(),
             timer: Timer::default(),
@@ -113,7 +127,7 @@ impl Wire {
 
     /// Whether the codec stands between two frames.
     pub(crate) fn at_boundary(&self) -> bool {
-        !self.mid_frame
+        self.place == Place::Boundary
     }
 
     /// Another codec is to look at what was read.
@@ -143,7 +157,7 @@ impl Wire {
     /// Counts a frame.
     #[inline(always)]
     fn decoded<T>(&mut self, frame: T) -> T {
-        self.mid_frame = false;
+        self.place = Place::Boundary;
         self.wait.done();
         self.turn += 1;
         self.stats.add_frames_in(1);
@@ -172,7 +186,11 @@ impl Wire {
                     self.source = Source::Ended;
                 }
                 self.dry = true;
-                self.mid_frame |= before > 0;
+                self.place = match self.place {
+                    Place::Refused if self.input.is_empty() => Place::Boundary,
+                    Place::Boundary if before > 0 => Place::Frame,
+                    place => place,
+                };
                 None
             }
             Err(error) => Some(Err(self.decode_failed(error))),
@@ -190,7 +208,7 @@ impl Wire {
     fn decode_failed(&mut self, error: impl Into<BoxError>) -> Error {
         let error = Error::codec(error);
         // A line that is too long may still have its end to come; other refused frames were whole.
-        self.mid_frame = error.is_too_long();
+        self.place = if error.is_too_long() { Place::Refused } else { Place::Boundary };
         self.wait.done();
         self.turn += 1;
         if !error.is_recoverable() {
@@ -224,6 +242,11 @@ impl Wire {
     /// Bytes encoded and not yet written.
     pub(crate) fn unwritten(&self) -> usize {
         self.output.len()
+    }
+
+    /// Whether the peer has let its answers pile up to the limit, or has been given up for taking none.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.stalled || self.unwritten() >= self.limits.write_limit
     }
 
     /// Whether fewer answers than the high-water mark are waiting.
@@ -264,7 +287,10 @@ impl Wire {
             // Its only deadline is over.
             self.timer.stop();
         }
-        flushed.map_err(|error| self.failed(error))
+        flushed.map_err(|error| {
+            self.stalled = error.close_reason() == Some(CloseReason::Timeout);
+            self.failed(error)
+        })
     }
 
     /// Counts a frame of a long answer, which may be encoded to nothing and so need no room.

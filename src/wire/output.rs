@@ -15,6 +15,13 @@ use super::scratch;
 use super::timer::{Timer, after};
 use crate::error::{Error, Result, SessionError};
 
+/// So many write stalls a peer has in all: for its last answers, and for each [`PACE`] of those before.
+pub(super) const STALLS: u32 = 4;
+
+/// A peer that takes a byte now and then never stalls. So one that is behind takes so much in [`STALLS`] write stalls, or
+/// all there is: 546 bytes a second by default, however long it is behind.
+const PACE: usize = 64 * 1024;
+
 /// What has been encoded and not yet written.
 #[derive(Default)]
 pub(super) struct Output {
@@ -23,8 +30,28 @@ pub(super) struct Output {
     lent: bool,
     /// Whether the transport may hold back what it took.
     unflushed: bool,
-    /// Since when the peer has taken nothing, and how much the transport had handed on then. Boxed: few peers stall.
-    stalled: Option<Box<(Instant, u64)>>,
+    /// Boxed: few peers stall.
+    stalled: Option<Box<Stall>>,
+}
+
+/// A peer that is behind.
+struct Stall {
+    /// Since when it has taken nothing, and how much the transport had handed on then.
+    since: Instant,
+    handed_on: u64,
+    /// From then on it has [`STALLS`] to take so much more.
+    paced: Instant,
+    owes: usize,
+}
+
+impl Stall {
+    fn new(now: Instant, handed_on: u64, waiting: usize) -> Self {
+        Self { since: now, handed_on, paced: now, owes: waiting.min(PACE) }
+    }
+
+    fn until(&self, patience: Duration) -> Instant {
+        after(self.since, patience).min(after(self.paced, patience.saturating_mul(STALLS)))
+    }
 }
 
 impl Output {
@@ -57,7 +84,7 @@ impl Output {
         self.stalled.is_some()
     }
 
-    /// Writes until all is written. Ready with an error when the peer has taken nothing for `patience`.
+    /// Writes until all is written. Ready with an error when the peer has taken nothing for `patience`, or too little.
     pub(super) fn poll_flush(
         &mut self,
         connection: &mut Connection,
@@ -65,20 +92,19 @@ impl Output {
         timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
-        let mut progress = false;
+        let waiting = self.buf.len();
         while !self.buf.is_empty() {
             // One piece: `send` costs the kernel less than `writev`.
             match Pin::new(&mut *connection).poll_write(cx, &self.buf) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into()))),
                 Poll::Ready(Ok(written)) => {
                     self.buf.advance(written);
-                    progress = true;
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
                     self.keep();
-                    return self.poll_stall(connection, patience, progress, timer, cx);
+                    return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
                 }
             }
         }
@@ -88,7 +114,7 @@ impl Output {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
                     self.keep();
-                    return self.poll_stall(connection, patience, progress, timer, cx);
+                    return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
                 }
             }
         }
@@ -96,22 +122,27 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
-    /// The deadline of a peer that takes nothing; every byte it takes starts it anew.
+    /// The deadline of a peer that takes nothing, which every byte it takes starts anew; and of one that takes little.
     fn poll_stall(
         &mut self,
         connection: &Connection,
         patience: Duration,
-        progress: bool,
+        taken: usize,
         timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
         // What a transport held back may go on while it takes nothing more of ours.
         let handed_on = connection.stream().handed_on();
-        if progress || self.stalled.as_ref().is_some_and(|stalled| stalled.1 != handed_on) {
-            self.stalled = None;
+        let waiting = self.buf.len();
+        let stall = self.stalled.get_or_insert_with(|| Box::new(Stall::new(Instant::now(), handed_on, waiting)));
+        if taken > 0 || stall.handed_on != handed_on {
+            (stall.since, stall.handed_on) = (Instant::now(), handed_on);
+            stall.owes = stall.owes.saturating_sub(taken);
+            if stall.owes == 0 && waiting > 0 {
+                **stall = Stall::new(stall.since, handed_on, waiting);
+            }
         }
-        let (start, _) = **self.stalled.get_or_insert_with(|| Box::new((Instant::now(), handed_on)));
-        timer.poll(after(start, patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
+        timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
     /// What the kernel did not take moves to a buffer of our own, sized to it; a buffer that it fills well is kept.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::wait::Want;
-use super::{Source, Wire};
+use super::{Place, Source, Wire};
 use crate::error::{Error, Result, SessionError};
 
 /// The most one chunk of raw bytes holds.
@@ -47,7 +47,7 @@ impl Wire {
     fn take_raw(&mut self, n: u64) -> Bytes {
         // It fits: no more than what is buffered is asked for.
         let bytes = self.input.take(usize::try_from(n).unwrap_or(usize::MAX));
-        self.mid_frame = false;
+        self.place = Place::Boundary;
         self.wait.done();
         // The author may wait for something else before more is read.
         self.input.settle();

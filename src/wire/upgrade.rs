@@ -49,7 +49,7 @@ impl Wire {
             return Err(Error::wire(io::ErrorKind::NotConnected.into()));
         }
         let bytes = self.input.len();
-        if bytes == 0 && self.skip == 0 && !self.mid_frame {
+        if bytes == 0 && self.skip == 0 && self.at_boundary() {
             return Ok(());
         }
         self.input.clear();

@@ -112,7 +112,7 @@ impl Wire {
         if want == Want::FrameMeanwhile {
             return Poll::Pending;
         }
-        let mid_frame = want == Want::Raw || self.mid_frame || self.skip > 0 || !self.input.is_empty();
+        let mid_frame = want == Want::Raw || !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
         let Some((due, until)) = self.wait.until(&self.connection.read_deadlines(), mid_frame) else {
             return Poll::Pending;
         };

@@ -62,13 +62,10 @@ impl Delimiter {
         }
     }
 
-    /// How many bytes of a too long line without its delimiter can be dropped: all that cannot be part of it.
+    /// How many bytes of a too long line without its delimiter can be dropped: all that cannot be part of it, but for one,
+    /// which shows whoever has the buffer that the line goes on.
     pub(super) fn droppable(&self, buffer: &[u8]) -> usize {
-        match self {
-            Self::CrLf if buffer.ends_with(b"\r") => buffer.len() - 1,
-            Self::CrLf | Self::Lf | Self::Any => buffer.len(),
-            Self::Bytes(_) => self.searched(buffer.len()),
-        }
+        self.searched(buffer.len()).min(buffer.len().saturating_sub(1))
     }
 
     /// Whether `buffer`, which holds no delimiter, is a line over `max` whatever comes next: no delimiter may have begun

@@ -25,7 +25,8 @@ pub struct ReadDeadlines {
     pub first_frame: Option<Duration>,
     /// From the first byte of a frame, as far as it was waited for, until it is whole; however the bytes are spread. 30
     /// s by default. Of raw bytes that are taken as they come it is for each chunk: whoever takes them has to say how long
-    /// all may take. What is dropped of them as it comes, and the frame behind it, are under one.
+    /// all may take. A decoder that takes bytes and yields nothing is taken to be within a frame, so a protocol's
+    /// keep-alives are best frames too. What is dropped of raw bytes as it comes, and the frame behind it, are under one.
     pub frame: Option<Duration>,
     /// Between two frames, until the first byte of the next. What is sent to the peer is no frame of its. 60 s by
     /// default.

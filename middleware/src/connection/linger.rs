@@ -1,5 +1,6 @@
 //! The lingering close: a reset must not eat the last answer.
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::future::Future;
 use std::mem::MaybeUninit;
@@ -24,25 +25,26 @@ pub const LINGER_BYTES: u64 = 16 << 20;
 /// half-close, then read and discard until the peer closes too, [`LINGER`] has passed or [`LINGER_BYTES`] have come.
 ///
 /// Resolves when the connection is gone; nothing is to be done about errors at this point, so there are none. Dropped
-/// early it closes at once.
+/// early it closes at once; one that only borrows its connection ([`Connection::close_mut`]) leaves it to its owner, who
+/// may begin anew.
 #[must_use = "dropped, it closes at once: await it"]
-pub struct LingeringClose {
-    connection: Connection,
+pub struct LingeringClose<C = Connection> {
+    connection: C,
     /// Made at the first wait: where the peer has closed already there is none.
     deadline: Option<Pin<Box<Sleep>>>,
     left: u64,
     shut: bool,
 }
 
-impl LingeringClose {
-    pub(super) fn new(connection: Connection) -> Self {
+impl<C: BorrowMut<Connection>> LingeringClose<C> {
+    pub(super) fn new(connection: C) -> Self {
         Self { connection, deadline: None, left: LINGER_BYTES, shut: false }
     }
 
     /// Ready when the peer has closed as well, or has sent all that is still taken.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.shut {
-            if ready!(Pin::new(&mut self.connection).poll_shutdown(cx)).is_err() {
+            if ready!(Pin::new(self.connection.borrow_mut()).poll_shutdown(cx)).is_err() {
                 return Poll::Ready(());
             }
             self.shut = true;
@@ -51,7 +53,7 @@ impl LingeringClose {
         // A bounded number of reads a turn, so that a peer at line rate does not hold the worker.
         for _ in 0..64 {
             let mut buf = ReadBuf::uninit(&mut bin);
-            match ready!(Pin::new(&mut self.connection).poll_read(cx, &mut buf)) {
+            match ready!(Pin::new(self.connection.borrow_mut()).poll_read(cx, &mut buf)) {
                 Ok(()) if !buf.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
@@ -65,7 +67,7 @@ impl LingeringClose {
     }
 }
 
-impl Future for LingeringClose {
+impl<C: BorrowMut<Connection> + Unpin> Future for LingeringClose<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -85,7 +87,7 @@ impl Future for LingeringClose {
     }
 }
 
-impl fmt::Debug for LingeringClose {
+impl<C: fmt::Debug> fmt::Debug for LingeringClose<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LingeringClose").field("connection", &self.connection).finish_non_exhaustive()
     }

@@ -174,6 +174,12 @@ impl Connection {
         LingeringClose::new(self)
     }
 
+    /// The same for a connection that is kept: whoever drops the future can go on closing it. To be dropped when it is
+    /// ready.
+    pub fn close_mut(&mut self) -> LingeringClose<&mut Self> {
+        LingeringClose::new(self)
+    }
+
     /// Ends the connection after one write that waits for nothing; whatever is not taken at once is lost.
     pub(crate) fn write_once(mut self, bytes: &[u8]) {
         let written = self.stream.take().map_or(0, |stream| stream.write_once(bytes).unwrap_or(0));

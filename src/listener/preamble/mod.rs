@@ -184,6 +184,9 @@ impl Listener for WithPreamble {
         {
             self.inner = None;
             self.running.abort_all();
+            if self.next.take().is_some() {
+                self.counts.end(End::Dropped);
+            }
         }
         for _ in 0..BATCH {
             if let Poll::Ready(connection) = self.poll_finished(cx) {

@@ -308,3 +308,19 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
     assert!(lines[1].contains("a preamble took too long") && lines[1].contains("memory:"), "{log}");
     assert!(lines[2].contains("a preamble was dropped listener=memory: peer=\"memory:\""), "{log}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_had_no_place_when_the_last_time_is_over_is_dropped() {
+    let (handle, counts, connector, server) = server(1).await;
+    let mut silent = Vec::new();
+    for _ in 0..PENDING {
+        silent.push(begun(&connector, b"").await);
+    }
+    // It waits to be accepted when the last call comes, and finds all places taken.
+    silent.push(connector.connect().await.unwrap());
+    let began = Instant::now();
+    handle.drain(Duration::from_secs(30));
+    server.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), LAST);
+    assert_eq!(of(&counts.counts())[5], PENDING as u64 + 1);
+}
