@@ -136,7 +136,7 @@ async fn a_slow_reader_elsewhere_does_not_cost_this_one_its_answers() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_next_to_nothing_is_given_up() {
     let (endpoint, connector) = memory::endpoint_with_capacity(1);
-    let leaf = framed(Lines::lf(), service_fn(async |_: Bytes| Ok(vec![b'x'; 1 << 20])));
+    let leaf = framed(Lines::lf().unlimited(), service_fn(async |_: Bytes| Ok(vec![b'x'; 1 << 20])));
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"a").await.unwrap();
@@ -156,7 +156,7 @@ async fn a_peer_that_takes_next_to_nothing_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_its_answers_slowly_gets_them_all() {
     let (endpoint, connector) = memory::endpoint_with_capacity(1024);
-    let leaf = framed(Lines::lf(), service_fn(async |_: Bytes| Ok(vec![b'x'; 512 * 1024])));
+    let leaf = framed(Lines::lf().unlimited(), service_fn(async |_: Bytes| Ok(vec![b'x'; 512 * 1024])));
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"a\nb\n").await.unwrap();

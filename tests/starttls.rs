@@ -149,7 +149,7 @@ async fn the_handshake_has_a_total_deadline() {
 /// Runs one session with `f`, against a memory client that `talk`s.
 async fn with<F, Fut>(f: F) -> (Running, tokio::sync::mpsc::UnboundedReceiver<String>)
 where
-    F: Fn(Session<Lines>, tokio::sync::mpsc::UnboundedSender<String>) -> Fut + Send + 'static,
+    F: Fn(Session<Lines>, tokio::sync::mpsc::UnboundedSender<String>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result> + Send + 'static,
 {
     let (notes, said) = tokio::sync::mpsc::unbounded_channel();
