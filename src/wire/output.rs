@@ -20,7 +20,7 @@ pub(super) const STALLS: u32 = 4;
 
 /// A peer that takes a byte now and then never stalls. So one that is behind takes so much in [`STALLS`] write stalls, or
 /// all there is: 546 bytes a second by default, however long it is behind.
-const PACE: usize = 64 * 1024;
+const PACE: u64 = 64 * 1024;
 
 /// What has been encoded and not yet written.
 #[derive(Default)]
@@ -39,14 +39,27 @@ struct Stall {
     /// Since when it has taken nothing, and how much the transport had handed on then.
     since: Instant,
     handed_on: u64,
-    /// From then on it has [`STALLS`] to take so much more.
+    /// From then on it has [`STALLS`] to take so much more, unless it takes all.
     paced: Instant,
-    owes: usize,
+    owes: u64,
 }
 
 impl Stall {
-    fn new(now: Instant, handed_on: u64, waiting: usize) -> Self {
-        Self { since: now, handed_on, paced: now, owes: waiting.min(PACE) }
+    fn new(now: Instant, handed_on: u64) -> Self {
+        Self { since: now, handed_on, paced: now, owes: PACE }
+    }
+
+    /// It took some, or what the transport held back (of this, or of what was written long ago) went on.
+    fn progress(&mut self, taken: u64, handed_on: u64) {
+        let more = taken.max(handed_on.saturating_sub(self.handed_on));
+        if more == 0 {
+            return;
+        }
+        (self.since, self.handed_on) = (Instant::now(), handed_on);
+        self.owes = self.owes.saturating_sub(more);
+        if self.owes == 0 {
+            (self.paced, self.owes) = (self.since, PACE);
+        }
     }
 
     fn until(&self, patience: Duration) -> Instant {
@@ -131,17 +144,14 @@ impl Output {
         timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
-        // What a transport held back may go on while it takes nothing more of ours.
         let handed_on = connection.stream().handed_on();
-        let waiting = self.buf.len();
-        let stall = self.stalled.get_or_insert_with(|| Box::new(Stall::new(Instant::now(), handed_on, waiting)));
-        if taken > 0 || stall.handed_on != handed_on {
-            (stall.since, stall.handed_on) = (Instant::now(), handed_on);
-            stall.owes = stall.owes.saturating_sub(taken);
-            if stall.owes == 0 && waiting > 0 {
-                **stall = Stall::new(stall.since, handed_on, waiting);
+        let stall = match &mut self.stalled {
+            Some(stall) => {
+                stall.progress(taken as u64, handed_on);
+                stall
             }
-        }
+            stalled @ None => stalled.insert(Box::new(Stall::new(Instant::now(), handed_on))),
+        };
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
