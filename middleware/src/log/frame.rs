@@ -5,9 +5,10 @@ use std::task::{Context, Poll};
 use std::thread::panicking;
 use std::time::Instant;
 
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing::{Level, enabled, event};
 
 use super::at_level;
@@ -100,20 +101,21 @@ where
 
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        let timing = Timing::start(self.level, frame.as_ref());
+        // The usual answer, in place: nobody wants to hear of this level.
+        let wanted = self.level <= STATIC_MAX_LEVEL && self.level <= LevelFilter::current();
+        let timing = if wanted { Timing::start(self.level, frame.as_ref()) } else { None };
         FrameLogFuture { future: self.inner.call(frame), timing }
     }
 }
 
 /// A call that is logged.
-#[pin_project]
+#[pin_project(PinnedDrop)]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct FrameLogFuture<F> {
     #[pin]
     future: F,
-    /// Boxed: mostly there is none, and then the future is to be small.
-    timing: Option<Box<Timing>>,
+    timing: Option<Timing>,
 }
 
 impl<F, T, E> Future for FrameLogFuture<F>
@@ -126,45 +128,79 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // Out of the future while it is polled, so that a panic meets it.
-        let timing = this.timing.take();
-        let polled = this.future.poll(cx);
-        match (&polled, timing) {
-            (Poll::Pending, timing) => *this.timing = timing,
-            (Poll::Ready(Ok(_)), Some(timing)) => timing.end("ok", None),
-            (Poll::Ready(Err(error)), Some(timing)) => timing.end("error", Some(Escaped::display(error))),
-            (Poll::Ready(_), None) => {}
-        }
-        polled
+        if this.timing.is_some() { poll_timed(this.future, this.timing, cx) } else { this.future.poll(cx) }
     }
 }
 
-/// A call that has begun; its end is logged, at the latest when this is dropped.
-#[derive(Debug)]
+#[pinned_drop]
+impl<F> PinnedDrop for FrameLogFuture<F> {
+    #[inline]
+    fn drop(self: Pin<&mut Self>) {
+        if let Some(timing) = &self.timing {
+            timing.unanswered();
+        }
+    }
+}
+
+#[cold]
+fn poll_timed<F, T, E>(call: Pin<&mut F>, timing: &mut Option<Timing>, cx: &mut Context<'_>) -> Poll<F::Output>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Display,
+{
+    // Out of the future meanwhile, so that a panic meets it, whoever catches that.
+    let mut polling = Polling(timing.take());
+    let polled = call.poll(cx);
+    if let Some(ended) = polling.0.take() {
+        match &polled {
+            Poll::Pending => *timing = Some(ended),
+            Poll::Ready(Ok(_)) => ended.end("ok", None),
+            Poll::Ready(Err(error)) => ended.end("error", Some(Escaped::display(error))),
+        }
+    }
+    polled
+}
+
+/// A call that is being polled.
+struct Polling(Option<Timing>);
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        if let Some(timing) = &self.0 {
+            timing.unanswered();
+        }
+    }
+}
+
+/// A call that has begun. Without a destructor, and all it does out of the way, so that it costs a look where there is none.
+#[derive(Clone, Copy, Debug)]
 struct Timing {
     level: Level,
     start: Instant,
-    ended: bool,
 }
 
 impl Timing {
     /// None if nobody wants to know.
-    fn start(level: Level, frame: &[u8]) -> Option<Box<Self>> {
+    #[cold]
+    fn start(level: Level, frame: &[u8]) -> Option<Self> {
         at_level!(level, AT => {
             if !enabled!(target: "ropewalk::frame", AT) {
                 return None;
             }
             event!(target: "ropewalk::frame", AT, len = frame.len(), text = ?Escaped::new(frame), "frame");
         });
-        Some(Box::new(Self { level, start: Instant::now(), ended: false }))
+        Some(Self { level, start: Instant::now() })
     }
 
-    fn end(mut self, outcome: &str, error: Option<Escaped<'_>>) {
-        self.log(outcome, error);
+    #[cold]
+    #[inline(never)]
+    fn unanswered(&self) {
+        self.end(if panicking() { "panic" } else { "dropped" }, None);
     }
 
-    fn log(&mut self, outcome: &str, error: Option<Escaped<'_>>) {
-        self.ended = true;
+    #[cold]
+    #[inline(never)]
+    fn end(&self, outcome: &str, error: Option<Escaped<'_>>) {
         at_level!(self.level, AT => event!(
             target: "ropewalk::frame",
             AT,
@@ -173,13 +209,5 @@ impl Timing {
             error = error.map(tracing::field::debug),
             "answered",
         ));
-    }
-}
-
-impl Drop for Timing {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.log(if panicking() { "panic" } else { "dropped" }, None);
-        }
     }
 }
