@@ -13,8 +13,9 @@ use bytes::Bytes;
 use harness::{Running, on_memory, settle};
 use ropewalk::{CloseReason, Lines, Server, Session, SessionError, framed, memory, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -166,5 +167,84 @@ async fn a_peer_that_takes_its_answers_slowly_gets_them_all() {
     }
     client.read_exact(&mut [0; 2]).await.unwrap();
     drop(client);
+    server.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_answer_that_is_taken_steadily_arrives_however_long_it_is() {
+    const SIZE: usize = 20 << 20;
+    let (endpoint, connector) = memory::endpoint_with_capacity(10 * 1024);
+    let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| s.reply(vec![b'x'; SIZE]));
+    let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+    let mut client = connector.connect().await.unwrap();
+    let (mut heard, mut buf) = (0, vec![0; 10 * 1024]);
+    // 100 KiB a second, for more than three minutes.
+    loop {
+        match client.read(&mut buf).await.unwrap() {
+            0 => break,
+            n => heard += n,
+        }
+        sleep(SECOND / 10).await;
+    }
+    assert_eq!(heard, SIZE + 1);
+    drop(client);
+    server.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_which_the_author_offers_nothing_is_not_held_against_the_peer() {
+    for how in ["next", "flush", "during"] {
+        let (endpoint, connector) = memory::endpoint_with_capacity(1024);
+        let leaf = session(Lines::lf().unlimited(), move |mut s: Session<Lines>| async move {
+            s.next().await?;
+            s.reply(vec![b'x'; 30_000])?;
+            // For a moment; then the author turns to something else.
+            let moment = SECOND / 100;
+            match how {
+                "next" => drop(timeout(moment, s.next()).await),
+                "flush" => drop(timeout(moment, s.flush()).await),
+                _ => s.during(sleep(moment)).await?,
+            }
+            sleep(SECOND * 121).await;
+            s.next().await.map(|_| ())
+        });
+        let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+        let mut client = connector.connect().await.unwrap();
+        client.write_all(b"a\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        // It takes all that there is, at once.
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard.len(), 30_001, "{how}");
+        server.end().await;
+    }
+}
+
+/// What the kernel takes at once says nothing of the peer. On loopback it would take megabytes, and then nothing more until
+/// a good part of them is gone.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn over_tcp_the_kernel_takes_little_more_than_the_peer_reads() {
+    const SIZE: usize = 64 << 20;
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let leaf = session(Lines::lf().unlimited(), move |mut s: Session<Lines>| {
+        let told = tell.try_send(s.stats());
+        async move { told.map_or(Ok(()), |()| s.reply(vec![b'x'; SIZE])) }
+    });
+    let server = Running::start(Server::new().listen("tcp:127.0.0.1:0").serve(leaf)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // What lies at the peer's end is the peer's affair.
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let mut client = socket.connect(server.tcp_addr(0)).await.unwrap();
+    let stats = told.recv().await.unwrap();
+    let (mut heard, mut buf) = (0, vec![0; 1 << 20]);
+    while heard < SIZE / 2 {
+        heard += client.read_exact(&mut buf).await.unwrap();
+        settle().await;
+        let held = stats.bytes_out() - heard as u64;
+        assert!(held < 1 << 20, "after {heard} bytes the kernel holds {held}");
+    }
+    drop(client);
+    server.until("it is gone", |counts| counts.active() == 0).await;
     server.end().await;
 }

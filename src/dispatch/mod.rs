@@ -125,8 +125,9 @@ where
     /// under a limit say, must not wait for the peer.
     fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) {
         let mut this = self.project();
-        // There was room for it when it came, and there has been no other call since.
-        if this.frame.is_none() {
+        // There was room for it when it came, and there has been no other call since. Behind an answer that closes there
+        // are no more calls.
+        if this.frame.is_none() || this.reply.as_ref().is_some_and(|reply| reply.close) {
             return;
         }
         match (this.service.poll_ready(cx), this.frame.take()) {

@@ -123,6 +123,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result> {
         let this = self.project();
+        this.wire.check_live()?;
         let result = ready!(this.dispatch.poll(this.wire, cx));
         Poll::Ready(result)
     }

@@ -132,11 +132,12 @@ impl<C> Session<C> {
     ///
     /// Those of the connection, and [`SessionError::WriteStalled`].
     pub async fn flush(&mut self) -> Result {
+        let waits = Waits(&mut self.wire);
         poll_fn(|cx| {
-            if let Poll::Ready(result) = self.wire.poll_flush(cx) {
+            if let Poll::Ready(result) = waits.0.poll_flush(cx) {
                 return Poll::Ready(result);
             }
-            self.wire.poll_tend(cx).map(Err)
+            waits.0.poll_tend(cx).map(Err)
         })
         .await
     }
@@ -166,11 +167,12 @@ impl<C> Session<C> {
     /// As safe as the future, which is dropped with it; the session has lost nothing.
     pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
         let mut future = pin!(future);
+        let waits = Waits(&mut self.wire);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
             }
-            self.wire.poll_tend(cx).map(Err)
+            waits.0.poll_tend(cx).map(Err)
         })
         .await
     }
@@ -296,9 +298,13 @@ impl<C> Session<C> {
     }
 
     /// Checked before encoding: one frame may exceed it.
-    fn under_write_limit(&self) -> Result {
+    fn under_write_limit(&mut self) -> Result {
         let max = self.wire.limits().write_limit;
-        if self.wire.unwritten() < max { Ok(()) } else { Err(SessionError::WriteLimit { max }.into()) }
+        if self.wire.unwritten() < max {
+            return Ok(());
+        }
+        self.wire.note_write_limit();
+        Err(SessionError::WriteLimit { max }.into())
     }
 
     fn at_boundary(&self) -> Result {
@@ -340,6 +346,15 @@ where
     }
 }
 
+/// Somebody who waits for the peer. Dropped before its end, nobody waits any more, and no deadline counts.
+struct Waits<'a>(&'a mut Wire);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.pause();
+    }
+}
+
 impl<C> Drop for Next<'_, C> {
     /// Dropped before its end, nobody waits for the peer any more, and no deadline counts.
     fn drop(&mut self) {
@@ -353,6 +368,7 @@ fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Re
 where
     C: Decoder<Error: Into<BoxError>>,
 {
+    wire.check_live()?;
     loop {
         ready!(wire.poll_turn(cx));
         ready!(wire.poll_room(cx))?;

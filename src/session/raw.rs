@@ -5,9 +5,8 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 
-use super::Session;
+use super::{Session, Waits};
 use crate::error::{Result, SessionError};
-use crate::wire::Wire;
 
 impl<C> Session<C> {
     /// Exactly the next `n` bytes, whatever is in them; then frames go on at the byte after.
@@ -94,15 +93,6 @@ impl<C> Drop for RawChunks<'_, C> {
         if self.left > 0 {
             self.session.wire.skip(self.left);
         }
-    }
-}
-
-/// Somebody who waits for the peer. Dropped before its end, nobody waits any more, and no deadline counts.
-struct Waits<'a>(&'a mut Wire);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.pause();
     }
 }
 

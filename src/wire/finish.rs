@@ -8,7 +8,6 @@ use ropewalk_middleware::{CloseReason, Stream};
 use tokio::time::Instant;
 
 use super::Wire;
-use super::output::STALLS;
 use super::timer::after;
 use crate::error::{Error, Result, SessionError};
 
@@ -20,7 +19,7 @@ impl Wire {
     /// Cancel safe: begun anew, it goes on where it was.
     pub(crate) async fn finish(&mut self) -> Result {
         let mut budget = LINGER_BYTES;
-        let until = after(Instant::now(), self.limits.write_stall.saturating_mul(STALLS));
+        let until = after(Instant::now(), self.output.patience_for_all(self.limits.write_stall));
         let flushed = poll_fn(|cx| match self.poll_last_flush(&mut budget, cx) {
             // A peer that takes a byte now and then never stalls.
             Poll::Pending => self.timer.poll(until, cx).map(|()| Err(SessionError::WriteStalled.into())),

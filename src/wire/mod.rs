@@ -69,6 +69,8 @@ pub(crate) struct Wire {
     turn: u32,
     /// The peer did not take its answers in time.
     stalled: bool,
+    /// It has let so many pile up that one was refused, and has not taken them all since.
+    over_limit: bool,
     /// Boxed, as most connections have none at a time, and all have the place.
     drain: Option<Box<Drain>>,
     wait: Wait,
@@ -92,6 +94,7 @@ impl Wire {
             skip: 0,
             turn: 0,
             stalled: false,
+            over_limit: false,
             drain: None,
             wait: Wait::default(),
             timer: Timer::default(),
@@ -142,9 +145,14 @@ impl Wire {
         self.output.len()
     }
 
-    /// Whether the peer has let its answers pile up to the limit, or has been given up for taking none.
+    /// An answer was refused because of those that wait.
+    pub(crate) fn note_write_limit(&mut self) {
+        self.over_limit = true;
+    }
+
+    /// Whether the peer has let its answers pile up until one was refused, or has been given up for taking none.
     pub(crate) fn is_behind(&self) -> bool {
-        self.stalled || self.unwritten() >= self.limits.write_limit
+        self.stalled || self.over_limit && self.unwritten() >= self.limits.write_limit
     }
 
     /// Whether fewer answers than the high-water mark are waiting.
@@ -185,6 +193,7 @@ impl Wire {
             // Its only deadline is over.
             self.timer.stop();
         }
+        self.over_limit &= !matches!(flushed, Poll::Ready(Ok(())));
         flushed.map_err(|error| {
             self.stalled = error.close_reason() == Some(CloseReason::Timeout);
             self.failed(error)
@@ -250,6 +259,12 @@ impl Wire {
         self.turn = 0;
         self.input.settle();
         Poll::Pending
+    }
+
+    /// Fails once the connection was told to abort: no frame is handed out any more, also of those that were read.
+    #[inline]
+    pub(crate) fn check_live(&mut self) -> Result {
+        if self.closing.is_aborted() { Err(self.aborted()) } else { Ok(()) }
     }
 
     /// The error of a connection that was told to abort. Its task is dropped anyway; this is for a session elsewhere.

@@ -15,8 +15,8 @@ use super::scratch;
 use super::timer::{Timer, after};
 use crate::error::{Error, Result, SessionError};
 
-/// So many write stalls a peer has in all: for its last answers, and for each [`PACE`] of those before.
-pub(super) const STALLS: u32 = 4;
+/// So many write stalls a peer has in all for each [`PACE`] of its answers, also of the last.
+const STALLS: u32 = 4;
 
 /// A peer that takes a byte now and then never stalls. So one that is behind takes so much in [`STALLS`] write stalls, or
 /// all there is: 546 bytes a second by default, however long it is behind.
@@ -42,15 +42,21 @@ struct Stall {
     /// From then on it has [`STALLS`] to take so much more, unless it takes all.
     paced: Instant,
     owes: u64,
+    /// Nobody offers it anything, since then.
+    paused: Option<Instant>,
 }
 
 impl Stall {
     fn new(now: Instant, handed_on: u64) -> Self {
-        Self { since: now, handed_on, paced: now, owes: PACE }
+        Self { since: now, handed_on, paced: now, owes: PACE, paused: None }
     }
 
     /// It took some, or what the transport held back (of this, or of what was written long ago) went on.
     fn progress(&mut self, taken: u64, handed_on: u64) {
+        if let Some(paused) = self.paused.take() {
+            // It could take no more than what it had been offered.
+            self.paced += paused.elapsed();
+        }
         let more = taken.max(handed_on.saturating_sub(self.handed_on));
         if more == 0 {
             return;
@@ -92,6 +98,19 @@ impl Output {
         self.lent = true;
     }
 
+    /// Nothing is written until further notice.
+    pub(super) fn pause(&mut self) {
+        if let Some(stall) = &mut self.stalled {
+            stall.paused.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// How long the peer has for all that waits now, where each piece it takes in time is enough.
+    pub(super) fn patience_for_all(&self, patience: Duration) -> Duration {
+        let paces = (self.buf.len() as u64).div_ceil(PACE).max(1);
+        patience.saturating_mul(STALLS).saturating_mul(u32::try_from(paces).unwrap_or(u32::MAX))
+    }
+
     /// Whether the peer is waited for.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.is_some()
@@ -115,21 +134,18 @@ impl Output {
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
-                Poll::Pending => {
-                    self.keep();
-                    return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
-                }
+                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx),
             }
         }
         if self.unflushed {
             match Pin::new(&mut *connection).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
-                Poll::Pending => {
-                    self.keep();
-                    return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
-                }
+                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx),
             }
+        }
+        if self.is_stalled() {
+            connection.set_partial(false);
         }
         self.release();
         Poll::Ready(Ok(()))
@@ -144,13 +160,17 @@ impl Output {
         timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
+        self.keep();
         let handed_on = connection.stream().handed_on();
         let stall = match &mut self.stalled {
             Some(stall) => {
                 stall.progress(taken as u64, handed_on);
                 stall
             }
-            stalled @ None => stalled.insert(Box::new(Stall::new(Instant::now(), handed_on))),
+            stalled @ None => {
+                connection.set_partial(true);
+                stalled.insert(Box::new(Stall::new(Instant::now(), handed_on)))
+            }
         };
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }

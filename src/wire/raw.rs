@@ -14,6 +14,7 @@ const RAW_CHUNK: u64 = 64 * 1024;
 impl Wire {
     /// Exactly `n` raw bytes. A caller who goes away has taken none.
     pub(crate) fn poll_raw(&mut self, n: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
+        self.check_live()?;
         loop {
             if self.skipped() && self.input.len() as u64 >= n {
                 return Poll::Ready(Ok(self.take_raw(n)));
@@ -24,6 +25,7 @@ impl Wire {
 
     /// Some of the next `left` raw bytes, at least one.
     pub(crate) fn poll_raw_chunk(&mut self, left: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
+        self.check_live()?;
         loop {
             if self.skipped() && !self.input.is_empty() {
                 return Poll::Ready(Ok(self.take_raw(left.min(RAW_CHUNK).min(self.input.len() as u64))));

@@ -138,5 +138,6 @@ impl Wire {
     /// Its author turns to something else: from here on the peer is not waited for.
     pub(crate) fn pause(&mut self) {
         self.wait.pause();
+        self.output.pause();
     }
 }

@@ -99,6 +99,7 @@ const DRAINING: u8 = 1;
 const ABORTED: u8 = 2;
 const LOST: u8 = 4;
 const SUCCEEDED: u8 = 8;
+const PARTIAL: u8 = 16;
 
 /// The part of a connection's shared state this module owns.
 #[derive(Debug, Default)]
@@ -115,6 +116,20 @@ impl ClosingState {
     /// Notes that reading or writing failed because the peer is gone.
     pub(super) fn lost(&self) {
         self.signals.fetch_or(LOST, Ordering::Relaxed);
+    }
+
+    /// Notes whether what was written is part of something.
+    pub(super) fn set_partial(&self, partial: bool) {
+        if partial {
+            self.signals.fetch_or(PARTIAL, Ordering::Relaxed);
+        } else {
+            self.signals.fetch_and(!PARTIAL, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the connection, dropped as it is, is to be broken: it was told to, or what was written would look whole.
+    pub(super) fn ends_in_reset(&self) -> bool {
+        self.signals.load(Ordering::Acquire) & (ABORTED | PARTIAL) != 0
     }
 }
 

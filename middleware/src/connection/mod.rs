@@ -169,6 +169,13 @@ impl Connection {
         }
     }
 
+    /// Notes whether what was written is part of something whose rest is still to be written. Dropped while it is, by a
+    /// panic or a timeout around it say, the connection ends in a reset, so that the part does not look whole. For whoever
+    /// keeps the rest.
+    pub fn set_partial(&self, partial: bool) {
+        self.shared.closing.set_partial(partial);
+    }
+
     /// Ends the connection so that the peer can read everything that was written: see [`LingeringClose`].
     pub fn close(self) -> LingeringClose {
         LingeringClose::new(self)
@@ -203,9 +210,10 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// A connection that was told to abort ends in a reset, whoever drops it: what was half written must not look whole.
+    /// A connection that was told to abort ends in a reset, whoever drops it, and so does one with something half written,
+    /// which must not look whole.
     fn drop(&mut self) {
-        if self.closing().is_aborted()
+        if self.shared.closing.ends_in_reset()
             && let Some(stream) = &mut self.stream
         {
             stream.abort();
