@@ -114,7 +114,10 @@ fn the_path_of_an_inherited_socket_is_left_to_who_made_it() {
 #[test]
 fn an_inherited_socket_is_handed_on_in_a_restart() {
     let (listener, addr) = listener();
-    let mut process = Process::start(by_shell(PASS, OwnedFd::from(listener), &["systemd:web"]));
+    let mut command = by_shell(PASS, OwnedFd::from(listener), &["systemd:web"]);
+    // Nobody is there, which is no reason not to pass it on.
+    command.env("NOTIFY_SOCKET", "@ropewalk-nobody");
+    let mut process = Process::start(command);
     answers(Client::tcp(addr), &process);
     kill_process(process.pid(), Signal::USR2).unwrap();
     until("the old process has ended", || process.0.try_wait().unwrap().is_some());
@@ -124,6 +127,9 @@ fn an_inherited_socket_is_handed_on_in_a_restart() {
     let number = line.strip_prefix("process ").and_then(|rest| rest.split(',').next()).unwrap();
     let new = Pid::from_raw(number.parse().unwrap()).unwrap();
     assert_ne!(new, process.pid());
+    let environment = fs::read(format!("/proc/{number}/environ")).unwrap();
+    let has = |name: &str| environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()));
+    assert!(has("ROPEWALK_RESTART=") && has("NOTIFY_SOCKET=") && !has("LISTEN_"));
     kill_process(new, Signal::TERM).unwrap();
     assert_eq!(client.rest(), b"");
     until("nobody listens", || Client::try_tcp(addr).is_err());
