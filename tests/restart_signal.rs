@@ -34,7 +34,10 @@ struct Manager(UnixDatagram);
 
 impl Manager {
     fn new(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
+        Self::of(UnixDatagram::bind(path).unwrap())
+    }
+
+    fn of(socket: UnixDatagram) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
     }
@@ -77,6 +80,20 @@ fn the_service_manager_hears_of_start_restart_and_stop() {
     assert_eq!(told, [vec![main, "READY=1".to_owned()], vec!["READY=1".to_owned()]]);
     assert_eq!(server.end(), Some(0));
     assert_eq!(manager.hears(), ["STOPPING=1"], "the old one has not said so of itself");
+}
+
+#[cfg(target_os = "linux")] // with abstract names
+#[test]
+fn a_service_manager_with_an_abstract_name_hears_as_well() {
+    let name = format!("ropewalk-manager-{}", std::process::id());
+    let addr = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name);
+    let manager = Manager::of(UnixDatagram::bind_addr(&addr.unwrap()).unwrap());
+    let mut server = Generations::start("activated", |command, _| {
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+    });
+    assert_eq!(manager.hears(), ["READY=1"]);
+    assert_eq!(server.end(), Some(0));
+    assert_eq!(manager.hears(), ["STOPPING=1"]);
 }
 
 #[test]
