@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -70,11 +71,17 @@ fn a_passed_socket_is_found_by_its_name_its_place_and_its_number() {
         let (listener, addr) = listener();
         // It came before the server, and waits for it.
         let early = Client::tcp(addr);
-        let process = Process::start(by_shell(PASS, OwnedFd::from(listener), &[endpoint]));
+        let socket = File::from(OwnedFd::from(listener));
+        let link = format!("socket:[{}]", socket.metadata().unwrap().ino());
+        let process = Process::start(by_shell(PASS, socket, &[endpoint]));
         answers(early, &process);
         answers(Client::tcp(addr), &process);
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid().as_raw_nonzero())).unwrap().flatten();
+        let is_it = |path: &Path| fs::read_link(path).is_ok_and(|to| to == Path::new(&link));
+        let open = descriptors.filter(|descriptor| is_it(&descriptor.path())).count();
+        assert_eq!(open, 1, "{endpoint}: another would keep the socket open in a drain");
         assert!(process.end().success());
-        assert!(Client::try_tcp(addr).is_err(), "{endpoint}: no descriptor keeps the socket open");
+        assert!(Client::try_tcp(addr).is_err());
     }
 }
 
@@ -172,7 +179,7 @@ fn what_was_not_passed_to_this_process_is_not_taken() {
 #[test]
 fn what_is_no_listening_stream_socket_is_refused_and_named() {
     let (listener, addr) = listener();
-    let file = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    let file = || OwnedFd::from(File::open("/dev/null").unwrap());
     let connection = std::net::TcpStream::connect(addr).unwrap();
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let packets = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();

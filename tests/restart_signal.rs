@@ -181,6 +181,21 @@ fn the_watchdog_is_fed_by_whoever_serves() {
     assert_eq!(server.end(), Some(0));
 }
 
+/// Its sockets are passed over the channel, and another's watchdog is not its own.
+#[test]
+fn what_speaks_to_the_old_process_alone_is_not_handed_on() {
+    let mut server = Generations::start("activated", |command, _| {
+        command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "web"), ("LISTEN_PIDFDID", "1")]);
+        command.envs([("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "20000"), ("NOTIFY_SOCKET", "/nowhere")]);
+    });
+    server.restart();
+    let environment = fs::read(format!("/proc/{}/environ", server.pid().as_raw_nonzero())).unwrap();
+    let has = |name: &str| environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()));
+    assert!(has("ROPEWALK_RESTART=") && has("NOTIFY_SOCKET="));
+    assert!(!has("LISTEN_") && !has("WATCHDOG_"), "{}", String::from_utf8_lossy(&environment));
+    assert_eq!(server.end(), Some(0));
+}
+
 /// The link leads to another binary by then, and that is what takes over; the first process keeps its own.
 #[test]
 fn what_takes_over_is_what_the_path_leads_to_by_then() {
