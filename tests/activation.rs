@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -70,11 +71,17 @@ fn a_passed_socket_is_found_by_its_name_its_place_and_its_number() {
         let (listener, addr) = listener();
         // It came before the server, and waits for it.
         let early = Client::tcp(addr);
-        let process = Process::start(by_shell(PASS, OwnedFd::from(listener), &[endpoint]));
+        let socket = File::from(OwnedFd::from(listener));
+        let link = format!("socket:[{}]", socket.metadata().unwrap().ino());
+        let process = Process::start(by_shell(PASS, socket, &[endpoint]));
         answers(early, &process);
         answers(Client::tcp(addr), &process);
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid().as_raw_nonzero())).unwrap().flatten();
+        let is_it = |path: &Path| fs::read_link(path).is_ok_and(|to| to == Path::new(&link));
+        let open = descriptors.filter(|descriptor| is_it(&descriptor.path())).count();
+        assert_eq!(open, 1, "{endpoint}: another would keep the socket open in a drain");
         assert!(process.end().success());
-        assert!(Client::try_tcp(addr).is_err(), "{endpoint}: no descriptor keeps the socket open");
+        assert!(Client::try_tcp(addr).is_err());
     }
 }
 
@@ -114,7 +121,10 @@ fn the_path_of_an_inherited_socket_is_left_to_who_made_it() {
 #[test]
 fn an_inherited_socket_is_handed_on_in_a_restart() {
     let (listener, addr) = listener();
-    let mut process = Process::start(by_shell(PASS, OwnedFd::from(listener), &["systemd:web"]));
+    let mut command = by_shell(PASS, OwnedFd::from(listener), &["systemd:web"]);
+    // Nobody is there, which is no reason not to pass it on.
+    command.env("NOTIFY_SOCKET", "@ropewalk-nobody");
+    let mut process = Process::start(command);
     answers(Client::tcp(addr), &process);
     kill_process(process.pid(), Signal::USR2).unwrap();
     until("the old process has ended", || process.0.try_wait().unwrap().is_some());
@@ -124,6 +134,9 @@ fn an_inherited_socket_is_handed_on_in_a_restart() {
     let number = line.strip_prefix("process ").and_then(|rest| rest.split(',').next()).unwrap();
     let new = Pid::from_raw(number.parse().unwrap()).unwrap();
     assert_ne!(new, process.pid());
+    let environment = fs::read(format!("/proc/{number}/environ")).unwrap();
+    let has = |name: &str| environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()));
+    assert!(has("ROPEWALK_RESTART=") && has("NOTIFY_SOCKET=") && !has("LISTEN_"));
     kill_process(new, Signal::TERM).unwrap();
     assert_eq!(client.rest(), b"");
     until("nobody listens", || Client::try_tcp(addr).is_err());
@@ -166,7 +179,7 @@ fn what_was_not_passed_to_this_process_is_not_taken() {
 #[test]
 fn what_is_no_listening_stream_socket_is_refused_and_named() {
     let (listener, addr) = listener();
-    let file = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    let file = || OwnedFd::from(File::open("/dev/null").unwrap());
     let connection = std::net::TcpStream::connect(addr).unwrap();
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let packets = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();

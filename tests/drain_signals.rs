@@ -1,6 +1,7 @@
 //! What signals do to a drain: the first begins one, or hastens one that is under way; the second ends it.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::time::timeout;
 
 mod harness;
 
@@ -39,15 +41,20 @@ impl Busy {
     /// The request is answered, and the connection drained.
     async fn answered(mut self) {
         self.gate.add_permits(1);
-        assert_eq!(rest(&mut self.client).await, "SLOW\n");
+        assert_eq!(soon(rest(&mut self.client)).await, "SLOW\n");
         drop(self.client);
         assert_reasons(&self.server.over().await, &[(CloseReason::Drained, 1)]);
     }
 
     async fn aborted(mut self) {
-        assert_cut(&mut self.client).await;
-        assert_reasons(&self.server.over().await, &[(CloseReason::Aborted, 1)]);
+        soon(assert_cut(&mut self.client)).await;
+        assert_reasons(&soon(self.server.over()).await, &[(CloseReason::Aborted, 1)]);
     }
+}
+
+/// This clock runs, so a test that waits in vain has to end by itself.
+async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_secs(20), future).await.expect("it does not take for ever")
 }
 
 /// Tells this process to end, and waits until all who listen for that have heard it.

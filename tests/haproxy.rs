@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod encrypted;
+mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
@@ -99,9 +100,7 @@ struct Haproxy {
 impl Haproxy {
     /// One proxy: what it binds with, and to which server with which options. `None` where there is no HAProxy.
     async fn start(folder: &Folder, bind: &str, server: &str) -> Option<Self> {
-        let found = |program: &&str| Command::new(program).arg("-v").stdout(Stdio::null()).status().is_ok();
-        // Not every user has it on the path.
-        let program = ["haproxy", "/usr/sbin/haproxy"].into_iter().find(found)?;
+        let program = support::program("haproxy")?;
         let addr = free_address();
         let config = format!(
             "global\n maxconn 100\n\
@@ -135,15 +134,12 @@ async fn echoed<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     encrypted::echo(stream, b"hello\n").await.unwrap();
 }
 
-/// Says so where there is nothing to test with.
+/// Ends a test that has nothing to test with, which was said.
 macro_rules! haproxy {
     ($backend:expr, $bind:expr, $server:expr) => {
         match Haproxy::start(&$backend.folder, $bind, $server).await {
             Some(haproxy) => haproxy,
-            None => {
-                println!("skipped: no haproxy");
-                return;
-            }
+            None => return,
         }
     };
 }
@@ -262,10 +258,10 @@ async fn a_megabyte_goes_through_and_back() {
 
 /// Runs curl against a server that answers a request with who sent it; `None` where there is no curl.
 async fn curl(args: &'static [&str], url: String) -> Option<Output> {
-    let mut command = Command::new("curl");
+    let mut command = Command::new(support::program("curl")?);
     command.args(["--silent", "--show-error", "--max-time", "20", "--haproxy-protocol", "--write-out"]);
     command.arg("\n%{local_ip}:%{local_port}").args(args).arg(url);
-    spawn_blocking(move || command.output().ok()).await.unwrap()
+    Some(spawn_blocking(move || command.output().unwrap()).await.unwrap())
 }
 
 /// Answers one request.
@@ -293,10 +289,7 @@ async fn curl_is_understood_also_before_tls() {
     tokio::spawn(server);
     for (scheme, addr) in ["http", "https"].into_iter().zip(handle.addresses()) {
         let url = addr.to_string().replace("tcp:", &format!("{scheme}://"));
-        let Some(output) = curl(&["--insecure"], url).await else {
-            println!("skipped: no curl");
-            return;
-        };
+        let Some(output) = curl(&["--insecure"], url).await else { return };
         let (answer, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{error}");
         let (told, own) = answer.split_once("\r\n\n").unwrap();

@@ -34,7 +34,10 @@ struct Manager(UnixDatagram);
 
 impl Manager {
     fn new(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
+        Self::of(UnixDatagram::bind(path).unwrap())
+    }
+
+    fn of(socket: UnixDatagram) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
     }
@@ -77,6 +80,20 @@ fn the_service_manager_hears_of_start_restart_and_stop() {
     assert_eq!(told, [vec![main, "READY=1".to_owned()], vec!["READY=1".to_owned()]]);
     assert_eq!(server.end(), Some(0));
     assert_eq!(manager.hears(), ["STOPPING=1"], "the old one has not said so of itself");
+}
+
+#[cfg(target_os = "linux")] // with abstract names
+#[test]
+fn a_service_manager_with_an_abstract_name_hears_as_well() {
+    let name = format!("ropewalk-manager-{}", std::process::id());
+    let addr = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name);
+    let manager = Manager::of(UnixDatagram::bind_addr(&addr.unwrap()).unwrap());
+    let mut server = Generations::start("activated", |command, _| {
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+    });
+    assert_eq!(manager.hears(), ["READY=1"]);
+    assert_eq!(server.end(), Some(0));
+    assert_eq!(manager.hears(), ["STOPPING=1"]);
 }
 
 #[test]
@@ -161,6 +178,21 @@ fn the_watchdog_is_fed_by_whoever_serves() {
     while manager.0.recv(&mut [0; 4096]).is_ok() {}
     manager.0.set_nonblocking(false).unwrap();
     (0..3).for_each(|_| fed(&manager));
+    assert_eq!(server.end(), Some(0));
+}
+
+/// Its sockets are passed over the channel, and another's watchdog is not its own.
+#[test]
+fn what_speaks_to_the_old_process_alone_is_not_handed_on() {
+    let mut server = Generations::start("activated", |command, _| {
+        command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "web"), ("LISTEN_PIDFDID", "1")]);
+        command.envs([("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "20000"), ("NOTIFY_SOCKET", "/nowhere")]);
+    });
+    server.restart();
+    let environment = fs::read(format!("/proc/{}/environ", server.pid().as_raw_nonzero())).unwrap();
+    let has = |name: &str| environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()));
+    assert!(has("ROPEWALK_RESTART=") && has("NOTIFY_SOCKET="));
+    assert!(!has("LISTEN_") && !has("WATCHDOG_"), "{}", String::from_utf8_lossy(&environment));
     assert_eq!(server.end(), Some(0));
 }
 

@@ -367,6 +367,12 @@ fn every_example_is_run_by_a_test() {
 }
 
 #[test]
+fn a_skipped_test_says_so_past_the_capture_of_its_output() {
+    let tests = sources(&["tests"]).into_iter().filter(|source| source.text.contains("println!(\"skipped"));
+    assert_none(tests.filter(|source| !source.path.ends_with("tidy.rs")).map(|source| source.path));
+}
+
+#[test]
 fn every_lint_that_is_allowed_says_why() {
     assert_none(unexplained_allows(&read("Cargo.toml")).into_iter().map(str::to_owned));
 }

@@ -116,10 +116,14 @@ fn check_fd(number: RawFd) -> Result<(), Fault> {
 }
 
 /// The numbers and names of what the service manager passed to this process and to no other. All are closed on exec
-/// from here on, those that nobody binds as well. Looked up once: later a number may be another file's.
+/// from here on, those that nobody binds as well. Looked up once: later a number may be another file's, and the variables
+/// are gone, so that no child sees them. (`LISTEN_PIDFDID`, of newer managers, stays, and says nothing without the others.)
 fn passed() -> io::Result<&'static [(RawFd, String)]> {
     static PASSED: OnceLock<Result<Vec<(RawFd, String)>, String>> = OnceLock::new();
-    let passed = PASSED.get_or_init(|| match sd_notify::listen_fds_with_names() {
+    // The version before `unset_env` became an unsafe function of its own: the documentation of `Endpoint` says what that
+    // is about.
+    let unset_env = true;
+    let passed = PASSED.get_or_init(|| match sd_notify_0_4::listen_fds_with_names(unset_env) {
         Ok(passed) => Ok(passed.collect()),
         Err(error) => Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})")),
     });

@@ -87,8 +87,12 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 ///
 /// Descriptors are inherited as systemd describes it in `sd_listen_fds(3)`: `LISTEN_PID` must name this process,
 /// `LISTEN_FDNAMES` has the names. Each can be bound once. One that is no listening stream socket is refused, and so is
-/// an `fd:` that this process has opened itself. The variables are left as they are: no other process takes them for its
-/// own, as they name this one, and all the descriptors are closed on exec.
+/// an `fd:` that this process has opened itself. All of them are closed on exec, and `LISTEN_PID`, `LISTEN_FDS` and
+/// `LISTEN_FDNAMES` are removed from the environment, when the first `systemd:` or `fd:` endpoint of the process is bound:
+/// no child sees them, and endpoints bound later find their sockets all the same. Rust's own access to the environment is
+/// locked; C code that calls `getenv` on another thread at that moment may miss a variable (it reads no freed memory: what
+/// a process began with is never freed). For C code that can't bear it, remove the variables at the beginning of `main`,
+/// and listen on `fd:3`.
 ///
 /// ```
 /// use ropewalk::Endpoint;

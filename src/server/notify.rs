@@ -12,9 +12,14 @@ pub(super) struct Notify {
 
 #[cfg(feature = "systemd")]
 mod on {
+    use std::env;
+    use std::ffi::OsStr;
+    use std::io;
+    use std::os::unix::ffi::OsStrExt;
     use std::time::Duration;
 
     use sd_notify::{NotifyState, notify, watchdog_enabled};
+    use socket2::{Domain, SockAddr, Socket, Type};
     use tokio::task::JoinHandle;
     use tokio::time::{MissedTickBehavior, interval};
 
@@ -60,7 +65,7 @@ mod on {
 
         fn tell(&self, states: &[NotifyState<'_>]) {
             if self.on
-                && let Err(error) = notify(states)
+                && let Err(error) = send(states)
             {
                 tracing::warn!(%error, "the service manager could not be told");
             }
@@ -72,6 +77,16 @@ mod on {
             let period = watchdog_enabled().filter(|_| self.on)?;
             Some(Feeding(tokio::spawn(feed(period / 2, self.clone()))))
         }
+    }
+
+    /// The crate sends to paths only, and takes the `@` of an abstract name for the beginning of one.
+    fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+        let socket = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+        let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return notify(states) };
+        let manager = SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?;
+        let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+        Socket::new(Domain::UNIX, Type::DGRAM, None)?.send_to(text.as_bytes(), &manager)?;
+        Ok(())
     }
 
     async fn feed(period: Duration, notify: Notify) {
