@@ -123,7 +123,7 @@ fn passed() -> io::Result<&'static [(RawFd, String)]> {
     // The version before `unset_env` became an unsafe function of its own: the documentation of `Endpoint` says what that
     // is about.
     let unset_env = true;
-    let passed = PASSED.get_or_init(|| match sd_notify_0_4::listen_fds_with_names(unset_env) {
+    let passed = PASSED.get_or_init(|| match sd_notify::listen_fds_with_names(unset_env) {
         Ok(passed) => Ok(passed.collect()),
         Err(error) => Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})")),
     });

@@ -16,14 +16,18 @@ mod on {
     use std::ffi::OsStr;
     use std::io;
     use std::os::unix::ffi::OsStrExt;
+    use std::process;
     use std::time::Duration;
 
-    use sd_notify::{NotifyState, notify, watchdog_enabled};
+    use sd_notify::{NotifyState, notify};
     use socket2::{Domain, SockAddr, Socket, Type};
     use tokio::task::JoinHandle;
     use tokio::time::{MissedTickBehavior, interval};
 
     use super::{Error, Notify, RestartError};
+
+    /// The variables stay: what is told later needs them, and so does a process that takes over.
+    const KEEP_ENV: bool = false;
 
     impl Notify {
         pub(in crate::server) fn on() -> Self {
@@ -74,7 +78,7 @@ mod on {
         /// Feeds the service manager's watchdog, if there is one, from a task on the server's runtime: who starves
         /// there starves here.
         pub(in crate::server) fn feed_watchdog(&self) -> Option<Feeding> {
-            let period = watchdog_enabled().filter(|_| self.on)?;
+            let period = watchdog().filter(|_| self.on)?;
             Some(Feeding(tokio::spawn(feed(period / 2, self.clone()))))
         }
     }
@@ -82,11 +86,19 @@ mod on {
     /// The crate sends to paths only, and takes the `@` of an abstract name for the beginning of one.
     fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
         let socket = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
-        let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return notify(states) };
+        let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return notify(KEEP_ENV, states) };
         let manager = SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?;
         let text: String = states.iter().map(|state| format!("{state}\n")).collect();
         Socket::new(Domain::UNIX, Type::DGRAM, None)?.send_to(text.as_bytes(), &manager)?;
         Ok(())
+    }
+
+    /// How often the service manager wants to hear of this process. The crate's own function wants to be told for whom that
+    /// is, which is not said to a process that took over.
+    fn watchdog() -> Option<Duration> {
+        let is_ours = env::var("WATCHDOG_PID").map_or(true, |pid| pid == process::id().to_string());
+        let micros = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+        is_ours.then(|| Duration::from_micros(micros))
     }
 
     async fn feed(period: Duration, notify: Notify) {
