@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
 use ropewalk::{
-    BoxError, Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer,
+    BoxError, Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimer, Connection, ConnectionLimitLayer,
     FrameLogLayer, FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer, Stream, reply_fn,
 };
 use support::{Row, Table};
@@ -149,6 +149,8 @@ fn waiting(criterion: &mut Criterion, table: &mut Table) {
 
 fn wait<S: Service<Bytes>>(criterion: &mut Criterion, table: &mut Table, who: &str, mut service: S) {
     let mut cx = Context::from_waker(Waker::noop());
+    // As `framed` does while it polls calls.
+    let _lent = CallTimer::default().lend();
     table.measure(criterion, Row { kind: "waiting", size: 0, who, frames: FRAMES, bytes: 0 }, |bencher| {
         bencher.iter(|| {
             for _ in 0..FRAMES {

@@ -70,7 +70,7 @@ mod state;
 
 pub use call::{
     CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallRefuse,
-    CallRefuseLayer, CallRefused, CallTimedOut, Histogram,
+    CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, Histogram,
 };
 pub use connection::{
     Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk_middleware::{
-    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, FrameLogLayer, FrameRateLayer, StateLayer,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimer, FrameLogLayer, FrameRateLayer, StateLayer,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
@@ -61,6 +61,8 @@ impl Future for Second {
 fn allocations<S: Service<Bytes>>(mut service: S) -> usize {
     let frame = Bytes::from_static(b"frame");
     let mut cx = Context::from_waker(Waker::noop());
+    // As `framed` does.
+    let _lent = CallTimer::default().lend();
     let mut calls = |n| {
         for _ in 0..n {
             assert!(service.poll_ready(&mut cx).is_ready());

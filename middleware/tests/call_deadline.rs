@@ -1,14 +1,15 @@
 //! A deadline for each call.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk_middleware::{CallDeadlineLayer, CallTimedOut};
+use ropewalk_middleware::{CallDeadlineLayer, CallTimedOut, CallTimer};
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -112,19 +113,62 @@ async fn the_timer_of_a_connection_fires_once_a_deadline_however_many_calls_wait
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let mut cx = Context::from_waker(&waker);
-    let pending = service_fn(|_: Bytes| std::future::pending::<io::Result<()>>());
-    let mut service = CallDeadlineLayer::new(10 * SECOND).layer(pending);
-    // A call a second, each of which waits for half of it and is then given up.
+    let done = AtomicBool::new(false);
+    let in_time = service_fn(|_: Bytes| {
+        poll_fn(|_| if done.load(Ordering::SeqCst) { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending })
+    });
+    let mut service = CallDeadlineLayer::new(10 * SECOND).layer(in_time);
+    let mut timer = CallTimer::default();
+    // A call a second, each of which waits for half of it.
     for _ in 0..100 {
         let mut call = Box::pin(service.call(FRAME));
-        assert!(call.as_mut().poll(&mut cx).is_pending());
-        advance(SECOND / 2).await;
-        assert!(call.as_mut().poll(&mut cx).is_pending());
-        drop(call);
-        advance(SECOND / 2).await;
+        for wanted in [false, true] {
+            done.store(wanted, Ordering::SeqCst);
+            let lent = timer.lend();
+            assert_eq!(call.as_mut().poll(&mut cx).is_ready(), wanted);
+            timer = lent.end();
+            advance(SECOND / 2).await;
+        }
     }
     let woken = woken.0.load(Ordering::SeqCst);
     assert!((5..=11).contains(&woken), "woken {woken} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_deadline_is_kept_with_the_timer_of_a_longer_one() {
+    let mut cx = Context::from_waker(Waker::noop());
+    let (mut long, mut short) = (CallDeadlineLayer::new(60 * SECOND), CallDeadlineLayer::new(5 * SECOND));
+    let mut timer = CallTimer::default();
+    for layer in [&mut long, &mut short] {
+        let mut service = layer.layer(slow());
+        let mut call = Box::pin(service.call(seconds(9)));
+        let start = Instant::now();
+        let lent = timer.lend();
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        timer = lent.end();
+        let lent = timer.lend();
+        let ended = call.await;
+        timer = lent.end();
+        match ended {
+            Ok(seconds) => assert_eq!(seconds, 9),
+            Err(error) => assert!(error.is::<CallTimedOut>() && start.elapsed() == 5 * SECOND),
+        }
+    }
+    drop(timer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_is_lent_within_a_loan_leaves_the_outer_one_as_it_was() {
+    let wait = async |layer: &CallDeadlineLayer| layer.layer(slow()).call(seconds(1)).await.unwrap();
+    let layer = CallDeadlineLayer::new(5 * SECOND);
+    let outer = CallTimer::default().lend();
+    let inner = CallTimer::default().lend();
+    wait(&layer).await;
+    assert!(format!("{:?}", inner.end()).contains("is_set: true"));
+    assert!(format!("{:?}", outer.end()).contains("is_set: false"));
+    // Where nobody lends one, none is kept.
+    wait(&layer).await;
+    assert!(format!("{:?}", CallTimer::default().lend().end()).contains("is_set: false"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::CloseReason;
+use ropewalk_middleware::{CallTimer, CloseReason};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
@@ -78,6 +78,8 @@ pub struct Dispatch<C, S, I, F, Q, E> {
     /// No more frames: the connection closes when the calls under way are answered.
     last: bool,
     on_error: E,
+    /// Lent to the calls while they are polled.
+    timer: CallTimer,
 }
 
 /// What has become of a call.
@@ -98,7 +100,8 @@ impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
 
 impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
     pub(crate) fn new(codec: C, service: S, calls: Q, on_error: E) -> Self {
-        Self { codec, service, frame: None, calls, reply: None, error: None, failing: false, last: false, on_error }
+        let (frame, reply, error, timer) = (None, None, None, CallTimer::default());
+        Self { codec, service, frame, calls, reply, error, failing: false, last: false, on_error, timer }
     }
 }
 
@@ -112,12 +115,14 @@ where
 {
     /// Runs until the connection is to be closed: end of stream, drained, `then_close`, or the error.
     pub(crate) fn poll(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        let lent = std::mem::take(self.as_mut().project().timer).lend();
         let polled = self.as_mut().run(wire, cx);
         if polled.is_pending() && (self.reply.is_some() || !wire.has_room()) {
             // An answer waits for the peer, or for more of itself. The calls under way do not wait for it.
             self.as_mut().project().calls.poll_progress(cx);
-            self.poll_waiting(cx);
+            self.as_mut().poll_waiting(cx);
         }
+        *self.project().timer = lent.end();
         polled
     }
 

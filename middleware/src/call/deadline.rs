@@ -2,16 +2,14 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pin_project::{pin_project, pinned_drop};
-use tokio::task::coop;
-use tokio::time::{Instant, Sleep, sleep_until};
+use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::timer::{self, Timer};
 use crate::{BoxError, Frame};
 
 /// Gives each call so long for its answer.
@@ -22,7 +20,8 @@ use crate::{BoxError, Frame};
 ///
 /// Unlike tower's it costs a call that is answered at once neither a timer nor a look at the clock. The time runs from
 /// the first time the call has to wait, and the calls of a connection share a timer, which is made by the first of them
-/// and moved only when it fires. Calls that wait at the same time have one each. A service that is not ready is not
+/// and moved only when it fires ([`CallTimer`](crate::CallTimer): elsewhere than under `framed` and `Session::drive` each
+/// call that waits makes its own). Calls that wait at the same time have one each. A service that is not ready is not
 /// under the deadline: a call begins when it is made.
 ///
 /// It goes around frames only. How long the *peer* may take is for [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
@@ -58,15 +57,15 @@ impl<S> Layer<S> for CallDeadlineLayer {
     type Service = CallDeadline<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CallDeadline { inner, timers: Timers::new(self.patience) }
+        CallDeadline { inner, patience: self.patience }
     }
 }
 
 /// A service whose calls have a deadline; made by [`CallDeadlineLayer`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct CallDeadline<S> {
     inner: S,
-    timers: Arc<Timers>,
+    patience: Duration,
 }
 
 impl<S> CallDeadline<S> {
@@ -79,13 +78,6 @@ impl<S> CallDeadline<S> {
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
-    }
-}
-
-impl<S: Clone> Clone for CallDeadline<S> {
-    /// Another service with a timer of its own: it is for another connection.
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), timers: Timers::new(self.timers.patience) }
     }
 }
 
@@ -106,88 +98,18 @@ where
 
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        CallDeadlineFuture { future: self.inner.call(frame), timers: Arc::clone(&self.timers), timer: None }
-    }
-}
-
-/// What the calls of one connection share.
-struct Timers {
-    patience: Duration,
-    /// The timer of the last call that waited, still set.
-    spare: Mutex<Option<Pin<Box<Timer>>>>,
-}
-
-impl Timers {
-    fn new(patience: Duration) -> Arc<Self> {
-        Arc::new(Self { patience, spare: Mutex::new(None) })
-    }
-
-    fn spare(&self) -> MutexGuard<'_, Option<Pin<Box<Timer>>>> {
-        // It is put in and taken out whole, whatever panicked.
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Pin<Box<Timer>> {
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        let now = Instant::now();
-        let until = now.checked_add(self.patience).unwrap_or_else(|| now + YEAR);
-        let spare = self.spare().take();
-        match spare {
-            // The last call had as long, from an earlier moment: its timer fires too early at worst.
-            Some(mut timer) => {
-                *timer.as_mut().project().until = until;
-                timer
-            }
-            None => Box::pin(Timer { until, sleep: sleep_until(until) }),
-        }
-    }
-}
-
-impl fmt::Debug for Timers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timers").field("patience", &self.patience).finish_non_exhaustive()
-    }
-}
-
-/// Ready once `until` has passed, however early it was set to fire.
-#[pin_project]
-#[derive(Debug)]
-struct Timer {
-    until: Instant,
-    #[pin]
-    sleep: Sleep,
-}
-
-impl Future for Timer {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        loop {
-            let fired = this.sleep.as_mut().poll(cx).is_ready();
-            if !fired && coop::has_budget_remaining() {
-                return Poll::Pending;
-            }
-            // A call that has used up its task's turn makes every timer say "not yet", so the clock is asked.
-            if Instant::now() >= *this.until {
-                return Poll::Ready(());
-            }
-            if !fired {
-                return Poll::Pending;
-            }
-            this.sleep.as_mut().reset(*this.until);
-        }
+        CallDeadlineFuture { future: self.inner.call(frame), patience: self.patience, timer: None }
     }
 }
 
 /// A call under a deadline.
-#[pin_project(PinnedDrop)]
+#[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct CallDeadlineFuture<F> {
     #[pin]
     future: F,
-    timers: Arc<Timers>,
+    patience: Duration,
     /// From its first wait on.
     timer: Option<Pin<Box<Timer>>>,
 }
@@ -202,23 +124,23 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(result) = this.future.poll(cx) {
-            return Poll::Ready(result.map_err(Into::into));
+        match this.future.poll(cx) {
+            Poll::Ready(result) => {
+                if let Some(timer) = this.timer.take() {
+                    timer::put_back(timer);
+                }
+                Poll::Ready(result.map_err(Into::into))
+            }
+            Poll::Pending => wait(this.timer, *this.patience, cx),
         }
-        let timer = this.timer.get_or_insert_with(|| this.timers.take());
-        timer.as_mut().poll(cx).map(|()| Err(CallTimedOut(()).into()))
     }
 }
 
-#[pinned_drop]
-impl<F> PinnedDrop for CallDeadlineFuture<F> {
-    fn drop(self: Pin<&mut Self>) {
-        let this = self.project();
-        if let Some(timer) = this.timer.take() {
-            // What is replaced is dropped when the lock is free: there is a waker in it.
-            let _earlier = this.timers.spare().replace(timer);
-        }
-    }
+/// Apart, and so not in the way of calls that are answered at once.
+#[inline(never)]
+fn wait<T>(timer: &mut Option<Pin<Box<Timer>>>, patience: Duration, cx: &mut Context<'_>) -> Poll<Result<T, BoxError>> {
+    let timer = timer.get_or_insert_with(|| timer::take(patience));
+    timer.as_mut().poll(cx).map(|()| Err(CallTimedOut(()).into()))
 }
 
 /// The error of a call that took longer than its [`CallDeadlineLayer`] allows.

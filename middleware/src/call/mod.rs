@@ -6,9 +6,11 @@ mod latency;
 mod limit;
 mod places;
 mod refuse;
+mod timer;
 
 pub use self::deadline::{CallDeadline, CallDeadlineFuture, CallDeadlineLayer, CallTimedOut};
 pub use self::histogram::Histogram;
 pub use self::latency::{CallLatency, CallLatencyFuture, CallLatencyLayer};
 pub use self::limit::{CallLimit, CallLimitFuture, CallLimitLayer};
 pub use self::refuse::{CallRefuse, CallRefuseFuture, CallRefuseLayer, CallRefused};
+pub use self::timer::{CallTimer, LentTimer};

@@ -104,18 +104,31 @@ where
         // The usual answer, in place: nobody wants to hear of this level.
         let wanted = self.level <= STATIC_MAX_LEVEL && self.level <= LevelFilter::current();
         let timing = if wanted { Timing::start(self.level, frame.as_ref()) } else { None };
-        FrameLogFuture { future: self.inner.call(frame), timing }
+        FrameLogFuture { future: self.inner.call(frame), outcome: Outcome::Waits, timing }
     }
 }
 
-/// A call that is logged.
+/// A call that is logged, when it is dropped: an answer that somebody could come between with a call of his own, which might
+/// panic, would be stored and loaded again for that.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct FrameLogFuture<F> {
     #[pin]
     future: F,
+    outcome: Outcome,
     timing: Option<Timing>,
+}
+
+/// What has become of a call so far.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Waits,
+    /// Where a panic leaves it, whoever catches that.
+    Polled,
+    Ok,
+    /// Logged already.
+    Failed,
 }
 
 impl<F, T, E> Future for FrameLogFuture<F>
@@ -128,7 +141,21 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if this.timing.is_some() { poll_timed(this.future, this.timing, cx) } else { this.future.poll(cx) }
+        *this.outcome = Outcome::Polled;
+        match this.future.poll(cx) {
+            Poll::Pending => {
+                *this.outcome = Outcome::Waits;
+                Poll::Pending
+            }
+            Poll::Ready(Ok(answer)) => {
+                *this.outcome = Outcome::Ok;
+                Poll::Ready(Ok(answer))
+            }
+            Poll::Ready(Err(error)) => {
+                *this.outcome = Outcome::Failed;
+                Poll::Ready(Err(failed(this.timing, error)))
+            }
+        }
     }
 }
 
@@ -137,42 +164,32 @@ impl<F> PinnedDrop for FrameLogFuture<F> {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
         if let Some(timing) = &self.timing {
-            timing.unanswered();
+            ended(timing, self.outcome);
         }
     }
+}
+
+/// Logs an error and gives it back.
+#[cold]
+fn failed<E: Display>(timing: &Option<Timing>, error: E) -> E {
+    if let Some(timing) = timing {
+        timing.end("error", Some(Escaped::display(&error)));
+    }
+    error
 }
 
 #[cold]
-fn poll_timed<F, T, E>(call: Pin<&mut F>, timing: &mut Option<Timing>, cx: &mut Context<'_>) -> Poll<F::Output>
-where
-    F: Future<Output = Result<T, E>>,
-    E: Display,
-{
-    // Out of the future meanwhile, so that a panic meets it, whoever catches that.
-    let mut polling = Polling(timing.take());
-    let polled = call.poll(cx);
-    if let Some(ended) = polling.0.take() {
-        match &polled {
-            Poll::Pending => *timing = Some(ended),
-            Poll::Ready(Ok(_)) => ended.end("ok", None),
-            Poll::Ready(Err(error)) => ended.end("error", Some(Escaped::display(error))),
-        }
-    }
-    polled
-}
-
-/// A call that is being polled.
-struct Polling(Option<Timing>);
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        if let Some(timing) = &self.0 {
-            timing.unanswered();
-        }
+#[inline(never)]
+fn ended(timing: &Timing, outcome: Outcome) {
+    match outcome {
+        Outcome::Waits if !panicking() => timing.end("dropped", None),
+        Outcome::Waits | Outcome::Polled => timing.end("panic", None),
+        Outcome::Ok => timing.end("ok", None),
+        Outcome::Failed => {}
     }
 }
 
-/// A call that has begun. Without a destructor, and all it does out of the way, so that it costs a look where there is none.
+/// When a call began, if somebody wants to know.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
     level: Level,
@@ -190,12 +207,6 @@ impl Timing {
             event!(target: "ropewalk::frame", AT, len = frame.len(), text = ?Escaped::new(frame), "frame");
         });
         Some(Self { level, start: Instant::now() })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn unanswered(&self) {
-        self.end(if panicking() { "panic" } else { "dropped" }, None);
     }
 
     #[cold]
