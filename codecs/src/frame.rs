@@ -68,6 +68,12 @@ pub(crate) fn take_frame(src: &mut BytesMut, span: Span) -> Bytes {
     Bytes::from(frame)
 }
 
+/// A frame that was [taken](take_frame), in memory of its own: for one that is kept while others are read.
+pub(crate) fn own(frame: Bytes) -> Bytes {
+    // A short one has it already.
+    if frame.len() > COPY_UP_TO { Bytes::copy_from_slice(&frame) } else { frame }
+}
+
 #[inline(always)]
 fn share_frame(src: &mut BytesMut, span: Span) -> Bytes {
     src.advance(span.lead);

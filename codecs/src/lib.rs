@@ -11,6 +11,7 @@ mod json;
 #[cfg(feature = "laws")]
 pub mod laws;
 mod length_prefixed;
+mod line_body;
 mod line_raw;
 mod lines;
 mod map;
@@ -28,6 +29,7 @@ pub use framing::Framing;
 #[cfg(feature = "json")]
 pub use json::Json;
 pub use length_prefixed::LengthPrefixed;
+pub use line_body::{BodyTooLong, LineAndBody, LineBody};
 pub use line_raw::{LineOrRaw, LineRaw};
 pub use lines::{Lines, Utf8};
 pub use map::{Map, TryMap};

@@ -1,5 +1,7 @@
 //! What holds for every codec, on streams nobody thought of.
 
+#[path = "laws/body.rs"]
+mod body;
 #[path = "laws/corpus.rs"]
 mod corpus;
 #[path = "laws/lent.rs"]
