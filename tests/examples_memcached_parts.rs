@@ -20,7 +20,7 @@ mod codec;
 mod service;
 
 use self::cache::Cache;
-use self::codec::{MAX_LINE, MAX_VALUE, Memcache};
+use self::codec::{MAX_LINE, MAX_VALUE, memcache};
 use self::service::{answer, refuse};
 
 const STREAMS: [&str; 12] = [
@@ -41,15 +41,15 @@ const STREAMS: [&str; 12] = [
 #[test]
 fn the_codec_keeps_the_laws() {
     // The window is a command line, for it says what comes behind it.
-    Laws::new(|| Memcache::new(40, 20)).streams(STREAMS).limit(42).window(40).variants(200).check();
+    Laws::new(|| memcache(40, 20)).streams(STREAMS).limit(42).window(40).variants(200).check();
 }
 
 /// A server and a client, both in this process.
 async fn client() -> memory::MemoryStream {
     let (endpoint, connector) = memory::endpoint();
     let cache = Arc::new(Mutex::new(Cache::new(1024 * 1024)));
-    let serve =
-        framed(Memcache::new(MAX_LINE, MAX_VALUE), reply_fn(move |request| answer(&cache, request))).on_error(refuse);
+    let answer = reply_fn(move |request| answer(&cache, request));
+    let serve = framed(memcache(MAX_LINE, MAX_VALUE), answer).on_error(refuse);
     tokio::spawn(Server::new().listen(endpoint).serve(serve).into_future());
     connector.connect().await.unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, LineOrRaw, LineRaw, Lines};
+use ropewalk::{Bytes, BytesMut, CodecError, Encoder, LineBody, Lines};
 
 use super::cache::Item;
 
@@ -10,96 +10,25 @@ use super::cache::Item;
 pub(crate) const MAX_VALUE: usize = 1024 * 1024;
 /// The longest command line, in bytes: a `get` of a thousand of the longest keys.
 pub(crate) const MAX_LINE: usize = 256 * 1024;
-
-pub(crate) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
-const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
-
 /// What ends a line, and the data behind one.
-const END: &[u8] = b"\r\n";
-
-/// A command, and the data behind it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Request {
-    pub(crate) line: Bytes,
-    pub(crate) data: Data,
-}
-
-/// If the line announced any. What can't be used of it has its answer.
-pub(crate) type Data = Option<Result<Bytes, &'static str>>;
+pub(crate) const END: &[u8] = b"\r\n";
 
 /// The text protocol: command lines, and behind those that store something its bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct Memcache {
-    wire: LineRaw,
-    max_value: usize,
-    /// The line that waits for its data. Raw bytes that come while there is none are of a value nobody wants.
-    waiting: Option<Bytes>,
+pub(crate) type Memcache = LineBody<fn(&[u8]) -> Option<u64>>;
+
+/// With the most bytes a command line may have, and a value.
+pub(crate) fn memcache(max_line: usize, max_value: usize) -> Memcache {
+    // The protocol says CR LF, and people type LF.
+    let lines = Lines::any().max(max_line).skip_too_long();
+    Memcache::new(lines, data_length).max_body(max_value + END.len())
 }
 
-impl Memcache {
-    /// With the most bytes a command line may have, and a value.
-    pub(crate) fn new(max_line: usize, max_value: usize) -> Self {
-        // The protocol says CR LF, and people type LF.
-        Self { wire: LineRaw::new(Lines::any().max(max_line).skip_too_long()), max_value, waiting: None }
-    }
-
-    /// A line without data is a request; one with data the beginning of one.
-    fn line(&mut self, line: Bytes) -> Option<Request> {
-        let Some(length) = data_length(&line) else { return Some(Request { line, data: None }) };
-        match usize::try_from(length) {
-            Ok(length) if length <= self.max_value => {
-                self.wire.raw_whole(length + END.len());
-                // Of its own size: what waits must not keep alive all that was read with it.
-                self.waiting = Some(Bytes::copy_from_slice(&line));
-                None
-            }
-            _ => {
-                // It is dropped as it comes.
-                self.wire.raw(length.saturating_add(END.len() as u64));
-                Some(Request { line, data: Some(Err(TOO_LARGE)) })
-            }
-        }
-    }
-
-    fn data(&mut self, data: &[u8]) -> Option<Request> {
-        let line = self.waiting.take()?;
-        // Of its own size, too: it will be kept for long.
-        let value = data.strip_suffix(END).map(Bytes::copy_from_slice);
-        Some(Request { line, data: Some(value.ok_or(BAD_CHUNK)) })
-    }
-}
-
-/// How much data comes behind a line. It is known of many a line that is wrong, too.
+/// How much comes behind a line, the data and its end. It is known of many a line that is wrong, too.
 fn data_length(line: &[u8]) -> Option<u64> {
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let (b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas") = words.next()? else { return None };
-    std::str::from_utf8(words.nth(3)?).ok()?.parse().ok()
-}
-
-impl Decoder for Memcache {
-    type Item = Request;
-    type Error = CodecError;
-
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Request>, CodecError> {
-        while let Some(item) = self.wire.decode(src)? {
-            let request = match item {
-                LineOrRaw::Line(line) => self.line(line),
-                LineOrRaw::Raw(data) => self.data(&data),
-            };
-            if request.is_some() {
-                return Ok(request);
-            }
-        }
-        Ok(None)
-    }
-
-    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Request>, CodecError> {
-        match self.decode(src)? {
-            // What is left is at most a part of something, and an error.
-            None => self.wire.decode_eof(src).map(|_| None),
-            request => Ok(request),
-        }
-    }
+    let length: u64 = std::str::from_utf8(words.nth(3)?).ok()?.parse().ok()?;
+    Some(length.saturating_add(END.len() as u64))
 }
 
 /// What a request is answered with.
@@ -122,26 +51,21 @@ impl Encoder<Answer> for Memcache {
         match answer {
             Answer::Line(line) => put(dst, &[line.as_bytes(), END]),
             Answer::Value { key, item, with_cas, last } => {
-                if let Some(item) = item {
-                    put_value(dst, &key, &item, with_cas);
+                if let Some(Item { value, flags, cas, .. }) = item {
+                    // Room for the numbers as well, so that it grows once.
+                    dst.reserve(key.len() + value.len() + 80);
+                    put(dst, &[b"VALUE ", &key]);
+                    let numbers = [flags.into(), value.len() as u64];
+                    for n in numbers.into_iter().chain(with_cas.then_some(cas)) {
+                        put(dst, &[b" ", itoa::Buffer::new().format(n).as_bytes()]);
+                    }
+                    put(dst, &[END, &value, END]);
                 }
                 put(dst, if last { &[b"END", END] } else { &[] });
             }
         }
         Ok(())
     }
-}
-
-/// `VALUE key flags length [cas]`, and the value.
-fn put_value(dst: &mut BytesMut, key: &[u8], item: &Item, with_cas: bool) {
-    // Room for the numbers as well, so that it grows once.
-    dst.reserve(key.len() + item.value.len() + 80);
-    put(dst, &[b"VALUE ", key]);
-    let numbers = [item.flags.into(), item.value.len() as u64];
-    for n in numbers.into_iter().chain(with_cas.then_some(item.cas)) {
-        put(dst, &[b" ", itoa::Buffer::new().format(n).as_bytes()]);
-    }
-    put(dst, &[END, &item.value, END]);
 }
 
 fn put(dst: &mut BytesMut, parts: &[&[u8]]) {
