@@ -15,8 +15,8 @@ use super::codec::{Answer, END, MAX_VALUE};
 
 /// The longest key, in bytes.
 const MAX_KEY: usize = 250;
-/// Up to this many seconds a time counts from now, beyond it it is a Unix time.
-const RELATIVE: i64 = 60 * 60 * 24 * 30;
+/// A time up to this counts from now, one beyond it is a Unix time.
+const RELATIVE: Duration = Duration::from_secs(60 * 60 * 24 * 30);
 
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
@@ -139,15 +139,11 @@ fn number<N: FromStr>(word: &[u8], refusal: &'static str) -> Result<N> {
 
 /// When something expires: 0 is never, less is at once.
 fn deadline(time: &[u8]) -> Result<Option<Instant>> {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let wait = match number(time, "CLIENT_ERROR invalid exptime argument")? {
-        0 => return Ok(None),
-        ..=0 => Duration::ZERO,
-        seconds @ ..=RELATIVE => Duration::from_secs(seconds.unsigned_abs()),
-        unix => Duration::from_secs(unix.unsigned_abs()).saturating_sub(now),
-    };
+    let time: i64 = number(time, "CLIENT_ERROR invalid exptime argument")?;
+    let (seconds, unix) = (Duration::from_secs(time.max(0).unsigned_abs()), SystemTime::UNIX_EPOCH.elapsed());
+    let wait = if seconds > RELATIVE { seconds.saturating_sub(unix.unwrap_or_default()) } else { seconds };
     // What is beyond the clock's range never comes.
-    Ok(Instant::now().checked_add(wait))
+    Ok(Instant::now().checked_add(wait).filter(|_| time != 0))
 }
 
 /// What is told of a line that is no request. After all but the end of the stream the connection goes on.
