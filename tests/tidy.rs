@@ -9,7 +9,7 @@ const MAX_FUNCTION: usize = 60;
 const MAX_EXAMPLE: usize = 60;
 const MAX_EXAMPLE_FOLDER: usize = 350;
 /// Those that are longer, by name, and what they may not grow beyond.
-const LONG_EXAMPLES: [(&str, usize); 2] = [("memcached", 391), ("smtp", 433)];
+const LONG_EXAMPLES: [(&str, usize); 2] = [("memcached", 392), ("smtp", 433)];
 
 /// The modules of `src/`: each may use those to its right only. ARCHITECTURE.md has this list too.
 const ORDER: [&str; 12] =

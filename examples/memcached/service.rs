@@ -57,7 +57,8 @@ fn carry_out(cache: &mut Cache, command: &[&[u8]], body: Option<Bytes>) -> Resul
         [b"incr", key, delta] => return count(cache, key, delta, u64::wrapping_add),
         [b"decr", key, delta] => return count(cache, key, delta, u64::saturating_sub),
         [b"touch", key, time] => {
-            cache.find(valid(key)?).ok_or("NOT_FOUND")?.expires = deadline(time)?;
+            let (key, expires) = (valid(key)?, deadline(time)?);
+            cache.find(key).ok_or("NOT_FOUND")?.expires = expires;
             "TOUCHED"
         }
         [b"flush_all"] => cache.flush_all(None),
@@ -72,8 +73,8 @@ fn carry_out(cache: &mut Cache, command: &[&[u8]], body: Option<Bytes>) -> Resul
 
 fn store(cache: &mut Cache, how: &[u8], words: [&[u8]; 5], body: Option<Bytes>) -> Result<&'static str> {
     let [key, flags, time, length, cas] = words;
-    let (key, flags, expires) = (valid(key)?, number(flags, BAD_FORMAT)?, deadline(time)?);
-    let (cas, _) = (number(cas, BAD_FORMAT)?, number::<u64>(length, BAD_FORMAT)?);
+    let (cas, key, flags) = (number(cas, BAD_FORMAT)?, valid(key)?, number(flags, BAD_FORMAT)?);
+    let (expires, _) = (deadline(time)?, number::<u64>(length, BAD_FORMAT)?);
     let Some(body) = body else {
         if how == b"set" {
             // What it was to replace is out of date.
