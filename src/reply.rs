@@ -8,7 +8,7 @@ use std::vec;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use futures::Stream;
+use futures::{Stream, stream};
 
 use crate::error::Result;
 
@@ -63,6 +63,28 @@ impl<F> Reply<F> {
     /// behind the frames before it, or is what [`Framed::on_error`](crate::Framed::on_error) makes of it.
     pub fn stream(frames: impl Stream<Item = Result<F>> + Send + 'static) -> Self {
         Self { body: Body::Stream(Box::pin(frames)), close: false }
+    }
+
+    /// The frames of an iterator. The first two are asked for now, so that none and one cost nothing; those behind them only
+    /// while there is room: for an answer that may be far larger than its request.
+    ///
+    /// ```
+    /// use ropewalk::Reply;
+    ///
+    /// let numbers = |up_to: u64| Reply::iter((0..up_to).map(|n| n.to_string()));
+    /// # let _ = numbers(1_000_000_000);
+    /// ```
+    pub fn iter<I>(frames: I) -> Self
+    where
+        F: Send + 'static,
+        I: IntoIterator<Item = F, IntoIter: Send + 'static>,
+    {
+        let mut frames = frames.into_iter();
+        let (first, second) = (frames.next(), frames.next());
+        match second {
+            None => Self::maybe(first),
+            second => Self::stream(stream::iter(first.into_iter().chain(second).chain(frames).map(Ok))),
+        }
     }
 
     /// Closes the connection when this answer is written. Frames that are behind it are not served. Under

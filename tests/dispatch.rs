@@ -47,7 +47,7 @@ async fn a_burst_is_answered_with_one_read_and_one_write() {
 }
 
 #[tokio::test]
-async fn none_one_many_and_stream_are_answers() {
+async fn none_one_many_a_stream_and_an_iterator_are_answers() {
     let mut w = wired(framed(
         Lines::lf(),
         reply_fn(|line: Bytes| match &line[..] {
@@ -55,13 +55,16 @@ async fn none_one_many_and_stream_are_answers() {
             b"many" => Reply::many(["1", "2", "3"]),
             b"stream" => Reply::stream(stream::iter(["a", "b"].map(Ok))),
             b"maybe" => Reply::maybe(None),
+            b"iter" => Reply::iter(["x", "y", "z"]),
+            b"iter none" => Reply::iter([]),
+            b"iter one" => Reply::iter(["w"]),
             b"bye" => Reply::one("bye").then_close(),
             _ => Reply::one("one"),
         }),
     ));
-    w.say("none\nmany\nmaybe\none\nstream\nbye\nmany\n").await;
+    w.say("none\nmany\nmaybe\none\nstream\niter\niter none\niter one\nbye\nmany\n").await;
     // What is behind `then_close` is not served.
-    assert_eq!(w.rest().await, "1\n2\n3\none\na\nb\nbye\n");
+    assert_eq!(w.rest().await, "1\n2\n3\none\na\nb\nx\ny\nz\nw\nbye\n");
     w.end().await.unwrap();
 }
 
@@ -88,6 +91,24 @@ async fn long_answers_wait_for_room() {
     }
     assert_eq!(w.finish().await, "");
     w.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_iterator_is_asked_for_two_frames_and_then_only_while_there_is_room() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let service = reply_fn(move |_: Bytes| {
+        let counter = Arc::clone(&counter);
+        Reply::iter((0..100_000).map(move |i| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            format!("{i:0999}")
+        }))
+    });
+    let mut w = wired_with(framed(Lines::lf(), service), 1000);
+    w.say("go\n").await;
+    settle().await;
+    assert!((2..200).contains(&asked.load(Ordering::SeqCst)), "{asked:?}");
+    w.expect(&format!("{:0999}\n{:0999}\n{:0999}\n", 0, 1, 2)).await;
 }
 
 #[tokio::test]

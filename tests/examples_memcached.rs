@@ -199,7 +199,7 @@ fn a_get_of_far_more_than_the_cache_holds_is_answered_as_it_is_read() {
 #[test]
 fn it_counts_right_for_many_at_once_on_one_thread_and_on_several() {
     for threads in ["1", "4"] {
-        let example = Example::start_with("memcached", &["--threads", threads]);
+        let example = Example::start_with("memcached", &["--workers", threads]);
         example.tcp().ask("set n 0 0 1\r\n0\r\n", "STORED\r\n");
         thread::scope(|scope| {
             for _ in 0..8 {

@@ -19,7 +19,7 @@ fn success(output: &Output) -> String {
 fn memccapable_passes_all_its_tests_of_the_text_protocol() {
     let Some(memccapable) = program("memccapable") else { return };
     for threads in ["1", "4"] {
-        let example = Example::start_with("memcached", &["--threads", threads]);
+        let example = Example::start_with("memcached", &["--workers", threads]);
         let mut command = Command::new(&memccapable);
         let address = example.tcp;
         command.args(["-a", "-t", "20", "-h", "127.0.0.1", "-p", &address.port().to_string()]);

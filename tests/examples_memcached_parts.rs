@@ -48,8 +48,8 @@ fn the_codec_keeps_the_laws() {
 async fn client() -> memory::MemoryStream {
     let (endpoint, connector) = memory::endpoint();
     let cache = Arc::new(Mutex::new(Cache::new(1024 * 1024)));
-    let serve =
-        framed(Memcache::new(MAX_LINE, MAX_VALUE), reply_fn(move |request| answer(&cache, request))).on_error(refuse);
+    let answer = reply_fn(move |request| answer(&cache, request));
+    let serve = framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(refuse);
     tokio::spawn(Server::new().listen(endpoint).serve(serve).into_future());
     connector.connect().await.unwrap()
 }

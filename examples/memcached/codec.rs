@@ -10,22 +10,16 @@ use super::cache::Item;
 pub(crate) const MAX_VALUE: usize = 1024 * 1024;
 /// The longest command line, in bytes: a `get` of a thousand of the longest keys.
 pub(crate) const MAX_LINE: usize = 256 * 1024;
-
-pub(crate) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
-const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
-
 /// What ends a line, and the data behind one.
-const END: &[u8] = b"\r\n";
+pub(crate) const END: &[u8] = b"\r\n";
 
-/// A command, and the data behind it.
+/// A command, and what came behind it: its data, and their end. Nothing came if it announced nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Request {
     pub(crate) line: Bytes,
-    pub(crate) data: Data,
+    /// None if it was too large.
+    pub(crate) data: Option<Bytes>,
 }
-
-/// If the line announced any. What can't be used of it has its answer.
-pub(crate) type Data = Option<Result<Bytes, &'static str>>;
 
 /// The text protocol: command lines, and behind those that store something its bytes.
 #[derive(Clone, Debug)]
@@ -45,7 +39,7 @@ impl Memcache {
 
     /// A line without data is a request; one with data the beginning of one.
     fn line(&mut self, line: Bytes) -> Option<Request> {
-        let Some(length) = data_length(&line) else { return Some(Request { line, data: None }) };
+        let Some(length) = data_length(&line) else { return Some(Request { line, data: Some(Bytes::new()) }) };
         match usize::try_from(length) {
             Ok(length) if length <= self.max_value => {
                 self.wire.raw_whole(length + END.len());
@@ -56,16 +50,9 @@ impl Memcache {
             _ => {
                 // It is dropped as it comes.
                 self.wire.raw(length.saturating_add(END.len() as u64));
-                Some(Request { line, data: Some(Err(TOO_LARGE)) })
+                Some(Request { line, data: None })
             }
         }
-    }
-
-    fn data(&mut self, data: &[u8]) -> Option<Request> {
-        let line = self.waiting.take()?;
-        // Of its own size, too: it will be kept for long.
-        let value = data.strip_suffix(END).map(Bytes::copy_from_slice);
-        Some(Request { line, data: Some(value.ok_or(BAD_CHUNK)) })
     }
 }
 
@@ -84,7 +71,7 @@ impl Decoder for Memcache {
         while let Some(item) = self.wire.decode(src)? {
             let request = match item {
                 LineOrRaw::Line(line) => self.line(line),
-                LineOrRaw::Raw(data) => self.data(&data),
+                LineOrRaw::Raw(data) => self.waiting.take().map(|line| Request { line, data: Some(data) }),
             };
             if request.is_some() {
                 return Ok(request);
@@ -122,26 +109,21 @@ impl Encoder<Answer> for Memcache {
         match answer {
             Answer::Line(line) => put(dst, &[line.as_bytes(), END]),
             Answer::Value { key, item, with_cas, last } => {
-                if let Some(item) = item {
-                    put_value(dst, &key, &item, with_cas);
+                if let Some(Item { value, flags, cas, .. }) = item {
+                    // Room for the numbers as well, so that it grows once.
+                    dst.reserve(key.len() + value.len() + 80);
+                    put(dst, &[b"VALUE ", &key]);
+                    let numbers = [flags.into(), value.len() as u64];
+                    for n in numbers.into_iter().chain(with_cas.then_some(cas)) {
+                        put(dst, &[b" ", itoa::Buffer::new().format(n).as_bytes()]);
+                    }
+                    put(dst, &[END, &value, END]);
                 }
                 put(dst, if last { &[b"END", END] } else { &[] });
             }
         }
         Ok(())
     }
-}
-
-/// `VALUE key flags length [cas]`, and the value.
-fn put_value(dst: &mut BytesMut, key: &[u8], item: &Item, with_cas: bool) {
-    // Room for the numbers as well, so that it grows once.
-    dst.reserve(key.len() + item.value.len() + 80);
-    put(dst, &[b"VALUE ", key]);
-    let numbers = [item.flags.into(), item.value.len() as u64];
-    for n in numbers.into_iter().chain(with_cas.then_some(item.cas)) {
-        put(dst, &[b" ", itoa::Buffer::new().format(n).as_bytes()]);
-    }
-    put(dst, &[END, &item.value, END]);
 }
 
 fn put(dst: &mut BytesMut, parts: &[&[u8]]) {

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{ConnectionLimitLayer, Result, framed, reply_fn};
-use tokio::runtime::Builder;
 
 use crate::cache::Cache;
 use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
@@ -27,24 +26,13 @@ struct Cli {
     /// The most connections served at once
     #[arg(long, default_value_t = 1024)]
     connections: usize,
-    /// Threads that serve them
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    threads: u32,
 }
 
-async fn serve(cli: Cli) -> Result {
-    let cache = Arc::new(Mutex::new(Cache::new(cli.memory as usize * 1024 * 1024)));
-    let serve =
-        framed(Memcache::new(MAX_LINE, MAX_VALUE), reply_fn(move |request| answer(&cache, request))).on_error(refuse);
-    let limit = ConnectionLimitLayer::new(cli.connections).refuse_with("SERVER_ERROR too many connections\r\n");
-    cli.server.server().layer(limit).serve(serve).await
-}
-
-fn main() -> Result {
-    let cli = Cli::parse();
-    let mut runtime = match cli.threads {
-        1 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    runtime.worker_threads(cli.threads as usize).enable_all().build()?.block_on(serve(cli))
+#[tokio::main]
+async fn main() -> Result {
+    let Cli { server, memory, connections } = Cli::parse();
+    let cache = Arc::new(Mutex::new(Cache::new(memory as usize * 1024 * 1024)));
+    let answer = reply_fn(move |request| answer(&cache, request));
+    let limit = ConnectionLimitLayer::new(connections).refuse_with("SERVER_ERROR too many connections\r\n");
+    server.server().layer(limit).serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(refuse)).await
 }

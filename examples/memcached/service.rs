@@ -4,21 +4,22 @@ use std::borrow::Cow;
 use std::iter;
 use std::str::{self, FromStr};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Buf;
-use futures::stream;
-use ropewalk::{Bytes, CodecError, Error, ErrorKind, Reply};
+use ropewalk::{Bytes, Error, Reply};
+use tokio::time::Instant;
 
-use super::cache::{Cache, How, Item, deadline, lock};
-use super::codec::{Answer, Data, Request, TOO_LARGE};
+use super::cache::{Cache, Item, lock};
+use super::codec::{Answer, END, MAX_VALUE, Request};
 
 /// The longest key, in bytes.
 const MAX_KEY: usize = 250;
+/// A time up to this counts from now, one beyond it is a Unix time.
+const RELATIVE: Duration = Duration::from_secs(60 * 60 * 24 * 30);
 
-const UNKNOWN: &str = "ERROR";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
-const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
-const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
+const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 
 /// What a command comes to, or what its client is told instead.
 type Result<T> = std::result::Result<T, &'static str>;
@@ -26,90 +27,106 @@ type Result<T> = std::result::Result<T, &'static str>;
 pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request) -> Reply<Answer> {
     let words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     // One more than any command has, but a `get`.
-    let mut words: Vec<&[u8]> = words.take(8).collect();
-    let reply = match words[..] {
-        [b"get", _, ..] => get(cache, &line, false, None),
-        [b"gets", _, ..] => get(cache, &line, true, None),
-        [b"gat", exptime, _, ..] => get(cache, &line, false, Some(exptime)),
-        [b"gats", exptime, _, ..] => get(cache, &line, true, Some(exptime)),
+    let words: Vec<&[u8]> = words.take(8).collect();
+    let reply = match &words[..] {
+        [b"get" | b"gets", _, ..] | [b"gat" | b"gats", _, _, ..] => get(cache, line),
         [b"quit"] => return Reply::none().then_close(),
-        _ => {
-            // A key may be called so, too.
-            let may_be_quiet = words.len() > 2 || matches!(words[..], [b"flush_all" | b"verbosity", _]);
-            let is_quiet = may_be_quiet && words.pop_if(|word| *word == b"noreply").is_some();
-            let said = carry_out(&mut lock(cache), &words, data);
-            if is_quiet {
-                return Reply::none();
-            }
-            said.map(|said| Reply::one(Answer::Line(said)))
+        // With fewer words it is a key that is called so.
+        [command @ .., b"noreply"] if words.len() > 2 || matches!(command, [b"flush_all" | b"verbosity"]) => {
+            let _ = carry_out(&mut lock(cache), command, data);
+            return Reply::none();
         }
+        command => carry_out(&mut lock(cache), command, data).map(|said| Reply::one(Answer::Line(said))),
     };
     reply.unwrap_or_else(|refusal| Reply::one(Answer::Line(refusal.into())))
 }
 
-fn carry_out(cache: &mut Cache, words: &[&[u8]], data: Data) -> Result<Cow<'static, str>> {
-    let said = match *words {
-        [b"set", key, flags, exptime, _] => store(cache, How::Set, [key, flags, exptime], data)?,
-        [b"add", key, flags, exptime, _] => store(cache, How::Add, [key, flags, exptime], data)?,
-        [b"replace", key, flags, exptime, _] => store(cache, How::Replace, [key, flags, exptime], data)?,
-        [b"append", key, flags, exptime, _] => store(cache, How::Append, [key, flags, exptime], data)?,
-        [b"prepend", key, flags, exptime, _] => store(cache, How::Prepend, [key, flags, exptime], data)?,
-        [b"cas", key, flags, exptime, _, cas] => {
-            store(cache, How::Cas(number(cas, BAD_FORMAT)?), [key, flags, exptime], data)?
+/// What comes of a command; of its data there is none if they were too large.
+fn carry_out(cache: &mut Cache, command: &[&[u8]], data: Option<Bytes>) -> Result<Cow<'static, str>> {
+    let said = match *command {
+        [how @ (b"set" | b"add" | b"replace" | b"append" | b"prepend"), key, flags, time, length] => {
+            store(cache, how, [key, flags, time, length, b"0"], data)?
         }
-        [b"delete", key] => cache.delete(valid(key)?),
+        [b"cas", key, flags, time, length, cas] => store(cache, b"cas", [key, flags, time, length, cas], data)?,
+        [b"delete", key] => {
+            cache.find(valid(key)?).ok_or("NOT_FOUND")?;
+            cache.remove(key);
+            "DELETED"
+        }
         [b"delete", _, ..] => return Err(BAD_FORMAT),
-        [b"incr", key, delta] => {
-            let delta = number(delta, BAD_DELTA)?;
-            return cache.count(valid(key)?, |n| n.wrapping_add(delta)).map(Cow::from);
+        [b"incr", key, delta] => return count(cache, key, delta, u64::wrapping_add),
+        [b"decr", key, delta] => return count(cache, key, delta, u64::saturating_sub),
+        [b"touch", key, time] => {
+            let (key, expires) = (valid(key)?, deadline(time)?);
+            cache.find(key).ok_or("NOT_FOUND")?.expires = expires;
+            "TOUCHED"
         }
-        [b"decr", key, delta] => {
-            let delta = number(delta, BAD_DELTA)?;
-            return cache.count(valid(key)?, |n| n.saturating_sub(delta)).map(Cow::from);
-        }
-        [b"touch", key, exptime] => cache.touch(valid(key)?, number(exptime, BAD_EXPTIME)?),
-        [b"flush_all"] => cache.flush_all(0),
-        [b"flush_all", delay] => cache.flush_all(number(delay, BAD_EXPTIME)?),
+        [b"flush_all"] => cache.flush_all(None),
+        [b"flush_all", delay] => cache.flush_all(deadline(delay)?),
         [b"verbosity", level] => number::<u32>(level, BAD_FORMAT).map(|_| "OK")?,
         [b"stats"] => return Ok(cache.stats().into()),
         [b"version"] => concat!("VERSION ", env!("CARGO_PKG_VERSION")),
-        _ => return Err(UNKNOWN),
+        _ => return Err("ERROR"),
     };
     Ok(said.into())
 }
 
-fn store(cache: &mut Cache, how: How, [key, flags, exptime]: [&[u8]; 3], data: Data) -> Result<&'static str> {
-    let (key, flags, exptime) = (valid(key)?, number(flags, BAD_FORMAT)?, number(exptime, BAD_EXPTIME)?);
-    let data = data.ok_or(BAD_FORMAT)?;
-    if data == Err(TOO_LARGE) && how == How::Set {
-        // What it was to replace is out of date.
-        cache.delete(key);
-    }
-    Ok(cache.store(how, key, Item { value: data?, flags, cas: 0, expires: deadline(exptime) }))
+fn store(cache: &mut Cache, how: &[u8], words: [&[u8]; 5], data: Option<Bytes>) -> Result<&'static str> {
+    let [key, flags, time, length, cas] = words;
+    let (cas, key, flags) = (number(cas, BAD_FORMAT)?, valid(key)?, number(flags, BAD_FORMAT)?);
+    let (expires, _) = (deadline(time)?, number::<u64>(length, BAD_FORMAT)?);
+    let Some(data) = data else {
+        if how == b"set" {
+            // What it was to replace is out of date.
+            cache.remove(key);
+        }
+        return Err(TOO_LARGE);
+    };
+    let value = data.strip_suffix(END).ok_or("CLIENT_ERROR bad data chunk")?;
+    cache.sets += 1;
+    let (old, joined) = (cache.find(key), |parts: [&[u8]; 2]| Bytes::from(parts.concat()));
+    let item = match (how, old) {
+        (b"add", Some(_)) | (b"replace" | b"append" | b"prepend", None) => return Ok("NOT_STORED"),
+        (b"append", Some(old)) => Item { value: joined([&old.value, value]), ..old.clone() },
+        (b"prepend", Some(old)) => Item { value: joined([value, &old.value]), ..old.clone() },
+        (b"cas", None) => return Ok("NOT_FOUND"),
+        (b"cas", Some(old)) if cas != old.cas => return Ok("EXISTS"),
+        // Of its own size: it will be kept for long.
+        _ => Item { value: Bytes::copy_from_slice(value), flags, cas, expires },
+    };
+    if item.value.len() > MAX_VALUE { Err(TOO_LARGE) } else { cache.put(key, item).map(|()| "STORED") }
 }
 
-/// Without a time, or with that until which what is found is kept now.
-fn get(cache: &Arc<Mutex<Cache>>, line: &Bytes, with_cas: bool, exptime: Option<&[u8]>) -> Result<Reply<Answer>> {
-    let exptime = exptime.map(|word| number(word, BAD_EXPTIME)).transpose()?;
-    let mut keys = Words(line.clone());
-    keys.nth(usize::from(exptime.is_some()));
-    for key in keys.0.split(|&byte| byte == b' ') {
-        valid(key)?;
-    }
-    let mut find = move |cache: &Mutex<Cache>| {
-        let key = keys.next()?;
-        let (item, last) = (lock(cache).get(&key, exptime), keys.0.iter().all(|&byte| byte == b' '));
+/// A number made another.
+fn count(cache: &mut Cache, key: &[u8], delta: &[u8], change: fn(u64, u64) -> u64) -> Result<Cow<'static, str>> {
+    let delta = number(delta, "CLIENT_ERROR invalid numeric delta argument")?;
+    let item = cache.find(valid(key)?).cloned().ok_or("NOT_FOUND")?;
+    let n = number(&item.value, "CLIENT_ERROR cannot increment or decrement non-numeric value")?;
+    let n = change(n, delta).to_string();
+    cache.put(key, Item { value: n.clone().into(), ..item }).map(|()| n.into())
+}
+
+/// What the keys have. Of the verbs those with an `s` tell its version, and the `gat` have a time until which it is kept now.
+fn get(cache: &Arc<Mutex<Cache>>, mut keys: Bytes) -> Result<Reply<Answer>> {
+    let verb = word(&mut keys).unwrap_or_default();
+    let with_cas = verb.ends_with(b"s");
+    let time = if verb.starts_with(b"gat") { word(&mut keys) } else { None };
+    let expires = time.map(|time| deadline(&time)).transpose()?;
+    keys.split(|&byte| byte == b' ').try_for_each(|key| valid(key).map(drop))?;
+    let cache = Arc::clone(cache);
+    // Looked up when there is room for them: what the cache lets go must not live on in an answer nobody reads.
+    Ok(Reply::iter(iter::from_fn(move || {
+        let key = word(&mut keys)?;
+        let (item, last) = (lock(&cache).get(&key, expires), keys.iter().all(|&byte| byte == b' '));
         Some(Answer::Value { key, item, with_cas, last })
-    };
-    match find(cache) {
-        Some(answer @ Answer::Value { last: true, .. }) => Ok(Reply::one(answer)),
-        first => {
-            // Looked up when there is room for them: what the cache lets go must not live on in an answer nobody reads.
-            let cache = Arc::clone(cache);
-            let others = iter::from_fn(move || find(&cache));
-            Ok(Reply::stream(stream::iter(first.into_iter().chain(others).map(Ok))))
-        }
-    }
+    })))
+}
+
+/// The next word of a line, with any number of spaces before it.
+fn word(line: &mut Bytes) -> Option<Bytes> {
+    line.advance(line.iter().position(|&byte| byte != b' ')?);
+    let end = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
+    Some(line.split_to(end))
 }
 
 fn valid(key: &[u8]) -> Result<&[u8]> {
@@ -121,24 +138,20 @@ fn number<N: FromStr>(word: &[u8], refusal: &'static str) -> Result<N> {
     str::from_utf8(word).ok().and_then(|word| word.parse().ok()).ok_or(refusal)
 }
 
-/// What is left of a line of words, with any number of spaces between them.
-struct Words(Bytes);
-
-impl Iterator for Words {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let start = self.0.iter().position(|&byte| byte != b' ')?;
-        self.0.advance(start);
-        let end = self.0.iter().position(|&byte| byte == b' ').unwrap_or(self.0.len());
-        Some(self.0.split_to(end))
-    }
+/// When something expires: 0 is never, less is at once.
+fn deadline(time: &[u8]) -> Result<Option<Instant>> {
+    let time: i64 = number(time, "CLIENT_ERROR invalid exptime argument")?;
+    let (seconds, unix) = (Duration::from_secs(time.max(0).unsigned_abs()), SystemTime::UNIX_EPOCH.elapsed());
+    let wait = if seconds > RELATIVE { seconds.saturating_sub(unix.unwrap_or_default()) } else { seconds };
+    // What is beyond the clock's range never comes.
+    Ok(Instant::now().checked_add(wait).filter(|_| time != 0))
 }
 
 /// What is told of a line that is no request. After all but the end of the stream the connection goes on.
 pub(crate) fn refuse(error: &Error) -> Reply<Answer> {
-    match error.downcast_ref().map(CodecError::kind) {
-        Some(ErrorKind::TooLong { .. }) => Reply::one(Answer::Line("CLIENT_ERROR line too long".into())),
-        _ => Reply::none().then_close(),
+    if error.is_recoverable() {
+        Reply::one(Answer::Line("CLIENT_ERROR line too long".into()))
+    } else {
+        Reply::none().then_close()
     }
 }

@@ -3,10 +3,9 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::{Builder, TempPath};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::task::spawn_blocking;
 
@@ -16,7 +15,6 @@ pub(crate) struct Maildir {
     path: PathBuf,
     /// As it stands in names of files.
     host: String,
-    begun: AtomicU64,
 }
 
 impl Maildir {
@@ -26,34 +24,29 @@ impl Maildir {
             fs::create_dir_all(path.join(folder))?;
         }
         File::open(&path)?.sync_all()?;
-        let host = host.replace('/', r"\057").replace(':', r"\072");
-        Ok(Self { path, host, begun: AtomicU64::new(0) })
+        Ok(Self { path, host: host.replace('/', r"\057").replace(':', r"\072") })
     }
 
-    /// A name for a mail that no other of this host has.
-    pub(crate) fn unique_name(&self) -> String {
-        // A clock that is before 1970 gives odd names, and their number keeps them apart.
-        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let (seconds, micros, process) = (time.as_secs(), time.subsec_micros(), std::process::id());
-        let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        format!("{seconds}.M{micros}P{process}Q{number}.{}", self.host)
-    }
-
-    /// A mail that begins so.
-    pub(crate) async fn draft(&self, head: &str) -> io::Result<Draft> {
-        let tmp = self.path.join("tmp");
-        let (file, tmp) = spawn_blocking(move || NamedTempFile::new_in(tmp)).await??.into_parts();
-        let mut file = BufWriter::new(tokio::fs::File::from_std(file));
-        file.write_all(head.as_bytes()).await?;
-        Ok(Draft { tmp, file, new: self.path.join("new") })
+    /// The beginning of a mail, by a name that no other has: the time, what is random, and the host.
+    pub(crate) async fn draft(&self) -> io::Result<Draft> {
+        let (tmp, new) = (self.path.join("tmp"), self.path.join("new"));
+        // A clock that is before 1970 gives odd names.
+        let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let (prefix, suffix) = (format!("{seconds}.R"), format!(".{}", self.host));
+        let create = move || Builder::new().prefix(&prefix).suffix(&suffix).rand_bytes(20).tempfile_in(tmp);
+        let (file, tmp) = spawn_blocking(create).await??.into_parts();
+        let name = tmp.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Draft { name, file: BufWriter::new(tokio::fs::File::from_std(file)), tmp, new })
     }
 }
 
 /// A mail on its way into a maildir. Dropped before it is delivered, it was never there.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    tmp: TempPath,
+    /// What its file is called, here and in the end.
+    pub(crate) name: String,
     file: BufWriter<tokio::fs::File>,
+    tmp: TempPath,
     new: PathBuf,
 }
 
@@ -64,17 +57,18 @@ impl Draft {
         self.file.write_all(b"\r\n").await
     }
 
-    /// Makes the mail one of the folder. It is there also after a power failure when this returns `Ok`, and not at all
-    /// when it fails.
-    pub(crate) async fn deliver(self, name: &str) -> io::Result<()> {
-        let Self { tmp, mut file, new } = self;
-        file.flush().await?;
-        file.get_ref().sync_all().await?;
-        let mail = new.join(name);
+    /// Makes the mail one of the folder, and gives its name. It is there also after a power failure when this returns `Ok`,
+    /// and not at all when it fails.
+    pub(crate) async fn deliver(mut self) -> io::Result<String> {
+        self.file.flush().await?;
+        self.file.get_ref().sync_all().await?;
+        let Self { name, tmp, new, .. } = self;
         spawn_blocking(move || {
-            tmp.persist_noclobber(&mail).map_err(|error| error.error)?;
+            let mail = new.join(&name);
+            tmp.persist_noclobber(&mail)?;
             // The file is on the disk; now its name.
-            File::open(new).and_then(|new| new.sync_all()).inspect_err(|_| drop(fs::remove_file(mail)))
+            File::open(new)?.sync_all().inspect_err(|_| drop(fs::remove_file(mail)))?;
+            Ok(name)
         })
         .await?
     }

@@ -62,12 +62,12 @@ async fn main() -> Result {
     let config = Arc::new(Config { name, domains, max_size, tls: tls.clone(), maildir });
     // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
     let patience = Duration::from_secs(patience);
+    let limit =
+        ConnectionLimitLayer::new(connections).refuse_with("421 4.7.0 too many connections, come back later\r\n");
     server
         .server()
         .reload_tls(tls)
-        .layer(
-            ConnectionLimitLayer::new(connections).refuse_with("421 4.7.0 too many connections, come back later\r\n"),
-        )
+        .layer(limit)
         .layer(ReadDeadlineLayer::new().first_frame(patience).frame(patience).idle(patience))
         .layer(StateLayer::new(config))
         .serve(session_with(lines(), smtp))

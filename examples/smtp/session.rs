@@ -1,24 +1,20 @@
 //! What a mail server says, and when: RFC 5321, with the extensions its EHLO names.
 
-use std::borrow::Cow;
 use std::io;
 use std::str;
 use std::sync::Arc;
 use std::time::Duration;
 
 use email_address::{EmailAddress, Options};
-use ropewalk::{Error, Lines, Result, Session, TlsConfig};
+use ropewalk::{Bytes, Error, Lines, Result, Session, SessionError, TlsConfig};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
-use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::maildir::{Draft, Maildir};
 
-/// What is said to a client: a code, an extended one (RFC 3463), and a text for people.
-type Answer = Cow<'static, str>;
-/// The same where it is known, whether things go well or not.
-type Outcome = std::result::Result<&'static str, &'static str>;
+/// What came of something, or what the client is told instead: a code, an extended one (RFC 3463), and a text for people.
+type Outcome<T = &'static str> = std::result::Result<T, &'static str>;
 
 /// The longest line of a mail, in bytes with its CR. RFC 5321 wants 999; there are programs that break none.
 const MAX_LINE: usize = 64 * 1024;
@@ -30,8 +26,6 @@ const MAX_COMMANDS: u32 = 500;
 const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 const TOO_LARGE: &str = "552 5.3.4 the mail is too large";
-const BAD_SENDER: &str = "501 5.1.7 FROM:<local@domain> or FROM:<> is needed";
-const BAD_RECIPIENT: &str = "501 5.1.3 TO:<local@domain> is needed";
 const BAD_PARAMETER: &str = "501 5.5.4 bad value of a parameter";
 const UNKNOWN_PARAMETER: &str = "555 5.5.4 parameter not recognized";
 
@@ -50,8 +44,8 @@ pub(crate) struct Config {
 struct Receiver {
     s: Session<Lines>,
     config: Arc<Config>,
-    /// Who the client says it is, and whether it said so by EHLO.
-    hello: Option<(String, bool)>,
+    /// How mails of it come here (RFC 5321, 4.4); known once it has said who it is.
+    client: Option<String>,
     from: Option<String>,
     to: Vec<String>,
     /// Since the last mail.
@@ -69,15 +63,11 @@ fn text(line: &[u8]) -> Option<&[u8]> {
     line.strip_suffix(b"\r").filter(|text| !text.contains(&b'\r'))
 }
 
-fn is_quit(line: &[u8]) -> bool {
-    text(line).is_some_and(|text| text.trim_ascii_end().eq_ignore_ascii_case(b"QUIT"))
-}
-
 /// One client, from the greeting to the last word.
 pub(crate) async fn smtp(s: Session<Lines>, config: Arc<Config>) -> Result {
-    let mut receiver = Receiver { s, config, hello: None, from: None, to: Vec::new(), commands: 0 };
+    let mut receiver = Receiver { s, config, client: None, from: None, to: Vec::new(), commands: 0 };
     let result = receiver.converse().await;
-    if result.as_ref().is_err_and(|error| error.is_read_timeout() || error.downcast_ref::<Elapsed>().is_some()) {
+    if result.as_ref().is_err_and(Error::is_read_timeout) {
         receiver.say("421 4.4.2 that took too long")?;
     }
     result
@@ -92,35 +82,35 @@ impl Receiver {
         self.say(&format!("220 {} ESMTP", self.config.name))?;
         while self.commands < MAX_COMMANDS {
             self.commands += 1;
-            let answer = match self.s.next().await {
-                Ok(Some(line)) if is_quit(&line) => return self.say("221 2.0.0 bye"),
-                Ok(Some(line)) => self.obey(&line).await?,
+            let line = match self.s.next().await {
+                Ok(Some(line)) => line,
                 Ok(None) if self.s.is_draining() => return self.say("421 4.3.2 shutting down, come back later"),
                 Ok(None) => return Ok(()),
-                Err(error) if error.is_recoverable() => Some("500 5.5.2 line too long".into()),
+                Err(error) if error.is_recoverable() => Bytes::new(),
                 Err(error) => return Err(error),
             };
-            if let Some(answer) = answer {
-                self.say(&answer)?;
+            match command(&line) {
+                Some((verb, "")) if verb == "QUIT" => return self.say("221 2.0.0 bye"),
+                Some((verb, argument)) => self.obey(&verb, argument).await?,
+                None => self.say("500 5.5.2 commands are printable ASCII, not that long, and end with CR LF")?,
             }
         }
         self.say("421 4.7.0 that is a lot of commands for no mail")
     }
 
-    /// Does what a line says, and gives the answer that has yet to be said.
-    async fn obey(&mut self, line: &[u8]) -> Result<Option<Answer>> {
-        // Parts of it will stand in the headers of a mail.
-        let line = text(line).filter(|text| text.iter().all(|byte| (b' '..=b'~').contains(byte)));
-        let Some(line) = line.and_then(|text| str::from_utf8(text).ok()).map(str::trim_end) else {
-            return Ok(Some("500 5.5.2 lines are printable ASCII and end with CR LF".into()));
-        };
-        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
-        let outcome = match (verb.to_ascii_uppercase().as_str(), argument) {
-            ("EHLO", name) => return self.hello(name, true).map(Some),
-            ("HELO", name) => return self.hello(name, false).map(Some),
+    async fn obey(&mut self, verb: &str, argument: &str) -> Result {
+        let outcome = match (verb, argument) {
+            ("EHLO", client) => return self.hello(client, true),
+            ("HELO", client) => return self.hello(client, false),
+            ("STARTTLS", "") if self.s.tls().is_none() => return self.start_tls().await,
+            ("STARTTLS", "") => Err("503 5.5.1 it is encrypted already"),
             ("MAIL", argument) => self.mail(argument),
             ("RCPT", argument) => self.recipient(argument),
-            ("DATA", "") => return self.data().await,
+            ("DATA", "") if self.to.is_empty() && self.from.is_some() => Err("554 5.5.1 no valid recipients"),
+            ("DATA", "") => match self.from.take() {
+                Some(from) => return self.data(&from).await,
+                None => Err("503 5.5.1 say MAIL and RCPT first"),
+            },
             ("RSET", "") => {
                 self.from = None;
                 Ok("250 2.0.0 forgotten")
@@ -128,13 +118,11 @@ impl Receiver {
             ("NOOP", _) => Ok("250 2.0.0 ok"),
             ("VRFY", "") => Err("501 5.5.4 whom?"),
             ("VRFY", _) => Ok("252 2.1.5 send some mail, and see"),
-            ("STARTTLS", "") if self.s.tls().is_some() => Err("503 5.5.1 it is encrypted already"),
-            ("STARTTLS", "") => return self.start_tls().await.map(|()| None),
             ("DATA" | "RSET" | "STARTTLS" | "QUIT", _) => Err("501 5.5.4 it takes no argument"),
             ("AUTH" | "BDAT" | "ETRN" | "EXPN" | "HELP" | "TURN", _) => Err("502 5.5.1 not implemented here"),
             _ => Err("500 5.5.2 command not recognized"),
         };
-        Ok(Some(outcome.unwrap_or_else(|refusal| refusal).into()))
+        self.say(outcome.unwrap_or_else(|refusal| refusal))
     }
 
     async fn start_tls(&mut self) -> Result {
@@ -142,29 +130,32 @@ impl Receiver {
         // What came behind the command in plaintext refuses it, and ends the connection.
         self.s.upgrade_tls(&self.config.tls).await?;
         // All that is known is from plaintext (RFC 3207, 4.2).
-        (self.hello, self.from) = (None, None);
+        (self.client, self.from) = (None, None);
         Ok(())
     }
 
-    fn hello(&mut self, client: &str, extended: bool) -> Result<Answer> {
+    fn hello(&mut self, client: &str, extended: bool) -> Result {
         let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         if client.is_empty() || client.len() > 255 || !client.chars().all(is_host) {
-            return Ok("501 5.5.4 a host's name, or an address in brackets, is needed".into());
+            return self.say("501 5.5.4 a host's name, or an address in brackets, is needed");
         }
-        (self.hello, self.from) = (Some((client.to_owned(), extended)), None);
         let Config { name, max_size, .. } = &*self.config;
-        if !extended {
-            return Ok(format!("250 {name}").into());
-        }
-        let tls = if self.s.tls().is_none() { "250-STARTTLS\r\n" } else { "" };
+        let (with, tls) = match (extended, self.s.tls()) {
+            (false, _) => ("SMTP", ""),
+            (true, None) => ("ESMTP", "250-STARTTLS\r\n"),
+            (true, Some(_)) => ("ESMTPS", ""),
+        };
+        self.client = Some(format!("from {client} ({})\r\n\tby {name} with {with}", self.s.peer()));
+        self.from = None;
         let extensions =
             format!("250-SIZE {max_size}\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES");
-        Ok(format!("250-{name}\r\n{extensions}").into())
+        let answer = if extended { format!("250-{name}\r\n{extensions}") } else { format!("250 {name}") };
+        self.say(&answer)
     }
 
     fn mail(&mut self, argument: &str) -> Outcome {
         let path = path(argument, "FROM:").filter(|(from, _)| from.is_empty() || is_mailbox(from));
-        let (from, parameters) = path.ok_or(BAD_SENDER)?;
+        let (from, parameters) = path.ok_or("501 5.1.7 FROM:<local@domain> or FROM:<> is needed")?;
         for parameter in parameters.to_ascii_uppercase().split_ascii_whitespace() {
             match parameter.split_once('=') {
                 Some(("SIZE", size)) if size.parse::<u64>().map_err(|_| BAD_PARAMETER)? > self.config.max_size => {
@@ -175,87 +166,66 @@ impl Receiver {
                 _ => return Err(UNKNOWN_PARAMETER),
             }
         }
-        if self.hello.is_none() {
-            return Err("503 5.5.1 say EHLO or HELO first");
+        match (&self.client, &self.from) {
+            (None, _) => Err("503 5.5.1 say EHLO or HELO first"),
+            (_, Some(_)) => Err("503 5.5.1 there is a mail under way"),
+            _ => {
+                (self.from, self.to) = (Some(from.to_owned()), Vec::new());
+                Ok("250 2.1.0 ok")
+            }
         }
-        if self.from.is_some() {
-            return Err("503 5.5.1 there is a mail under way");
-        }
-        (self.from, self.to) = (Some(from.to_owned()), Vec::new());
-        Ok("250 2.1.0 ok")
     }
 
     fn recipient(&mut self, argument: &str) -> Outcome {
-        let is_postmaster = |to: &str| to.eq_ignore_ascii_case("postmaster");
-        let path = path(argument, "TO:").filter(|(to, _)| is_mailbox(to) || is_postmaster(to));
-        let (to, parameters) = path.ok_or(BAD_RECIPIENT)?;
+        let path = path(argument, "TO:").filter(|(to, _)| is_mailbox(to) || to.eq_ignore_ascii_case("postmaster"));
+        let (to, parameters) = path.ok_or("501 5.1.3 TO:<local@domain> is needed")?;
         let domains = &self.config.domains;
         let is_ours = |(_, domain): (_, &str)| domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain));
-        if !parameters.is_empty() {
-            return Err(UNKNOWN_PARAMETER);
-        }
-        if self.from.is_none() {
-            return Err("503 5.5.1 say MAIL first");
-        }
-        if self.to.len() >= MAX_RECIPIENTS {
-            return Err("452 4.5.3 too many recipients");
-        }
-        if !domains.is_empty() && !to.rsplit_once('@').is_none_or(is_ours) {
-            return Err("550 5.7.1 not one of ours");
-        }
-        self.to.push(to.to_owned());
-        Ok("250 2.1.5 ok")
-    }
-
-    /// A mail; `None` if the connection has ended before it did.
-    async fn data(&mut self) -> Result<Option<Answer>> {
-        let Some(from) = self.from.take_if(|_| !self.to.is_empty()) else {
-            let no_mail = self.from.is_none();
-            let refusal = if no_mail { "503 5.5.1 say MAIL and RCPT first" } else { "554 5.5.1 no valid recipients" };
-            return Ok(Some(refusal.into()));
-        };
-        self.say("354 end with a dot on a line of its own")?;
-        let id = self.config.maildir.unique_name();
-        let head = self.head(&from, &id)?;
-        let kept = match timeout(DATA_DEADLINE, self.receive(&head)).await?? {
-            Some(Ok(draft)) => self.s.during(draft.deliver(&id)).await?.map_err(|error| in_trouble(&error)),
-            Some(Err(refusal)) => Err(refusal),
-            None => return Ok(None),
-        };
-        Ok(Some(match kept {
-            Ok(()) => {
-                self.commands = 0;
-                format!("250 2.0.0 kept as {id}").into()
+        match &self.from {
+            _ if !parameters.is_empty() => Err(UNKNOWN_PARAMETER),
+            None => Err("503 5.5.1 say MAIL first"),
+            _ if self.to.len() >= MAX_RECIPIENTS => Err("452 4.5.3 too many recipients"),
+            _ if !domains.is_empty() && !to.rsplit_once('@').is_none_or(is_ours) => Err("550 5.7.1 not one of ours"),
+            _ => {
+                self.to.push(to.to_owned());
+                Ok("250 2.1.5 ok")
             }
-            Err(refusal) => refusal.into(),
-        }))
+        }
     }
 
-    /// The headers that say how the mail came here (RFC 5321, 4.4).
-    fn head(&self, from: &str, id: &str) -> Result<String> {
-        let (client, extended) = self.hello.as_ref().map_or(("unknown", false), |(name, extended)| (name, *extended));
-        let with = match (extended, self.s.tls()) {
-            (false, _) => "SMTP",
-            (true, None) => "ESMTP",
-            (true, Some(_)) => "ESMTPS",
-        };
+    /// Takes a mail from this sender, and says what became of it; nothing, if the connection ends before it does.
+    async fn data(&mut self, from: &str) -> Result {
+        self.say("354 end with a dot on a line of its own")?;
+        let client = self.client.as_deref().unwrap_or_default();
         let to: String = self.to.iter().map(|to| format!("Delivered-To: {to}\r\n")).collect();
-        let (peer, name, date) = (self.s.peer(), &self.config.name, OffsetDateTime::now_utc().format(&Rfc2822)?);
-        Ok(format!(
-            "Return-Path: <{from}>\r\n{to}Received: from {client} ({peer})\r\n\tby {name} with {with} id {id};\r\n\t{date}\r\n"
-        ))
+        let date = OffsetDateTime::now_utc().format(&Rfc2822)?;
+        let draft = async {
+            let mut draft = self.config.maildir.draft().await?;
+            let head = format!("Return-Path: <{from}>\r\n{to}Received: {client} id {};\r\n\t{date}", draft.name);
+            draft.write(head.as_bytes()).await.map(|()| draft)
+        };
+        let mut mail = self.s.during(draft).await?.map_err(|error| in_trouble(&error));
+        let received = timeout(DATA_DEADLINE, self.receive(&mut mail)).await;
+        if !received.map_err(|_| SessionError::FrameTimeout)?? {
+            return Ok(());
+        }
+        let kept = match mail {
+            Ok(draft) => self.s.during(draft.deliver()).await?.map_err(|error| in_trouble(&error)),
+            Err(refusal) => Err(refusal),
+        };
+        self.commands = if kept.is_ok() { 0 } else { self.commands };
+        self.say(&kept.map_or_else(str::to_owned, |name| format!("250 2.0.0 kept as {name}")))
     }
 
-    /// Reads a mail to its end, whatever becomes of it: the mail, or why it is none. `None` if there is no end.
-    async fn receive(&mut self, head: &str) -> Result<Option<std::result::Result<Draft, &'static str>>> {
-        let draft = self.s.during(self.config.maildir.draft(head)).await?;
-        let (mut mail, mut size) = (draft.map_err(|error| in_trouble(&error)), 0);
+    /// Reads a mail to its end, whatever becomes of it. False if there is no end.
+    async fn receive(&mut self, mail: &mut Outcome<Draft>) -> Result<bool> {
+        let mut size = 0;
         loop {
             let line = match self.s.next().await {
                 Ok(Some(line)) => line,
-                Ok(None) => return Ok(None),
+                Ok(None) => return Ok(false),
                 Err(error) if error.is_recoverable() => {
-                    mail = Err("552 5.3.4 a line of it is too long");
+                    *mail = Err("552 5.3.4 a line of it is too long");
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -265,19 +235,27 @@ impl Receiver {
                 return Err(Error::other("a CR or LF by itself"));
             };
             if line == b"." {
-                return Ok(Some(mail));
+                return Ok(true);
             }
             let line = line.strip_prefix(b".").unwrap_or(line);
             size += line.len() as u64 + 2;
             if size > self.config.max_size {
-                mail = Err(TOO_LARGE);
-            } else if let Ok(draft) = &mut mail
+                *mail = Err(TOO_LARGE);
+            } else if let Ok(draft) = mail
                 && let Err(error) = self.s.during(draft.write(line)).await?
             {
-                mail = Err(in_trouble(&error));
+                *mail = Err(in_trouble(&error));
             }
         }
     }
+}
+
+/// The verb of a line, in capitals, and what stands behind it; parts of that will stand in the headers of a mail.
+fn command(line: &[u8]) -> Option<(String, &str)> {
+    let line = text(line).filter(|text| text.iter().all(|byte| (b' '..=b'~').contains(byte)))?;
+    let line = str::from_utf8(line).ok()?.trim_end();
+    let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+    Some((verb.to_ascii_uppercase(), argument))
 }
 
 /// The mailbox of `FROM:<mailbox>`, and the parameters behind it.

@@ -44,7 +44,7 @@ fn measure(args: &Args, cell: &Cell, pair: &Pair) -> Result<Report> {
     let command = |port: u16| {
         let mut command = Command::new(if ours { &pair.ours } else { &pair.theirs });
         if ours {
-            command.args(["--threads", "1", "--memory", "64", "--listen", &format!("tcp:127.0.0.1:{port}")]);
+            command.args(["--workers", "1", "--memory", "64", "--listen", &format!("tcp:127.0.0.1:{port}")]);
         } else {
             // The user counts when it is started by root only; UDP is off.
             command.args([
