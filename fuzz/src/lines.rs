@@ -67,9 +67,9 @@ impl Rules {
         self.delimiter
     }
 
-    /// The most a decoder may leave unread.
+    /// The most a decoder may leave unread: of a line that is skipped a byte, to show that it goes on.
     pub fn holds(&self) -> usize {
-        self.max + self.longest_delimiter().len() - 1
+        (self.max + self.longest_delimiter().len() - 1).max(usize::from(self.skip))
     }
 
     fn longest_delimiter(&self) -> &'static [u8] {
