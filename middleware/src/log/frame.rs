@@ -19,7 +19,8 @@ use crate::Escaped;
 /// The line of a frame has `len`, its length in bytes, and `text`, the frame escaped and cut. The line of the call's end
 /// has `outcome` (`ok`, `error`, `panic`, or `dropped` when nobody waited for it), `duration_us`, and `error`. The
 /// target is `ropewalk::frame`; the level DEBUG, unless [`level`](Self::level) says otherwise. Where the level is
-/// disabled nothing is formatted, allocated or timed.
+/// disabled nothing is formatted, allocated or timed. The end of a call that is answered is logged when its future is
+/// dropped, which `framed` does at once.
 ///
 /// It goes around frames only: a connection is no bytes, and [`LogLayer`](super::LogLayer) logs it.
 ///
@@ -108,8 +109,9 @@ where
     }
 }
 
-/// A call that is logged, when it is dropped: an answer that somebody could come between with a call of his own, which might
-/// panic, would be stored and loaded again for that.
+/// A call that is logged.
+// Its end is logged when it is dropped, not when it is polled: an answer that is held while something else is called, which
+// might panic, is stored and loaded again for that, and costs each frame more than to find it.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
