@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
@@ -133,16 +133,18 @@ fn a_signal_amid_traffic_leaves_whole_lines_each_once() {
                 (0..).find(|n| client.try_send(format!("{name} {n:0200}\n")).is_err());
             });
         }
-        until("there is traffic", || count_so_far(&file) > 1000);
+        until("there is traffic of all", || matches!(count_so_far(&file), (1000.., 6)));
         example.terminate();
         assert!(example.wait().success());
     });
     assert_eq!(count(&file).len(), 6);
 }
 
-/// A guess at the lines in a file that is being written.
-fn count_so_far(file: &PathBuf) -> usize {
-    read(file).lines().count()
+/// A guess at the lines in a file that is being written, and at how many clients they are from.
+fn count_so_far(file: &PathBuf) -> (usize, usize) {
+    let text = read(file);
+    let names: HashSet<_> = text.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name).collect();
+    (text.lines().count(), names.len())
 }
 
 #[test]
