@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Bytes, ConnectionLimitLayer, RawBytes, Result, framed, reply_fn};
+use ropewalk::{Bytes, ConnectionLimitLayer, LogLayer, RawBytes, Result, framed, reply_fn};
 
 #[derive(Parser)]
 struct Cli {
@@ -16,8 +16,10 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let cli = Cli::parse();
+    tracing_subscriber::fmt().init();
     cli.server
         .server()
+        .layer(LogLayer::new())
         .layer(ConnectionLimitLayer::new(cli.max).refuse_with("Too many connections, try later\r\n"))
         .serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)))
         .await

@@ -1,4 +1,5 @@
-//! Try it: `cargo run --example port_forward -- --to HOST:PORT`, where a server takes PROXY headers; `nc 127.0.0.1 8007`.
+//! Try it: `cargo run --example port_forward -- --to 127.0.0.1:8099`, then `nc 127.0.0.1 8007`; and before that, at 8099,
+//! `cargo run --example capped_echo -- --listen 'proxy+tcp:127.0.0.1:8099?trust=127.0.0.1'`, which takes PROXY headers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,20 +33,19 @@ async fn forward(mut client: Connection, to: Arc<str>, version: u8, idle: Durati
     let mut backend = Connection::new(backend, peer);
     // A new socket takes it at once.
     backend.write_all(&if version == 1 { header.to_v1() } else { header.to_v2() }).await?;
-    let stats = client.stats();
     tokio::select! {
+        () = silence(client.stats(), idle) => {}
         copied = copy_bidirectional(&mut client, &mut backend) => if copied.is_ok() {
             client.close().await;
             return Ok(());
         },
-        () = silence(&stats, idle) => {}
     }
     client.abort();
     backend.abort();
     Ok(())
 }
 
-async fn silence(stats: &Stats, idle: Duration) {
+async fn silence(stats: Stats, idle: Duration) {
     let mut before = None;
     while before.replace((stats.bytes_in(), stats.bytes_out())) != Some((stats.bytes_in(), stats.bytes_out())) {
         sleep(idle).await;

@@ -55,7 +55,7 @@
 //!
 //! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with
 //! `--listen ENDPOINT` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
-//! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
+//! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`: checks for codecs of your own.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -85,8 +85,8 @@ pub use dispatch::{AsReady, Concurrent, EndConnection, InOrder, OnError, Order};
 pub use endpoint::{BindError, Endpoint, EndpointError};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture, SessionLeaf,
-    WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture,
+    SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
 pub use listener::{HandOver, Listener, PreambleCounts};
 pub use reply::{IntoReply, Reply};

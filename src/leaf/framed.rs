@@ -12,6 +12,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 use super::end;
+use super::service::FrameService;
 use crate::dispatch::{AsReady, Calls, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
 use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
@@ -35,7 +36,7 @@ use crate::wire::{Limits, Wire};
 pub fn framed<C, S, R>(codec: C, service: S) -> Framed<C, Cloned<S>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
-    S: Service<C::Item, Response = R, Error: Into<BoxError>> + Clone,
+    S: FrameService<C::Item, Answer = R, Failure: Into<BoxError>> + Clone,
     R: IntoReply,
 {
     Framed::new(codec, Cloned(service))
@@ -59,7 +60,7 @@ pub fn per_connection<C, F, S, R>(codec: C, make: F) -> Framed<C, PerPeer<F>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
     F: FnOnce(&Peer) -> S + Clone,
-    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    S: FrameService<C::Item, Answer = R, Failure: Into<BoxError>>,
     R: IntoReply,
 {
     Framed::new(codec, PerPeer(make))

@@ -22,7 +22,7 @@ use crate::reply::IntoReply;
 pub fn service_fn<F, I, Fut, R>(f: F) -> ServiceFn<F>
 where
     F: FnMut(I) -> Fut,
-    Fut: Future<Output = Result<R>>,
+    Fut: Future<Output = Result<R>> + Send,
     R: IntoReply,
 {
     ServiceFn(f)

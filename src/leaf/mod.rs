@@ -7,10 +7,12 @@ use crate::wire::Wire;
 
 mod framed;
 mod functions;
+mod service;
 mod session;
 
 pub use self::framed::{Cloned, Framed, FramedFuture, MakeFrameService, PerPeer, framed, per_connection};
 pub use self::functions::{ReplyFn, ServiceFn, reply_fn, service_fn};
+pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
 
 /// Ends a connection whose frames are done with, and leaves the reason behind. What was answered arrives, also before an

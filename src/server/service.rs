@@ -15,6 +15,7 @@ use crate::error::BoxError;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no service of connections",
     label = "this can't serve connections",
+    note = "if there is an error above of the service inside, or of its answers, mend that first",
     note = "wrap a service of frames as `framed(codec, service)` and an async function as `session(codec, f)`",
     note = "`WithState<T>` is a `session_with` function that takes a `T`: add `.layer(StateLayer::new(state))`, with a \
             state of just that type",

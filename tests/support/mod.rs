@@ -131,7 +131,9 @@ impl Example {
     fn begin(mut command: Command, dir: TempDir) -> Self {
         let unix = dir.join("x.sock");
         command.args(["--listen", "tcp:127.0.0.1:0", "--listen"]).arg(format!("unix:{}", unix.display()));
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // What it logs is not what is tested.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let lines = Mutex::new(lines_of(child.stderr.take().unwrap()));
         let unknown = SocketAddr::from(([0; 4], 0));
         Self { child, lines, first: unknown, tcp: unknown, unix, dir }
