@@ -79,7 +79,7 @@ impl<F> Reply<F> {
         F: Send + 'static,
         I: IntoIterator<Item = F, IntoIter: Send + 'static>,
     {
-        let mut frames = frames.into_iter();
+        let mut frames = frames.into_iter().fuse();
         let (first, second) = (frames.next(), frames.next());
         match second {
             None => Self::maybe(first),

@@ -39,6 +39,60 @@ async fn an_answer_over_the_write_limit_arrives_before_an_error() {
     server.end().await;
 }
 
+#[tokio::test]
+async fn answers_before_one_that_is_over_the_limit_arrive_at_a_peer_that_reads() {
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
+        // None of them was offered yet.
+        loop {
+            s.reply(vec![b'x'; 1023])?;
+        }
+    });
+    let (server, connector) = on_memory(Server::new(), leaf).await;
+    let mut client = connector.connect().await.unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard.len(), 1 << 20);
+    drop(client);
+    server.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_answers_stay_whole_when_a_layer_drops_the_connection_before_the_next() {
+    let (endpoint, connector) = memory::endpoint_with_capacity(1024);
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
+        s.send(vec![b'x'; 1023]).await?;
+        s.send(vec![b'y'; 1023]).await
+    });
+    let serve = Server::new().listen(endpoint).layer(TimeoutLayer::new(SECOND)).serve(leaf);
+    let server = Running::start(serve).await;
+    let mut client = connector.connect().await.unwrap();
+    server.until("it is dropped", |counts| counts.closed_in_all() == 1).await;
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard.len(), 1024);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn next_says_once_that_the_connection_was_aborted_and_then_none() {
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
+        let tell = tell.clone();
+        async move {
+            let first = s.next().await?;
+            s.closing().abort();
+            let (second, third) = (s.next().await, s.next().await);
+            Ok(tell.send((first, second.is_err(), third.is_ok_and(|end| end.is_none()))).await?)
+        }
+    });
+    let (server, connector) = on_memory(Server::new(), leaf).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"a\nb\n").await.unwrap();
+    assert_eq!(told.recv().await.unwrap(), (Some("a".into()), true, true));
+    drop(client);
+    server.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_was_reached_once_is_forgotten_when_all_is_taken() {
     let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {

@@ -57,12 +57,16 @@ async fn none_one_many_a_stream_and_an_iterator_are_answers() {
             b"maybe" => Reply::maybe(None),
             b"iter" => Reply::iter(["x", "y", "z"]),
             b"iter none" => Reply::iter([]),
+            b"iter ended" => {
+                let mut ended = false;
+                Reply::iter(iter::from_fn(move || std::mem::replace(&mut ended, true).then_some("after its end")))
+            }
             b"iter one" => Reply::iter(["w"]),
             b"bye" => Reply::one("bye").then_close(),
             _ => Reply::one("one"),
         }),
     ));
-    w.say("none\nmany\nmaybe\none\nstream\niter\niter none\niter one\nbye\nmany\n").await;
+    w.say("none\nmany\nmaybe\none\nstream\niter\niter none\niter ended\niter one\nbye\nmany\n").await;
     // What is behind `then_close` is not served.
     assert_eq!(w.rest().await, "1\n2\n3\none\na\nb\nx\ny\nz\nw\nbye\n");
     w.end().await.unwrap();

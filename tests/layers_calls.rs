@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Gauge, answering, ask, assert_reasons, expect, on_memory, plain, rest, run, settle, shout, until};
-use ropewalk::memory::Connector;
+use harness::{
+    Gauge, Running, answering, ask, assert_reasons, expect, on_memory, plain, rest, run, settle, shout, until,
+};
+use ropewalk::memory::{self, Connector};
 use ropewalk::{
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallRefused, CallTimedOut, CloseReason, CodecExt, Error,
-    FrameLogLayer, FrameRateLayer, Lines, Server, framed, reply_fn,
+    FrameLogLayer, FrameRateLayer, Lines, Reply, Server, framed, reply_fn, service_fn,
 };
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
-use tower::{Service, ServiceBuilder};
+use tokio::time::{Instant, sleep, timeout};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 mod harness;
 
@@ -43,7 +46,7 @@ async fn a_call_that_is_late_is_answered_and_the_connection_goes_on() {
                 ask(&mut client, "quick\nslow\nquick\n", "QUICK\n504 too slow\nQUICK\n").await;
                 assert_eq!(start.elapsed(), 5 * SECOND);
                 assert_eq!(inside.now(), 0, "the call was dropped");
-                tokio::time::sleep(SECOND).await;
+                sleep(SECOND).await;
             }
         })
         .await;
@@ -271,4 +274,67 @@ async fn all_of_them_together_serve_frames_of_any_type() {
         ask(&mut connector.connect().await.unwrap(), "a\nb\n", "A\nB\n").await;
     })
     .await;
+}
+
+/// A blocking client with a runtime of its own, as one uses it within a call.
+fn ask_elsewhere(runtime: &Runtime) {
+    let slow = tower::service_fn(async |line: Bytes| {
+        sleep(Duration::from_millis(1)).await;
+        Ok::<_, std::io::Error>(line)
+    });
+    let client = CallDeadlineLayer::new(SECOND * 3600).layer(slow);
+    tokio::task::block_in_place(|| runtime.block_on(client.oneshot(Bytes::new()))).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_passes_whatever_runtime_a_call_before_it_used() {
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    // Nobody drives it any more, so that none of its timers fires.
+    let idle = Arc::new(runtime());
+    let shared = Arc::clone(&idle);
+    let service = service_fn(move |line: Bytes| {
+        let idle = Arc::clone(&shared);
+        async move {
+            match &line[..] {
+                b"idle" => ask_elsewhere(&idle),
+                b"gone" => tokio::task::block_in_place(|| ask_elsewhere(&runtime())),
+                _ => std::future::pending().await,
+            }
+            Ok(line)
+        }
+    });
+    let service = CallDeadlineLayer::new(SECOND / 10).layer(service);
+    let leaf = framed(Lines::lf(), service).on_error(|_: &Error| Bytes::from("late"));
+    let (server, connector) = on_memory(Server::new(), leaf).await;
+    let mut client = connector.connect().await.unwrap();
+    ask(&mut client, "idle\ngone\nwait\nidle\nwait\n", "idle\ngone\nlate\nidle\nlate\n").await;
+    drop(client);
+    server.end().await;
+    // A runtime may not end where another runs.
+    tokio::task::block_in_place(|| drop(idle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_take_the_answer_that_closes_keeps_no_place_from_others() {
+    for requests in ["close\n", "close\nnext\n"] {
+        let service = service_fn(async |line: Bytes| {
+            sleep(SECOND / 10).await;
+            Ok(match &line[..] {
+                b"close" => Reply::many((0..200).map(|_| Bytes::from(vec![b'x'; 16_000]))).then_close(),
+                _ => Reply::one(line),
+            })
+        });
+        let (endpoint, connector) = memory::endpoint_with_capacity(1024);
+        let leaf = framed(Lines::lf(), CallLimitLayer::new(1).layer(service)).concurrent(2);
+        let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
+        let mut deaf = connector.connect().await.unwrap();
+        deaf.write_all(requests.as_bytes()).await.unwrap();
+        sleep(SECOND).await;
+        let start = Instant::now();
+        let mut other = connector.connect().await.unwrap();
+        ask(&mut other, "x\n", "x\n").await;
+        assert!(start.elapsed() < SECOND, "behind {requests:?}: {:?}", start.elapsed());
+        drop((deaf, other));
+        server.end().await;
+    }
 }

@@ -8,7 +8,7 @@ const MAX_FUNCTION: usize = 60;
 /// Of an example that is one file; of all files of one that is a folder; and of two folders that are longer.
 const MAX_EXAMPLE: usize = 60;
 const MAX_EXAMPLE_FOLDER: usize = 350;
-const LONG_EXAMPLES: [(&str, usize); 2] = [("memcached", 450), ("smtp", 433)];
+const LONG_EXAMPLES: [(&str, usize); 2] = [("memcached", 450), ("smtp", 435)];
 
 /// The modules of `src/`: each may use those to its right only. ARCHITECTURE.md has this list too.
 const ORDER: [&str; 12] =

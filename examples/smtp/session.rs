@@ -224,11 +224,13 @@ impl Receiver {
             let line = match self.s.next().await {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(false),
-                Err(error) if error.is_recoverable() => {
-                    *mail = Err("552 5.3.4 a line of it is too long");
-                    continue;
+                Err(error) => {
+                    if error.is_recoverable() {
+                        // What has ended it may have been an LF by itself.
+                        self.say("552 5.3.4 a line of it is too long")?;
+                    }
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
             };
             let Some(line) = text(&line) else {
                 self.say("554 5.6.0 a CR or LF by itself: where this mail ends is anyone's guess")?;

@@ -352,6 +352,19 @@ async fn the_end_of_a_call_is_logged_once_however_it_comes() {
     }
 }
 
+#[test]
+fn a_service_that_panics_in_the_call_itself_has_its_line() {
+    let (log, _guard) = Collector::start(LevelFilter::DEBUG);
+    let mut service = FrameLogLayer::new().layer(service_fn(|frame: &'static str| {
+        assert_ne!(frame, "panic", "on purpose");
+        std::future::ready(Ok::<_, io::Error>(frame))
+    }));
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| drop(service.call("panic"))));
+    assert!(result.is_err());
+    let outcomes: Vec<_> = log.lines("answered").iter().map(|line| line.fields.get("outcome").to_owned()).collect();
+    assert_eq!(outcomes, ["panic"]);
+}
+
 #[tokio::test]
 async fn a_disabled_frame_log_formats_and_times_nothing() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);

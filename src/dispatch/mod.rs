@@ -64,7 +64,8 @@ where
 #[allow(unreachable_pub)] // the type of a public associated type, which nobody needs to name
 pub struct Dispatch<C, S, I, F, Q, E> {
     codec: C,
-    service: S,
+    /// Gone when no more calls are made: what it holds for the next one, a place under a limit say, is for others.
+    service: Option<S>,
     /// A frame the service was not ready for.
     frame: Option<I>,
     #[pin]
@@ -100,7 +101,7 @@ impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
 
 impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
     pub(crate) fn new(codec: C, service: S, calls: Q, on_error: E) -> Self {
-        let (frame, reply, error, timer) = (None, None, None, CallTimer::default());
+        let (service, frame, reply, error, timer) = (Some(service), None, None, None, CallTimer::default());
         Self { codec, service, frame, calls, reply, error, failing: false, last: false, on_error, timer }
     }
 }
@@ -130,14 +131,15 @@ where
     /// under a limit say, must not wait for the peer.
     fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) {
         let mut this = self.project();
-        // There was room for it when it came, and there has been no other call since. Behind an answer that closes there
-        // are no more calls.
-        if this.frame.is_none() || this.reply.as_ref().is_some_and(|reply| reply.close) {
-            return;
+        if this.reply.as_ref().is_some_and(|reply| reply.close) {
+            // Behind an answer that closes there are no more calls.
+            (*this.service, *this.frame) = (None, None);
         }
-        match (this.service.poll_ready(cx), this.frame.take()) {
+        // There was room for it when it came, and there has been no other call since.
+        let Some(service) = this.service.as_mut().filter(|_| this.frame.is_some()) else { return };
+        match (service.poll_ready(cx), this.frame.take()) {
             (Poll::Ready(Ok(())), Some(frame)) => {
-                this.calls.as_mut().push(this.service.call(frame));
+                this.calls.as_mut().push(service.call(frame));
                 this.calls.poll_progress(cx);
             }
             (Poll::Ready(Err(error)), _) => *this.error = Some((Error::service(error), false)),
@@ -155,7 +157,10 @@ where
                 match ready!(poll_reply(wire, this.codec, this.reply, cx)) {
                     // Calls that are behind it in order are of no use any more; without an order none is behind it.
                     Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
-                    Ok(true) => (*this.last, *this.failing, *this.frame) = (true, false, None),
+                    Ok(true) => {
+                        (*this.last, *this.failing) = (true, false);
+                        (*this.service, *this.frame) = (None, None);
+                    }
                     Ok(false) => *this.failing = false,
                     Err(Failed::Wire(error)) => return Poll::Ready(Err(error)),
                     Err(Failed::Answer(error)) => self.as_mut().unanswerable(error, wire)?,
@@ -239,6 +244,7 @@ where
         if *this.last && this.calls.is_empty() {
             return Poll::Ready(Ok(Next::End));
         }
+        let Some(service) = this.service.as_mut() else { return tend(wire, cx) };
         if *this.last || this.error.is_some() || !this.calls.has_room() {
             return tend(wire, cx);
         }
@@ -263,8 +269,8 @@ where
                 },
             },
         };
-        match this.service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(this.service.call(frame), cx) {
+        match service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(service.call(frame), cx) {
                 Poll::Ready(Some(answer)) => self.answer(answer, wire)?,
                 Poll::Ready(None) => {}
                 Poll::Pending => return Poll::Ready(Ok(Next::Pending)),

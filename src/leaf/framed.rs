@@ -168,7 +168,8 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     }
 
     /// How long a peer may take none of its answers; 30 s by default. In four times as long it has to take 64 KiB of
-    /// those that wait, or all.
+    /// those that wait, or all. What lies in the kernel's buffers counts when the kernel has room again: after some
+    /// 16 KiB over TCP on Linux, and after some 150 KiB on a Unix socket.
     pub fn write_stall(mut self, patience: Duration) -> Self {
         self.limits.write_stall = patience;
         self

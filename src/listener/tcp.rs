@@ -22,9 +22,10 @@ const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 const SHARED_OUT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// How much the kernel takes that it can't send yet. Without it, it takes megabytes, and is then heard of again only when a
-/// good part of those is gone: a peer that reads steadily would look as if it took nothing for minutes.
+/// good part of those is gone: a peer that reads steadily would look as if it took nothing for minutes. With it, it is heard
+/// of when half of so much is gone, which in a write stall is little more than the least that a peer has to take.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT: u32 = 128 * 1024;
+const UNSENT: u32 = 32 * 1024;
 
 /// A bound TCP socket.
 pub(crate) struct Tcp {

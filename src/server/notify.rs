@@ -97,7 +97,7 @@ mod on {
     /// is, which is not said to a process that took over.
     fn watchdog() -> Option<Duration> {
         let is_ours = env::var("WATCHDOG_PID").map_or(true, |pid| pid == process::id().to_string());
-        let micros = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+        let micros = env::var("WATCHDOG_USEC").ok()?.parse().ok().filter(|&micros| micros > 0)?;
         is_ours.then(|| Duration::from_micros(micros))
     }
 

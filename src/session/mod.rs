@@ -368,7 +368,10 @@ fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Re
 where
     C: Decoder<Error: Into<BoxError>>,
 {
-    wire.check_live()?;
+    if wire.closing().is_aborted() {
+        // Said once.
+        return Poll::Ready(if wire.has_ended() { Ok(None) } else { wire.check_live().map(|()| None) });
+    }
     loop {
         ready!(wire.poll_turn(cx));
         ready!(wire.poll_room(cx))?;

@@ -16,9 +16,12 @@ mod timer;
 mod upgrade;
 mod wait;
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
+use tokio::task::unconstrained;
 use tokio_util::codec::Encoder;
 
 pub(crate) use self::limits::Limits;
@@ -152,7 +155,9 @@ impl Wire {
 
     /// Whether the peer has let its answers pile up until one was refused, or has been given up for taking none.
     pub(crate) fn is_behind(&self) -> bool {
-        self.stalled || self.over_limit && self.unwritten() >= self.limits.write_limit
+        // It was offered some, and did not take them.
+        let piled_up = self.over_limit && self.output.is_stalled();
+        self.stalled || piled_up && self.unwritten() >= self.limits.write_limit
     }
 
     /// Whether fewer answers than the high-water mark are waiting.
@@ -188,7 +193,10 @@ impl Wire {
         }
         let stalled = self.output.is_stalled();
         let (patience, timer) = (self.limits.write_stall, &mut self.timer);
-        let flushed = self.output.poll_flush(&mut self.connection, patience, timer, cx);
+        let (output, connection) = (&mut self.output, &mut self.connection);
+        // What a call or the author has used up of the task's turn says nothing of the peer, and what waits is bounded.
+        let flush = unconstrained(poll_fn(|cx| output.poll_flush(connection, patience, timer, cx)));
+        let flushed = pin!(flush).poll(cx);
         if stalled && flushed.is_ready() && self.connection.read_deadlines() == ReadDeadlines::OFF {
             // Its only deadline is over.
             self.timer.stop();

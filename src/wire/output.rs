@@ -161,16 +161,16 @@ impl Output {
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
         self.keep();
+        if taken > 0 {
+            connection.set_partial(true);
+        }
         let handed_on = connection.stream().handed_on();
         let stall = match &mut self.stalled {
             Some(stall) => {
                 stall.progress(taken as u64, handed_on);
                 stall
             }
-            stalled @ None => {
-                connection.set_partial(true);
-                stalled.insert(Box::new(Stall::new(Instant::now(), handed_on)))
-            }
+            stalled @ None => stalled.insert(Box::new(Stall::new(Instant::now(), handed_on))),
         };
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project::pin_project;
+use tokio::runtime::{Handle, Id};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -81,12 +82,16 @@ pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Instant::now();
     let until = now.checked_add(patience).unwrap_or_else(|| now + YEAR);
+    let runtime = this_runtime();
     let lent = swap(None);
     let (is_lent, spare) = (lent.is_some(), lent.and_then(|timer| timer.0));
     if is_lent {
         swap(Some(CallTimer(None)));
     }
-    let Some(mut timer) = spare else { return Box::pin(Timer { until, sleep: sleep_until(until) }) };
+    // One of another runtime may never fire: a call may run a runtime of its own.
+    let Some(mut timer) = spare.filter(|timer| timer.runtime == runtime) else {
+        return Box::pin(Timer { until, runtime, sleep: sleep_until(until) });
+    };
     let mut this = timer.as_mut().project();
     *this.until = until;
     // It was set by an earlier call, and so fires too early at worst; unless that one had longer.
@@ -104,11 +109,17 @@ pub(super) fn put_back(timer: Pin<Box<Timer>>) {
     }
 }
 
+/// Whose timers are made here.
+fn this_runtime() -> Option<Id> {
+    Handle::try_current().ok().map(|runtime| runtime.id())
+}
+
 /// Ready once `until` has passed, however early it was set to fire.
 #[pin_project]
 #[derive(Debug)]
 pub(super) struct Timer {
     until: Instant,
+    runtime: Option<Id>,
     #[pin]
     sleep: Sleep,
 }
