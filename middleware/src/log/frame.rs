@@ -103,21 +103,8 @@ where
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         // The usual answer, in place: nobody wants to hear of this level.
-        if self.level <= STATIC_MAX_LEVEL && self.level <= LevelFilter::current() {
-            return self.call_logged(frame);
-        }
-        FrameLogFuture { future: self.inner.call(frame), outcome: Outcome::Waits, timing: None }
-    }
-}
-
-impl<S> FrameLog<S> {
-    #[cold]
-    fn call_logged<F>(&mut self, frame: F) -> FrameLogFuture<S::Future>
-    where
-        S: Service<F>,
-        F: AsRef<[u8]>,
-    {
-        let mut calling = Calling(Timing::start(self.level, frame.as_ref()));
+        let wanted = self.level <= STATIC_MAX_LEVEL && self.level <= LevelFilter::current();
+        let mut calling = Calling(if wanted { Timing::start(self.level, frame.as_ref()) } else { None });
         let future = self.inner.call(frame);
         FrameLogFuture { future, outcome: Outcome::Waits, timing: calling.0.take() }
     }
