@@ -72,8 +72,10 @@ pub struct Dispatch<C, S, I, F, Q, E> {
     calls: Q,
     /// What is left of a long answer.
     reply: Option<Reply<F>>,
-    /// An error behind the calls under way, and whether the connection can go on after it.
-    error: Option<(Error, bool)>,
+    /// An error behind the calls under way.
+    error: Option<Error>,
+    /// Whether the connection can go on after it.
+    go_on: bool,
     /// The answer that is being written is one to an error.
     failing: bool,
     /// No more frames: the connection closes when the calls under way are answered.
@@ -102,7 +104,8 @@ impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
 impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
     pub(crate) fn new(codec: C, service: S, calls: Q, on_error: E) -> Self {
         let (service, frame, reply, error, timer) = (Some(service), None, None, None, CallTimer::default());
-        Self { codec, service, frame, calls, reply, error, failing: false, last: false, on_error, timer }
+        let (go_on, failing, last) = (false, false, false);
+        Self { codec, service, frame, calls, reply, error, go_on, failing, last, on_error, timer }
     }
 }
 
@@ -142,7 +145,7 @@ where
                 this.calls.as_mut().push(service.call(frame));
                 this.calls.poll_progress(cx);
             }
-            (Poll::Ready(Err(error)), _) => *this.error = Some((Error::service(error), false)),
+            (Poll::Ready(Err(error)), _) => (*this.error, *this.go_on) = (Some(Error::service(error)), false),
             (_, frame) => *this.frame = frame,
         }
     }
@@ -175,7 +178,7 @@ where
                     false
                 }
                 Poll::Ready(None) if this.error.is_some() => {
-                    if let Some((error, go_on)) = this.error.take() {
+                    if let (Some(error), go_on) = (this.error.take(), *this.go_on) {
                         self.as_mut().fail(error, go_on, wire)?;
                     }
                     false
@@ -253,8 +256,8 @@ where
             None => match wire.decode(this.codec) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
-                    let go_on = error.is_recoverable();
-                    *this.error = Some((error, go_on));
+                    *this.go_on = error.is_recoverable();
+                    *this.error = Some(error);
                     return Poll::Ready(Ok(Next::Answered));
                 }
                 None if wire.has_ended() && this.calls.is_empty() => return Poll::Ready(Ok(Next::End)),
@@ -262,7 +265,7 @@ where
                 None => match ready!(wire.poll_more(!this.calls.is_empty(), cx)) {
                     Err(error) if error.is_read_timeout() => {
                         // The peer is still there, and may be told.
-                        *this.error = Some((error, false));
+                        (*this.error, *this.go_on) = (Some(error), false);
                         return Poll::Ready(Ok(Next::Answered));
                     }
                     more => return Poll::Ready(more.map(|()| Next::Answered)),
@@ -276,7 +279,7 @@ where
                 Poll::Pending => return Poll::Ready(Ok(Next::Pending)),
             },
             // A service that can't be readied is no use any more.
-            Poll::Ready(Err(error)) => *this.error = Some((Error::service(error), false)),
+            Poll::Ready(Err(error)) => (*this.error, *this.go_on) = (Some(Error::service(error)), false),
             Poll::Pending => {
                 *this.frame = Some(frame);
                 return tend(wire, cx);
