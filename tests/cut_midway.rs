@@ -11,14 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Running, on_memory, settle};
-use ropewalk::{
-    CloseReason, Connection, Error, Lines, Reply, Result, Server, Session, framed, memory, service_fn, session,
-};
+use ropewalk::{CloseReason, Error, Lines, Reply, Result, Server, Session, framed, memory, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use tower::ServiceBuilder;
 use tower::timeout::TimeoutLayer;
-use tower::{BoxError, ServiceBuilder};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -179,27 +177,18 @@ async fn half_an_answer_does_not_look_whole_when_another_call_panics() {
 #[tokio::test(start_paused = true)]
 async fn half_an_answer_does_not_look_whole_when_a_layer_drops_the_connection() {
     let leaf = framed(Lines::lf().unlimited(), service_fn(answer)).concurrent(4);
-    let timed = ServiceBuilder::new()
-        .map_err(|error: BoxError| Error::other(error))
-        .layer(TimeoutLayer::new(SECOND / 2))
-        .map_err(|error: Error| BoxError::from(error))
-        .map_request(|connection: Connection| connection)
-        .service(leaf);
-    let (_, ended) = half_taken("now\nwait\n", |endpoint| Server::new().listen(endpoint).serve(timed)).await;
+    let (_, ended) = half_taken("now\nwait\n", |endpoint| {
+        Server::new().listen(endpoint).layer(TimeoutLayer::new(SECOND / 2)).serve(leaf)
+    })
+    .await;
     assert_eq!(ended, ErrorKind::ConnectionReset);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_taken_whole_ends_as_usual_when_a_layer_drops_the_connection() {
     let leaf = framed(Lines::lf().unlimited(), service_fn(answer)).concurrent(4);
-    let timed = ServiceBuilder::new()
-        .map_err(|error: BoxError| Error::other(error))
-        .layer(TimeoutLayer::new(SECOND * 2))
-        .map_err(|error: Error| BoxError::from(error))
-        .map_request(|connection: Connection| connection)
-        .service(leaf);
     let (endpoint, connector) = memory::endpoint_with_capacity(1024);
-    let server = Running::start(Server::new().listen(endpoint).serve(timed)).await;
+    let server = Running::start(Server::new().listen(endpoint).layer(TimeoutLayer::new(SECOND * 2)).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"now\n").await.unwrap();
     let mut heard = Vec::new();

@@ -71,8 +71,8 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// anything listens, and again by [`Handle::reload`](crate::Handle::reload) and SIGHUP.
 ///
 /// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY`, keepalive probes (after 60 s, six, 10 s
-/// apart) and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). Whether `tcp:[::]:8007` takes IPv4 as well is left to the system (on Linux it does unless
-/// `net.ipv6.bindv6only` is set).
+/// apart) and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). Whether `tcp:[::]:8007` takes IPv4 as well is left to the system
+/// (on Linux it does unless `net.ipv6.bindv6only` is set).
 ///
 /// Behind `proxy+` each connection begins with a PROXY header (version 1 or 2) that tells who the client is, and then is
 /// the client's: see [`proxied`](Endpoint::proxied). `trust` are the networks whose header is believed, in CIDR form or
