@@ -291,3 +291,30 @@ async fn who_reads_slowly_takes_something_and_does_not_stall() {
     assert_eq!(rest, "all taken");
     running.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn floods_of_empty_records_alerts_and_key_updates_end_their_connection() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let running = Running::tls(localhost(&ca, &folder), service()).await;
+    let began = Instant::now();
+    // Warnings that nothing follows from, an empty handshake message, a change of ciphers before there are any.
+    let records: [&[u8]; 3] = [&[0x15, 3, 3, 0, 2, 1, 90], &[0x16, 3, 3, 0, 0], &[0x14, 3, 3, 0, 1, 1]];
+    for record in records {
+        let mut client = running.memory.connect().await.unwrap();
+        // It may be closed before all is written.
+        drop(client.write_all(&record.repeat(10_000)).await);
+        drop(soon(client.read_to_end(&mut Vec::new())).await);
+    }
+    until_paused(|| running.handle.preambles().failed() == 3).await;
+
+    let mut client = Client::new(&ca, "localhost").version(&TLS13).memory(&running.memory).await.unwrap();
+    echo(&mut client, b"hello").await.unwrap();
+    for _ in 0..1000 {
+        client.get_mut().1.refresh_traffic_keys().unwrap();
+    }
+    drop(client.flush().await);
+    soon(client.read_to_end(&mut Vec::new())).await.expect_err("it is ended with an error");
+    until_paused(|| running.handle.counts().closed_in_all() == 1).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: none of them came to a deadline", began.elapsed());
+    running.end().await;
+}

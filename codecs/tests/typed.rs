@@ -185,6 +185,15 @@ fn a_float_comes_back_from_json_to_the_last_bit() {
 }
 
 #[test]
+fn values_nested_without_end_are_an_error_and_use_no_more_stack() {
+    let mut values = Lines::lf().unlimited().json::<serde_json::Value>();
+    let mut buffer = BytesMut::from(&[b"[".repeat(100_000), b"\n7\n".to_vec()].concat()[..]);
+    let error = values.decode(&mut buffer).unwrap_err();
+    assert!(!error.is_fatal(), "{error}");
+    assert_eq!(values.decode(&mut buffer).unwrap(), Some(serde_json::Value::from(7)));
+}
+
+#[test]
 fn what_json_has_no_float_for_is_written_as_null() {
     for float in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let mut buffer = BytesMut::new();
