@@ -3,11 +3,12 @@
 
 mod support;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{Client, Example, TempDir, command, run, until};
+use support::{Client, Example, TempDir, command, program, run, skipped, until};
 
 #[test]
 fn a_signal_ends_idle_connections_properly_and_the_process_with_success() {
@@ -151,4 +152,37 @@ fn without_descriptors_it_goes_on_and_serves_again_when_there_are_some() {
     until("all is given back", || example.descriptors() < LIMIT - 5);
     example.terminate();
     assert!(example.wait().success());
+}
+
+/// Neither hangs nor serves with fewer threads than were asked for, whichever of them can't be started.
+#[test]
+fn a_server_whose_threads_can_not_be_started_ends_with_an_error() {
+    let (Some(setpriv), Some(prlimit)) = (program("setpriv"), program("prlimit")) else { return };
+    if !rustix::process::geteuid().is_root() {
+        return skipped("the limit of threads does not bind other users' children");
+    }
+    // Where every user may execute it.
+    let dir = TempDir::new();
+    let binary = dir.join("echo");
+    std::fs::copy(command("echo").get_program(), &binary).unwrap();
+    let mut refused = 0;
+    // The runtime has a thread, and main is one; with fewer it can't begin.
+    for threads in 3..=9 {
+        let mut command = Command::new(&setpriv);
+        command.args(["--reuid=65531", "--clear-groups"]).arg(&prlimit).arg(format!("--nproc={threads}")).arg(&binary);
+        command.env("TOKIO_WORKER_THREADS", "1").args(["--workers", "4", "--listen", "tcp:127.0.0.1:0"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let first = lines.next().expect("a line or an error").unwrap();
+        if let Some(address) = first.strip_prefix("listening on tcp:") {
+            Client::tcp(address.parse().unwrap()).ask("x", "x");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        } else {
+            refused += 1;
+            assert!(first.contains("worker") && first.contains("ulimit -u"), "{first}");
+            assert!(!child.wait().unwrap().success());
+        }
+    }
+    assert!((3..7).contains(&refused), "{refused} of 7 were refused");
 }

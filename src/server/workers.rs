@@ -64,7 +64,15 @@ impl Workers {
             let (told, failed) = (told.subscribe(), Failed(failed.clone()));
             let worker = Worker { number, sockets, endpoints, gate, shared, told, failed };
             let (started, is_started) = oneshot::channel();
-            thread::Builder::new().name(format!("ropewalk-{number}")).spawn(move || worker.run(started))?;
+            thread::Builder::new().name(format!("ropewalk-{number}")).spawn(move || worker.run(started)).map_err(
+                |error| {
+                    let advice = "start fewer, or raise the limit of threads (`ulimit -u`, or the pids of the cgroup)";
+                    io::Error::new(
+                        error.kind(),
+                        format!("worker {number} of {workers} can't be started: {error}; {advice}"),
+                    )
+                },
+            )?;
             starting.push(is_started);
         }
         for started in starting {
