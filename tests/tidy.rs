@@ -1,8 +1,12 @@
 //! The house rules that a machine can check; CONTRIBUTING.md has the others.
 
+#[path = "tidy/logging.rs"]
+mod logging;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 60;
 /// Of an example that is one file; of all files of one that is a folder; and of two folders that are longer.
@@ -25,25 +29,21 @@ struct Source {
     code: String,
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Every `.rs` file of the repository under one of these folders.
 fn sources(folders: &[&str]) -> Vec<Source> {
     let mut paths = Vec::new();
     for folder in folders {
-        collect(&root().join(folder), &mut paths);
+        collect(&Path::new(ROOT).join(folder), &mut paths);
     }
     paths.sort();
     assert!(!paths.is_empty(), "no sources in {folders:?}");
     let source = |path: PathBuf| {
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let path = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        let path = path.strip_prefix(Path::new(ROOT)).unwrap_or(&path).display().to_string();
         Source { code: blank(&text), path, text }
     };
     paths.into_iter().map(source).collect()

@@ -60,6 +60,8 @@
 pub mod call;
 pub mod connection;
 mod escape;
+#[doc(hidden)]
+pub mod event;
 mod frame;
 pub mod limit;
 pub mod log;

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use ropewalk_middleware::event::event;
 use ropewalk_middleware::{Addr, Peer, Stream};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -58,7 +59,7 @@ impl<A: Accept> Paced<A> {
 
     fn log(&mut self, error: &io::Error) {
         if let Some(suppressed) = self.log.pass(Instant::now()) {
-            tracing::warn!(listener = %self.inner.local_addr(), %error, suppressed, "a connection could not be accepted");
+            event!(WARN, listener = %self.inner.local_addr(), %error, suppressed, "a connection could not be accepted");
         }
     }
 }

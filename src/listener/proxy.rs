@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
+use ropewalk_middleware::event::event;
 use ropewalk_middleware::proxy::{Header, HeaderError, Parsed, parse};
 use ropewalk_middleware::{Escaped, Peer, Stream};
 use tokio::io::AsyncReadExt;
@@ -110,7 +111,7 @@ async fn read(stream: &mut Stream) -> io::Result<Header> {
 fn warn(log: &Mutex<LogGate>, peer: &Peer, problem: &dyn fmt::Display) {
     let pass = log.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now());
     if let Some(suppressed) = pass {
-        tracing::warn!(peer = ?Escaped::display(peer), suppressed, "a connection was closed before it began: {problem}");
+        event!(WARN, peer = ?Escaped::display(peer), suppressed, "a connection was closed before it began: {problem}");
     }
 }
 

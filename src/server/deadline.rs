@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, process, thread};
 
+use ropewalk_middleware::event::event;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -29,7 +30,7 @@ pub(super) fn keep(shared: &Arc<Shared>, options: &Options) {
         exit: options.exit,
     };
     if let Err(error) = thread::Builder::new().name("ropewalk-drain".to_owned()).spawn(move || keeper.run()) {
-        tracing::warn!(%error, "no thread to keep the drain's deadline: blocked handlers may outstay it");
+        event!(WARN, %error, "no thread to keep the drain's deadline: blocked handlers may outstay it");
     }
 }
 
@@ -47,10 +48,10 @@ impl Keeper {
         match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 if let Err(error) = runtime.block_on(self.keep()) {
-                    tracing::warn!(%error, "the drain's deadline is kept without a thread of its own");
+                    event!(WARN, %error, "the drain's deadline is kept without a thread of its own");
                 }
             }
-            Err(error) => tracing::warn!(%error, "the drain's deadline is kept without a thread of its own"),
+            Err(error) => event!(WARN, %error, "the drain's deadline is kept without a thread of its own"),
         }
     }
 
@@ -65,7 +66,7 @@ impl Keeper {
         let Some(code) = self.exit else { return Ok(()) };
         if !self.wait_for_end(GONE).await {
             let connections = self.shared.counts().active();
-            tracing::error!(connections, code, "the drain's deadline is over and handlers block: exiting");
+            event!(ERROR, connections, code, "the drain's deadline is over and handlers block: exiting");
             process::exit(code);
         }
         Ok(())

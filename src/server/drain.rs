@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
+use ropewalk_middleware::event::event;
 use tokio::time::{sleep, sleep_until};
 
 use super::ConnectionService;
@@ -38,7 +39,7 @@ pub(super) async fn finish<S: ConnectionService>(
     gone.set(all_gone(shared, None::<Front<S>>));
     let left = shared.counts().active();
     if left > 0 {
-        tracing::warn!(connections = left, "aborting the connections that are left");
+        event!(WARN, connections = left, "aborting the connections that are left");
     }
     shared.abort_all();
     tokio::select! {
@@ -48,7 +49,7 @@ pub(super) async fn finish<S: ConnectionService>(
         _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => {}
         () = sleep(GONE) => {}
     }
-    tracing::error!(connections = shared.counts().active(), "connections whose handlers block are left behind");
+    event!(ERROR, connections = shared.counts().active(), "connections whose handlers block are left behind");
 }
 
 /// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than this time.
@@ -56,7 +57,7 @@ pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
     if signals.told_again() {
         shared.stop();
     } else {
-        tracing::info!("told to end by a signal while draining; a second one stops now");
+        event!(INFO, "told to end by a signal while draining; a second one stops now");
         shared.hasten_drain(within);
     }
 }

@@ -3,6 +3,8 @@
 use std::future::{Future, ready};
 use std::pin::Pin;
 
+use ropewalk_middleware::event::event;
+
 use crate::error::Result;
 
 /// Something with a beginning and an end around a server: a file, a pool, a registration.
@@ -85,7 +87,7 @@ impl Lifecycles {
         while self.started > 0 {
             self.started -= 1;
             if let Err(error) = self.all[self.started].stop().await {
-                tracing::error!(%error, "a lifecycle did not stop cleanly");
+                event!(ERROR, %error, "a lifecycle did not stop cleanly");
                 result = result.and(Err(error));
             }
         }

@@ -19,6 +19,7 @@ mod on {
     use std::process;
     use std::time::Duration;
 
+    use ropewalk_middleware::event::event;
     use sd_notify::{NotifyState, notify};
     use socket2::{Domain, SockAddr, Socket, Type};
     use tokio::task::JoinHandle;
@@ -71,7 +72,7 @@ mod on {
             if self.on
                 && let Err(error) = send(states)
             {
-                tracing::warn!(%error, "the service manager could not be told");
+                event!(WARN, %error, "the service manager could not be told");
             }
         }
 

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ropewalk_middleware::event::event;
+
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 #[cfg(feature = "tls")]
@@ -50,8 +52,8 @@ impl Reloads {
             tokio::task::spawn_blocking(move || files.lock().unwrap_or_else(PoisonError::into_inner).reload());
         let result = reading.await.map_err(Error::from).and_then(|result| result);
         match &result {
-            Ok(()) => tracing::info!("reloaded"),
-            Err(error) => tracing::error!(%error, "nothing was reloaded: what was there before stays"),
+            Ok(()) => event!(INFO, "reloaded"),
+            Err(error) => event!(ERROR, %error, "nothing was reloaded: what was there before stays"),
         }
         result
     }

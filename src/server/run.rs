@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_middleware::Addr;
+use ropewalk_middleware::event::event;
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
@@ -119,7 +120,7 @@ fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
     let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
     for address in addresses {
         let drain_seconds = options.drain.as_secs();
-        tracing::info!(%address, max_connections = shared.max(), drain_seconds, "listening");
+        event!(INFO, %address, max_connections = shared.max(), drain_seconds, "listening");
     }
     options.notify.ready();
     if let Some(hook) = hook {
@@ -169,12 +170,12 @@ impl<S: ConnectionService> Running<'_, S> {
         loop {
             match self.next(signals, reloading.as_mut(), &mut attempt).await {
                 Event::Signal(Told::End) => {
-                    tracing::info!("told to end by a signal: draining; a second one stops now");
+                    event!(INFO, "told to end by a signal: draining; a second one stops now");
                     return Ok(());
                 }
                 Event::Told => return Ok(()),
                 Event::Failed(error) => {
-                    tracing::error!(%error, "the service can't be readied, or a worker can't go on: draining");
+                    event!(ERROR, %error, "the service can't be readied, or a worker can't go on: draining");
                     return Err(error);
                 }
                 Event::Signal(Told::Restart) => drop(self.shared.ask_restart()),
@@ -222,7 +223,7 @@ impl<S: ConnectionService> Running<'_, S> {
     fn begin_restart(&self) -> Result<Attempt, RestartError> {
         let restart = self.options.restart.clone().ok_or(RestartError::NotEnabled)?;
         let sockets = self.front.hand_over(&self.places)?;
-        tracing::info!("told to restart: starting a new process");
+        event!(INFO, "told to restart: starting a new process");
         self.options.notify.reloading();
         Ok(start_successor(restart, sockets))
     }
@@ -234,7 +235,7 @@ impl<S: ConnectionService> Running<'_, S> {
         self.front.give_up(successor.taken());
         match successor.go().await {
             Ok(pid) => {
-                tracing::info!(pid, "a new process has taken over: draining");
+                event!(INFO, pid, "a new process has taken over: draining");
                 self.options.notify.succeeded_by(pid);
                 self.shared.succeed();
                 self.shared.restarted(Ok(pid));
@@ -249,7 +250,7 @@ impl<S: ConnectionService> Running<'_, S> {
     }
 
     fn restart_failed(&self, error: RestartError) {
-        tracing::error!(%error, "the restart failed, and this process goes on");
+        event!(ERROR, %error, "the restart failed, and this process goes on");
         self.options.notify.restart_failed(&error);
         self.shared.restarted(Err(error));
     }
@@ -266,7 +267,7 @@ impl<S: ConnectionService> Running<'_, S> {
                 _ = phase.changed() => {}
                 () = sleep_until(until.min(deadline)) => return,
                 error = poll_fn(|cx| self.front.poll(cx)) => {
-                    tracing::error!(%error, "the service can't be readied any more, or a worker can't go on");
+                    event!(ERROR, %error, "the service can't be readied any more, or a worker can't go on");
                     return;
                 }
             }

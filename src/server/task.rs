@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project::pin_project;
+use ropewalk_middleware::event::event;
 use ropewalk_middleware::{CloseReason, Escaped};
 
 use super::shared::Entered;
@@ -54,7 +55,7 @@ where
                     let error = Error::other(error);
                     let reason = closing.settle(true);
                     // An error may quote the peer.
-                    tracing::debug!(%reason, error = ?Escaped::display(&error), "connection ended by an error");
+                    event!(DEBUG, %reason, error = ?Escaped::display(&error), "connection ended by an error");
                 }
                 Err(panic) => panicked(this.entered, panic),
             }
@@ -71,7 +72,7 @@ where
 pub(super) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
     entered.closing.set_reason(CloseReason::Panic);
     let text = panic_text(&*panic);
-    tracing::error!(panic = ?Escaped::display(&text), "a connection's service panicked; the connection is closed");
+    event!(ERROR, panic = ?Escaped::display(&text), "a connection's service panicked; the connection is closed");
     // What it was thrown with is the user's as well, and may panic as it goes. Then that is left where it is.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(another);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ropewalk_middleware::event::event;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage};
 
@@ -12,11 +13,11 @@ pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
         match fault(certificate, UnixTime::now()) {
             Some(Error::CertExpired { not_after, .. }) => {
                 let (file, expired) = (file.display(), date(not_after));
-                tracing::warn!(%file, place, %expired, "the certificate has expired");
+                event!(WARN, %file, place, %expired, "the certificate has expired");
             }
             Some(Error::CertNotValidYet { not_before, .. }) => {
                 let (file, valid_from) = (file.display(), date(not_before));
-                tracing::warn!(%file, place, %valid_from, "the certificate is not valid yet");
+                event!(WARN, %file, place, %valid_from, "the certificate is not valid yet");
             }
             // Without anybody to trust there is always something; only the time is asked, which is looked at first.
             _ => {}

@@ -8,11 +8,11 @@ use std::time::Instant;
 use pin_project::{pin_project, pinned_drop};
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
-use tracing::{Level, enabled, event};
+use tracing::{Level, enabled};
 
 use super::at_level;
 use crate::Escaped;
+use crate::event::{contain, event, may_log};
 
 /// Logs every frame that comes in, and how its call ended.
 ///
@@ -103,8 +103,7 @@ where
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         // The usual answer, in place: nobody wants to hear of this level.
-        let wanted = self.level <= STATIC_MAX_LEVEL && self.level <= LevelFilter::current();
-        let mut calling = Calling(if wanted { Timing::start(self.level, frame.as_ref()) } else { None });
+        let mut calling = Calling(if may_log(self.level) { Timing::start(self.level, frame.as_ref()) } else { None });
         let future = self.inner.call(frame);
         FrameLogFuture { future, outcome: Outcome::Waits, timing: calling.0.take() }
     }
@@ -215,7 +214,7 @@ impl Timing {
     #[cold]
     fn start(level: Level, frame: &[u8]) -> Option<Self> {
         at_level!(level, AT => {
-            if !enabled!(target: "ropewalk::frame", AT) {
+            if contain(|| enabled!(target: "ropewalk::frame", AT)) != Some(true) {
                 return None;
             }
             event!(target: "ropewalk::frame", AT, len = frame.len(), text = ?Escaped::new(frame), "frame");

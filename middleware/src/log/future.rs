@@ -5,9 +5,9 @@ use std::task::{Context, Poll, ready};
 use std::thread::panicking;
 
 use pin_project::{pin_project, pinned_drop};
-use tracing::Span;
 
 use super::record::Record;
+use crate::event::Span;
 
 /// A connection that is logged.
 #[pin_project(PinnedDrop)]

@@ -3,9 +3,10 @@
 use std::fmt::Display;
 use std::thread::panicking;
 
-use tracing::{Level, Span, event, span};
+use tracing::Level;
 
 use super::at_level;
+use crate::event::{Span, event, span};
 use crate::{CloseReason, Closing, Connection, Escaped, Stats};
 
 /// A connection that will be logged as open and as closed: at the latest when this is dropped.
@@ -41,7 +42,8 @@ impl Record {
             );
             // Once, even if a subscriber panicked over it.
             if !std::mem::replace(&mut self.opened, true) {
-                span.in_scope(|| event!(target: "ropewalk::connection", AT, "open"));
+                let _entered = span.enter();
+                event!(target: "ropewalk::connection", AT, "open");
             }
             span
         })
@@ -88,7 +90,9 @@ impl Drop for Record {
     /// Does something only when there is no future that would have: the call itself has panicked.
     fn drop(&mut self) {
         if !self.closed {
-            self.open().in_scope(|| self.cut_short());
+            let span = self.open();
+            let _entered = span.enter();
+            self.cut_short();
         }
     }
 }

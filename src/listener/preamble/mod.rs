@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::tracing::field::debug;
 use ropewalk_middleware::{Addr, Escaped, Peer, Stream};
 use tokio::task::{AbortHandle, JoinError, JoinSet, coop};
 use tokio::time::{Sleep, sleep, timeout};
-use tracing::field::debug;
 
 pub use self::counts::PreambleCounts;
 pub(crate) use self::counts::Preambles;
@@ -107,11 +108,11 @@ impl WithPreamble {
                 }
                 Ok((_, Err(end))) => end,
                 Err(error) if error.is_panic() => {
-                    tracing::error!(listener = %self.local, peer = peer(), "a preamble panicked; its connection is closed");
+                    event!(ERROR, listener = %self.local, peer = peer(), "a preamble panicked; its connection is closed");
                     End::Failed
                 }
                 Err(_) => {
-                    tracing::debug!(listener = %self.local, peer = peer(), "a preamble was dropped");
+                    event!(DEBUG, listener = %self.local, peer = peer(), "a preamble was dropped");
                     End::Dropped
                 }
             };
@@ -164,11 +165,11 @@ async fn prepare(steps: Arc<[Box<dyn Step>]>, mut stream: Stream, mut peer: Peer
             }
             Ok(Err(error)) => {
                 let (peer, error) = (Escaped::display(&from), Escaped::display(&error));
-                tracing::debug!(?peer, step = step.name(), ?error, "a preamble failed");
+                event!(DEBUG, ?peer, step = step.name(), ?error, "a preamble failed");
                 End::Failed
             }
             Err(_) => {
-                tracing::debug!(peer = ?Escaped::display(&from), step = step.name(), "a preamble took too long");
+                event!(DEBUG, peer = ?Escaped::display(&from), step = step.name(), "a preamble took too long");
                 End::TimedOut
             }
         };

@@ -11,6 +11,7 @@ use std::process::{self, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ropewalk_middleware::event::event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -138,7 +139,7 @@ impl Successor {
         if let Some(child) = &mut self.child
             && let Err(error) = child.kill().await
         {
-            tracing::warn!(%error, "the new process could not be killed");
+            event!(WARN, %error, "the new process could not be killed");
         }
         error
     }

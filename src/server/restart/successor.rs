@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ropewalk_middleware::event::event;
 use rustix::process::getppid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -72,7 +73,7 @@ impl Succession {
         // Workers have several sockets there.
         left.dedup();
         for place in left {
-            tracing::warn!(endpoint = %place, "the server taken over from listened there, and this one does not");
+            event!(WARN, endpoint = %place, "the server taken over from listened there, and this one does not");
         }
         self.channel.write_all(&ready).await?;
         match timeout(ANSWER, self.channel.read_u8()).await {

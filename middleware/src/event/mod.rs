@@ -1,0 +1,71 @@
+//! The one way to the log for all crates of ropewalk; not part of the public interface.
+//!
+//! A subscriber is user code: it may panic, and its writer may block. Events are emitted in accept loops, tasks and
+//! destructors, where a panic would end much more than a line. So every event and every span of ours goes through here,
+//! and panics end here. `tests/tidy.rs` forbids tracing's own macros elsewhere.
+//!
+//! * [`event!`](crate::__event) writes a line where it stands.
+//! * [`Span`] is a span that is entered, left and closed without a panic.
+
+mod span;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use tracing;
+use tracing::Level;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+
+pub use self::span::{Entered, Span};
+pub use crate::{__event as event, __span as span};
+
+/// Emits an event, as `tracing::event!` does, and contains its panics: `event!(WARN, %error, "it failed")`, or
+/// `event!(target: "x", LEVEL, …)` with a level that is a constant.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __event {
+    (target: $target:expr, $level:expr, $($event:tt)+) => {
+        if $crate::event::may_log($level) {
+            $crate::event::contain(|| $crate::event::tracing::event!(target: $target, $level, $($event)+));
+        }
+    };
+    ($level:ident, $($event:tt)+) => {
+        if $crate::event::may_log($crate::event::tracing::Level::$level) {
+            $crate::event::contain(|| {
+                $crate::event::tracing::event!($crate::event::tracing::Level::$level, $($event)+)
+            });
+        }
+    };
+}
+
+/// Makes a [`Span`](crate::event::Span), as `tracing::span!` does: `span!(target: "x", LEVEL, "name", …)`.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __span {
+    (target: $target:expr, $level:expr, $($span:tt)+) => {
+        $crate::event::Span::new($level, || $crate::event::tracing::span!(target: $target, $level, $($span)+))
+    };
+}
+
+/// Whether any subscriber may want a line of this level. Two loads: a disabled line costs no more.
+#[inline]
+pub fn may_log(level: Level) -> bool {
+    level <= STATIC_MAX_LEVEL && level <= LevelFilter::current()
+}
+
+/// Calls a subscriber, and ends its panic here.
+///
+/// This holds in a destructor that runs because of another panic, too: a panic inside a panic is fatal only when it leaves
+/// the destructor. (With `panic = "abort"` nothing can be contained.)
+#[inline]
+pub fn contain<T>(log: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(log)) {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            // The value it was thrown with is user code as well. A destructor that panics is left where it is.
+            if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                std::mem::forget(another);
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,44 @@
+use tracing::Level;
+use tracing::span::Entered as Inner;
+
+use super::{contain, may_log};
+
+/// A span whose subscriber may panic when it is made, entered, left or closed.
+#[derive(Debug)]
+pub struct Span(Option<tracing::Span>);
+
+impl Span {
+    /// The span this makes, if its level is wanted.
+    #[inline]
+    pub fn new(level: Level, make: impl FnOnce() -> tracing::Span) -> Self {
+        Self(if may_log(level) { contain(make) } else { None })
+    }
+
+    /// Enters the span, until the guard is dropped.
+    #[inline]
+    pub fn enter(&self) -> Entered<'_> {
+        Entered(self.0.as_ref().and_then(|span| contain(|| span.enter())))
+    }
+}
+
+impl Drop for Span {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(span) = self.0.take() {
+            contain(|| drop(span));
+        }
+    }
+}
+
+/// As long as this lives, the span is entered.
+#[derive(Debug)]
+pub struct Entered<'a>(Option<Inner<'a>>);
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(entered) = self.0.take() {
+            contain(|| drop(entered));
+        }
+    }
+}
