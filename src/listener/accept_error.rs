@@ -3,8 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 /// The first wait of a row.
 const FIRST: Duration = Duration::from_millis(5);
 
@@ -17,9 +15,6 @@ const BATCH: u32 = 64;
 /// How many errors in a row are retried before even a connection's own errors are waited out. No backlog holds as many
 /// broken connections, so by then the error is not any connection's, and retrying it for ever would take a processor.
 const STREAK: u32 = 4096;
-
-/// How often a listener may log.
-const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// Whose an accept error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,33 +95,12 @@ impl Pace {
     }
 }
 
-/// Lets one log line through a second, and counts the others.
-#[derive(Debug, Default)]
-pub(super) struct LogGate {
-    last: Option<Instant>,
-    suppressed: u64,
-}
-
-impl LogGate {
-    /// How many lines were kept back since the last one, if this one may be written.
-    pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now.duration_since(last) < LOG_EVERY) {
-            self.suppressed += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.suppressed))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
     use std::time::Duration;
 
-    use tokio::time::Instant;
-
-    use super::{Fault, LogGate, Next, Pace, classify};
+    use super::{Fault, Next, Pace, classify};
 
     fn errno(n: i32) -> io::Error {
         io::Error::from_raw_os_error(n)
@@ -165,16 +139,5 @@ mod tests {
         assert_eq!(next.iter().filter(|n| matches!(n, Next::Yield)).count(), 10_000 / 64 - 2);
         assert_eq!(next[4095], Next::Wait(Duration::from_millis(5)));
         assert_eq!(next[8191], Next::Wait(Duration::from_millis(10)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_line_a_second_is_logged_and_the_others_are_counted() {
-        let mut gate = LogGate::default();
-        assert_eq!(gate.pass(Instant::now()), Some(0));
-        for _ in 0..41 {
-            assert_eq!(gate.pass(Instant::now()), None);
-        }
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(gate.pass(Instant::now()), Some(41));
     }
 }

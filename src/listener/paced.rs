@@ -5,11 +5,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::tracing::Level;
+use ropewalk_middleware::event::{Limit, aside, event};
 use ropewalk_middleware::{Addr, Peer, Stream};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
-use super::accept_error::{LogGate, Next, Pace};
+use super::accept_error::{Next, Pace};
 use super::{HandOver, Listener};
 
 /// What the kernel's listeners have in common.
@@ -35,7 +36,7 @@ pub(crate) trait Accept: Send + 'static {
 pub(crate) struct Paced<A> {
     inner: A,
     pace: Pace,
-    log: LogGate,
+    log: Limit,
     /// It stays here, not in a future, so that a caller that stops polling does not start the wait over.
     wait: Option<Pin<Box<Sleep>>>,
     last_call: bool,
@@ -43,7 +44,8 @@ pub(crate) struct Paced<A> {
 
 impl<A: Accept> Paced<A> {
     pub(crate) fn new(inner: A) -> Self {
-        Self { inner, pace: Pace::default(), log: LogGate::default(), wait: None, last_call: false }
+        let more = |suppressed| event!(WARN, suppressed, "more connections could not be accepted");
+        Self { inner, pace: Pace::default(), log: Limit::new(Level::WARN, more), wait: None, last_call: false }
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
@@ -57,9 +59,10 @@ impl<A: Accept> Paced<A> {
         }
     }
 
-    fn log(&mut self, error: &io::Error) {
-        if let Some(suppressed) = self.log.pass(Instant::now()) {
-            event!(WARN, listener = %self.inner.local_addr(), %error, suppressed, "a connection could not be accepted");
+    fn log(&self, error: &io::Error) {
+        if self.log.pass() {
+            let (listener, error) = (self.inner.local_addr(), error.to_string());
+            aside!(WARN, %listener, %error, "a connection could not be accepted");
         }
     }
 }

@@ -2,17 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::tracing::Level;
+use ropewalk_middleware::event::{Limit, aside, event};
 use ropewalk_middleware::proxy::{Header, HeaderError, Parsed, parse};
 use ropewalk_middleware::{Escaped, Peer, Stream};
 use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
 
-use super::accept_error::LogGate;
 use super::preamble::{Step, StepFuture};
 
 /// How long a header may take in all. One segment may be lost on the way: sent again it comes after 3 s at most.
@@ -52,12 +50,13 @@ fn canonical(network: IpNet) -> IpNet {
 /// Reads the header, and makes the client it tells of the peer.
 pub(crate) struct ReadHeader {
     trusted: Trusted,
-    log: Arc<Mutex<LogGate>>,
+    log: Limit,
 }
 
 impl ReadHeader {
     pub(crate) fn new(trusted: Trusted) -> Self {
-        Self { trusted, log: Arc::default() }
+        let more = |suppressed| event!(WARN, suppressed, "more connections were closed before they began");
+        Self { trusted, log: Limit::new(Level::WARN, more) }
     }
 }
 
@@ -72,7 +71,7 @@ impl Step for ReadHeader {
 
     fn run(&self, mut stream: Stream, peer: Peer) -> StepFuture {
         let trusted = self.trusted.trusts(&peer);
-        let log = Arc::clone(&self.log);
+        let log = self.log.clone();
         Box::pin(async move {
             if !trusted {
                 warn(&log, &peer, &Untrusted);
@@ -108,10 +107,10 @@ async fn read(stream: &mut Stream) -> io::Result<Header> {
 
 /// A proxy that is not trusted, or sends something else, is a slip in somebody's configuration: worth a line, though
 /// not one for each connection.
-fn warn(log: &Mutex<LogGate>, peer: &Peer, problem: &dyn fmt::Display) {
-    let pass = log.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now());
-    if let Some(suppressed) = pass {
-        event!(WARN, peer = ?Escaped::display(peer), suppressed, "a connection was closed before it began: {problem}");
+fn warn(log: &Limit, peer: &Peer, problem: &dyn fmt::Display) {
+    if log.pass() {
+        let (peer, problem) = (format!("{:?}", Escaped::display(peer)), problem.to_string());
+        aside!(WARN, %peer, "a connection was closed before it began: {problem}");
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, process, thread};
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::{aside, event};
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -66,8 +67,8 @@ impl Keeper {
         let Some(code) = self.exit else { return Ok(()) };
         if !self.wait_for_end(GONE).await {
             let connections = self.shared.counts().active();
-            event!(ERROR, connections, code, "the drain's deadline is over and handlers block: exiting");
-            process::exit(code);
+            aside!(ERROR, connections, code, "the drain's deadline is over and handlers block: exiting");
+            exit(code);
         }
         Ok(())
     }
@@ -115,6 +116,18 @@ impl Keeper {
             sleep(LOOK).await;
         }
     }
+}
+
+/// Ends the process, whatever blocks. Exiting runs what libraries have left to be run, and flushes standard output, which
+/// may block like any other log: then the process is killed.
+fn exit(code: i32) -> ! {
+    let killed = || {
+        thread::sleep(GONE);
+        kill_process(getpid(), Signal::KILL)
+    };
+    // Without the thread, exiting alone has to do.
+    drop(thread::Builder::new().spawn(killed));
+    process::exit(code)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 use tokio::time::{sleep, sleep_until};
 
 use super::ConnectionService;
@@ -38,10 +38,10 @@ pub(super) async fn finish<S: ConnectionService>(
     // With it go the preambles that are under way.
     gone.set(all_gone(shared, None::<Front<S>>));
     let left = shared.counts().active();
-    if left > 0 {
-        event!(WARN, connections = left, "aborting the connections that are left");
-    }
     shared.abort_all();
+    if left > 0 {
+        aside!(WARN, connections = left, "the connections that are left are aborted");
+    }
     tokio::select! {
         biased;
         () = gone => return,
@@ -49,7 +49,8 @@ pub(super) async fn finish<S: ConnectionService>(
         _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => {}
         () = sleep(GONE) => {}
     }
-    event!(ERROR, connections = shared.counts().active(), "connections whose handlers block are left behind");
+    let left = shared.counts().active();
+    aside!(ERROR, connections = left, "connections whose handlers block are left behind");
 }
 
 /// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than this time.
@@ -57,8 +58,8 @@ pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
     if signals.told_again() {
         shared.stop();
     } else {
-        event!(INFO, "told to end by a signal while draining; a second one stops now");
         shared.hasten_drain(within);
+        aside!(INFO, "told to end by a signal while draining; a second one stops now");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::{Future, ready};
 use std::pin::Pin;
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 
 use crate::error::Result;
 
@@ -87,8 +87,9 @@ impl Lifecycles {
         while self.started > 0 {
             self.started -= 1;
             if let Err(error) = self.all[self.started].stop().await {
-                event!(ERROR, %error, "a lifecycle did not stop cleanly");
+                let text = error.to_string();
                 result = result.and(Err(error));
+                aside!(ERROR, error = %text, "a lifecycle did not stop cleanly");
             }
         }
         result

@@ -1,13 +1,17 @@
 //! Telling the service manager how the server is: `sd_notify(3)`.
 
+#[cfg(feature = "systemd")]
+use ropewalk_middleware::event::Limit;
+
 use super::restart::RestartError;
 use crate::error::Error;
 
 /// What tells a service manager, if the server was told to and there is one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notify {
+    /// On, with the limit of its warnings: a watchdog is fed often.
     #[cfg(feature = "systemd")]
-    on: bool,
+    on: Option<Limit>,
 }
 
 #[cfg(feature = "systemd")]
@@ -19,7 +23,8 @@ mod on {
     use std::process;
     use std::time::Duration;
 
-    use ropewalk_middleware::event::event;
+    use ropewalk_middleware::event::tracing::Level;
+    use ropewalk_middleware::event::{Limit, aside, event};
     use sd_notify::{NotifyState, notify};
     use socket2::{Domain, SockAddr, Socket, Type};
     use tokio::task::JoinHandle;
@@ -32,7 +37,8 @@ mod on {
 
     impl Notify {
         pub(in crate::server) fn on() -> Self {
-            Self { on: true }
+            let more = |suppressed| event!(WARN, suppressed, "the service manager could not be told more often");
+            Self { on: Some(Limit::new(Level::WARN, more)) }
         }
 
         /// The server accepts.
@@ -69,17 +75,18 @@ mod on {
         }
 
         fn tell(&self, states: &[NotifyState<'_>]) {
-            if self.on
+            if let Some(log) = &self.on
                 && let Err(error) = send(states)
+                && log.pass()
             {
-                event!(WARN, %error, "the service manager could not be told");
+                aside!(WARN, %error, "the service manager could not be told");
             }
         }
 
         /// Feeds the service manager's watchdog, if there is one, from a task on the server's runtime: who starves
         /// there starves here.
         pub(in crate::server) fn feed_watchdog(&self) -> Option<Feeding> {
-            let period = watchdog().filter(|_| self.on)?;
+            let period = watchdog().filter(|_| self.on.is_some())?;
             Some(Feeding(tokio::spawn(feed(period / 2, self.clone()))))
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
@@ -52,8 +52,11 @@ impl Reloads {
             tokio::task::spawn_blocking(move || files.lock().unwrap_or_else(PoisonError::into_inner).reload());
         let result = reading.await.map_err(Error::from).and_then(|result| result);
         match &result {
-            Ok(()) => event!(INFO, "reloaded"),
-            Err(error) => event!(ERROR, %error, "nothing was reloaded: what was there before stays"),
+            Ok(()) => aside!(INFO, "reloaded"),
+            Err(error) => {
+                let error = error.to_string();
+                aside!(ERROR, %error, "nothing was reloaded: what was there before stays");
+            }
         }
         result
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_middleware::Addr;
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
@@ -115,16 +115,16 @@ async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
     }
 }
 
-/// Says what is in force, in the log, to the service manager and to the hook.
+/// Says what is in force, to the service manager, to the hook and in the log.
 fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
     let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
-    for address in addresses {
-        let drain_seconds = options.drain.as_secs();
-        event!(INFO, %address, max_connections = shared.max(), drain_seconds, "listening");
-    }
     options.notify.ready();
     if let Some(hook) = hook {
         hook(addresses as &[Addr]);
+    }
+    for address in addresses.iter().cloned() {
+        let (max_connections, drain_seconds) = (shared.max(), options.drain.as_secs());
+        aside!(INFO, %address, max_connections, drain_seconds, "listening");
     }
 }
 
@@ -170,12 +170,15 @@ impl<S: ConnectionService> Running<'_, S> {
         loop {
             match self.next(signals, reloading.as_mut(), &mut attempt).await {
                 Event::Signal(Told::End) => {
-                    event!(INFO, "told to end by a signal: draining; a second one stops now");
+                    shared.begin_drain(self.options.drain);
+                    aside!(INFO, "told to end by a signal: draining; a second one stops now");
                     return Ok(());
                 }
                 Event::Told => return Ok(()),
                 Event::Failed(error) => {
-                    event!(ERROR, %error, "the service can't be readied, or a worker can't go on: draining");
+                    shared.begin_drain(self.options.drain);
+                    let text = error.to_string();
+                    aside!(ERROR, error = %text, "the service can't be readied, or a worker can't go on: draining");
                     return Err(error);
                 }
                 Event::Signal(Told::Restart) => drop(self.shared.ask_restart()),
@@ -221,11 +224,12 @@ impl<S: ConnectionService> Running<'_, S> {
     }
 
     fn begin_restart(&self) -> Result<Attempt, RestartError> {
-        let restart = self.options.restart.clone().ok_or(RestartError::NotEnabled)?;
+        let restart = self.options.restart.as_ref().ok_or(RestartError::NotEnabled)?;
         let sockets = self.front.hand_over(&self.places)?;
-        event!(INFO, "told to restart: starting a new process");
+        let attempt = start_successor(restart, sockets);
         self.options.notify.reloading();
-        Ok(start_successor(restart, sockets))
+        aside!(INFO, "told to restart: a new process is started");
+        Ok(attempt)
     }
 
     /// Makes way for the new process. Whatever fails leaves this one in its place.
@@ -235,10 +239,11 @@ impl<S: ConnectionService> Running<'_, S> {
         self.front.give_up(successor.taken());
         match successor.go().await {
             Ok(pid) => {
-                event!(INFO, pid, "a new process has taken over: draining");
                 self.options.notify.succeeded_by(pid);
                 self.shared.succeed();
                 self.shared.restarted(Ok(pid));
+                self.shared.begin_drain(self.options.drain);
+                aside!(INFO, pid, "a new process has taken over: draining");
                 Ok(())
             }
             Err(error) => {
@@ -250,9 +255,9 @@ impl<S: ConnectionService> Running<'_, S> {
     }
 
     fn restart_failed(&self, error: RestartError) {
-        event!(ERROR, %error, "the restart failed, and this process goes on");
         self.options.notify.restart_failed(&error);
-        self.shared.restarted(Err(error));
+        self.shared.restarted(Err(error.clone()));
+        aside!(ERROR, %error, "the restart failed, and this process goes on");
     }
 
     /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any more.
@@ -267,7 +272,8 @@ impl<S: ConnectionService> Running<'_, S> {
                 _ = phase.changed() => {}
                 () = sleep_until(until.min(deadline)) => return,
                 error = poll_fn(|cx| self.front.poll(cx)) => {
-                    event!(ERROR, %error, "the service can't be readied any more, or a worker can't go on");
+                    let error = error.to_string();
+                    aside!(ERROR, %error, "the service can't be readied any more, or a worker can't go on");
                     return;
                 }
             }

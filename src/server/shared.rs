@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
+use ropewalk_middleware::event::tracing::Level;
+use ropewalk_middleware::event::{Limit, event};
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -48,6 +50,22 @@ pub(super) struct Shared {
     pub(super) restarts: watch::Sender<Restarts>,
     /// Another process has taken over.
     succeeded: AtomicBool,
+    log: Log,
+}
+
+/// The lines that each connection may cause: so many a second.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) errors: Limit,
+    pub(super) panics: Limit,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let errors = |suppressed| event!(DEBUG, suppressed, "more connections ended by an error");
+        let panics = |suppressed| event!(ERROR, suppressed, "more panics of connections' services");
+        Self { errors: Limit::new(Level::DEBUG, errors), panics: Limit::new(Level::ERROR, panics) }
+    }
 }
 
 /// The restarts of a server: how many were asked for and how many are done; at most one is under way.
@@ -82,6 +100,7 @@ impl Shared {
             reloads,
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),
+            log: Log::default(),
         })
     }
 
@@ -266,6 +285,13 @@ pub(super) struct Entered {
     place: Place,
     pub(super) closing: Closing,
     server: Arc<Shared>,
+}
+
+impl Entered {
+    /// The limits of the server's log.
+    pub(super) fn log(&self) -> &Log {
+        &self.server.log
+    }
 }
 
 impl Drop for Entered {

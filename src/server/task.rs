@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project::pin_project;
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{CloseReason, Escaped};
 
 use super::shared::Entered;
@@ -54,8 +54,11 @@ where
                 Ok(Poll::Ready(Err(error))) => {
                     let error = Error::other(error);
                     let reason = closing.settle(true);
-                    // An error may quote the peer.
-                    event!(DEBUG, %reason, error = ?Escaped::display(&error), "connection ended by an error");
+                    if this.entered.log().errors.pass() {
+                        // An error may quote the peer.
+                        let error = format!("{:?}", Escaped::display(&error));
+                        aside!(DEBUG, %reason, %error, "connection ended by an error");
+                    }
                 }
                 Err(panic) => panicked(this.entered, panic),
             }
@@ -71,8 +74,10 @@ where
 /// Notes a panic in user code. It ended this connection, and nothing else.
 pub(super) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
     entered.closing.set_reason(CloseReason::Panic);
-    let text = panic_text(&*panic);
-    event!(ERROR, panic = ?Escaped::display(&text), "a connection's service panicked; the connection is closed");
+    if entered.log().panics.pass() {
+        let text = format!("{:?}", Escaped::display(&panic_text(&*panic)));
+        aside!(ERROR, panic = %text, "a connection's service panicked; the connection is closed");
+    }
     // What it was thrown with is the user's as well, and may panic as it goes. Then that is left where it is.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(another);

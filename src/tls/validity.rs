@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage};
 
@@ -12,12 +12,12 @@ pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
     for (place, certificate) in chain.iter().enumerate() {
         match fault(certificate, UnixTime::now()) {
             Some(Error::CertExpired { not_after, .. }) => {
-                let (file, expired) = (file.display(), date(not_after));
-                event!(WARN, %file, place, %expired, "the certificate has expired");
+                let (file, expired) = (file.display().to_string(), date(not_after));
+                aside!(WARN, %file, place, %expired, "the certificate has expired");
             }
             Some(Error::CertNotValidYet { not_before, .. }) => {
-                let (file, valid_from) = (file.display(), date(not_before));
-                event!(WARN, %file, place, %valid_from, "the certificate is not valid yet");
+                let (file, valid_from) = (file.display().to_string(), date(not_before));
+                aside!(WARN, %file, place, %valid_from, "the certificate is not valid yet");
             }
             // Without anybody to trust there is always something; only the time is asked, which is looked at first.
             _ => {}

@@ -5,8 +5,12 @@
 //! and panics end here. `tests/tidy.rs` forbids tracing's own macros elsewhere.
 //!
 //! * [`event!`](crate::__event) writes a line where it stands.
+//! * [`aside!`](crate::__aside) writes it from a thread that is allowed to hang: for lines of whatever has to go on.
+//! * [`Limit`] says whether a line of a class that a peer can cause is written, and reports how many were not.
 //! * [`Span`] is a span that is entered, left and closed without a panic.
 
+mod aside;
+mod limit;
 mod span;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +19,10 @@ pub use tracing;
 use tracing::Level;
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 
+pub use self::aside::aside;
+pub use self::limit::{LINES, Limit};
 pub use self::span::{Entered, Span};
-pub use crate::{__event as event, __span as span};
+pub use crate::{__aside as aside, __event as event, __span as span};
 
 /// Emits an event, as `tracing::event!` does, and contains its panics: `event!(WARN, %error, "it failed")`, or
 /// `event!(target: "x", LEVEL, …)` with a level that is a constant.
@@ -33,6 +39,18 @@ macro_rules! __event {
             $crate::event::contain(|| {
                 $crate::event::tracing::event!($crate::event::tracing::Level::$level, $($event)+)
             });
+        }
+    };
+}
+
+/// Emits an event from a thread that is allowed to hang: see [`aside`](fn@crate::event::aside). It takes its fields with
+/// it, so they are owned.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __aside {
+    ($level:ident, $($event:tt)+) => {
+        if $crate::event::may_log($crate::event::tracing::Level::$level) {
+            $crate::event::aside(move || $crate::__event!($level, $($event)+));
         }
     };
 }

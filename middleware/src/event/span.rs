@@ -14,6 +14,11 @@ impl Span {
         Self(if may_log(level) { contain(make) } else { None })
     }
 
+    /// The span that is entered on this thread, if any.
+    pub fn current() -> Self {
+        Self(contain(tracing::Span::current))
+    }
+
     /// Enters the span, until the guard is dropped.
     #[inline]
     pub fn enter(&self) -> Entered<'_> {

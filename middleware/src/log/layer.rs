@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use tower_layer::Layer;
 use tracing::Level;
 
+use super::limits::Limits;
 use super::service::Log;
 
 /// Logs every connection: one line when it opens, one when it ends, and a span around all that happens in between.
@@ -15,6 +18,13 @@ use super::service::Log;
 ///
 /// It comes exactly once on every way out. Span and lines have the target `ropewalk::connection` and, unless
 /// [`level`](Self::level) says otherwise, the level INFO.
+///
+/// A connection that a limit refuses has the closing line only, and at most nine of these are written a second, with a
+/// tenth that counts the others (`suppressed`). All other connections have both lines, however many there are, unless
+/// [`max_per_second`](Self::max_per_second) sets a limit.
+///
+/// A subscriber that panics costs its line and nothing else. One that blocks blocks the connection's thread: see to it
+/// that it [doesn't](https://docs.rs/tracing-appender/latest/tracing_appender/non_blocking/).
 ///
 /// They are made where the connection is run, from its first poll on, and not where it is accepted: so what the service
 /// does in its `call`, rather than in its future, is outside the span.
@@ -33,17 +43,24 @@ use super::service::Log;
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct LogLayer {
     level: Level,
+    max: Option<usize>,
 }
 
 impl LogLayer {
     /// A layer that logs at INFO.
     pub fn new() -> Self {
-        Self { level: Level::INFO }
+        Self { level: Level::INFO, max: None }
     }
 
     /// The same at another level.
     pub fn level(self, level: Level) -> Self {
-        Self { level }
+        Self { level, ..self }
+    }
+
+    /// Logs at most so many connections a second; with 0 none. The others have their span and no lines, and once a second a
+    /// line counts them (`suppressed`).
+    pub fn max_per_second(self, max: usize) -> Self {
+        Self { max: Some(max), ..self }
     }
 }
 
@@ -57,6 +74,6 @@ impl<S> Layer<S> for LogLayer {
     type Service = Log<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Log { inner, level: self.level }
+        Log { inner, level: self.level, limits: Arc::new(Limits::new(self.level, self.max)) }
     }
 }

@@ -5,6 +5,7 @@
 mod frame;
 mod future;
 mod layer;
+mod limits;
 mod record;
 mod service;
 

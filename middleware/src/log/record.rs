@@ -6,6 +6,7 @@ use std::thread::panicking;
 use tracing::Level;
 
 use super::at_level;
+use super::limits::Limits;
 use crate::event::{Span, event, span};
 use crate::{CloseReason, Closing, Connection, Escaped, Stats};
 
@@ -15,13 +16,31 @@ pub(super) struct Record {
     level: Level,
     closing: Closing,
     stats: Stats,
+    /// Whether there is an opening line.
+    opens: bool,
     opened: bool,
     closed: bool,
 }
 
 impl Record {
     pub(super) fn new(level: Level, connection: &Connection) -> Self {
-        Self { level, closing: connection.closing(), stats: connection.stats(), opened: false, closed: false }
+        Self {
+            level,
+            closing: connection.closing(),
+            stats: connection.stats(),
+            opens: true,
+            opened: false,
+            closed: false,
+        }
+    }
+
+    /// Which lines it has. To be asked when the call is made: by then a limit has refused the connection, or not.
+    pub(super) fn limit(&mut self, limits: &Limits) {
+        let refused = matches!(self.closing.reason(), Some(CloseReason::Refused | CloseReason::RefusedAtOnce));
+        self.opens = !refused;
+        if !limits.pass(refused) {
+            (self.opened, self.closed) = (true, true);
+        }
     }
 
     /// The span of the connection, in which the first line is written here and the last one is to be.
@@ -41,7 +60,7 @@ impl Record {
                 listener = stats.listener(),
             );
             // Once, even if a subscriber panicked over it.
-            if !std::mem::replace(&mut self.opened, true) {
+            if !std::mem::replace(&mut self.opened, true) && self.opens {
                 let _entered = span.enter();
                 event!(target: "ropewalk::connection", AT, "open");
             }
@@ -52,17 +71,16 @@ impl Record {
     /// The service ended by itself. To be called within the span.
     pub(super) fn ended<E: Display>(&mut self, error: Option<&E>) {
         let reason = self.closing.settle(error.is_some());
-        match error {
-            Some(error) => self.close(reason, Some(Escaped::display(error))),
-            None => self.close(reason, None),
+        if !self.closed {
+            self.close(reason, error.as_ref().map(|error| Escaped::display(*error)));
         }
     }
 
     /// The service did not get to its end. To be called within the span.
     pub(super) fn cut_short(&mut self) {
+        let why = if panicking() { CloseReason::Panic } else { CloseReason::Aborted };
+        let reason = self.closing.set_reason(why);
         if !self.closed {
-            let why = if panicking() { CloseReason::Panic } else { CloseReason::Aborted };
-            let reason = self.closing.set_reason(why);
             self.close(reason, None);
         }
     }

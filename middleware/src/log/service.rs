@@ -1,18 +1,21 @@
 use std::fmt::Display;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower_service::Service;
 use tracing::Level;
 
 use super::future::LogFuture;
+use super::limits::Limits;
 use super::record::Record;
 use crate::Connection;
 
 /// A service whose connections are logged; made by [`LogLayer`](super::LogLayer).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Log<S> {
     pub(super) inner: S,
     pub(super) level: Level,
+    pub(super) limits: Arc<Limits>,
 }
 
 impl<S> Log<S> {
@@ -43,7 +46,9 @@ where
 
     fn call(&mut self, connection: Connection) -> Self::Future {
         // Before the call: a service that panics in it is logged as well.
-        let record = Record::new(self.level, &connection);
-        LogFuture::new(self.inner.call(connection), record)
+        let mut record = Record::new(self.level, &connection);
+        let future = self.inner.call(connection);
+        record.limit(&self.limits);
+        LogFuture::new(future, record)
     }
 }

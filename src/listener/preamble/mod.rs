@@ -1,6 +1,7 @@
 //! What comes before a connection: the steps (a PROXY header, a TLS handshake) an accepted socket goes through first.
 
 mod counts;
+mod log;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ropewalk_middleware::event::event;
-use ropewalk_middleware::event::tracing::field::debug;
-use ropewalk_middleware::{Addr, Escaped, Peer, Stream};
+use ropewalk_middleware::{Addr, Peer, Stream};
 use tokio::task::{AbortHandle, JoinError, JoinSet, coop};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -22,6 +21,7 @@ pub use self::counts::PreambleCounts;
 pub(crate) use self::counts::Preambles;
 
 use self::counts::End;
+use self::log::Log;
 use super::{HandOver, Listener};
 
 /// How many preambles of one listener are under way at once, with those that are finished and not yet accepted.
@@ -73,6 +73,7 @@ pub(crate) struct WithPreamble {
     /// Runs from the last call.
     last: Option<Pin<Box<Sleep>>>,
     counts: Preambles,
+    log: Log,
 }
 
 impl WithPreamble {
@@ -86,6 +87,7 @@ impl WithPreamble {
             oldest: VecDeque::new(),
             next: None,
             last: None,
+            log: Log::new(),
             counts,
         }
     }
@@ -100,7 +102,6 @@ impl WithPreamble {
             let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
             let place = self.oldest.iter().position(|(task, _)| task.id() == id);
             let from = place.and_then(|place| self.oldest.remove(place)).map(|(_, from)| from);
-            let peer = || from.as_ref().map(|from| debug(Escaped::display(from)));
             let end = match joined {
                 Ok((_, Ok(connection))) => {
                     self.counts.end(End::Passed);
@@ -108,11 +109,11 @@ impl WithPreamble {
                 }
                 Ok((_, Err(end))) => end,
                 Err(error) if error.is_panic() => {
-                    event!(ERROR, listener = %self.local, peer = peer(), "a preamble panicked; its connection is closed");
+                    self.log.panicked(&self.local, from.as_ref());
                     End::Failed
                 }
                 Err(_) => {
-                    event!(DEBUG, listener = %self.local, peer = peer(), "a preamble was dropped");
+                    self.log.dropped(&self.local, from.as_ref());
                     End::Dropped
                 }
             };
@@ -149,13 +150,18 @@ impl WithPreamble {
 
     fn begin(&mut self, stream: Stream, peer: Peer) {
         let from = peer.addr().clone();
-        let run = prepare(Arc::clone(&self.steps), stream, peer);
+        let run = prepare(Arc::clone(&self.steps), self.log.clone(), stream, peer);
         self.oldest.push_back((self.running.spawn(run), from));
     }
 }
 
 /// Takes the steps.
-async fn prepare(steps: Arc<[Box<dyn Step>]>, mut stream: Stream, mut peer: Peer) -> Result<(Stream, Peer), End> {
+async fn prepare(
+    steps: Arc<[Box<dyn Step>]>,
+    log: Log,
+    mut stream: Stream,
+    mut peer: Peer,
+) -> Result<(Stream, Peer), End> {
     let from = peer.addr().clone();
     for step in &*steps {
         let end = match timeout(step.within(), step.run(stream, peer)).await {
@@ -164,12 +170,11 @@ async fn prepare(steps: Arc<[Box<dyn Step>]>, mut stream: Stream, mut peer: Peer
                 continue;
             }
             Ok(Err(error)) => {
-                let (peer, error) = (Escaped::display(&from), Escaped::display(&error));
-                event!(DEBUG, ?peer, step = step.name(), ?error, "a preamble failed");
+                log.failed(&from, step.name(), &error);
                 End::Failed
             }
             Err(_) => {
-                event!(DEBUG, peer = ?Escaped::display(&from), step = step.name(), "a preamble took too long");
+                log.timed_out(&from, step.name());
                 End::TimedOut
             }
         };

@@ -1,7 +1,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use ropewalk_middleware::{CloseReason, Peer, Stream};
@@ -285,14 +284,16 @@ impl io::Write for Log {
 #[tokio::test(start_paused = true)]
 async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
     let log = Log::default();
-    let (writer, here) = (log.clone(), thread::current().id());
+    let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::DEBUG)
         .with_ansi(false)
-        .with_writer(move || if thread::current().id() == here { writer.clone() } else { Log::default() })
+        .with_writer(move || writer.clone())
         .finish();
     // For all threads: what another one logs first while only this one listens would be taken for what nobody wants.
     tracing::subscriber::set_global_default(subscriber).unwrap();
+    // Lines are written from threads of their own, in the span in which they came up.
+    let _here = tracing::info_span!("this_test").entered();
     let (mut listener, _counts, connector) = listener().await;
     let _quoted = begun(&connector, b"\x1b").await;
     let _silent = begun(&connector, b"").await;
@@ -301,7 +302,7 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
     none_within(&mut listener, Duration::from_secs(1)).await;
     drop(crowd);
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("DEBUG")).collect();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("DEBUG") && line.contains("this_test:")).collect();
     assert_eq!(lines.len(), 3, "{log}");
     assert!(lines[0].contains("a preamble failed peer=\"memory:\" step=\"word\""), "{log}");
     assert!(lines[0].ends_with(r#"error="\n\x1b""#), "{log}");

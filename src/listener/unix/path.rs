@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::{Group, User};
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -159,7 +159,8 @@ impl Drop for BoundPath {
             && self.is_ours()
             && let Err(error) = fs::remove_file(&self.absolute)
         {
-            event!(WARN, path = %self.absolute.display(), %error, "the socket's path could not be removed");
+            let path = self.absolute.display().to_string();
+            aside!(WARN, %path, %error, "the socket's path could not be removed");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::process::{self, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -39,11 +39,12 @@ pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Box<Succ
 /// nothing is accepted meanwhile.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// Begins a restart: done when the new process is ready.
-pub(in crate::server) fn start(restart: Restart, sockets: Vec<Passed>) -> Attempt {
+/// Starts the new process. Done when it is ready.
+pub(in crate::server) fn start(restart: &Restart, sockets: Vec<Passed>) -> Attempt {
+    let within = restart.ready_within;
+    let spawned = spawn(restart);
     Box::pin(async move {
-        let within = restart.ready_within;
-        let mut successor = Box::new(spawn(&restart)?);
+        let mut successor = Box::new(spawned?);
         match timeout(within, successor.introduce(&sockets)).await {
             Ok(Ok(())) => Ok(successor),
             Ok(Err(error)) => Err(successor.end(error).await),
@@ -139,7 +140,7 @@ impl Successor {
         if let Some(child) = &mut self.child
             && let Err(error) = child.kill().await
         {
-            event!(WARN, %error, "the new process could not be killed");
+            aside!(WARN, %error, "the new process could not be killed");
         }
         error
     }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::aside;
 use rustix::process::getppid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -72,10 +72,10 @@ impl Succession {
         }
         // Workers have several sockets there.
         left.dedup();
-        for place in left {
-            event!(WARN, endpoint = %place, "the server taken over from listened there, and this one does not");
-        }
         self.channel.write_all(&ready).await?;
+        for endpoint in left {
+            aside!(WARN, %endpoint, "the server taken over from listened there, and this one does not");
+        }
         match timeout(ANSWER, self.channel.read_u8()).await {
             Ok(Ok(GO)) => {
                 // If nobody is left to hear it, all is ours just the same.

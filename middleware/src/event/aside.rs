@@ -1,0 +1,121 @@
+//! Lines that nobody waits for longer than a moment, though their log may block.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tracing::dispatcher::{get_default, with_default};
+
+use super::{Span, contain};
+
+/// How long a line is waited for. So the lines of a log that is read stay in their order, and the last one of a process is
+/// written before it exits.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Lines that are still not written, and that nobody waits for any more.
+static STUCK: AtomicUsize = AtomicUsize::new(0);
+
+/// Emits lines from a thread that is allowed to hang, and waits for it for at most 100 ms. While a line hangs, later ones
+/// are dropped: a log that is not read costs the caller 100 ms once, and the process one thread for each caller.
+///
+/// For the lines of an accept loop, of the server itself and of whatever has to end it. Each costs a thread, so only those
+/// come here that are few, or limited by a [`Limit`](super::Limit). The line keeps the caller's subscriber, span and
+/// runtime. Where no thread can be had it is lost.
+pub fn aside(line: impl FnOnce() + Send + 'static) {
+    if STUCK.load(Ordering::Acquire) > 0 {
+        return;
+    }
+    let Some(log) = contain(|| get_default(Clone::clone)) else { return };
+    let (span, runtime) = (Span::current(), Handle::try_current());
+    let written = Arc::new(Line::default());
+    let writing = Writing(Arc::clone(&written));
+    let write = move || {
+        let _writing = writing;
+        let _runtime = runtime.as_ref().map(Handle::enter);
+        contain(|| {
+            with_default(&log, || {
+                let _entered = span.enter();
+                line();
+            });
+        });
+    };
+    if thread::Builder::new().name("ropewalk-log".to_owned()).spawn(write).is_ok() {
+        written.wait();
+    }
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Waited,
+    /// Nobody waits any more.
+    Left,
+    Written,
+}
+
+#[derive(Default)]
+struct Line {
+    state: Mutex<State>,
+    written: Condvar,
+}
+
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self) {
+        let waited = self.written.wait_timeout_while(self.lock(), PATIENCE, |state| *state == State::Waited);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *state == State::Waited {
+            *state = State::Left;
+            STUCK.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Dropped when the line is written, or when it never will be.
+struct Writing(Arc<Line>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if *state == State::Left {
+            STUCK.fetch_sub(1, Ordering::AcqRel);
+        }
+        *state = State::Written;
+        self.0.written.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::aside;
+
+    /// One test: what is stuck counts for the whole process.
+    #[test]
+    fn a_line_that_hangs_is_left_behind_and_later_ones_are_dropped_until_it_is_written() {
+        let (release, hangs) = mpsc::channel::<()>();
+        aside(move || {
+            let _ = hangs.recv();
+        });
+        let (tell, told) = mpsc::channel();
+        let dropped = tell.clone();
+        aside(move || dropped.send("while one hangs").unwrap());
+        assert!(told.try_recv().is_err());
+        drop(release);
+        let last = loop {
+            let tell = tell.clone();
+            aside(move || tell.send("afterwards").unwrap());
+            if let Ok(line) = told.recv_timeout(Duration::from_millis(1)) {
+                break line;
+            }
+        };
+        assert_eq!(last, "afterwards");
+    }
+}

@@ -1,0 +1,137 @@
+//! How many lines of one class are written.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+use tracing::Level;
+
+use super::{aside, may_log};
+
+/// How many lines of a class are written in any second unless told otherwise: 10, the one with the count included.
+pub const LINES: usize = 10;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Report = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Lets at most so many lines a second through, counts the others, and reports the count: once a second while lines are
+/// kept back, and for the last time a second after the last one. Clones share the count.
+///
+/// A line that is kept back costs a lock and a look at the clock.
+#[derive(Clone)]
+pub struct Limit(Arc<Inner>);
+
+struct Inner {
+    level: Level,
+    max: usize,
+    state: Mutex<State>,
+    report: Report,
+}
+
+#[derive(Default)]
+struct State {
+    /// When the lines of the last second were written.
+    written: VecDeque<Instant>,
+    suppressed: u64,
+    /// A task will report what is suppressed.
+    reporting: bool,
+}
+
+impl Limit {
+    /// At most [`LINES`] a second of this level. `report` writes the line with the count, on a thread that may hang.
+    pub fn new(level: Level, report: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self::of(LINES, level, report)
+    }
+
+    /// The same with another number.
+    pub fn of(max: usize, level: Level, report: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Inner { level, max, state: Mutex::default(), report: Arc::new(report) }))
+    }
+
+    /// Whether a line may be written now. One that nobody wants is not counted.
+    pub fn pass(&self) -> bool {
+        if !may_log(self.0.level) {
+            return false;
+        }
+        let mut state = self.0.lock();
+        // One is kept for the report.
+        if state.take(self.0.max.saturating_sub(1)) {
+            return true;
+        }
+        state.suppressed += 1;
+        // Without a runtime the count waits for a line that has one, or for the end.
+        if !state.reporting
+            && let Ok(runtime) = Handle::try_current()
+        {
+            state.reporting = true;
+            drop(state);
+            runtime.spawn(Reporting(Arc::clone(&self.0)).run());
+        }
+        false
+    }
+}
+
+impl State {
+    /// Takes one of the places there are in a second.
+    fn take(&mut self, max: usize) -> bool {
+        let now = Instant::now();
+        while self.written.front().is_some_and(|written| now.duration_since(*written) >= SECOND) {
+            self.written.pop_front();
+        }
+        let free = self.written.len() < max;
+        if free {
+            self.written.push_back(now);
+        }
+        free
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What is in there is whole whatever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, suppressed: u64) {
+        if suppressed > 0 {
+            let report = Arc::clone(&self.report);
+            aside(move || report(suppressed));
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.report(self.lock().suppressed);
+    }
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limit").field("max", &self.0.max).finish_non_exhaustive()
+    }
+}
+
+/// Reports once, after a second or when its runtime ends.
+struct Reporting(Arc<Inner>);
+
+impl Reporting {
+    async fn run(self) {
+        sleep(SECOND).await;
+    }
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        let suppressed = {
+            let mut state = self.0.lock();
+            state.reporting = false;
+            std::mem::take(&mut state.suppressed)
+        };
+        self.0.report(suppressed);
+    }
+}

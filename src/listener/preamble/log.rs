@@ -1,0 +1,59 @@
+//! What the log says of preambles that came to nothing: a peer can cause any number of them.
+
+use std::fmt::Display;
+
+use ropewalk_middleware::event::tracing::Level;
+use ropewalk_middleware::event::{Limit, aside, event};
+use ropewalk_middleware::{Addr, Escaped};
+
+/// The lines of one listener, so many a second of each kind.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    ended: Limit,
+    panicked: Limit,
+}
+
+impl Log {
+    pub(super) fn new() -> Self {
+        let ended = |suppressed| event!(DEBUG, suppressed, "more preambles came to nothing");
+        let panicked = |suppressed| event!(ERROR, suppressed, "more preambles panicked");
+        Self { ended: Limit::new(Level::DEBUG, ended), panicked: Limit::new(Level::ERROR, panicked) }
+    }
+
+    pub(super) fn panicked(&self, listener: &Addr, peer: Option<&Addr>) {
+        if self.panicked.pass() {
+            let (listener, peer) = (listener.clone(), of(peer));
+            aside!(ERROR, %listener, %peer, "a preamble panicked; its connection is closed");
+        }
+    }
+
+    pub(super) fn dropped(&self, listener: &Addr, peer: Option<&Addr>) {
+        if self.ended.pass() {
+            let (listener, peer) = (listener.clone(), of(peer));
+            aside!(DEBUG, %listener, %peer, "a preamble was dropped");
+        }
+    }
+
+    pub(super) fn failed(&self, peer: &Addr, step: &'static str, error: &dyn Display) {
+        if self.ended.pass() {
+            let (peer, error) = (quoted(peer), quoted(error));
+            aside!(DEBUG, %peer, step, %error, "a preamble failed");
+        }
+    }
+
+    pub(super) fn timed_out(&self, peer: &Addr, step: &'static str) {
+        if self.ended.pass() {
+            let peer = quoted(peer);
+            aside!(DEBUG, %peer, step, "a preamble took too long");
+        }
+    }
+}
+
+fn of(peer: Option<&Addr>) -> String {
+    peer.map_or_else(|| "unknown".to_owned(), |peer| quoted(peer))
+}
+
+/// What a peer chose, as it may stand in a line.
+fn quoted(text: &dyn Display) -> String {
+    format!("{:?}", Escaped::display(text))
+}
