@@ -174,6 +174,8 @@ where
             let answer = if pending { Poll::Pending } else { this.calls.poll_next(cx) };
             pending = match answer {
                 Poll::Ready(Some(answer)) => {
+                    // Many calls may be done at once.
+                    wire.count_turn();
                     self.as_mut().answer(answer, wire)?;
                     false
                 }

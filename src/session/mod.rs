@@ -121,8 +121,9 @@ impl<C> Session<C> {
         if self.wire.unwritten() >= self.wire.limits().write_limit {
             self.flush().await?;
         }
-        self.wire.encode(&mut self.codec, frame)?;
-        self.flush().await
+        let queued = self.wire.encode(&mut self.codec, frame);
+        let written = self.flush().await;
+        queued.and(written)
     }
 
     /// Waits until everything replied is written. Reads ahead meanwhile, one buffer at most, so that two peers that
@@ -133,13 +134,10 @@ impl<C> Session<C> {
     /// Those of the connection, and [`SessionError::WriteStalled`].
     pub async fn flush(&mut self) -> Result {
         let waits = Waits(&mut self.wire);
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = waits.0.poll_flush(cx) {
-                return Poll::Ready(result);
-            }
-            waits.0.poll_tend(cx).map(Err)
-        })
-        .await
+        let written = poll_fn(|cx| waits.0.poll_written(cx)).await;
+        // Behind the write, which must be tried also when the author has used up the task's turn.
+        waits.0.step().await;
+        written
     }
 
     /// Awaits something else while the connection goes on: what was replied is written, up to one buffer is read ahead,
@@ -166,6 +164,8 @@ impl<C> Session<C> {
     ///
     /// As safe as the future, which is dropped with it; the session has lost nothing.
     pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
+        self.wire.step().await;
+        self.wire.check_live()?;
         let mut future = pin!(future);
         let waits = Waits(&mut self.wire);
         poll_fn(|cx| {
@@ -369,6 +369,7 @@ where
     C: Decoder<Error: Into<BoxError>>,
 {
     if wire.closing().is_aborted() {
+        ready!(wire.poll_step(cx));
         // Said once.
         return Poll::Ready(if wire.has_ended() { Ok(None) } else { wire.check_live().map(|()| None) });
     }
@@ -381,6 +382,7 @@ where
             return Poll::Ready(frame.map(Some));
         }
         if wire.has_ended() {
+            ready!(wire.poll_step(cx));
             return Poll::Ready(Ok(None));
         }
         ready!(wire.poll_more(false, cx))?;

@@ -12,6 +12,7 @@ mod output;
 mod raw;
 mod scratch;
 mod timer;
+mod turn;
 #[cfg(feature = "tls")]
 mod upgrade;
 mod wait;
@@ -34,8 +35,6 @@ use self::timer::Timer;
 use self::wait::{Wait, Want};
 use crate::error::{BoxError, Error, Result, SessionError};
 
-/// Frames handed out in one turn before other connections get theirs.
-const FRAMES_A_TURN: u32 = 256;
 /// How much is read ahead of a pending call or a pending write: one buffer.
 const READ_AHEAD: usize = 64 * 1024;
 
@@ -69,10 +68,11 @@ pub(crate) struct Wire {
     place: Place,
     /// Raw bytes nobody wants: discarded as they come.
     skip: u64,
+    /// Steps taken in this turn.
     turn: u32,
     /// The peer did not take its answers in time.
     stalled: bool,
-    /// It has let so many pile up that one was refused, and has not taken them all since.
+    /// More was queued than the write limit allows, so that a frame was refused, and not all is written since.
     over_limit: bool,
     /// Boxed, as most connections have none at a time, and all have the place.
     drain: Option<Box<Drain>>,
@@ -208,25 +208,6 @@ impl Wire {
         })
     }
 
-    /// Counts a frame of a long answer, which may be encoded to nothing and so need no room.
-    pub(crate) fn count_turn(&mut self) {
-        self.turn += 1;
-    }
-
-    /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
-    #[inline]
-    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn < FRAMES_A_TURN { Poll::Ready(()) } else { self.yield_turn(cx) }
-    }
-
-    #[cold]
-    fn yield_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.turn = 0;
-        self.input.settle();
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
     /// Called when [`Wire::decode`] has run dry: writes what was answered, then waits for more. Ready when there is
     /// more to decode, or nothing more will come. While calls are under way the peer is under no deadline.
     pub(crate) fn poll_more(&mut self, calls: bool, cx: &mut Context<'_>) -> Poll<Result> {
@@ -287,19 +268,29 @@ impl Wire {
         error
     }
 
-    /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
+    /// Reads once, which is a step of the turn. Ready with the number of bytes; 0 is the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         let read = match ready!(self.input.poll_fill(&mut self.connection, cx)) {
             Ok(read) => read,
             Err(error) => return Poll::Ready(Err(self.failed(Error::wire(error)))),
         };
         self.dry = false;
+        self.count_turn();
         self.count_drain(read);
         if read == 0 {
             self.source = Source::Eof;
             self.peer_closed = true;
         }
         Poll::Ready(Ok(read))
+    }
+
+    /// Writes everything, and keeps the connection going until it is written.
+    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
+        self.check_live()?;
+        match self.poll_flush(cx) {
+            Poll::Pending => self.poll_tend(cx).map(Err),
+            written => written,
+        }
     }
 
     /// Keeps the connection going while something else is awaited: writes what was answered and reads ahead, one
@@ -313,6 +304,7 @@ impl Wire {
             return Poll::Ready(self.aborted());
         }
         while self.source == Source::Open && self.input.len() < READ_AHEAD {
+            ready!(self.poll_turn(cx));
             match self.poll_read(cx) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),

@@ -22,6 +22,9 @@ const STALLS: u32 = 4;
 /// all there is: 546 bytes a second by default, however long it is behind.
 const PACE: u64 = 64 * 1024;
 
+/// Writes of one turn, after which other connections get theirs, for a transport that takes all there is in small pieces.
+const WRITES_A_TURN: u32 = 64;
+
 /// What has been encoded and not yet written.
 #[derive(Default)]
 pub(super) struct Output {
@@ -125,7 +128,14 @@ impl Output {
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
         let waiting = self.buf.len();
+        let mut writes = 0;
         while !self.buf.is_empty() {
+            if writes == WRITES_A_TURN {
+                // It is not waited for, but it is others' turn.
+                cx.waker().wake_by_ref();
+                return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
+            }
+            writes += 1;
             // One piece: `send` costs the kernel less than `writev`.
             match Pin::new(&mut *connection).poll_write(cx, &self.buf) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into()))),
