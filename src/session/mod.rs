@@ -80,15 +80,17 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// The codec may refuse the frame; nothing of it is queued then, and the session can go on. While more than the
-    /// write limit (1 MiB) is waiting it fails with [`SessionError::WriteLimit`]: the peer does not read. Who pushes
-    /// unasked may rather [`Session::send`].
+    /// The codec may refuse the frame; nothing of it is queued then, and the session can go on. Above 64 KiB of queued
+    /// answers it tries to write, without waiting, and so fails if the connection is broken. While the write limit (1 MiB)
+    /// is still reached after that it fails with [`SessionError::WriteLimit`], and the frame is not queued. An error while a
+    /// frame is missing resets the connection, so that a list does not look complete: [`Session::flush`] first to go on, or
+    /// use [`Session::send`], which waits, for pushes and for long lists.
     #[inline(always)]
     pub fn reply<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
     {
-        self.under_write_limit()?;
+        self.make_room()?;
         self.wire.encode(&mut self.codec, frame)
     }
 
@@ -96,9 +98,9 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::WriteLimit`], as [`Session::reply`].
+    /// [`SessionError::WriteLimit`] and those of the connection, as [`Session::reply`].
     pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
-        self.under_write_limit()?;
+        self.make_room()?;
         self.wire.encode_raw(bytes.as_ref());
         Ok(())
     }
@@ -143,6 +145,9 @@ impl<C> Session<C> {
     /// Awaits something else while the connection goes on: what was replied is written, up to one buffer is read ahead,
     /// and as long as there is room to read, a peer that breaks the connection is noticed.
     ///
+    /// A future that is ready at once costs a write only when everything that was received is decoded: otherwise
+    /// [`Session::next`], which comes then, writes once for the whole burst.
+    ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
     /// # async fn lookup(_: ropewalk::Bytes) -> String { String::new() }
@@ -170,6 +175,7 @@ impl<C> Session<C> {
         let waits = Waits(&mut self.wire);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                waits.0.write_between(cx);
                 return Poll::Ready(Ok(output));
             }
             waits.0.poll_tend(cx).map(Err)
@@ -297,14 +303,10 @@ impl<C> Session<C> {
         self.wire.set_read_deadlines(deadlines);
     }
 
-    /// Checked before encoding: one frame may exceed it.
-    fn under_write_limit(&mut self) -> Result {
-        let max = self.wire.limits().write_limit;
-        if self.wire.unwritten() < max {
-            return Ok(());
-        }
-        self.wire.note_write_limit();
-        Err(SessionError::WriteLimit { max }.into())
+    /// Checked before encoding: one frame may exceed the limits.
+    #[inline]
+    fn make_room(&mut self) -> Result {
+        if self.wire.has_room() { Ok(()) } else { self.wire.offer() }
     }
 
     fn at_boundary(&self) -> Result {

@@ -19,9 +19,10 @@ mod wait;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
+use tokio::task::coop::poll_proceed;
 use tokio::task::unconstrained;
 use tokio_util::codec::Encoder;
 
@@ -148,16 +149,14 @@ impl Wire {
         self.output.len()
     }
 
-    /// An answer was refused because of those that wait.
-    pub(crate) fn note_write_limit(&mut self) {
-        self.over_limit = true;
+    /// Whether a frame was refused for the write limit, and is missing behind those that wait.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.over_limit
     }
 
-    /// Whether the peer has let its answers pile up until one was refused, or has been given up for taking none.
-    pub(crate) fn is_behind(&self) -> bool {
-        // It was offered some, and did not take them.
-        let piled_up = self.over_limit && self.output.is_stalled();
-        self.stalled || piled_up && self.unwritten() >= self.limits.write_limit
+    /// Whether the peer was given up because it took nothing.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled
     }
 
     /// Whether fewer answers than the high-water mark are waiting.
@@ -206,6 +205,36 @@ impl Wire {
             self.stalled = error.close_reason() == Some(CloseReason::Timeout);
             self.failed(error)
         })
+    }
+
+    /// Called when more is queued than the high-water mark and one more frame is to be: writes what is taken at once, and
+    /// fails if the write limit is reached all the same.
+    ///
+    /// It tries again whenever as much as the mark was queued since the last time, and always before it fails.
+    #[cold]
+    pub(crate) fn offer(&mut self) -> Result {
+        self.check_live()?;
+        let max = self.limits.write_limit;
+        if self.unwritten() >= max || self.output.is_due(self.limits.high_water) {
+            self.poll_offer()?;
+        }
+        if self.unwritten() < max {
+            return Ok(());
+        }
+        self.over_limit = true;
+        Err(SessionError::WriteLimit { max }.into())
+    }
+
+    /// One write that nobody waits for. It takes of the task's budget, so that a peer that reads as fast as it is written
+    /// to does not turn a loop of `reply` into one without end.
+    fn poll_offer(&mut self) -> Result {
+        // The next poll of the session has its task woken instead.
+        let cx = &mut Context::from_waker(Waker::noop());
+        let Poll::Ready(budget) = poll_proceed(cx) else { return Ok(()) };
+        budget.made_progress();
+        let offered = self.poll_flush(cx);
+        self.output.pause();
+        if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
     }
 
     /// Called when [`Wire::decode`] has run dry: writes what was answered, then waits for more. Ready when there is
@@ -290,6 +319,15 @@ impl Wire {
         match self.poll_flush(cx) {
             Poll::Pending => self.poll_tend(cx).map(Err),
             written => written,
+        }
+    }
+
+    /// Called when what the author awaited is there: writes what was replied, unless more was received than that. Then the
+    /// author goes on to `next`, which writes once for all.
+    pub(crate) fn write_between(&mut self, cx: &mut Context<'_>) {
+        if self.input.is_empty() {
+            // An error ends the connection, which `next` and `flush` say.
+            let _ = self.poll_flush(cx);
         }
     }
 

@@ -47,11 +47,13 @@ struct Stall {
     owes: u64,
     /// Nobody offers it anything, since then.
     paused: Option<Instant>,
+    /// How much was left when it was last offered something.
+    left: usize,
 }
 
 impl Stall {
     fn new(now: Instant, handed_on: u64) -> Self {
-        Self { since: now, handed_on, paced: now, owes: PACE, paused: None }
+        Self { since: now, handed_on, paced: now, owes: PACE, paused: None, left: 0 }
     }
 
     /// It took some, or what the transport held back (of this, or of what was written long ago) went on.
@@ -112,6 +114,11 @@ impl Output {
     pub(super) fn patience_for_all(&self, patience: Duration) -> Duration {
         let paces = (self.buf.len() as u64).div_ceil(PACE).max(1);
         patience.saturating_mul(STALLS).saturating_mul(u32::try_from(paces).unwrap_or(u32::MAX))
+    }
+
+    /// Whether it is to be offered what waits: `more` was queued since the last time.
+    pub(super) fn is_due(&self, more: usize) -> bool {
+        self.stalled.as_ref().is_none_or(|stall| self.buf.len() >= stall.left.saturating_add(more))
     }
 
     /// Whether the peer is waited for.
@@ -182,6 +189,7 @@ impl Output {
             }
             stalled @ None => stalled.insert(Box::new(Stall::new(Instant::now(), handed_on))),
         };
+        stall.left = self.buf.len();
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
