@@ -111,7 +111,8 @@ impl Error {
         if let Some(session) = self.downcast_ref::<SessionError>() {
             return match session {
                 SessionError::WriteStalled | SessionError::HandshakeTimedOut => Some(CloseReason::Timeout),
-                SessionError::WriteLimit { .. } | SessionError::Aborted => Some(CloseReason::Aborted),
+                SessionError::WriteLimit { .. } => Some(CloseReason::WriteLimit),
+                SessionError::Aborted => Some(CloseReason::Aborted),
                 SessionError::Truncated { .. } | SessionError::PlaintextBehind { .. } => Some(CloseReason::CodecError),
                 SessionError::FirstFrameTimeout => Some(CloseReason::FirstFrameTimeout),
                 SessionError::FrameTimeout => Some(CloseReason::FrameTimeout),
@@ -204,7 +205,7 @@ pub enum SessionError {
         /// How many of them were missing.
         missing: u64,
     },
-    /// The peer has not taken its answers and the write limit is reached: `send().await` waits instead.
+    /// `reply` found as many bytes of answers waiting to be written as the write limit allows: `send().await` waits instead.
     WriteLimit {
         /// The limit in bytes.
         max: usize,
@@ -253,7 +254,7 @@ impl fmt::Display for SessionError {
             Self::WriteLimit { max } => {
                 write!(
                     f,
-                    "{max} bytes of answers are waiting for a peer that does not read: use send, or drop the peer"
+                    "{max} bytes of answers are waiting to be written, and reply does not wait: use send, or flush first"
                 )
             }
             Self::WriteStalled => {

@@ -37,21 +37,32 @@ async fn an_answer_over_the_write_limit_arrives_before_an_error() {
     server.end().await;
 }
 
-#[tokio::test]
-async fn answers_before_one_that_is_over_the_limit_arrive_at_a_peer_that_reads() {
-    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
-        // None of them was offered yet.
-        loop {
-            s.reply(vec![b'x'; 1023])?;
-        }
-    });
-    let (server, connector) = on_memory(Server::new(), leaf).await;
-    let mut client = connector.connect().await.unwrap();
-    let mut heard = Vec::new();
-    client.read_to_end(&mut heard).await.unwrap();
-    assert_eq!(heard.len(), 1 << 20);
-    drop(client);
-    server.end().await;
+#[tokio::test(start_paused = true)]
+async fn a_list_that_the_write_limit_cut_does_not_look_complete() {
+    for moved in [false, true] {
+        let leaf = session(Lines::lf(), move |mut s: Session<Lines>| async move {
+            let list = async move {
+                loop {
+                    s.reply(vec![b'x'; 1023])?;
+                }
+            };
+            if moved {
+                // Nobody hears of its error.
+                tokio::spawn(async move {
+                    sleep(SECOND).await;
+                    list.await
+                });
+                return Ok(());
+            }
+            list.await
+        });
+        let (server, connector) = on_memory(Server::new(), leaf).await;
+        let mut client = connector.connect().await.unwrap();
+        let ended = client.read_to_end(&mut Vec::new()).await;
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset, "moved: {moved}");
+        let counts = server.end().await;
+        assert_eq!(counts.closed(CloseReason::WriteLimit), 1, "{counts:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +112,8 @@ async fn a_limit_that_was_reached_once_is_forgotten_when_all_is_taken() {
         Err(Error::other("something of the application"))
     })
     .write_limit(1000);
-    let (server, connector) = on_memory(Server::new(), leaf).await;
+    let (endpoint, connector) = memory::endpoint_with_capacity(100);
+    let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     let mut heard = Vec::new();
     client.read_to_end(&mut heard).await.unwrap();

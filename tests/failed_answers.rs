@@ -4,12 +4,17 @@
 
 mod wired;
 
+use std::future::IntoFuture;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
-use ropewalk::{CloseReason, Error, Lines, Reply, SessionError, framed, reply_fn, service_fn};
+use ropewalk::{
+    CloseReason, CodecExt, Error, Lines, Reply, Session, SessionError, framed, reply_fn, service_fn, session,
+};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use wired::{settle, wired};
 
 /// A line that [`Lines::any`] reads and does not write.
@@ -97,4 +102,39 @@ async fn without_an_order_the_calls_under_way_are_answered_before_the_close() {
     go.notify_waiters();
     assert_eq!(w.rest().await, "a\n");
     w.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_behind_an_answer_that_closes_is_answered() {
+    // The frame behind it is no command: an error, which is known long before the answer.
+    let codec = || Lines::lf().try_map(|line: Bytes| if line == "bad" { Err("no such command") } else { Ok(line) });
+    let service = || {
+        service_fn(async |line: Bytes| {
+            match &line[..] {
+                b"slow" => sleep(Duration::from_secs(2)).await,
+                b"quit" => {
+                    sleep(Duration::from_secs(1)).await;
+                    return Ok(Reply::one(line).then_close());
+                }
+                _ => {}
+            }
+            Ok(Reply::one(line))
+        })
+    };
+    let on_error = |_: &Error| Bytes::from("500");
+    let unordered = wired(framed(codec(), service()).unordered(4).on_error(on_error));
+    let unhandled = wired(framed(codec(), service()).unordered(4));
+    let driven = wired(session(codec(), move |s: Session<_>| s.drive(service()).unordered(4).into_future()));
+    for mut w in [unordered, unhandled, driven] {
+        w.say("slow\nquit\nbad\nx\n").await;
+        assert_eq!(w.rest().await, "quit\nslow\n");
+        w.end().await.unwrap();
+    }
+    let ordered = wired(framed(codec(), service()).concurrent(4).on_error(on_error));
+    let one_by_one = wired(framed(codec(), service()).on_error(on_error));
+    for mut w in [ordered, one_by_one] {
+        w.say("slow\nquit\nbad\nx\n").await;
+        assert_eq!(w.rest().await, "slow\nquit\n");
+        w.end().await.unwrap();
+    }
 }

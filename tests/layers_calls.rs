@@ -181,6 +181,33 @@ async fn a_call_over_the_cap_is_refused_and_takes_no_place_from_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_whose_call_was_refused_keeps_no_slot_of_a_limit_behind() {
+    let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
+    let (limit, pool) = (CallLimitLayer::new(1).refuse(), CallLimitLayer::new(4));
+    let service = ServiceBuilder::new().layer(limit.clone()).layer(pool.clone()).service(answering(&gate, &inside));
+    let service = framed(Lines::lf(), service).on_error(|_: &Error| Bytes::from_static(b"503 busy"));
+    run(service, async |connector: Connector| {
+        let mut busy = connector.connect().await.unwrap();
+        busy.write_all(b"slow\n").await.unwrap();
+        until("it is inside", || inside.now() == 1).await;
+        let mut refused = Vec::new();
+        for _ in 0..3 {
+            let mut client = connector.connect().await.unwrap();
+            ask(&mut client, "a\n", "503 busy\n").await;
+            refused.push(client);
+        }
+        assert_eq!((limit.active(), pool.active()), (1, 1));
+        gate.add_permits(1);
+        expect(&mut busy, "SLOW\n").await;
+        assert_eq!((limit.active(), pool.active()), (0, 0));
+        for client in &mut refused {
+            ask(client, "b\n", "B\n").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_over_its_rate_keeps_no_place_from_the_others() {
     let limit = CallLimitLayer::new(1);
     let service =

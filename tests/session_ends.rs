@@ -178,6 +178,20 @@ async fn during_writes_what_was_replied_and_notices_a_reset() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn during_writes_what_was_replied_also_when_the_future_is_ready_at_once() {
+    let mut w = wired(session(Lines::lf(), async |mut s| {
+        for n in 0..3 {
+            s.reply(n.to_string())?;
+            s.during(std::future::ready(())).await?;
+        }
+        // The session is of no interest to its author from here on.
+        std::future::pending().await
+    }));
+    timeout(Duration::from_secs(1), w.expect("0\n1\n2\n")).await.unwrap();
+    w.task.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn close_delivers_and_lingers_for_two_seconds_at_most() {
     let begin = tokio::time::Instant::now();
     let mut w = wired(session(Lines::lf(), async |mut s| {

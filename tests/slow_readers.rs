@@ -256,6 +256,30 @@ async fn a_call_that_is_always_busy_does_not_make_a_peer_that_reads_a_stalled_on
     calls.end().await;
 }
 
+#[tokio::test]
+async fn a_reply_above_the_high_water_mark_tries_to_write_before_it_fails() {
+    // The author pushes, and never comes to `next`.
+    let pushes = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
+        for _ in 0..10 {
+            for _ in 0..10 {
+                s.reply(vec![b'x'; 60_000])?;
+                settle().await;
+            }
+            s.reply_raw(vec![b'x'; 600_000])?;
+            settle().await;
+        }
+        Ok(())
+    });
+    let (endpoint, connector) = memory::endpoint_with_capacity(1 << 20);
+    let server = Running::start(Server::new().listen(endpoint).serve(pushes)).await;
+    let mut client = connector.connect().await.unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard.len(), 10 * (600_010 + 600_000));
+    drop(client);
+    server.end().await;
+}
+
 /// What the kernel takes at once says nothing of the peer. On loopback it would take megabytes, and then nothing more until
 /// a good part of them is gone.
 #[cfg(target_os = "linux")]

@@ -162,7 +162,8 @@ where
                     Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
                     Ok(true) => {
                         (*this.last, *this.failing) = (true, false);
-                        (*this.service, *this.frame) = (None, None);
+                        // Nor is an error behind it answered.
+                        (*this.service, *this.frame, *this.error) = (None, None, None);
                     }
                     Ok(false) => *this.failing = false,
                     Err(Failed::Wire(error)) => return Poll::Ready(Err(error)),
@@ -174,6 +175,8 @@ where
             let answer = if pending { Poll::Pending } else { this.calls.poll_next(cx) };
             pending = match answer {
                 Poll::Ready(Some(answer)) => {
+                    // Many calls may be done at once.
+                    wire.count_turn();
                     self.as_mut().answer(answer, wire)?;
                     false
                 }

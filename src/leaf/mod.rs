@@ -16,7 +16,7 @@ pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
 
 /// Ends a connection whose frames are done with, and leaves the reason behind. What was answered arrives, also before an
-/// error; but a peer that has let its answers pile up to the limit is not waited for.
+/// error; but not to a peer that has stalled, nor where the error left a frame out, for the rest would look complete.
 async fn end(mut wire: Wire, result: Result) -> Result {
     let closing = wire.closing().clone();
     let note = |result: &Result| {
@@ -26,7 +26,7 @@ async fn end(mut wire: Wire, result: Result) -> Result {
     };
     note(&result);
     // The wire is asked, for the error may be that of another connection.
-    if result.is_err() && wire.is_behind() {
+    if result.is_err() && (wire.has_stalled() || wire.is_over_limit()) {
         wire.abort();
         return result;
     }

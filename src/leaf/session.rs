@@ -119,7 +119,7 @@ impl<C, F, W> SessionLeaf<C, F, W> {
         self
     }
 
-    /// [`Session::reply`] fails while this many bytes wait for the peer; 1 MiB by default. Below 64 KiB it is also from
+    /// [`Session::reply`] fails while this many bytes wait to be written; 1 MiB by default. Below 64 KiB it is also from
     /// where on no more frames are read before the peer has taken some.
     pub fn write_limit(mut self, bytes: usize) -> Self {
         self.limits.write_limit = bytes;
@@ -217,8 +217,8 @@ enum Stage<Fut> {
     /// accept loop must not.
     Start(Option<Begin<Fut>>),
     Run(#[pin] Fut),
-    /// The function has ended; its session may have been moved elsewhere and live on.
-    Wait(Result),
+    /// The function has ended; its session may have been moved elsewhere and live on, which is known once it was waited for.
+    Wait(Result, bool),
     Finish(Pin<Box<dyn Future<Output = Result> + Send>>),
 }
 
@@ -235,12 +235,21 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                 }
                 StageProjection::Run(run) => {
                     let result = ready!(run.poll(cx));
-                    this.stage.set(Stage::Wait(result));
+                    this.stage.set(Stage::Wait(result, false));
                 }
-                StageProjection::Wait(result) => {
-                    let returned = ready!(Pin::new(&mut *this.home).poll(cx));
+                StageProjection::Wait(result, moved) => {
+                    let Poll::Ready(returned) = Pin::new(&mut *this.home).poll(cx) else {
+                        *moved = true;
+                        return Poll::Pending;
+                    };
                     let result = std::mem::replace(result, Ok(()));
                     match returned {
+                        // The task it was moved to does not say by which error it ended.
+                        Ok(wire) if *moved && result.is_ok() && wire.is_over_limit() => {
+                            this.closing.set_reason(CloseReason::WriteLimit);
+                            wire.abort();
+                            return Poll::Ready(result);
+                        }
                         Ok(wire) => this.stage.set(Stage::Finish(Box::pin(end(*wire, result)))),
                         // Closed or aborted by the function itself.
                         Err(_) => {

@@ -80,15 +80,17 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// The codec may refuse the frame; nothing of it is queued then, and the session can go on. While more than the
-    /// write limit (1 MiB) is waiting it fails with [`SessionError::WriteLimit`]: the peer does not read. Who pushes
-    /// unasked may rather [`Session::send`].
+    /// The codec may refuse the frame; nothing of it is queued then, and the session can go on. Above 64 KiB of queued
+    /// answers it tries to write, without waiting, and so fails if the connection is broken. While the write limit (1 MiB)
+    /// is still reached after that it fails with [`SessionError::WriteLimit`], and the frame is not queued. An error while a
+    /// frame is missing resets the connection, so that a list does not look complete: [`Session::flush`] first to go on, or
+    /// use [`Session::send`], which waits, for pushes and for long lists.
     #[inline(always)]
     pub fn reply<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
     {
-        self.under_write_limit()?;
+        self.make_room()?;
         self.wire.encode(&mut self.codec, frame)
     }
 
@@ -96,9 +98,9 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::WriteLimit`], as [`Session::reply`].
+    /// [`SessionError::WriteLimit`] and those of the connection, as [`Session::reply`].
     pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
-        self.under_write_limit()?;
+        self.make_room()?;
         self.wire.encode_raw(bytes.as_ref());
         Ok(())
     }
@@ -121,8 +123,9 @@ impl<C> Session<C> {
         if self.wire.unwritten() >= self.wire.limits().write_limit {
             self.flush().await?;
         }
-        self.wire.encode(&mut self.codec, frame)?;
-        self.flush().await
+        let queued = self.wire.encode(&mut self.codec, frame);
+        let written = self.flush().await;
+        queued.and(written)
     }
 
     /// Waits until everything replied is written. Reads ahead meanwhile, one buffer at most, so that two peers that
@@ -133,17 +136,17 @@ impl<C> Session<C> {
     /// Those of the connection, and [`SessionError::WriteStalled`].
     pub async fn flush(&mut self) -> Result {
         let waits = Waits(&mut self.wire);
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = waits.0.poll_flush(cx) {
-                return Poll::Ready(result);
-            }
-            waits.0.poll_tend(cx).map(Err)
-        })
-        .await
+        let written = poll_fn(|cx| waits.0.poll_written(cx)).await;
+        // Behind the write, which must be tried also when the author has used up the task's turn.
+        waits.0.step().await;
+        written
     }
 
     /// Awaits something else while the connection goes on: what was replied is written, up to one buffer is read ahead,
     /// and as long as there is room to read, a peer that breaks the connection is noticed.
+    ///
+    /// A future that is ready at once costs a write only when everything that was received is decoded: otherwise
+    /// [`Session::next`], which comes then, writes once for the whole burst.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -166,10 +169,13 @@ impl<C> Session<C> {
     ///
     /// As safe as the future, which is dropped with it; the session has lost nothing.
     pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
+        self.wire.step().await;
+        self.wire.check_live()?;
         let mut future = pin!(future);
         let waits = Waits(&mut self.wire);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                waits.0.write_between(cx);
                 return Poll::Ready(Ok(output));
             }
             waits.0.poll_tend(cx).map(Err)
@@ -297,14 +303,10 @@ impl<C> Session<C> {
         self.wire.set_read_deadlines(deadlines);
     }
 
-    /// Checked before encoding: one frame may exceed it.
-    fn under_write_limit(&mut self) -> Result {
-        let max = self.wire.limits().write_limit;
-        if self.wire.unwritten() < max {
-            return Ok(());
-        }
-        self.wire.note_write_limit();
-        Err(SessionError::WriteLimit { max }.into())
+    /// Checked before encoding: one frame may exceed the limits.
+    #[inline]
+    fn make_room(&mut self) -> Result {
+        if self.wire.has_room() { Ok(()) } else { self.wire.offer() }
     }
 
     fn at_boundary(&self) -> Result {
@@ -369,6 +371,7 @@ where
     C: Decoder<Error: Into<BoxError>>,
 {
     if wire.closing().is_aborted() {
+        ready!(wire.poll_step(cx));
         // Said once.
         return Poll::Ready(if wire.has_ended() { Ok(None) } else { wire.check_live().map(|()| None) });
     }
@@ -381,6 +384,7 @@ where
             return Poll::Ready(frame.map(Some));
         }
         if wire.has_ended() {
+            ready!(wire.poll_step(cx));
             return Poll::Ready(Ok(None));
         }
         ready!(wire.poll_more(false, cx))?;

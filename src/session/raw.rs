@@ -21,6 +21,7 @@ impl<C> Session<C> {
     /// [`SessionError::MidFrame`] when a part of a frame was read (a `next()` was dropped while it waited);
     /// [`SessionError::Truncated`] when the peer closes before all are there.
     pub async fn raw(&mut self, n: u64) -> Result<Bytes> {
+        self.wire.step().await;
         self.at_boundary()?;
         let max = self.wire.limits().raw_limit;
         if n > max {
@@ -73,6 +74,7 @@ impl<C> RawChunks<'_, C> {
     ///
     /// [`SessionError::Truncated`] when the peer closes before all are there.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.session.wire.step().await;
         if self.left == 0 {
             return Ok(None);
         }

@@ -47,6 +47,7 @@ impl<C> Session<C> {
     /// errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the certificates had yet to be read and are bad:
     /// better [load](TlsConfig::load) them before serving.
     pub async fn upgrade_tls(&mut self, tls: &TlsConfig) -> Result {
+        self.wire.step().await;
         let config = tls.current()?;
         self.wire.upgrade(config).await
     }

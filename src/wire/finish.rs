@@ -1,7 +1,8 @@
 //! The end of a connection: what was answered arrives.
 
-use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::connection::LINGER_BYTES;
 use ropewalk_middleware::{CloseReason, Stream};
@@ -32,9 +33,19 @@ impl Wire {
         // A peer that has closed already has nothing unread with us: a plain close is no reset. A transport of another
         // kind may have a goodbye of its own to say.
         if !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_)) {
-            self.connection.close_mut().await;
+            self.linger().await;
         }
         Ok(())
+    }
+
+    async fn linger(&mut self) {
+        let closing = &self.closing;
+        let mut close = self.connection.close_mut();
+        poll_fn(|cx| {
+            closing.watch(cx);
+            if closing.is_aborted() { Poll::Ready(()) } else { Pin::new(&mut close).poll(cx) }
+        })
+        .await;
     }
 
     /// Breaks the connection.
@@ -60,6 +71,8 @@ impl Wire {
                 self.input.settle();
                 return Poll::Pending;
             }
+            ready!(self.poll_turn(cx));
+            self.count_turn();
             match self.input.poll_fill(&mut self.connection, cx) {
                 Poll::Ready(Ok(0)) => self.peer_closed = true,
                 Poll::Ready(Ok(n)) => *budget = budget.saturating_sub(n as u64),

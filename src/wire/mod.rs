@@ -12,15 +12,17 @@ mod output;
 mod raw;
 mod scratch;
 mod timer;
+mod turn;
 #[cfg(feature = "tls")]
 mod upgrade;
 mod wait;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
+use tokio::task::coop::poll_proceed;
 use tokio::task::unconstrained;
 use tokio_util::codec::Encoder;
 
@@ -34,8 +36,6 @@ use self::timer::Timer;
 use self::wait::{Wait, Want};
 use crate::error::{BoxError, Error, Result, SessionError};
 
-/// Frames handed out in one turn before other connections get theirs.
-const FRAMES_A_TURN: u32 = 256;
 /// How much is read ahead of a pending call or a pending write: one buffer.
 const READ_AHEAD: usize = 64 * 1024;
 
@@ -69,10 +69,11 @@ pub(crate) struct Wire {
     place: Place,
     /// Raw bytes nobody wants: discarded as they come.
     skip: u64,
+    /// Steps taken in this turn.
     turn: u32,
     /// The peer did not take its answers in time.
     stalled: bool,
-    /// It has let so many pile up that one was refused, and has not taken them all since.
+    /// More was queued than the write limit allows, so that a frame was refused, and not all is written since.
     over_limit: bool,
     /// Boxed, as most connections have none at a time, and all have the place.
     drain: Option<Box<Drain>>,
@@ -148,16 +149,14 @@ impl Wire {
         self.output.len()
     }
 
-    /// An answer was refused because of those that wait.
-    pub(crate) fn note_write_limit(&mut self) {
-        self.over_limit = true;
+    /// Whether a frame was refused for the write limit, and is missing behind those that wait.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.over_limit
     }
 
-    /// Whether the peer has let its answers pile up until one was refused, or has been given up for taking none.
-    pub(crate) fn is_behind(&self) -> bool {
-        // It was offered some, and did not take them.
-        let piled_up = self.over_limit && self.output.is_stalled();
-        self.stalled || piled_up && self.unwritten() >= self.limits.write_limit
+    /// Whether the peer was given up because it took nothing.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled
     }
 
     /// Whether fewer answers than the high-water mark are waiting.
@@ -208,23 +207,34 @@ impl Wire {
         })
     }
 
-    /// Counts a frame of a long answer, which may be encoded to nothing and so need no room.
-    pub(crate) fn count_turn(&mut self) {
-        self.turn += 1;
-    }
-
-    /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
-    #[inline]
-    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn < FRAMES_A_TURN { Poll::Ready(()) } else { self.yield_turn(cx) }
-    }
-
+    /// Called when more is queued than the high-water mark and one more frame is to be: writes what is taken at once, and
+    /// fails if the write limit is reached all the same.
+    ///
+    /// It tries again whenever as much as the mark was queued since the last time, and always before it fails.
     #[cold]
-    fn yield_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.turn = 0;
-        self.input.settle();
-        cx.waker().wake_by_ref();
-        Poll::Pending
+    pub(crate) fn offer(&mut self) -> Result {
+        self.check_live()?;
+        let max = self.limits.write_limit;
+        if self.unwritten() >= max || self.output.is_due(self.limits.high_water) {
+            self.poll_offer()?;
+        }
+        if self.unwritten() < max {
+            return Ok(());
+        }
+        self.over_limit = true;
+        Err(SessionError::WriteLimit { max }.into())
+    }
+
+    /// One write that nobody waits for. It takes of the task's budget, so that a peer that reads as fast as it is written
+    /// to does not turn a loop of `reply` into one without end.
+    fn poll_offer(&mut self) -> Result {
+        // The next poll of the session has its task woken instead.
+        let cx = &mut Context::from_waker(Waker::noop());
+        let Poll::Ready(budget) = poll_proceed(cx) else { return Ok(()) };
+        budget.made_progress();
+        let offered = self.poll_flush(cx);
+        self.output.pause();
+        if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
     }
 
     /// Called when [`Wire::decode`] has run dry: writes what was answered, then waits for more. Ready when there is
@@ -287,19 +297,38 @@ impl Wire {
         error
     }
 
-    /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
+    /// Reads once, which is a step of the turn. Ready with the number of bytes; 0 is the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         let read = match ready!(self.input.poll_fill(&mut self.connection, cx)) {
             Ok(read) => read,
             Err(error) => return Poll::Ready(Err(self.failed(Error::wire(error)))),
         };
         self.dry = false;
+        self.count_turn();
         self.count_drain(read);
         if read == 0 {
             self.source = Source::Eof;
             self.peer_closed = true;
         }
         Poll::Ready(Ok(read))
+    }
+
+    /// Writes everything, and keeps the connection going until it is written.
+    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
+        self.check_live()?;
+        match self.poll_flush(cx) {
+            Poll::Pending => self.poll_tend(cx).map(Err),
+            written => written,
+        }
+    }
+
+    /// Called when what the author awaited is there: writes what was replied, unless more was received than that. Then the
+    /// author goes on to `next`, which writes once for all.
+    pub(crate) fn write_between(&mut self, cx: &mut Context<'_>) {
+        if self.input.is_empty() {
+            // An error ends the connection, which `next` and `flush` say.
+            let _ = self.poll_flush(cx);
+        }
     }
 
     /// Keeps the connection going while something else is awaited: writes what was answered and reads ahead, one
@@ -313,6 +342,7 @@ impl Wire {
             return Poll::Ready(self.aborted());
         }
         while self.source == Source::Open && self.input.len() < READ_AHEAD {
+            ready!(self.poll_turn(cx));
             match self.poll_read(cx) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(error),

@@ -22,6 +22,9 @@ const STALLS: u32 = 4;
 /// all there is: 546 bytes a second by default, however long it is behind.
 const PACE: u64 = 64 * 1024;
 
+/// Writes of one turn, after which other connections get theirs, for a transport that takes all there is in small pieces.
+const WRITES_A_TURN: u32 = 64;
+
 /// What has been encoded and not yet written.
 #[derive(Default)]
 pub(super) struct Output {
@@ -44,11 +47,13 @@ struct Stall {
     owes: u64,
     /// Nobody offers it anything, since then.
     paused: Option<Instant>,
+    /// How much was left when it was last offered something.
+    left: usize,
 }
 
 impl Stall {
     fn new(now: Instant, handed_on: u64) -> Self {
-        Self { since: now, handed_on, paced: now, owes: PACE, paused: None }
+        Self { since: now, handed_on, paced: now, owes: PACE, paused: None, left: 0 }
     }
 
     /// It took some, or what the transport held back (of this, or of what was written long ago) went on.
@@ -111,6 +116,11 @@ impl Output {
         patience.saturating_mul(STALLS).saturating_mul(u32::try_from(paces).unwrap_or(u32::MAX))
     }
 
+    /// Whether it is to be offered what waits: `more` was queued since the last time.
+    pub(super) fn is_due(&self, more: usize) -> bool {
+        self.stalled.as_ref().is_none_or(|stall| self.buf.len() >= stall.left.saturating_add(more))
+    }
+
     /// Whether the peer is waited for.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.is_some()
@@ -125,7 +135,14 @@ impl Output {
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
         let waiting = self.buf.len();
+        let mut writes = 0;
         while !self.buf.is_empty() {
+            if writes == WRITES_A_TURN {
+                // It is not waited for, but it is others' turn.
+                cx.waker().wake_by_ref();
+                return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
+            }
+            writes += 1;
             // One piece: `send` costs the kernel less than `writev`.
             match Pin::new(&mut *connection).poll_write(cx, &self.buf) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into()))),
@@ -172,6 +189,7 @@ impl Output {
             }
             stalled @ None => stalled.insert(Box::new(Stall::new(Instant::now(), handed_on))),
         };
+        stall.left = self.buf.len();
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 

@@ -16,6 +16,7 @@ impl Wire {
     pub(crate) fn poll_raw(&mut self, n: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
         self.check_live()?;
         loop {
+            ready!(self.poll_turn(cx));
             if self.skipped() && self.input.len() as u64 >= n {
                 return Poll::Ready(Ok(self.take_raw(n)));
             }
@@ -27,6 +28,7 @@ impl Wire {
     pub(crate) fn poll_raw_chunk(&mut self, left: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
         self.check_live()?;
         loop {
+            ready!(self.poll_turn(cx));
             if self.skipped() && !self.input.is_empty() {
                 return Poll::Ready(Ok(self.take_raw(left.min(RAW_CHUNK).min(self.input.len() as u64))));
             }

@@ -3,20 +3,24 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::places::{Place, Places};
+use super::places::{Place, Places, Ticket};
 use crate::{BoxError, Frame};
 
 /// Caps how many calls are under way at once, and fails those over the cap with [`CallRefused`]; made by
 /// [`CallLimitLayer::refuse`](super::CallLimitLayer::refuse).
 ///
 /// Under `framed` an error ends the connection, unless `on_error` makes an answer of it. The error is boxed; one of the
-/// service behind goes through as it is. Nobody queues, so nobody is kept from a place by one who has gone away.
+/// service behind goes through as it is.
+///
+/// A call that is refused takes nothing of the service behind: that one is not even asked whether it is ready. A call that
+/// found room, and then has to wait until the service behind is ready, takes no slot meanwhile and is not refused any more:
+/// if all slots are taken by then, it waits for one.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -57,18 +61,26 @@ impl<S> Layer<S> for CallRefuseLayer {
     type Service = CallRefuse<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CallRefuse { inner, places: Arc::clone(&self.places) }
+        CallRefuse::new(inner, Arc::clone(&self.places))
     }
 }
 
 /// A service that refuses calls over a cap; made by [`CallRefuseLayer`].
-#[derive(Clone)]
 pub struct CallRefuse<S> {
     inner: S,
     places: Arc<Places>,
+    /// The next call found room, and the service behind was asked whether it is ready. What that one reserves is used.
+    admitted: bool,
+    /// For the next call.
+    place: Option<Place>,
+    ticket: Option<Ticket>,
 }
 
 impl<S> CallRefuse<S> {
+    fn new(inner: S, places: Arc<Places>) -> Self {
+        Self { inner, places, admitted: false, place: None, ticket: None }
+    }
+
     /// The service behind the cap.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -78,6 +90,13 @@ impl<S> CallRefuse<S> {
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
+    }
+}
+
+impl<S: Clone> Clone for CallRefuse<S> {
+    /// Another service under the same cap. It has no slot yet: readiness is not cloned.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::clone(&self.places))
     }
 }
 
@@ -93,12 +112,32 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+        if !self.admitted {
+            self.place = self.places.take_now();
+            if self.place.is_none() {
+                // The call is refused. What the service behind reserves for one, it would keep.
+                return Poll::Ready(Ok(()));
+            }
+            self.admitted = true;
+        }
+        let polled = self.inner.poll_ready(cx);
+        if !matches!(polled, Poll::Ready(Ok(()))) {
+            // Others can use it meanwhile, as under a `CallLimit`.
+            self.place = None;
+            self.admitted = polled.is_pending();
+            return polled.map_err(Into::into);
+        }
+        if self.place.is_none() {
+            self.place = Some(ready!(self.places.poll_take(&mut self.ticket, cx)));
+        }
+        Poll::Ready(Ok(()))
     }
 
+    /// Called without having been ready, it is refused.
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        let place = self.places.take_now();
+        self.admitted = false;
+        let place = self.place.take();
         CallRefuseFuture { future: place.is_some().then(|| self.inner.call(frame)), place }
     }
 }
@@ -109,7 +148,7 @@ impl<S: fmt::Debug> fmt::Debug for CallRefuse<S> {
             .field("inner", &self.inner)
             .field("max", &self.places.max)
             .field("active", &self.places.taken())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

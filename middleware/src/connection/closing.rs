@@ -40,11 +40,13 @@ pub enum CloseReason {
     FrameTimeout,
     /// The peer sent nothing for too long.
     IdleTimeout,
+    /// More answers were queued than may wait to be written, so that one is missing.
+    WriteLimit,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -58,6 +60,7 @@ impl CloseReason {
         Self::FirstFrameTimeout,
         Self::FrameTimeout,
         Self::IdleTimeout,
+        Self::WriteLimit,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -76,6 +79,7 @@ impl CloseReason {
             Self::FirstFrameTimeout => "first_frame_timeout",
             Self::FrameTimeout => "frame_timeout",
             Self::IdleTimeout => "idle_timeout",
+            Self::WriteLimit => "write_limit",
         }
     }
 

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io::{self, Write as _};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::ioctl_fionread;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::coop;
 
 use super::peer::Addr;
 
@@ -17,9 +18,8 @@ use super::peer::Addr;
 ///
 /// It is for types of your own that can be broken; [`Stream::from_io`] takes any others.
 ///
-/// Deadlines, drains and aborts are looked at when the stream has nothing to give or take (`Pending`). The kernel's sockets
-/// say so now and then though there is more, by tokio's budget for one turn: spend it too (`tokio::task::coop`). While a
-/// stream that never does always has something, nothing but the limits holds it: a frame's size, 256 frames a turn.
+/// Each read and write takes of tokio's budget for one turn of a task, as those of the kernel's sockets do: when it is
+/// used up, the stream is not asked before the next turn. It need not know of the budget itself.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the drop that follows a hard one: the peer is to see a reset rather than an end.
     fn abort(&mut self) {}
@@ -189,6 +189,21 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Foreign<T> {
     }
 }
 
+/// Reads from or writes to a transport that may not know of tokio's budget for one turn of a task.
+fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    if !coop::has_budget_remaining() {
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    let output = ready!(poll(cx));
+    // Only now: taken before, it would be the last for a transport that takes of it too, and be given back. Then "not your
+    // turn" could not be told from "nothing there".
+    if let Poll::Ready(budget) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
+        budget.made_progress();
+    }
+    Poll::Ready(output)
+}
+
 /// Runs one poll method on whichever transport there is.
 macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
@@ -211,13 +226,21 @@ macro_rules! each {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => io.poll_read(cx, buf))
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Boxed(io) => poll_in_turn(cx, |cx| Pin::new(&mut **io).poll_read(cx, buf)),
+        }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, io => io.poll_write(cx, buf))
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Unix(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Boxed(io) => poll_in_turn(cx, |cx| Pin::new(&mut **io).poll_write(cx, buf)),
+        }
     }
 
     fn poll_write_vectored(
@@ -229,7 +252,11 @@ impl AsyncWrite for Stream {
         if let [buf] = bufs {
             return self.poll_write(cx, buf);
         }
-        each!(self, io => io.poll_write_vectored(cx, bufs))
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Boxed(io) => poll_in_turn(cx, |cx| Pin::new(&mut **io).poll_write_vectored(cx, bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
