@@ -66,6 +66,7 @@ pub mod log;
 pub mod proxy;
 pub mod rate;
 mod read_deadline;
+pub mod room;
 mod state;
 
 pub use call::{
@@ -82,6 +83,7 @@ pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
+pub use room::MakeRoom;
 pub use state::{State, StateLayer};
 
 /// An error of any type, as tower's layers box it.
