@@ -1,4 +1,4 @@
-//! Who makes room when the server is full: silent peers, then idle ones, then those of a crowded address.
+//! Which connections make room when the server is full: silent peers, then idle ones, then those of a crowded address.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod harness;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::addressed::{From, addressed};
 use harness::{Hold, Running, ask, assert_balanced, assert_cut, assert_reasons, expect, settle, shouter};
-use ropewalk::CloseReason::{Done, MadeRoomIdle, MadeRoomShare, MadeRoomSilent};
+use ropewalk::CloseReason::{Done, Drained, MadeRoomIdle, MadeRoomShare, MadeRoomSilent};
 use ropewalk::{ConnectionService, Lines, MakeRoom, Result, Server, Session, framed, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -161,7 +161,7 @@ async fn several_that_wait_have_as_many_make_room_in_the_order_in_which_they_fel
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_an_answer_or_has_yet_to_take_it_is_not_idle() {
+async fn a_peer_that_waits_for_an_answer_or_has_yet_to_take_it_is_not_idle() {
     let slow = service_fn(async |line: Bytes| {
         if line == "slow" {
             sleep(10 * MINUTE).await;
@@ -319,6 +319,40 @@ async fn sessions_of_raw_bytes_and_plain_services_are_never_silent() {
     assert_cut(&mut clients[1]).await;
     drop((clients, newcomer));
     ended(server, &[(Done, 2), (MadeRoomIdle, 1)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_makes_nobody_go_and_serves_those_that_wait() {
+    let (server, from) = with_room(1, shouter()).await;
+    let client = served(&from, "192.0.2.1").await;
+    let mut others = [from.host("192.0.2.2"), from.host("192.0.2.3")];
+    for other in &mut others {
+        other.write_all(b"new\n").await.unwrap();
+    }
+    settle().await;
+    server.handle().drain(MINUTE);
+    for other in &mut others {
+        expect(other, "NEW\n").await;
+    }
+    drop((client, others));
+    assert_reasons(&server.over().await, &[(Drained, 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_cap_is_lowered_nobody_goes_until_that_makes_room() {
+    let (server, from) = with_room(3, shouter()).await;
+    let mut clients = [from.host("192.0.2.1"), from.host("192.0.2.1"), from.host("192.0.2.1")];
+    sleep(MINUTE).await;
+    server.handle().set_max_connections(2);
+    let mut newcomer = from.host("192.0.2.2");
+    assert!(waits(&mut newcomer, MINUTE).await);
+    assert!(is_open(&mut clients[0]).await);
+    let [first, mut second, third] = clients;
+    drop(first);
+    expect(&mut newcomer, "NEW\n").await;
+    assert_cut(&mut second).await;
+    drop((second, third, newcomer));
+    ended(server, &[(Done, 3), (MadeRoomSilent, 1)]).await;
 }
 
 #[tokio::test(start_paused = true)]

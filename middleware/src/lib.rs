@@ -59,6 +59,7 @@
 
 pub mod call;
 pub mod connection;
+pub mod crowd;
 mod escape;
 mod frame;
 pub mod limit;
@@ -66,7 +67,6 @@ pub mod log;
 pub mod proxy;
 pub mod rate;
 mod read_deadline;
-pub mod room;
 mod state;
 
 pub use call::{
@@ -77,13 +77,13 @@ pub use connection::{
     Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
     TlsInfo, TlsVersion,
 };
+pub use crowd::MakeRoom;
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};
 pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
-pub use room::MakeRoom;
 pub use state::{State, StateLayer};
 
 /// An error of any type, as tower's layers box it.

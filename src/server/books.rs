@@ -1,8 +1,8 @@
-//! Who is in: the counts of a server, and when it is full the order in which its connections make room.
+//! The counts of a server, and while it is full the order in which its connections make room.
 
 use std::net::IpAddr;
 
-use ropewalk_middleware::room::{Crowd, Room};
+use ropewalk_middleware::crowd::{Choice, Crowd};
 use ropewalk_middleware::{CloseReason, Closing, MakeRoom, Peer};
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use super::registry::{Registry, SHARDS};
 #[derive(Debug, Default)]
 pub(super) struct Books {
     pub(super) counts: Counts,
-    /// For whom room was made that there is, or will be in a moment. At most as many as wait in the lobbies.
+    /// The addresses for which room was made that is there, or will be in a moment. At most as many as wait in the lobbies.
     promised: Vec<Option<IpAddr>>,
     /// Made when the server is first full and a connection waits, dropped when it is half empty: until then a connection costs
     /// nothing here.
@@ -53,7 +53,11 @@ impl Books {
         if self.counts.active() < max as u64 / 2 { self.crowd.take() } else { None }
     }
 
-    pub(super) fn make_room(&mut self, max: usize, newcomer: &Peer, rules: &MakeRoom, registry: &Registry) -> Room {
+    pub(super) fn make_room(&mut self, max: usize, newcomer: &Peer, rules: &MakeRoom, registry: &Registry) -> Choice {
+        if self.counts.active() > max as u64 {
+            // The cap was lowered: one that goes makes no room yet.
+            return Choice::Nobody(None);
+        }
         let crowd = self.crowd.get_or_insert_with(|| {
             self.counted = 0;
             Box::default()
@@ -61,15 +65,15 @@ impl Books {
         if self.counted < SHARDS {
             registry.each_of(self.counted, |closing| crowd.insert(closing.clone()));
             self.counted += 1;
-            return Room::Undecided;
+            return Choice::Undecided;
         }
         let host = newcomer.host();
         let coming = self.promised.iter().filter(|promised| **promised == host).count();
-        let room = crowd.make_room(max, host, coming, rules);
-        if let Room::From(..) = room {
+        let choice = crowd.make_room(max, host, coming, rules);
+        if let Choice::Abort(..) = choice {
             self.promised.push(host);
         }
-        room
+        choice
     }
 
     /// Room that was made for this peer is taken by now, or not wanted any more.

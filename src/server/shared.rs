@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
-use ropewalk_middleware::room::Room;
+use ropewalk_middleware::crowd::Choice;
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, MakeRoom, Peer};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Shared {
     books: Mutex<Books>,
-    /// Who makes room when it is full, if anybody.
+    /// The rules by which connections make room when it is full, if they do.
     make_room: Option<MakeRoom>,
     registry: Registry,
     max: AtomicUsize,
@@ -131,15 +131,15 @@ impl Shared {
     /// the gate, behind which no connection is half accepted.
     pub(super) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
         let Some(rules) = &self.make_room else { return MadeRoom::No(None) };
-        let room = self.lock().make_room(self.max(), newcomer, rules, &self.registry);
-        match room {
-            Room::From(closing, reason) => {
+        let choice = self.lock().make_room(self.max(), newcomer, rules, &self.registry);
+        match choice {
+            Choice::Abort(closing, reason) => {
                 // Not under the lock: it runs a waker.
                 closing.abort_for(reason);
                 MadeRoom::Yes
             }
-            Room::None(next) => MadeRoom::No(next),
-            Room::Undecided => MadeRoom::Undecided,
+            Choice::Nobody(next) => MadeRoom::No(next),
+            Choice::Undecided => MadeRoom::Undecided,
         }
     }
 

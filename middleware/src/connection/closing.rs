@@ -48,7 +48,7 @@ pub enum CloseReason {
     MadeRoomIdle,
     /// A cap was full: it made room for a peer of another address, as its own address had more than its share.
     MadeRoomShare,
-    /// The cap was full, and it did not get in: too many were waiting, most of them from its address.
+    /// The server was full, and this connection was not let in: too many were waiting, most of them from its address.
     NoRoom,
 }
 

@@ -119,7 +119,7 @@ impl<P> ConnectionLimitLayer<P> {
         Self { places: Arc::new(Places::per_listener(self.places.max, self.places.rules())), overflow: self.overflow }
     }
 
-    /// Over the cap, a connection is aborted for one that comes, if one of these rules finds one; only if none does, that one is
+    /// Over the cap, a connection is aborted for one that comes, if one of these rules finds one; otherwise the one that comes is
     /// refused. So silent and idle peers, and those of one address, can't keep the others out. The cap stays exact: the new
     /// connection is served when the other one is gone.
     ///

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::room::{Crowd, Room};
+use crate::crowd::{Choice, Crowd};
 use crate::{Closing, MakeRoom, Peer};
 
 /// How many refused connections of one layer are told so and read out at once; those beyond are closed at once.
@@ -49,7 +49,7 @@ impl Places {
         }
     }
 
-    /// Who makes room.
+    /// The rules by which connections make room, if they do.
     pub(super) fn rules(&self) -> Option<MakeRoom> {
         self.rules
     }
@@ -109,17 +109,17 @@ impl Cap {
     pub(super) fn make_room(&self, newcomer: &Peer, rules: &MakeRoom) -> bool {
         loop {
             // Never held while a waker runs.
-            let Some(room) = self.with_crowd(|crowd| crowd.make_room(self.max, newcomer.host(), 0, rules)) else {
+            let Some(choice) = self.with_crowd(|crowd| crowd.make_room(self.max, newcomer.host(), 0, rules)) else {
                 return false;
             };
-            match room {
-                Room::From(closing, reason) => {
+            match choice {
+                Choice::Abort(closing, reason) => {
                     closing.abort_for(reason);
                     return true;
                 }
-                Room::None(_) => return false,
+                Choice::Nobody(_) => return false,
                 // What is looked at again stands further back for as long as nothing moves on it.
-                Room::Undecided => {}
+                Choice::Undecided => {}
             }
         }
     }

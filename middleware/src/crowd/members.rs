@@ -26,13 +26,13 @@ pub struct Crowd {
     ranks: BTreeSet<(bool, usize, IpAddr)>,
 }
 
-/// Where room comes from.
+/// Which connection makes room.
 #[derive(Debug)]
-pub enum Room {
-    /// From this connection, once it is told to abort for this reason. The crowd takes it for gone.
-    From(Closing, CloseReason),
-    /// From nowhere; by time alone not before then.
-    None(Option<Instant>),
+pub enum Choice {
+    /// This connection, which is to be told to abort for this reason. The crowd takes it for gone.
+    Abort(Closing, CloseReason),
+    /// No connection; and as long as none comes or goes, none before then.
+    Nobody(Option<Instant>),
     /// Not decided: ask again when others have had their turn.
     Undecided,
 }
@@ -58,8 +58,8 @@ impl Crowd {
     }
 
     /// Finds a connection that is to be aborted for a peer of this address, of which so many others are about to come.
-    pub fn make_room(&mut self, cap: usize, newcomer: Option<IpAddr>, coming: usize, rules: &MakeRoom) -> Room {
-        self.choose(cap, newcomer, coming, rules).unwrap_or(Room::Undecided)
+    pub fn make_room(&mut self, cap: usize, newcomer: Option<IpAddr>, coming: usize, rules: &MakeRoom) -> Choice {
+        self.choose(cap, newcomer, coming, rules).unwrap_or(Choice::Undecided)
     }
 
     fn choose(
@@ -68,7 +68,7 @@ impl Crowd {
         newcomer: Option<IpAddr>,
         coming: usize,
         rules: &MakeRoom,
-    ) -> Result<Room, TurnOver> {
+    ) -> Result<Choice, TurnOver> {
         let (now, mut looks) = (Instant::now(), LOOKS);
         let share = if rules.share { self.share(cap, newcomer) } else { usize::MAX };
         let mut next: Option<Instant> = None;
@@ -112,7 +112,7 @@ impl Crowd {
                 }
             }
         }
-        Ok(Room::None(next))
+        Ok(Choice::Nobody(next))
     }
 
     /// How many connections each address may have. Of whole ones only, and at least one, so that no two addresses take turns
@@ -178,10 +178,10 @@ impl Crowd {
         self.members.insert(id, member);
     }
 
-    fn abort(&mut self, id: u64, reason: CloseReason) -> Room {
+    fn abort(&mut self, id: u64, reason: CloseReason) -> Choice {
         match self.take(id) {
-            Some(member) => Room::From(member.closing, reason),
-            None => Room::Undecided,
+            Some(member) => Choice::Abort(member.closing, reason),
+            None => Choice::Undecided,
         }
     }
 

@@ -21,14 +21,14 @@ use std::time::Duration;
 ///
 /// Whether a frame is complete is known to the leaves, `framed` and `session`. A plain service of connections is under the
 /// last two rules only, and so is a session once raw bytes were read or written. Of a plain service it is not known whether
-/// anything is pending. A protocol whose clients never send anything, and one whose clients may listen for
-/// an hour even though others wait, turn the first or the second rule off.
+/// anything is pending. Turn the first rule off for a protocol whose clients never send anything, and the second one where
+/// clients that only listen are to stay even though others wait.
 ///
 /// ```
 /// use std::time::Duration;
 /// use ropewalk_middleware::MakeRoom;
 ///
-/// // Subscribers only listen, and stay; who has said nothing for 20 s does not.
+/// // Subscribers who only listen stay; peers that have said nothing for 20 s make room.
 /// let rules = MakeRoom::new().silent(Duration::from_secs(20)).idle(None);
 /// assert_ne!(rules, MakeRoom::default());
 /// ```

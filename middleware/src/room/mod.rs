@@ -1,8 +1,0 @@
-//! Who makes room when a cap on connections is full.
-
-mod crowd;
-mod queue;
-mod rules;
-
-pub use self::crowd::{Crowd, Room};
-pub use self::rules::MakeRoom;
