@@ -73,7 +73,7 @@ impl Error {
     }
 
     /// Whether the peer kept a read waiting for too long: one of the three deadlines of a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer). It may still be told.
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), or the leaf's for a frame that has begun. It may still be told.
     ///
     /// ```
     /// use ropewalk::{Lines, Result, Session};
@@ -225,7 +225,7 @@ pub enum SessionError {
     HandshakeTimedOut,
     /// The peer sent no whole frame in the time a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) gives it for the first.
     FirstFrameTimeout,
-    /// The peer did not finish a frame it had begun (or raw bytes) in the time the layer gives it.
+    /// The peer did not finish a frame it had begun (or raw bytes) in the time the layer, or else the leaf, gives it.
     FrameTimeout,
     /// The peer sent nothing for longer than the layer lets it be idle.
     IdleTimeout,

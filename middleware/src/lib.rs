@@ -59,6 +59,7 @@
 
 pub mod call;
 pub mod connection;
+pub mod crowd;
 mod escape;
 #[doc(hidden)]
 pub mod event;
@@ -78,6 +79,7 @@ pub use connection::{
     Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
     TlsInfo, TlsVersion,
 };
+pub use crowd::MakeRoom;
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};

@@ -167,6 +167,18 @@ impl<C, M, O, E> Framed<C, M, O, E> {
         Framed { codec, make, order, on_error, limits }
     }
 
+    /// How long a frame that has begun may take until it is whole, and as long again for each 64 KiB of it that have come;
+    /// 30 s by default. `None` is no such deadline. For a frame that has not begun a peer has all the time it likes; see
+    /// [`MakeRoom`](crate::MakeRoom) for what happens when others wait. The deadlines of a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), where there is one, take the place of this one.
+    ///
+    /// It counts while the peer is waited for. Late, the connection ends with
+    /// [`SessionError::FrameTimeout`](crate::SessionError::FrameTimeout).
+    pub fn frame_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.limits.frame = deadline.into();
+        self
+    }
+
     /// How long a peer may take none of its answers; 30 s by default. In four times as long it has to take 64 KiB of
     /// those that wait, or all. What lies in the kernel's buffers counts when the kernel has room again: after some
     /// 16 KiB over TCP on Linux, and after some 150 KiB on a Unix socket.

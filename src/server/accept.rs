@@ -7,6 +7,7 @@ use ropewalk_middleware::{Peer, Stream};
 
 use super::ConnectionService;
 use super::gate::Gate;
+use super::lobby::Lobby;
 use super::restart::{Passed, RestartError};
 use crate::error::Error;
 use crate::listener::{HandOver, Listener};
@@ -20,10 +21,12 @@ pub(super) struct Accept<S> {
     gate: Arc<Gate<S>>,
     /// Which of the loops at the gate this is.
     number: usize,
-    /// Accepted and not yet served: another loop was faster to the gate. Here as good as in the backlog.
-    taken: Option<(Stream, Peer, usize)>,
+    /// Accepted and not yet served: another loop was faster to the gate, or the server is full.
+    lobby: Lobby,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
+    /// What is left is taken, and nobody is asked to make room for it.
+    closing: bool,
 }
 
 /// A listener of a loop.
@@ -43,9 +46,20 @@ impl Listening {
     }
 }
 
+/// What became of those that wait, once the service is ready.
+enum Door {
+    /// One has been let in.
+    Passed,
+    /// Nobody waits, and there is room.
+    Open,
+    /// There is no room.
+    Full,
+}
+
 impl<S: ConnectionService> Accept<S> {
     pub(super) fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
-        Self { listeners, gate, number, taken: None, first: 0 }
+        let lobby = Lobby::new(gate.shared());
+        Self { listeners, gate, number, lobby, first: 0, closing: false }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -62,6 +76,7 @@ impl<S: ConnectionService> Accept<S> {
     /// Closes what is given up, and accepts what already waits elsewhere, before the other listeners close: a connection the
     /// kernel has taken is not refused. Ready when nothing waits, or nothing more can be taken.
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.closing = true;
         for Listening { listener, given_up, .. } in &mut self.listeners {
             if *given_up { listener.handed_over() } else { listener.last_call() }
         }
@@ -105,30 +120,58 @@ impl<S: ConnectionService> Accept<S> {
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.listeners.retain(|listening| listening.listener.has_pending());
-            if self.listeners.is_empty() && self.taken.is_none() {
+            if self.listeners.is_empty() && self.lobby.is_empty() {
                 return Poll::Ready(());
             }
             match self.poll_one(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 // Asked, a listener may have found that what was pending came to nothing.
-                Poll::Pending if self.taken.is_none() && !self.listeners.iter().any(|l| l.listener.has_pending()) => {}
+                Poll::Pending if self.lobby.is_empty() && !self.listeners.iter().any(|l| l.listener.has_pending()) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
     fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.taken.is_none() {
-            // Locked no longer than it takes to look: accepting is a system call.
-            drop(ready!(self.gate.poll_open(self.number, cx))?);
-            self.taken = Some(ready!(self.poll_listeners(cx)));
+        loop {
+            match ready!(self.poll_enter(cx))? {
+                Door::Passed => return Poll::Ready(Ok(())),
+                Door::Full if self.closing || !self.gate.shared().makes_room() => return Poll::Pending,
+                Door::Full => return self.poll_full(cx),
+                Door::Open => {
+                    let accepted = ready!(self.poll_listeners(cx));
+                    self.lobby.push(accepted);
+                }
+            }
         }
-        let gate = ready!(self.gate.poll_open(self.number, cx))?;
-        if let Some((stream, peer, listener)) = self.taken.take() {
-            gate.enter(stream, peer, listener);
+    }
+
+    /// Lets one in that waits, if there is room. Locked no longer than it takes to look: accepting is a system call.
+    fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<Door, Error>> {
+        let gate = ready!(self.gate.poll_open(self.number, self.lobby.has_promise(), cx))?;
+        let Some(gate) = gate else { return Poll::Ready(Ok(Door::Full)) };
+        let Some((stream, peer, endpoint)) = self.lobby.next() else { return Poll::Ready(Ok(Door::Open)) };
+        gate.enter(stream, peer, endpoint);
+        Poll::Ready(Ok(Door::Passed))
+    }
+
+    /// The server is full. Takes some of those that wait, and has room made for those who have a right to it. Always pending:
+    /// it is woken when there is room, when another one comes or when it is time to look again.
+    fn poll_full<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        for _ in 0..ACCEPTS_A_TURN {
+            let gate = &self.gate;
+            if !self.lobby.make_room(|peer| gate.make_room(peer)) {
+                break;
+            }
+            if !self.lobby.has_space() {
+                return self.lobby.poll_time(cx);
+            }
+            let Poll::Ready(accepted) = self.poll_listeners(cx) else { return self.lobby.poll_time(cx) };
+            self.lobby.push(accepted);
         }
-        Poll::Ready(Ok(()))
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_listeners(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer, usize)> {

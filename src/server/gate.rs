@@ -8,6 +8,7 @@ use futures::task::AtomicWaker;
 use ropewalk_middleware::{Connection, Peer, Stream};
 
 use super::ConnectionService;
+use super::books::MadeRoom;
 use super::shared::{Entered, Shared};
 use super::task::{ConnectionTask, panic_text, panicked};
 use crate::error::Error;
@@ -48,19 +49,40 @@ impl<S: ConnectionService> Gate<S> {
         Arc::new(Self { service: Mutex::new(Readied { service, ready: false }), shared, loops, waker })
     }
 
-    /// Ready when the service is and there is room for one more connection. That holds as long as nobody else comes
-    /// through, and nobody does before the result is dropped. An error is the service's, which can't be readied any more.
-    pub(super) fn poll_open(&self, number: usize, cx: &mut Context<'_>) -> Poll<Result<Open<'_, S>, Error>> {
+    /// Ready when the service is. If there is room for one more connection too, the gate is open: that holds as long as nobody
+    /// else comes through, and nobody does before the result is dropped. `promised` says that room was made for it. An error is
+    /// the service's, which can't be readied any more.
+    pub(super) fn poll_open(
+        &self,
+        number: usize,
+        promised: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Open<'_, S>>, Error>> {
         self.loops.0[number].register(cx.waker());
         let cx = &mut Context::from_waker(&self.waker);
-        // A panic of the service is caught below, so what is locked is whole.
-        let mut readied = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readied = self.lock();
         if !readied.ready {
             ready!(readied.poll_service(cx))?;
             readied.ready = true;
         }
-        ready!(self.shared.poll_room(cx));
-        Poll::Ready(Ok(Open { readied, shared: &self.shared }))
+        let open = self.shared.poll_room(promised, cx).is_ready();
+        Poll::Ready(Ok(open.then_some(Open { readied, shared: &self.shared })))
+    }
+
+    /// Has a connection make room for one of this peer's that waits.
+    pub(super) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
+        // So that no connection is in the books whose service has not been called yet.
+        let _shut = self.lock();
+        self.shared.make_room(newcomer)
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Readied<S>> {
+        // A panic of the service is caught below, so what is locked is whole.
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

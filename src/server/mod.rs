@@ -1,12 +1,14 @@
 //! The server: endpoints in, layers around a service of connections, one accept loop or one on each worker.
 
 mod accept;
+mod books;
 mod deadline;
 mod drain;
 mod front;
 mod gate;
 mod handle;
 mod lifecycle;
+mod lobby;
 mod notify;
 mod registry;
 mod reload;
@@ -23,7 +25,7 @@ use std::fmt;
 use std::num::NonZero;
 use std::time::Duration;
 
-use ropewalk_middleware::Addr;
+use ropewalk_middleware::{Addr, MakeRoom};
 use tower_layer::{Identity, Layer, Stack};
 
 pub use self::handle::{Counts, Handle};
@@ -68,6 +70,7 @@ pub struct Server<L = Identity> {
     lifecycles: Lifecycles,
     reloads: Reloads,
     max_connections: Option<usize>,
+    make_room: Option<MakeRoom>,
     options: Options,
     on_listening: Option<OnListening>,
 }
@@ -81,6 +84,7 @@ impl Server {
             lifecycles: Lifecycles::default(),
             reloads: Reloads::default(),
             max_connections: None,
+            make_room: Some(MakeRoom::new()),
             options: Options {
                 signals: false,
                 drain: DRAIN,
@@ -123,6 +127,7 @@ impl<L> Server<L> {
             lifecycles: self.lifecycles,
             reloads: self.reloads,
             max_connections: self.max_connections,
+            make_room: self.make_room,
             options: self.options,
             on_listening: self.on_listening,
         }
@@ -215,9 +220,30 @@ impl<L> Server<L> {
     ///
     /// Handshakes under way are not among them; each endpoint with TLS has at most 256 besides, on each worker.
     ///
-    /// For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+    /// When all places are taken and another connection waits, one may be aborted for it: see
+    /// [`make_room`](Self::make_room). For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = Some(max);
+        self
+    }
+
+    /// Which connections make room when [`max_connections`](Self::max_connections) are open and another one waits; all the
+    /// rules of [`MakeRoom`], unless told otherwise. `None` turns them off: then those that wait do so until a connection ends by
+    /// itself, and silent peers can keep all others out.
+    ///
+    /// The one that makes room is broken (the peer sees a reset) and counted by the reason of its rule; only when it is gone is
+    /// the new one let in, so the cap is never exceeded. To find those that have a right to a place, a full server accepts up to
+    /// 64 connections (on each worker) that wait. If one of them has waited for 250 ms and more come, the address with the most
+    /// of them loses one, with the reason [`NoRoom`](crate::CloseReason::NoRoom).
+    ///
+    /// ```
+    /// use ropewalk::{MakeRoom, Server};
+    ///
+    /// // Subscribers may listen for as long as they like, whoever waits.
+    /// let server = Server::new().listen("tcp:0.0.0.0:8007").make_room(MakeRoom::new().idle(None));
+    /// ```
+    pub fn make_room(mut self, rules: impl Into<Option<MakeRoom>>) -> Self {
+        self.make_room = rules.into();
         self
     }
 
@@ -276,7 +302,7 @@ impl<L> Server<L> {
         L::Service: ConnectionService,
     {
         let max = self.max_connections.unwrap_or_else(default_max_connections);
-        let shared = Shared::new(max, self.options.restart.is_some(), self.reloads);
+        let shared = Shared::new(max, self.make_room, self.options.restart.is_some(), self.reloads);
         let plan = Plan {
             endpoints: self.endpoints,
             lifecycles: self.lifecycles,

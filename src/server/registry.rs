@@ -7,7 +7,7 @@ use ropewalk_middleware::Closing;
 use slab::Slab;
 
 /// Connections come and go on every worker; this many locks keep them from queueing on one.
-const SHARDS: usize = 16;
+pub(super) const SHARDS: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -60,6 +60,11 @@ impl Registry {
         // An abort is not taken back by a drain.
         self.told.fetch_max(what, Ordering::AcqRel);
         self.each(|closing| tell(what, closing));
+    }
+
+    /// The connections of one shard, under its lock.
+    pub(super) fn each_of(&self, shard: usize, f: impl FnMut(&Closing)) {
+        self.shard(shard).iter().map(|(_, closing)| closing).for_each(f);
     }
 
     /// Wakers are not run under a lock.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, event};
-use ropewalk_middleware::{Addr, CloseReason, Closing, Connection};
+use ropewalk_middleware::crowd::Choice;
+use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, MakeRoom, Peer};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::books::{Books, MadeRoom};
 use super::handle::Counts;
 use super::registry::{Place, Registry};
 use super::reload::Reloads;
@@ -36,7 +38,9 @@ pub(super) enum Phase {
 /// One server's state.
 #[derive(Debug)]
 pub(super) struct Shared {
-    counts: Mutex<Counts>,
+    books: Mutex<Books>,
+    /// The rules by which connections make room when it is full, if they do.
+    make_room: Option<MakeRoom>,
     registry: Registry,
     max: AtomicUsize,
     /// Wakes the accept loops when there is room again.
@@ -86,10 +90,11 @@ impl Restarts {
 }
 
 impl Shared {
-    pub(super) fn new(max: usize, restartable: bool, reloads: Reloads) -> Arc<Self> {
+    pub(super) fn new(max: usize, make_room: Option<MakeRoom>, restartable: bool, reloads: Reloads) -> Arc<Self> {
         let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
         Arc::new(Self {
-            counts: Mutex::default(),
+            books: Mutex::default(),
+            make_room,
             registry: Registry::default(),
             max: AtomicUsize::new(max),
             room: AtomicWaker::new(),
@@ -104,13 +109,13 @@ impl Shared {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        // Only counters change under it; they are whole whatever panicked.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        // No user code runs under it; what it guards is whole whatever panicked.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn counts(&self) -> Counts {
-        self.lock().clone()
+        self.lock().counts.clone()
     }
 
     pub(super) fn max(&self) -> usize {
@@ -122,23 +127,61 @@ impl Shared {
         self.room.wake();
     }
 
-    fn is_full(&self) -> bool {
-        self.lock().active() >= self.max() as u64
+    /// Whether there is no room for one more connection: for one that room was made for, or for any other.
+    fn is_full(&self, promised: bool) -> bool {
+        self.lock().is_full(self.max(), promised)
     }
 
     /// Ready when one more connection may be accepted. Only the gate asks, with one waker for all accept loops.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_full() {
+    pub(super) fn poll_room(&self, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_full(promised) {
             return Poll::Ready(());
         }
         self.room.register(cx.waker());
-        if self.is_full() { Poll::Pending } else { Poll::Ready(()) }
+        if self.is_full(promised) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Whether connections make room for others when the server is full.
+    pub(super) fn makes_room(&self) -> bool {
+        self.make_room.is_some()
+    }
+
+    /// Aborts a connection for one of this peer's that waits, if there is one to abort. Then the room is promised to it. For
+    /// the gate, behind which no connection is half accepted.
+    pub(super) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
+        let Some(rules) = &self.make_room else { return MadeRoom::No(None) };
+        let choice = self.lock().make_room(self.max(), newcomer, rules, &self.registry);
+        match choice {
+            Choice::Abort(closing, reason) => {
+                // Not under the lock: it runs a waker.
+                closing.abort_for(reason);
+                MadeRoom::Yes
+            }
+            Choice::Nobody(next) => MadeRoom::No(next),
+            Choice::Undecided => MadeRoom::Undecided,
+        }
+    }
+
+    /// Room that was made for this peer is taken by now, or not wanted any more.
+    pub(super) fn keep_promise(&self, newcomer: &Peer) {
+        self.lock().keep_promise(newcomer);
+        self.room.wake();
+    }
+
+    /// A connection is closed that waited while there was no room.
+    pub(super) fn turn_away(&self, connection: Connection) {
+        let mut books = self.lock();
+        books.counts.accept();
+        books.counts.close(CloseReason::NoRoom);
+        drop(books);
+        connection.closing().set_reason(CloseReason::NoRoom);
+        connection.abort();
     }
 
     /// A connection was accepted.
     pub(super) fn enter(self: &Arc<Self>, connection: &Connection) -> Entered {
-        self.lock().accept();
         let closing = connection.closing();
+        self.lock().enter(&closing);
         Entered { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
     }
 
@@ -251,20 +294,20 @@ impl Shared {
     pub(super) async fn wait_idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.lock().active() == 0 {
+            if self.lock().counts.active() == 0 {
                 return;
             }
             idle.await;
         }
     }
 
-    fn leave(&self, place: Place, reason: CloseReason) {
+    fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
         self.registry.remove(place);
-        let left = {
-            let mut counts = self.lock();
-            counts.close(reason);
-            counts.active()
-        };
+        let mut books = self.lock();
+        let scattered = books.leave(closing, reason, self.max());
+        let left = books.counts.active();
+        drop(books);
+        drop(scattered);
         self.room.wake();
         if left == 0 {
             // Kept for whoever asks next, so the last one is never missed.
@@ -298,6 +341,6 @@ impl Drop for Entered {
     fn drop(&mut self) {
         // A task dropped with its runtime has no reason yet: it was cut off.
         let reason = self.closing.set_reason(CloseReason::Aborted);
-        self.server.leave(self.place, reason);
+        self.server.leave(self.place, &self.closing, reason);
     }
 }

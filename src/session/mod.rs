@@ -64,9 +64,10 @@ impl<C> Session<C> {
     ///
     /// A recoverable codec error (a line too long and skipped, a frame that does not parse; see
     /// [`Error::is_recoverable`](crate::Error::is_recoverable)) comes once, then frames go on. A fatal one, and any
-    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it. Under a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) so does a peer that keeps it waiting for too long, with
-    /// [`SessionError::FirstFrameTimeout`], [`SessionError::FrameTimeout`] or [`SessionError::IdleTimeout`]; it may still be told.
+    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it. So does a peer that does
+    /// not finish a frame in time ([`SessionError::FrameTimeout`]), and under a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) one that keeps it waiting for too long
+    /// ([`SessionError::FirstFrameTimeout`], [`SessionError::IdleTimeout`]); it may still be told.
     #[allow(clippy::should_implement_trait)] // a future, as every `next` of the async world
     pub fn next(&mut self) -> Next<'_, C>
     where
@@ -279,7 +280,9 @@ impl<C> Session<C> {
         self.wire.connection().stats()
     }
 
-    /// How long the peer is waited for: what a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) has set, or else no deadline.
+    /// How long the peer is waited for: what a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) has set, or else
+    /// [`ReadDeadlines::OFF`]; then there is only the leaf's own, for a frame that has begun
+    /// ([`frame_deadline`](crate::SessionLeaf::frame_deadline)).
     pub fn read_deadlines(&self) -> ReadDeadlines {
         self.wire.connection().read_deadlines()
     }
@@ -354,6 +357,8 @@ struct Waits<'a>(&'a mut Wire);
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.pause();
+        // It may be long before the author waits for the peer again.
+        self.0.note_moved();
     }
 }
 

@@ -13,6 +13,9 @@ pub(crate) struct Limits {
     pub(crate) raw_limit: u64,
     /// How long a peer may take nothing while answers are waiting.
     pub(crate) write_stall: Duration,
+    /// How long a frame that has begun may take, and as long again for each 64 KiB of it that have come. A connection that
+    /// was given deadlines has those instead.
+    pub(crate) frame: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -22,6 +25,7 @@ impl Default for Limits {
             write_limit: 1024 * 1024,
             raw_limit: 1024 * 1024,
             write_stall: Duration::from_secs(30),
+            frame: Some(Duration::from_secs(30)),
         }
     }
 }

@@ -73,6 +73,10 @@ pub(crate) struct Wire {
     turn: u32,
     /// The peer did not take its answers in time.
     stalled: bool,
+    /// Bytes have moved since that was last noted.
+    moved: bool,
+    /// It was noted that the peer is waited for.
+    waiting: bool,
     /// More was queued than the write limit allows, so that a frame was refused, and not all is written since.
     over_limit: bool,
     /// Boxed, as most connections have none at a time, and all have the place.
@@ -84,9 +88,11 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(connection: Connection, limits: Limits) -> Self {
+        let stats = connection.stats();
+        stats.begin_frames();
         Self {
             closing: connection.closing(),
-            stats: connection.stats(),
+            stats,
             connection,
             input: Input::default(),
             output: Output::default(),
@@ -98,6 +104,8 @@ impl Wire {
             skip: 0,
             turn: 0,
             stalled: false,
+            moved: false,
+            waiting: false,
             over_limit: false,
             drain: None,
             wait: Wait::default(),
@@ -141,6 +149,7 @@ impl Wire {
 
     /// Puts bytes behind the frames that wait to be written.
     pub(crate) fn encode_raw(&mut self, bytes: &[u8]) {
+        self.stats.excuse_first_frame();
         self.output.buf().extend_from_slice(bytes);
     }
 
@@ -190,12 +199,13 @@ impl Wire {
         if self.output.is_flushed() {
             return Poll::Ready(Ok(()));
         }
-        let stalled = self.output.is_stalled();
+        let (stalled, waiting) = (self.output.is_stalled(), self.output.len());
         let (patience, timer) = (self.limits.write_stall, &mut self.timer);
         let (output, connection) = (&mut self.output, &mut self.connection);
         // What a call or the author has used up of the task's turn says nothing of the peer, and what waits is bounded.
         let flush = unconstrained(poll_fn(|cx| output.poll_flush(connection, patience, timer, cx)));
         let flushed = pin!(flush).poll(cx);
+        self.moved |= self.output.len() < waiting;
         if stalled && flushed.is_ready() && self.connection.read_deadlines() == ReadDeadlines::OFF {
             // Its only deadline is over.
             self.timer.stop();
@@ -264,6 +274,7 @@ impl Wire {
                     if let Poll::Ready(error) = self.poll_patience(want, cx) {
                         return Poll::Ready(Err(error));
                     }
+                    self.set_waiting(want != Want::FrameMeanwhile && self.output.is_flushed());
                     return self.rest();
                 }
                 Poll::Pending => {}
@@ -276,7 +287,25 @@ impl Wire {
     fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
         self.input.settle();
+        self.note_moved();
         Poll::Pending
+    }
+
+    /// Notes when bytes have moved, before a wait: one look at the clock for all that moved since the last one.
+    #[inline]
+    pub(crate) fn note_moved(&mut self) {
+        if std::mem::take(&mut self.moved) {
+            self.stats.note_moved();
+        }
+    }
+
+    /// Whether the peer is waited for, with nothing pending and nothing unwritten.
+    #[inline]
+    fn set_waiting(&mut self, waiting: bool) {
+        if self.waiting != waiting {
+            self.waiting = waiting;
+            self.stats.set_waiting(waiting);
+        }
     }
 
     /// Fails once the connection was told to abort: no frame is handed out any more, also of those that were read.
@@ -305,6 +334,8 @@ impl Wire {
         };
         self.dry = false;
         self.count_turn();
+        self.set_waiting(false);
+        self.moved |= read > 0;
         self.count_drain(read);
         if read == 0 {
             self.source = Source::Eof;

@@ -39,6 +39,13 @@ impl Timer {
         }
     }
 
+    /// There is no deadline for now. The next frame may have one, so the timer is kept until it has fired.
+    pub(super) fn idle(&mut self) {
+        if self.0.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
+            self.0 = None;
+        }
+    }
+
     /// No deadline is left.
     pub(super) fn stop(&mut self) {
         self.0 = None;

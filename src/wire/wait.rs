@@ -13,6 +13,9 @@ use crate::error::{Error, SessionError};
 /// How long the runtime has to bring what the transport says has arrived.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// A frame that has begun has its time anew for each of so many bytes that have come.
+const PACE: u64 = 64 * 1024;
+
 /// Why input is wanted, and so which deadline the peer is under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
@@ -42,6 +45,8 @@ pub(super) struct Wait {
     /// What for, and since when.
     due: Due,
     since: Option<Instant>,
+    /// How many bytes had been read then, but for those that are part of what is waited for.
+    before: u64,
     clock: Clock,
 }
 
@@ -61,6 +66,12 @@ impl Wait {
     #[inline]
     pub(super) fn done(&mut self) {
         self.begun = true;
+        self.end();
+    }
+
+    /// The wait is over: the next one begins anew.
+    #[inline]
+    fn end(&mut self) {
         self.since = None;
         self.clock = Clock::Runs;
     }
@@ -72,18 +83,22 @@ impl Wait {
         }
     }
 
-    /// What the peer has to do by when, as from now somebody waits for it.
-    fn until(&mut self, deadlines: &ReadDeadlines, mid_frame: bool) -> Option<(Due, Instant)> {
-        let (due, patience) = match deadlines.first_frame {
-            Some(patience) if !self.begun => (Due::FirstFrame, patience),
-            _ if mid_frame => (Due::Frame, deadlines.frame?),
-            _ => (Due::Idle, deadlines.idle?),
-        };
+    /// What the peer has to do, and how long it may take.
+    fn due(&self, deadlines: &ReadDeadlines, mid_frame: bool) -> Option<(Due, Duration)> {
+        match deadlines.first_frame {
+            Some(patience) if !self.begun => Some((Due::FirstFrame, patience)),
+            _ if mid_frame => deadlines.frame.map(|patience| (Due::Frame, patience)),
+            _ => deadlines.idle.map(|patience| (Due::Idle, patience)),
+        }
+    }
+
+    /// Since when it is waited for that, as from now somebody waits for it, and how many bytes had been read by then.
+    fn start(&mut self, due: Due, read: u64) -> (Instant, u64) {
         let start = match (self.since, &self.clock) {
             (Some(start), Clock::Paused(paused)) if self.due == due => start + paused.elapsed(),
             (Some(start), _) if self.due == due => start,
             _ => {
-                self.clock = Clock::Runs;
+                (self.clock, self.before) = (Clock::Runs, read);
                 Instant::now()
             }
         };
@@ -91,7 +106,7 @@ impl Wait {
             self.clock = Clock::Runs;
         }
         (self.due, self.since) = (due, Some(start));
-        Some((due, after(start, patience)))
+        (start, self.before)
     }
 
     /// Until when the verdict is put off.
@@ -112,8 +127,9 @@ impl Wire {
         if want == Want::FrameMeanwhile {
             return Poll::Pending;
         }
-        let mid_frame = want == Want::Raw || !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
-        let Some((due, until)) = self.wait.until(&self.connection.read_deadlines(), mid_frame) else {
+        let Some((due, until)) = self.due(want) else {
+            self.wait.end();
+            self.timer.idle();
             return Poll::Pending;
         };
         ready!(self.timer.poll(until, cx));
@@ -135,8 +151,25 @@ impl Wire {
         Poll::Ready(error)
     }
 
+    /// What the peer has to do by when. Without deadlines of its own it may take as long as it likes to begin, and what it
+    /// has begun gets more time by what has come.
+    fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
+        let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
+        let read = self.stats.bytes_in();
+        if let Some(deadlines) = self.connection.given_read_deadlines() {
+            let (due, patience) = self.wait.due(&deadlines, begun || want == Want::Raw)?;
+            let (start, _) = self.wait.start(due, read);
+            return Some((due, after(start, patience)));
+        }
+        let patience = self.limits.frame.filter(|_| begun)?;
+        let (start, before) = self.wait.start(Due::Frame, read.saturating_sub(self.input.len() as u64));
+        let paces = u32::try_from(read.saturating_sub(before) / PACE).unwrap_or(u32::MAX);
+        Some((Due::Frame, after(start, patience.saturating_mul(paces.saturating_add(1)))))
+    }
+
     /// Its author turns to something else: from here on the peer is not waited for.
     pub(crate) fn pause(&mut self) {
+        self.set_waiting(false);
         self.wait.pause();
         self.output.pause();
     }

@@ -24,6 +24,7 @@ use tower::{Layer, Service};
 pub(crate) use self::seen::{Events, Gauge, Inside};
 pub(crate) use self::services::{Hold, answering, gated, obedient, plain, shout, shouter};
 
+pub(crate) mod addressed;
 pub(crate) mod falls;
 mod seen;
 mod services;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
+use tokio::time::Instant;
 
+use super::peer::Peer;
 use super::shared::Shared;
 
 /// Why a connection ended. Set once: the first reason given stands.
@@ -42,11 +44,19 @@ pub enum CloseReason {
     IdleTimeout,
     /// More answers were queued than may wait to be written, so that one is missing.
     WriteLimit,
+    /// A cap was full: it made room, as its peer had sent no whole frame. See [`MakeRoom`](crate::MakeRoom).
+    MadeRoomSilent,
+    /// A cap was full: it made room, as no byte had moved on it for so long.
+    MadeRoomIdle,
+    /// A cap was full: it made room for a peer of another address, as its own address had more than its share.
+    MadeRoomShare,
+    /// The server was full, and this connection was not let in: too many were waiting, most of them from its address.
+    NoRoom,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -61,6 +71,10 @@ impl CloseReason {
         Self::FrameTimeout,
         Self::IdleTimeout,
         Self::WriteLimit,
+        Self::MadeRoomSilent,
+        Self::MadeRoomIdle,
+        Self::MadeRoomShare,
+        Self::NoRoom,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -80,6 +94,10 @@ impl CloseReason {
             Self::FrameTimeout => "frame_timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::WriteLimit => "write_limit",
+            Self::MadeRoomSilent => "made_room_silent",
+            Self::MadeRoomIdle => "made_room_idle",
+            Self::MadeRoomShare => "made_room_share",
+            Self::NoRoom => "no_room",
         }
     }
 
@@ -196,6 +214,12 @@ impl Closing {
         self.state().mover.wake();
     }
 
+    /// Breaks the connection for this reason, unless it has one already.
+    pub fn abort_for(&self, reason: CloseReason) {
+        self.set_reason(reason);
+        self.abort();
+    }
+
     /// Whether the connection was told to abort.
     pub fn is_aborted(&self) -> bool {
         self.state().signals.load(Ordering::Acquire) & ABORTED != 0
@@ -209,6 +233,35 @@ impl Closing {
         }
         self.state().abort_waker.register(cx.waker());
         if self.is_aborted() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Its connection's number.
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        self.0.peer()
+    }
+
+    /// Since when the connection is open.
+    pub(crate) fn opened(&self) -> Instant {
+        self.0.opened
+    }
+
+    /// Since when no byte has moved, as far as it was noted.
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.0.idle_since()
+    }
+
+    /// Whether the peer's first whole frame is still to come.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.0.is_silent()
+    }
+
+    /// Whether nothing is known to be pending or unwritten.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.0.activity.is_quiet()
     }
 
     /// Whether a read or a write failed because the peer was gone.

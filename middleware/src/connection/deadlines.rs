@@ -5,7 +5,8 @@ use std::time::Duration;
 /// How long a peer may take to send its first frame, any frame, and between two frames.
 ///
 /// A [`Connection`](super::Connection) carries them from a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) to whoever
-/// reads its frames, who keeps them: the leaves `framed` and `session` do. Without the layer there are none.
+/// reads its frames, who keeps them: the leaves `framed` and `session` do. Without the layer a leaf has one of its own, for
+/// a frame that has begun.
 ///
 /// Each begins when its wait does, and the time in which nobody waits for the peer does not count: a service that takes
 /// its time, answers of 64 KiB or more that the peer has yet to take. None means that it is off.
@@ -34,7 +35,7 @@ pub struct ReadDeadlines {
 }
 
 impl ReadDeadlines {
-    /// No deadline at all: what a connection has without the layer.
+    /// No deadline at all.
     pub const OFF: Self = Self { first_frame: None, frame: None, idle: None };
 
     /// Another deadline for the first frame, or none.

@@ -1,5 +1,6 @@
 //! The connection: what every layer sees.
 
+mod activity;
 mod closing;
 mod deadlines;
 mod linger;
@@ -20,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::closing::{CloseReason, Closing};
 pub use self::deadlines::ReadDeadlines;
 pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
+pub(crate) use self::peer::host;
 pub use self::peer::{Addr, Credentials, Peer};
 pub use self::stats::Stats;
 pub use self::stream::{Io, Stream};
@@ -47,7 +49,7 @@ pub struct Connection {
     /// Taken only as the connection itself is taken apart.
     stream: Option<Stream>,
     shared: Arc<Shared>,
-    /// Boxed: whoever has none shall not have the place for them.
+    /// Those it was given. Boxed: whoever has none shall not have the place for them.
     read_deadlines: Option<Box<ReadDeadlines>>,
 }
 
@@ -87,14 +89,21 @@ impl Connection {
         self
     }
 
-    /// Changes these deadlines; for whoever keeps them.
+    /// Changes these deadlines; for whoever keeps them. Given [`ReadDeadlines::OFF`] it has none, that of a leaf for a frame
+    /// that has begun neither.
     pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
-        self.read_deadlines = (deadlines != ReadDeadlines::OFF).then(|| Box::new(deadlines));
+        self.read_deadlines = Some(Box::new(deadlines));
     }
 
     /// How long its peer is waited for: for whoever reads the frames, to keep.
     pub fn read_deadlines(&self) -> ReadDeadlines {
-        self.read_deadlines.as_deref().copied().unwrap_or(ReadDeadlines::OFF)
+        self.given_read_deadlines().unwrap_or(ReadDeadlines::OFF)
+    }
+
+    /// The same, where any were given: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), or on the way. They take the
+    /// place of a leaf's own.
+    pub fn given_read_deadlines(&self) -> Option<ReadDeadlines> {
+        self.read_deadlines.as_deref().copied()
     }
 
     /// Puts another stream in place and hands out the one that was there, to be wrapped and put back. Whoever has its
@@ -198,6 +207,21 @@ impl Connection {
         Pin::new(self.stream.as_mut().expect("a connection has its stream until it is taken apart"))
     }
 
+    /// Counts what was written. A leaf says itself when bytes have moved: once for all that moved in its turn.
+    fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let plain = self.shared.activity.is_plain();
+        if plain {
+            self.shared.activity.set_blocked(polled.is_pending());
+        }
+        let result = ready!(polled);
+        let written = *result.as_ref().unwrap_or(&0) as u64;
+        self.shared.counters.bytes_out.add(written);
+        if written > 0 && plain {
+            self.shared.moved();
+        }
+        Poll::Ready(self.note(result))
+    }
+
     /// Notes a peer that is gone, so that the reason can name it.
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result
@@ -254,7 +278,11 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = ready!(this.io().poll_read(cx, buf));
-        this.shared.counters.bytes_in.add((buf.filled().len() - before) as u64);
+        let read = (buf.filled().len() - before) as u64;
+        this.shared.counters.bytes_in.add(read);
+        if read > 0 && this.shared.activity.is_plain() {
+            this.shared.moved();
+        }
         Poll::Ready(this.note(result))
     }
 }
@@ -262,9 +290,8 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(this.io().poll_write(cx, buf));
-        this.shared.counters.bytes_out.add(*result.as_ref().unwrap_or(&0) as u64);
-        Poll::Ready(this.note(result))
+        let polled = this.io().poll_write(cx, buf);
+        this.written(polled)
     }
 
     fn poll_write_vectored(
@@ -273,9 +300,8 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(this.io().poll_write_vectored(cx, bufs));
-        this.shared.counters.bytes_out.add(*result.as_ref().unwrap_or(&0) as u64);
-        Poll::Ready(this.note(result))
+        let polled = this.io().poll_write_vectored(cx, bufs);
+        this.written(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

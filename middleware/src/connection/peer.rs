@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -184,6 +184,23 @@ impl Peer {
         }
     }
 
+    /// The address by which peers are told apart where each is to have its share: an IPv4 address, or the first 64 bits of
+    /// an IPv6 address, for one host has all of the rest. Behind a proxy that told of it, the client's.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    ///
+    /// use ropewalk_middleware::{Addr, Peer};
+    ///
+    /// let host = |text: &str| text.parse::<SocketAddr>().ok().and_then(|addr| Peer::new(addr).host());
+    /// assert_eq!(host("[2001:db8:0:1::2]:80"), host("[2001:db8:0:1:ffff::]:8080"));
+    /// assert_ne!(host("192.0.2.1:80"), host("192.0.2.2:80"));
+    /// assert_eq!(Peer::new(Addr::Unix(None)).host(), None);
+    /// ```
+    pub fn host(&self) -> Option<IpAddr> {
+        self.ip().map(host)
+    }
+
     /// The peer's process, user and group, on a Unix socket.
     pub fn credentials(&self) -> Option<Credentials> {
         self.more.as_ref()?.credentials
@@ -206,6 +223,14 @@ impl Peer {
 
     fn more_mut(&mut self) -> &mut More {
         self.more.get_or_insert_default()
+    }
+}
+
+/// What counts as one peer.
+pub(crate) fn host(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::activity::Activity;
 use super::closing::ClosingState;
 use super::peer::{Addr, Peer};
 use super::stats::Counters;
@@ -22,6 +24,7 @@ pub(super) struct Shared {
     pub(super) opened: Instant,
     pub(super) counters: Counters,
     pub(super) closing: ClosingState,
+    pub(super) activity: Activity,
 }
 
 impl Shared {
@@ -37,8 +40,10 @@ impl Shared {
             opened: Instant::now(),
             counters: Counters::default(),
             closing: ClosingState::default(),
+            activity: Activity::default(),
         }
     }
+
     pub(super) fn peer(&self) -> &Peer {
         self.known.get().map_or(&self.peer, |known| known)
     }
@@ -46,5 +51,20 @@ impl Shared {
     /// The first one who knows better stands.
     pub(super) fn know(&self, peer: Peer) {
         drop(self.known.set(Box::new(peer)));
+    }
+
+    /// Notes that bytes have moved until now.
+    pub(super) fn moved(&self) {
+        self.activity.set_moved(u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Since when no byte has moved, as far as it was noted.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.opened + Duration::from_nanos(self.activity.moved())
+    }
+
+    /// Whether its peer's first whole frame is still to come.
+    pub(super) fn is_silent(&self) -> bool {
+        self.activity.wants_first_frame() && self.counters.frames_in.get() == 0
     }
 }

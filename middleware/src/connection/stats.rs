@@ -65,6 +65,34 @@ impl Stats {
         self.0.counters.frames_out.add(n);
     }
 
+    /// How long no byte has moved in either direction, as far as is known: under a leaf until it last waited, for the peer
+    /// or for something else.
+    pub fn idle(&self) -> Duration {
+        self.0.idle_since().elapsed()
+    }
+
+    /// Notes that frames are read from here on, and that the peer's first one is waited for. A connection on which it does
+    /// not come is the first to go when a cap is full: see [`MakeRoom`](crate::MakeRoom). For whoever runs the codec, as are
+    /// the three below. It then says itself when bytes have moved and when it waits.
+    pub fn begin_frames(&self) {
+        self.0.activity.begin_frames();
+    }
+
+    /// Notes that the peer owes no first frame: raw bytes were read or written, or the connection closes.
+    pub fn excuse_first_frame(&self) {
+        self.0.activity.excuse_first_frame();
+    }
+
+    /// Notes that bytes have moved until now. It reads the clock: call it once before a wait, not for each frame.
+    pub fn note_moved(&self) {
+        self.0.moved();
+    }
+
+    /// Notes whether the peer is waited for, with nothing pending and nothing unwritten.
+    pub fn set_waiting(&self, waiting: bool) {
+        self.0.activity.set_waiting(waiting);
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.0.id
     }

@@ -9,12 +9,13 @@ use pin_project::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::overflow::Overflow;
+use super::place::{ConnectionPlace, Place};
 use crate::{CloseReason, Connection};
 
 /// A connection under a cap: served or refused.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<F, R, P = OwnedSemaphorePermit>(#[pin] State<F, R, P>);
+pub struct ResponseFuture<F, R, P = ConnectionPlace>(#[pin] State<F, R, P>);
 
 #[pin_project(project = StateProj, project_replace = StateReplace)]
 enum State<F, R, P> {
@@ -22,7 +23,7 @@ enum State<F, R, P> {
     Served {
         #[pin]
         future: F,
-        _place: P,
+        place: P,
     },
     Refused {
         #[pin]
@@ -38,7 +39,7 @@ enum State<F, R, P> {
 
 impl<F, R, P> ResponseFuture<F, R, P> {
     pub(super) fn served(future: F, place: P) -> Self {
-        Self(State::Served { future, _place: place })
+        Self(State::Served { future, place })
     }
 
     /// Refuses a connection; without waiting, when too many refusals are under way.
@@ -66,13 +67,17 @@ impl<F, R, P, E> Future for ResponseFuture<F, R, P>
 where
     F: Future<Output = Result<(), E>>,
     R: Future<Output = Result<(), E>>,
+    P: Place,
 {
     type Output = Result<(), E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().0;
         let result = match state.as_mut().project() {
-            StateProj::Served { future, .. } => ready!(future.poll(cx)),
+            StateProj::Served { future, place } => {
+                ready!(place.poll_taken(cx));
+                ready!(future.poll(cx))
+            }
             StateProj::Refused { refusal, .. } => ready!(refusal.poll(cx)),
             StateProj::RefusedAtOnce { .. } | StateProj::Done => Ok(()),
         };

@@ -6,6 +6,7 @@ use tower_layer::Layer;
 use super::overflow::{RefuseBy, RefuseWith, Refuses, Wait};
 use super::places::Places;
 use super::service::ConnectionLimit;
+use crate::MakeRoom;
 
 /// Caps how many connections are open at once, exactly.
 ///
@@ -44,7 +45,7 @@ impl<P: Clone> Clone for ConnectionLimitLayer<P> {
 impl ConnectionLimitLayer {
     /// At most `max` connections at once; the others wait in the backlog. With 0 nobody is let in.
     pub fn new(max: usize) -> Self {
-        Self { places: Arc::new(Places::total(max)), overflow: Wait(()) }
+        Self { places: Arc::new(Places::total(max, None)), overflow: Wait(()) }
     }
 }
 
@@ -58,11 +59,12 @@ impl<P> ConnectionLimitLayer<P> {
     /// So `max` has to be more than the number of accept loops that share the layer. Otherwise one that waits for a
     /// connection which does not come keeps the others, whose connections are there, from accepting any.
     ///
-    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener).
+    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener), and nobody makes room,
+    /// even after [`make_room`](Self::make_room).
     pub fn wait(self) -> ConnectionLimitLayer {
         let places = match self.places.shared() {
-            Some(_) => self.places,
-            None => Arc::new(Places::total(self.places.max)),
+            Some(_) if self.places.rules().is_none() => self.places,
+            _ => Arc::new(Places::total(self.places.max, None)),
         };
         ConnectionLimitLayer { places, overflow: Wait(()) }
     }
@@ -114,7 +116,28 @@ impl<P> ConnectionLimitLayer<P> {
     where
         P: Refuses,
     {
-        Self { places: Arc::new(Places::per_listener(self.places.max)), overflow: self.overflow }
+        Self { places: Arc::new(Places::per_listener(self.places.max, self.places.rules())), overflow: self.overflow }
+    }
+
+    /// Over the cap, a connection is aborted for one that comes, if one of these rules finds one; otherwise the one that comes is
+    /// refused. So silent and idle peers, and those of one address, can't keep the others out. The cap stays exact: the new
+    /// connection is served when the other one is gone.
+    ///
+    /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
+    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). The service behind is called when
+    /// the connection comes, and its future polled when there is room. A connection under such a limit costs it some 200 bytes,
+    /// and a few steps in a tree when it comes and goes.
+    ///
+    /// ```
+    /// use ropewalk_middleware::{ConnectionLimitLayer, MakeRoom};
+    ///
+    /// let limit = ConnectionLimitLayer::new(1000).refuse_with("Too many connections\r\n").make_room(MakeRoom::new());
+    /// ```
+    pub fn make_room(self, rules: impl Into<Option<MakeRoom>>) -> Self
+    where
+        P: Refuses,
+    {
+        Self { places: Arc::new(self.places.with_rules(rules.into())), overflow: self.overflow }
     }
 
     /// How many places are taken at this moment, a place reserved by a waiting accept loop included. Per listener: the

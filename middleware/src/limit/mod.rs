@@ -5,6 +5,7 @@ mod layer;
 mod overflow;
 mod peer;
 mod peers;
+mod place;
 mod places;
 mod service;
 
@@ -13,5 +14,6 @@ pub use self::layer::ConnectionLimitLayer;
 pub use self::overflow::{MAX_REFUSAL_TIME, Overflow, RefuseBy, RefuseWith, Refuses, Wait};
 pub use self::peer::{PeerLimit, PeerLimitFuture, PeerLimitLayer};
 pub use self::peers::PeerPlace;
+pub use self::place::{ConnectionPlace, Place};
 pub use self::places::MAX_REFUSALS;
 pub use self::service::ConnectionLimit;

@@ -46,10 +46,11 @@ pub trait Overflow<E>: sealed::Sealed {
 
 /// The ways that refuse: [`RefuseWith`] and [`RefuseBy`]. Sealed.
 #[diagnostic::on_unimplemented(
-    message = "connections can't wait for a place of their listener",
+    message = "`per_listener` and `make_room` are for limits that refuse",
     label = "this limit waits",
-    note = "nobody knows beforehand on which endpoint the next connection comes in, so the backlog is no place to wait",
-    note = "call `refuse_with` or `refuse_by` before `per_listener`, or run a server for each endpoint"
+    note = "call `refuse_with` or `refuse_by` first",
+    note = "a limit that waits leaves connections in the backlog, where nobody knows which endpoint or address they are of; \
+            `Server::make_room` says who makes room when `Server::max_connections` are open"
 )]
 pub trait Refuses: sealed::Sealed {}
 

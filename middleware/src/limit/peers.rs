@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
 use super::places::MAX_REFUSALS;
+use crate::connection::host;
 
 /// The counts of one layer: an entry for each peer that has a connection, and for no other.
 #[derive(Debug)]
@@ -50,14 +51,6 @@ impl Peers {
 
     pub(super) fn len(&self) -> usize {
         self.lock().len()
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the first half of an IPv6 address, for a host has all of the second.
-fn host(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 => v4,
     }
 }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::crowd::{Choice, Crowd};
+use crate::{Closing, MakeRoom, Peer};
 
 /// How many refused connections of one layer are told so and read out at once; those beyond are closed at once.
 pub const MAX_REFUSALS: usize = 256;
@@ -13,45 +16,59 @@ pub const MAX_REFUSALS: usize = 256;
 pub(super) struct Places {
     pub(super) max: usize,
     count: Count,
+    rules: Option<MakeRoom>,
     /// One permit for each refusal that may be under way.
     pub(super) refusals: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 enum Count {
-    Total(Arc<Semaphore>),
-    PerListener(Mutex<BTreeMap<usize, Arc<Semaphore>>>),
+    Total(Arc<Cap>),
+    PerListener(Mutex<BTreeMap<usize, Arc<Cap>>>),
 }
 
 impl Places {
-    pub(super) fn total(max: usize) -> Self {
+    pub(super) fn total(max: usize, rules: Option<MakeRoom>) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
-        Self::new(max, Count::Total(Arc::new(Semaphore::new(max))))
+        Self::new(max, Count::Total(Cap::new(max, rules)), rules)
     }
 
-    pub(super) fn per_listener(max: usize) -> Self {
-        Self::new(max, Count::PerListener(Mutex::default()))
+    pub(super) fn per_listener(max: usize, rules: Option<MakeRoom>) -> Self {
+        Self::new(max, Count::PerListener(Mutex::default()), rules)
     }
 
-    fn new(max: usize, count: Count) -> Self {
-        Self { max, count, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) }
+    fn new(max: usize, count: Count, rules: Option<MakeRoom>) -> Self {
+        Self { max, count, rules, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) }
+    }
+
+    /// The same number of places, none of them taken, under other rules.
+    pub(super) fn with_rules(&self, rules: Option<MakeRoom>) -> Self {
+        match self.count {
+            Count::Total(_) => Self::total(self.max, rules),
+            Count::PerListener(_) => Self::per_listener(self.max, rules),
+        }
+    }
+
+    /// The rules by which connections make room, if they do.
+    pub(super) fn rules(&self) -> Option<MakeRoom> {
+        self.rules
     }
 
     /// The one count, where there is one for all listeners.
-    pub(super) fn shared(&self) -> Option<&Arc<Semaphore>> {
+    pub(super) fn shared(&self) -> Option<&Arc<Cap>> {
         match &self.count {
-            Count::Total(count) => Some(count),
+            Count::Total(cap) => Some(cap),
             Count::PerListener(_) => None,
         }
     }
 
     /// The count that a connection of this listener falls under.
-    pub(super) fn of(&self, listener: usize) -> Arc<Semaphore> {
+    pub(super) fn of(&self, listener: usize) -> Arc<Cap> {
         match &self.count {
-            Count::Total(count) => Arc::clone(count),
-            Count::PerListener(counts) => {
-                let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-                Arc::clone(counts.entry(listener).or_insert_with(|| Arc::new(Semaphore::new(self.max))))
+            Count::Total(cap) => Arc::clone(cap),
+            Count::PerListener(caps) => {
+                let mut caps = caps.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(caps.entry(listener).or_insert_with(|| Cap::new(self.max, self.rules)))
             }
         }
     }
@@ -66,11 +83,61 @@ impl Places {
 
     fn each(&self, f: impl Fn(usize) -> usize) -> Vec<usize> {
         match &self.count {
-            Count::Total(count) => vec![f(count.available_permits())],
-            Count::PerListener(counts) => {
-                let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-                counts.values().map(|count| f(count.available_permits())).collect()
+            Count::Total(cap) => vec![f(cap.permits.available_permits())],
+            Count::PerListener(caps) => {
+                let caps = caps.lock().unwrap_or_else(PoisonError::into_inner);
+                caps.values().map(|cap| f(cap.permits.available_permits())).collect()
             }
         }
+    }
+}
+
+/// So many places, and where connections make room for others, those that have them.
+#[derive(Debug)]
+pub(super) struct Cap {
+    pub(super) permits: Arc<Semaphore>,
+    max: usize,
+    crowd: Option<Mutex<Crowd>>,
+}
+
+impl Cap {
+    fn new(max: usize, rules: Option<MakeRoom>) -> Arc<Self> {
+        Arc::new(Self { permits: Arc::new(Semaphore::new(max)), max, crowd: rules.map(|_| Mutex::default()) })
+    }
+
+    /// Has a connection make room for one of this peer's. True if one was told to go.
+    pub(super) fn make_room(&self, newcomer: &Peer, rules: &MakeRoom) -> bool {
+        loop {
+            // Never held while a waker runs.
+            let Some(choice) = self.with_crowd(|crowd| crowd.make_room(self.max, newcomer.host(), 0, rules)) else {
+                return false;
+            };
+            match choice {
+                Choice::Abort(closing, reason) => {
+                    closing.abort_for(reason);
+                    return true;
+                }
+                Choice::Nobody(_) => return false,
+                // What is looked at again stands further back for as long as nothing moves on it.
+                Choice::Undecided => {}
+            }
+        }
+    }
+
+    pub(super) fn enter(&self, closing: &Closing) -> Option<Closing> {
+        self.with_crowd(|crowd| crowd.insert(closing.clone())).map(|()| closing.clone())
+    }
+
+    pub(super) fn leave(&self, closing: &Closing) {
+        self.with_crowd(|crowd| crowd.remove(closing));
+    }
+
+    fn with_crowd<T>(&self, f: impl FnOnce(&mut Crowd) -> T) -> Option<T> {
+        // No user code runs under it.
+        Some(f(&mut self.crowd.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 }

@@ -1,19 +1,15 @@
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::overflow::{Overflow, Wait, is_ready_now};
-use super::places::Places;
+use super::place::{ConnectionPlace, Waiting};
+use super::places::{Cap, Places};
 use crate::Connection;
-
-/// Somebody who waits for a place.
-type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync + 'static>>;
 
 /// A service behind a cap on its connections; made by [`ConnectionLimitLayer`](super::ConnectionLimitLayer).
 pub struct ConnectionLimit<S, P = Wait> {
@@ -42,16 +38,16 @@ impl<S, P> ConnectionLimit<S, P> {
     }
 
     /// Reserves a place among all listeners' for the next call.
-    fn poll_place(&mut self, count: &Arc<Semaphore>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_place(&mut self, cap: &Arc<Cap>, cx: &mut Context<'_>) -> Poll<()> {
         while self.place.is_none() {
             let waiting = match &mut self.waiting {
                 Some(waiting) => waiting,
-                None => match Arc::clone(count).try_acquire_owned() {
-                    Ok(place) => {
+                None => match cap.try_take() {
+                    Some(place) => {
                         self.place = Some(place);
                         break;
                     }
-                    Err(_) => self.waiting.insert(Box::pin(Arc::clone(count).acquire_owned())),
+                    None => self.waiting.insert(Box::pin(Arc::clone(&cap.permits).acquire_owned())),
                 },
             };
             // It can't fail: the semaphore is never closed.
@@ -59,6 +55,14 @@ impl<S, P> ConnectionLimit<S, P> {
             self.waiting = None;
         }
         Poll::Ready(())
+    }
+}
+
+impl<S: Service<Connection>, P> ConnectionLimit<S, P> {
+    /// Whether another connection makes room for this one.
+    fn makes_room(&mut self, cap: &Cap, newcomer: &Connection) -> bool {
+        let Some(rules) = self.places.rules() else { return false };
+        is_ready_now(&mut self.inner) && cap.make_room(newcomer.peer(), &rules)
     }
 }
 
@@ -74,13 +78,13 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let places = Arc::clone(&self.places);
         match places.shared() {
-            Some(count) if P::WAITS => {
-                ready!(self.poll_place(count, cx));
+            Some(cap) if P::WAITS => {
+                ready!(self.poll_place(cap, cx));
                 self.inner.poll_ready(cx)
             }
             // Refusals go on while the service behind is busy: at the cap it is not asked to take part.
-            Some(count) => match self.inner.poll_ready(cx) {
-                Poll::Pending if count.available_permits() == 0 => Poll::Ready(Ok(())),
+            Some(cap) => match self.inner.poll_ready(cx) {
+                Poll::Pending if cap.permits.available_permits() == 0 => Poll::Ready(Ok(())),
                 polled => polled,
             },
             // Where the next connection comes in, and whether there is room, is not known yet.
@@ -96,11 +100,21 @@ where
     /// passed over a busy service; if it is busy still, the connection is refused after all. To keep it would mean to
     /// park it where only the next connection finds it.
     fn call(&mut self, connection: Connection) -> Self::Future {
+        let (closing, cap) = (connection.closing(), self.places.of(connection.listener()));
         if let Some(place) = self.place.take() {
-            return ResponseFuture::served(self.inner.call(connection), place);
+            let future = self.inner.call(connection);
+            return ResponseFuture::served(future, ConnectionPlace::taken(cap, place, &closing));
         }
-        match self.places.of(connection.listener()).try_acquire_owned() {
-            Ok(place) if is_ready_now(&mut self.inner) => ResponseFuture::served(self.inner.call(connection), place),
+        // Only after the service behind was called does a connection stand among those that may have to make room.
+        match cap.try_take() {
+            Some(place) if is_ready_now(&mut self.inner) => {
+                let future = self.inner.call(connection);
+                ResponseFuture::served(future, ConnectionPlace::taken(cap, place, &closing))
+            }
+            None if self.makes_room(&cap, &connection) => {
+                let future = self.inner.call(connection);
+                ResponseFuture::served(future, ConnectionPlace::coming(cap, &closing))
+            }
             _ => ResponseFuture::refuse(&mut self.overflow, &self.places.refusals, connection),
         }
     }

@@ -1,0 +1,70 @@
+//! When bytes last moved on a connection, and whether anything is under way: what a full server goes by.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// A leaf moves the bytes and tells when it waits. Of a plain service only its reads and writes are known.
+const LEAF: u8 = 1;
+/// The peer's first whole frame is waited for.
+const FIRST_FRAME: u8 = 2;
+/// The leaf waits for the peer: no call is pending, and nothing is unwritten.
+const WAITING: u8 = 4;
+/// A plain service has something to write that the transport did not take.
+const BLOCKED: u8 = 8;
+
+/// The part of a connection's shared state this module owns. It has one writer, the owner of the connection, so plain loads
+/// and stores are enough.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    flags: AtomicU8,
+    /// In nanoseconds since the connection was opened.
+    moved: AtomicU64,
+}
+
+impl Activity {
+    fn has(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
+    }
+
+    fn set(&self, flag: u8, on: bool) {
+        let flags = self.flags.load(Ordering::Relaxed);
+        self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
+    }
+
+    pub(super) fn begin_frames(&self) {
+        self.set(LEAF | FIRST_FRAME, true);
+    }
+
+    pub(super) fn excuse_first_frame(&self) {
+        self.set(FIRST_FRAME, false);
+    }
+
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.set(WAITING, waiting);
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        !self.has(LEAF)
+    }
+
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.set(BLOCKED, blocked);
+    }
+
+    /// Whether a leaf waits for the peer's first frame. Whether one has come is for the counters to say.
+    pub(super) fn wants_first_frame(&self) -> bool {
+        self.has(FIRST_FRAME)
+    }
+
+    /// Whether nothing is known to be pending or unwritten.
+    pub(super) fn is_quiet(&self) -> bool {
+        if self.is_plain() { !self.has(BLOCKED) } else { self.has(WAITING) }
+    }
+
+    pub(super) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_moved(&self, nanos: u64) {
+        self.moved.store(nanos, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,221 @@
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::queue::{Member, Queue};
+use super::rules::MakeRoom;
+use crate::{CloseReason, Closing};
+
+/// How many connections are looked at again in one turn, because they have spoken or moved bytes since they were last looked at.
+const LOOKS: usize = 256;
+
+/// The connections under a cap, in the order in which [`MakeRoom`] has them make room.
+///
+/// It is told when connections come and go, and of nothing in between. What it knows of one is therefore a bound: its peer may
+/// have spoken since, and bytes may have moved. Whether that is so is looked up when the connection is first in line; then
+/// it stands further back. So a choice takes no scan: what it costs beyond a few steps in a tree was paid for by frames
+/// and bytes.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    members: HashMap<u64, Member>,
+    everyone: Queue,
+    addresses: HashMap<IpAddr, Queue>,
+    /// Addresses by their rank: the last is the largest of those with silent connections, if there are any.
+    ranks: BTreeSet<(bool, usize, IpAddr)>,
+}
+
+/// Which connection makes room.
+#[derive(Debug)]
+pub enum Choice {
+    /// This connection, which is to be told to abort for this reason. The crowd takes it for gone.
+    Abort(Closing, CloseReason),
+    /// No connection; and as long as none comes or goes, none before then.
+    Nobody(Option<Instant>),
+    /// Not decided: ask again when others have had their turn.
+    Undecided,
+}
+
+/// The turn is over.
+struct TurnOver;
+
+impl Crowd {
+    /// A connection has come. Told again, nothing changes.
+    pub fn insert(&mut self, closing: Closing) {
+        let (id, host, idle_since) = (closing.id(), closing.peer().host(), closing.idle_since());
+        if self.members.contains_key(&id) {
+            return;
+        }
+        let member = Member { closing, idle_since };
+        self.change(host, |queue| queue.insert(id, &member, true));
+        self.members.insert(id, member);
+    }
+
+    /// A connection has gone.
+    pub fn remove(&mut self, closing: &Closing) {
+        drop(self.take(closing.id()));
+    }
+
+    /// Finds a connection that is to be aborted for a peer of this address, of which so many others are about to come.
+    pub fn make_room(&mut self, cap: usize, newcomer: Option<IpAddr>, coming: usize, rules: &MakeRoom) -> Choice {
+        self.choose(cap, newcomer, coming, rules).unwrap_or(Choice::Undecided)
+    }
+
+    fn choose(
+        &mut self,
+        cap: usize,
+        newcomer: Option<IpAddr>,
+        coming: usize,
+        rules: &MakeRoom,
+    ) -> Result<Choice, TurnOver> {
+        let (now, mut looks) = (Instant::now(), LOOKS);
+        let share = if rules.share { self.share(cap, newcomer) } else { usize::MAX };
+        let mut next: Option<Instant> = None;
+        let mut not_before = |then: Instant| next = Some(next.map_or(then, |next| next.min(then)));
+        if let Some(after) = rules.silent {
+            while let Some(&(true, size, host)) = self.ranks.last()
+                && size > share
+            {
+                if let Some(id) = self.longest_silent(Some(host), &mut looks)? {
+                    return Ok(self.abort(id, CloseReason::MadeRoomSilent));
+                }
+            }
+            if let Some(id) = self.longest_silent(None, &mut looks)? {
+                match self.members.get(&id).map(|member| later(member.closing.opened(), after)) {
+                    Some(then) if then > now => not_before(then),
+                    _ => return Ok(self.abort(id, CloseReason::MadeRoomSilent)),
+                }
+            }
+        }
+        if let Some(after) = rules.idle {
+            while let Some(&(since, id)) = self.everyone.idle.first() {
+                if later(since, after) > now {
+                    not_before(later(since, after));
+                    break;
+                }
+                if self.has_moved(id, &mut looks)? {
+                    continue;
+                }
+                if self.members.get(&id).is_none_or(|member| member.closing.is_quiet()) {
+                    return Ok(self.abort(id, CloseReason::MadeRoomIdle));
+                }
+                // Something is pending. When that is over it may be idle for as long again.
+                self.put_back(id, now);
+            }
+        }
+        if let Some(host) = newcomer.filter(|host| self.size(*host) + coming < share).and_then(|_| self.largest(share))
+        {
+            while let Some(&(_, id)) = self.addresses.get(&host).and_then(|queue| queue.idle.first()) {
+                if !self.has_moved(id, &mut looks)? {
+                    return Ok(self.abort(id, CloseReason::MadeRoomShare));
+                }
+            }
+        }
+        Ok(Choice::Nobody(next))
+    }
+
+    /// How many connections each address may have. Of whole ones only, and at least one, so that no two addresses take turns
+    /// at disconnecting each other.
+    fn share(&self, cap: usize, newcomer: Option<IpAddr>) -> usize {
+        let another = newcomer.is_some_and(|host| !self.addresses.contains_key(&host));
+        (cap / (self.addresses.len() + usize::from(another)).max(1)).max(1)
+    }
+
+    fn size(&self, host: IpAddr) -> usize {
+        self.addresses.get(&host).map_or(0, |queue| queue.rank().1)
+    }
+
+    /// The address with the most connections, if that is more than its share.
+    fn largest(&self, share: usize) -> Option<IpAddr> {
+        // Those with silent connections stand behind the others, and no address has none.
+        let others = ..(true, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let largest = [self.ranks.last(), self.ranks.range(others).next_back()];
+        let largest = largest.into_iter().flatten().max_by_key(|(_, size, _)| *size);
+        largest.filter(|(_, size, _)| *size > share).map(|(.., host)| *host)
+    }
+
+    /// The oldest connection without a first frame: of this address, or of all.
+    fn longest_silent(&mut self, host: Option<IpAddr>, looks: &mut usize) -> Result<Option<u64>, TurnOver> {
+        loop {
+            let queue = match host {
+                Some(host) => self.addresses.get(&host),
+                None => Some(&self.everyone),
+            };
+            let Some(&id) = queue.and_then(|queue| queue.silent.first()) else { return Ok(None) };
+            look(looks)?;
+            let Some(member) = self.members.get(&id).filter(|member| !member.closing.is_silent()) else {
+                return Ok(Some(id));
+            };
+            // It has spoken, or is no connection of frames.
+            let host = member.closing.peer().host();
+            self.change(host, |queue| {
+                queue.silent.remove(&id);
+            });
+        }
+    }
+
+    /// Whether bytes have moved since it was last looked at; then it stands further back.
+    fn has_moved(&mut self, id: u64, looks: &mut usize) -> Result<bool, TurnOver> {
+        look(looks)?;
+        let Some(member) = self.members.get(&id) else { return Ok(false) };
+        let idle_since = member.closing.idle_since();
+        let moved = idle_since > member.idle_since;
+        if moved {
+            self.put_back(id, idle_since);
+        }
+        Ok(moved)
+    }
+
+    fn put_back(&mut self, id: u64, idle_since: Instant) {
+        let Some(mut member) = self.members.remove(&id) else { return };
+        let (host, before) = (member.closing.peer().host(), member.idle_since);
+        member.idle_since = idle_since;
+        self.change(host, |queue| {
+            queue.idle.remove(&(before, id));
+            queue.idle.insert((idle_since, id));
+        });
+        self.members.insert(id, member);
+    }
+
+    fn abort(&mut self, id: u64, reason: CloseReason) -> Choice {
+        match self.take(id) {
+            Some(member) => Choice::Abort(member.closing, reason),
+            None => Choice::Undecided,
+        }
+    }
+
+    fn take(&mut self, id: u64) -> Option<Member> {
+        let member = self.members.remove(&id)?;
+        self.change(member.closing.peer().host(), |queue| queue.remove(id, &member));
+        Some(member)
+    }
+
+    /// Changes the queue of all, and that of an address.
+    fn change(&mut self, host: Option<IpAddr>, change: impl Fn(&mut Queue)) {
+        change(&mut self.everyone);
+        let Some(host) = host else { return };
+        let queue = self.addresses.entry(host).or_default();
+        let before = queue.rank();
+        change(queue);
+        let after = queue.rank();
+        if before != after {
+            self.ranks.remove(&(before.0, before.1, host));
+            if after.1 == 0 {
+                self.addresses.remove(&host);
+            } else {
+                self.ranks.insert((after.0, after.1, host));
+            }
+        }
+    }
+}
+
+fn look(looks: &mut usize) -> Result<(), TurnOver> {
+    *looks = looks.checked_sub(1).ok_or(TurnOver)?;
+    Ok(())
+}
+
+/// What is beyond the clock's range never comes.
+fn later(start: Instant, after: Duration) -> Instant {
+    start.checked_add(after).unwrap_or_else(|| start + Duration::from_secs(365 * 24 * 3600))
+}

@@ -1,0 +1,104 @@
+//! The place of one connection under a cap.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+
+use super::peers::PeerPlace;
+use super::places::Cap;
+use crate::Closing;
+
+/// Somebody who waits for a place.
+pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
+
+/// What a connection has to have before it is served.
+pub trait Place {
+    /// Ready when it has it.
+    #[doc(hidden)]
+    fn poll_taken(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+impl Place for PeerPlace {}
+
+/// A connection's place under a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer); given back when it is dropped.
+#[derive(Debug)]
+pub struct ConnectionPlace(State);
+
+#[derive(Debug)]
+enum State {
+    Taken {
+        _place: Taken,
+    },
+    /// Boxed, so that it adds nothing to the size of the connections that are served.
+    Coming(Box<Coming>),
+}
+
+/// A place.
+#[derive(Debug)]
+struct Taken {
+    cap: Arc<Cap>,
+    /// Where connections make room for others: its own.
+    closing: Option<Closing>,
+}
+
+/// A place that another connection makes room for.
+struct Coming {
+    cap: Arc<Cap>,
+    closing: Option<Closing>,
+    permit: Waiting,
+}
+
+impl ConnectionPlace {
+    pub(super) fn taken(cap: Arc<Cap>, permit: OwnedSemaphorePermit, closing: &Closing) -> Self {
+        permit.forget();
+        Self(State::Taken { _place: Taken { closing: cap.enter(closing), cap } })
+    }
+
+    pub(super) fn coming(cap: Arc<Cap>, closing: &Closing) -> Self {
+        let permit = Box::pin(Arc::clone(&cap.permits).acquire_owned());
+        Self(State::Coming(Box::new(Coming { closing: cap.enter(closing), cap, permit })))
+    }
+}
+
+impl Place for ConnectionPlace {
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let State::Coming(coming) = &mut self.0 {
+            // It can't fail: the semaphore is never closed.
+            if let Ok(permit) = ready!(coming.permit.as_mut().poll(cx)) {
+                permit.forget();
+                let place = Taken { cap: Arc::clone(&coming.cap), closing: coming.closing.take() };
+                self.0 = State::Taken { _place: place };
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(closing) = &self.closing {
+            self.cap.leave(closing);
+        }
+        self.cap.permits.add_permits(1);
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        if let Some(closing) = &self.closing {
+            self.cap.leave(closing);
+        }
+    }
+}
+
+impl fmt::Debug for Coming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coming").finish_non_exhaustive()
+    }
+}

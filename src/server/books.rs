@@ -1,0 +1,86 @@
+//! The counts of a server, and while it is full the order in which its connections make room.
+
+use std::net::IpAddr;
+
+use ropewalk_middleware::crowd::{Choice, Crowd};
+use ropewalk_middleware::{CloseReason, Closing, MakeRoom, Peer};
+use tokio::time::Instant;
+
+use super::handle::Counts;
+use super::registry::{Registry, SHARDS};
+
+/// All that changes when a connection comes or goes, under one lock.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    pub(super) counts: Counts,
+    /// The addresses for which room was made that is there, or will be in a moment. At most as many as wait in the lobbies.
+    promised: Vec<Option<IpAddr>>,
+    /// Made when the server is first full and a connection waits, dropped when it is half empty: until then a connection costs
+    /// nothing here.
+    crowd: Option<Box<Crowd>>,
+    /// How many shards of the registry are in it. Each takes a turn.
+    counted: usize,
+}
+
+/// Whether room was made.
+#[derive(Debug)]
+pub(super) enum MadeRoom {
+    Yes,
+    /// By time alone not before then.
+    No(Option<Instant>),
+    /// Ask again in the next turn.
+    Undecided,
+}
+
+impl Books {
+    pub(super) fn is_full(&self, max: usize, promised: bool) -> bool {
+        let taken = self.counts.active() + if promised { 0 } else { self.promised.len() as u64 };
+        taken >= max as u64
+    }
+
+    pub(super) fn enter(&mut self, closing: &Closing) {
+        self.counts.accept();
+        if let Some(crowd) = &mut self.crowd {
+            crowd.insert(closing.clone());
+        }
+    }
+
+    /// Returns what is to be dropped when the lock is free again.
+    pub(super) fn leave(&mut self, closing: &Closing, reason: CloseReason, max: usize) -> Option<Box<Crowd>> {
+        self.counts.close(reason);
+        self.crowd.as_mut()?.remove(closing);
+        // Made again no sooner than half of the cap has come.
+        if self.counts.active() < max as u64 / 2 { self.crowd.take() } else { None }
+    }
+
+    pub(super) fn make_room(&mut self, max: usize, newcomer: &Peer, rules: &MakeRoom, registry: &Registry) -> Choice {
+        if self.counts.active() > max as u64 {
+            // The cap was lowered: one that goes makes no room yet.
+            return Choice::Nobody(None);
+        }
+        let crowd = self.crowd.get_or_insert_with(|| {
+            self.counted = 0;
+            Box::default()
+        });
+        if self.counted < SHARDS {
+            registry.each_of(self.counted, |closing| crowd.insert(closing.clone()));
+            self.counted += 1;
+            return Choice::Undecided;
+        }
+        let host = newcomer.host();
+        let coming = self.promised.iter().filter(|promised| **promised == host).count();
+        let choice = crowd.make_room(max, host, coming, rules);
+        if let Choice::Abort(..) = choice {
+            self.promised.push(host);
+        }
+        choice
+    }
+
+    /// Room that was made for this peer is taken by now, or not wanted any more.
+    pub(super) fn keep_promise(&mut self, newcomer: &Peer) {
+        let host = newcomer.host();
+        if let Some(place) = self.promised.iter().position(|promised| *promised == host) {
+            self.promised.swap_remove(place);
+        }
+    }
+}

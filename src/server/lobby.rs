@@ -1,0 +1,150 @@
+//! Where accepted connections wait while the server is full.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ropewalk_middleware::{Connection, Peer, Stream};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::books::MadeRoom;
+use super::shared::Shared;
+
+/// How many connections wait here. The others stay in the backlog, as long as nobody waits for too long.
+const PLACES: usize = 64;
+
+/// When one has waited for so long, more are taken from the backlog, for behind those from a crowded address there may be some
+/// that have a right to a place. For each the address with the most of them here loses one.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long it takes at most until it is looked again whether room can be made for one, or why room that was made is not there.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// An accepted connection, and the number of its endpoint.
+pub(super) type Accepted = (Stream, Peer, usize);
+
+/// The connections of one accept loop that wait for room.
+pub(super) struct Lobby {
+    waiting: VecDeque<Waiting>,
+    /// Runs while it is known when to look again.
+    timer: Option<Pin<Box<Sleep>>>,
+    shared: Arc<Shared>,
+}
+
+struct Waiting {
+    accepted: Accepted,
+    since: Instant,
+    /// When to ask for room, again.
+    ask: Instant,
+    /// Room was made for it, and comes when the one that makes it has gone.
+    promised: bool,
+}
+
+impl Lobby {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { waiting: VecDeque::new(), timer: None, shared: Arc::clone(shared) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether room was made for one of them.
+    pub(super) fn has_promise(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.promised)
+    }
+
+    pub(super) fn push(&mut self, accepted: Accepted) {
+        let now = Instant::now();
+        self.waiting.push_back(Waiting { accepted, since: now, ask: now, promised: false });
+    }
+
+    /// The next one to be let in: one that room was made for, or else the one that has waited for longest.
+    pub(super) fn next(&mut self) -> Option<Accepted> {
+        let first = self.waiting.iter().position(|waiting| waiting.promised).unwrap_or(0);
+        let waiting = self.waiting.remove(first)?;
+        if waiting.promised {
+            self.shared.keep_promise(&waiting.accepted.1);
+        }
+        Some(waiting.accepted)
+    }
+
+    /// Asks for room for each that is due. False if not all could be asked in this turn.
+    pub(super) fn make_room(&mut self, mut ask: impl FnMut(&Peer) -> MadeRoom) -> bool {
+        let now = Instant::now();
+        for waiting in &mut self.waiting {
+            if waiting.ask > now {
+                continue;
+            }
+            if std::mem::take(&mut waiting.promised) {
+                // The one that was to go is held up.
+                self.shared.keep_promise(&waiting.accepted.1);
+            }
+            waiting.ask = now + AGAIN;
+            match ask(&waiting.accepted.1) {
+                MadeRoom::Yes => waiting.promised = true,
+                MadeRoom::No(next) => waiting.ask = next.map_or(waiting.ask, |next| next.min(waiting.ask)),
+                MadeRoom::Undecided => {
+                    waiting.ask = now;
+                    return false;
+                }
+            }
+        }
+        self.turn_away();
+        true
+    }
+
+    /// Whether another one may be taken from the backlog.
+    pub(super) fn has_space(&self) -> bool {
+        self.waiting.len() < PLACES || self.oldest().is_some_and(|since| since + PATIENCE <= Instant::now())
+    }
+
+    /// Since when the oldest waits of those that no room was made for.
+    fn oldest(&self) -> Option<Instant> {
+        self.waiting.iter().find(|waiting| !waiting.promised).map(|waiting| waiting.since)
+    }
+
+    /// Closes one of the address with the most, the newest, if there are too many.
+    fn turn_away(&mut self) {
+        if self.waiting.len() <= PLACES {
+            return;
+        }
+        let mut of: HashMap<Option<IpAddr>, usize> = HashMap::new();
+        let without = || self.waiting.iter().enumerate().filter(|(_, waiting)| !waiting.promised);
+        without().for_each(|(_, waiting)| *of.entry(waiting.accepted.1.host()).or_default() += 1);
+        let newest = without().max_by_key(|(place, waiting)| (of[&waiting.accepted.1.host()], *place));
+        if let Some((stream, peer, endpoint)) =
+            newest.map(|(place, _)| place).and_then(|place| self.waiting.remove(place)).map(|waiting| waiting.accepted)
+        {
+            self.shared.turn_away(Connection::accepted(stream, peer, endpoint));
+        }
+    }
+
+    /// Has the task woken when it is time to look again.
+    pub(super) fn poll_time<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        let full = self.waiting.len() >= PLACES;
+        let patience =
+            self.oldest().filter(|_| full).map(|since| since + PATIENCE).filter(|until| *until > Instant::now());
+        let asks = self.waiting.iter().map(|waiting| waiting.ask);
+        let Some(until) = asks.chain(patience).min() else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Lobby {
+    fn drop(&mut self) {
+        let promised = self.waiting.iter().filter(|waiting| waiting.promised);
+        promised.for_each(|waiting| self.shared.keep_promise(&waiting.accepted.1));
+    }
+}
