@@ -10,6 +10,8 @@ use support::{Client, Example, segmentations};
 
 /// The largest value.
 const MAX: usize = 1024 * 1024;
+/// Of memcached: clients take a version of 0 for none.
+const VERSION: &str = "VERSION 1.5.22\r\n";
 
 #[track_caller]
 fn ask(client: &mut Client, pairs: &[(&str, &str)]) {
@@ -19,7 +21,7 @@ fn ask(client: &mut Client, pairs: &[(&str, &str)]) {
         assert_eq!(String::from_utf8_lossy(&got), format!("{answer}\r\n"), "to {request:?}");
     }
     // And nothing else has been said.
-    client.ask("version\r\n", format!("VERSION {}\r\n", env!("CARGO_PKG_VERSION")));
+    client.ask("version\r\n", VERSION);
 }
 
 #[test]
@@ -56,6 +58,8 @@ fn what_is_no_command_is_told_so_and_the_connection_goes_on() {
             "set a 0 0 -1",
             "cas a 0 0 x 1",
             "delete a b c",
+            "delete a 5",
+            "delete a 0 x",
             "verbosity x",
             "get a\u{7f}b",
             "get a\t",
@@ -69,8 +73,8 @@ fn what_is_no_command_is_told_so_and_the_connection_goes_on() {
                 ("touch a x", "CLIENT_ERROR invalid exptime argument"),
                 ("incr a -1", "CLIENT_ERROR invalid numeric delta argument"),
                 ("set a 0 0 1\r\nx", "STORED"),
+                ("delete a 0\r\nset a 0 0 1\r\nx", "DELETED\r\nSTORED"), // as old clients have it
                 ("incr a 1", "CLIENT_ERROR cannot increment or decrement non-numeric value"),
-                (&format!("get {}", "k ".repeat(200_000)), "CLIENT_ERROR line too long"),
                 ("  get   a  ", "VALUE a 0 1\r\nx\r\nEND"),
             ],
         );
@@ -105,10 +109,84 @@ fn a_value_of_a_mebibyte_is_stored_and_a_larger_one_is_read_over_and_takes_the_o
         // The answer does not wait for the data.
         client.ask(format!("set a 0 0 {}\r\n", MAX + 1), "SERVER_ERROR object too large for cache\r\n");
         ask(&mut client, &[(&format!("{value}!\r\nget a"), "END")]);
-        client.ask("set a 0 0 18446744073709551615\r\n", "SERVER_ERROR object too large for cache\r\n");
+        client.ask("set a 0 0 2147483645\r\n", "SERVER_ERROR object too large for cache\r\n");
         client.send("get a\r\n".repeat(1000));
         client.finish();
         assert_eq!(client.rest(), b"", "all of it is the value's");
+    }
+}
+
+#[test]
+fn a_length_that_no_value_can_have_makes_the_line_wrong_and_the_next_one_is_read() {
+    let example = Example::start("memcached");
+    for mut client in example.both() {
+        for length in ["-1", "2147483646", "2147483648", "4294967295", "18446744073709551615", "99999999999999999999"] {
+            ask(&mut client, &[(&format!("set a 0 0 {length}"), "CLIENT_ERROR bad command line format")]);
+            client.send(format!("set a 0 0 {length} noreply\r\n"));
+        }
+        ask(&mut client, &[("get a", "END")]);
+    }
+}
+
+#[test]
+fn only_a_get_may_be_longer_than_2_kib_and_what_is_too_long_ends_the_connection() {
+    let example = Example::start("memcached");
+    for mut client in example.both() {
+        for verb in ["get", "gets", "gat 0", "gats 0", "   get"] {
+            ask(&mut client, &[(&format!("{verb} {}", "k ".repeat(100_000)), "END")]);
+        }
+        // With its CR.
+        ask(&mut client, &[(&format!("frob {}", "k".repeat(2042)), "ERROR")]);
+    }
+    let evil = "x\r\nset evil 0 0 1\r\nx\r\n";
+    let key = "k".repeat(2048);
+    for too_long in [
+        key.clone() + "k", // and its end has yet to come
+        format!("set {key} 0 0 23\r\n{evil}"),
+        format!("delete {key}\r\n{evil}"),
+        format!("{}\r\n{evil}", " ".repeat(3000)),
+        format!("get {}\r\n{evil}", "k ".repeat(200_000)),
+    ] {
+        for mut client in example.both() {
+            client.send(&too_long);
+            assert_eq!(client.rest(), b"CLIENT_ERROR line too long\r\n");
+        }
+    }
+    example.tcp().ask("get evil\r\n", "END\r\n");
+}
+
+#[test]
+fn clients_of_other_protocols_are_told_so_and_closed_before_anything_is_obeyed() {
+    let example = Example::start("memcached");
+    let behind = b"\r\nset evil 0 0 1\r\nx\r\n";
+    let version = [&b"\x80\x0b"[..], &[0; 22]].concat();
+    let http = "CLIENT_ERROR this is memcached\r\n";
+    let binary = "CLIENT_ERROR only the text protocol is served here\r\n";
+    for (begin, answer) in [
+        (&b"GET / HTTP/1.1"[..], http),
+        (b"POST /a%20b?c=d HTTP/1.0", http),
+        (b"DELETE HTTP/1.1", http),
+        (b"PRI * HTTP/2.0", http),
+        (&version, binary),
+        (b"\x80", binary),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", binary),
+    ] {
+        for mut client in example.both() {
+            client.send([begin, behind].concat());
+            assert_eq!(String::from_utf8(client.rest()).unwrap(), answer, "{}", begin.escape_ascii());
+        }
+    }
+    // These are keys.
+    ask(&mut example.tcp(), &[("get evil HTTP/1.1", "END"), ("delete HTTP/1.1", "NOT_FOUND")]);
+}
+
+#[test]
+fn commands_of_newer_versions_are_unknown_and_their_data_are_not_taken_for_commands() {
+    let example = Example::start("memcached");
+    for mut client in example.both() {
+        for meta in ["mg a v", "md a", "ma a", "me a", "mn", "ms", "ms a x", "ms a 13 T0\r\nflush_all\r\nxx"] {
+            ask(&mut client, &[(meta, "ERROR")]);
+        }
     }
 }
 
@@ -123,7 +201,10 @@ fn noreply_is_no_answer_and_the_command_is_carried_out() {
         client.send("set big 0 0 2000000 noreply\r\n");
         client.send("x".repeat(2_000_000));
         client.send("\r\nset d 0 0 1 noreply\r\nx\r\ndelete d noreply\r\nset e 0 0 1 noreply\r\nwrong\r\n");
-        // Behind the one byte and what should be the line's end.
+        // Nor when it is refused.
+        client.send("set e x 0 1 noreply\r\nx\r\nincr none 1 noreply\r\nincr n x noreply\r\ntouch n x noreply\r\n");
+        client.send(format!("set {} 0 0 1 noreply\r\nx\r\nflush_all 10 noreply\r\n", "k".repeat(251)));
+        // The rest of the data that were too long.
         client.ask("", "ERROR\r\n");
         ask(&mut client, &[("get n d e", "VALUE n 0 2\r\n40\r\nEND")]);
     }
@@ -231,7 +312,39 @@ fn stats_count_what_was_asked_and_what_is_kept() {
     ask(&mut client, &[("set a 0 0 1\r\nx", "STORED"), ("get a", "VALUE a 0 1\r\nx\r\nEND"), ("get b", "END")]);
     client.send("stats\r\n");
     let lines: Vec<String> = (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
-    for stat in ["cmd_get 2", "cmd_set 1", "get_hits 1", "get_misses 1", "curr_items 1", "limit_maxbytes 67108864"] {
+    for stat in [
+        "version 1.5.22",
+        "cmd_get 2",
+        "cmd_set 1",
+        "get_hits 1",
+        "get_misses 1",
+        "curr_items 1",
+        "limit_maxbytes 67108864",
+    ] {
+        assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
+    }
+    ask(&mut client, &[("stats reset", "RESET"), ("stats foo", "ERROR"), ("stats noreply", "ERROR")]);
+    client.send("stats\r\n");
+    let lines: Vec<String> = (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
+    for stat in ["cmd_get 0", "get_hits 0", "get_misses 0", "cmd_set 0", "curr_items 1"] {
+        assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
+    }
+}
+
+#[test]
+fn what_tools_ask_of_the_statistics_is_there() {
+    let example = Example::start("memcached");
+    let mut client = example.tcp();
+    // Without an item there is no class of items.
+    ask(&mut client, &[("stats items", "END"), ("stats slabs", "END"), ("set a 0 0 1\r\nx", "STORED")]);
+    for (list, stat) in [
+        ("settings", "maxbytes 67108864"),
+        ("settings", "item_size_max 1048576"),
+        ("items", "items:1:number 1"),
+        ("slabs", "1:used_chunks 1"),
+    ] {
+        client.send(format!("stats {list}\r\n"));
+        let lines: Vec<String> = (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
         assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
     }
 }

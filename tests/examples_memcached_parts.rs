@@ -23,7 +23,7 @@ use self::cache::Cache;
 use self::codec::{MAX_LINE, MAX_VALUE, Memcache};
 use self::service::{answer, refuse};
 
-const STREAMS: [&str; 12] = [
+const STREAMS: [&str; 14] = [
     "get a\r\ngets a b  c \r\ngat 5 a\r\ngats -1 a b\r\nget\r\n get \r\n",
     "set a 1 2 3\r\nabc\r\nadd b 0 0 0 noreply\r\n\r\nget a\r\n",
     "replace a 0 0 5\r\n\r\n\r\n\r\r\nappend a 0 0 1\r\n\n\r\nprepend a 0 0 1\n1\r\n",
@@ -31,7 +31,9 @@ const STREAMS: [&str; 12] = [
     "set a 0 0 3\r\nabcdef\r\nget a\r\nset a 0 0 3 noreply\r\nabcdef\r\n",
     "set a 0 0 21\r\nset b 0 0 1\r\nx\r\nget b\r\nset a 0 0 4\r\nwhole",
     "set a x 0 4\r\nget \r\nset a 0 0 99999999999999999999\r\nget a\r\n",
-    "set a 0 0 18446744073709551615\r\nget a\r\n",
+    "set a 0 0 2147483645\r\nget a\r\n",
+    "set a 0 0 2147483648\r\nget a\r\nms a 4\r\nget \r\nms a x\r\n",
+    "get a\r\n\u{16}\u{3}\u{1}\u{2}\r\nget a\r\n",
     "incr a 1\r\ndecr a 18446744073709551615 noreply\r\nincr a -1\r\ntouch a 9\r\ndelete a noreply\r\ndelete a b\r\n",
     "flush_all\r\nflush_all 10 noreply\r\nflush_all noreply\r\nflush_all x\r\nverbosity 1\r\nverbosity noreply\r\n",
     "stats\r\nversion\r\nquit\r\nquit now\r\nGET a\r\n\r\n\n",
@@ -42,6 +44,14 @@ const STREAMS: [&str; 12] = [
 fn the_codec_keeps_the_laws() {
     // The window is a command line, for it says what comes behind it.
     Laws::new(|| Memcache::new(40, 20)).streams(STREAMS).limit(42).window(40).variants(200).check();
+}
+
+#[test]
+fn the_codec_keeps_the_laws_where_a_command_is_too_long() {
+    let [key, keys] = ["k".repeat(2045), "k ".repeat(1100)];
+    let streams =
+        [format!("set {key} 0 0 1\r\nx\r\n"), format!("get {keys}\r\nget a\r\n"), format!("get {keys}{keys}")];
+    Laws::new(|| Memcache::new(4000, 20)).streams(streams).limit(4002).window(4000).variants(10).check();
 }
 
 /// A server and a client, both in this process.

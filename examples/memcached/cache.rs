@@ -7,6 +7,10 @@ use lru::LruCache;
 use ropewalk::Bytes;
 use tokio::time::Instant;
 
+use super::codec::MAX_VALUE;
+
+/// The last version of memcached before its meta commands. Clients fail at one that begins with 0.
+pub(crate) const VERSION: &str = "1.5.22";
 /// What an item costs beside its key and its value, in bytes: an entry in the list, a place in the table, allocations.
 const OVERHEAD: usize = 200;
 
@@ -100,22 +104,32 @@ impl Cache {
         "OK"
     }
 
-    pub(crate) fn stats(&self) -> String {
-        let numbers = [
-            ("pid", std::process::id().into()),
-            ("uptime", self.started.elapsed().as_secs()),
-            ("time", SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()),
-            ("cmd_get", self.gets),
-            ("cmd_set", self.sets),
-            ("get_hits", self.hits),
-            ("get_misses", self.gets - self.hits),
-            ("curr_items", self.items.len() as u64),
-            ("bytes", self.bytes as u64),
-            ("limit_maxbytes", self.limit as u64),
-            ("evictions", self.evictions),
-        ];
-        let lines: String = numbers.iter().map(|(name, n)| format!("STAT {name} {n}\r\n")).collect();
-        format!("STAT version {}\r\n{lines}END", env!("CARGO_PKG_VERSION"))
+    /// One of the lists of statistics. memcached keeps classes of items by their size; here all are of one.
+    pub(crate) fn stats(&self, list: &[u8]) -> Option<String> {
+        let Self { gets, hits, sets, evictions, bytes, limit, .. } = self;
+        let (items, misses, uptime) = (self.items.len(), gets - hits, self.started.elapsed().as_secs());
+        let (pid, time) = (std::process::id(), SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs());
+        let list = match list {
+            b"" => format!(
+                "pid {pid}\nuptime {uptime}\ntime {time}\nversion {VERSION}\ncmd_get {gets}\ncmd_set {sets}\n\
+                get_hits {hits}\nget_misses {misses}\ncurr_items {items}\nbytes {bytes}\nlimit_maxbytes {limit}\n\
+                evictions {evictions}"
+            ),
+            b"settings" => format!(
+                "maxbytes {limit}\nitem_size_max {MAX_VALUE}\nevictions on\ncas_enabled yes\nbinding_protocol ascii"
+            ),
+            b"items" | b"slabs" if items == 0 => String::new(),
+            b"items" => format!("items:1:number {items}\nitems:1:mem_requested {bytes}\nitems:1:evicted {evictions}"),
+            b"slabs" => format!("1:chunk_size {MAX_VALUE}\n1:used_chunks {items}\n1:mem_requested {bytes}"),
+            _ => return None,
+        };
+        Some(list.lines().map(|line| format!("STAT {line}\r\n")).chain(["END".into()]).collect())
+    }
+
+    /// Counts from 0 again.
+    pub(crate) fn reset(&mut self) -> &'static str {
+        (self.gets, self.hits, self.sets, self.evictions) = (0, 0, 0, 0);
+        "RESET"
     }
 }
 

@@ -2,14 +2,19 @@
 
 use std::borrow::Cow;
 
-use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, LineOrRaw, LineRaw, Lines};
+use memchr::memchr;
+use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, ErrorKind, LineOrRaw, LineRaw, Lines};
 
 use super::cache::Item;
 
 /// The largest value, in bytes.
 pub(crate) const MAX_VALUE: usize = 1024 * 1024;
-/// The longest command line, in bytes: a `get` of a thousand of the longest keys.
+/// The longest `get`, in bytes up to its LF: a thousand of the longest keys.
 pub(crate) const MAX_LINE: usize = 256 * 1024;
+/// The longest line of any other command, as in memcached itself.
+const MAX_COMMAND: usize = 2048;
+/// The largest length of data that memcached itself takes for one; the line is wrong if it names a larger one.
+pub(crate) const MAX_LENGTH: u64 = i32::MAX as u64 - 2;
 /// What ends a line, and the data behind one.
 pub(crate) const END: &[u8] = b"\r\n";
 
@@ -25,16 +30,32 @@ pub(crate) struct Request {
 #[derive(Clone, Debug)]
 pub(crate) struct Memcache {
     wire: LineRaw,
+    max_line: usize,
     max_value: usize,
     /// The line that waits for its data. Raw bytes that come while there is none are of a value nobody wants.
     waiting: Option<Bytes>,
 }
 
 impl Memcache {
-    /// With the most bytes a command line may have, and a value.
+    /// With the most bytes a `get` may have, and a value.
     pub(crate) fn new(max_line: usize, max_value: usize) -> Self {
         // The protocol says CR LF, and people type LF.
-        Self { wire: LineRaw::new(Lines::any().max(max_line).skip_too_long()), max_value, waiting: None }
+        Self { wire: LineRaw::new(Lines::any().max(max_line)), max_line, max_value, waiting: None }
+    }
+
+    /// Refuses what is no line: the binary protocol, TLS, and any command over 2 KiB that is not one of the `get`s.
+    fn check(&mut self, src: &[u8]) -> Result<(), CodecError> {
+        let is_get = || matches!(src.trim_ascii_start(), [b'g', b'e' | b'a', b't', ..]);
+        let fits = |max: usize| src.len() <= max || memchr(b'\n', &src[..=max]).is_some();
+        let kind = match src {
+            _ if self.wire.is_raw() => return Ok(()),
+            [0x80 | 0x16, ..] => ErrorKind::Parse("not the text protocol".into()),
+            _ if fits(MAX_COMMAND.min(self.max_line)) || is_get() && fits(self.max_line) => return Ok(()),
+            _ => ErrorKind::TooLong { max: MAX_COMMAND },
+        };
+        // Data may follow, and nobody knows where they end: all is dropped.
+        self.wire.raw_until_lines();
+        Err(CodecError::new(kind))
     }
 
     /// A line without data is a request; one with data the beginning of one.
@@ -49,7 +70,7 @@ impl Memcache {
             }
             _ => {
                 // It is dropped as it comes.
-                self.wire.raw(length.saturating_add(END.len() as u64));
+                self.wire.raw(length + END.len() as u64);
                 Some(Request { line, data: None })
             }
         }
@@ -59,8 +80,14 @@ impl Memcache {
 /// How much data comes behind a line. It is known of many a line that is wrong, too.
 fn data_length(line: &[u8]) -> Option<u64> {
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-    let (b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas") = words.next()? else { return None };
-    std::str::from_utf8(words.nth(3)?).ok()?.parse().ok()
+    let before = match words.next()? {
+        b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => 3,
+        // Not served here, but its data are no commands either.
+        b"ms" => 1,
+        _ => return None,
+    };
+    let length = std::str::from_utf8(words.nth(before)?).ok()?.parse().ok();
+    length.filter(|&length| length <= MAX_LENGTH)
 }
 
 impl Decoder for Memcache {
@@ -68,16 +95,17 @@ impl Decoder for Memcache {
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Request>, CodecError> {
-        while let Some(item) = self.wire.decode(src)? {
-            let request = match item {
-                LineOrRaw::Line(line) => self.line(line),
-                LineOrRaw::Raw(data) => self.waiting.take().map(|line| Request { line, data: Some(data) }),
+        loop {
+            self.check(src)?;
+            let request = match self.wire.decode(src)? {
+                Some(LineOrRaw::Line(line)) => self.line(line),
+                Some(LineOrRaw::Raw(data)) => self.waiting.take().map(|line| Request { line, data: Some(data) }),
+                None => return Ok(None),
             };
             if request.is_some() {
                 return Ok(request);
             }
         }
-        Ok(None)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Request>, CodecError> {

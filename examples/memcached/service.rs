@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Buf;
-use ropewalk::{Bytes, Error, Reply};
+use ropewalk::{Bytes, CodecError, Error, ErrorKind, Reply};
 use tokio::time::Instant;
 
-use super::cache::{Cache, Item, lock};
-use super::codec::{Answer, END, MAX_VALUE, Request};
+use super::cache::{Cache, Item, VERSION, lock};
+use super::codec::{Answer, END, MAX_LENGTH, MAX_VALUE, Request};
 
 /// The longest key, in bytes.
 const MAX_KEY: usize = 250;
@@ -31,6 +31,10 @@ pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request)
     let reply = match &words[..] {
         [b"get" | b"gets", _, ..] | [b"gat" | b"gats", _, _, ..] => get(cache, line),
         [b"quit"] => return Reply::none().then_close(),
+        // HTTP, whose headers and body are no commands.
+        [[b'A'..=b'Z', ..], .., version] if version.starts_with(b"HTTP/") => {
+            return Reply::one(Answer::Line("CLIENT_ERROR this is memcached".into())).then_close();
+        }
         // With fewer words it is a key that is called so.
         [command @ .., b"noreply"] if words.len() > 2 || matches!(command, [b"flush_all" | b"verbosity"]) => {
             let _ = carry_out(&mut lock(cache), command, data);
@@ -48,7 +52,8 @@ fn carry_out(cache: &mut Cache, command: &[&[u8]], data: Option<Bytes>) -> Resul
             store(cache, how, [key, flags, time, length, b"0"], data)?
         }
         [b"cas", key, flags, time, length, cas] => store(cache, b"cas", [key, flags, time, length, cas], data)?,
-        [b"delete", key] => {
+        // The 0 is what old clients send: the seconds in which the key could not be added anew.
+        [b"delete", key] | [b"delete", key, b"0"] => {
             cache.find(valid(key)?).ok_or("NOT_FOUND")?;
             cache.remove(key);
             "DELETED"
@@ -64,8 +69,9 @@ fn carry_out(cache: &mut Cache, command: &[&[u8]], data: Option<Bytes>) -> Resul
         [b"flush_all"] => cache.flush_all(None),
         [b"flush_all", delay] => cache.flush_all(deadline(delay)?),
         [b"verbosity", level] => number::<u32>(level, BAD_FORMAT).map(|_| "OK")?,
-        [b"stats"] => return Ok(cache.stats().into()),
-        [b"version"] => concat!("VERSION ", env!("CARGO_PKG_VERSION")),
+        [b"stats", b"reset"] => cache.reset(),
+        [b"stats", ref list @ ..] => return cache.stats(&list.join(&b' ')).map(Cow::from).ok_or("ERROR"),
+        [b"version"] => return Ok(format!("VERSION {VERSION}").into()),
         _ => return Err("ERROR"),
     };
     Ok(said.into())
@@ -74,7 +80,7 @@ fn carry_out(cache: &mut Cache, command: &[&[u8]], data: Option<Bytes>) -> Resul
 fn store(cache: &mut Cache, how: &[u8], words: [&[u8]; 5], data: Option<Bytes>) -> Result<&'static str> {
     let [key, flags, time, length, cas] = words;
     let (cas, key, flags) = (number(cas, BAD_FORMAT)?, valid(key)?, number(flags, BAD_FORMAT)?);
-    let (expires, _) = (deadline(time)?, number::<u64>(length, BAD_FORMAT)?);
+    let (expires, 0..=MAX_LENGTH) = (deadline(time)?, number(length, BAD_FORMAT)?) else { return Err(BAD_FORMAT) };
     let Some(data) = data else {
         if how == b"set" {
             // What it was to replace is out of date.
@@ -147,11 +153,12 @@ fn deadline(time: &[u8]) -> Result<Option<Instant>> {
     Ok(Instant::now().checked_add(wait).filter(|_| time != 0))
 }
 
-/// What is told of a line that is no request. After all but the end of the stream the connection goes on.
+/// What is told of bytes that are no request, before the connection ends.
 pub(crate) fn refuse(error: &Error) -> Reply<Answer> {
-    if error.is_recoverable() {
-        Reply::one(Answer::Line("CLIENT_ERROR line too long".into()))
-    } else {
-        Reply::none().then_close()
-    }
+    let what = match error.downcast_ref::<CodecError>().map(CodecError::kind) {
+        Some(ErrorKind::TooLong { .. }) => "CLIENT_ERROR line too long",
+        Some(ErrorKind::Parse(_)) => "CLIENT_ERROR only the text protocol is served here",
+        _ => return Reply::none().then_close(),
+    };
+    Reply::one(Answer::Line(what.into())).then_close()
 }
