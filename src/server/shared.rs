@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
+use ropewalk_middleware::crowd::Choice;
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, event};
-use ropewalk_middleware::crowd::Choice;
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, MakeRoom, Peer};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
