@@ -1,5 +1,6 @@
 //! From an endpoint to what listens: first its sockets, then a listener for each, in the runtime that is to watch it.
 
+use std::fs;
 use std::io;
 
 use super::proxied::Known;
@@ -11,6 +12,9 @@ use crate::listener::proxy::ReadHeader;
 #[cfg(feature = "tls")]
 use crate::listener::tls::Handshake;
 use crate::listener::{tcp, unix};
+
+/// How many connections a system lets wait to be accepted where it doesn't say: what Linux does.
+const SOMAXCONN: usize = 4096;
 
 impl Endpoint {
     /// Binds, and listens. To be called within a tokio runtime with I/O and time enabled.
@@ -52,7 +56,7 @@ impl Endpoint {
 
     /// A listener on one of its sockets, which the runtime this is called in watches.
     pub(crate) fn listener(&self, opened: Opened, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
-        let listener = opened.listener().and_then(|listener| self.complete(listener, preambles));
+        let listener = opened.listener(self.most_waiting()).and_then(|listener| self.complete(listener, preambles));
         listener.map_err(|cause| self.failed(cause))
     }
 
@@ -93,6 +97,14 @@ impl Endpoint {
     fn system_backlog(&self) -> i32 {
         // Clamped when it was set, so it fits.
         i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
+    }
+
+    /// The most that can wait to be accepted: the system allows no more than its own limit, whatever was asked for.
+    fn most_waiting(&self) -> usize {
+        let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
+        let allowed = allowed.unwrap_or(SOMAXCONN);
+        // Of a socket that was passed to this process nobody says how many may wait.
+        if self.listens_itself() { allowed.min(self.backlog.unwrap_or(BACKLOG) as usize) } else { allowed }
     }
 
     /// Puts before a listener what its connections go through.

@@ -16,6 +16,10 @@ const BATCH: u32 = 64;
 /// broken connections, so by then the error is not any connection's, and retrying it for ever would take a processor.
 const STREAK: u32 = 4096;
 
+/// How many errors in a row, of those that are waited out and are not for want of anything, are taken for the listener's
+/// end: at the longest wait they take ten seconds.
+const HOPELESS: u32 = 100;
+
 /// Whose an accept error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -56,6 +60,16 @@ pub(super) fn classify(error: &io::Error) -> Fault {
     }
 }
 
+/// Whether the socket itself can't accept, and so never will: it is closed, shut down, or none.
+fn is_final(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK))
+}
+
+/// Whether something has run out, which may be there again at any time.
+fn is_want(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -75,6 +89,10 @@ pub(super) struct Pace {
     streak: u32,
     /// The wait before, if there was one since the last success.
     last_wait: Option<Duration>,
+    /// Waits since the last success, but for those for want of something.
+    waits: u32,
+    /// Whether it was taken for good since the last success.
+    failed: bool,
 }
 
 impl Pace {
@@ -84,9 +102,17 @@ impl Pace {
         if classify(error) == Fault::Listener || self.streak.is_multiple_of(STREAK) {
             let wait = self.last_wait.map_or(FIRST, |last| (last * 2).min(LONGEST));
             self.last_wait = Some(wait);
+            self.waits = if is_want(error) { 0 } else { self.waits.saturating_add(1) };
             return Next::Wait(wait);
         }
         if self.streak.is_multiple_of(BATCH) { Next::Yield } else { Next::Retry }
+    }
+
+    /// Whether with this error, which was told to [`failed`](Self::failed), the listener shows that it will not accept any
+    /// more. True once until the next success: it is asked on, for nothing is lost by that.
+    pub(super) fn has_just_failed_for_good(&mut self, error: &io::Error) -> bool {
+        let hopeless = is_final(error) || self.waits >= HOPELESS;
+        hopeless && !std::mem::replace(&mut self.failed, hopeless)
     }
 
     /// Notes an accepted connection.

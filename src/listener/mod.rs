@@ -11,6 +11,7 @@ pub(crate) mod tls;
 pub(crate) mod unix;
 
 use std::fmt;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 
@@ -35,9 +36,10 @@ pub trait Listener: Send + 'static {
     /// connection is lost when the caller does not poll again, or polls another listener first. It does nothing slow.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)>;
 
-    /// Told once, before the last round of [`poll_accept`](Listener::poll_accept): from here on only what has already
-    /// connected is to be taken, and none of it missed. A listener that may learn of a connection late (by its runtime's
-    /// readiness, say) looks for itself from now on.
+    /// Told once, when a drain begins: from here on only what has already connected is to be taken, and none of it missed.
+    /// A listener that may learn of a connection late (by its runtime's readiness, say) looks for itself now. One that can
+    /// closes its socket at once, holds what it has taken, and says so by [`has_pending`](Listener::has_pending): it is
+    /// asked for as many as can be served, which may take until the drain's deadline.
     fn last_call(&mut self) {}
 
     /// Whether, after the last call, connections may still come: it has taken some that it can't hand out yet, because
@@ -45,6 +47,19 @@ pub trait Listener: Send + 'static {
     /// drain's deadline; then the listener is dropped.
     fn has_pending(&self) -> bool {
         false
+    }
+
+    /// How many those are, as far as it knows: a drain counts those that it could not serve by its deadline.
+    fn pending(&self) -> usize {
+        usize::from(self.has_pending())
+    }
+
+    /// Why it will accept nothing any more, once: its socket is closed, say. It is asked for after
+    /// [`poll_accept`](Listener::poll_accept) has had nothing. The server tells it
+    /// ([`on_listener_failure`](crate::Server::on_listener_failure)) and goes on to poll the listener, which may recover. A
+    /// listener around another one asks that one.
+    fn failure(&mut self) -> Option<io::Error> {
+        None
     }
 
     /// Told once, when a hot restart has handed its socket to the new process: from here on nothing more is to be taken

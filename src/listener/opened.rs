@@ -34,13 +34,13 @@ impl Opened {
         backlog.map_or(Ok(()), |backlog| socket.listen(backlog))
     }
 
-    /// Has the runtime this is called in watch it.
-    pub(crate) fn listener(self) -> io::Result<Box<dyn Listener>> {
+    /// Has the runtime this is called in watch it; its backlog holds so many.
+    pub(crate) fn listener(self, backlog: usize) -> io::Result<Box<dyn Listener>> {
         let family = socket_domain(&self.socket)?;
         let socket = Socket::from(self.socket);
         match family {
-            AddressFamily::UNIX => Ok(Box::new(unix::watch(socket, self.path)?)),
-            _ => Ok(Box::new(tcp::watch(socket)?)),
+            AddressFamily::UNIX => Ok(Box::new(unix::watch(socket, self.path, backlog)?)),
+            _ => Ok(Box::new(tcp::watch(socket, backlog)?)),
         }
     }
 

@@ -1,26 +1,36 @@
 //! A source of connections that may fail, made into a listener that does not.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, aside, event};
 use ropewalk_middleware::{Addr, Peer, Stream};
+use rustix::process::{Resource, getrlimit};
+use socket2::{SockAddr, Socket};
 use tokio::time::{Sleep, sleep};
 
-use super::accept_error::{Next, Pace};
+use super::accept_error::{Fault, Next, Pace, classify};
 use super::{HandOver, Listener};
+
+/// How many descriptors the last call leaves to those who answer; of a small limit a sixteenth.
+const SPARE: u64 = 64;
 
 /// What the kernel's listeners have in common.
 pub(crate) trait Accept: Send + 'static {
     /// The next connection, or why there is none.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>>;
 
-    /// The next connection that is there already, asked of the kernel and not of the runtime, which may have yet to
-    /// learn of it; `WouldBlock` when there is none.
-    fn accept_now(&mut self) -> io::Result<(Stream, Peer)>;
+    /// Takes a connection that waits, asked of the kernel and not of the runtime, which may have yet to learn of it;
+    /// `WouldBlock` when none does.
+    fn take_waiting(&self) -> io::Result<(Socket, SockAddr)>;
+
+    /// Has the runtime watch a connection that was taken so.
+    fn watch(socket: Socket, from: &SockAddr) -> io::Result<(Stream, Peer)>;
 
     /// The address it is bound to.
     fn local_addr(&self) -> Addr;
@@ -33,37 +43,79 @@ pub(crate) trait Accept: Send + 'static {
 }
 
 /// A listener over any [`Accept`]: retries and waits as [`Pace`] says.
+///
+/// At the last call it takes all that waits, whether or not it can be served now, and closes the socket. So new peers are
+/// refused from that moment on, and those that had connected are handed out as they are asked for.
 pub(crate) struct Paced<A> {
-    inner: A,
+    /// Until the last call.
+    inner: Option<A>,
+    local: Addr,
+    /// The most that can wait in the kernel's backlog.
+    backlog: usize,
+    /// Taken at the last call.
+    held: VecDeque<(Socket, SockAddr)>,
     pace: Pace,
     log: Limit,
     /// It stays here, not in a future, so that a caller that stops polling does not start the wait over.
     wait: Option<Pin<Box<Sleep>>>,
-    last_call: bool,
+    /// Why it accepts no more, until somebody has asked.
+    failure: Option<io::Error>,
 }
 
 impl<A: Accept> Paced<A> {
-    pub(crate) fn new(inner: A) -> Self {
+    pub(crate) fn new(inner: A, backlog: usize) -> Self {
         let more = |suppressed| event!(WARN, suppressed, "more connections could not be accepted");
-        Self { inner, pace: Pace::default(), log: Limit::new(Level::WARN, more), wait: None, last_call: false }
-    }
-
-    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
-        let polled = self.inner.poll_accept(cx);
-        if polled.is_ready() || !self.last_call {
-            return polled;
-        }
-        match self.inner.accept_now() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            accepted => Poll::Ready(accepted),
+        Self {
+            local: inner.local_addr(),
+            inner: Some(inner),
+            backlog,
+            held: VecDeque::new(),
+            pace: Pace::default(),
+            log: Limit::new(Level::WARN, more),
+            wait: None,
+            failure: None,
         }
     }
 
     fn log(&self, error: &io::Error) {
         if self.log.pass() {
-            let (listener, error) = (self.inner.local_addr(), error.to_string());
+            let (listener, error) = (self.local.clone(), error.to_string());
             aside!(WARN, %listener, %error, "a connection could not be accepted");
         }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
+        if let Some(inner) = &mut self.inner {
+            return inner.poll_accept(cx);
+        }
+        let held = self.held.pop_front();
+        // Nobody is to be woken when nothing is left.
+        held.map_or(Poll::Pending, |(socket, from)| Poll::Ready(A::watch(socket, &from)))
+    }
+
+    /// Takes what waits. Returns the error that kept it from taking all.
+    fn hold(&mut self, inner: &A) -> io::Result<()> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let last = limit - SPARE.min(limit / 16);
+        // Connections that come meanwhile would keep this from ending; a failed attempt is one of a connection that waited.
+        for _ in 0..=self.backlog {
+            match inner.take_waiting() {
+                Ok((socket, from)) => {
+                    // The system gives the lowest number that is free, so all below it are in use.
+                    let number = u64::try_from(socket.as_raw_fd()).unwrap_or(u64::MAX);
+                    self.held.push_back((socket, from));
+                    if number >= last {
+                        return Err(io::Error::other(
+                            "the last descriptors are kept for the connections that are served",
+                        ));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if classify(&error) == Fault::Connection => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -90,23 +142,47 @@ impl<A: Accept> Listener for Paced<A> {
                 }
                 Next::Wait(duration) => self.wait = Some(Box::pin(sleep(duration))),
             }
+            if self.pace.has_just_failed_for_good(&error) {
+                self.failure = Some(error);
+            }
         }
     }
 
     fn last_call(&mut self) {
-        self.last_call = true;
+        let Some(inner) = self.inner.take() else { return };
+        let taken = self.hold(&inner);
+        // Closed before anything is said about it.
+        drop(inner);
+        self.wait = None;
+        if let Err(error) = taken {
+            self.log(&error);
+        }
+    }
+
+    fn has_pending(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn pending(&self) -> usize {
+        self.held.len()
+    }
+
+    fn failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 
     fn local_addr(&self) -> Addr {
-        self.inner.local_addr()
+        self.local.clone()
     }
 
     fn hand_over(&self) -> Option<HandOver<'_>> {
-        Some(self.inner.hand_over())
+        self.inner.as_ref().map(Accept::hand_over)
     }
 
     fn set_owner(&mut self, ours: bool) {
-        self.inner.set_owner(ours);
+        if let Some(inner) = &mut self.inner {
+            inner.set_owner(ours);
+        }
     }
 }
 
@@ -121,6 +197,7 @@ mod tests {
     use std::time::Duration;
 
     use ropewalk_middleware::{Addr, Peer, Stream};
+    use socket2::{SockAddr, Socket};
     use tokio::time::{Instant, timeout};
 
     use super::{Accept, HandOver, Paced};
@@ -136,8 +213,12 @@ mod tests {
 
     impl Script {
         fn failing(errors: impl IntoIterator<Item = i32>) -> Paced<Self> {
-            Paced::new(Self { errors: errors.into_iter().map(Some).collect(), ..Self::default() })
+            Paced::new(Self { errors: errors.into_iter().map(Some).collect(), ..Self::default() }, 1)
         }
+    }
+
+    fn tries(listener: &Paced<Script>) -> &[Instant] {
+        &listener.inner.as_ref().unwrap().tries
     }
 
     impl Accept for Script {
@@ -149,8 +230,12 @@ mod tests {
             })
         }
 
-        fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
+        fn take_waiting(&self) -> io::Result<(Socket, SockAddr)> {
             Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn watch(_: Socket, _: &SockAddr) -> io::Result<(Stream, Peer)> {
+            unreachable!("nothing waits")
         }
 
         fn local_addr(&self) -> Addr {
@@ -168,7 +253,7 @@ mod tests {
 
     /// The milliseconds between one try and the next.
     fn waits(listener: &Paced<Script>) -> Vec<u128> {
-        listener.inner.tries.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
+        tries(listener).windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
     }
 
     #[derive(Default)]
@@ -204,7 +289,7 @@ mod tests {
             let mut listener = Script::failing([errno]);
             let mut cx = Context::from_waker(Waker::noop());
             assert!(listener.poll_accept(&mut cx).is_ready(), "{errno}");
-            assert_eq!(listener.inner.tries.len(), 2, "{errno}");
+            assert_eq!(tries(&listener).len(), 2, "{errno}");
         }
     }
 
@@ -226,10 +311,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_success_sets_the_wait_back() {
-        let mut listener = Paced::new(Script {
-            errors: VecDeque::from([Some(libc::EMFILE), Some(libc::EMFILE), None, Some(libc::EMFILE)]),
-            ..Script::default()
-        });
+        let mut listener = Paced::new(
+            Script {
+                errors: VecDeque::from([Some(libc::EMFILE), Some(libc::EMFILE), None, Some(libc::EMFILE)]),
+                ..Script::default()
+            },
+            1,
+        );
         accept(&mut listener).await;
         accept(&mut listener).await;
         assert_eq!(waits(&listener), [5, 10, 0, 5]);
@@ -243,11 +331,11 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         for round in 1..=63 {
             assert!(listener.poll_accept(&mut cx).is_pending());
-            assert_eq!(listener.inner.tries.len(), round * 64);
+            assert_eq!(tries(&listener).len(), round * 64);
             assert_eq!(wakes.0.load(Ordering::Relaxed), round, "it asked to be polled again");
         }
         accept(&mut listener).await;
-        assert_eq!(listener.inner.tries.len(), 10_001, "and it never gave up");
+        assert_eq!(tries(&listener).len(), 10_001, "and it never gave up");
     }
 
     #[tokio::test(start_paused = true)]
@@ -255,7 +343,48 @@ mod tests {
         let mut listener = Script::failing([libc::EMFILE; 5]);
         let start = Instant::now();
         while timeout(Duration::from_millis(1), accept(&mut listener)).await.is_err() {}
-        assert_eq!(listener.inner.tries.len(), 6);
+        assert_eq!(tries(&listener).len(), 6);
         assert!(start.elapsed() <= Duration::from_millis(200), "{:?}", start.elapsed());
+    }
+
+    /// How often it says that it has failed, in so many waits.
+    async fn failures(listener: &mut Paced<Script>, tries: usize) -> Vec<Option<i32>> {
+        let mut failures = Vec::new();
+        for _ in 0..tries {
+            drop(timeout(Duration::from_millis(101), accept(listener)).await);
+            failures.extend(listener.failure().map(|error| error.raw_os_error()));
+        }
+        failures
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_will_never_accept_again_says_so_once() {
+        for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
+            let mut listener = Script::failing([errno; 1000]);
+            assert_eq!(failures(&mut listener, 200).await, [Some(errno)]);
+            assert!(tries(&listener).len() < 300, "and it is asked no more often than before");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unknown_error_that_goes_on_for_ten_seconds_is_a_failure_and_want_of_descriptors_is_none() {
+        let mut listener = Script::failing([999; 1000]);
+        assert_eq!(failures(&mut listener, 50).await, []);
+        assert_eq!(failures(&mut listener, 100).await, [Some(999)]);
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(failures(&mut Script::failing([errno; 1000]), 500).await, [], "{errno}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_accepts_again_may_fail_again() {
+        let mut listener = Paced::new(
+            Script {
+                errors: VecDeque::from([Some(libc::EINVAL), None, Some(libc::EINVAL), None]),
+                ..Script::default()
+            },
+            1,
+        );
+        assert_eq!(failures(&mut listener, 2).await, [Some(libc::EINVAL), Some(libc::EINVAL)]);
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ropewalk_middleware::{Addr, Peer, Stream};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
 use super::HandOver;
@@ -61,13 +61,13 @@ pub(crate) fn open(addr: SocketAddr, backlog: i32, sockets: usize) -> io::Result
     Ok(group.into_iter().map(|socket| Opened::new(socket, None)).collect())
 }
 
-/// Has the runtime watch a socket that listens.
-pub(super) fn watch(socket: Socket) -> io::Result<Paced<Tcp>> {
+/// Has the runtime watch a socket that listens, and whose backlog holds so many.
+pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
     // Those of another process may have others.
     set_options(&SockRef::from(&socket))?;
     let socket = tokio::net::TcpListener::from_std(socket.into())?;
     let local = socket.local_addr()?;
-    Ok(Paced::new(Tcp { socket, local }))
+    Ok(Paced::new(Tcp { socket, local }, backlog))
 }
 
 /// No delay for small writes; a peer that vanished without a word is noticed after two minutes, and one that reads slowly is
@@ -91,11 +91,17 @@ impl Accept for Tcp {
         Poll::Ready(Ok((stream.into(), Peer::new(addr))))
     }
 
-    fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
-        let (socket, addr) = SockRef::from(&self.socket).accept()?;
+    fn take_waiting(&self) -> io::Result<(Socket, SockAddr)> {
+        SockRef::from(&self.socket).accept()
+    }
+
+    fn watch(socket: Socket, from: &SockAddr) -> io::Result<(Stream, Peer)> {
         socket.set_nonblocking(true)?;
+        if !INHERITED {
+            drop(set_options(&SockRef::from(&socket)));
+        }
         let stream = TcpStream::from_std(socket.into())?;
-        let peer = addr.as_socket().map_or_else(|| stream.peer_addr(), Ok)?;
+        let peer = from.as_socket().map_or_else(|| stream.peer_addr(), Ok)?;
         Ok((stream.into(), Peer::new(peer)))
     }
 

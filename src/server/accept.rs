@@ -1,5 +1,6 @@
 //! The accept loop: ready, accept, call, spawn. Nothing slow happens here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -7,7 +8,7 @@ use ropewalk_middleware::{Peer, Stream};
 
 use super::ConnectionService;
 use super::gate::Gate;
-use super::lobby::Lobby;
+use super::lobby::{Accepted, Lobby};
 use super::restart::{Passed, RestartError};
 use crate::error::Error;
 use crate::listener::{HandOver, Listener};
@@ -15,17 +16,22 @@ use crate::listener::{HandOver, Listener};
 /// Connections accepted in one turn before open ones get theirs.
 const ACCEPTS_A_TURN: usize = 16;
 
+/// The most connections a drain holds until they can be served: all that the largest backlog of a socket had.
+const MOST_HELD: usize = 65_536;
+
 /// One loop over all listeners of one runtime. It accepts only when the one service is ready.
-pub(super) struct Accept<S> {
+pub(super) struct Accept<S: ConnectionService> {
     listeners: Vec<Listening>,
     gate: Arc<Gate<S>>,
     /// Which of the loops at the gate this is.
     number: usize,
     /// Accepted and not yet served: another loop was faster to the gate, or the server is full.
     lobby: Lobby,
+    /// In a drain all that waited, behind those in the lobby.
+    held: VecDeque<Accepted>,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
-    /// What is left is taken, and nobody is asked to make room for it.
+    /// The last call was made: all that waited is held here, and nobody is asked to make room for it.
     closing: bool,
 }
 
@@ -59,7 +65,7 @@ enum Door {
 impl<S: ConnectionService> Accept<S> {
     pub(super) fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
         let lobby = Lobby::new(gate.shared());
-        Self { listeners, gate, number, lobby, first: 0, closing: false }
+        Self { listeners, gate, number, lobby, held: VecDeque::new(), first: 0, closing: false }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -73,8 +79,9 @@ impl<S: ConnectionService> Accept<S> {
         Poll::Pending
     }
 
-    /// Closes what is given up, and accepts what already waits elsewhere, before the other listeners close: a connection the
-    /// kernel has taken is not refused. Ready when nothing waits, or nothing more can be taken.
+    /// Closes every listener. What waits is taken before, unless the socket is given up: a connection the kernel has taken
+    /// is not refused. Of what was taken, as many are served as can be at once; the others are for
+    /// [`poll_pending`](Self::poll_pending).
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.closing = true;
         for Listening { listener, given_up, .. } in &mut self.listeners {
@@ -82,13 +89,9 @@ impl<S: ConnectionService> Accept<S> {
         }
         // What was taken from a socket before it was given up may be pending.
         self.listeners.retain(|listening| !listening.given_up || listening.listener.has_pending());
-        // As many as a backlog of the default size holds, from each; who comes later is refused by the kernel.
-        for _ in 0..1024 * self.listeners.len() {
-            match self.poll_one(cx) {
-                Poll::Ready(Ok(())) => {}
-                _ => break,
-            }
-        }
+        self.hold(cx);
+        self.listeners.retain(|listening| listening.listener.has_pending());
+        while self.next_waits() && matches!(self.poll_one(cx), Poll::Ready(Ok(()))) {}
         Poll::Ready(())
     }
 
@@ -115,22 +118,56 @@ impl<S: ConnectionService> Accept<S> {
         }
     }
 
-    /// Closes the listeners, but for those with connections that are to become ready yet; accepts these. Ready when
-    /// there are none left, or nothing more can be taken.
+    /// Serves what was taken before the listeners closed, as soon as it can be. Ready when nothing is left, or nothing more can
+    /// be served: the service fails, or it is not ready though no connection is open whose end could change that.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for _ in 0..ACCEPTS_A_TURN {
+            self.hold(cx);
+            // Asked, a listener may have found that what was pending came to nothing.
             self.listeners.retain(|listening| listening.listener.has_pending());
-            if self.listeners.is_empty() && self.lobby.is_empty() {
-                return Poll::Ready(());
+            if !self.next_waits() {
+                return if self.listeners.is_empty() { Poll::Ready(()) } else { Poll::Pending };
             }
+            let deserted = self.gate.is_deserted();
             match self.poll_one(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
-                // Asked, a listener may have found that what was pending came to nothing.
-                Poll::Pending if self.lobby.is_empty() && !self.listeners.iter().any(|l| l.listener.has_pending()) => {}
+                Poll::Pending if deserted && self.gate.is_deserted() => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Gives up what was not served. Its peers see a reset, as they would have from the kernel.
+    pub(super) fn close(&mut self) {
+        if self.closing {
+            let pending: usize = self.listeners.iter().map(|listening| listening.listener.pending()).sum();
+            self.gate.shared().outcome.unserved(self.lobby.len() + self.held.len() + pending);
+        }
+        self.listeners.clear();
+        while self.next_waits() {
+            drop(self.lobby.next().map(|(mut stream, ..)| stream.abort()));
+        }
+    }
+
+    /// Takes what the listeners have, whether or not it can be served now.
+    fn hold(&mut self, cx: &mut Context<'_>) {
+        while self.closing && self.held.len() < MOST_HELD {
+            let Poll::Ready(connection) = self.poll_listeners(cx) else { return };
+            self.held.push_back(connection);
+        }
+    }
+
+    /// Whether one waits, in the lobby now if it was held.
+    fn next_waits(&mut self) -> bool {
+        if self.lobby.is_empty()
+            && let Some(connection) = self.held.pop_front()
+        {
+            self.lobby.push(connection);
+        }
+        !self.lobby.is_empty()
     }
 
     fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -183,7 +220,16 @@ impl<S: ConnectionService> Accept<S> {
                 self.first = (i + 1) % n;
                 return Poll::Ready((stream, peer, *endpoint));
             }
+            if let Some(error) = listener.failure() {
+                self.gate.shared().incidents.listener_failed(&listener.local_addr(), &error);
+            }
         }
         Poll::Pending
+    }
+}
+
+impl<S: ConnectionService> Drop for Accept<S> {
+    fn drop(&mut self) {
+        self.close();
     }
 }

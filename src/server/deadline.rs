@@ -1,12 +1,15 @@
-//! The drain's deadline, kept by a thread of its own: user code may block every thread of the runtime.
+//! A thread beside the runtime, which user code may block in all its threads: it keeps the drain's deadline, and tells of
+//! threads that stand still.
 
+use std::convert::Infallible;
+use std::hint::spin_loop;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{io, process, thread};
+use std::{io, process, thread, time};
 
 use ropewalk_middleware::event::{aside, event};
 use rustix::process::{Signal, getpid, kill_process};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -14,6 +17,7 @@ use super::drain::GONE;
 use super::run::Options;
 use super::shared::{Phase, Shared};
 use super::signals::Signals;
+use super::stalls::{self, Stalls};
 
 /// How long the server's own runtime may take to notice a signal before this thread acts on it.
 const NOTICE: Duration = Duration::from_secs(1);
@@ -21,11 +25,20 @@ const NOTICE: Duration = Duration::from_secs(1);
 /// How often it looks whether the connections are gone.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Keeps the deadline of this server's drain, to its end. Without a thread it is kept by the runtime alone, as long as
-/// that one is not blocked.
+/// Starts the thread, from a server's start to its end. Without it the deadline is kept by the runtime alone, as long as that
+/// one is not blocked.
+///
+/// Under a paused clock there is none: a thread has only real time, by which a test of paused time must neither be cut
+/// nor told.
 pub(super) fn keep(shared: &Arc<Shared>, options: &Options) {
+    if is_paused() {
+        return;
+    }
+    let runtime = Handle::current();
+    shared.incidents.watch(runtime.metrics());
     let keeper = Keeper {
         shared: Arc::clone(shared),
+        runtime,
         signals: options.signals && options.exit.is_some(),
         drain: options.drain,
         exit: options.exit,
@@ -35,8 +48,19 @@ pub(super) fn keep(shared: &Arc<Shared>, options: &Options) {
     }
 }
 
+/// Whether the clock of this runtime stands still while real time passes.
+fn is_paused() -> bool {
+    let (paused, real) = (Instant::now(), time::Instant::now());
+    while time::Instant::now() == real {
+        spin_loop();
+    }
+    Instant::now() == paused
+}
+
 struct Keeper {
     shared: Arc<Shared>,
+    /// The server's, for its clock, which may be paused later.
+    runtime: Handle,
     /// Whether signals are heard here too: a runtime that is blocked hears none.
     signals: bool,
     drain: Duration,
@@ -46,31 +70,38 @@ struct Keeper {
 impl Keeper {
     fn run(self) {
         // A runtime of its own, with a clock and signals of its own.
-        match Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => {
-                if let Err(error) = runtime.block_on(self.keep()) {
-                    event!(WARN, %error, "the drain's deadline is kept without a thread of its own");
-                }
-            }
-            Err(error) => event!(WARN, %error, "the drain's deadline is kept without a thread of its own"),
+        let kept = Builder::new_current_thread().enable_all().build().and_then(|runtime| runtime.block_on(self.keep()));
+        if let Err(error) = kept {
+            event!(WARN, %error, "the drain's deadline is kept without a thread of its own");
         }
     }
 
     async fn keep(self) -> io::Result<()> {
         let mut signals = Signals::install(self.signals, false)?;
-        let mut phase = self.shared.phase.subscribe();
-        self.wait_for_drain(&mut phase, &mut signals).await;
-        self.wait_for_deadline(&mut phase, &mut signals).await;
-        // Aborted connections go by themselves, unless their threads are blocked.
-        self.wait_for_end(GONE).await;
-        self.shared.abandon();
-        let Some(code) = self.exit else { return Ok(()) };
-        if !self.wait_for_end(GONE).await {
-            let connections = self.shared.counts().active();
-            aside!(ERROR, connections, code, "the drain's deadline is over and handlers block: exiting");
-            exit(code);
+        tokio::select! {
+            biased;
+            () = self.see_to_the_end(&mut signals) => Ok(()),
+            never = self.watch_for_stalls() => match never {},
         }
-        Ok(())
+    }
+
+    async fn see_to_the_end(&self, signals: &mut Signals) {
+        let mut phase = self.shared.phase.subscribe();
+        self.wait_for_drain(&mut phase, signals).await;
+        self.wait_for_deadline(&mut phase, signals).await;
+        // Aborted connections go by themselves, unless their threads are blocked.
+        if self.wait_for_end(GONE).await {
+            return;
+        }
+        self.shared.abandon();
+        let Some(code) = self.exit else { return };
+        // A server that was dropped has not drained, or not to its end: then it is not for it to end the process.
+        if self.wait_for_end(GONE).await || self.shared.outcome.was_dropped() {
+            return;
+        }
+        let connections = self.shared.counts().active();
+        aside!(ERROR, connections, code, "the drain's deadline is over and handlers block: exiting");
+        exit(code);
     }
 
     async fn wait_for_drain(&self, phase: &mut watch::Receiver<Phase>, signals: &mut Signals) {
@@ -92,7 +123,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 _ = phase.changed() => {}
-                () = sleep_until(deadline) => return self.shared.stop(),
+                () = self.sleep_until(deadline) => return self.shared.stop(),
                 () = signals.end() => {
                     if signals.told_again() {
                         return self.shared.stop();
@@ -103,17 +134,44 @@ impl Keeper {
         }
     }
 
-    /// Whether the server is over, or at least its connections are, within this time.
+    /// Sleeps until the clock of the server's runtime is there, too: a test may have paused it.
+    async fn sleep_until(&self, deadline: Instant) {
+        sleep_until(deadline).await;
+        while self.now() < deadline {
+            sleep(LOOK).await;
+        }
+    }
+
+    fn now(&self) -> Instant {
+        let _there = self.runtime.enter();
+        Instant::now()
+    }
+
+    /// Whether the server is over with all its connections, or dropped, within this time.
     async fn wait_for_end(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         loop {
-            if *self.shared.phase.borrow() == Phase::Ended && self.shared.counts().active() == 0 {
+            let over = *self.shared.phase.borrow() == Phase::Ended;
+            let gone = self.shared.counts().active() == 0;
+            if over && (gone || self.shared.outcome.was_dropped()) {
                 return true;
             }
             if Instant::now() >= deadline {
-                return self.shared.counts().active() == 0;
+                return gone;
             }
             sleep(LOOK).await;
+        }
+    }
+
+    async fn watch_for_stalls(&self) -> Infallible {
+        let mut stalls = Stalls::default();
+        loop {
+            sleep(stalls::LOOK).await;
+            let threads = stalls.look(&self.shared.incidents.runtimes());
+            if threads > 0 {
+                self.shared.incidents.stalled(threads);
+                aside!(WARN, threads, "a thread stands still: a handler blocks it, or computes without a pause");
+            }
         }
     }
 }
@@ -151,7 +209,8 @@ mod tests {
         for _ in 0..20 {
             let shared = Shared::new(1, None, false, Reloads::default());
             let drain = Duration::from_secs(60);
-            let keeper = Keeper { shared: Arc::clone(&shared), signals: true, drain, exit: None };
+            let runtime = tokio::runtime::Handle::current();
+            let keeper = Keeper { shared: Arc::clone(&shared), runtime, signals: true, drain, exit: None };
             let mut keeping = Box::pin(keeper.keep());
             assert!(poll!(&mut keeping).is_pending());
             kill_process(getpid(), Signal::TERM).unwrap();

@@ -1,7 +1,6 @@
 //! The last part of a server's life: its connections finish, or are aborted.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::time::Duration;
 
 use ropewalk_middleware::event::aside;
@@ -19,24 +18,25 @@ pub(super) const GONE: Duration = Duration::from_secs(1);
 /// signal in a drain that something else began (a handle, a hot restart) gives them `drain` from then on at most.
 pub(super) async fn finish<S: ConnectionService>(
     shared: &Shared,
-    front: Option<Front<S>>,
+    mut front: Option<Front<S>>,
     signals: &mut Signals,
     drain: Duration,
 ) {
     let mut phase = shared.phase.subscribe();
-    let mut gone = pin!(all_gone(shared, front));
     loop {
         let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
         tokio::select! {
             biased;
-            () = &mut gone => return,
+            () = all_gone(shared, &mut front) => return,
             () = signals.end() => end(shared, signals, drain),
             _ = phase.changed() => {}
             () = sleep_until(deadline) => break,
         }
     }
-    // With it go the preambles that are under way.
-    gone.set(all_gone(shared, None::<Front<S>>));
+    // With them go the preambles that are under way.
+    if let Some(front) = &mut front {
+        front.close();
+    }
     let left = shared.counts().active();
     shared.abort_all();
     if left > 0 {
@@ -44,7 +44,7 @@ pub(super) async fn finish<S: ConnectionService>(
     }
     tokio::select! {
         biased;
-        () = gone => return,
+        () = all_gone(shared, &mut front) => return,
         // Told by a thread of its own where every one of the runtime's is blocked, and its clock with them.
         _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => {}
         () = sleep(GONE) => {}
@@ -63,10 +63,11 @@ pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
     }
 }
 
-/// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed.
-async fn all_gone<S: ConnectionService>(shared: &Shared, front: Option<Front<S>>) {
-    if let Some(mut front) = front {
+/// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed. Cancel safe.
+async fn all_gone<S: ConnectionService>(shared: &Shared, front: &mut Option<Front<S>>) {
+    if let Some(front) = front {
         poll_fn(|cx| front.poll_pending(cx)).await;
     }
+    *front = None;
     shared.wait_idle().await;
 }

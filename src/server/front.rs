@@ -62,7 +62,7 @@ impl Sockets {
 }
 
 /// One accept loop, or one on each worker.
-pub(super) enum Front<S> {
+pub(super) enum Front<S: ConnectionService> {
     Here(Accept<S>),
     Workers(Workers),
 }
@@ -119,6 +119,14 @@ impl<S: ConnectionService> Front<S> {
         match self {
             Self::Here(accept) => accept.give_up(taken),
             Self::Workers(workers) => workers.give_up(taken),
+        }
+    }
+
+    /// Gives up what was taken and not served. Done when [`poll_pending`](Self::poll_pending) is ready.
+    pub(super) fn close(&mut self) {
+        match self {
+            Self::Here(accept) => accept.close(),
+            Self::Workers(workers) => workers.close(),
         }
     }
 

@@ -76,6 +76,11 @@ impl<S: ConnectionService> Gate<S> {
         self.shared.make_room(newcomer)
     }
 
+    /// Whether no connection is open. The loops at the gate are woken when one leaves.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.shared.is_deserted(&self.waker)
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

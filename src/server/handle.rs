@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ropewalk_middleware::{Addr, CloseReason};
 
+use super::report::DrainReport;
 use super::restart::RestartError;
 use super::shared::{Phase, Shared};
 use crate::error::Result;
@@ -95,6 +96,34 @@ impl Handle {
     /// The restart goes on without whoever asked for it.
     pub async fn restart(&self) -> Result<u32, RestartError> {
         self.0.restart().await
+    }
+
+    /// What became of the connections from the moment the server was told to end: how many were cut, and by which reason. It
+    /// is there when the server is over, and stays; `None` before, and of a server whose future was dropped.
+    ///
+    /// ```
+    /// # use ropewalk::{RawBytes, Server, framed, reply_fn};
+    /// use std::process::ExitCode;
+    ///
+    /// # async fn doc() -> ropewalk::Result<ExitCode> {
+    /// let server = Server::new().listen("tcp:127.0.0.1:0").signals().serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)));
+    /// let handle = server.handle();
+    /// server.await?;
+    /// let cut = handle.drain_report().map_or(0, |report| report.cut());
+    /// # Ok(
+    /// if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(75) }
+    /// # )
+    /// # }
+    /// ```
+    pub fn drain_report(&self) -> Option<DrainReport> {
+        self.0.outcome.report().cloned()
+    }
+
+    /// How often a thread that serves connections stood still for a second: a handler blocks it, or computes without a pause,
+    /// and all other connections of that thread wait. Each time is logged as a warning as well. Not counted under a paused
+    /// clock, and on targets without 64-bit atomics.
+    pub fn stalls(&self) -> u64 {
+        self.0.incidents.stalls()
     }
 
     /// Whether the server was told to drain or to stop, or is over.

@@ -53,6 +53,10 @@ impl Lobby {
         self.waiting.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether room was made for one of them.
     pub(super) fn has_promise(&self) -> bool {
         self.waiting.iter().any(|waiting| waiting.promised)

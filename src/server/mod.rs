@@ -7,21 +7,25 @@ mod drain;
 mod front;
 mod gate;
 mod handle;
+mod incidents;
 mod lifecycle;
 mod lobby;
 mod notify;
 mod registry;
 mod reload;
+mod report;
 mod restart;
 mod run;
 mod serve;
 mod service;
 mod shared;
 mod signals;
+mod stalls;
 mod task;
 mod workers;
 
 use std::fmt;
+use std::io;
 use std::num::NonZero;
 use std::time::Duration;
 
@@ -30,10 +34,12 @@ use tower_layer::{Identity, Layer, Stack};
 
 pub use self::handle::{Counts, Handle};
 pub use self::lifecycle::Lifecycle;
+pub use self::report::DrainReport;
 pub use self::restart::{Restart, RestartError};
 pub use self::serve::Serve;
 pub use self::service::ConnectionService;
 
+use self::incidents::OnFailure;
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
 use self::reload::Reloads;
@@ -73,6 +79,7 @@ pub struct Server<L = Identity> {
     make_room: Option<MakeRoom>,
     options: Options,
     on_listening: Option<OnListening>,
+    on_failure: Option<OnFailure>,
 }
 
 impl Server {
@@ -95,6 +102,7 @@ impl Server {
                 workers: None,
             },
             on_listening: None,
+            on_failure: None,
         }
     }
 }
@@ -130,6 +138,7 @@ impl<L> Server<L> {
             make_room: self.make_room,
             options: self.options,
             on_listening: self.on_listening,
+            on_failure: self.on_failure,
         }
     }
 
@@ -293,6 +302,15 @@ impl<L> Server<L> {
         self
     }
 
+    /// Called when a listener fails for good: somebody closed or shut down its socket, or it has failed for ten seconds with
+    /// errors that are not for want of descriptors or memory. The server goes on with its other listeners, and asks this one
+    /// ten times a second whether it accepts again; what is to be done besides (an alarm, a drain) is up to the hook. It runs in
+    /// the accept loop, so it must not block. The event is logged as an error in any case.
+    pub fn on_listener_failure(mut self, hook: impl Fn(&Addr, &io::Error) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Box::new(hook));
+        self
+    }
+
     /// The server, with the service that is to answer: `framed(…)`, `session(…)`, or any `Service<Connection>`.
     ///
     /// The result is a plain `Future`; [`Serve::bind`] gives the addresses first, [`Serve::handle`] the handle.
@@ -303,6 +321,9 @@ impl<L> Server<L> {
     {
         let max = self.max_connections.unwrap_or_else(default_max_connections);
         let shared = Shared::new(max, self.make_room, self.options.restart.is_some(), self.reloads);
+        if let Some(hook) = self.on_failure {
+            shared.incidents.on_failure(hook);
+        }
         let plan = Plan {
             endpoints: self.endpoints,
             lifecycles: self.lifecycles,

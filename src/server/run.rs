@@ -16,7 +16,7 @@ use super::drain::{end, finish};
 use super::front::{Front, Sockets};
 use super::lifecycle::Lifecycles;
 use super::notify::Notify;
-use super::restart::{Attempt, Restart, RestartError, Succession, Successor, start as start_successor};
+use super::restart::{Attempt, Restart, RestartError, Step, Succession, start as start_successor};
 use super::serve::{OnListening, Over};
 use super::shared::{self, Phase, Shared};
 use super::signals::{Hangup, Signals, Told};
@@ -65,22 +65,19 @@ impl Bound {
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
+        deadline::keep(&shared, &options);
         announce(&shared, &options, on_listening);
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
-        if options.exit.is_some() {
-            deadline::keep(&shared, &options);
-        }
         let places = endpoints.iter().map(Endpoint::place).collect();
         let mut running = Running { front, places, options, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
         let (front, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
-        if options.exit.is_none() {
-            deadline::keep(&shared, &options);
-        }
         finish(&shared, front, &mut signals, options.drain).await;
+        shared.outcome.end(&shared.counts());
         let stopped = stop(&mut lifecycles, &mut signals).await;
+        shared.end(false);
         drop(over);
         result.and(stopped)
     }
@@ -139,7 +136,7 @@ async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup) 
 }
 
 /// A server that accepts.
-struct Running<'a, S> {
+struct Running<'a, S: ConnectionService> {
     front: Front<S>,
     /// The endpoints, without their options.
     places: Vec<String>,
@@ -155,8 +152,8 @@ enum Event {
     /// The service can't be readied any more, or a worker can't go on.
     Failed(Error),
     RestartWanted,
-    /// The new process is ready, or is none.
-    Restarted(Result<Box<Successor>, RestartError>),
+    /// The new process has come a step further, or to nothing.
+    Restarted(Result<Step, RestartError>),
 }
 
 impl<S: ConnectionService> Running<'_, S> {
@@ -186,12 +183,18 @@ impl<S: ConnectionService> Running<'_, S> {
                     Ok(begun) => attempt = Some(begun),
                     Err(error) => self.restart_failed(error),
                 },
-                Event::Restarted(outcome) => {
+                Event::Restarted(Ok(Step::Ready(successor))) => {
+                    // First, for from its first moment on the new process may end and take the paths with it.
+                    self.front.give_up(successor.taken());
+                    attempt = Some(successor.begin());
+                }
+                Event::Restarted(Ok(Step::Begun(pid))) => {
+                    self.succeeded_by(pid);
+                    return Ok(());
+                }
+                Event::Restarted(Err(error)) => {
                     attempt = None;
-                    match self.end_restart(outcome).await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => self.restart_failed(error),
-                    }
+                    self.restart_failed(error);
                 }
             }
         }
@@ -232,29 +235,17 @@ impl<S: ConnectionService> Running<'_, S> {
         Ok(attempt)
     }
 
-    /// Makes way for the new process. Whatever fails leaves this one in its place.
-    async fn end_restart(&mut self, outcome: Result<Box<Successor>, RestartError>) -> Result<(), RestartError> {
-        let successor = outcome?;
-        // First, for from its first moment on the new process may end and take the paths with it.
-        self.front.give_up(successor.taken());
-        match successor.go().await {
-            Ok(pid) => {
-                self.options.notify.succeeded_by(pid);
-                self.shared.succeed();
-                self.shared.restarted(Ok(pid));
-                self.shared.begin_drain(self.options.drain);
-                aside!(INFO, pid, "a new process has taken over: draining");
-                Ok(())
-            }
-            Err(error) => {
-                // All is this process's again.
-                self.front.give_up(&[]);
-                Err(error)
-            }
-        }
+    fn succeeded_by(&self, pid: u32) {
+        self.options.notify.succeeded_by(pid);
+        self.shared.succeed();
+        self.shared.restarted(Ok(pid));
+        self.shared.begin_drain(self.options.drain);
+        aside!(INFO, pid, "a new process has taken over: draining");
     }
 
-    fn restart_failed(&self, error: RestartError) {
+    fn restart_failed(&mut self, error: RestartError) {
+        // All is this process's again.
+        self.front.give_up(&[]);
         self.options.notify.restart_failed(&error);
         self.shared.restarted(Err(error.clone()));
         aside!(ERROR, %error, "the restart failed, and this process goes on");
@@ -291,6 +282,10 @@ impl<S: ConnectionService> Running<'_, S> {
             if last_call && !self.options.grace.is_zero() {
                 self.grace(signals).await;
             }
+        }
+        if !self.shared.has_successor() {
+            // A restart that is broken off here may have given them up.
+            self.front.give_up(&[]);
         }
         let Self { mut front, options, shared, .. } = self;
         let stopping = *shared.phase.borrow() == Phase::Stopping;

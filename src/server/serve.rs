@@ -14,7 +14,7 @@ use super::handle::Handle;
 use super::lifecycle::Lifecycles;
 use super::restart::Succession;
 use super::run::{Bound, Options};
-use super::shared::{Phase, Shared};
+use super::shared::Shared;
 use super::signals::{Hangup, Signals};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::{Error, Result};
@@ -145,6 +145,6 @@ impl Drop for Over {
     fn drop(&mut self) {
         self.0.drain_all();
         self.0.abort_all();
-        self.0.phase.send_replace(Phase::Ended);
+        self.0.end(true);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
@@ -15,8 +15,10 @@ use tokio::time::Instant;
 
 use super::books::{Books, MadeRoom};
 use super::handle::Counts;
+use super::incidents::Incidents;
 use super::registry::{Place, Registry};
 use super::reload::Reloads;
+use super::report::Outcome;
 use super::restart::RestartError;
 use crate::listener::preamble::Preambles;
 
@@ -55,6 +57,8 @@ pub(super) struct Shared {
     /// Another process has taken over.
     succeeded: AtomicBool,
     log: Log,
+    pub(super) outcome: Outcome,
+    pub(super) incidents: Incidents,
 }
 
 /// The lines that each connection may cause: so many a second.
@@ -106,6 +110,8 @@ impl Shared {
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),
             log: Log::default(),
+            outcome: Outcome::default(),
+            incidents: Incidents::default(),
         })
     }
 
@@ -178,6 +184,12 @@ impl Shared {
         connection.abort();
     }
 
+    /// Whether no connection is open. The waker, which is the gate's, is woken when one leaves.
+    pub(super) fn is_deserted(&self, waker: &Waker) -> bool {
+        self.room.register(waker);
+        self.lock().active() == 0
+    }
+
     /// A connection was accepted.
     pub(super) fn enter(self: &Arc<Self>, connection: &Connection) -> Entered {
         let closing = connection.closing();
@@ -210,6 +222,7 @@ impl Shared {
         let deadline = deadline(within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Running | Phase::Draining(_) => {
+                self.outcome.begin(|| self.counts());
                 *phase = Phase::Draining(deadline);
                 true
             }
@@ -221,6 +234,7 @@ impl Shared {
         self.phase.send_if_modified(|phase| {
             let running = matches!(phase, Phase::Running | Phase::Draining(_));
             if running {
+                self.outcome.begin(|| self.counts());
                 *phase = Phase::Stopping;
             }
             running
@@ -235,6 +249,18 @@ impl Shared {
                 *phase = Phase::Abandoned;
             }
             stopping
+        });
+    }
+
+    /// The server is over, or its future is dropped before that.
+    pub(super) fn end(&self, dropped: bool) {
+        self.phase.send_if_modified(|phase| {
+            let over = *phase == Phase::Ended;
+            if dropped && !over {
+                self.outcome.drop();
+            }
+            *phase = Phase::Ended;
+            !over
         });
     }
 

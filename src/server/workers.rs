@@ -119,6 +119,11 @@ impl Workers {
         Poll::Ready(())
     }
 
+    /// Has the workers give up what they have not served.
+    pub(super) fn close(&self) {
+        self.tell(Order::Close);
+    }
+
     fn tell(&self, order: Order) {
         self.told.send_if_modified(|told| {
             let new = order > told.order;
@@ -174,6 +179,7 @@ impl<S: ConnectionService> Worker<S> {
             Ok(runtime) => runtime,
             Err(error) => return drop(started.send(Err(error.into()))),
         };
+        self.shared.incidents.watch(runtime.metrics());
         let mut phase = self.shared.phase.subscribe();
         runtime.block_on(async {
             match self.accept() {
@@ -217,6 +223,9 @@ async fn take<S: ConnectionService>(mut accept: Accept<S>, mut told: watch::Rece
         _ = ordered(&mut told, Order::Close) => {}
         () = poll_fn(|cx| accept.poll_pending(cx)) => {}
     }
+    // Before `failed` goes, by which it is told that nothing is to come any more.
+    accept.close();
+    drop(failed);
 }
 
 /// Waits for this order, or a later one. Nobody left to give any is the last.

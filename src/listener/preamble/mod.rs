@@ -221,6 +221,10 @@ impl Listener for WithPreamble {
         self.inner.is_some() || self.pending() > 0
     }
 
+    fn failure(&mut self) -> Option<io::Error> {
+        self.inner.as_mut()?.failure()
+    }
+
     fn local_addr(&self) -> Addr {
         self.local.clone()
     }

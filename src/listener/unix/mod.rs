@@ -72,11 +72,11 @@ pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
     Ok(Opened::new(socket, None))
 }
 
-/// Has the runtime watch a socket that listens.
-pub(super) fn watch(socket: Socket, path: Option<BoundPath>) -> io::Result<Paced<Unix>> {
+/// Has the runtime watch a socket that listens, and whose backlog holds so many.
+pub(super) fn watch(socket: Socket, path: Option<BoundPath>, backlog: usize) -> io::Result<Paced<Unix>> {
     let local = unix_addr(&socket.local_addr()?);
     let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-    Ok(Paced::new(Unix { path, local, socket }))
+    Ok(Paced::new(Unix { path, local, socket }, backlog))
 }
 
 /// The same socket with a mode of its own, which Linux gives to the path it binds, cut by the umask: so the path is at
@@ -110,11 +110,14 @@ impl Accept for Unix {
         Poll::Ready(Ok(with_peer(stream, addr.into())))
     }
 
-    fn accept_now(&mut self) -> io::Result<(Stream, Peer)> {
-        let (socket, addr) = SockRef::from(&self.socket).accept()?;
+    fn take_waiting(&self) -> io::Result<(Socket, SockAddr)> {
+        SockRef::from(&self.socket).accept()
+    }
+
+    fn watch(socket: Socket, from: &SockAddr) -> io::Result<(Stream, Peer)> {
         socket.set_nonblocking(true)?;
         let stream = tokio::net::UnixStream::from_std(OwnedFd::from(socket).into())?;
-        Ok(with_peer(stream, unix_addr(&addr)))
+        Ok(with_peer(stream, unix_addr(from)))
     }
 
     fn local_addr(&self) -> Addr {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use self::error::RestartError;
 
-pub(super) use self::predecessor::{Attempt, Passed, Successor, start};
+pub(super) use self::predecessor::{Attempt, Passed, Step, start};
 pub(super) use self::successor::Succession;
 
 /// How long a new process may take to be ready unless told otherwise: 30 s.

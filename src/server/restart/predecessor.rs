@@ -32,12 +32,23 @@ pub(in crate::server) struct Passed {
     pub(in crate::server) path: Option<(PathBuf, (u64, u64))>,
 }
 
-/// A restart under way. Dropped, it ends the new process.
-pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Box<Successor>, RestartError>> + Send>>;
+/// A restart under way, up to its next step. Dropped, it ends the new process.
+pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Step, RestartError>> + Send>>;
 
-/// How long a new process may take to begin when it is told to: it does so at once, unless it hangs. But for workers,
-/// nothing is accepted meanwhile.
+/// How far a restart has come.
+pub(in crate::server) enum Step {
+    /// The new process is ready, and waits for the word to begin.
+    Ready(Box<Successor>),
+    /// It has begun; this is its number.
+    Begun(u32),
+}
+
+/// How long a new process may take to begin when it is told to: it does so at once, unless it hangs. Meanwhile this one
+/// accepts as before.
 const BEGIN: Duration = Duration::from_secs(5);
+
+/// How long a new process that was killed may take to be gone. One that takes longer is left to the runtime.
+const KILL: Duration = Duration::from_secs(1);
 
 /// Starts the new process. Done when it is ready.
 pub(in crate::server) fn start(restart: &Restart, sockets: Vec<Passed>) -> Attempt {
@@ -46,7 +57,7 @@ pub(in crate::server) fn start(restart: &Restart, sockets: Vec<Passed>) -> Attem
     Box::pin(async move {
         let mut successor = Box::new(spawned?);
         match timeout(within, successor.introduce(&sockets)).await {
-            Ok(Ok(())) => Ok(successor),
+            Ok(Ok(())) => Ok(Step::Ready(successor)),
             Ok(Err(error)) => Err(successor.end(error).await),
             Err(_) => Err(successor.end(RestartError::NotReady { within }).await),
         }
@@ -107,9 +118,12 @@ impl Successor {
         Ok(())
     }
 
-    /// Gives it the word, and hears that it begins. From then on it serves, whatever becomes of this process. Returns its
-    /// number.
-    pub(in crate::server) async fn go(mut self: Box<Self>) -> Result<u32, RestartError> {
+    /// Gives it the word, and hears that it begins. From then on it serves, whatever becomes of this process.
+    pub(in crate::server) fn begin(self: Box<Self>) -> Attempt {
+        Box::pin(async move { self.go().await.map(Step::Begun) })
+    }
+
+    async fn go(mut self: Box<Self>) -> Result<u32, RestartError> {
         let within = self.begin_within;
         let begun = async {
             let told = tell_to_begin(&mut self.channel).await;
@@ -138,7 +152,7 @@ impl Successor {
     /// Kills it, unless it has ended already, and waits for that.
     async fn end(mut self: Box<Self>, error: RestartError) -> RestartError {
         if let Some(child) = &mut self.child
-            && let Err(error) = child.kill().await
+            && let Ok(Err(error)) = timeout(KILL, child.kill()).await
         {
             aside!(WARN, %error, "the new process could not be killed");
         }

@@ -1,0 +1,119 @@
+//! What became of the connections of a drain.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ropewalk_middleware::CloseReason;
+
+use super::handle::Counts;
+
+/// What became of a server's connections from the beginning of its drain to its end. See
+/// [`Handle::drain_report`](crate::Handle::drain_report).
+///
+/// A drain that had time for everything has cut nothing. What it did cut, it had to: peers that did not read their
+/// answers, handlers that were not done at the deadline, connections that waited for a slot of a cap until then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    closed: [u64; CloseReason::ALL.len()],
+    unserved: u64,
+    blocked: u64,
+}
+
+impl DrainReport {
+    /// What is between two moments.
+    pub(super) fn new(begin: &Counts, end: &Counts, unserved: u64) -> Self {
+        let mut closed = [0; CloseReason::ALL.len()];
+        for reason in CloseReason::ALL {
+            closed[reason.index()] = end.closed(reason) - begin.closed(reason);
+        }
+        Self { closed, unserved, blocked: end.active() }
+    }
+
+    /// Connections that ended for this reason.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason.index()]
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
+    }
+
+    /// Connections that had been made before the drain and were not served by its deadline: no slot of a cap became free for
+    /// them, or their handshake was not done. They are not among the accepted ones of [`Counts`].
+    pub fn unserved(&self) -> u64 {
+        self.unserved
+    }
+
+    /// Connections that were left behind, because their handlers block the threads they run on.
+    pub fn blocked(&self) -> u64 {
+        self.blocked
+    }
+
+    /// All connections that the server cut short: aborted at the deadline or by a stop, dropped because the peer took no
+    /// answers, not served, or left behind. Those that ended by themselves, by their peer or by an error are not among them.
+    pub fn cut(&self) -> u64 {
+        let cut = self.reasons().filter(|(reason, _)| cuts(*reason)).map(|(_, n)| n).sum::<u64>();
+        cut + self.unserved + self.blocked
+    }
+}
+
+/// Whether by this reason the server ended what it might have finished with more time.
+fn cuts(reason: CloseReason) -> bool {
+    !matches!(
+        reason,
+        CloseReason::Done
+            | CloseReason::PeerReset
+            | CloseReason::CodecError
+            | CloseReason::ServiceError
+            | CloseReason::Panic
+            | CloseReason::Drained
+            | CloseReason::Refused
+            | CloseReason::RefusedAtOnce
+            | CloseReason::FirstFrameTimeout
+            | CloseReason::FrameTimeout
+            | CloseReason::IdleTimeout
+    )
+}
+
+/// What is noted for the report while a server ends.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// The counts when the server was told to end.
+    begin: OnceLock<Counts>,
+    unserved: AtomicU64,
+    report: OnceLock<DrainReport>,
+    /// The server's future was dropped before its end.
+    dropped: AtomicBool,
+}
+
+impl Outcome {
+    /// The server is told to end, for the first time or again.
+    pub(super) fn begin(&self, counts: impl FnOnce() -> Counts) {
+        self.begin.get_or_init(counts);
+    }
+
+    /// So many connections were accepted and will not be served any more.
+    pub(super) fn unserved(&self, connections: usize) {
+        self.unserved.fetch_add(connections as u64, Ordering::AcqRel);
+    }
+
+    /// The last connection is gone, or left behind.
+    pub(super) fn end(&self, counts: &Counts) {
+        let begin = self.begin.get_or_init(|| counts.clone());
+        self.report.get_or_init(|| DrainReport::new(begin, counts, self.unserved.load(Ordering::Acquire)));
+    }
+
+    pub(super) fn report(&self) -> Option<&DrainReport> {
+        self.report.get()
+    }
+
+    /// The server's future is dropped. It counts as long as the server is not over.
+    pub(super) fn drop(&self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    pub(super) fn was_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+}
