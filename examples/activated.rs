@@ -1,7 +1,7 @@
 //! Try it: `cargo build --example activated`, then `systemd-socket-activate -l 8007 target/debug/examples/activated`,
 //! and `nc 127.0.0.1 8007`. In examples/systemd/ are the units of a real service.
 
-use std::process;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,9 +25,9 @@ async fn who(mut s: Session<Lines>, answered: Arc<AtomicU64>) -> Result {
 }
 
 #[tokio::main]
-async fn main() -> Result {
+async fn main() -> Result<ExitCode> {
     let server = Cli::parse().endpoints.into_iter().fold(Server::new(), Server::listen);
-    server
+    let server = server
         // SIGTERM and SIGINT drain, SIGUSR2 starts the binary anew without losing a connection.
         .signals()
         .hot_restart(Restart::new())
@@ -36,6 +36,10 @@ async fn main() -> Result {
         // A handler that blocks for ever does not keep the process for ever.
         .exit_if_stuck(75)
         .layer(StateLayer::new(Arc::new(AtomicU64::new(0))))
-        .serve(session_with(Lines::any(), who))
-        .await
+        .serve(session_with(Lines::any(), who));
+    let handle = server.handle();
+    server.await?;
+    // A drain that had to cut connections says so as well.
+    let cut = handle.drain_report().map_or(0, |report| report.cut());
+    Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(75) })
 }

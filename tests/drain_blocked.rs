@@ -8,7 +8,7 @@
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -18,6 +18,7 @@ use ropewalk::{Addr, Bytes, CloseReason, ConnectionService, Lines, Server, frame
 use rustix::process::{Pid, Signal, kill_process};
 use support::{PATIENCE, until};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::sleep;
 
 mod support;
 
@@ -108,17 +109,37 @@ fn helper() {
     let Ok(kind) = env::var(HELPER) else { return };
     let (service, release, begun) = blocking();
     let runtime =
-        if kind == "many" { runtime(WORKERS) } else { Builder::new_current_thread().enable_all().build().unwrap() };
+        if kind != "one" { runtime(WORKERS) } else { Builder::new_current_thread().enable_all().build().unwrap() };
     let server = Server::new().listen("tcp:127.0.0.1:0").signals().drain_within(Duration::from_millis(200));
     // Said when it hears signals.
     let server = server.exit_if_stuck(STUCK).on_listening(|addresses| println!("\nlistening {}", tcp_addr(addresses)));
     let serve = runtime.block_on(server.serve(service).bind()).unwrap();
+    let handle = serve.handle();
     let blocked = thread::spawn(move || {
         for _ in begun {
             println!("\nblocked");
         }
     });
-    runtime.block_on(serve).unwrap();
+    match &*kind {
+        "dropped" | "dropped_in_a_drain" => {
+            let task = runtime.spawn(serve);
+            // Told by whoever has blocked a thread.
+            runtime.block_on(async {
+                while handle.counts().active() == 0 {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            });
+            if kind == "dropped_in_a_drain" {
+                handle.drain(Duration::from_millis(100));
+            }
+            task.abort();
+            runtime.block_on(handle.ended());
+            println!("\ndropped");
+            thread::sleep(Duration::from_secs(4));
+            process::exit(0);
+        }
+        _ => runtime.block_on(serve).unwrap(),
+    }
     // A runtime with blocked threads can't be dropped: this waits for them.
     drop(runtime);
     drop((release, blocked));
@@ -193,6 +214,16 @@ fn a_process_that_is_not_blocked_ends_by_itself() {
         let (mut helper, addr) = Helper::start(kind);
         drop(TcpStream::connect(addr).unwrap());
         helper.terminate();
+        assert_eq!(helper.code(), Some(0), "{kind}");
+    }
+}
+
+/// Only a drain has a deadline. Whoever drops the server's future goes on with something else.
+#[test]
+fn a_process_that_has_dropped_its_server_is_not_exited_though_a_handler_blocks() {
+    for kind in ["dropped", "dropped_in_a_drain"] {
+        let (mut helper, addr) = Helper::start(kind);
+        let _client = ask(addr);
         assert_eq!(helper.code(), Some(0), "{kind}");
     }
 }

@@ -3,11 +3,13 @@
 
 use std::future::pending;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{
-    Gauge, Hold, LONG, Running, ask, assert_cut, assert_reasons, assert_reset, gated, on_memory, rest, shouter, until,
+    Gauge, Hold, LONG, Running, ask, assert_cut, assert_reasons, assert_reset, gated, on_memory, rest, settle, shouter,
+    until,
 };
 use ropewalk::memory;
 use ropewalk::{CloseReason, Handle, Lines, Result, Server, Session, framed, service_fn, session};
@@ -197,4 +199,49 @@ async fn stop_ends_also_a_session_that_was_moved_away() {
     assert_reasons(&server.over().await, &[(CloseReason::Aborted, 1)]);
     client.write_all(b"b\n").await.ok();
     assert_cut(&mut client).await;
+}
+
+/// A slow machine, or a debugger: real time passes, and none of the test's.
+#[tokio::test(start_paused = true)]
+async fn under_a_paused_clock_no_real_time_cuts_a_connection() {
+    let slow = service_fn(async |line: Bytes| {
+        thread::sleep(Duration::from_millis(700));
+        sleep(Duration::from_millis(10)).await;
+        Ok(line)
+    });
+    let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), slow)).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"a\nb\n").await.unwrap();
+    settle().await;
+    let start = Instant::now();
+    server.handle().drain(Duration::from_millis(500));
+    assert_eq!(rest(&mut client).await, "a\nb\n");
+    drop(client);
+    assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
+    assert_eq!(start.elapsed(), Duration::from_millis(20));
+}
+
+/// The clock is paused only after the server has begun, so there is a thread that keeps the deadline.
+#[tokio::test]
+async fn a_clock_that_is_paused_later_is_followed_as_well() {
+    let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
+    let (server, connector) = on_memory(Server::new(), gated(&gate, &inside)).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"a\n").await.unwrap();
+    until("the call is under way", || inside.now() == 1).await;
+    tokio::time::pause();
+    let start = Instant::now();
+    server.handle().drain(Duration::from_millis(300));
+    // As long as a task is ready no paused time passes.
+    let real = std::time::Instant::now();
+    while real.elapsed() < Duration::from_millis(900) {
+        thread::sleep(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(server.counts().active(), 1, "its time is not over");
+    assert_cut(&mut client).await;
+    // Timers are whole milliseconds of a clock that was not paused at one.
+    assert!((300..=301).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert_reasons(&server.over().await, &[(CloseReason::Aborted, 1)]);
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{LONG, Running, ask, assert_reasons, expect, on_memory, rest, shouter, until};
 use ropewalk::{CloseReason, Restart, RestartError, Server};
@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use support::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::sleep;
 use tokio::time::timeout;
 
 mod harness;
@@ -186,6 +187,42 @@ async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_
     assert!(ran(&dir).into_iter().all(|pid| !is_there(pid)));
     server.end().await;
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn while_a_new_process_does_not_begin_the_old_one_accepts_and_hears_that_it_is_to_end() {
+    let dir = TempDir::new();
+    let program = script(&dir, "never_begins", "printf 'ropewalk-restart 2RTT' >&0\nexec sleep 1000");
+    let (server, path) = shouting(&dir, |_| program.ready_within(LONG)).await;
+    let mut client = server.connect().await;
+    ask(&mut client, "a\n", "A\n").await;
+    let start = Instant::now();
+    let handle = server.handle().clone();
+    let restart = tokio::spawn(async move { handle.restart().await });
+    until("the new process runs", || ran(&dir).len() == 1).await;
+    // For as long as it may take to begin, and a while longer.
+    while !restart.is_finished() {
+        still_shouts(&server, &path).await;
+        ask(&mut client, "b\n", "B\n").await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let error = restart.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("did not begin"), "{error}");
+    assert!((5..9).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(ran(&dir).into_iter().all(|pid| !is_there(pid)));
+    // And again, with an end in the middle of it.
+    let handle = server.handle().clone();
+    let restart = tokio::spawn(async move { handle.restart().await });
+    until("the second one runs", || ran(&dir).len() == 2).await;
+    sleep(Duration::from_millis(300)).await;
+    let start = Instant::now();
+    drop(client);
+    server.end().await;
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(restart.await.unwrap().is_err());
+    assert!(!path.exists(), "its path is its own again");
+    let pid = ran(&dir)[1];
+    until("the new process is gone", || !is_there(pid)).await;
 }
 
 #[tokio::test]

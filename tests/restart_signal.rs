@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -244,4 +245,17 @@ fn an_abstract_name_is_handed_on_as_well() {
     drop(connect().unwrap());
     assert_eq!(server.end(), Some(0));
     assert!(connect().is_err());
+}
+
+#[test]
+fn a_drain_that_had_to_cut_connections_ends_in_an_exit_code_of_its_own() {
+    let mut server = Generations::start("activated", |_, _| {});
+    let mut client = std::net::TcpStream::connect(server.tcp).unwrap();
+    client.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    // Lines whose answers it does not read: at some point neither side takes any more.
+    while client.write_all(&[b'\n'; 4096]).is_ok() {}
+    server.signal(Signal::TERM);
+    until("nobody listens", || support::Client::try_tcp(server.tcp).is_err());
+    server.signal(Signal::TERM);
+    assert_eq!(server.reap(server.pid()), Some(75));
 }

@@ -72,8 +72,9 @@ impl Handle {
         self.0.reloads.reload().await
     }
 
-    /// Stops accepting and lets every connection finish what it has received; what is left after `within` is aborted.
-    /// Said again, it changes the deadline.
+    /// Closes every listener and lets every connection finish what it has received; what is left after `within` is aborted.
+    /// Connections that had been made are accepted before, and served as soon as there is a slot for them. Said again, it
+    /// changes the deadline.
     pub fn drain(&self, within: Duration) {
         self.0.begin_drain(within);
     }

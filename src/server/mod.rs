@@ -198,7 +198,8 @@ impl<L> Server<L> {
 
     /// Ends the process with this code when, two seconds after the drain's deadline, connections are still there. That
     /// takes handlers that block their threads, in a loop or a system call: no library can end those, nor can a runtime
-    /// with such a thread be dropped, and so the process would stay for ever.
+    /// with such a thread be dropped, and so the process would stay for ever. It never acts because the server's future was
+    /// dropped, and not under a paused clock (`tokio::time::pause`).
     ///
     /// A thread of the server's own keeps the time and hears the signals, so this works with every thread of the runtime
     /// blocked. Choose a code that says so: 75 is `EX_TEMPFAIL`. Nothing is run and no value dropped on this way out.
