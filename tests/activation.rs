@@ -156,8 +156,12 @@ fn what_was_not_passed_to_this_process_is_not_taken() {
     let none = "no socket was passed to this process";
     for (script, said) in [
         ("exec \"$@\" 3<&0", none),
-        ("LISTEN_FDS=1 exec \"$@\" 3<&0", none),
-        ("LISTEN_PID=1 LISTEN_FDS=1 exec \"$@\" 3<&0", none),
+        ("LISTEN_FDS=1 exec \"$@\" 3<&0", "LISTEN_FDS is set and LISTEN_PID is not"),
+        ("LISTEN_PID=1 LISTEN_FDS=1 exec \"$@\" 3<&0", "LISTEN_PID names process 1, and this is process "),
+        ("LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID names process 1, and"),
+        ("LISTEN_PID=x LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID is \"x\", which is no process"),
+        ("LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID is not"),
+        ("export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; \"$@\" 3<&0; false", "have it start this one by exec"),
         ("LISTEN_PID=$$ exec \"$@\" 3<&0", none),
         ("LISTEN_PID=$$ LISTEN_FDS=0 exec \"$@\" 3<&0", none),
         ("LISTEN_PID=$$ LISTEN_FDS=999 exec \"$@\" 3<&0", "do not say what was passed"),

@@ -67,7 +67,8 @@ impl Endpoint {
     async fn open_new(&self, sockets: usize) -> io::Result<Vec<Opened>> {
         let backlog = self.system_backlog();
         match &self.kind {
-            Kind::Tcp(addr) => tcp::open(*addr, backlog, sockets),
+            Kind::Tcp(addr) => tcp::open(*addr, self.v6_only, backlog, sockets),
+            Kind::Scoped(scoped) => tcp::open(scoped.resolve().await?, self.v6_only, backlog, sockets),
             Kind::Name(host, port) => open_name(host, *port, backlog, sockets).await,
             Kind::Unix(path) => Ok(vec![unix::open(path, backlog, &self.access).await?]),
             Kind::Abstract(name) => Ok(vec![unix::open_abstract(name, backlog)?]),
@@ -135,7 +136,7 @@ impl Endpoint {
 async fn open_name(host: &str, port: u16, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for addr in tokio::net::lookup_host((host, port)).await? {
-        match tcp::open(addr, backlog, sockets) {
+        match tcp::open(addr, None, backlog, sockets) {
             Err(error) => result = Err(error),
             opened => return opened,
         }

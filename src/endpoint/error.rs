@@ -1,9 +1,12 @@
 //! What may be wrong with an endpoint: its text, or its place in the world.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+
+use super::Endpoint;
 
 /// A string that is no endpoint. Its message quotes the string and the part at fault, and says what to write instead.
 ///
@@ -54,13 +57,24 @@ impl From<Infallible> for EndpointError {
 pub struct BindError {
     endpoint: String,
     cause: io::Error,
-    advice: &'static str,
+    advice: Cow<'static, str>,
 }
 
 impl BindError {
     pub(super) fn new(endpoint: String, cause: io::Error) -> Self {
-        let advice = advice(&endpoint, &cause);
+        let advice = advice(&endpoint, &cause).into();
         Self { endpoint, cause, advice }
+    }
+
+    /// The error of this endpoint behind those that the same server has bound before it: one of them may be what is in its
+    /// way.
+    pub(crate) fn behind(mut self, endpoint: &Endpoint, others: &[Endpoint]) -> Self {
+        if self.cause.raw_os_error() == Some(libc::EADDRINUSE)
+            && let Some((other, why)) = others.iter().find_map(|other| Some((other, endpoint.conflict(other)?)))
+        {
+            self.advice = format!("; {other}, where this server listens as well, {why}").into();
+        }
+        self
     }
 
     /// The endpoint, as its `Display` writes it.

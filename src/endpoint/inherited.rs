@@ -1,10 +1,12 @@
 //! `systemd:NAME`, `systemd:0` and `fd:3`: sockets that were open when this process began.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::process;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use filedescriptor::FileDescriptor;
@@ -123,11 +125,34 @@ fn passed() -> io::Result<&'static [(RawFd, String)]> {
     // The version before `unset_env` became an unsafe function of its own: the documentation of `Endpoint` says what that
     // is about.
     let unset_env = true;
-    let passed = PASSED.get_or_init(|| match sd_notify::listen_fds_with_names(unset_env) {
-        Ok(passed) => Ok(passed.collect()),
-        Err(error) => Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})")),
+    let passed = PASSED.get_or_init(|| {
+        // Asked before the variables are gone.
+        let misdirected = misdirected();
+        match (misdirected, sd_notify::listen_fds_with_names(unset_env)) {
+            (Some(text), _) => Err(text),
+            (None, Ok(passed)) => Ok(passed.collect()),
+            (None, Err(error)) => Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})")),
+        }
     });
     passed.as_deref().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text.as_str()))
+}
+
+/// Why nothing was passed to this process, where something was passed to another one, or to nobody.
+fn misdirected() -> Option<String> {
+    env::var_os("LISTEN_FDS")?;
+    let own = process::id();
+    let problem = match env::var_os("LISTEN_PID") {
+        None => "LISTEN_FDS is set and LISTEN_PID is not".to_owned(),
+        Some(pid) => match pid.to_str().and_then(|pid| pid.parse::<u32>().ok()) {
+            Some(pid) if pid == own => return None,
+            Some(pid) => format!("LISTEN_PID names process {pid}, and this is process {own}"),
+            None => format!("LISTEN_PID is {pid:?}, which is no process"),
+        },
+    };
+    Some(format!(
+        "no socket was passed to this process: {problem}. Where a shell or another program stands between the service manager \
+         and this one, have it start this one by exec; or listen on fd:3, which asks for no LISTEN_PID"
+    ))
 }
 
 fn is_passed(number: RawFd) -> bool {

@@ -4,6 +4,7 @@ mod bind;
 mod error;
 #[cfg(feature = "systemd")]
 mod inherited;
+mod ipv6;
 mod parse;
 mod proxied;
 mod text;
@@ -27,6 +28,9 @@ use crate::tls::TlsConfig;
 
 pub use self::error::{BindError, EndpointError};
 
+pub(crate) use self::ipv6::settle;
+
+use self::ipv6::Scoped;
 use self::proxied::Known;
 
 /// How many connections may wait to be accepted where no backlog is given.
@@ -46,6 +50,7 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// |---|---|
 /// | `tcp:8007` | the port on every IPv4 address |
 /// | `tcp:127.0.0.1:8007`, `tcp:[::1]:8007` | that address; port 0 is any free port |
+/// | `tcp:[fe80::1%eth0]:8007` | a link-local address on that interface (or its number); looked up when binding |
 /// | `tcp:localhost:8007` | the first of the name's addresses that can be bound; looked up when binding |
 /// | `tls:0.0.0.0:8443?cert=c.pem&key=k.pem` | any of these addresses with TLS, one certificate (feature `tls`) |
 /// | `tls:8443?certs=/etc/certs` | the same; the folder's certificates, by the name a peer asks for |
@@ -71,8 +76,13 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// anything listens, and again by [`Handle::reload`](crate::Handle::reload) and SIGHUP.
 ///
 /// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY`, keepalive probes (after 60 s, six, 10 s
-/// apart) and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). Whether `tcp:[::]:8007` takes IPv4 as well is left to the system
-/// (on Linux it does unless `net.ipv6.bindv6only` is set).
+/// apart) and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). A socket option that the system refuses is named in the error; one that
+/// only makes connections better (`TCP_NODELAY`, `TCP_NOTSENT_LOWAT` and the times of the probes) is left out, with a warning in
+/// the log.
+///
+/// Whether `tcp:[::]:8007` takes IPv4 as well is left to the system (on Linux it does unless `net.ipv6.bindv6only` is set). Beside
+/// `tcp:0.0.0.0:8007` in the same server it takes IPv6 only, so that both can be bound; `?v6only=true` and `?v6only=false` say it
+/// for any IPv6 address ([`v6_only`](Endpoint::v6_only)). An IPv4 peer of such a socket has its IPv4 address everywhere.
 ///
 /// Behind `proxy+` each connection begins with a PROXY header (version 1 or 2) that tells who the client is, and then is
 /// the client's: see [`proxied`](Endpoint::proxied). `trust` are the networks whose header is believed, in CIDR form or
@@ -109,6 +119,7 @@ pub struct Endpoint {
     kind: Kind,
     backlog: Option<u32>,
     access: Access,
+    v6_only: Option<bool>,
     /// Who is trusted to send PROXY headers, where there are to be any.
     proxied: Option<Trusted>,
     #[cfg(feature = "tls")]
@@ -118,6 +129,8 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Tcp(SocketAddr),
+    /// An IPv6 address with the name of an interface.
+    Scoped(Scoped),
     /// A host name and a port.
     Name(String, u16),
     Unix(PathBuf),
@@ -223,20 +236,21 @@ impl Endpoint {
     }
 
     /// The endpoint without its options, and without what its connections go through: what tells one socket from
-    /// another.
+    /// another. Whether it takes IPv4 as well does tell: a socket can't be changed in that.
     pub(crate) fn place(&self) -> String {
-        Self::from(self.kind.clone()).to_string()
+        let v6_only = self.v6_only.filter(|only| *only);
+        Self { v6_only, ..self.kind.clone().into() }.to_string()
     }
 
     /// Whether it is this process that says how many may wait.
     fn listens_itself(&self) -> bool {
-        matches!(self.kind, Kind::Tcp(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_))
+        matches!(self.kind, Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_))
     }
 
     fn check_options(&self) -> io::Result<()> {
         let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         match &self.kind {
-            Kind::Tcp(_) | Kind::Name(..) => self.check_trusted(&Known::ByAddress)?,
+            Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) => self.check_trusted(&Known::ByAddress)?,
             Kind::Unix(path) => {
                 check_path(path).or_else(wrong)?;
                 self.check_trusted(&Known::ByPermission)?;
@@ -250,9 +264,13 @@ impl Endpoint {
         }
         match &self.kind {
             Kind::Unix(_) if self.access.mode.is_some_and(|mode| mode > 0o777) => wrong("a mode is at most 0o777"),
-            Kind::Unix(_) => Ok(()),
+            Kind::Unix(_) if self.v6_only.is_none() => Ok(()),
+            Kind::Unix(_) => wrong("v6only is for tcp: endpoints with an IPv6 address only"),
             _ if self.access != Access::default() => {
                 wrong("mode, user and group are for unix: endpoints with a path only")
+            }
+            _ if self.v6_only.is_some() && !self.is_v6() => {
+                wrong("v6only is for tcp: endpoints with an IPv6 address only")
             }
             _ if self.backlog.is_some() && !self.listens_itself() => {
                 wrong("backlog is for tcp: and unix: endpoints only")
@@ -268,6 +286,7 @@ impl From<Kind> for Endpoint {
             kind,
             backlog: None,
             access: Access::default(),
+            v6_only: None,
             proxied: None,
             #[cfg(feature = "tls")]
             tls: None,

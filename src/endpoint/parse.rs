@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 #[cfg(feature = "systemd")]
 use super::inherited::Inherited;
+use super::ipv6::Scoped;
 use super::proxied::{self, PREFIX};
 use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_name, check_path};
 
@@ -73,6 +74,7 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
 /// What listens, and the options it has.
 fn kind(input: Input<'_>, transport: &str, place: &str) -> Result<(Kind, &'static [&'static str]), EndpointError> {
     Ok(match transport {
+        "tcp" | "tls" if place.starts_with('[') => (tcp(input, place)?, &["backlog", "v6only"]),
         "tcp" | "tls" => (tcp(input, place)?, &["backlog"]),
         "unix" if place.starts_with('@') => (abstract_name(input, &place[1..])?, &["backlog"]),
         "unix" => (Kind::Unix(unix(input, place)?), &["mode", "user", "group", "backlog"]),
@@ -206,7 +208,10 @@ fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
     // Parsed with its brackets, for the sake of scopes: `[fe80::1%2]`.
     match format!("[{address}]:{port}").parse::<SocketAddrV6>() {
         Ok(addr) => Ok(Kind::Tcp(addr.into())),
-        Err(_) => Err(input.error(format!("{address:?} is not an IPv6 address"), "write tcp:[::1]:8007")),
+        Err(_) => match Scoped::parse(input, address, port)? {
+            Some(scoped) => Ok(Kind::Scoped(scoped)),
+            None => Err(input.error(format!("{address:?} is not an IPv6 address"), "write tcp:[::1]:8007")),
+        },
     }
 }
 
@@ -301,6 +306,7 @@ fn set_option(
         return Err(input.error(format!("the option {name:?} is unknown"), options()));
     }
     let (slot, base, max, fix) = match name {
+        "v6only" => return endpoint.set_v6_only(input, value),
         "user" => return set_name(input, &mut endpoint.access.user, name, value),
         "group" => return set_name(input, &mut endpoint.access.group, name, value),
         "mode" => (&mut endpoint.access.mode, 8, 0o777, "write an octal number up to 777, such as mode=660"),

@@ -109,7 +109,7 @@ pub(super) fn take_trusted(
             let (problem, fix) = NO_PERMISSIONS.split_once(": ").unwrap_or_default();
             (problem.to_owned(), fix.to_owned())
         }
-        (Some(Kind::Tcp(_) | Kind::Name(..)), []) => (
+        (Some(Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..)), []) => (
             "it does not say which proxies are trusted".to_owned(),
             format!("add their networks, such as {sign}trust=10.0.0.0/8,::1"),
         ),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ropewalk_middleware::Addr;
 
+use super::ipv6::Scoped;
 #[cfg(feature = "tls")]
 use super::tls;
 use super::{Endpoint, EndpointError, Kind, Slot, parse, proxied};
@@ -21,6 +22,7 @@ impl fmt::Display for Endpoint {
         match &self.kind {
             Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "{tcp}:{}", addr.port())?,
             Kind::Tcp(addr) => write!(f, "{tcp}:{addr}")?,
+            Kind::Scoped(Scoped { ip, interface, port }) => write!(f, "{tcp}:[{ip}%{interface}]:{port}")?,
             Kind::Name(host, port) => write!(f, "{tcp}:{host}:{port}")?,
             Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
             Kind::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,
@@ -35,6 +37,7 @@ impl fmt::Display for Endpoint {
         let sign = self.tls.as_ref().map_or(Ok('?'), |config| tls::write(f, config))?;
         let options = [
             self.backlog.map(|backlog| format!("backlog={backlog}")),
+            self.v6_only.map(|only| format!("v6only={only}")),
             self.access.mode.map(|mode| format!("mode={mode:o}")),
             self.access.user.as_ref().map(|user| format!("user={user}")),
             self.access.group.as_ref().map(|group| format!("group={group}")),
@@ -55,7 +58,7 @@ impl Endpoint {
         }
         #[cfg(feature = "tls")]
         if self.tls.is_some() {
-            if !matches!(self.kind, Kind::Tcp(_) | Kind::Name(..)) {
+            if !matches!(self.kind, Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..)) {
                 f.write_str("tls+")?;
             }
             return Ok("tls");

@@ -34,12 +34,15 @@ pub(crate) struct Tcp {
 }
 
 /// Binds so many sockets to one address, and listens on each: the kernel shares the connections out among them. Where it
-/// doesn't, it is one socket.
-pub(crate) fn open(addr: SocketAddr, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
+/// doesn't, it is one socket. Whether one of IPv6 takes IPv4 as well is left to the system unless it is said.
+pub(crate) fn open(addr: SocketAddr, v6_only: Option<bool>, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
     let socket = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         // A server that starts again does not wait for the connections its predecessor closed.
-        socket.set_reuse_address(true)?;
+        required("SO_REUSEADDR", socket.set_reuse_address(true))?;
+        if let Some(only) = v6_only {
+            required("IPV6_V6ONLY", socket.set_only_v6(only))?;
+        }
         socket.set_nonblocking(true)?;
         set_options(&SockRef::from(&socket))?;
         io::Result::Ok(socket)
@@ -52,8 +55,8 @@ pub(crate) fn open(addr: SocketAddr, backlog: i32, sockets: usize) -> io::Result
     let mut group = vec![first];
     for _ in 1..if SHARED_OUT { sockets } else { 1 } {
         let next = socket()?;
-        group[0].set_reuse_port(true)?;
-        next.set_reuse_port(true)?;
+        required("SO_REUSEPORT", group[0].set_reuse_port(true))?;
+        required("SO_REUSEPORT", next.set_reuse_port(true))?;
         next.bind(&addr)?;
         group.push(next);
     }
@@ -64,21 +67,36 @@ pub(crate) fn open(addr: SocketAddr, backlog: i32, sockets: usize) -> io::Result
 /// Has the runtime watch a socket that listens, and whose backlog holds so many.
 pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
     // Those of another process may have others.
-    set_options(&SockRef::from(&socket))?;
+    let refused = set_options(&SockRef::from(&socket))?;
     let socket = tokio::net::TcpListener::from_std(socket.into())?;
     let local = socket.local_addr()?;
+    for (option, error) in refused {
+        let listener = Addr::Tcp(local);
+        tracing::warn!(%listener, option, %error, "the system refuses a socket option, and it is left out");
+    }
     Ok(Paced::new(Tcp { socket, local }, backlog))
 }
 
 /// No delay for small writes; a peer that vanished without a word is noticed after two minutes, and one that reads slowly is
-/// seen to read.
-fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_notsent_lowat(UNSENT)?;
-    socket.set_tcp_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
-    socket.set_tcp_keepalive(&keepalive)
+/// seen to read. Returns the options that the system refuses, of those that it works without.
+fn set_options(socket: &SockRef<'_>) -> io::Result<Vec<(&'static str, io::Error)>> {
+    required("SO_KEEPALIVE", socket.set_keepalive(true))?;
+    let probes = |keepalive| socket.set_tcp_keepalive(&keepalive);
+    let set = [
+        ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        ("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(UNSENT)),
+        ("TCP_KEEPIDLE", probes(TcpKeepalive::new().with_time(Duration::from_secs(60)))),
+        ("TCP_KEEPINTVL", probes(TcpKeepalive::new().with_interval(Duration::from_secs(10)))),
+        ("TCP_KEEPCNT", probes(TcpKeepalive::new().with_retries(6))),
+    ];
+    // No memory is taken where all are there.
+    Ok(set.into_iter().filter_map(|(option, set)| Some((option, set.err()?))).collect())
+}
+
+/// The error names the option.
+fn required(option: &str, set: io::Result<()>) -> io::Result<()> {
+    set.map_err(|error| io::Error::new(error.kind(), format!("the system refuses the socket option {option}: {error}")))
 }
 
 impl Accept for Tcp {

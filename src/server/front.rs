@@ -39,7 +39,8 @@ impl Sockets {
         let Some(workers) = workers else {
             let mut all = Vec::with_capacity(endpoints.len());
             for (number, endpoint) in endpoints.iter().enumerate() {
-                let listeners = endpoint.bind_all(inherited(endpoint), &shared.preambles).await?;
+                let listeners = endpoint.bind_all(inherited(endpoint), &shared.preambles).await;
+                let listeners = listeners.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
                 // Those of one endpoint have one address.
                 addresses.extend(listeners.first().map(|listener| listener.local_addr()));
                 let first = all.len();
@@ -49,8 +50,9 @@ impl Sockets {
             return Ok((Self::Here(all), addresses));
         };
         let mut all = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            let opened = endpoint.open(workers, inherited(endpoint)).await?;
+        for (number, endpoint) in endpoints.iter().enumerate() {
+            let opened = endpoint.open(workers, inherited(endpoint)).await;
+            let opened = opened.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
             if let Some(first) = opened.first() {
                 // Watched for a moment, for its address and for whatever would keep a worker from doing so.
                 addresses.push(endpoint.listener(first.share()?, &shared.preambles)?.local_addr());

@@ -16,7 +16,7 @@ use super::restart::Succession;
 use super::run::{Bound, Options};
 use super::shared::Shared;
 use super::signals::{Hangup, Signals};
-use crate::endpoint::{Endpoint, EndpointError};
+use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::error::{Error, Result};
 
 pub(super) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
@@ -38,7 +38,8 @@ impl Plan {
             return Err(Error::other("no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")"));
         }
         // A string that is no endpoint, or a file that is missing, is refused before anything listens.
-        let endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
+        endpoint::settle(&mut endpoints);
         for endpoint in &endpoints {
             endpoint.check()?;
             shared.reloads.add_endpoint(endpoint);

@@ -69,7 +69,7 @@ impl Connection {
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
         // Set before? Then the first stands.
-        drop(self.shared.local.set(Box::new(local)));
+        drop(self.shared.local.set(Box::new(local.canonical())));
         self
     }
 

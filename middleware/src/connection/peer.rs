@@ -28,6 +28,19 @@ pub enum Addr {
     Memory,
 }
 
+impl Addr {
+    /// The same, with an IPv4 address mapped into IPv6 as what it is.
+    pub(crate) fn canonical(self) -> Self {
+        match self {
+            Self::Tcp(SocketAddr::V6(addr)) => match addr.ip().to_ipv4_mapped() {
+                Some(v4) => Self::Tcp((v4, addr.port()).into()),
+                None => self,
+            },
+            _ => self,
+        }
+    }
+}
+
 impl From<SocketAddr> for Addr {
     fn from(addr: SocketAddr) -> Self {
         Self::Tcp(addr)
@@ -123,9 +136,10 @@ struct More {
 }
 
 impl Peer {
-    /// A peer known by its address.
+    /// A peer known by its address. An IPv4 address mapped into IPv6, as a socket of both families has it, becomes the IPv4
+    /// address it is.
     pub fn new(addr: impl Into<Addr>) -> Self {
-        Self { addr: addr.into(), more: None }
+        Self { addr: addr.into().canonical(), more: None }
     }
 
     /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are the
@@ -176,10 +190,10 @@ impl Peer {
         &self.addr
     }
 
-    /// The peer's IP address, where it has one; an IPv4 address mapped into IPv6 comes as IPv4.
+    /// The peer's IP address, where it has one.
     pub fn ip(&self) -> Option<IpAddr> {
         match self.addr {
-            Addr::Tcp(addr) => Some(addr.ip().to_canonical()),
+            Addr::Tcp(addr) => Some(addr.ip()),
             _ => None,
         }
     }

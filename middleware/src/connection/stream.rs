@@ -72,10 +72,11 @@ impl Stream {
         Self::boxed(Foreign(io))
     }
 
-    /// The address of this end, where the transport has one.
+    /// The address of this end, where the transport has one. Of an IPv4 connection to a socket of both families it is the
+    /// IPv4 address.
     pub fn local_addr(&self) -> Option<Addr> {
         match self {
-            Self::Tcp(tcp) => tcp.local_addr().ok().map(Addr::Tcp),
+            Self::Tcp(tcp) => tcp.local_addr().ok().map(|addr| Addr::Tcp(addr).canonical()),
             Self::Unix(unix) => Some(unix.local_addr().map_or(Addr::Unix(None), Addr::from)),
             Self::Boxed(io) => io.local_addr(),
         }

@@ -62,11 +62,11 @@ pub struct Header {
 impl Header {
     /// A header for a connection handed on: where it comes from, and where it had come to.
     ///
-    /// Two TCP addresses of different families are both written as IPv6. Addresses of two kinds, and of other kinds than
+    /// IPv4 addresses mapped into IPv6 are written as IPv4, and two TCP addresses of different families both as IPv6. Addresses of two kinds, and of other kinds than
     /// TCP and Unix, are not told: the header says `UNKNOWN` then (version 2: unspecified). So it does for a Unix path of
     /// over 108 bytes, and an abstract name of over 107 or with a zero at its end.
     pub fn new(source: impl Into<Addr>, destination: impl Into<Addr>) -> Self {
-        let addresses = match (source.into(), destination.into()) {
+        let addresses = match (source.into().canonical(), destination.into().canonical()) {
             (Addr::Tcp(source), Addr::Tcp(destination)) => {
                 let (source, destination) = of_one_family(source, destination);
                 Some((source.into(), destination.into()))
@@ -171,7 +171,7 @@ impl Header {
 }
 
 /// Both as they are, or both as IPv6.
-fn of_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
+pub(super) fn of_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     if source.is_ipv4() == destination.is_ipv4() {
         // The scope and flow label of an IPv6 address mean nothing on another machine, and have no place in a header.
         return (bare(source), bare(destination));

@@ -1,8 +1,9 @@
 //! Version 1: a line of text.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::header::of_one_family;
 use super::{Header, HeaderError, Parsed, Transport, Version, may_start};
 use crate::connection::Addr;
 
@@ -63,6 +64,8 @@ fn line(text: &[u8]) -> Result<Header, HeaderError> {
     Ok(Header { version: Version::V1, local: false, transport, addresses, tlvs: Box::default() })
 }
 
+/// The source is of the family that is named. Some proxies (nginx with its realip module) name that of the client and
+/// write their own address, of another family, as the destination; these are read as if both were IPv6.
 fn addresses<T>(text: &str) -> Result<(Addr, Addr), HeaderError>
 where
     T: FromStr,
@@ -74,11 +77,12 @@ where
     if fields.next().is_some() {
         return Err(HeaderError::BadFields);
     }
-    let addr = |ip: &str, port: &str| {
-        let ip: T = ip.parse().map_err(|_| HeaderError::BadAddress)?;
-        Ok(Addr::Tcp(SocketAddr::from((ip, self::port(port)?))))
-    };
-    Ok((addr(source, source_port)?, addr(destination, destination_port)?))
+    let source: T = source.parse().map_err(|_| HeaderError::BadAddress)?;
+    let destination: IpAddr = destination.parse().map_err(|_| HeaderError::BadAddress)?;
+    let source = SocketAddr::from((source, port(source_port)?));
+    let destination = SocketAddr::new(destination, port(destination_port)?);
+    let (source, destination) = of_one_family(source, destination);
+    Ok((source.into(), destination.into()))
 }
 
 /// Digits alone: the standard library takes a sign and zeros in front as well.

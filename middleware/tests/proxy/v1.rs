@@ -27,6 +27,15 @@ fn a_line_tells_both_addresses() {
         told("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"),
         pair("tcp:255.255.255.255:65535", "tcp:255.255.255.255:65535"),
     );
+    // What nginx writes there.
+    assert_eq!(
+        told("PROXY TCP6 2001:db8::9 192.0.2.1 40000 25\r\n"),
+        pair("tcp:[2001:db8::9]:40000", "tcp:[::ffff:192.0.2.1]:25"),
+    );
+    assert_eq!(
+        told("PROXY TCP4 192.0.2.7 2001:db8::1 40000 25\r\n"),
+        pair("tcp:[::ffff:192.0.2.7]:40000", "tcp:[2001:db8::1]:25"),
+    );
     // What HAProxy writes where the two ends are of different families.
     assert_eq!(
         told("PROXY TCP6 ::ffff:192.0.2.1 2001:DB8::1 1 2\r\n"),
@@ -94,7 +103,9 @@ fn nothing_else_is_a_line() {
         ("TCP4 1.1.1 2.2.2.2 1 2", BadAddress),
         ("TCP4 1.1.1.1 2.2.2.2.2 1 2", BadAddress),
         ("TCP4 ::1 ::1 1 2", BadAddress),
-        ("TCP4 1.1.1.1 ::1 1 2", BadAddress),
+        ("TCP4 1.1.1.1 localhost 1 2", BadAddress),
+        ("TCP4 1.1.1.1 ::1%1 1 2", BadAddress),
+        ("TCP6 ::1 01.1.1.1 1 2", BadAddress),
         ("TCP6 1.1.1.1 2.2.2.2 1 2", BadAddress),
         ("TCP6 ::1%1 ::1 1 2", BadAddress),
         ("TCP6 [::1] ::1 1 2", BadAddress),

@@ -77,6 +77,13 @@ fn addresses_of_two_families_are_both_written_as_ipv6() {
 }
 
 #[test]
+fn an_ipv4_address_mapped_into_ipv6_is_written_as_ipv4() {
+    let header = Header::new(tcp("[::ffff:192.0.2.7]:1"), tcp("[::ffff:127.0.0.1]:2"));
+    assert_eq!(header.to_v1(), b"PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n");
+    assert_eq!(source(&good(&header.to_v2())).as_deref(), Some("tcp:192.0.2.7:1"));
+}
+
+#[test]
 fn a_scope_is_left_out_as_it_means_nothing_elsewhere() {
     let header = Header::new(tcp("[fe80::1%7]:1"), tcp("[fe80::2%7]:2"));
     assert_eq!(
