@@ -129,8 +129,11 @@ impl Lines {
         self
     }
 
-    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. An empty
-    /// one is none.
+    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. There is
+    /// none if the stream ends behind a delimiter.
+    ///
+    /// With [`any`](Self::any) a CR at its end is taken for the first half of CR LF, and does not belong to it. With
+    /// [`crlf`](Self::crlf) half a delimiter is data.
     #[must_use]
     pub fn final_line(mut self) -> Self {
         self.final_line = true;
@@ -231,12 +234,13 @@ impl Lines {
         if !src.has_remaining() || !self.final_line {
             return self.progress.end(src);
         }
-        if src.remaining() > self.max {
+        let span = self.delimiter.unfinished(src.chunk());
+        if span.content > self.max {
             // What may have been the start of the delimiter is content after all.
             return Err(self.too_long(src));
         }
         self.rewind();
-        Ok(Some(Span::bare(src.remaining())))
+        Ok(Some(span))
     }
 }
 
