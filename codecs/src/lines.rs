@@ -14,6 +14,7 @@ pub use self::utf8::Utf8;
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span, limit};
 use crate::framing::Framing;
+use crate::own_limit;
 
 /// Frames that end with a delimiter: CR LF, LF, or any bytes.
 ///
@@ -211,6 +212,7 @@ impl Lines {
             return Err(self.too_long(src));
         }
         self.searched = self.delimiter.searched(src.remaining());
+        own_limit::note(src.chunk());
         Ok(())
     }
 
