@@ -117,6 +117,8 @@ impl Error {
                 SessionError::FirstFrameTimeout => Some(CloseReason::FirstFrameTimeout),
                 SessionError::FrameTimeout => Some(CloseReason::FrameTimeout),
                 SessionError::IdleTimeout => Some(CloseReason::IdleTimeout),
+                SessionError::InputLimit { .. } => Some(CloseReason::InputLimit),
+                SessionError::CodecStalled => Some(CloseReason::CodecStalled),
                 _ => None,
             };
         }
@@ -229,6 +231,14 @@ pub enum SessionError {
     FrameTimeout,
     /// The peer sent nothing for longer than the layer lets it be idle.
     IdleTimeout,
+    /// The codec found no frame in as many bytes as the input limit allows, and has no limit of its own.
+    InputLimit {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The codec yielded a thousand frames (or errors after which it goes on) in a row, more than what it had taken before
+    /// can explain, and took no byte for them.
+    CodecStalled,
 }
 
 impl SessionError {
@@ -269,6 +279,15 @@ impl fmt::Display for SessionError {
             Self::FirstFrameTimeout => f.write_str("the peer sent no whole frame in the time there is for the first"),
             Self::FrameTimeout => f.write_str("the peer did not finish its frame in time"),
             Self::IdleTimeout => f.write_str("the peer was idle for too long"),
+            Self::InputLimit { max } => write!(
+                f,
+                "the codec left more than {max} bytes and found no frame in them: give it a limit of its own (as \
+                 LinesCodec::new_with_max_length), or raise input_limit"
+            ),
+            Self::CodecStalled => f.write_str(
+                "the codec yields frame after frame and takes no byte for them: a decoder takes what it has decoded out of \
+                 its buffer (split_to, advance), or returns None",
+            ),
         }
     }
 }

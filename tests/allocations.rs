@@ -6,12 +6,15 @@ use std::alloc::System;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-use ropewalk::{Addr, Connection, LengthPrefixed, Lines, Peer, Session, Stream, framed, reply_fn, service_fn, session};
+use bytes::{Bytes, BytesMut};
+use ropewalk::{
+    Addr, Connection, Decoder, Encoder, LengthPrefixed, Lines, Peer, Session, Stream, framed, reply_fn, service_fn,
+    session,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
@@ -97,6 +100,8 @@ async fn echo(mut s: Session<Lines>) -> ropewalk::Result {
 /// One test for all: the allocator counts for the whole program, and tests run side by side.
 #[test]
 fn a_frame_costs_its_copy_a_burst_its_buffer_and_an_idle_connection_nothing() {
+    // First, as its bounds leave room for what the test runner itself asks for when it begins.
+    a_kept_frame_keeps_alive_what_was_read_with_it_and_no_more();
     short_frames_cost_their_copies();
     long_frames_cost_nothing_each();
     a_connection_owns_nothing_more_after_a_burst_than_before_it();
@@ -149,4 +154,86 @@ fn grows_by_nothing<F: Future>(make: impl Fn() -> Served<F>) {
     }
     let stats = region.change();
     assert_eq!(stats.bytes_allocated, stats.bytes_deallocated, "{stats:?}");
+}
+
+/// Takes frames of 20 bytes, or of 20 000 if they begin with an `L`, as codecs usually do: by sharing the buffer.
+#[derive(Clone)]
+struct Shares;
+
+impl Decoder for Shares {
+    type Item = Bytes;
+    type Error = io::Error;
+
+    fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        let size = if src.first() == Some(&b'L') { 20_000 } else { 20 };
+        Ok((src.len() >= size).then(|| src.split_to(size).freeze()))
+    }
+}
+
+impl Encoder<Bytes> for Shares {
+    type Error = io::Error;
+
+    fn encode(&mut self, frame: Bytes, dst: &mut BytesMut) -> io::Result<()> {
+        dst.extend_from_slice(&frame);
+        Ok(())
+    }
+}
+
+/// The handle of a frame, those of the buffer it shares, and what the allocator rounds up.
+const AROUND: usize = 200;
+
+fn a_kept_frame_keeps_alive_what_was_read_with_it_and_no_more() {
+    let small = [b's'; 20];
+    // One at a time; bursts, of which the last frame is kept; the same behind a large frame.
+    keeps(&[], 20);
+    keeps(&small.repeat(29), 20 * 30);
+    keeps(&small.repeat(199), 20 * 200);
+    keeps(&small.repeat(1499), 20 * 1500);
+    keeps(&[&[b'L'; 20_000][..], &small.repeat(9)].concat(), 20 * 10);
+}
+
+/// Keeps the last frame of each of a hundred bursts, and checks what that takes.
+fn keeps(before: &[u8], at_most: usize) {
+    let burst = [before, &[b'k'; 20]].concat();
+    let check = |used, kept: &Mutex<Vec<Bytes>>| {
+        assert_eq!(kept.lock().expect("nobody panics").len(), 110);
+        assert!(used <= 100 * (at_most + AROUND), "{} bytes for a frame out of {at_most}", used / 100);
+    };
+    let kept = Arc::new(Mutex::new(Vec::with_capacity(1000)));
+    let keep = keeper(&kept);
+    let echo = reply_fn(move |frame: Bytes| {
+        keep(&frame);
+        frame
+    });
+    check(used(&mut Served::new(framed(Shares, echo), &burst)), &kept);
+
+    let kept = Arc::new(Mutex::new(Vec::with_capacity(1000)));
+    let keep = keeper(&kept);
+    let echo = session(Shares, move |mut s: Session<Shares>| {
+        let keep = keep.clone();
+        async move {
+            while let Some(frame) = s.next().await? {
+                keep(&frame);
+                s.reply(frame)?;
+            }
+            Ok(())
+        }
+    });
+    check(used(&mut Served::new(echo, &burst)), &kept);
+}
+
+fn keeper(kept: &Arc<Mutex<Vec<Bytes>>>) -> impl Fn(&Bytes) + Clone + Send + Sync + 'static {
+    let kept = Arc::clone(kept);
+    move |frame| {
+        if frame.starts_with(b"k") {
+            kept.lock().expect("nobody panics").push(frame.clone());
+        }
+    }
+}
+
+/// What the leaf holds more after a hundred bursts.
+fn used<F: Future>(served: &mut Served<F>) -> usize {
+    served.send(10);
+    let stats = served.send(100);
+    stats.bytes_allocated.saturating_sub(stats.bytes_deallocated)
 }

@@ -113,6 +113,12 @@ impl CodecError {
         self
     }
 
+    /// The same error, after which nothing is decoded.
+    pub(crate) fn fatal(mut self) -> Self {
+        self.0.fatal = true;
+        self
+    }
+
     /// What is wrong.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {

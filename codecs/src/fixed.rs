@@ -6,6 +6,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span};
 use crate::framing::Framing;
+use crate::own_limit;
 
 /// Frames of one size, with nothing between them.
 ///
@@ -50,6 +51,9 @@ impl Fixed {
     #[inline(always)]
     fn find(&mut self, src: &mut impl Buf) -> Option<Span> {
         let whole = !self.progress.is_over(src) && src.remaining() >= self.size;
+        if !whole {
+            own_limit::note(src.chunk());
+        }
         whole.then(|| Span::bare(self.size))
     }
 }

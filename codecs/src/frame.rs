@@ -26,21 +26,22 @@ pub(crate) fn limit(max: usize) -> usize {
     max.min(LARGEST_LIMIT)
 }
 
-/// Where a frame lies at the start of a buffer.
+/// Where a frame lies at the start of a buffer. Its content is what is handed out; what is around it is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    /// The bytes before it that belong to it but not in it: its length, say.
-    pub(crate) lead: usize,
-    /// The bytes of the frame.
-    pub(crate) content: usize,
-    /// The bytes after it that end it.
-    pub(crate) trail: usize,
+pub struct Span {
+    /// The bytes before the content: its length, for example.
+    pub lead: usize,
+    /// The bytes of the content.
+    pub content: usize,
+    /// The bytes after the content: a terminator, for example.
+    pub trail: usize,
 }
 
 impl Span {
     /// A frame with nothing around it.
     #[inline(always)]
-    pub(crate) fn bare(content: usize) -> Self {
+    #[must_use]
+    pub fn bare(content: usize) -> Self {
         Self { lead: 0, content, trail: 0 }
     }
 
@@ -50,16 +51,44 @@ impl Span {
     }
 
     #[inline(always)]
-    fn total(self) -> usize {
+    pub(crate) fn total(self) -> usize {
         self.end() + self.trail
     }
+
+    /// The same for a span that may say anything.
+    pub(crate) fn checked_total(self) -> Option<usize> {
+        self.lead.checked_add(self.content)?.checked_add(self.trail)
+    }
+}
+
+/// Takes a frame of `n` bytes from the start of the buffer, the cheap way: up to 512 bytes are copied, more are shared.
+///
+/// `src.split_to(n).freeze()` always shares the buffer. For a small frame that costs more than a copy, and the frame then
+/// keeps alive everything that was read together with it.
+///
+/// ```
+/// use bytes::{Buf, BytesMut};
+/// use ropewalk_codecs::custom::take_frame;
+///
+/// let mut buffer = BytesMut::from("\x05hellorest");
+/// buffer.advance(1);
+/// assert_eq!(take_frame(&mut buffer, 5), "hello");
+/// assert_eq!(buffer, "rest");
+/// ```
+///
+/// # Panics
+///
+/// If there are fewer than `n` bytes.
+#[inline(always)]
+pub fn take_frame(src: &mut BytesMut, n: usize) -> Bytes {
+    take_span(src, Span::bare(n))
 }
 
 /// Takes a frame, which must be there, out of `src`.
 // Inlined into the caller's loop: a frame handed up through calls is stored and loaded again at each, which costs more than
 // finding it.
 #[inline(always)]
-pub(crate) fn take_frame(src: &mut BytesMut, span: Span) -> Bytes {
+pub(crate) fn take_span(src: &mut BytesMut, span: Span) -> Bytes {
     if span.content > COPY_UP_TO {
         return share_frame(src, span);
     }
@@ -104,7 +133,7 @@ impl Progress {
     #[inline(always)]
     pub(crate) fn take(&mut self, src: &mut BytesMut, span: Span) -> Bytes {
         self.consumed += span.total() as u64;
-        take_frame(src, span)
+        take_span(src, span)
     }
 
     /// The same for a frame that stays where it is.

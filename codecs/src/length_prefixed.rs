@@ -9,6 +9,7 @@ use self::prefix::Prefix;
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span, limit};
 use crate::framing::Framing;
+use crate::own_limit;
 
 /// Frames that begin with their length: 8 to 64 bits, big endian unless asked otherwise, or a varint.
 ///
@@ -217,6 +218,15 @@ impl LengthPrefixed {
 
     #[inline(always)]
     fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
+        let found = self.look(src)?;
+        if found.is_none() {
+            own_limit::note(src.chunk());
+        }
+        Ok(found)
+    }
+
+    #[inline(always)]
+    fn look(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
         if self.progress.is_over(src) {
             return Ok(None);
         }

@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 #![doc = include_str!("../README.md")]
 
+pub mod custom;
 mod error;
 mod ext;
 mod fixed;
@@ -15,6 +16,8 @@ mod line_raw;
 mod lines;
 mod map;
 mod netstring;
+#[doc(hidden)]
+pub mod own_limit;
 mod parsed;
 #[cfg(feature = "postcard")]
 mod postcard;

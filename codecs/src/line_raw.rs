@@ -6,6 +6,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::CodecError;
 use crate::frame::{CHUNK, Progress, Span};
 use crate::lines::Lines;
+use crate::own_limit;
 
 /// What [`LineRaw`] delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,6 +186,7 @@ impl LineRaw {
 
     fn whole(&mut self, src: &mut BytesMut, n: usize) -> Option<LineOrRaw> {
         if !self.ready_for_raw(src) || src.len() < n {
+            own_limit::note(src);
             return None;
         }
         self.mode = Mode::Lines;

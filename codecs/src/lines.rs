@@ -14,6 +14,7 @@ pub use self::utf8::Utf8;
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span, limit};
 use crate::framing::Framing;
+use crate::own_limit;
 
 /// Frames that end with a delimiter: CR LF, LF, or any bytes.
 ///
@@ -129,8 +130,11 @@ impl Lines {
         self
     }
 
-    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. An empty
-    /// one is none.
+    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. There is
+    /// none if the stream ends behind a delimiter.
+    ///
+    /// With [`any`](Self::any) a CR at its end is taken for the first half of CR LF, and does not belong to it. With
+    /// [`crlf`](Self::crlf) half a delimiter is data.
     #[must_use]
     pub fn final_line(mut self) -> Self {
         self.final_line = true;
@@ -208,6 +212,7 @@ impl Lines {
             return Err(self.too_long(src));
         }
         self.searched = self.delimiter.searched(src.remaining());
+        own_limit::note(src.chunk());
         Ok(())
     }
 
@@ -231,12 +236,13 @@ impl Lines {
         if !src.has_remaining() || !self.final_line {
             return self.progress.end(src);
         }
-        if src.remaining() > self.max {
+        let span = self.delimiter.unfinished(src.chunk());
+        if span.content > self.max {
             // What may have been the start of the delimiter is content after all.
             return Err(self.too_long(src));
         }
         self.rewind();
-        Ok(Some(Span::bare(src.remaining())))
+        Ok(Some(span))
     }
 }
 

@@ -6,6 +6,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span, limit};
 use crate::framing::Framing;
+use crate::own_limit;
 
 /// Netstrings: the length in decimal digits, a colon, that many bytes, a comma. The frame is those bytes, as [`Bytes`].
 ///
@@ -109,6 +110,7 @@ impl Netstring {
             Ok(true) => Span { lead: head.digits + 1, content: head.length, trail: 1 },
             Ok(false) => {
                 self.head = head;
+                own_limit::note(src.chunk());
                 return Ok(None);
             }
             Err(kind) => return Err(self.progress.fail(src, kind, head.digits)),
@@ -119,6 +121,7 @@ impl Netstring {
             Some(_) => Err(self.progress.fail(src, ErrorKind::MissingTerminator, end)),
             None => {
                 self.head = head;
+                own_limit::note(src.chunk());
                 Ok(None)
             }
         }

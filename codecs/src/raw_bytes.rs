@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::CodecError;
-use crate::frame::{CHUNK, Span, take_frame};
+use crate::frame::{CHUNK, take_frame};
 
 /// Bytes as they come: chunks of 1 to 65 536 bytes, cut wherever the reads were. What echo needs.
 ///
@@ -32,7 +32,7 @@ impl Decoder for RawBytes {
     #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
         let n = src.len().min(CHUNK);
-        Ok((n > 0).then(|| take_frame(src, Span::bare(n))))
+        Ok((n > 0).then(|| take_frame(src, n)))
     }
 }
 

@@ -105,6 +105,8 @@ fn the_laws_hold_without_a_limit() {
 fn the_laws_hold_for_lines_that_end_with_the_stream() {
     short(|| Lines::crlf().max(6).final_line()).limit(7).final_frame().check();
     short(|| Lines::any().max(6).final_line().skip_too_long()).limit(7).final_frame().check();
+    short(|| Lines::any().max(6).final_line()).limit(7).final_frame().check();
+    short(|| Lines::any().max(0).final_line()).limit(1).final_frame().check();
     short(|| Lines::delimited("-=-").max(6).final_line()).limit(8).final_frame().check();
 }
 

@@ -149,6 +149,25 @@ fn an_unfinished_line_at_the_end_is_truncated_unless_it_is_asked_for() {
     gives(&last.skip_too_long(), "abcd\r", ["?TooLong { max: 4 }@4"]);
 }
 
+/// With `any` the CR is taken off whether or not an LF comes behind it.
+#[test]
+fn an_unfinished_line_of_any_is_delivered_without_the_cr_at_its_end() {
+    let last = Lines::any().max(4).final_line();
+    gives(&last, "a\nbc", ["a", "bc"]);
+    gives(&last, "a\r\nbc\r", ["a", "bc"]);
+    gives(&last, "abcd\r", ["abcd"]);
+    gives(&last, "abc\r\r", [r"abc\r"]);
+    gives(&last, "abcde\r", ["!TooLong { max: 4 }@4"]);
+    gives(&last, "abcd\r\r", ["!TooLong { max: 4 }@4"]);
+    gives(&last, "a\n\r", ["a", ""]);
+    gives(&last, "a\n", ["a"]);
+    gives(&last, "\r", [""]);
+    gives(&last.clone().utf8(), "a\r", ["a"]);
+    gives(&last.skip_too_long(), "abcdefgh\r", ["?TooLong { max: 4 }@4"]);
+    // Unfinished lines that were not asked for are truncated, with all there is of them.
+    gives(&Lines::any(), "ab\r", ["!Truncated { have: 3 }@3"]);
+}
+
 #[test]
 fn a_frame_that_would_be_read_as_two_is_refused() {
     for frame in ["inj\r\nected", "\r\n", "a\r\n"] {

@@ -167,6 +167,16 @@ impl<C, M, O, E> Framed<C, M, O, E> {
         Framed { codec, make, order, on_error, limits }
     }
 
+    /// The most bytes the codec may leave in the buffer without finding a frame in them; 16 MiB by default. Over it the
+    /// connection ends with [`SessionError::InputLimit`](crate::SessionError::InputLimit).
+    ///
+    /// It is for codecs without a limit of their own, as tokio-util's `LinesCodec::new()`. The codecs of this crate have
+    /// `max`, and [`Strict`](crate::custom::Strict) has: what these allow is allowed, also inside another codec.
+    pub fn input_limit(mut self, bytes: usize) -> Self {
+        self.limits.input_limit = bytes;
+        self
+    }
+
     /// How long a frame that has begun may take until it is whole, and as long again for each 64 KiB of it that have come;
     /// 30 s by default. `None` is no such deadline. For a frame that has not begun a peer has all the time it likes; see
     /// [`MakeRoom`](crate::MakeRoom) for what happens when others wait. The deadlines of a

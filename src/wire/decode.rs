@@ -1,9 +1,21 @@
 //! From what was read to frames.
 
+use ropewalk_codecs::own_limit;
 use tokio_util::codec::Decoder;
 
+use super::turn::STEPS_A_TURN;
 use super::{Source, Wire};
-use crate::error::{BoxError, Error, Result};
+use crate::error::{BoxError, Error, Result, SessionError};
+
+/// A frame up to this size leaves the rest of the burst where it is.
+const SHORT: usize = 16 * 1024;
+/// So many frames, or errors, may come one after the other without a byte being taken for them.
+const IDLE_STEPS: u64 = 1000;
+/// And so many more for each byte that was taken before: a decoder may take all there is, and then hand out what it has
+/// made of it, which may be a frame for each bit, or compressed.
+const STEPS_A_BYTE: u64 = 64;
+/// The most bytes that count for that: one read.
+const COUNTED: u64 = 64 * 1024;
 
 /// Where the codec stands in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +27,32 @@ pub(super) enum Place {
     Frame,
     /// In a frame that it has refused as too long, and drops: it leaves a byte until the end has come.
     Refused,
+}
+
+/// Whether a codec gets on. Looked at only when it wants more bytes, and when it took none for a frame.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// How far into the stream it was the last time.
+    taken: u64,
+    /// How many more frames and errors it may yield there. 0 when it has yielded none.
+    steps: u64,
+}
+
+impl Pace {
+    /// Counts a frame for which no byte was taken, `taken` bytes into the stream. True when it is one too many.
+    fn stalls(&mut self, taken: u64) -> bool {
+        if self.steps == 0 || taken > self.taken {
+            let counted = taken.saturating_sub(self.taken).min(COUNTED);
+            *self = Self { taken, steps: IDLE_STEPS + STEPS_A_BYTE * counted };
+        }
+        self.steps -= 1;
+        self.steps == 0
+    }
+
+    /// It waits for more bytes: what it yields then is a new beginning.
+    fn rest(&mut self, taken: u64) {
+        *self = Self { taken, steps: 0 };
+    }
 }
 
 impl Wire {
@@ -42,8 +80,11 @@ impl Wire {
         }
         let before = self.input.len();
         match codec.decode(self.input.buf()) {
-            Ok(Some(frame)) => Some(Ok(self.decoded(frame))),
-            other => self.decoded_none(codec, other, before),
+            // One test for the two things that need a second look: nothing was taken, or very much.
+            Ok(Some(frame)) if before.wrapping_sub(self.input.len()).wrapping_sub(1) < SHORT => {
+                Some(Ok(self.decoded(frame)))
+            }
+            other => self.decoded_otherwise(codec, other, before),
         }
     }
 
@@ -57,36 +98,40 @@ impl Wire {
         frame
     }
 
-    /// What there is instead of a frame.
+    /// What there is instead of a frame, or with one that is long or for which nothing was taken.
     #[cold]
-    fn decoded_none<C>(
+    fn decoded_otherwise<C>(
         &mut self,
         codec: &mut C,
-        result: Result<Option<C::Item>, C::Error>,
-        before: usize,
+        mut result: Result<Option<C::Item>, C::Error>,
+        mut before: usize,
     ) -> Option<Result<C::Item>>
     where
         C: Decoder<Error: Into<BoxError>>,
     {
-        let result = match result {
-            Ok(None) if self.source == Source::Eof => self.decode_eof(codec),
-            other => other,
-        };
-        match result {
-            Ok(Some(frame)) => Some(Ok(self.decoded(frame))),
-            Ok(None) => {
-                if self.source == Source::Shut {
-                    self.source = Source::Ended;
-                }
-                self.dry = true;
-                self.place = match self.place {
-                    Place::Refused if self.input.is_empty() => Place::Boundary,
-                    Place::Boundary if before > 0 => Place::Frame,
-                    place => place,
-                };
-                None
+        let shown = before > 0;
+        // A decoder that has dropped something, and found no frame, may find one in what it has left.
+        while matches!(result, Ok(None)) && (1..before).contains(&self.input.len()) {
+            if self.turn >= STEPS_A_TURN {
+                // To be gone on with: it is not dry.
+                self.place = Place::Frame;
+                return None;
             }
-            Err(error) => Some(Err(self.decode_failed(error))),
+            self.turn += 1;
+            before = self.input.len();
+            result = codec.decode(self.input.buf());
+        }
+        if matches!(result, Ok(None)) && self.source == Source::Eof {
+            before = self.input.len();
+            result = self.decode_eof(codec);
+        }
+        match result {
+            Ok(Some(frame)) => match self.check_pace(before) {
+                Ok(()) => Some(Ok(self.decoded(frame))),
+                Err(error) => Some(Err(self.give_up(error))),
+            },
+            Ok(None) => self.decoded_none(shown).map(Err),
+            Err(error) => Some(Err(self.decode_failed(error, before))),
         }
     }
 
@@ -98,8 +143,46 @@ impl Wire {
         result
     }
 
-    fn decode_failed(&mut self, error: impl Into<BoxError>) -> Error {
+    /// The codec wants more bytes, of which it may keep so many.
+    fn decoded_none(&mut self, shown: bool) -> Option<Error> {
+        let max = self.limits.input_limit;
+        if self.source == Source::Open && self.input.len() > max && !own_limit::holds_for(self.input.bytes()) {
+            return Some(self.give_up(SessionError::InputLimit { max }));
+        }
+        if self.source == Source::Shut {
+            self.source = Source::Ended;
+        }
+        self.dry = true;
+        self.pace.rest(self.taken());
+        self.place = match self.place {
+            Place::Refused if self.input.is_empty() => Place::Boundary,
+            Place::Boundary if shown => Place::Frame,
+            place => place,
+        };
+        None
+    }
+
+    /// After a frame, or an error to go on after: whether the codec gets on. Before it `before` bytes were there.
+    fn check_pace(&mut self, before: usize) -> Result<(), SessionError> {
+        let left = self.input.len();
+        if left < before {
+            self.input.leave(before - left);
+            return Ok(());
+        }
+        let max = self.limits.input_limit;
+        if left > before && left > max {
+            return Err(SessionError::InputLimit { max });
+        }
+        if self.pace.stalls(self.taken()) { Err(SessionError::CodecStalled) } else { Ok(()) }
+    }
+
+    fn decode_failed(&mut self, error: impl Into<BoxError>, before: usize) -> Error {
         let error = Error::codec(error);
+        if error.is_recoverable()
+            && let Err(error) = self.check_pace(before)
+        {
+            return self.give_up(error);
+        }
         // A line that is too long may still have its end to come; other refused frames were whole.
         self.place = if error.is_too_long() { Place::Refused } else { Place::Boundary };
         self.wait.done();
@@ -107,6 +190,26 @@ impl Wire {
         if !error.is_recoverable() {
             self.source = Source::Ended;
         }
+        error
+    }
+
+    /// How far into the stream the codec is.
+    fn taken(&self) -> u64 {
+        self.stats.bytes_in().saturating_sub(self.input.len() as u64)
+    }
+
+    /// Ends the connection because of its codec.
+    fn give_up(&mut self, error: SessionError) -> Error {
+        let error = Error::codec(error);
+        // Whatever a session makes of it.
+        if let Some(reason) = error.close_reason() {
+            self.closing.set_reason(reason);
+        }
+        self.input.clear();
+        self.input.settle();
+        self.place = Place::Boundary;
+        self.wait.done();
+        self.source = Source::Ended;
         error
     }
 }

@@ -18,6 +18,9 @@ const CARRY: usize = 1024;
 const ROOM: usize = 4 * 1024;
 /// A buffer grows by what is in it, up to this much at once: by what was received, never by what was announced.
 const GROWTH: usize = 1024 * 1024;
+/// The thread's buffer is not kept for what fills less of it than this: a frame that shares it would keep alive much more
+/// than was sent.
+const WORTH: usize = scratch::READ / 8 * 7;
 /// Up to this size raw bytes are copied out rather than shared: cheaper, and they pin no read buffer.
 const COPY: usize = 512;
 
@@ -42,6 +45,10 @@ impl Input {
         self.buf.clear();
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
     pub(super) fn buf(&mut self) -> &mut BytesMut {
         &mut self.buf
     }
@@ -50,10 +57,8 @@ impl Input {
     pub(super) fn poll_fill(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.make_room();
         let read = ready!(poll_read_buf(Pin::new(connection), cx, &mut self.buf));
-        if self.buf.len() > COPY {
-            // It may hold a frame that is shared and not copied. That must not keep alive much more than was sent.
-            self.settle();
-        }
+        // It may hold frames that are shared and not copied. They must not keep alive much more than was sent.
+        self.settle();
         Poll::Ready(read)
     }
 
@@ -80,13 +85,21 @@ impl Input {
 
     fn give_back(&mut self) {
         let is_lent = std::mem::take(&mut self.lent);
-        if is_lent && self.buf.len() > scratch::READ / 4 {
+        if is_lent && self.buf.len() > WORTH {
             return;
         }
         let own = if self.buf.is_empty() { BytesMut::new() } else { BytesMut::from(&self.buf[..]) };
         let buf = std::mem::replace(&mut self.buf, own);
         if is_lent {
             scratch::give_read(buf);
+        }
+    }
+
+    /// A frame of `taken` bytes was taken. If little is left behind it, that moves to a buffer of its own: small frames in it
+    /// must not keep alive the large one's.
+    pub(super) fn leave(&mut self, taken: usize) {
+        if !self.lent && self.buf.len() <= CARRY.max(taken / 16) {
+            self.buf = BytesMut::from(&self.buf[..]);
         }
     }
 

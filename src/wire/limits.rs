@@ -11,6 +11,8 @@ pub(crate) struct Limits {
     pub(crate) write_limit: usize,
     /// The most raw bytes taken at once.
     pub(crate) raw_limit: u64,
+    /// The most bytes a codec that has no limit of its own may leave without finding a frame in them.
+    pub(crate) input_limit: usize,
     /// How long a peer may take nothing while answers are waiting.
     pub(crate) write_stall: Duration,
     /// How long a frame that has begun may take, and as long again for each 64 KiB of it that have come. A connection that
@@ -24,6 +26,7 @@ impl Default for Limits {
             high_water: 64 * 1024,
             write_limit: 1024 * 1024,
             raw_limit: 1024 * 1024,
+            input_limit: 16 * 1024 * 1024,
             write_stall: Duration::from_secs(30),
             frame: Some(Duration::from_secs(30)),
         }

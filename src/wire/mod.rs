@@ -28,7 +28,7 @@ use tokio_util::codec::Encoder;
 
 pub(crate) use self::limits::Limits;
 
-use self::decode::Place;
+use self::decode::{Pace, Place};
 use self::drain::Drain;
 use self::input::Input;
 use self::output::Output;
@@ -67,6 +67,7 @@ pub(crate) struct Wire {
     /// The codec has seen all of `input` and wants more.
     dry: bool,
     place: Place,
+    pace: Pace,
     /// Raw bytes nobody wants: discarded as they come.
     skip: u64,
     /// Steps taken in this turn.
@@ -101,6 +102,7 @@ impl Wire {
             peer_closed: false,
             dry: true,
             place: Place::Boundary,
+            pace: Pace::default(),
             skip: 0,
             turn: 0,
             stalled: false,
@@ -250,6 +252,10 @@ impl Wire {
     /// Called when [`Wire::decode`] has run dry: writes what was answered, then waits for more. Ready when there is
     /// more to decode, or nothing more will come. While calls are under way the peer is under no deadline.
     pub(crate) fn poll_more(&mut self, calls: bool, cx: &mut Context<'_>) -> Poll<Result> {
+        if !self.dry && self.source != Source::Ended {
+            // The codec was stopped because the turn is over, and not because it wants more.
+            return self.poll_turn(cx).map(Ok);
+        }
         self.poll_input(if calls { Want::FrameMeanwhile } else { Want::Frame }, cx)
     }
 

@@ -8,7 +8,7 @@ use tokio::task::coop;
 use super::Wire;
 
 /// Reads and frames of one turn, after which other connections get theirs.
-const STEPS_A_TURN: u32 = 256;
+pub(super) const STEPS_A_TURN: u32 = 256;
 
 impl Wire {
     /// Counts one step of the turn: a read, or a frame, also one of a long answer, which may be encoded to nothing.

@@ -62,6 +62,15 @@ impl Delimiter {
         }
     }
 
+    /// Where the line lies that is all of `buffer`, which the stream has ended before its delimiter was whole.
+    pub(super) fn unfinished(&self, buffer: &[u8]) -> Span {
+        match (self, buffer) {
+            // Behind CR the LF was still to come.
+            (Self::Any, [content @ .., b'\r']) => line(content.len(), 1),
+            _ => Span::bare(buffer.len()),
+        }
+    }
+
     /// How many bytes of a too long line without its delimiter can be dropped: all that cannot be part of it, but for one,
     /// which shows whoever has the buffer that the line goes on.
     pub(super) fn droppable(&self, buffer: &[u8]) -> usize {

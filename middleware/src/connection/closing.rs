@@ -52,11 +52,15 @@ pub enum CloseReason {
     MadeRoomShare,
     /// The server was full, and this connection was not let in: too many were waiting, most of them from its address.
     NoRoom,
+    /// The codec found no frame in as many bytes as the input limit allows.
+    InputLimit,
+    /// The codec yielded frame after frame without taking a byte.
+    CodecStalled,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -75,6 +79,8 @@ impl CloseReason {
         Self::MadeRoomIdle,
         Self::MadeRoomShare,
         Self::NoRoom,
+        Self::InputLimit,
+        Self::CodecStalled,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -98,6 +104,8 @@ impl CloseReason {
             Self::MadeRoomIdle => "made_room_idle",
             Self::MadeRoomShare => "made_room_share",
             Self::NoRoom => "no_room",
+            Self::InputLimit => "input_limit",
+            Self::CodecStalled => "codec_stalled",
         }
     }
 

@@ -1,0 +1,274 @@
+//! What a codec of your own is made of: say where a frame ends, and [`Strict`] does the rest.
+//!
+//! Any `Decoder` and `Encoder` is a codec. One that a stranger may talk to has to do more than find frames: keep a limit,
+//! look at no byte twice, say at which byte of the stream what is wrong, deliver nothing after that, and refuse half a
+//! frame at the end. [`Strict`] is a codec that does all this, around a [`FindFrame`] that says where a frame lies:
+//!
+//! ```
+//! use ropewalk_codecs::custom::{FindFrame, Span, Strict};
+//! use ropewalk_codecs::{CodecError, ErrorKind};
+//! use bytes::BytesMut;
+//! use tokio_util::codec::Encoder;
+//!
+//! /// A sentence of NMEA 0183, as GPS receivers send them: `$`, a text, `*`, the text's checksum in hex, CR LF.
+//! #[derive(Clone)]
+//! struct Sentence;
+//!
+//! impl FindFrame for Sentence {
+//!     fn find_frame(&mut self, bytes: &[u8], seen: usize) -> Result<Option<Span>, CodecError> {
+//!         if bytes[0] != b'$' {
+//!             return Err(CodecError::new(ErrorKind::Other("a sentence begins with $".into())));
+//!         }
+//!         // The end has 5 bytes, of which 4 may have been there the last time.
+//!         let from = seen.saturating_sub(4).max(1);
+//!         let Some(star) = (from..bytes.len()).find(|&at| bytes[at] == b'*') else { return Ok(None) };
+//!         let Some(end) = bytes.get(star..star + 5) else { return Ok(None) };
+//!         if end != ending(&bytes[1..star]).as_bytes() {
+//!             return Err(CodecError::new(ErrorKind::MissingTerminator).at(star as u64));
+//!         }
+//!         Ok(Some(Span { lead: 1, content: star - 1, trail: 5 }))
+//!     }
+//! }
+//!
+//! impl<T: AsRef<[u8]>> Encoder<T> for Sentence {
+//!     type Error = CodecError;
+//!
+//!     fn encode(&mut self, text: T, dst: &mut BytesMut) -> Result<(), CodecError> {
+//!         let text = text.as_ref();
+//!         if text.contains(&b'*') {
+//!             return Err(CodecError::new(ErrorKind::DelimiterInFrame));
+//!         }
+//!         dst.extend_from_slice(&[b"$", text, ending(text).as_bytes()].concat());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn ending(text: &[u8]) -> String {
+//!     format!("*{:02X}\r\n", text.iter().fold(0, |sum, byte| sum ^ byte))
+//! }
+//!
+//! // The standard allows 82 bytes, with everything around the text.
+//! let sentences = || Strict::new(Sentence).max(82);
+//!
+//! // In a test: the seven laws (feature `laws`).
+//! # #[cfg(feature = "laws")]
+//! ropewalk_codecs::laws::Laws::new(sentences)
+//!     .streams(["$GP*17\r\n$*00\r\n", "$GP*18\r\n", "GP*17\r\n", "$half"])
+//!     .frames(["GP", "", "a*b"].map(bytes::Bytes::from))
+//!     .limit(82)
+//!     .window(5)
+//!     .check();
+//! ```
+//!
+//! Such a codec is used as any other, also under [`parse`](crate::CodecExt::parse) and [`map`](crate::CodecExt::map). A
+//! `Decoder` that is written by hand does well to take its frames out of the buffer by [`take_frame`].
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::error::{BoxError, CodecError, ErrorKind};
+use crate::frame::{Progress, limit};
+use crate::framing::Framing;
+use crate::own_limit;
+
+pub use crate::frame::{Span, take_frame};
+
+/// Where the frames of a format lie in its bytes: the part of a codec that [`Strict`] can't do.
+pub trait FindFrame {
+    /// Where the frame lies that begins with the first of `bytes`; `None` when more bytes are needed to say so. There is at
+    /// least one byte.
+    ///
+    /// It may be said before all of the frame has come, as soon as its length has: then the rest is waited for.
+    ///
+    /// While it is `None`, the next call gets the same bytes with more behind them, and `seen` is how many there were the
+    /// last time; at a frame's beginning it is 0. A search goes on from there, or from as much before as the end of a frame
+    /// has bytes, less one: so no byte is looked at again and again. The answer must depend on the bytes alone, not on how
+    /// many came at a time.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and with [`CodecError::at`] at which index of `bytes` (0 unless said); [`Strict`] makes an offset in
+    /// the stream of it. Every error is fatal, as where the next frame begins is then unknown. For a frame that is whole
+    /// and of the wrong content there are [`parse`](crate::CodecExt::parse) and [`try_map`](crate::CodecExt::try_map).
+    fn find_frame(&mut self, bytes: &[u8], seen: usize) -> Result<Option<Span>, CodecError>;
+}
+
+/// A codec from a [`FindFrame`]: bounded, with offsets in its errors, fused after an error, and without half frames at the
+/// end of the stream or in the output. The [module](self) has an example.
+///
+/// A frame has at most [`max`](Self::max) bytes, 65 536 by default, everything around it included. It is handed out as
+/// [`Bytes`], by [`take_frame`]; or lent, as a [`Framing`].
+///
+/// # Errors
+///
+/// Decoding: what the format says; [`ErrorKind::TooLong`] as soon as a frame is certain to be over the limit, placed at its
+/// first byte; and [`ErrorKind::Truncated`] if the stream ends within one. All are fatal.
+///
+/// Encoding is the format's, if it is an [`Encoder`]. A frame that comes out longer than the limit is
+/// [`ErrorKind::TooLong`]. After any error the buffer is as it was.
+#[derive(Debug, Clone)]
+pub struct Strict<F> {
+    format: F,
+    max: usize,
+    /// How many bytes the format has seen of the frame at the start of the buffer.
+    seen: usize,
+    /// Where that frame lies, once it is known.
+    found: Option<Span>,
+    progress: Progress,
+}
+
+impl<F> Strict<F> {
+    /// The frames of a format, of up to 65 536 bytes each.
+    #[must_use]
+    pub fn new(format: F) -> Self {
+        Self { format, max: 64 * 1024, seen: 0, found: None, progress: Progress::default() }
+    }
+
+    /// The most bytes a frame may have, with what stands before and behind its content. Default: 65 536.
+    #[must_use]
+    pub fn max(mut self, bytes: usize) -> Self {
+        self.max = limit(bytes);
+        self
+    }
+
+    /// No limit: a peer that never ends a frame makes the buffer grow until memory ends.
+    #[must_use]
+    pub fn unlimited(self) -> Self {
+        self.max(usize::MAX)
+    }
+
+    /// The format.
+    pub fn get_ref(&self) -> &F {
+        &self.format
+    }
+
+    /// The format. It may be changed between two frames.
+    pub fn get_mut(&mut self) -> &mut F {
+        &mut self.format
+    }
+
+    /// The format, by value.
+    pub fn into_inner(self) -> F {
+        self.format
+    }
+}
+
+impl<F: FindFrame> Strict<F> {
+    #[inline]
+    fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
+        if self.progress.is_over(src) || !src.has_remaining() {
+            return Ok(None);
+        }
+        match self.whole_frame(src.chunk()) {
+            Ok(Some(span)) => {
+                (self.seen, self.found) = (0, None);
+                Ok(Some(span))
+            }
+            Ok(None) => {
+                own_limit::note(src.chunk());
+                Ok(None)
+            }
+            Err(error) => Err(self.fail(src, error)),
+        }
+    }
+
+    /// Where the frame lies, if all of it is there.
+    #[inline]
+    fn whole_frame(&mut self, bytes: &[u8]) -> Result<Option<Span>, CodecError> {
+        let span = match self.found {
+            Some(span) => span,
+            None => match self.look(bytes)? {
+                Some(span) => span,
+                None => return Ok(None),
+            },
+        };
+        let whole = span.total() <= bytes.len();
+        self.found = Some(span);
+        Ok(whole.then_some(span))
+    }
+
+    /// Asks the format.
+    #[inline]
+    fn look(&mut self, bytes: &[u8]) -> Result<Option<Span>, CodecError> {
+        let max = self.max;
+        let too_long = || Err(CodecError::new(ErrorKind::TooLong { max }));
+        // What lies beyond the limit can't belong to this frame. It is not shown, or the answer would depend on how much
+        // came at once.
+        let shown = &bytes[..bytes.len().min(self.max)];
+        if shown.is_empty() {
+            return too_long();
+        }
+        match self.format.find_frame(shown, self.seen)? {
+            Some(Span { lead: 0, content: 0, trail: 0 }) => Err(CodecError::new(ErrorKind::Other(
+                "the format found a frame without a byte, which would be found for ever".into(),
+            ))),
+            Some(span) if span.checked_total().is_none_or(|total| total > max) => too_long(),
+            None if shown.len() == max => too_long(),
+            found => {
+                self.seen = shown.len();
+                Ok(found)
+            }
+        }
+    }
+
+    /// Ends the decoder with an error that is placed in what is left.
+    #[cold]
+    fn fail(&mut self, src: &mut impl Buf, error: CodecError) -> CodecError {
+        let offset = self.progress.consumed() + error.offset().unwrap_or(0);
+        self.progress.fuse(src);
+        error.at(offset).fatal()
+    }
+}
+
+impl<F: FindFrame> Framing for Strict<F> {
+    #[inline]
+    fn next_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        Ok(self.find(bytes)?.map(|span| self.progress.lend(bytes, span)))
+    }
+
+    fn last_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
+        match self.next_frame(bytes)? {
+            Some(frame) => Ok(Some(frame)),
+            None => self.progress.end(bytes),
+        }
+    }
+}
+
+impl<F: FindFrame> Decoder for Strict<F> {
+    type Item = Bytes;
+    type Error = CodecError;
+
+    #[inline]
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        Ok(self.find(src)?.map(|span| self.progress.take(src, span)))
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        match self.decode(src)? {
+            Some(frame) => Ok(Some(frame)),
+            None => self.progress.end(src),
+        }
+    }
+}
+
+impl<F, T> Encoder<T> for Strict<F>
+where
+    F: Encoder<T>,
+    <F as Encoder<T>>::Error: Into<BoxError>,
+{
+    type Error = CodecError;
+
+    fn encode(&mut self, frame: T, dst: &mut BytesMut) -> Result<(), CodecError> {
+        let before = dst.len();
+        let encoded = match self.format.encode(frame, dst) {
+            Ok(()) if dst.len().saturating_sub(before) > self.max => {
+                Err(CodecError::new(ErrorKind::TooLong { max: self.max }))
+            }
+            encoded => encoded.map_err(CodecError::from_any),
+        };
+        if encoded.is_err() {
+            dst.truncate(before);
+        }
+        encoded
+    }
+}
