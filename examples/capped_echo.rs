@@ -16,7 +16,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().init();
+    let _log = cli.server.log();
     cli.server
         .server()
         .layer(LogLayer::new())

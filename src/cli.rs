@@ -1,8 +1,14 @@
-//! `--listen ENDPOINT` and `--workers N` for a program's command line (feature `cli`).
+//! `--listen ENDPOINT`, `--workers N` and `--log LEVEL` for a program's command line (feature `cli`).
 
 use std::io::{Write, stderr};
 
 use clap::Parser;
+use ropewalk_middleware::BackgroundLog;
+use ropewalk_middleware::event::aside;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::endpoint::Endpoint;
 use crate::server::{Restart, Server};
@@ -37,6 +43,10 @@ pub struct ServerArgs {
     /// Accept and serve on N threads with a runtime each, 0 for one a processor, in place of one runtime for all
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// What is logged on standard error: off, error, warn, info, debug or trace, or a level for each part, as in
+    /// info,ropewalk::frame=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: Targets,
 }
 
 impl ServerArgs {
@@ -45,6 +55,17 @@ impl ServerArgs {
     pub fn map_endpoints(mut self, f: impl FnMut(Endpoint) -> Endpoint) -> Self {
         self.endpoints = self.endpoints.into_iter().map(f).collect();
         self
+    }
+
+    /// Writes the log to standard error, at the level of `--log`, until this is dropped: keep it to the end of `main`. It is a
+    /// [`BackgroundLog`], so a log that can't be written, or is not read, does not stop the server.
+    ///
+    /// Where the program has a subscriber already, that one stays.
+    pub fn log(&self) -> BackgroundLog {
+        let log = BackgroundLog::to(stderr());
+        let lines = fmt::layer().with_writer(log.writer()).log_internal_errors(false);
+        drop(tracing_subscriber::registry().with(lines).with(self.log.clone()).try_init());
+        log
     }
 
     /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on; with the
@@ -59,10 +80,9 @@ impl ServerArgs {
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
         server.signals().hot_restart(Restart::new()).on_listening(|addresses| {
-            for address in addresses {
-                // A standard error that is closed is no reason not to serve.
-                drop(writeln!(stderr(), "listening on {address}"));
-            }
+            let text: String = addresses.iter().map(|address| format!("listening on {address}\n")).collect();
+            // A standard error that is closed, or not read, is no reason not to serve.
+            aside(move || drop(stderr().write_all(text.as_bytes())));
         })
     }
 }

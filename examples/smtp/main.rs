@@ -50,7 +50,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let Cli { server, maildir, name, domains, max_size, connections, patience, cert, key } = Cli::parse();
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).init();
+    let _log = server.log();
     let tls = if let Some((cert, key)) = cert.zip(key) {
         TlsConfig::files(cert, key)
     } else {

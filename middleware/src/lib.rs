@@ -83,7 +83,7 @@ pub use crowd::MakeRoom;
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};
-pub use log::{FrameLog, FrameLogLayer, Log, LogLayer};
+pub use log::{BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
 pub use state::{State, StateLayer};

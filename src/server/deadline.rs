@@ -56,6 +56,8 @@ fn is_paused() -> bool {
     }
     Instant::now() == paused
 }
+/// How long the last lines of a log are given before the process exits.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 struct Keeper {
     shared: Arc<Shared>,
@@ -176,7 +178,7 @@ impl Keeper {
     }
 }
 
-/// Ends the process, whatever blocks. Exiting runs what libraries have left to be run, and flushes standard output, which
+/// Ends the process, whatever blocks. A log that has a thread of its own is given a moment for its last lines. Exiting runs what libraries have left to be run, and flushes standard output, which
 /// may block like any other log: then the process is killed.
 fn exit(code: i32) -> ! {
     let killed = || {
@@ -185,6 +187,7 @@ fn exit(code: i32) -> ! {
     };
     // Without the thread, exiting alone has to do.
     drop(thread::Builder::new().spawn(killed));
+    thread::sleep(LAST_LINES);
     process::exit(code)
 }
 

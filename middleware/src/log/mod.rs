@@ -2,6 +2,7 @@
 //!
 //! Peers choose what they send, so nothing of theirs is logged as it came: see [`Escaped`](crate::Escaped).
 
+mod background;
 mod frame;
 mod future;
 mod layer;
@@ -9,6 +10,7 @@ mod limits;
 mod record;
 mod service;
 
+pub use self::background::{BackgroundLog, LineWriter};
 pub use self::frame::{FrameLog, FrameLogFuture, FrameLogLayer};
 pub use self::future::LogFuture;
 pub use self::layer::LogLayer;
