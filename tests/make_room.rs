@@ -6,49 +6,21 @@ mod harness;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::addressed::{From, addressed};
+use harness::addressed::{From, is_open, limited, served, waits, with_room};
 use harness::{Hold, Running, ask, assert_balanced, assert_cut, assert_reasons, expect, settle, shouter};
-use ropewalk::CloseReason::{Done, Drained, MadeRoomIdle, MadeRoomShare, MadeRoomSilent};
-use ropewalk::{ConnectionService, Lines, MakeRoom, Result, Server, Session, framed, service_fn, session};
+use ropewalk::CloseReason::{Done, MadeRoomIdle, MadeRoomShare, MadeRoomSilent};
+use ropewalk::{Lines, MakeRoom, Result, Server, Session, framed, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A server with room for so many connections.
-async fn with_room(n: usize, service: impl ConnectionService) -> (Running, From) {
-    limited(Server::new().max_connections(n), service).await
-}
-
-async fn limited(server: Server, service: impl ConnectionService) -> (Running, From) {
-    let (endpoint, from) = addressed();
-    (Running::start(server.listen(endpoint).serve(service)).await, from)
-}
-
-/// A client that has been served.
-async fn served(from: &From, host: &str) -> DuplexStream {
-    let mut client = from.host(host);
-    ask(&mut client, "a\n", "A\n").await;
-    client
-}
-
 /// How long a client waits for its first answer.
 async fn wait(client: &mut DuplexStream) -> Duration {
     let start = Instant::now();
     ask(client, "new\n", "NEW\n").await;
     start.elapsed()
-}
-
-/// Whether a client is still without an answer after so long.
-async fn waits(client: &mut DuplexStream, time: Duration) -> bool {
-    client.write_all(b"new\n").await.unwrap();
-    timeout(time, client.read(&mut [0; 4])).await.is_err()
-}
-
-async fn is_open(client: &mut DuplexStream) -> bool {
-    settle().await;
-    timeout(Duration::from_millis(1), client.read(&mut [0])).await.is_err()
 }
 
 /// Lets everybody go and asserts for which reasons they went.
@@ -319,40 +291,6 @@ async fn sessions_of_raw_bytes_and_plain_services_are_never_silent() {
     assert_cut(&mut clients[1]).await;
     drop((clients, newcomer));
     ended(server, &[(Done, 2), (MadeRoomIdle, 1)]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_drain_makes_nobody_go_and_serves_those_that_wait() {
-    let (server, from) = with_room(1, shouter()).await;
-    let client = served(&from, "192.0.2.1").await;
-    let mut others = [from.host("192.0.2.2"), from.host("192.0.2.3")];
-    for other in &mut others {
-        other.write_all(b"new\n").await.unwrap();
-    }
-    settle().await;
-    server.handle().drain(MINUTE);
-    for other in &mut others {
-        expect(other, "NEW\n").await;
-    }
-    drop((client, others));
-    assert_reasons(&server.over().await, &[(Drained, 3)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn when_the_cap_is_lowered_nobody_goes_until_that_makes_room() {
-    let (server, from) = with_room(3, shouter()).await;
-    let mut clients = [from.host("192.0.2.1"), from.host("192.0.2.1"), from.host("192.0.2.1")];
-    sleep(MINUTE).await;
-    server.handle().set_max_connections(2);
-    let mut newcomer = from.host("192.0.2.2");
-    assert!(waits(&mut newcomer, MINUTE).await);
-    assert!(is_open(&mut clients[0]).await);
-    let [first, mut second, third] = clients;
-    drop(first);
-    expect(&mut newcomer, "NEW\n").await;
-    assert_cut(&mut second).await;
-    drop((second, third, newcomer));
-    ended(server, &[(Done, 3), (MadeRoomSilent, 1)]).await;
 }
 
 #[tokio::test(start_paused = true)]

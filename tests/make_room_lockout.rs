@@ -1,4 +1,4 @@
-//! Peers that take every place, and one that comes after them, over real sockets.
+//! Peers that take every place, and those that wait for one.
 #![cfg(target_os = "linux")] // elsewhere the loopback has one address
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Gauge, LONG, Running, ask, assert_balanced, obedient, on_tcp, shouter};
+use harness::addressed::{is_open, served, waits, with_room};
+use harness::{
+    Gauge, LONG, Running, ask, assert_balanced, assert_cut, assert_reasons, expect, obedient, on_tcp, settle, shouter,
+};
 use ropewalk::{CloseReason, ConnectionLimitLayer, MakeRoom, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -17,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 const CAP: usize = 100;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A connection from this address of the loopback.
 async fn from(host: u8, server: SocketAddr) -> std::io::Result<TcpStream> {
@@ -103,6 +107,24 @@ async fn whatever_hostile_peers_do_one_from_another_address_is_served_within_a_s
     }
 }
 
+#[tokio::test]
+async fn clients_of_a_trusted_proxy_count_by_their_own_address() {
+    let server = Server::new().listen("proxy+tcp:127.0.0.1:0?trust=127.0.0.1").max_connections(2);
+    let server = Running::start(server.serve(shouter())).await;
+    let by_proxy = async |client: &str| {
+        let mut stream = server.connect().await;
+        stream.write_all(format!("PROXY TCP4 {client} 192.0.2.1 1024 25\r\n").as_bytes()).await.unwrap();
+        ask(&mut stream, "a\n", "A\n").await;
+        stream
+    };
+    let crowd = [by_proxy("192.0.2.7").await, by_proxy("192.0.2.7").await];
+    let other = by_proxy("192.0.2.8").await;
+    assert_eq!(server.counts().closed(CloseReason::MadeRoomShare), 1);
+    drop((crowd, other));
+    server.until("all are gone", |counts| counts.active() == 0).await;
+    server.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_a_limit_that_makes_room_as_well() {
     for hostile in [Hostile::Silent, Hostile::LinePerSecond] {
@@ -172,4 +194,64 @@ async fn the_cap_is_exact_and_the_books_balance_while_everybody_makes_room_for_e
             [CloseReason::MadeRoomSilent, CloseReason::MadeRoomIdle].iter().map(|r| counts.closed(*r)).sum();
         assert!(made > 0, "{counts:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_makes_nobody_go_and_serves_those_that_wait() {
+    let (server, from) = with_room(1, shouter()).await;
+    let client = served(&from, "192.0.2.1").await;
+    let mut others = [from.host("192.0.2.2"), from.host("192.0.2.3")];
+    for other in &mut others {
+        other.write_all(b"new\n").await.unwrap();
+    }
+    settle().await;
+    server.handle().drain(MINUTE);
+    for other in &mut others {
+        expect(other, "NEW\n").await;
+    }
+    drop((client, others));
+    assert_reasons(&server.over().await, &[(CloseReason::Drained, 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_cap_is_lowered_nobody_goes_until_that_makes_room() {
+    let (server, from) = with_room(3, shouter()).await;
+    let mut clients = [from.host("192.0.2.1"), from.host("192.0.2.1"), from.host("192.0.2.1")];
+    sleep(MINUTE).await;
+    server.handle().set_max_connections(2);
+    let mut newcomer = from.host("192.0.2.2");
+    assert!(waits(&mut newcomer, MINUTE).await);
+    assert!(is_open(&mut clients[0]).await);
+    let [first, mut second, third] = clients;
+    drop(first);
+    expect(&mut newcomer, "NEW\n").await;
+    assert_cut(&mut second).await;
+    drop((second, third, newcomer));
+    server.until("all are gone", |counts| counts.active() == 0).await;
+    assert_reasons(&server.end().await, &[(CloseReason::Done, 3), (CloseReason::MadeRoomSilent, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_behind_more_of_a_crowded_address_than_a_full_server_holds_is_found_after_250_ms() {
+    let (server, from) = with_room(2, shouter()).await;
+    let crowd = [served(&from, "192.0.2.1").await, served(&from, "192.0.2.1").await];
+    let mut waiting: Vec<_> = (0..65).map(|_| from.host("192.0.2.1")).collect();
+    let mut newcomer = from.host("192.0.2.2");
+    let start = tokio::time::Instant::now();
+    newcomer.write_all(b"new\n").await.unwrap();
+    sleep(Duration::from_millis(249)).await;
+    assert_eq!(server.counts().accepted(), 2, "as long as that may end by itself, they wait");
+    expect(&mut newcomer, "NEW\n").await;
+    assert!(start.elapsed() < Duration::from_millis(260), "{:?}", start.elapsed());
+    // The newest were too many: one was in its way, and one in that of others behind it.
+    assert_cut(&mut waiting[64]).await;
+    assert_cut(&mut waiting[63]).await;
+    assert!(is_open(&mut waiting[62]).await);
+    assert_eq!(
+        (server.counts().closed(CloseReason::NoRoom), server.counts().closed(CloseReason::MadeRoomShare)),
+        (2, 1)
+    );
+    drop((crowd, waiting, newcomer));
+    server.until("all are gone", |counts| counts.active() == 0).await;
+    server.end().await;
 }

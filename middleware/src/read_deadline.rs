@@ -11,8 +11,9 @@ use crate::{Connection, ReadDeadlines};
 /// Ends connections whose peers keep a frame waiting: the first one (10 s), any one that has begun (30 s), or the next
 /// (60 s).
 ///
-/// A peer that connects and says nothing, one that sends a byte now and then, one that has gone to sleep: each holds a
-/// place, and without these deadlines holds it for as long as it likes. A peer that waits for *our* answer is never
+/// A peer that connects and says nothing, or one that has gone to sleep, holds a place: without these deadlines it does until
+/// its place is needed ([`MakeRoom`](crate::MakeRoom)), and a frame that has begun has 30 s for each 64 KiB of it. They
+/// are for protocols that know better, and take the place of that one. A peer that waits for *our* answer is never
 /// ended by them, however slow the service is.
 ///
 /// The layer itself only puts the [`ReadDeadlines`] on the connection. They are kept by the leaves, `framed` and

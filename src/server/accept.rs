@@ -64,7 +64,7 @@ enum Door {
 
 impl<S: ConnectionService> Accept<S> {
     pub(super) fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
-        let lobby = Lobby::new(gate.shared());
+        let lobby = Lobby::new(gate.loops(), gate.shared());
         Self { listeners, gate, number, lobby, held: VecDeque::new(), first: 0, closing: false }
     }
 

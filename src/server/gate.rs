@@ -81,6 +81,11 @@ impl<S: ConnectionService> Gate<S> {
         self.shared.is_deserted(&self.waker)
     }
 
+    /// How many loops come by here.
+    pub(super) fn loops(&self) -> usize {
+        self.loops.0.len()
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ropewalk_middleware::{Connection, Peer, Stream};
+use rustix::process::{Resource, getrlimit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::books::MadeRoom;
 use super::shared::Shared;
 
-/// How many connections wait here. The others stay in the backlog, as long as nobody waits for too long.
+/// How many connections wait here at most. The others stay in the backlog, as long as nobody waits for too long.
 const PLACES: usize = 64;
 
 /// When one has waited for so long, more are taken from the backlog, for behind those from a crowded address there may be some
@@ -30,6 +31,7 @@ pub(super) type Accepted = (Stream, Peer, usize);
 /// The connections of one accept loop that wait for room.
 pub(super) struct Lobby {
     waiting: VecDeque<Waiting>,
+    places: usize,
     /// Runs while it is known when to look again.
     timer: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
@@ -45,8 +47,14 @@ struct Waiting {
 }
 
 impl Lobby {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { waiting: VecDeque::new(), timer: None, shared: Arc::clone(shared) }
+    /// One of so many: each accept loop has its own.
+    pub(super) fn new(lobbies: usize, shared: &Arc<Shared>) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            places: places(lobbies, shared.max()),
+            timer: None,
+            shared: Arc::clone(shared),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,7 +112,7 @@ impl Lobby {
 
     /// Whether another one may be taken from the backlog.
     pub(super) fn has_space(&self) -> bool {
-        self.waiting.len() < PLACES || self.oldest().is_some_and(|since| since + PATIENCE <= Instant::now())
+        self.waiting.len() < self.places || self.oldest().is_some_and(|since| since + PATIENCE <= Instant::now())
     }
 
     /// Since when the oldest waits of those that no room was made for.
@@ -114,7 +122,7 @@ impl Lobby {
 
     /// Closes one of the address with the most, the newest, if there are too many.
     fn turn_away(&mut self) {
-        if self.waiting.len() <= PLACES {
+        if self.waiting.len() <= self.places {
             return;
         }
         let mut of: HashMap<Option<IpAddr>, usize> = HashMap::new();
@@ -130,7 +138,7 @@ impl Lobby {
 
     /// Has the task woken when it is time to look again.
     pub(super) fn poll_time<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        let full = self.waiting.len() >= PLACES;
+        let full = self.waiting.len() >= self.places;
         let patience =
             self.oldest().filter(|_| full).map(|since| since + PATIENCE).filter(|until| *until > Instant::now());
         let asks = self.waiting.iter().map(|waiting| waiting.ask);
@@ -144,6 +152,13 @@ impl Lobby {
         }
         Poll::Pending
     }
+}
+
+/// Of the descriptors that a full server leaves over, no more than a quarter.
+fn places(lobbies: usize, max_connections: usize) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    let left = descriptors.unwrap_or(usize::MAX).saturating_sub(max_connections);
+    (left / 4 / lobbies.max(1)).clamp(1, PLACES)
 }
 
 impl Drop for Lobby {

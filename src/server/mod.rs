@@ -243,7 +243,7 @@ impl<L> Server<L> {
     ///
     /// The one that makes room is broken (the peer sees a reset) and counted by the reason of its rule; only when it is gone is
     /// the new one let in, so the cap is never exceeded. To find those that have a right to a place, a full server accepts up to
-    /// 64 connections (on each worker) that wait. If one of them has waited for 250 ms and more come, the address with the most
+    /// 64 connections (on each worker; fewer where descriptors are few) that wait. If one of them has waited for 250 ms and more come, the address with the most
     /// of them loses one, with the reason [`NoRoom`](crate::CloseReason::NoRoom).
     ///
     /// ```

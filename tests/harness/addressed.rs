@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use ropewalk::{Addr, Endpoint, Listener, Peer, Stream};
-use tokio::io::{DuplexStream, duplex};
+use ropewalk::{Addr, ConnectionService, Endpoint, Listener, Peer, Server, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+
+use super::{Running, ask, settle};
 
 /// The endpoint, and what connects to it.
 pub(crate) fn addressed() -> (Endpoint, From) {
@@ -42,4 +46,32 @@ impl Listener for Arrivals {
     fn local_addr(&self) -> Addr {
         Addr::Memory
     }
+}
+
+/// A server with room for so many connections.
+pub(crate) async fn with_room(n: usize, service: impl ConnectionService) -> (Running, From) {
+    limited(Server::new().max_connections(n), service).await
+}
+
+pub(crate) async fn limited(server: Server, service: impl ConnectionService) -> (Running, From) {
+    let (endpoint, from) = addressed();
+    (Running::start(server.listen(endpoint).serve(service)).await, from)
+}
+
+/// A client of a server that answers in capitals, and that it has served.
+pub(crate) async fn served(from: &From, host: &str) -> DuplexStream {
+    let mut client = from.host(host);
+    ask(&mut client, "a\n", "A\n").await;
+    client
+}
+
+/// Whether a client is still without an answer after so long.
+pub(crate) async fn waits(client: &mut DuplexStream, time: Duration) -> bool {
+    client.write_all(b"new\n").await.unwrap();
+    timeout(time, client.read(&mut [0; 4])).await.is_err()
+}
+
+pub(crate) async fn is_open(client: &mut DuplexStream) -> bool {
+    settle().await;
+    timeout(Duration::from_millis(1), client.read(&mut [0])).await.is_err()
 }
