@@ -71,6 +71,8 @@ pub(crate) struct Wire {
     skip: u64,
     /// Steps taken in this turn.
     turn: u32,
+    /// What is awaited has had a turn of the scheduler.
+    waited: bool,
     /// The peer did not take its answers in time.
     stalled: bool,
     /// More was queued than the write limit allows, so that a frame was refused, and not all is written since.
@@ -97,6 +99,7 @@ impl Wire {
             place: Place::Boundary,
             skip: 0,
             turn: 0,
+            waited: false,
             stalled: false,
             over_limit: false,
             drain: None,
