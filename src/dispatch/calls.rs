@@ -3,13 +3,14 @@
 #![allow(unreachable_pub)] // types of public associated types, which nobody needs to name
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures::Stream;
-use futures::stream::{FuturesOrdered, FuturesUnordered};
 use pin_project::pin_project;
+
+use super::slots::Slots;
 
 /// Calls under way, and the order in which their answers come.
 ///
@@ -19,24 +20,23 @@ pub trait Calls<F: Future> {
     /// Whether the answers come in the order of the frames.
     const IN_ORDER: bool = true;
 
-    /// Adds a call; only when there is room.
-    fn push(self: Pin<&mut Self>, call: F);
+    /// Adds a call while no answer can be taken; only when there is room. `poll_progress` is to follow.
+    fn push(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>);
 
-    /// Adds a call, and asks for the next answer.
+    /// Adds a call, only when there is room, and polls it. Ready with its answer if that is the next one.
     ///
     /// Inlined, so that what a call is given and gives stays in registers when it is ready at once: stored by the word and
     /// loaded again at once by the vector, it would cost as much as finding a frame.
-    #[inline(always)]
-    fn poll_call(mut self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        self.as_mut().push(call);
-        self.poll_next(cx)
-    }
+    fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<F::Output>;
 
     /// The next answer; `None` when nothing is under way.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>>;
 
     /// Lets the calls go on while no answer can be taken: they may hold what others wait for.
     fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>);
+
+    /// Gives back what calls were kept in. For a connection that is idle.
+    fn release(self: Pin<&mut Self>) {}
 
     fn has_room(&self) -> bool;
 
@@ -58,18 +58,18 @@ impl<F> One<F> {
 }
 
 impl<F: Future> Calls<F> for One<F> {
-    fn push(self: Pin<&mut Self>, call: F) {
+    fn push(self: Pin<&mut Self>, call: F, _: &mut Context<'_>) {
         self.project().call.set(Some(call));
     }
 
     #[inline(always)]
-    fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+    fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut slot = self.project().call;
         slot.set(Some(call));
-        let Some(call) = slot.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let Some(call) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
         let answer = ready!(call.poll(cx));
         slot.set(None);
-        Poll::Ready(Some(answer))
+        Poll::Ready(answer)
     }
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
@@ -92,67 +92,112 @@ impl<F: Future> Calls<F> for One<F> {
     }
 }
 
-/// Lets calls go on and keeps the answers that come.
-fn collect<S: Stream + Unpin>(calls: &mut S, done: &mut VecDeque<S::Item>, cx: &mut Context<'_>) {
-    while let Poll::Ready(Some(answer)) = Pin::new(&mut *calls).poll_next(cx) {
-        done.push_back(answer);
-    }
-}
-
 /// Several at once, answers in the order of the frames.
 #[pin_project]
-#[derive(Debug)]
 pub struct Ordered<F: Future> {
     /// The oldest, in place, when it found the others empty.
     #[pin]
     first: One<F>,
-    others: FuturesOrdered<F>,
-    /// Answers of `others` that wait for `first`.
-    done: VecDeque<F::Output>,
+    /// Those behind it that wait.
+    others: Option<Slots<F>>,
+    /// What has come of those behind it, in their order.
+    answers: VecDeque<Option<F::Output>>,
+    /// The number of the call whose answer is the first of `answers`.
+    next: usize,
     max: usize,
 }
 
 impl<F: Future> Ordered<F> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { first: One::new(), others: FuturesOrdered::new(), done: VecDeque::new(), max }
+        Self { first: One::new(), others: None, answers: VecDeque::new(), next: 0, max }
     }
 
     fn len(&self) -> usize {
-        usize::from(!self.first.is_empty()) + self.others.len() + self.done.len()
+        usize::from(!self.first.is_empty()) + self.answers.len()
+    }
+
+    fn push_behind(self: Pin<&mut Self>, call: F, cx: &Context<'_>) {
+        let this = self.project();
+        let others = this.others.get_or_insert_with(|| Slots::new(cx));
+        let answer = match others.poll_call(call, this.next.wrapping_add(this.answers.len()), cx) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        };
+        this.answers.push_back(answer);
+    }
+
+    fn poll_others(self: Pin<&mut Self>, cx: &Context<'_>) {
+        let this = self.project();
+        let (answers, next) = (this.answers, *this.next);
+        let Some(others) = this.others else { return };
+        others.poll_woken(cx, |number, answer| {
+            if let Some(place) = answers.get_mut(number.wrapping_sub(next)) {
+                *place = Some(answer);
+            }
+        });
+    }
+
+    /// The next answer, if it has come.
+    fn pop(self: Pin<&mut Self>) -> Option<F::Output> {
+        let this = self.project();
+        let answer = this.answers.front_mut()?.take()?;
+        this.answers.pop_front();
+        *this.next = this.next.wrapping_add(1);
+        Some(answer)
     }
 }
 
 impl<F: Future> Calls<F> for Ordered<F> {
-    fn push(self: Pin<&mut Self>, call: F) {
-        let first = self.is_empty();
-        let this = self.project();
-        if first { this.first.push(call) } else { this.others.push_back(call) }
+    fn push(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) {
+        if self.is_empty() { self.project().first.push(call, cx) } else { self.push_behind(call, cx) }
     }
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        let this = self.project();
-        match this.first.poll_next(cx) {
+    #[inline(always)]
+    fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if self.is_empty() {
+            return self.project().first.poll_call(call, cx);
+        }
+        self.push_behind(call, cx);
+        Poll::Pending
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let first = self.as_mut().project().first.poll_next(cx);
+        match first {
             Poll::Ready(Some(answer)) => return Poll::Ready(Some(answer)),
-            Poll::Ready(None) => {}
-            Poll::Pending => {
-                // The others go on meanwhile.
-                collect(this.others, this.done, cx);
-                return Poll::Pending;
+            Poll::Ready(None) => {
+                if let Some(answer) = self.as_mut().pop() {
+                    return Poll::Ready(Some(answer));
+                }
             }
+            Poll::Pending => {}
         }
-        if let Some(answer) = this.done.pop_front() {
-            return Poll::Ready(Some(answer));
+        if self.answers.is_empty() {
+            return first;
         }
-        Pin::new(this.others).poll_next(cx)
+        // The others go on meanwhile.
+        self.as_mut().poll_others(cx);
+        match first {
+            Poll::Ready(None) => self.pop().map_or(Poll::Pending, |answer| Poll::Ready(Some(answer))),
+            waits => waits,
+        }
     }
 
-    fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>) {
-        let this = self.project();
+    fn poll_progress(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        let this = self.as_mut().project();
         if let Poll::Ready(Some(answer)) = this.first.poll_next(cx) {
-            // It is the oldest: what is done came after it.
-            this.done.push_front(answer);
+            // It is the oldest: the others came after it.
+            this.answers.push_front(Some(answer));
+            *this.next = this.next.wrapping_sub(1);
         }
-        collect(this.others, this.done, cx);
+        self.poll_others(cx);
+    }
+
+    fn release(self: Pin<&mut Self>) {
+        let this = self.project();
+        if this.others.take().is_some() {
+            *this.answers = VecDeque::new();
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -164,57 +209,96 @@ impl<F: Future> Calls<F> for Ordered<F> {
     }
 }
 
+impl<F: Future> fmt::Debug for Ordered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ordered").field("len", &self.len()).field("max", &self.max).finish_non_exhaustive()
+    }
+}
+
 /// Several at once, answers as they come.
 #[pin_project]
-#[derive(Debug)]
 pub struct Unordered<F: Future> {
     #[pin]
     first: One<F>,
-    others: FuturesUnordered<F>,
-    /// Answers that came while none could be taken.
+    others: Option<Slots<F>>,
+    /// Answers that came together with another, or while none could be taken.
     done: VecDeque<F::Output>,
+    /// Calls in `others`.
+    waiting: usize,
     max: usize,
 }
 
 impl<F: Future> Unordered<F> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { first: One::new(), others: FuturesUnordered::new(), done: VecDeque::new(), max }
+        Self { first: One::new(), others: None, done: VecDeque::new(), waiting: 0, max }
     }
 
     fn len(&self) -> usize {
-        usize::from(!self.first.is_empty()) + self.others.len() + self.done.len()
+        usize::from(!self.first.is_empty()) + self.waiting + self.done.len()
+    }
+
+    fn poll_beside(self: Pin<&mut Self>, call: F, cx: &Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let polled = this.others.get_or_insert_with(|| Slots::new(cx)).poll_call(call, 0, cx);
+        *this.waiting += usize::from(polled.is_pending());
+        polled
+    }
+
+    fn poll_others(self: Pin<&mut Self>, cx: &Context<'_>) {
+        let this = self.project();
+        let (done, waiting) = (this.done, this.waiting);
+        let Some(others) = this.others else { return };
+        others.poll_woken(cx, |_, answer| {
+            *waiting -= 1;
+            done.push_back(answer);
+        });
     }
 }
 
 impl<F: Future> Calls<F> for Unordered<F> {
     const IN_ORDER: bool = false;
 
-    fn push(self: Pin<&mut Self>, call: F) {
-        let this = self.project();
-        if this.first.has_room() { this.first.push(call) } else { this.others.push(call) }
+    fn push(mut self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) {
+        if self.first.has_room() {
+            self.project().first.push(call, cx);
+        } else if let Poll::Ready(answer) = self.as_mut().poll_beside(call, cx) {
+            self.project().done.push_back(answer);
+        }
     }
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        let this = self.project();
-        if let Some(answer) = this.done.pop_front() {
+    #[inline(always)]
+    fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if self.first.has_room() {
+            return self.project().first.poll_call(call, cx);
+        }
+        self.poll_beside(call, cx)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        if let Some(answer) = self.as_mut().project().done.pop_front() {
             return Poll::Ready(Some(answer));
         }
-        let first = this.first.poll_next(cx);
-        if let Poll::Ready(Some(_)) = first {
+        let first = self.as_mut().project().first.poll_next(cx);
+        if self.waiting == 0 || matches!(first, Poll::Ready(Some(_))) {
             return first;
         }
-        match Pin::new(this.others).poll_next(cx) {
-            Poll::Ready(None) if first.is_pending() => Poll::Pending,
-            other => other,
-        }
+        self.as_mut().poll_others(cx);
+        self.project().done.pop_front().map_or(Poll::Pending, |answer| Poll::Ready(Some(answer)))
     }
 
-    fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>) {
-        let this = self.project();
+    fn poll_progress(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        let this = self.as_mut().project();
         if let Poll::Ready(Some(answer)) = this.first.poll_next(cx) {
             this.done.push_back(answer);
         }
-        collect(this.others, this.done, cx);
+        self.poll_others(cx);
+    }
+
+    fn release(self: Pin<&mut Self>) {
+        let this = self.project();
+        if this.others.take().is_some() {
+            *this.done = VecDeque::new();
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -223,5 +307,11 @@ impl<F: Future> Calls<F> for Unordered<F> {
 
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl<F: Future> fmt::Debug for Unordered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unordered").field("len", &self.len()).field("max", &self.max).finish_non_exhaustive()
     }
 }

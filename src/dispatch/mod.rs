@@ -14,6 +14,7 @@
 
 mod calls;
 mod order;
+mod slots;
 
 use std::fmt;
 use std::pin::Pin;
@@ -142,7 +143,7 @@ where
         let Some(service) = this.service.as_mut().filter(|_| this.frame.is_some()) else { return };
         match (service.poll_ready(cx), this.frame.take()) {
             (Poll::Ready(Ok(())), Some(frame)) => {
-                this.calls.as_mut().push(service.call(frame));
+                this.calls.as_mut().push(service.call(frame), cx);
                 this.calls.poll_progress(cx);
             }
             (Poll::Ready(Err(error)), _) => (*this.error, *this.go_on) = (Some(Error::service(error)), false),
@@ -208,6 +209,7 @@ where
                     }
                 }
                 reply => {
+                    wire.begin_wait();
                     *self.project().reply = Some(reply);
                     Ok(())
                 }
@@ -257,28 +259,21 @@ where
         let frame = match this.frame.take() {
             Some(frame) => frame,
             None => match wire.decode(this.codec) {
-                Some(Ok(frame)) => frame,
+                Some(Ok(frame)) => {
+                    wire.begin_wait();
+                    frame
+                }
                 Some(Err(error)) => {
                     *this.go_on = error.is_recoverable();
                     *this.error = Some(error);
                     return Poll::Ready(Ok(Next::Answered));
                 }
-                None if wire.has_ended() && this.calls.is_empty() => return Poll::Ready(Ok(Next::End)),
-                None if wire.has_ended() => return tend(wire, cx),
-                None => match ready!(wire.poll_more(!this.calls.is_empty(), cx)) {
-                    Err(error) if error.is_read_timeout() => {
-                        // The peer is still there, and may be told.
-                        (*this.error, *this.go_on) = (Some(error), false);
-                        return Poll::Ready(Ok(Next::Answered));
-                    }
-                    more => return Poll::Ready(more.map(|()| Next::Answered)),
-                },
+                None => return self.poll_input(wire, cx),
             },
         };
         match service.poll_ready(cx) {
             Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(service.call(frame), cx) {
-                Poll::Ready(Some(answer)) => self.answer(answer, wire)?,
-                Poll::Ready(None) => {}
+                Poll::Ready(answer) => self.answer(answer, wire)?,
                 Poll::Pending => return Poll::Ready(Ok(Next::Pending)),
             },
             // A service that can't be readied is no use any more.
@@ -290,11 +285,37 @@ where
         }
         Poll::Ready(Ok(Next::Answered))
     }
+
+    /// Called when no whole frame is left of what was read: writes what was answered, and waits for more.
+    fn poll_input(self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
+        let this = self.project();
+        let idle = this.calls.is_empty();
+        if wire.has_ended() {
+            return if idle { Poll::Ready(Ok(Next::End)) } else { tend(wire, cx) };
+        }
+        if !idle {
+            ready!(wire.poll_waited(cx));
+        }
+        match wire.poll_more(!idle, cx) {
+            Poll::Ready(Err(error)) if error.is_read_timeout() => {
+                // The peer is still there, and may be told.
+                (*this.error, *this.go_on) = (Some(error), false);
+                Poll::Ready(Ok(Next::Answered))
+            }
+            Poll::Ready(more) => Poll::Ready(more.map(|()| Next::Answered)),
+            Poll::Pending => {
+                if idle {
+                    this.calls.release();
+                }
+                Poll::Pending
+            }
+        }
+    }
 }
 
 /// Waits, and notices a peer that goes away.
 fn tend<T>(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<T>> {
-    wire.poll_tend(cx).map(Err)
+    wire.poll_wait(cx).map(Err)
 }
 
 /// Why an answer is not written.
@@ -327,7 +348,7 @@ where
             Body::Many(frames) => frames.next(),
             Body::Stream(frames) => match frames.as_mut().poll_next(cx) {
                 Poll::Ready(frame) => frame.transpose().map_err(|error| Failed::Answer(Error::service(error)))?,
-                Poll::Pending => return wire.poll_tend(cx).map(|error| Err(Failed::Wire(error))),
+                Poll::Pending => return wire.poll_wait(cx).map(|error| Err(Failed::Wire(error))),
             },
         };
         let Some(frame) = frame else {
@@ -337,6 +358,7 @@ where
         };
         wire.encode(codec, frame).map_err(Failed::Answer)?;
         wire.count_turn();
+        wire.begin_wait();
     }
     Poll::Ready(Ok(false))
 }

@@ -172,6 +172,7 @@ impl<C> Session<C> {
     pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
         self.wire.step().await;
         self.wire.check_live()?;
+        self.wire.begin_wait();
         let mut future = pin!(future);
         let waits = Waits(&mut self.wire);
         poll_fn(|cx| {
@@ -179,7 +180,7 @@ impl<C> Session<C> {
                 waits.0.write_between(cx);
                 return Poll::Ready(Ok(output));
             }
-            waits.0.poll_tend(cx).map(Err)
+            waits.0.poll_wait(cx).map(Err)
         })
         .await
     }

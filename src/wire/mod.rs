@@ -72,6 +72,8 @@ pub(crate) struct Wire {
     skip: u64,
     /// Steps taken in this turn.
     turn: u32,
+    /// What is awaited has had a turn of the scheduler.
+    waited: bool,
     /// The peer did not take its answers in time.
     stalled: bool,
     /// Bytes have moved since that was last noted.
@@ -105,6 +107,7 @@ impl Wire {
             pace: Pace::default(),
             skip: 0,
             turn: 0,
+            waited: false,
             stalled: false,
             moved: false,
             waiting: false,

@@ -194,7 +194,7 @@ impl Output {
     }
 
     /// What the kernel did not take moves to a buffer of our own, sized to it; a buffer that it fills well is kept.
-    fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         if self.lent && self.buf.len() >= self.buf.capacity() / 4 {
             self.lent = false;
         } else if self.lent {

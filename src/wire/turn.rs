@@ -1,11 +1,13 @@
 //! A connection's share of its thread: after so much work the others get their turn.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::task::coop;
+use tokio::task::{coop, yield_now};
 
 use super::Wire;
+use crate::error::Error;
 
 /// Reads and frames of one turn, after which other connections get theirs.
 pub(super) const STEPS_A_TURN: u32 = 256;
@@ -44,5 +46,31 @@ impl Wire {
     /// The same as a future.
     pub(crate) async fn step(&mut self) {
         poll_fn(|cx| self.poll_step(cx)).await;
+    }
+
+    /// Something new is awaited: a call, the next frame of an answer, the author's future.
+    #[inline]
+    pub(crate) fn begin_wait(&mut self) {
+        self.waited = false;
+    }
+
+    /// Where answers wait to be written: gives what is awaited one turn of the scheduler. Most calls are done by then, and the
+    /// answers go out in one write.
+    pub(crate) fn poll_waited(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unwritten() == 0 || std::mem::replace(&mut self.waited, true) {
+            return Poll::Ready(());
+        }
+        // The other connections write meanwhile.
+        self.output.keep();
+        // It wakes us behind all others and behind what they wait for, where a wake-up by hand might come before.
+        let _ = pin!(yield_now()).poll(cx);
+        self.rest()
+    }
+
+    /// Called when what is awaited is pending. If it takes longer than one turn, the connection goes on meanwhile: what was
+    /// answered is written and one buffer is read ahead. Ready only with the error that ends the connection.
+    pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        ready!(self.poll_waited(cx));
+        self.poll_tend(cx)
     }
 }

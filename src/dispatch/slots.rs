@@ -1,0 +1,161 @@
+//! Calls that wait, several at once, and which of them were woken.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use pin_project::pin_project;
+
+/// Calls of one block, which is one allocation and one waker. More would cost memory where two calls are under way, fewer
+/// would cost allocations where many are.
+const SLOTS: usize = 4;
+
+/// Calls under way, each in a slot that is used again.
+///
+/// When a call is woken it is polled, and with it the others of its block, which costs less than a waker for each.
+pub(super) struct Slots<F> {
+    blocks: Vec<Block<F>>,
+    /// Slots without a call, as `block * SLOTS + slot`.
+    vacant: Vec<usize>,
+    /// A bit for each block that was woken; blocks that are 64 apart share one.
+    woken: Arc<AtomicU64>,
+    /// The task's waker, as the blocks know it.
+    task: Waker,
+}
+
+struct Block<F> {
+    calls: Pin<Box<Four<F>>>,
+    /// The number that each call was given.
+    numbers: [usize; SLOTS],
+    waker: Waker,
+}
+
+/// Named fields, because safe code can't pin the elements of an array.
+#[pin_project]
+struct Four<F> {
+    #[pin]
+    a: Option<F>,
+    #[pin]
+    b: Option<F>,
+    #[pin]
+    c: Option<F>,
+    #[pin]
+    d: Option<F>,
+}
+
+impl<F> Four<F> {
+    const EMPTY: Self = Self { a: None, b: None, c: None, d: None };
+
+    fn slot(self: Pin<&mut Self>, n: usize) -> Pin<&mut Option<F>> {
+        let this = self.project();
+        match n {
+            0 => this.a,
+            1 => this.b,
+            2 => this.c,
+            _ => this.d,
+        }
+    }
+}
+
+impl<F: Future> Slots<F> {
+    /// Without an allocation of its own until there is a call.
+    pub(super) fn new(cx: &Context<'_>) -> Self {
+        Self { blocks: Vec::new(), vacant: Vec::new(), woken: Arc::default(), task: cx.waker().clone() }
+    }
+
+    /// Polls a call, and keeps it under this number if it waits.
+    pub(super) fn poll_call(&mut self, call: F, number: usize, cx: &Context<'_>) -> Poll<F::Output> {
+        self.know(cx.waker());
+        let place = self.vacant.pop().unwrap_or_else(|| self.grow());
+        let block = &mut self.blocks[place / SLOTS];
+        let mut slot = block.calls.as_mut().slot(place % SLOTS);
+        slot.set(Some(call));
+        block.numbers[place % SLOTS] = number;
+        let polled = poll_slot(slot, &block.waker);
+        if polled.is_ready() {
+            self.vacant.push(place);
+        }
+        polled
+    }
+
+    /// Polls the calls that were woken. Hands out what comes of them, with their numbers.
+    pub(super) fn poll_woken(&mut self, cx: &Context<'_>, mut done: impl FnMut(usize, F::Output)) {
+        self.know(cx.waker());
+        let mut woken = self.woken.swap(0, Ordering::AcqRel);
+        while woken != 0 {
+            let first = woken.trailing_zeros() as usize;
+            woken &= woken - 1;
+            for at in (first..self.blocks.len()).step_by(64) {
+                let block = &mut self.blocks[at];
+                for n in 0..SLOTS {
+                    if let Poll::Ready(output) = poll_slot(block.calls.as_mut().slot(n), &block.waker) {
+                        self.vacant.push(at * SLOTS + n);
+                        done(block.numbers[n], output);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a block, and takes its first slot.
+    #[cold]
+    fn grow(&mut self) -> usize {
+        let at = self.blocks.len();
+        let waker = self.waker(at);
+        self.blocks.push(Block { calls: Box::pin(Four::EMPTY), numbers: [0; SLOTS], waker });
+        self.vacant.extend((at * SLOTS + 1..(at + 1) * SLOTS).rev());
+        at * SLOTS
+    }
+
+    /// Has the calls wake this task.
+    fn know(&mut self, task: &Waker) {
+        if !self.task.will_wake(task) {
+            self.move_to(task);
+        }
+    }
+
+    /// Another task polls the connection from here on. Each call is polled once more, to hear of it.
+    #[cold]
+    fn move_to(&mut self, task: &Waker) {
+        self.task.clone_from(task);
+        for at in 0..self.blocks.len() {
+            self.blocks[at].waker = self.waker(at);
+        }
+        self.woken.store(u64::MAX, Ordering::Release);
+    }
+
+    fn waker(&self, at: usize) -> Waker {
+        Waker::from(Arc::new(Woken { bit: 1 << (at % 64), blocks: Arc::clone(&self.woken), task: self.task.clone() }))
+    }
+}
+
+fn poll_slot<F: Future>(mut slot: Pin<&mut Option<F>>, waker: &Waker) -> Poll<F::Output> {
+    let Some(call) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
+    let polled = call.poll(&mut Context::from_waker(waker));
+    if polled.is_ready() {
+        slot.set(None);
+    }
+    polled
+}
+
+/// The waker of one block.
+struct Woken {
+    bit: u64,
+    blocks: Arc<AtomicU64>,
+    task: Waker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Whoever set the first bit has woken the task, which takes all bits together.
+        if self.blocks.fetch_or(self.bit, Ordering::AcqRel) == 0 {
+            self.task.wake_by_ref();
+        }
+    }
+}
