@@ -3,47 +3,67 @@
 use std::time::Duration;
 
 use clap::Parser;
-use ropewalk::cli::ServerArgs;
-use ropewalk::{BytesMut, Netstring, Result, Session, session};
+use ropewalk::{BytesMut, CodecError, Netstring, PeerLimitLayer, Result, Session, cli::ServerArgs, session};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-use tokio::time::timeout;
 
-/// How long anything of a request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_BODY: u64 = 64 * 1024 * 1024;
 
-/// The length of the body, which stands first, and all variables as lines; `None` if that is no header.
-fn parse(header: &[u8]) -> Option<(u64, String)> {
-    let words: Vec<&str> = std::str::from_utf8(header).ok()?.strip_suffix('\0')?.split('\0').collect();
-    let ["CONTENT_LENGTH", length, ..] = words[..] else { return None };
-    let lines = words.chunks(2).map(|pair| pair.join(": ") + "\n").collect();
-    let whole = words.len().is_multiple_of(2) && words.chunks(2).any(|pair| pair == ["SCGI", "1"]);
-    whole.then_some((length.parse().ok()?, lines))
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The most connections of one address: the web server's
+    #[arg(long, default_value_t = 1000)]
+    per_peer: usize,
+}
+
+/// The length of the body, which stands first, and all variables as lines; `None` if that is no header. They are bytes and
+/// no text: a browser may send Latin-1.
+fn parse(header: &[u8]) -> Option<(u64, Vec<u8>)> {
+    let words: Vec<&[u8]> = header.strip_suffix(b"\0")?.split(|&byte| byte == 0).collect();
+    let (pairs, []) = words.as_chunks::<2>() else { return None };
+    let [b"CONTENT_LENGTH", length] = pairs.first()? else { return None };
+    let count = |wanted: &[u8]| pairs.iter().filter(|[name, _]| *name == wanted).count();
+    // Two lengths are how a request is smuggled past a web server that believes in the other one.
+    let is_well = pairs.contains(&[b"SCGI", b"1"]) && count(b"SCGI") == 1 && count(b"CONTENT_LENGTH") == 1;
+    if !is_well || count(b"") > 0 || length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let lines = pairs.iter().flat_map(|[name, value]| [name, &b": "[..], value, b"\n"]).collect::<Vec<_>>().concat();
+    // A number with more digits than the type takes is too large in any case.
+    Some((std::str::from_utf8(length).ok()?.parse().unwrap_or(u64::MAX), lines))
 }
 
 /// One request a connection.
 async fn scgi(mut s: Session<Netstring>) -> Result {
-    let status = match timeout(PATIENCE, s.next()).await?.ok().flatten().and_then(|header| parse(&header)) {
-        Some((length, variables)) if length <= MAX_BODY => return echo(s, length, variables).await,
-        Some(_) => "413 Content Too Large",
-        None => "400 Bad Request",
+    let status = match s.next().await {
+        Ok(Some(header)) => match parse(&header) {
+            Some((length, variables)) if length <= MAX_BODY => return echo(s, length, variables).await,
+            Some(_) => "413 Content Too Large",
+            None => "400 Bad Request",
+        },
+        // Nothing was asked.
+        Ok(None) => return Ok(()),
+        Err(error) if error.is_read_timeout() => "408 Request Timeout",
+        Err(error) if error.downcast_ref::<CodecError>().is_some() => "400 Bad Request",
+        Err(error) => return Err(error),
     };
     s.reply_raw(format!("Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n"))?;
     s.close().await
 }
 
 /// Answers with what the web server has sent: method and headers among the variables, then the body.
-async fn echo(mut s: Session<Netstring>, length: u64, variables: String) -> Result {
+async fn echo(mut s: Session<Netstring>, length: u64, variables: Vec<u8>) -> Result {
     // All of it comes before the answer, for nginx sends no more of it once that has begun. It waits in a file.
     let mut body = File::from_std(tempfile::tempfile()?);
     let mut chunks = s.raw_chunks(length)?;
-    while let Some(chunk) = timeout(PATIENCE, chunks.next()).await?? {
+    while let Some(chunk) = chunks.next().await? {
         body.write_all(&chunk).await?;
     }
     body.rewind().await?;
     drop(chunks);
-    s.reply_raw(format!("Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n{variables}\n"))?;
+    s.reply_raw([b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n", &variables[..], b"\n"].concat())?;
     let mut piece = BytesMut::with_capacity(64 * 1024);
     while body.read_buf(&mut piece).await? > 0 {
         s.reply_raw(piece.split())?;
@@ -54,5 +74,7 @@ async fn echo(mut s: Session<Netstring>, length: u64, variables: String) -> Resu
 
 #[tokio::main]
 async fn main() -> Result {
-    ServerArgs::parse().server().serve(session(Netstring::new(), scgi)).await
+    let Cli { server, per_peer } = Cli::parse();
+    let server = server.idle_or(Duration::from_secs(30)).server().layer(PeerLimitLayer::new(per_peer));
+    server.serve(session(Netstring::new(), scgi)).await
 }

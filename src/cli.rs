@@ -1,10 +1,12 @@
-//! `--listen ENDPOINT`, `--workers N` and `--log LEVEL` for a program's command line (feature `cli`).
+//! `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a program's command line (feature `cli`).
 
 use std::io::{Write, stderr};
+use std::time::Duration;
 
 use clap::Parser;
-use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{BackgroundLog, ReadDeadlineLayer, ReadDeadlines};
+use tower_layer::{Identity, Stack};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -47,6 +49,11 @@ pub struct ServerArgs {
     /// info,ropewalk::frame=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: Targets,
+    /// How many seconds a peer may take for a frame, and between two; 0 for as long as it likes
+    #[arg(long, visible_alias = "patience", value_name = "SECONDS")]
+    idle: Option<u32>,
+    #[arg(skip)]
+    default_idle: Option<Duration>,
 }
 
 impl ServerArgs {
@@ -68,11 +75,40 @@ impl ServerArgs {
         log
     }
 
-    /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on; with the
-    /// feature `systemd` it tells the [service manager](Server::sd_notify) how it is. Once it accepts it prints a line for each
-    /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
-    pub fn server(self) -> Server {
-        let server = self.endpoints.into_iter().fold(Server::new(), Server::listen);
+    /// Sets for how long the program waits for a peer if the command line has no `--idle`. Without this it then has no such
+    /// deadline.
+    ///
+    /// ```
+    /// # use clap::Parser;
+    /// # use ropewalk::cli::ServerArgs;
+    /// use std::time::Duration;
+    ///
+    /// let seconds = Duration::from_secs;
+    /// let args = |line: &str| ServerArgs::parse_from(line.split(' ')).idle_or(seconds(30));
+    /// assert_eq!(args("dns").idle(), Some(seconds(30)));
+    /// assert_eq!(args("dns --idle 5").idle(), Some(seconds(5)));
+    /// assert_eq!(args("dns --idle 0").idle(), None);
+    /// ```
+    #[must_use]
+    pub fn idle_or(mut self, time: Duration) -> Self {
+        self.default_idle = Some(time);
+        self
+    }
+
+    /// For how long a peer is waited for: [`server`](Self::server) makes it the deadline for the first frame, for each frame and
+    /// between two ([`ReadDeadlineLayer`]). `None` is no deadline of this kind.
+    pub fn idle(&self) -> Option<Duration> {
+        let given = self.idle.map(|seconds| Duration::from_secs(seconds.into()));
+        given.or(self.default_idle).filter(|time| !time.is_zero())
+    }
+
+    /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on, and with the
+    /// deadlines of [`idle`](Self::idle); with the feature `systemd` it tells the [service manager](Server::sd_notify) how it
+    /// is. Once it accepts it prints a line for each endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
+    pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
+        let idle = self.idle();
+        let deadlines = idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
+        let server = self.endpoints.into_iter().fold(Server::new(), Server::listen).layer(deadlines.into());
         let server = match self.workers {
             Some(n) => server.workers(n),
             None => server,

@@ -54,7 +54,7 @@
 //! # Features
 //!
 //! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with
-//! `--listen ENDPOINT` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
+//! `--listen ENDPOINT`, `--workers N` and `--idle SECONDS` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
 //! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`: checks for codecs of your own.
 #![forbid(unsafe_code)]
 

@@ -83,6 +83,11 @@ fn kdig_trusts_the_certificate_and_is_told_what_it_asks() {
     assert_eq!(asked(&kdig, &[&options[..], &["+short"]].concat(), example.first, &QUESTIONS), SHORT);
     let whole = asked(&kdig, &options, example.first, &["+padding=128 www.example.org"]);
     assert!(whole.contains("TLS session (TLS1.3)") && whole.contains("status: NOERROR"), "{whole}");
+    // As kdig pads by itself over TLS.
+    for padding in ["+padding=128", "+padding", "+alignment"] {
+        let whole = asked(&kdig, &options, example.first, &[&format!("{padding} www.example.org")]);
+        assert!(whole.contains("PADDING: ") && whole.contains("Received 468 B"), "{whole}");
+    }
     assert_eq!(asked(&kdig, &["+tcp", "+short"], example.tcp, &QUESTIONS[..1]), "192.0.2.80\n");
 }
 

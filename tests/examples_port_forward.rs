@@ -3,14 +3,16 @@
 
 mod support;
 
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ropewalk::proxy::{Header, Parsed, Version, parse};
 use socket2::{Domain, Socket, Type};
-use support::{Client, Dice, Example, PATIENCE};
+use support::{Client, Dice, Example, PATIENCE, TempDir, program, skipped};
 
 /// The other server, and the example that hands connections on to it.
 fn start(args: &[&str]) -> (TcpListener, Example) {
@@ -67,7 +69,7 @@ fn behind_another_proxy_it_tells_what_that_one_told() {
     let mut command = support::command("port_forward");
     command.args(["--to", &server.local_addr().unwrap().to_string()]);
     command.args(["--listen", "proxy+tcp:127.0.0.1:0?trust=127.0.0.0/8"]);
-    let example = Example::spawn_behind(command, support::TempDir::new());
+    let example = Example::spawn_behind(command, TempDir::new());
     let [client, front]: [SocketAddr; 2] = ["192.0.2.7:4711", "198.51.100.1:25"].map(|addr| addr.parse().unwrap());
     let mut proxy = TcpStream::connect(example.first).unwrap();
     proxy.write_all(&Header::new(client, front).to_v2()).unwrap();
@@ -159,4 +161,37 @@ fn a_connection_on_which_nothing_moves_is_broken_off() {
     assert!(client.ends());
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(stream.read(&mut [0]).is_err());
+}
+
+#[test]
+fn of_a_name_with_two_addresses_the_second_is_tried_when_the_first_does_not_answer() {
+    // Names of the test's own take a mount namespace of its own, and that takes root.
+    let Some(unshare) = program("unshare") else { return };
+    if !Command::new(&unshare).args(["-m", "true"]).output().is_ok_and(|output| output.status.success()) {
+        return skipped("no mount namespace");
+    }
+    // A backlog that is full swallows what comes: that is a machine that is down.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap();
+    let waiting = [(); 4].map(|()| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        drop(socket.connect(&address));
+        socket
+    });
+    let port = address.as_socket().unwrap().port();
+    let server = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 10), port)).unwrap();
+    let dir = TempDir::new();
+    let hosts = dir.join("hosts");
+    fs::write(&hosts, "127.0.0.9 two.test\n127.0.0.10 two.test\n").unwrap();
+    let mut command = Command::new(unshare);
+    let run = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    command.args(["-m", "sh", "-c", run]).arg(hosts).arg(support::command("port_forward").get_program());
+    command.args(["--to", &format!("two.test:{port}")]);
+    let example = Example::spawn(command, dir);
+    let _client = example.tcp();
+    drop(accept(&server));
+    drop(waiting);
 }

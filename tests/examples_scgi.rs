@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use support::{Client, Dice, Example, TempDir, program, segmentations, until};
 
@@ -48,6 +49,23 @@ fn what_is_no_request_is_answered_and_closed() {
         &netstring("CONTENT_LENGTH\x000\0SCGI\x001"),
         &netstring("CONTENT_LENGTH\0-1\0SCGI\x001\0"),
         &netstring("CONTENT_LENGTH\0\0SCGI\x001\0"),
+        &netstring("CONTENT_LENGTH\0+2\0SCGI\x001\0"),
+        &netstring("CONTENT_LENGTH\0 2\0SCGI\x001\0"),
+        &netstring("CONTENT_LENGTH\x002 \0SCGI\x001\0"),
+        &netstring("CONTENT_LENGTH\x000x2\0SCGI\x001\0"),
+        &netstring("CONTENT_LENGTH\x002,2\0SCGI\x001\0"),
+        &netstring("CONTENT_LENGTH\x002\0SCGI\x001\0CONTENT_LENGTH\x004\0"),
+        &netstring("CONTENT_LENGTH\x002\0SCGI\x001\0CONTENT_LENGTH\x002\0"),
+        &netstring("CONTENT_LENGTH\x002\0SCGI\x001\0SCGI\x002\0"),
+        &netstring("CONTENT_LENGTH\x002\0SCGI\x001\0\0nameless\0"),
+        &netstring("content_length\x002\0SCGI\x001\0"),
+        // The netstring itself.
+        "024:CONTENT_LENGTH\x002\0SCGI\x001\0,hi",
+        "+24:CONTENT_LENGTH\x002\0SCGI\x001\0,hi",
+        "24;CONTENT_LENGTH\x002\0SCGI\x001\0,hi",
+        "24:CONTENT_LENGTH\x002\0SCGI\x001\0;hi",
+        "23:CONTENT_LENGTH\x002\0SCGI\x001\0,hi",
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     ];
     for header in headers {
         for mut client in example.both() {
@@ -58,9 +76,63 @@ fn what_is_no_request_is_answered_and_closed() {
             assert!(answer.starts_with("Status: 400 Bad Request\r\n"), "{header:?}: {answer:?}");
         }
     }
-    let mut client = example.tcp();
-    client.send(netstring("CONTENT_LENGTH\x0067108865\0SCGI\x001\0"));
-    assert!(client.rest().starts_with(b"Status: 413 "));
+    for length in ["67108865", "18446744073709551616", "99999999999999999999999"] {
+        let mut client = example.tcp();
+        client.send(netstring(&format!("CONTENT_LENGTH\0{length}\0SCGI\x001\0")));
+        assert!(client.rest().starts_with(b"Status: 413 "), "{length}");
+    }
+}
+
+#[test]
+fn names_and_values_are_bytes_and_come_back_as_they_were() {
+    let example = Example::start("scgi");
+    // A header that came twice is two variables with older web servers.
+    let variables = b"HTTP_USER_AGENT\0caf\xe9\0HTTP_\xff\0\xc3\x28\0EMPTY\0\0HTTP_X\x001\0HTTP_X\x002\0";
+    let header = [&b"CONTENT_LENGTH\x002\0SCGI\x001\0"[..], variables].concat();
+    for mut client in example.both() {
+        client.send([format!("{}:", header.len()).as_bytes(), &header, b",hi"].concat());
+        let rest = client.rest();
+        let lines = b"SCGI: 1\nHTTP_USER_AGENT: caf\xe9\nHTTP_\xff: \xc3\x28\nEMPTY: \nHTTP_X: 1\nHTTP_X: 2\n\nhi";
+        assert!(rest.starts_with(b"Status: 200 OK\r\n") && rest.ends_with(lines), "{}", rest.escape_ascii());
+    }
+}
+
+#[test]
+fn a_web_server_that_keeps_us_waiting_is_told_or_closed_at_its_deadline() {
+    let example = Example::start_with("scgi", &["--idle", "1"]);
+    // Nothing, half of a header, half of a body.
+    for (sent, answer) in
+        [("", "Status: 408 "), ("24:CONTENT", "Status: 408 "), ("24:CONTENT_LENGTH\x002\0SCGI\x001\0,h", "")]
+    {
+        let mut client = example.tcp();
+        client.send(sent);
+        let since = Instant::now();
+        let rest = String::from_utf8(client.rest()).unwrap();
+        assert!(rest.starts_with(answer) && rest.is_empty() == answer.is_empty(), "{sent:?}: {rest:?}");
+        assert!((0.9..9.0).contains(&since.elapsed().as_secs_f32()), "{sent:?}: {:?}", since.elapsed());
+    }
+}
+
+#[test]
+fn a_drain_answers_nobody_who_has_not_asked() {
+    let mut example = Example::start("scgi");
+    let clients = example.both();
+    example.terminate();
+    for mut client in clients {
+        assert_eq!(client.rest(), b"", "the web server asks another one then");
+    }
+    assert!(example.wait().success());
+}
+
+#[test]
+fn one_address_has_so_many_connections_and_no_more() {
+    let example = Example::start_with("scgi", &["--per-peer", "2"]);
+    let mut clients = [(); 2].map(|()| example.tcp());
+    assert_eq!(example.tcp().rest(), b"");
+    for client in clients.iter_mut().chain([&mut example.unix()]) {
+        client.send("24:CONTENT_LENGTH\x002\0SCGI\x001\0,hi");
+        assert!(client.rest().starts_with(b"Status: 200 "));
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! `--listen 'tls:127.0.0.1:8853?cert=cert.pem&key=key.pem&alpn=dot'`, then `dig +tls -p 8853 @127.0.0.1 www.example.org`.
 //! It has no zone transfer, no update, no DNSSEC and no UDP.
 
+mod master;
 mod service;
 mod zone;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Error, LengthPrefixed, PeerLimitLayer, ReadDeadlineLayer, Result, framed, service_fn};
+use ropewalk::{Error, LengthPrefixed, PeerLimitLayer, Result, framed, service_fn};
 
 use crate::service::{Answers, IN_FLIGHT};
 use crate::zone::{Owner, Zone};
@@ -22,12 +23,9 @@ use crate::zone::{Owner, Zone};
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// The zone: a master file (RFC 1035, section 5) with TTLs in seconds and without $INCLUDE
+    /// The zone: a master file (RFC 1035, section 5) without $INCLUDE
     #[arg(long, default_value = "examples/dns/example.zone")]
     zone: PathBuf,
-    /// Seconds a peer may take for a query, and between two
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=6000))]
-    idle: u16,
     /// The most connections of one address
     #[arg(long, default_value_t = 100)]
     per_peer: usize,
@@ -38,16 +36,15 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> Result {
-    let Cli { server, zone, idle, per_peer, slow } = Cli::parse();
+    let Cli { server, zone, per_peer, slow } = Cli::parse();
+    let server = server.idle_or(Duration::from_secs(10));
     let read = tokio::fs::read(&zone).await.map_err(Error::from).and_then(|file| Zone::parse(&file));
     let zone = read.map_err(|error| Error::other(format!("{}: {error}", zone.display())))?;
-    let idle = Duration::from_secs(idle.into());
-    let answers = Arc::new(Answers { zone, idle, slow });
+    let answers = Arc::new(Answers { zone, idle: server.idle(), slow });
     let answer = service_fn(move |query| Arc::clone(&answers).answer(query));
     server
         .server()
         .layer(PeerLimitLayer::new(per_peer))
-        .layer(ReadDeadlineLayer::new().first_frame(idle).frame(idle).idle(idle))
         .serve(framed(LengthPrefixed::u16(), answer).unordered(IN_FLIGHT))
         .await
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use domain::base::iana::{Class, Opcode, OptRcode};
 use domain::base::message_builder::StaticCompressor;
 use domain::base::name::FlattenInto;
-use domain::base::opt::TcpKeepalive;
+use domain::base::opt::keepalive::IdleTimeout;
+use domain::base::opt::{Padding, TcpKeepalive};
 use domain::base::wire::ParseError;
 use domain::base::{Message, MessageBuilder, Rtype};
 use ropewalk::{Bytes, Reply, Result};
@@ -23,10 +24,18 @@ const SLOW: Duration = Duration::from_millis(500);
 /// The longest message, less an OPT record: that one has to fit in any case.
 const MAX_RECORDS: usize = 65_535 - 32;
 
+/// An answer to a query that was padded, so that nobody can tell by its size what it is, is padded as well (RFC 7830), to a
+/// multiple of this (RFC 8467, section 4.1).
+const BLOCK: usize = 468;
+
+/// The bytes of an OPT record with an empty padding, and of a keepalive in it.
+const OPT: usize = 11 + 4;
+const KEEPALIVE: usize = 4 + 2;
+
 pub(crate) struct Answers {
     pub(crate) zone: Zone,
     /// Told to clients who ask how long they may stay.
-    pub(crate) idle: Duration,
+    pub(crate) idle: Option<Duration>,
     pub(crate) slow: Option<Owner>,
 }
 
@@ -57,6 +66,7 @@ impl Answers {
         message.set_push_limit(MAX_RECORDS);
         let mut section = message.start_answer(to, found.rcode.rcode())?;
         section.header_mut().set_aa(found.authoritative);
+        section.header_mut().set_cd(to.header().cd());
         let mut is_whole = found.answer.iter().try_for_each(|record| section.push(record)).is_ok();
         let mut section = section.authority();
         is_whole = is_whole && found.authority.iter().try_for_each(|record| section.push(record)).is_ok();
@@ -66,19 +76,31 @@ impl Answers {
         let _ = found.additional.iter().try_for_each(|record| section.push(record));
         section.as_builder_mut().clear_push_limit();
         if let Some(edns) = to.opt() {
+            let before = section.as_builder().as_slice().len();
+            let keepalive = edns.opt().first::<TcpKeepalive>();
             section.opt(|opt| {
                 opt.set_rcode(found.rcode);
                 opt.set_dnssec_ok(edns.dnssec_ok());
                 // What may be sent to us by UDP, if we had that.
                 opt.set_udp_payload_size(1232);
-                match edns.opt().first::<TcpKeepalive>() {
-                    Some(_) => opt.tcp_keepalive(self.idle.try_into().ok()),
+                if keepalive.is_some() {
+                    let idle = self.idle.and_then(|idle| idle.try_into().ok());
+                    opt.tcp_keepalive(Some(idle.unwrap_or(IdleTimeout::from(u16::MAX))))?;
+                }
+                match edns.opt().first::<Padding<_>>() {
+                    Some(_) => opt.padding(padding(before + if keepalive.is_some() { OPT + KEEPALIVE } else { OPT })),
                     None => Ok(()),
                 }
             })?;
         }
         Ok(section.finish().into_target())
     }
+}
+
+/// How much fills an answer of so many bytes, its OPT record with an empty padding included, up to a whole block.
+fn padding(length: usize) -> u16 {
+    let whole = length.next_multiple_of(BLOCK).min(u16::MAX.into());
+    u16::try_from(whole.saturating_sub(length)).unwrap_or(0)
 }
 
 /// What is asked; or why it is not answered.

@@ -9,8 +9,10 @@ use domain::rdata::ZoneRecordData;
 use domain::zonefile::inplace::{Entry, Zonefile};
 use ropewalk::{Bytes, Error, Result};
 
-/// The longest chain of aliases that is followed.
-const MAX_ALIASES: usize = 8;
+use super::master::plain;
+
+/// The longest chain of aliases that is followed to what its last one stands for.
+const MAX_ALIASES: usize = 32;
 
 pub(crate) type Owner = Name<Bytes>;
 pub(crate) type Data = ZoneRecordData<Bytes, Owner>;
@@ -49,7 +51,9 @@ enum Place<'a> {
 impl Zone {
     pub(crate) fn parse(file: &[u8]) -> Result<Self> {
         let mut records = Records::new();
-        for entry in Zonefile::from(file) {
+        let mut file = Zonefile::from(&plain(file)[..]);
+        file.set_default_class(Class::IN);
+        for entry in file {
             match entry? {
                 Entry::Record(record) => records.push(record.flatten_into()),
                 Entry::Include { path, .. } => {
@@ -77,10 +81,6 @@ impl Zone {
         if record.class() != Class::IN || rtype == Rtype::DNAME {
             return Err(Error::other(format!("{owner}: {} {rtype} is not served here", record.class())));
         }
-        // The parser takes an @ for a label, but where it is the owner.
-        if rtype != Rtype::TXT && record.data().to_string().split(' ').any(|word| word.starts_with("@.")) {
-            return Err(Error::other(format!("{owner} {rtype}: write the origin's name for @ behind the type")));
-        }
         for ancestor in owner.iter_suffixes().take_while(|name| name.label_count() > apex.label_count()) {
             self.names.entry(ancestor).or_default();
         }
@@ -95,8 +95,7 @@ impl Zone {
     pub(crate) fn find(&self, name: Owner, rtype: Rtype) -> Found<'_> {
         let mut found = Found::new(OptRcode::NOERROR);
         let mut next = Some(name);
-        // Until the last name, all there is to tell are aliases.
-        while let Some(name) = next.take().filter(|_| found.answer.len() < MAX_ALIASES) {
+        while let Some(name) = next.take() {
             match self.place(&name, rtype) {
                 Place::Outside if found.answer.is_empty() => found.rcode = OptRcode::REFUSED,
                 // The rest of the chain is for others to tell.
@@ -129,6 +128,10 @@ impl Zone {
             self.deny(found);
             return None;
         };
+        // Until the last name, all there is to tell are aliases. A longer chain is for the client to follow.
+        if found.answer.len() == MAX_ALIASES {
+            return None;
+        }
         found.answer.push(item(name, &records[0]));
         // A chain may bite its own tail.
         found.answer.iter().all(|(owner, ..)| owner != alias.cname()).then(|| alias.cname().clone())

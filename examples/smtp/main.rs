@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, ReadDeadlineLayer, Result, StateLayer, TlsConfig, session_with};
+use ropewalk::{ConnectionLimitLayer, PeerLimitLayer, Result, StateLayer, TlsConfig, session_with};
 
 use crate::maildir::Maildir;
 use crate::session::{Config, lines, smtp};
@@ -36,9 +36,9 @@ struct Cli {
     /// The most connections served at once
     #[arg(long, default_value_t = 1000)]
     connections: usize,
-    /// How long a client is waited for, in seconds
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
-    patience: u64,
+    /// The most connections of one address
+    #[arg(long, default_value_t = 100)]
+    per_peer: usize,
     /// A file with the certificate's chain, PEM; without one, a certificate for the name is made
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
@@ -49,7 +49,7 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> Result {
-    let Cli { server, maildir, name, domains, max_size, connections, patience, cert, key } = Cli::parse();
+    let Cli { server, maildir, name, domains, max_size, connections, per_peer, cert, key } = Cli::parse();
     let _log = server.log();
     let tls = if let Some((cert, key)) = cert.zip(key) {
         TlsConfig::files(cert, key)
@@ -60,15 +60,16 @@ async fn main() -> Result {
     tls.load()?;
     let maildir = Maildir::open(maildir, &name)?;
     let config = Arc::new(Config { name, domains, max_size, tls: tls.clone(), maildir });
-    // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
-    let patience = Duration::from_secs(patience);
     let limit =
         ConnectionLimitLayer::new(connections).refuse_with("421 4.7.0 too many connections, come back later\r\n");
+    let share = PeerLimitLayer::new(per_peer).refuse_with("421 4.7.0 too many connections from your address\r\n");
     server
+        // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
+        .idle_or(Duration::from_secs(300))
         .server()
         .reload_tls(tls)
         .layer(limit)
-        .layer(ReadDeadlineLayer::new().first_frame(patience).frame(patience).idle(patience))
+        .layer(share)
         .layer(StateLayer::new(config))
         .serve(session_with(lines(), smtp))
         .await

@@ -38,10 +38,11 @@ use crate::{Connection, ReadDeadlines};
 /// [`FirstFrameTimeout`]: crate::CloseReason::FirstFrameTimeout
 /// [`FrameTimeout`]: crate::CloseReason::FrameTimeout
 /// [`IdleTimeout`]: crate::CloseReason::IdleTimeout
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct ReadDeadlineLayer {
-    deadlines: ReadDeadlines,
+    /// None to leave the connection those it has.
+    deadlines: Option<ReadDeadlines>,
 }
 
 impl ReadDeadlineLayer {
@@ -52,17 +53,35 @@ impl ReadDeadlineLayer {
 
     /// Another deadline for the first frame, from when it is waited for until it is whole; or none.
     pub fn first_frame(self, deadline: impl Into<Option<Duration>>) -> Self {
-        Self { deadlines: self.deadlines.first_frame(deadline) }
+        Some(self.or_default().first_frame(deadline)).into()
     }
 
     /// Another deadline for each frame, from its first byte until it is whole; or none.
     pub fn frame(self, deadline: impl Into<Option<Duration>>) -> Self {
-        Self { deadlines: self.deadlines.frame(deadline) }
+        Some(self.or_default().frame(deadline)).into()
     }
 
     /// Another deadline between two frames; or none.
     pub fn idle(self, deadline: impl Into<Option<Duration>>) -> Self {
-        Self { deadlines: self.deadlines.idle(deadline) }
+        Some(self.or_default().idle(deadline)).into()
+    }
+
+    fn or_default(self) -> ReadDeadlines {
+        self.deadlines.unwrap_or_default()
+    }
+}
+
+impl Default for ReadDeadlineLayer {
+    fn default() -> Self {
+        Some(ReadDeadlines::default()).into()
+    }
+}
+
+impl From<Option<ReadDeadlines>> for ReadDeadlineLayer {
+    /// These deadlines; `None` makes a layer that changes nothing, for a server whose deadlines are a matter of its
+    /// configuration.
+    fn from(deadlines: Option<ReadDeadlines>) -> Self {
+        Self { deadlines }
     }
 }
 
@@ -78,7 +97,7 @@ impl<S> Layer<S> for ReadDeadlineLayer {
 #[derive(Clone, Copy, Debug)]
 pub struct ReadDeadline<S> {
     inner: S,
-    deadlines: ReadDeadlines,
+    deadlines: Option<ReadDeadlines>,
 }
 
 impl<S> ReadDeadline<S> {
@@ -107,6 +126,9 @@ where
     }
 
     fn call(&mut self, connection: Connection) -> Self::Future {
-        self.inner.call(connection.with_read_deadlines(self.deadlines))
+        self.inner.call(match self.deadlines {
+            Some(deadlines) => connection.with_read_deadlines(deadlines),
+            None => connection,
+        })
     }
 }

@@ -148,7 +148,9 @@ impl<S: ConnectionService> Accept<S> {
         }
         self.listeners.clear();
         while self.next_waits() {
-            drop(self.lobby.next().map(|(mut stream, ..)| stream.abort()));
+            if let Some((mut stream, ..)) = self.lobby.next() {
+                stream.abort();
+            }
         }
     }
 

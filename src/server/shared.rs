@@ -187,7 +187,7 @@ impl Shared {
     /// Whether no connection is open. The waker, which is the gate's, is woken when one leaves.
     pub(super) fn is_deserted(&self, waker: &Waker) -> bool {
         self.room.register(waker);
-        self.lock().active() == 0
+        self.lock().counts.active() == 0
     }
 
     /// A connection was accepted.
