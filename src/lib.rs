@@ -55,7 +55,8 @@
 //!
 //! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with
 //! `--listen ENDPOINT` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
-//! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`: checks for codecs of your own.
+//! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`: checks for codecs of your own. `testing`: whole
+//! servers under simulated faults.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -69,6 +70,8 @@ pub mod memory;
 mod reply;
 mod server;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 mod wire;
