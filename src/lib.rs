@@ -49,13 +49,14 @@
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for how, [`Lifecycle`] for what opens and closes with it |
 //! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
-//! | tests | [`memory::endpoint`]: a whole server without a socket |
+//! | tests | [`memory::endpoint`]: a whole server without a socket; `testing::Simulation`: one under faults |
 //!
 //! # Features
 //!
 //! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with
-//! `--listen ENDPOINT`, `--workers N` and `--idle SECONDS` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
-//! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`: checks for codecs of your own.
+//! `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a clap command line. `json` and `postcard`:
+//! frames of serde types on any codec. `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`:
+//! checks for codecs of your own. `testing`: whole servers under simulated faults.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -69,6 +70,8 @@ pub mod memory;
 mod reply;
 mod server;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 mod wire;

@@ -57,8 +57,19 @@ pub fn endpoint() -> (Endpoint, Connector) {
 /// The same with room for so many bytes (at least 1) in each direction of a connection.
 #[must_use]
 pub fn endpoint_with_capacity(bytes: usize) -> (Endpoint, Connector) {
+    let (listener, connector) = listener(bytes);
+    (Endpoint::from_listener(listener), connector)
+}
+
+fn listener(capacity: usize) -> (MemoryListener, Connector) {
     let (queue, arrivals) = mpsc::channel(BACKLOG);
-    (Endpoint::from_listener(MemoryListener { arrivals }), Connector { queue, capacity: bytes })
+    (MemoryListener { arrivals }, Connector { queue, capacity })
+}
+
+/// A listener whose connections are to be wrapped.
+#[cfg(feature = "testing")]
+pub(crate) fn bare() -> (MemoryListener, Connector) {
+    listener(CAPACITY)
 }
 
 /// Makes connections to one memory endpoint; its clones do as well.
@@ -111,17 +122,23 @@ impl fmt::Debug for Connector {
 }
 
 /// The other end of the connectors.
-struct MemoryListener {
+pub(crate) struct MemoryListener {
     arrivals: mpsc::Receiver<MemoryStream>,
+}
+
+impl MemoryListener {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<MemoryStream> {
+        match self.arrivals.poll_recv(cx) {
+            Poll::Ready(Some(stream)) => Poll::Ready(stream),
+            // Without connectors there will never be another one, so there is nobody to wake this.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
 }
 
 impl Listener for MemoryListener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
-        match self.arrivals.poll_recv(cx) {
-            Poll::Ready(Some(stream)) => Poll::Ready((Stream::boxed(stream), Peer::new(Addr::Memory))),
-            // Without connectors there will never be another one, so there is nobody to wake this.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
-        }
+        self.poll_next(cx).map(|stream| (Stream::boxed(stream), Peer::new(Addr::Memory)))
     }
 
     fn local_addr(&self) -> Addr {

@@ -1,0 +1,230 @@
+//! Whole servers under simulated faults: one seed is one run, and a seed that fails can be run again.
+//!
+//! A [`Simulation`] runs a scenario on one thread, under a clock of its own that moves when nothing else can. The scenario
+//! gets a [`World`]: endpoints whose connections are cut, reset, delayed, stalled, and read and written in small pieces, and
+//! dice for its own choices. The seed decides all of that, so the same seed is the same run, to the last byte: its
+//! [`Trace`] says so.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use ropewalk::testing::Simulation;
+//! use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
+//! use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+//!
+//! Simulation::new().seeds(0..20, async |world| {
+//!     let (endpoint, connector) = world.endpoint();
+//!     let server = Server::new().listen(endpoint).serve(framed(Lines::lf(), reply_fn(|line: Bytes| line)));
+//!     let handle = server.handle();
+//!     let server = tokio::spawn(server);
+//!
+//!     let mut client = BufReader::new(connector.connect().await.unwrap());
+//!     for i in 0..world.roll(10) {
+//!         // The connection may break at any byte. What comes is what was sent, all the same.
+//!         let (line, mut answer) = (format!("line {i}\n"), String::new());
+//!         if client.write_all(line.as_bytes()).await.is_err() || client.read_line(&mut answer).await.is_err() {
+//!             break;
+//!         }
+//!         assert!(line.starts_with(&answer), "{answer:?} is no answer to {line:?}");
+//!     }
+//!     drop(client);
+//!     handle.drain(Duration::from_secs(30));
+//!     server.await.unwrap().unwrap();
+//!     world.audit(&handle);
+//! });
+//! ```
+//!
+//! What has threads or sockets of its own is outside of it: workers, hot restarts, TCP and Unix endpoints. A scenario that
+//! uses these, the system's clock or other random numbers is not the same in every run.
+
+mod faults;
+mod stream;
+mod trace;
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::time::timeout;
+
+pub use self::faults::Faults;
+pub use self::trace::Trace;
+
+use self::faults::Dice;
+use self::stream::FaultyListener;
+use crate::memory::{self, Connector};
+use crate::{Endpoint, Handle};
+
+/// The variable that has [`Simulation::seeds`] run one seed only.
+pub const SEED: &str = "ROPEWALK_SEED";
+
+/// Runs scenarios: how bad the network is, and how long a run may last.
+#[derive(Clone, Debug)]
+pub struct Simulation {
+    faults: Faults,
+    limit: Duration,
+}
+
+impl Default for Simulation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Simulation {
+    /// One with every kind of fault, whose runs may last a day of simulated time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { faults: Faults::default(), limit: Duration::from_secs(24 * 3600) }
+    }
+
+    /// The faults of its connections.
+    #[must_use]
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// How much simulated time a run may take. A scenario that is not done by then panics: something in it waits for ever.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs a scenario with one seed.
+    ///
+    /// # Panics
+    ///
+    /// With what the scenario panics with; when it exceeds its [`limit`](Self::limit); when its connections move a million
+    /// pieces while the clock stands still; and within a runtime of tokio, as it is one.
+    pub fn run(&self, seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
+        let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        // It has no I/O driver, so nothing of it can fail.
+        let runtime = runtime.expect("a runtime without I/O can be built");
+        let limit = self.limit;
+        let trace = runtime.block_on(async {
+            let world = World::new(seed, self.faults.clone());
+            let done = timeout(limit, scenario(world.clone())).await;
+            assert!(done.is_ok(), "not done in {limit:?} of simulated time");
+            world.trace()
+        });
+        // What the scenario left running ends here, and not at a later moment of the process.
+        drop(runtime);
+        trace
+    }
+
+    /// Runs a scenario with each of these seeds, or with the one that the variable `ROPEWALK_SEED` names.
+    ///
+    /// # Panics
+    ///
+    /// At the first seed that fails, naming it; otherwise as [`run`](Self::run). If `ROPEWALK_SEED` is no number.
+    pub fn seeds(&self, seeds: impl IntoIterator<Item = u64>, scenario: impl AsyncFn(World)) {
+        match std::env::var(SEED) {
+            Ok(seed) => {
+                let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED}={seed} is no number"));
+                self.run(seed, async |world| scenario(world).await);
+            }
+            Err(_) => seeds.into_iter().for_each(|seed| self.run_named(seed, &scenario)),
+        }
+    }
+
+    fn run_named(&self, seed: u64, scenario: &impl AsyncFn(World)) {
+        let run = AssertUnwindSafe(|| self.run(seed, async |world| scenario(world).await));
+        if let Err(panic) = catch_unwind(run) {
+            match text(&*panic) {
+                Some(text) => panic!("seed {seed}: {text}\nrun it again with {SEED}={seed}"),
+                None => resume_unwind(panic),
+            }
+        }
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
+/// What a scenario runs in. Its clones are the same world.
+#[derive(Clone)]
+pub struct World(Arc<Inner>);
+
+struct Inner {
+    seed: u64,
+    faults: Faults,
+    state: Mutex<State>,
+}
+
+struct State {
+    dice: Dice,
+    trace: Trace,
+    /// Connections accepted so far.
+    connections: u64,
+}
+
+impl World {
+    fn new(seed: u64, faults: Faults) -> Self {
+        let state = State { dice: Dice::new(seed), trace: Trace::new(), connections: 0 };
+        Self(Arc::new(Inner { seed, faults, state: Mutex::new(state) }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Numbers only, whole whatever panicked.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The seed of this run.
+    pub fn seed(&self) -> u64 {
+        self.0.seed
+    }
+
+    /// An endpoint in memory, and what connects to it, as from [`memory::endpoint`]. The faults are at the server's end of its
+    /// connections: the client's end is a plain one.
+    #[must_use]
+    pub fn endpoint(&self) -> (Endpoint, Connector) {
+        let (listener, connector) = memory::bare();
+        (Endpoint::from_listener(FaultyListener::new(listener, self.clone())), connector)
+    }
+
+    /// A number below `sides`; 0 if that is 0.
+    pub fn roll(&self, sides: u64) -> u64 {
+        self.state().dice.roll(sides)
+    }
+
+    /// Whether something that happens `percent` times in a hundred happens now.
+    pub fn happens(&self, percent: u8) -> bool {
+        self.roll(100) < u64::from(percent)
+    }
+
+    /// Adds something to the trace of this run: what a client heard, or a service was asked.
+    pub fn note(&self, what: impl fmt::Display) {
+        self.state().trace.add(0, &what.to_string(), 0);
+    }
+
+    /// What has happened so far.
+    pub fn trace(&self) -> Trace {
+        self.state().trace.clone()
+    }
+
+    /// Checks the books of a server that has ended.
+    ///
+    /// # Panics
+    ///
+    /// If a connection is open still, or the connections that were accepted are not those that ended, each for one reason.
+    #[track_caller]
+    pub fn audit(&self, handle: &Handle) {
+        let (counts, preambles) = (handle.counts(), handle.preambles());
+        let closed: u64 = counts.reasons().map(|(_, n)| n).sum();
+        assert_eq!(counts.active(), 0, "connections are open still: {counts:?}");
+        assert_eq!(counts.accepted(), closed, "accepted and not closed, or closed and not accepted: {counts:?}");
+        assert_eq!(preambles.pending(), 0, "preambles are under way still: {preambles:?}");
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("seed", &self.0.seed).field("trace", &self.trace()).finish_non_exhaustive()
+    }
+}
