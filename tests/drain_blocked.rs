@@ -18,7 +18,7 @@ use ropewalk::{Addr, Bytes, CloseReason, ConnectionService, Lines, Server, frame
 use rustix::process::{Pid, Signal, kill_process};
 use support::{PATIENCE, until};
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::sleep;
+use tokio::sync::oneshot;
 
 mod support;
 
@@ -115,26 +115,30 @@ fn helper() {
     let server = server.exit_if_stuck(STUCK).on_listening(|addresses| println!("\nlistening {}", tcp_addr(addresses)));
     let serve = runtime.block_on(server.serve(service).bind()).unwrap();
     let handle = serve.handle();
+    let (tell, told) = oneshot::channel();
     let blocked = thread::spawn(move || {
+        let mut tell = Some(tell);
         for _ in begun {
             println!("\nblocked");
+            drop(tell.take().map(|tell| tell.send(())));
         }
     });
     match &*kind {
         "dropped" | "dropped_in_a_drain" => {
-            let task = runtime.spawn(serve);
-            // Told by whoever has blocked a thread.
+            // On this thread, which no handler blocks, and without a timer: the runtime may have nobody left for those.
             runtime.block_on(async {
-                while handle.counts().active() == 0 {
-                    sleep(Duration::from_millis(10)).await;
+                let told = async {
+                    drop(told.await);
+                    if kind == "dropped_in_a_drain" {
+                        handle.drain(Duration::from_millis(100));
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = told => {}
+                    result = serve => panic!("{result:?}"),
                 }
             });
-            if kind == "dropped_in_a_drain" {
-                handle.drain(Duration::from_millis(100));
-            }
-            task.abort();
-            runtime.block_on(handle.ended());
-            println!("\ndropped");
             thread::sleep(Duration::from_secs(4));
             process::exit(0);
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Running, ask, shouter, until};
 use ropewalk::{Addr, Bytes, Lines, Server, framed, service_fn};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
@@ -18,11 +18,12 @@ mod harness;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A listening socket as a parent passes it on, by its number; and another descriptor of it, by which somebody may spoil it.
-fn passed() -> (i32, StdTcpListener) {
+/// Each number can be bound once, so this one is `from` at least.
+fn passed(from: i32) -> (i32, StdTcpListener) {
     let socket = StdTcpListener::bind("127.0.0.1:0").unwrap();
-    let other = socket.try_clone().unwrap();
-    fcntl_setfd(&socket, FdFlags::empty()).unwrap();
-    (socket.into_raw_fd(), other)
+    let passed = fcntl_dupfd_cloexec(&socket, from).unwrap();
+    fcntl_setfd(&passed, FdFlags::empty()).unwrap();
+    (passed.into_raw_fd(), socket)
 }
 
 async fn told(failures: &Receiver<(String, Option<i32>)>) -> (String, Option<i32>) {
@@ -37,8 +38,8 @@ async fn told(failures: &Receiver<(String, Option<i32>)>) -> (String, Option<i32
 
 #[tokio::test]
 async fn a_listener_whose_socket_is_shut_down_is_told_of_once_and_the_others_serve_on() {
-    for scheme in ["fd", "proxy+fd"] {
-        let (number, other) = passed();
+    for (scheme, from) in [("fd", 100), ("proxy+fd", 200)] {
+        let (number, other) = passed(from);
         let address = Addr::Tcp(other.local_addr().unwrap()).to_string();
         let trust = if scheme == "fd" { "" } else { "?trust=127.0.0.1" };
         let (failed, failures) = channel();

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Addr, Peer, Stream};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
@@ -72,7 +73,7 @@ pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
     let local = socket.local_addr()?;
     for (option, error) in refused {
         let listener = Addr::Tcp(local);
-        tracing::warn!(%listener, option, %error, "the system refuses a socket option, and it is left out");
+        aside!(WARN, %listener, option, %error, "the system refuses a socket option, and it is left out");
     }
     Ok(Paced::new(Tcp { socket, local }, backlog))
 }

@@ -221,6 +221,11 @@ impl Listener for WithPreamble {
         self.inner.is_some() || self.pending() > 0
     }
 
+    fn pending(&self) -> usize {
+        // Those under way, and those the inner listener holds.
+        Self::pending(self) + self.inner.as_ref().map_or(0, |inner| inner.pending())
+    }
+
     fn failure(&mut self) -> Option<io::Error> {
         self.inner.as_mut()?.failure()
     }
