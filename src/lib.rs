@@ -49,12 +49,13 @@
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for how, [`Lifecycle`] for what opens and closes with it |
 //! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
+//! | logs | [`LogLayer`] and [`FrameLogLayer`] for the lines, [`BackgroundLog`] to write them without blocking |
 //! | tests | [`memory::endpoint`]: a whole server without a socket |
 //!
 //! # Features
 //!
 //! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with
-//! `--listen ENDPOINT`, `--workers N` and `--idle SECONDS` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
+//! `--listen ENDPOINT`, `--workers N`, `--idle SECONDS` and `--log LEVEL` for a clap command line. `json` and `postcard`: frames of serde types on any codec. `systemd`: the
 //! endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`: checks for codecs of your own.
 #![forbid(unsafe_code)]
 
