@@ -49,6 +49,7 @@
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for how, [`Lifecycle`] for what opens and closes with it |
 //! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
+//! | logs | [`LogLayer`] and [`FrameLogLayer`] for the lines, [`BackgroundLog`] to write them without blocking |
 //! | tests | [`memory::endpoint`]: a whole server without a socket; `testing::Simulation`: one under faults |
 //!
 //! # Features

@@ -18,7 +18,8 @@
 //! | [`StateLayer`] | either | hands shared state to the service |
 //!
 //! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle says why it ended, its [`Stats`] what
-//! it counted; both may be kept when the connection has moved on. [`Escaped`] is how data of a peer gets into a log.
+//! it counted; both may be kept when the connection has moved on. [`Escaped`] is how data of a peer gets into a log,
+//! and [`BackgroundLog`] how a log is written without blocking anybody.
 //! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
 //!
 //! # Example

@@ -202,7 +202,8 @@ impl<L> Server<L> {
     /// dropped, and not under a paused clock (`tokio::time::pause`).
     ///
     /// A thread of the server's own keeps the time and hears the signals, so this works with every thread of the runtime
-    /// blocked. Choose a code that says so: 75 is `EX_TEMPFAIL`. Nothing is run and no value dropped on this way out.
+    /// blocked, by a log that is not read for example. Choose a code that says so: 75 is `EX_TEMPFAIL`. No value is dropped on
+    /// this way out.
     pub fn exit_if_stuck(mut self, code: i32) -> Self {
         self.options.exit = Some(code);
         self
