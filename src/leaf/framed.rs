@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -116,12 +117,13 @@ pub struct Framed<C, M, O = InOrder, E = EndConnection> {
     make: M,
     order: O,
     on_error: E,
-    limits: Limits,
+    /// Shared by all connections.
+    limits: Arc<Limits>,
 }
 
 impl<C, M> Framed<C, M> {
     fn new(codec: C, make: M) -> Self {
-        Self { codec, make, order: InOrder, on_error: EndConnection, limits: Limits::default() }
+        Self { codec, make, order: InOrder, on_error: EndConnection, limits: Arc::default() }
     }
 }
 
@@ -185,7 +187,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// It counts while the peer is waited for. Late, the connection ends with
     /// [`SessionError::FrameTimeout`](crate::SessionError::FrameTimeout).
     pub fn frame_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.limits.frame = deadline.into();
+        Arc::make_mut(&mut self.limits).frame = deadline.into();
         self
     }
 
@@ -193,7 +195,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// those that wait, or all. What lies in the kernel's buffers counts when the kernel has room again: after some
     /// 16 KiB over TCP on Linux, and after some 150 KiB on a Unix socket.
     pub fn write_stall(mut self, patience: Duration) -> Self {
-        self.limits.write_stall = patience;
+        Arc::make_mut(&mut self.limits).write_stall = patience;
         self
     }
 }
@@ -222,7 +224,8 @@ where
     }
 
     fn call(&mut self, connection: Connection) -> Self::Future {
-        FramedFuture { wire: Some(Wire::new(connection, self.limits)), stage: Stage::Start(Some(self.clone())) }
+        let wire = Wire::new(connection, Arc::clone(&self.limits));
+        FramedFuture { wire: Some(wire), stage: Stage::Start(Some(self.clone())) }
     }
 }
 

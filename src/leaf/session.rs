@@ -58,7 +58,7 @@ where
     F: Fn(Session<C>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result> + Send,
 {
-    SessionLeaf { codec, f: Arc::new(f), limits: Limits::default(), state: PhantomData }
+    SessionLeaf { codec, f: Arc::new(f), limits: Arc::default(), state: PhantomData }
 }
 
 /// The same for a function that takes the state of a [`StateLayer`](crate::StateLayer) as well.
@@ -82,7 +82,7 @@ where
     F: Fn(Session<C>, T) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result> + Send,
 {
-    SessionLeaf { codec, f: Arc::new(f), limits: Limits::default(), state: PhantomData }
+    SessionLeaf { codec, f: Arc::new(f), limits: Arc::default(), state: PhantomData }
 }
 
 /// A session function that takes no state.
@@ -101,29 +101,31 @@ pub struct SessionLeaf<C, F, W = NoState> {
     codec: C,
     /// Shared, for it is called in the connection's own task.
     f: Arc<F>,
-    limits: Limits,
+    /// Shared by all connections.
+    limits: Arc<Limits>,
     // It holds no state: the layer does.
     state: PhantomData<fn() -> W>,
 }
 
 impl<C: Clone, F, W> Clone for SessionLeaf<C, F, W> {
     fn clone(&self) -> Self {
-        Self { codec: self.codec.clone(), f: Arc::clone(&self.f), limits: self.limits, state: PhantomData }
+        Self { codec: self.codec.clone(), f: Arc::clone(&self.f), limits: Arc::clone(&self.limits), state: PhantomData }
     }
 }
 
 impl<C, F, W> SessionLeaf<C, F, W> {
     /// The most [`Session::raw`] takes at once; 1 MiB by default.
     pub fn raw_limit(mut self, bytes: u64) -> Self {
-        self.limits.raw_limit = bytes;
+        Arc::make_mut(&mut self.limits).raw_limit = bytes;
         self
     }
 
     /// [`Session::reply`] fails while this many bytes wait to be written; 1 MiB by default. Below 64 KiB it is also from
     /// where on no more frames are read before the peer has taken some.
     pub fn write_limit(mut self, bytes: usize) -> Self {
-        self.limits.write_limit = bytes;
-        self.limits.high_water = bytes.min(Limits::default().high_water);
+        let limits = Arc::make_mut(&mut self.limits);
+        limits.write_limit = bytes;
+        limits.high_water = bytes.min(Limits::default().high_water);
         self
     }
 
@@ -144,7 +146,7 @@ impl<C, F, W> SessionLeaf<C, F, W> {
     /// [`SessionError::FrameTimeout`](crate::SessionError::FrameTimeout). Raw bytes have begun with their first
     /// byte, those of [`Session::raw_chunks`] with each chunk.
     pub fn frame_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        self.limits.frame = deadline.into();
+        Arc::make_mut(&mut self.limits).frame = deadline.into();
         self
     }
 
@@ -152,7 +154,7 @@ impl<C, F, W> SessionLeaf<C, F, W> {
     /// those that wait, or all. What lies in the kernel's buffers counts when the kernel has room again: after some
     /// 16 KiB over TCP on Linux, and after some 150 KiB on a Unix socket.
     pub fn write_stall(mut self, patience: Duration) -> Self {
-        self.limits.write_stall = patience;
+        Arc::make_mut(&mut self.limits).write_stall = patience;
         self
     }
 }
@@ -168,7 +170,7 @@ where
         run: impl FnOnce(&F, Session<C>) -> Fut + Send + 'static,
     ) -> SessionFuture<Fut> {
         let closing = connection.closing();
-        let (wire, home) = Homing::new(Wire::new(connection, self.limits));
+        let (wire, home) = Homing::new(Wire::new(connection, Arc::clone(&self.limits)));
         let session = Session::new(self.codec.clone(), wire);
         let f = Arc::clone(&self.f);
         SessionFuture { closing, stage: Stage::Start(Some(Box::new(move || run(&f, session)))), home }

@@ -22,8 +22,11 @@ const PLACES: usize = 64;
 /// that have a right to a place. For each the address with the most of them here loses one.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long it takes at most until it is looked again whether room can be made for one, or why room that was made is not there.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long it takes at most until it is looked again whether room can be made for one: shares change as others come and go.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long the connection that makes room may take to go, before another one is asked. It may be in a handler that blocks.
+const HELD_UP: Duration = Duration::from_secs(1);
 
 /// An accepted connection, and the number of its endpoint.
 pub(super) type Accepted = (Stream, Peer, usize);
@@ -96,14 +99,10 @@ impl Lobby {
                 // The one that was to go is held up.
                 self.shared.keep_promise(&waiting.accepted.1);
             }
-            waiting.ask = now + AGAIN;
             match ask(&waiting.accepted.1) {
-                MadeRoom::Yes => waiting.promised = true,
-                MadeRoom::No(next) => waiting.ask = next.map_or(waiting.ask, |next| next.min(waiting.ask)),
-                MadeRoom::Undecided => {
-                    waiting.ask = now;
-                    return false;
-                }
+                MadeRoom::Yes => (waiting.promised, waiting.ask) = (true, now + HELD_UP),
+                MadeRoom::No(next) => waiting.ask = next.map_or(now + AGAIN, |next| next.min(now + AGAIN)),
+                MadeRoom::Undecided => return false,
             }
         }
         self.turn_away();

@@ -19,6 +19,7 @@ mod wait;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
@@ -60,7 +61,7 @@ pub(crate) struct Wire {
     stats: Stats,
     input: Input,
     output: Output,
-    limits: Limits,
+    limits: Arc<Limits>,
     source: Source,
     /// The peer has closed its side.
     peer_closed: bool,
@@ -90,7 +91,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(connection: Connection, limits: Limits) -> Self {
+    pub(crate) fn new(connection: Connection, limits: Arc<Limits>) -> Self {
         let stats = connection.stats();
         stats.begin_frames();
         Self {
