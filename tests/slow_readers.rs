@@ -280,6 +280,34 @@ async fn a_reply_above_the_high_water_mark_tries_to_write_before_it_fails() {
     server.end().await;
 }
 
+#[tokio::test]
+async fn a_crowd_of_pushes_that_wait_at_once_reaches_a_peer_that_reads() {
+    let pushes = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
+        let (send, mut pushes) = tokio::sync::mpsc::channel(100);
+        for _ in 0..100 {
+            send.send(vec![b'x'; 60_000]).await?;
+        }
+        drop(send);
+        loop {
+            tokio::select! {
+                biased;
+                push = pushes.recv() => match push {
+                    Some(push) => s.reply(push)?,
+                    None => return Ok(()),
+                },
+                line = s.next() => drop(line?),
+            }
+        }
+    });
+    let (server, connector) = on_memory(Server::new(), pushes).await;
+    let mut client = connector.connect().await.unwrap();
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard.len(), 100 * 60_001);
+    drop(client);
+    server.end().await;
+}
+
 /// What the kernel takes at once says nothing of the peer. On loopback it would take megabytes, and then nothing more until
 /// a good part of them is gone.
 #[cfg(target_os = "linux")]

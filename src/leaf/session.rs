@@ -11,6 +11,7 @@ use std::time::Duration;
 use pin_project::pin_project;
 use ropewalk_middleware::{CloseReason, Closing, Connection};
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 use tower_service::Service;
 
 use super::end;
@@ -261,7 +262,8 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                     this.stage.set(Stage::Wait(result, false));
                 }
                 StageProjection::Wait(result, moved) => {
-                    let Poll::Ready(returned) = Pin::new(&mut *this.home).poll(cx) else {
+                    // Whatever the function has used up of the task's turn: pending is to mean that it was moved.
+                    let Poll::Ready(returned) = Pin::new(&mut unconstrained(&mut *this.home)).poll(cx) else {
                         *moved = true;
                         return Poll::Pending;
                     };

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
-use tokio::task::coop::poll_proceed;
+use tokio::task::coop::{has_budget_remaining, poll_proceed};
 use tokio::task::unconstrained;
 use tokio_util::codec::Encoder;
 
@@ -241,15 +241,28 @@ impl Wire {
         Err(SessionError::WriteLimit { max }.into())
     }
 
-    /// One write that nobody waits for. It takes of the task's budget, so that a peer that reads as fast as it is written
-    /// to does not turn a loop of `reply` into one without end.
+    /// One write that nobody waits for.
     fn poll_offer(&mut self) -> Result {
         // The next poll of the session has its task woken instead.
         let cx = &mut Context::from_waker(Waker::noop());
-        let Poll::Ready(budget) = poll_proceed(cx) else { return Ok(()) };
-        budget.made_progress();
+        if !has_budget_remaining() {
+            // So that a peer that reads fast does not turn a loop of `reply` into one without end.
+            if !self.has_turn() {
+                return Ok(());
+            }
+            self.count_turn();
+        }
         let offered = self.poll_flush(cx);
         self.output.pause();
+        // A peer that has not taken all may read at this moment, of which the runtime hears between two turns. So the rest
+        // of this one is given up: the author's next await, if it is one of tokio's or ours, lets others run.
+        for _ in 0..=u8::MAX {
+            let Poll::Ready(budget) = poll_proceed(cx) else { break };
+            budget.made_progress();
+            if self.has_room() {
+                break;
+            }
+        }
         if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
     }
 

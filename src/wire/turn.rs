@@ -19,10 +19,16 @@ impl Wire {
         self.turn += 1;
     }
 
+    /// Whether this connection has not had its share of the turn.
+    #[inline]
+    pub(crate) fn has_turn(&self) -> bool {
+        self.turn < STEPS_A_TURN
+    }
+
     /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
     #[inline]
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn < STEPS_A_TURN { Poll::Ready(()) } else { self.yield_turn(cx) }
+        if self.has_turn() { Poll::Ready(()) } else { self.yield_turn(cx) }
     }
 
     #[cold]
