@@ -175,7 +175,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// It is for codecs without a limit of their own, as tokio-util's `LinesCodec::new()`. The codecs of this crate have
     /// `max`, and [`Strict`](crate::custom::Strict) has: what these allow is allowed, also inside another codec.
     pub fn input_limit(mut self, bytes: usize) -> Self {
-        self.limits.input_limit = bytes;
+        Arc::make_mut(&mut self.limits).input_limit = bytes;
         self
     }
 

@@ -134,7 +134,7 @@ impl<C, F, W> SessionLeaf<C, F, W> {
     /// session ends with [`SessionError::InputLimit`](crate::SessionError::InputLimit). It is for codecs without a limit of
     /// their own: see [`Framed::input_limit`](crate::Framed::input_limit).
     pub fn input_limit(mut self, bytes: usize) -> Self {
-        self.limits.input_limit = bytes;
+        Arc::make_mut(&mut self.limits).input_limit = bytes;
         self
     }
 
