@@ -22,6 +22,9 @@ use super::stalls::{self, Stalls};
 /// How long the server's own runtime may take to notice a signal before this thread acts on it.
 const NOTICE: Duration = Duration::from_secs(1);
 
+/// How long the last lines of a log are given before the process exits.
+const LAST_LINES: Duration = Duration::from_millis(100);
+
 /// How often it looks whether the connections are gone.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -56,8 +59,6 @@ fn is_paused() -> bool {
     }
     Instant::now() == paused
 }
-/// How long the last lines of a log are given before the process exits.
-const LAST_LINES: Duration = Duration::from_millis(100);
 
 struct Keeper {
     shared: Arc<Shared>,
