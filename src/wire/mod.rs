@@ -3,6 +3,7 @@
 //! One read, all its frames, one write: [`Wire::decode`] hands out what has been read; when it runs dry,
 //! [`Wire::poll_more`] first writes what was answered and then reads again.
 
+mod activity;
 mod decode;
 mod drain;
 mod finish;
@@ -304,31 +305,6 @@ impl Wire {
             }
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Nothing to do until somebody wakes us: gives the thread's read buffer back and waits.
-    fn rest<T>(&mut self) -> Poll<T> {
-        self.turn = 0;
-        self.input.settle();
-        self.note_moved();
-        Poll::Pending
-    }
-
-    /// Notes when bytes have moved, before a wait: one look at the clock for all that moved since the last one.
-    #[inline]
-    pub(crate) fn note_moved(&mut self) {
-        if std::mem::take(&mut self.moved) {
-            self.stats.note_moved();
-        }
-    }
-
-    /// Whether the peer is waited for, with nothing pending and nothing unwritten.
-    #[inline]
-    fn set_waiting(&mut self, waiting: bool) {
-        if self.waiting != waiting {
-            self.waiting = waiting;
-            self.stats.set_waiting(waiting);
-        }
     }
 
     /// Fails once the connection was told to abort: no frame is handed out any more, also of those that were read.
