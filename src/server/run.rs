@@ -119,7 +119,8 @@ fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
     if let Some(hook) = hook {
         hook(addresses as &[Addr]);
     }
-    for address in addresses.iter().cloned() {
+    for address in addresses {
+        let address = address.clone();
         let (max_connections, drain_seconds) = (shared.max(), options.drain.as_secs());
         aside!(INFO, %address, max_connections, drain_seconds, "listening");
     }

@@ -78,7 +78,7 @@ pub struct Serve {
 }
 
 enum Stage {
-    Plan(Option<(Plan, Start)>),
+    Plan(Option<(Box<Plan>, Start)>),
     Run(Running),
 }
 
@@ -86,7 +86,7 @@ impl Serve {
     pub(super) fn new<S: ConnectionService>(plan: Plan, service: S, shared: Arc<Shared>) -> Self {
         let start: Start = Box::new(move |bound| Box::pin(bound.run(service)));
         let over = Over(Arc::clone(&shared));
-        Self { handle: Handle(shared), stage: Stage::Plan(Some((plan, start))), _over: over }
+        Self { handle: Handle(shared), stage: Stage::Plan(Some((Box::new(plan), start))), _over: over }
     }
 
     /// A handle on this server.
