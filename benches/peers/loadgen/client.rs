@@ -35,6 +35,8 @@ pub struct Connection {
     phase: usize,
     sent: usize,
     received: usize,
+    /// What has come of a burst that may be answered in any order.
+    shuffled: Option<Vec<u8>>,
     begun: Instant,
 }
 
@@ -65,7 +67,7 @@ impl Connection {
             None => Transport::Tcp(tcp),
             Some(tls) => tls.connect(tcp)?,
         };
-        Ok(Self { stream, phase, sent: 0, received: 0, begun })
+        Ok(Self { stream, phase, sent: 0, received: 0, shuffled: None, begun })
     }
 
     /// Sends as much of the burst as the kernel takes.
@@ -94,7 +96,13 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(self.received - before),
                 Err(error) => return Err(error.into()),
             };
-            if burst.get(self.received..self.received + read) != Some(&scratch[..read]) {
+            if let Some(shuffled) = &mut self.shuffled {
+                shuffled.extend_from_slice(&scratch[..read]);
+                if shuffled.len() >= burst.len() {
+                    same_lines(burst, shuffled)?;
+                    shuffled.clear();
+                }
+            } else if burst.get(self.received..self.received + read) != Some(&scratch[..read]) {
                 return Err("the answer is not what was sent".into());
             }
             self.received += read;
@@ -103,6 +111,11 @@ impl Connection {
                 return Ok(self.received - before);
             }
         }
+    }
+
+    /// From here on the answers of a burst may come in any order.
+    pub fn take_any_order(&mut self) {
+        self.shuffled = Some(Vec::new());
     }
 
     /// The burst of this connection's phase.
@@ -170,6 +183,16 @@ impl Connection {
         self.stream.tcp().set_nonblocking(true)?;
         if answer == bytes { Ok(()) } else { Err("the answer is not what was sent".into()) }
     }
+}
+
+/// Compares answers that may come in any order.
+fn same_lines(sent: &[u8], received: &[u8]) -> Result {
+    let sorted = |bytes: &[u8]| {
+        let mut lines: Vec<_> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort_unstable();
+        lines
+    };
+    if sorted(sent) == sorted(received) { Ok(()) } else { Err("the answers are not what was sent".into()) }
 }
 
 /// Opens connections and has a frame answered on each.

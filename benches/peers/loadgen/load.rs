@@ -12,6 +12,9 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
     let mut scratch = vec![0; pattern.burst(0).len() + 1];
     for (at, connection) in connections.iter_mut().enumerate() {
         poller.add(at, connection)?;
+        if args.any_order {
+            connection.take_any_order();
+        }
         connection.begin(pattern)?;
     }
     let mut meter = Meter::begin(args.server_pid)?;

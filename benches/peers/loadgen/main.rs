@@ -71,6 +71,9 @@ pub struct Args {
     /// Over TLS, trusting the certificate in this PEM file
     #[arg(long)]
     tls: Option<PathBuf>,
+    /// The answers of a burst come in any order; their lines are compared
+    #[arg(long)]
+    any_order: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,

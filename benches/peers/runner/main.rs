@@ -17,6 +17,7 @@ mod syscalls;
 mod table;
 mod threads;
 mod tls;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,8 @@ enum Part {
     Syscalls,
     /// From one connection to 15 000, from 16 bytes to 1 KiB
     Scaling,
+    /// Services that wait, against loops by hand
+    Waiting,
     /// One thread against several
     Threads,
     /// As many idle connections as the machine allows
@@ -53,7 +56,7 @@ enum Part {
 
 /// Measures ropewalk beside its peers.
 ///
-/// All parts but `threads` and `million` when none is named. What is not installed is left out with a word.
+/// All parts but `waiting`, `threads` and `million` when none is named. What is not installed is left out with a word.
 #[derive(Debug, Parser)]
 #[command(name = "benches/peers/run")]
 struct Args {
@@ -98,13 +101,13 @@ impl Args {
     }
 
     fn wants(&self, part: Part) -> bool {
-        let asked_for = matches!(part, Part::Threads | Part::Million);
+        let asked_for = matches!(part, Part::Waiting | Part::Threads | Part::Million);
         if self.part.is_empty() { !asked_for } else { self.part.contains(&part) }
     }
 
     /// Whether a part is wanted that has no servers of its own.
     fn wants_peers(&self) -> bool {
-        let own = |part| matches!(part, Part::Tls | Part::Memcached);
+        let own = |part| matches!(part, Part::Tls | Part::Memcached | Part::Waiting);
         Part::value_variants().iter().any(|&part| !own(part) && self.wants(part))
     }
 
@@ -200,6 +203,10 @@ fn others(args: &Args, peers: &[Peer], machine: &Machine, out: &Path) -> Result 
         let measured = scaling::run(args, peers)?;
         write(out, "scaling", machine, &measured, &scaling::markdown(&measured))?;
         std::fs::write(out.join("scaling.svg"), chart::scaling(&measured))?;
+    }
+    if args.wants(Part::Waiting) {
+        let measured = waiting::run(args)?;
+        write(out, "waiting", machine, &measured, &waiting::markdown(&measured))?;
     }
     if args.wants(Part::Threads) {
         let measured = threads::run(args, peers)?;

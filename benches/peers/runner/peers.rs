@@ -97,6 +97,11 @@ impl Peer {
         ]
     }
 
+    /// A service that waits, under ropewalk or by hand.
+    pub fn waiting(variant: &'static str) -> Self {
+        Self::new(variant, "", Kind::Reference, Program::Rust("waiting"), variant)
+    }
+
     /// The name of the program in the target folder, or of what else it is written in.
     pub fn program(&self) -> &'static str {
         match self.program {
