@@ -119,8 +119,9 @@ fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
     if let Some(hook) = hook {
         hook(addresses as &[Addr]);
     }
-    for address in addresses.iter().cloned() {
-        let (max_connections, drain_seconds) = (shared.max(), options.drain.as_secs());
+    for address in addresses {
+        let (address, max_connections) = (address.clone(), shared.max());
+        let drain_seconds = options.drain.as_secs();
         aside!(INFO, %address, max_connections, drain_seconds, "listening");
     }
 }
