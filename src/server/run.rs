@@ -120,8 +120,8 @@ fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
         hook(addresses as &[Addr]);
     }
     for address in addresses {
-        let address = address.clone();
-        let (max_connections, drain_seconds) = (shared.max(), options.drain.as_secs());
+        let (address, max_connections) = (address.clone(), shared.max());
+        let drain_seconds = options.drain.as_secs();
         aside!(INFO, %address, max_connections, drain_seconds, "listening");
     }
 }
