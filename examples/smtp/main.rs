@@ -68,8 +68,8 @@ async fn main() -> Result {
         .idle_or(Duration::from_secs(300))
         .server()
         .reload_tls(tls)
-        .layer(limit)
         .layer(share)
+        .layer(limit)
         .layer(StateLayer::new(config))
         .serve(session_with(lines(), smtp))
         .await
