@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, Result, framed, reply_fn};
+use ropewalk::{ConnectionLimitLayer, MakeRoom, Result, framed, reply_fn};
 
 use crate::cache::Cache;
 use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
@@ -33,6 +33,7 @@ async fn main() -> Result {
     let Cli { server, memory, connections } = Cli::parse();
     let cache = Arc::new(Mutex::new(Cache::new(memory as usize * 1024 * 1024)));
     let answer = reply_fn(move |request| answer(&cache, request));
-    let limit = ConnectionLimitLayer::new(connections).refuse_with("SERVER_ERROR too many connections\r\n");
+    let refusal = "SERVER_ERROR too many connections\r\n";
+    let limit = ConnectionLimitLayer::new(connections).refuse_with(refusal).make_room(MakeRoom::new());
     server.server().layer(limit).serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(refuse)).await
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, PeerLimitLayer, Result, StateLayer, TlsConfig, session_with};
+use ropewalk::{ConnectionLimitLayer, MakeRoom, PeerLimitLayer, Result, StateLayer, TlsConfig, session_with};
 
 use crate::maildir::Maildir;
 use crate::session::{Config, lines, smtp};
@@ -60,8 +60,8 @@ async fn main() -> Result {
     tls.load()?;
     let maildir = Maildir::open(maildir, &name)?;
     let config = Arc::new(Config { name, domains, max_size, tls: tls.clone(), maildir });
-    let limit =
-        ConnectionLimitLayer::new(connections).refuse_with("421 4.7.0 too many connections, come back later\r\n");
+    let refusal = "421 4.7.0 too many connections, come back later\r\n";
+    let limit = ConnectionLimitLayer::new(connections).refuse_with(refusal).make_room(MakeRoom::new());
     let share = PeerLimitLayer::new(per_peer).refuse_with("421 4.7.0 too many connections from your address\r\n");
     server
         // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
