@@ -1,5 +1,6 @@
 //! Try it: `cargo run --example logfile -- --file /tmp/log`, then `date | nc -N 127.0.0.1 8007; cat /tmp/log`.
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -36,11 +37,23 @@ async fn write(mut file: File, mut lines: Receiver<Bytes>) -> Result {
         let mut text = batch.join(&b'\n');
         text.push(b'\n');
         batch.clear();
-        file.write_all(&text).await?;
-        // Only now is it known whether that went well.
-        file.flush().await?;
+        append(&mut file, &text).await?;
     }
     Ok(())
+}
+
+/// Appends lines. If not all of them fit, as on a disk that is full, those that do are whole.
+async fn append(file: &mut File, text: &[u8]) -> io::Result<()> {
+    let before = file.metadata().await?.len();
+    // Only after the flush is it known whether that went well.
+    let appended = async { file.write_all(text).await.and(file.flush().await) }.await;
+    let Err(error) = appended else { return Ok(()) };
+    let written = usize::try_from(file.metadata().await?.len().saturating_sub(before)).unwrap_or(usize::MAX);
+    let lines = text.get(..written).unwrap_or_default();
+    let whole = lines.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    // A file that can't be cut is a device.
+    let _ = file.set_len(before + whole as u64).await;
+    Err(error)
 }
 
 #[tokio::main]
@@ -48,8 +61,9 @@ async fn main() -> Result {
     let cli = Cli::parse();
     let file = File::options().append(true).create(true).open(&cli.file).await?;
     let (queue, lines) = channel(QUEUE);
-    // CR LF or LF ends a line, so that there is never a line end inside one.
-    let serve = cli.server.server().layer(StateLayer::new(queue)).serve(session_with(Lines::any(), log));
+    // CR LF or LF ends a line, so that there is never a line end inside one; and the last one may have no end.
+    let codec = Lines::any().final_line();
+    let serve = cli.server.server().layer(StateLayer::new(queue)).serve(session_with(codec, log));
     // A server that can't write its log any more ends with that error, and so do its connections.
     tokio::try_join!(serve, write(file, lines))?;
     Ok(())

@@ -6,6 +6,7 @@ mod support;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 
 use support::{Client, Example, TempDir, acknowledged, command, run, until};
@@ -183,4 +184,34 @@ fn a_write_error_ends_the_server_and_is_said() {
     assert!(!example.wait().success());
     let words = example.last_words();
     assert!(words.contains("No space left"), "{words}");
+}
+
+#[test]
+fn a_last_line_without_an_end_is_kept_and_a_cr_behind_it_is_not() {
+    let (example, file) = start();
+    for (sent, kept) in [("0 0\n0 1", 2), ("0 2\r", 3), ("0 3\r\n", 4), ("", 4)] {
+        for mut client in example.both().into_iter().take(1) {
+            client.send(sent);
+            client.finish();
+            assert_eq!(client.rest(), b"");
+        }
+        until("it is in the file", || count(&file).get("0") == Some(&kept));
+    }
+}
+
+#[test]
+fn of_lines_that_do_not_fit_on_the_disk_those_in_the_file_are_whole() {
+    let dir = TempDir::new();
+    let file = dir.join("log");
+    // A file that may not grow beyond a limit takes a part of a write, as a disk that is full does.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\""]).arg(command("logfile").get_program());
+    limited.arg("--file").arg(&file);
+    let mut example = Example::spawn(limited, dir);
+    let mut client = example.tcp();
+    drop(client.try_send((0..2000).map(|n| format!("0 {n:099}\n")).collect::<String>()));
+    assert!(!example.wait().success());
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.len() > 10_000 && text.len() < 40_000, "{}", text.len());
+    assert!(text.ends_with('\n') && text.lines().all(|line| line.len() == 101), "the last line is whole");
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
+use rustix::process::Signal;
 use support::{Client, Example, TempDir, acknowledged, command, segmentations, until};
 
 /// Of the greeting and the answer to EHLO.
@@ -63,7 +64,7 @@ fn a_mail_is_kept_as_it_came_behind_the_headers_that_say_how() {
         assert_eq!(body, "\u{e4}\r\n\r\n.dot\r\n..\r\nlast \0\r\n");
         let head: Vec<&str> = head.split("\r\n").collect();
         assert_eq!(head[..2], ["Return-Path: <a@x.example>", "Delivered-To: b@y.example"]);
-        assert!(head[2].starts_with("Received: from client.example (tcp:127.0.0.1:"), "{head:?}");
+        assert_eq!(head[2], "Received: from client.example ([127.0.0.1])");
         assert!(head[3].starts_with("\tby mx.example with ESMTP id ") && head[3].ends_with(".mx.example;"), "{head:?}");
         assert!(head[4].starts_with('\t') && head[4].ends_with(" +0000"), "{head:?}");
         assert_eq!((mails.len(), head.len(), head[5]), (1, 6, ""));
@@ -181,6 +182,86 @@ fn whoever_ends_data_with_bare_lf_is_told_at_once() {
     // And waits for an answer.
     client.send("hi\n.\n");
     assert!(client.rest().starts_with(b"554 5.6.0 "));
+}
+
+#[test]
+fn a_refusal_amid_a_mail_reaches_a_client_that_sends_all_of_it_first() {
+    let example = start();
+    let rest = ("z".repeat(76) + "\r\n").repeat(300_000);
+    for (line, refusal) in
+        [("y".repeat(70_000) + "\r\n", "552 5.3.4 "), ("x\n".into(), "554 5.6.0 "), ("x\r\r\n".into(), "554 5.6.0 ")]
+    {
+        for mut client in example.both() {
+            client = hello(client);
+            ask(&mut client, &BEGIN);
+            client.send(format!("Subject: x\r\n\r\n{line}{rest}"));
+            client.send(".\r\nQUIT\r\n");
+            let answer = String::from_utf8(client.rest()).unwrap();
+            assert!(answer.starts_with(refusal) && answer.lines().count() == 1, "{answer:?}");
+        }
+    }
+    assert_eq!(folder(&example, "new"), [""; 0]);
+    until("tmp is empty", || folder(&example, "tmp").is_empty());
+}
+
+#[test]
+fn drafts_that_a_kill_has_left_are_removed_at_the_next_start_and_no_others() {
+    let dir = TempDir::new();
+    let mails = dir.join("mails");
+    let spawn = |dir: TempDir| {
+        let mut command = command("smtp");
+        command.args(["--name", "mx.example", "--maildir"]).arg(&mails);
+        Example::spawn(command, dir)
+    };
+    let drafts =
+        || fs::read_dir(mails.join("tmp")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let begin = |example: &Example| {
+        let mut client = example.tcp();
+        client.send("EHLO y\r\n");
+        while !client.line().starts_with("250 ENHANCED") {}
+        ask(&mut client, &BEGIN);
+        client
+    };
+    let killed = spawn(TempDir::new());
+    let _client = begin(&killed);
+    until("there is a draft", || drafts().len() == 1);
+    killed.signal(Signal::KILL);
+    drop(killed);
+    assert_eq!(drafts().len(), 1);
+    let foreign = ["1700000000.P1Q1.mx.example", "1700000000.R0123456789.mx.example", "notes"];
+    foreign.iter().for_each(|name| fs::write(mails.join("tmp").join(name), "").unwrap());
+    // This one lives, as one does that is being restarted.
+    let alive = spawn(TempDir::new());
+    assert_eq!(drafts().len(), foreign.len());
+    let mut client = begin(&alive);
+    until("there is a draft", || drafts().len() == foreign.len() + 1);
+    let successor = spawn(dir);
+    assert_eq!(drafts().len(), foreign.len() + 1);
+    ask(&mut client, &[("hi\r\n.", "250 2.0.0 kept as ")]);
+    assert_eq!(fs::read_dir(mails.join("new")).unwrap().count(), 1);
+    assert_eq!(drafts().len(), foreign.len());
+    drop(successor);
+}
+
+#[test]
+fn one_address_has_so_many_connections_and_no_more() {
+    let example = start_with(&["--max-size", "100000", "--per-peer", "2"]);
+    let mut clients = [(); 2].map(|()| hello(example.tcp()));
+    assert_eq!(example.tcp().rest(), b"421 4.7.0 too many connections from your address\r\n");
+    hello(example.unix());
+    ask(&mut clients[1], &[("QUIT", "221 ")]);
+}
+
+#[test]
+fn a_request_of_http_is_not_obeyed() {
+    let example = start();
+    for mut client in example.both() {
+        client.send(
+            "POST / HTTP/1.1\r\nHost: x\r\n\r\nHELO y\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nevil\r\n.\r\n",
+        );
+        assert_eq!(client.rest(), b"220 mx.example ESMTP\r\n421 4.7.0 this is SMTP\r\n");
+    }
+    assert_eq!(folder(&example, "new"), [""; 0]);
 }
 
 #[test]

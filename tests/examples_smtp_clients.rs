@@ -18,7 +18,7 @@ use support::{Example, PATIENCE, TempDir, command, program, skipped, until};
 fn start() -> Example {
     let dir = TempDir::new();
     let mut command = command("smtp");
-    command.args(["--max-size", "1000000", "--maildir"]).arg(dir.join("mails"));
+    command.args(["--max-size", "1000000", "--per-peer", "1000", "--maildir"]).arg(dir.join("mails"));
     Example::spawn(command, dir)
 }
 
@@ -87,6 +87,8 @@ with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), local_hostname='py.example', ti
     large = (b'x' * 98 + b'\r\n') * 9999 + b'x' * 100
     refused(lambda: c.sendmail('a@x', 'b@y', large), 552)
     refused(lambda: c.sendmail('a@x', 'b y', body), 501)
+    refused(lambda: c.sendmail('a@x', 'b@y', body, mail_options=['AUTH=<>']), 555)
+    assert c.help().startswith(b'2.0.0 EHLO')
     c.starttls(context=unverified)
     assert not c.has_extn('starttls')
     assert c.docmd('MAIL', 'FROM:<a@x>')[0] == 503
@@ -95,6 +97,9 @@ with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), local_hostname='py.example', ti
     for _ in range(3):
         assert c.sendmail('a@x', 'b@y', body, mail_options=['SIZE=%d' % len(body)]) == {}
     assert c.rset()[0] == 250
+# It sends all of a mail before it looks for an answer.
+with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), local_hostname='py.example', timeout=20) as c:
+    refused(lambda: c.sendmail('a@x', 'b@y', b'y' * 70000 + b'\r\n' + (b'z' * 76 + b'\r\n') * 300000), 552)
 print('well')
 ";
 

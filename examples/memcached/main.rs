@@ -33,7 +33,7 @@ async fn main() -> Result {
     let Cli { server, memory, connections } = Cli::parse();
     let cache = Arc::new(Mutex::new(Cache::new(memory as usize * 1024 * 1024)));
     let answer = reply_fn(move |request| answer(&cache, request));
-    let limit = ConnectionLimitLayer::new(connections).refuse_with("SERVER_ERROR too many connections\r\n");
-    let limit = limit.make_room(MakeRoom::new());
+    let refusal = "SERVER_ERROR too many connections\r\n";
+    let limit = ConnectionLimitLayer::new(connections).refuse_with(refusal).make_room(MakeRoom::new());
     server.server().layer(limit).serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(refuse)).await
 }

@@ -5,9 +5,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use rustix::fs::{FlockOperation, flock};
 use tempfile::{Builder, TempPath};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::task::spawn_blocking;
+
+/// How many characters of a name are random.
+const RANDOM: usize = 20;
 
 /// A folder of mails, a file each. Readers find them in `new`, where they are whole.
 #[derive(Debug)]
@@ -24,7 +28,26 @@ impl Maildir {
             fs::create_dir_all(path.join(folder))?;
         }
         File::open(&path)?.sync_all()?;
-        Ok(Self { path, host: host.replace('/', r"\057").replace(':', r"\072") })
+        let maildir = Self { path, host: host.replace('/', r"\057").replace(':', r"\072") };
+        maildir.tidy_up()?;
+        Ok(maildir)
+    }
+
+    /// Removes the drafts of a process that was killed, and nothing of other programs. Those of one that lives, which this
+    /// one may be the successor of, are locked.
+    fn tidy_up(&self) -> io::Result<()> {
+        let is_draft = |name: &str| {
+            let stem = name.strip_suffix(&self.host).and_then(|rest| rest.strip_suffix('.'));
+            stem.and_then(|stem| stem.split_once(".R")).is_some_and(|(_, random)| random.len() == RANDOM)
+        };
+        for entry in fs::read_dir(self.path.join("tmp"))? {
+            let path = entry?.path();
+            let is_ours = path.file_name().is_some_and(|name| is_draft(&name.to_string_lossy())) && path.is_file();
+            if is_ours && File::open(&path).is_ok_and(|file| lock(&file).is_ok()) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The beginning of a mail, by a name that no other has: the time, what is random, and the host.
@@ -33,11 +56,21 @@ impl Maildir {
         // A clock that is before 1970 gives odd names.
         let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let (prefix, suffix) = (format!("{seconds}.R"), format!(".{}", self.host));
-        let create = move || Builder::new().prefix(&prefix).suffix(&suffix).rand_bytes(20).tempfile_in(tmp);
+        let create = move || {
+            let draft = Builder::new().prefix(&prefix).suffix(&suffix).rand_bytes(RANDOM).tempfile_in(tmp)?;
+            // Where files can't be locked no draft is removed at a start.
+            let _ = lock(draft.as_file());
+            Ok::<_, io::Error>(draft)
+        };
         let (file, tmp) = spawn_blocking(create).await??.into_parts();
         let name = tmp.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Draft { name, file: BufWriter::new(tokio::fs::File::from_std(file)), tmp, new })
     }
+}
+
+/// Until the file is closed, by the end of the process at the latest; an error if another one has it.
+fn lock(file: &File) -> io::Result<()> {
+    Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
 /// A mail on its way into a maildir. Dropped before it is delivered, it was never there.

@@ -60,16 +60,14 @@ async fn main() -> Result {
     tls.load()?;
     let maildir = Maildir::open(maildir, &name)?;
     let config = Arc::new(Config { name, domains, max_size, tls: tls.clone(), maildir });
-    let limit = ConnectionLimitLayer::new(connections)
-        .refuse_with("421 4.7.0 too many connections, come back later\r\n")
-        .make_room(MakeRoom::new());
+    let refusal = "421 4.7.0 too many connections, come back later\r\n";
+    let limit = ConnectionLimitLayer::new(connections).refuse_with(refusal).make_room(MakeRoom::new());
     let share = PeerLimitLayer::new(per_peer).refuse_with("421 4.7.0 too many connections from your address\r\n");
     server
         // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
         .idle_or(Duration::from_secs(300))
         .server()
         .reload_tls(tls)
-        // First: a connection that has no place for its address makes nobody go.
         .layer(share)
         .layer(limit)
         .layer(StateLayer::new(config))

@@ -1,11 +1,10 @@
 //! What a mail server says, and when: RFC 5321, with the extensions its EHLO names.
 
 use std::io;
-use std::str;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use email_address::{EmailAddress, Options};
 use ropewalk::{Bytes, Error, Lines, Result, Session, SessionError, TlsConfig};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -18,13 +17,14 @@ type Outcome<T = &'static str> = std::result::Result<T, &'static str>;
 
 /// The longest line of a mail, in bytes with its CR. RFC 5321 wants 999; there are programs that break none.
 const MAX_LINE: usize = 64 * 1024;
+/// The longest address, in bytes. RFC 5321 wants room for 256; those made for one mail each are longer.
+const MAX_MAILBOX: usize = 1024;
 /// RFC 5321 wants room for 100.
 const MAX_RECIPIENTS: usize = 100;
 /// What a client may say without a mail coming of it.
 const MAX_COMMANDS: u32 = 500;
 /// All the data of a mail has come by then, however the bytes are spread.
 const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
-
 const TOO_LARGE: &str = "552 5.3.4 the mail is too large";
 const BAD_PARAMETER: &str = "501 5.5.4 bad value of a parameter";
 const UNKNOWN_PARAMETER: &str = "555 5.5.4 parameter not recognized";
@@ -91,6 +91,10 @@ impl Receiver {
             };
             match command(&line) {
                 Some((verb, "")) if verb == "QUIT" => return self.say("221 2.0.0 bye"),
+                // A browser's request, in whose body there may be commands.
+                Some((_, argument)) if argument.rsplit(' ').next().is_some_and(|word| word.starts_with("HTTP/")) => {
+                    return self.say("421 4.7.0 this is SMTP");
+                }
                 Some((verb, argument)) => self.obey(&verb, argument).await?,
                 None => self.say("500 5.5.2 commands are printable ASCII, not that long, and end with CR LF")?,
             }
@@ -116,10 +120,11 @@ impl Receiver {
                 Ok("250 2.0.0 forgotten")
             }
             ("NOOP", _) => Ok("250 2.0.0 ok"),
+            ("HELP", _) => Ok("214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT"),
             ("VRFY", "") => Err("501 5.5.4 whom?"),
             ("VRFY", _) => Ok("252 2.1.5 send some mail, and see"),
             ("DATA" | "RSET" | "STARTTLS" | "QUIT", _) => Err("501 5.5.4 it takes no argument"),
-            ("AUTH" | "BDAT" | "ETRN" | "EXPN" | "HELP" | "TURN", _) => Err("502 5.5.1 not implemented here"),
+            ("AUTH" | "BDAT" | "ETRN" | "EXPN" | "TURN", _) => Err("502 5.5.1 not implemented here"),
             _ => Err("500 5.5.2 command not recognized"),
         };
         self.say(outcome.unwrap_or_else(|refusal| refusal))
@@ -135,7 +140,7 @@ impl Receiver {
     }
 
     fn hello(&mut self, client: &str, extended: bool) -> Result {
-        let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]%".contains(c);
         if client.is_empty() || client.len() > 255 || !client.chars().all(is_host) {
             return self.say("501 5.5.4 a host's name, or an address in brackets, is needed");
         }
@@ -145,7 +150,11 @@ impl Receiver {
             (true, None) => ("ESMTP", "250-STARTTLS\r\n"),
             (true, Some(_)) => ("ESMTPS", ""),
         };
-        self.client = Some(format!("from {client} ({})\r\n\tby {name} with {with}", self.s.peer()));
+        let literal = self.s.peer().ip().map(|ip| match ip.to_canonical() {
+            IpAddr::V4(v4) => format!(" ([{v4}])"),
+            IpAddr::V6(v6) => format!(" ([IPv6:{v6}])"),
+        });
+        self.client = Some(format!("from {client}{}\r\n\tby {name} with {with}", literal.unwrap_or_default()));
         self.from = None;
         let extensions =
             format!("250-SIZE {max_size}\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES");
@@ -206,38 +215,43 @@ impl Receiver {
         };
         let mut mail = self.s.during(draft).await?.map_err(|error| in_trouble(&error));
         let received = timeout(DATA_DEADLINE, self.receive(&mut mail)).await;
-        if !received.map_err(|_| SessionError::FrameTimeout)?? {
-            return Ok(());
-        }
+        let Some(is_broken) = received.map_err(|_| SessionError::FrameTimeout)?? else { return Ok(()) };
         let kept = match mail {
             Ok(draft) => self.s.during(draft.deliver()).await?.map_err(|error| in_trouble(&error)),
             Err(refusal) => Err(refusal),
         };
         self.commands = if kept.is_ok() { 0 } else { self.commands };
-        self.say(&kept.map_or_else(str::to_owned, |name| format!("250 2.0.0 kept as {name}")))
+        self.say(&kept.map_or_else(str::to_owned, |name| format!("250 2.0.0 kept as {name}")))?;
+        // What follows may still be of the mail, and must not be obeyed.
+        if is_broken { Err(Error::other("a mail whose end is anyone's guess")) } else { Ok(()) }
     }
 
-    /// Reads a mail to its end, whatever becomes of it. False if there is no end.
-    async fn receive(&mut self, mail: &mut Outcome<Draft>) -> Result<bool> {
-        let mut size = 0;
+    /// Reads a mail to its end, whatever becomes of it: clients read no answer before they have sent all. `None` if there is
+    /// no end, and true if others may find another one.
+    async fn receive(&mut self, mail: &mut Outcome<Draft>) -> Result<Option<bool>> {
+        let (mut size, mut is_broken) = (0, false);
         loop {
             let line = match self.s.next().await {
                 Ok(Some(line)) => line,
-                Ok(None) => return Ok(false),
-                Err(error) => {
-                    if error.is_recoverable() {
-                        // What has ended it may have been an LF by itself.
-                        self.say("552 5.3.4 a line of it is too long")?;
-                    }
-                    return Err(error);
+                Ok(None) => return Ok(None),
+                Err(error) if error.is_recoverable() => {
+                    // What has ended it may have been an LF by itself.
+                    (*mail, is_broken) = (Err("552 5.3.4 a line of it is too long"), true);
+                    continue;
                 }
+                Err(error) => return Err(error),
             };
-            let Some(line) = text(&line) else {
-                self.say("554 5.6.0 a CR or LF by itself: where this mail ends is anyone's guess")?;
-                return Err(Error::other("a CR or LF by itself"));
+            let Some(line) = text(&line).filter(|_| !is_broken) else {
+                if !is_broken {
+                    (*mail, is_broken) = (Err("554 5.6.0 a CR or LF by itself: where it ends is anyone's guess"), true);
+                }
+                if line.split(|&byte| byte == b'\r').any(|part| part == b".") {
+                    return Ok(Some(true));
+                }
+                continue;
             };
             if line == b"." {
-                return Ok(true);
+                return Ok(Some(false));
             }
             let line = line.strip_prefix(b".").unwrap_or(line);
             size += line.len() as u64 + 2;
@@ -264,15 +278,32 @@ fn command(line: &[u8]) -> Option<(String, &str)> {
 fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let (start, rest) = argument.split_at_checked(keyword.len())?;
     // Many clients put a blank there, and mean well.
-    let (mailbox, parameters) = rest.trim_start().strip_prefix('<')?.rsplit_once('>')?;
-    let is_well = start.eq_ignore_ascii_case(keyword) && (parameters.is_empty() || parameters.starts_with(' '));
+    let path = rest.trim_start().strip_prefix('<')?;
+    // There may be brackets in a quoted name, and in a parameter.
+    let is_end = |&at: &usize| matches!(path.as_bytes().get(at + 1), None | Some(b' '));
+    let (mailbox, parameters) = path.split_at(path.match_indices('>').map(|(at, _)| at).find(is_end)?);
     // A source route (`@relay,@other:`) is ignored, as RFC 5321, appendix C, says.
     let mailbox = if mailbox.starts_with('@') { mailbox.split_once(':')?.1 } else { mailbox };
-    is_well.then_some((mailbox, parameters))
+    start.eq_ignore_ascii_case(keyword).then_some((mailbox, &parameters[1..]))
 }
 
+/// More than RFC 5321 has: there are providers whose users have two dots in a row, or one at the end.
 fn is_mailbox(text: &str) -> bool {
-    EmailAddress::parse_with_options(text, Options::default().without_display_text()).is_ok()
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let is_local = match local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(quoted) => {
+            let bare = quoted.replace(r"\\", "").replace(r#"\""#, "");
+            !bare.contains('"') && !bare.ends_with('\\')
+        }
+        None => !local.is_empty() && !local.contains(|c: char| r#" ()<>[]:;@\,""#.contains(c)),
+    };
+    let is_label =
+        |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    let is_domain = match domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(literal) => !literal.is_empty() && literal.chars().all(|c| c.is_ascii_alphanumeric() || ".:-".contains(c)),
+        None => domain.len() <= 255 && domain.split('.').all(is_label),
+    };
+    text.len() <= MAX_MAILBOX && is_local && is_domain
 }
 
 /// What is said when a mail can't be kept; it may come again.
