@@ -49,8 +49,9 @@ impl ServerArgs {
 
     /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on; with the
     /// feature `systemd` it tells the [service manager](Server::sd_notify) how it is. Once it accepts it prints a line for each
-    /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
+    /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or `listening on tls:127.0.0.1:8007` if it is encrypted.
     pub fn server(self) -> Server {
+        let endpoints = self.endpoints.clone();
         let server = self.endpoints.into_iter().fold(Server::new(), Server::listen);
         let server = match self.workers {
             Some(n) => server.workers(n),
@@ -58,10 +59,10 @@ impl ServerArgs {
         };
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
-        server.signals().hot_restart(Restart::new()).on_listening(|addresses| {
-            for address in addresses {
+        server.signals().hot_restart(Restart::new()).on_listening(move |addresses| {
+            for (endpoint, address) in endpoints.iter().zip(addresses) {
                 // A standard error that is closed is no reason not to serve.
-                drop(writeln!(stderr(), "listening on {address}"));
+                drop(writeln!(stderr(), "listening on {}", endpoint.bound_to(address)));
             }
         })
     }

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Peer, Stream};
 
-pub use self::preamble::PreambleCounts;
+pub use self::preamble::{PreambleCounts, PreambleDrop};
 
 use self::unix::BoundPath;
 
@@ -44,6 +44,14 @@ pub trait Listener: Send + 'static {
     /// something is to be done before (a handshake, say). As long as there are, the server goes on asking, up to the
     /// drain's deadline; then the listener is dropped.
     fn has_pending(&self) -> bool {
+        false
+    }
+
+    /// Whether since it was last asked it could not take a connection for want of descriptors. It is asked after
+    /// [`poll_accept`](Listener::poll_accept) has had nothing. The server then closes the connection that has been silent for
+    /// longest before its preamble, if there is one, so that the next try may succeed. A listener around another one asks
+    /// that one.
+    fn lacks_descriptors(&mut self) -> bool {
         false
     }
 

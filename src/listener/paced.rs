@@ -39,13 +39,22 @@ pub(crate) struct Paced<A> {
     log: Limit,
     /// It stays here, not in a future, so that a caller that stops polling does not start the wait over.
     wait: Option<Pin<Box<Sleep>>>,
+    /// Whether there was no descriptor left, until somebody has asked.
+    lacks_descriptors: bool,
     last_call: bool,
 }
 
 impl<A: Accept> Paced<A> {
     pub(crate) fn new(inner: A) -> Self {
         let more = |suppressed| event!(WARN, suppressed, "more connections could not be accepted");
-        Self { inner, pace: Pace::default(), log: Limit::new(Level::WARN, more), wait: None, last_call: false }
+        Self {
+            inner,
+            pace: Pace::default(),
+            log: Limit::new(Level::WARN, more),
+            wait: None,
+            lacks_descriptors: false,
+            last_call: false,
+        }
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
@@ -82,6 +91,7 @@ impl<A: Accept> Listener for Paced<A> {
                 Err(error) => error,
             };
             self.log(&error);
+            self.lacks_descriptors |= matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
             match self.pace.failed(&error) {
                 Next::Retry => {}
                 Next::Yield => {
@@ -95,6 +105,10 @@ impl<A: Accept> Listener for Paced<A> {
 
     fn last_call(&mut self) {
         self.last_call = true;
+    }
+
+    fn lacks_descriptors(&mut self) -> bool {
+        std::mem::take(&mut self.lacks_descriptors)
     }
 
     fn local_addr(&self) -> Addr {
@@ -221,6 +235,18 @@ mod tests {
             let mut listener = Script::failing([errno]);
             accept(&mut listener).await;
             assert_eq!(waits(&listener), [5], "{errno}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_want_of_a_descriptor_is_told_once() {
+        for (errno, lacks) in [(libc::EMFILE, true), (libc::ENFILE, true), (libc::ENOMEM, false), (999, false)] {
+            let mut listener = Script::failing([errno]);
+            assert!(!listener.lacks_descriptors());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(listener.poll_accept(&mut cx).is_pending());
+            assert_eq!(listener.lacks_descriptors(), lacks, "{errno}");
+            assert!(!listener.lacks_descriptors());
         }
     }
 

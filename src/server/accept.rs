@@ -183,6 +183,9 @@ impl<S: ConnectionService> Accept<S> {
                 self.first = (i + 1) % n;
                 return Poll::Ready((stream, peer, *endpoint));
             }
+            if listener.lacks_descriptors() {
+                self.gate.free_descriptor();
+            }
         }
         Poll::Pending
     }

@@ -49,6 +49,11 @@ impl<S: ConnectionService> Gate<S> {
         Arc::new(Self { service: Mutex::new(Readied { service, ready: false }), shared, loops, waker })
     }
 
+    /// A listener could not take a connection for want of descriptors.
+    pub(super) fn free_descriptor(&self) {
+        self.shared.free_descriptor();
+    }
+
     /// Ready when the service is. If there is room for one more connection too, the gate is open: that holds as long as nobody
     /// else comes through, and nobody does before the result is dropped. `promised` says that room was made for it. An error is
     /// the service's, which can't be readied any more.

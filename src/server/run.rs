@@ -65,7 +65,7 @@ impl Bound {
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
-        announce(&shared, &options, on_listening);
+        announce(&shared, &endpoints, &options, on_listening);
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         if options.exit.is_some() {
@@ -116,15 +116,16 @@ async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
 }
 
 /// Says what is in force, to the service manager, to the hook and in the log.
-fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
+fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Option<OnListening>) {
     let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
     options.notify.ready();
     if let Some(hook) = hook {
         hook(addresses as &[Addr]);
     }
-    for address in addresses.iter().cloned() {
-        let (max_connections, drain_seconds) = (shared.max(), options.drain.as_secs());
-        aside!(INFO, %address, max_connections, drain_seconds, "listening");
+    for (endpoint, address) in endpoints.iter().zip(addresses) {
+        let (address, drain_seconds) = (endpoint.bound_to(address), options.drain.as_secs());
+        let (max_connections, max_preambles) = (shared.max(), shared.preambles.max());
+        aside!(INFO, %address, max_connections, max_preambles, drain_seconds, "listening");
     }
 }
 

@@ -90,7 +90,13 @@ impl Restarts {
 }
 
 impl Shared {
-    pub(super) fn new(max: usize, make_room: Option<MakeRoom>, restartable: bool, reloads: Reloads) -> Arc<Self> {
+    pub(super) fn new(
+        max: usize,
+        make_room: Option<MakeRoom>,
+        preambles: usize,
+        restartable: bool,
+        reloads: Reloads,
+    ) -> Arc<Self> {
         let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
         Arc::new(Self {
             books: Mutex::default(),
@@ -101,7 +107,7 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
-            preambles: Preambles::default(),
+            preambles: Preambles::new(preambles),
             reloads,
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),
@@ -176,6 +182,11 @@ impl Shared {
         drop(books);
         connection.closing().set_reason(CloseReason::NoRoom);
         connection.abort();
+    }
+
+    /// Closes what is of the least use, for a process that has no descriptor left.
+    pub(super) fn free_descriptor(&self) {
+        self.preambles.drop_silent();
     }
 
     /// A connection was accepted.
