@@ -184,11 +184,6 @@ impl Shared {
         connection.abort();
     }
 
-    /// Closes what is of the least use, for a process that has no descriptor left.
-    pub(super) fn free_descriptor(&self) {
-        self.preambles.drop_silent();
-    }
-
     /// A connection was accepted.
     pub(super) fn enter(self: &Arc<Self>, connection: &Connection) -> Entered {
         let closing = connection.closing();

@@ -1,3 +1,4 @@
+mod descriptors;
 mod room;
 
 use std::future::poll_fn;

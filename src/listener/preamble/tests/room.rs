@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Word, accept, none_within, of};
+use crate::Listener;
 use crate::listener::preamble::{PreambleDrop, Preambles, Step, WithPreamble};
 use crate::listener::proxy::{ReadHeader, Trusted};
-use crate::memory::{self, MemoryStream};
-use crate::{Bytes, Endpoint, Listener, RawBytes, Server, framed, reply_fn};
+use crate::memory::MemoryStream;
 
 /// Connections that come from any address.
 struct Arrivals(mpsc::UnboundedReceiver<(Stream, Peer)>);
@@ -72,7 +72,7 @@ async fn look(listener: &mut WithPreamble) {
 }
 
 /// Which of these connections are still open.
-async fn open(clients: &mut [MemoryStream]) -> Vec<bool> {
+pub(super) async fn open(clients: &mut [MemoryStream]) -> Vec<bool> {
     let mut open = Vec::new();
     for client in clients {
         open.push(timeout(Duration::from_micros(1), client.read(&mut [0])).await.is_err());
@@ -303,53 +303,6 @@ async fn without_descriptors_the_oldest_silent_one_is_closed_and_no_other() {
     assert_eq!(open(std::slice::from_mut(&mut begun)).await, [true]);
     assert_eq!(dropped(&preambles, PreambleDrop::Descriptors), 2);
     assert_eq!(of(&preambles.counts()), [3, 1, 0, 0, 0, 2]);
-}
-
-/// A listener that is told when it lacks a descriptor for a connection.
-struct Starved {
-    told: mpsc::UnboundedReceiver<()>,
-    lacks: bool,
-}
-
-impl Listener for Starved {
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
-        while let Poll::Ready(Some(())) = self.told.poll_recv(cx) {
-            self.lacks = true;
-        }
-        Poll::Pending
-    }
-
-    fn lacks_descriptors(&mut self) -> bool {
-        std::mem::take(&mut self.lacks)
-    }
-
-    fn local_addr(&self) -> Addr {
-        Addr::Memory
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_whose_one_listener_lacks_a_descriptor_closes_a_silent_connection_of_another() {
-    let (tell, told) = mpsc::unbounded_channel();
-    let (endpoint, connector) = memory::endpoint();
-    let starved = Endpoint::from_listener(Starved { told, lacks: false });
-    let server = Server::new().listen(endpoint.proxied([])).listen(starved);
-    let server = server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
-    let handle = server.handle();
-    tokio::spawn(server);
-    let mut clients = Vec::new();
-    for bytes in [&b"PROXY "[..], b"", b""] {
-        let mut client = connector.connect().await.unwrap();
-        client.write_all(bytes).await.unwrap();
-        clients.push(client);
-    }
-    sleep(Duration::from_millis(1)).await;
-    for left in [[true, false, true], [true, false, false], [true, false, false]] {
-        tell.send(()).unwrap();
-        sleep(Duration::from_millis(1)).await;
-        assert_eq!(open(&mut clients).await, left);
-    }
-    assert_eq!(handle.preambles().dropped_for(PreambleDrop::Descriptors), 2);
 }
 
 #[tokio::test(start_paused = true)]
