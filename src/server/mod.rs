@@ -260,8 +260,8 @@ impl<L> Server<L> {
     /// 1. a silent one, whose peer has sent nothing yet, of the address with the most preambles, if that address has more
     ///    than its share: the number of places divided by the number of addresses;
     /// 2. one that has been silent for a second;
-    /// 3. one of the address with the most, if that has more than its share;
-    /// 4. any silent one;
+    /// 3. one of the address with the most, if that has more than its share and less than a quarter of all are silent;
+    /// 4. any other silent one, of the address with the most first;
     /// 5. any.
     ///
     /// Of several it is always the oldest. A preamble makes room for one of its own address only when it is 20 ms old, or

@@ -12,6 +12,9 @@ use super::counts::PreambleDrop;
 /// A peer that was silent for so long makes room for any other. An honest one has long sent something.
 const LONG_SILENT: Duration = Duration::from_secs(1);
 
+/// Silent preambles are not dropped for being silent alone while they are less than this part of all.
+const SILENT_PART: usize = 4;
+
 /// How old a preamble is at least that makes room for another one of its own address. What a peer sent together with its
 /// connection is noticed in less than the first; a handshake takes less than the second, as a rule. So of a crowd that
 /// reconnects at once each waits a little, where otherwise each would end another one's handshake.
@@ -110,8 +113,9 @@ impl Crowd {
     ///
     /// 1. of the address with the most preambles the oldest silent one, if it has more than its equal share;
     /// 2. the oldest one that has been silent for a second;
-    /// 3. of the address with the most the oldest one, if it has more than its equal share;
-    /// 4. the oldest silent one;
+    /// 3. of the address with the most the oldest one, if it has more than its equal share and less than a quarter of all are
+    ///    silent: otherwise it would push out every newcomer, which is silent for a moment;
+    /// 4. of the address with the most the oldest silent one, if it has several; else the oldest silent one;
     /// 5. the oldest one.
     ///
     /// Peers without an address fall under the rules 2, 4 and 5 only.
@@ -138,19 +142,26 @@ impl Crowd {
     fn find(&self, max: usize, newcomer: Option<IpAddr>, now: Instant) -> Option<(u64, PreambleDrop)> {
         let addresses = self.groups.len() + usize::from(!self.groups.contains_key(&newcomer));
         let share = (max / addresses).max(1);
-        let of_largest = |stage: Stage| {
-            let (len, host) = *self.ranks[stage as usize].last()?;
-            let len = len + usize::from(newcomer == Some(host));
-            let group = self.groups.get(&Some(host)).filter(|_| len > share)?;
+        // The newcomer counts to its address.
+        let own = |stage: Stage| {
+            let group = self.groups.get(&newcomer).filter(|group| !group.stages[stage as usize].is_empty())?;
+            newcomer.map(|host| (group.len + 1, host))
+        };
+        let of_largest = |stage: Stage, more_than: usize| {
+            let largest = self.ranks[stage as usize].last().copied();
+            let (len, host) = own(stage).into_iter().chain(largest).max_by_key(|&(len, _)| len)?;
+            let group = self.groups.get(&Some(host)).filter(|_| len > more_than)?;
             group.stages[stage as usize].first().copied()
         };
         let oldest = |stage: Stage| self.all[stage as usize].first().copied();
         let long_silent = |id: &u64| self.members.get(id).is_some_and(|member| now >= member.since + LONG_SILENT);
-        let silent = of_largest(Stage::Silent).or_else(|| oldest(Stage::Silent).filter(long_silent));
+        let few_silent = self.all[Stage::Silent as usize].len() < max.div_ceil(SILENT_PART);
         let with = |reason| move |id| (id, reason);
-        silent
+        of_largest(Stage::Silent, share)
+            .or_else(|| oldest(Stage::Silent).filter(long_silent))
             .map(with(PreambleDrop::Silent))
-            .or_else(|| of_largest(Stage::Spoken).map(with(PreambleDrop::Share)))
+            .or_else(|| of_largest(Stage::Spoken, share).filter(|_| few_silent).map(with(PreambleDrop::Share)))
+            .or_else(|| of_largest(Stage::Silent, 1).map(with(PreambleDrop::Silent)))
             .or_else(|| oldest(Stage::Silent).map(with(PreambleDrop::Silent)))
             .or_else(|| oldest(Stage::Spoken).map(with(PreambleDrop::Share)))
     }
