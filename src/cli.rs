@@ -104,9 +104,9 @@ impl ServerArgs {
 
     /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on, and with the
     /// deadlines of [`idle`](Self::idle); with the feature `systemd` it tells the [service manager](Server::sd_notify) how it
-    /// is. Once it accepts it prints a line for each endpoint on standard error: `listening on tcp:127.0.0.1:8007`.
+    /// is. Once it accepts it prints a line for each endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or `listening on tls:127.0.0.1:8007` if it is encrypted.
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
-        let idle = self.idle();
+        let (idle, endpoints) = (self.idle(), self.endpoints.clone());
         let deadlines = idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
         let server = self.endpoints.into_iter().fold(Server::new(), Server::listen).layer(deadlines.into());
         let server = match self.workers {
@@ -115,8 +115,9 @@ impl ServerArgs {
         };
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
-        server.signals().hot_restart(Restart::new()).on_listening(|addresses| {
-            let text: String = addresses.iter().map(|address| format!("listening on {address}\n")).collect();
+        server.signals().hot_restart(Restart::new()).on_listening(move |addresses| {
+            let line = |(endpoint, address): (&Endpoint, _)| format!("listening on {}\n", endpoint.bound_to(address));
+            let text: String = endpoints.iter().zip(addresses).map(line).collect();
             // A standard error that is closed, or not read, is no reason not to serve.
             aside(move || drop(stderr().write_all(text.as_bytes())));
         })

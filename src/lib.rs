@@ -92,7 +92,7 @@ pub use leaf::{
     Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture,
     SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
-pub use listener::{HandOver, Listener, PreambleCounts};
+pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use reply::{IntoReply, Reply};
 pub use server::{ConnectionService, Counts, DrainReport, Handle, Lifecycle, Restart, RestartError, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};

@@ -120,7 +120,7 @@ fn helper() {
         let mut tell = Some(tell);
         for _ in begun {
             println!("\nblocked");
-            drop(tell.take().map(|tell| tell.send(())));
+            let _ = tell.take().map(|tell| tell.send(()));
         }
     });
     match &*kind {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ropewalk::memory::{self, Connector, MemoryStream};
 use ropewalk::proxy::{Header, Tlv};
-use ropewalk::{Addr, Handle, Lines, RawBytes, Result, Server, Session, framed, reply_fn, session};
+use ropewalk::{Addr, Handle, Lines, PreambleDrop, RawBytes, Result, Server, Session, framed, reply_fn, session};
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -35,8 +36,12 @@ async fn who(mut s: Session<Lines>) -> Result {
 }
 
 async fn serve() -> (Handle, Connector, JoinSet<Result>) {
+    serve_on(Server::new()).await
+}
+
+async fn serve_on(server: Server) -> (Handle, Connector, JoinSet<Result>) {
     let (endpoint, connector) = memory::endpoint();
-    let server = Server::new().listen(endpoint.proxied([])).serve(session(Lines::crlf(), who)).bind().await.unwrap();
+    let server = server.listen(endpoint.proxied([])).serve(session(Lines::crlf(), who)).bind().await.unwrap();
     let handle = server.handle();
     let mut set = JoinSet::new();
     set.spawn(server);
@@ -164,7 +169,8 @@ async fn a_header_has_five_seconds_however_it_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn three_hundred_silent_connections_do_not_keep_out_an_honest_one() {
-    let (handle, connector, _server) = serve().await;
+    let (handle, connector, _server) = serve_on(Server::new().max_preambles(256)).await;
+    assert_eq!(handle.max_preambles(), 256);
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(connector.connect().await.unwrap());
@@ -173,6 +179,7 @@ async fn three_hundred_silent_connections_do_not_keep_out_an_honest_one() {
     assert!(answered(&connector, &[LINE, b"hello\r\n"]).await.ends_with("hello\r\n"));
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(handle.preambles().pending() <= 256);
+    assert_eq!(handle.preambles().dropped(), handle.preambles().dropped_for(PreambleDrop::Silent));
     assert_eq!(handle.counts().accepted(), 1);
 }
 
@@ -186,4 +193,19 @@ async fn of_a_header_nothing_reaches_the_service() {
     let mut answer = [0; 8];
     assert_eq!(timeout(Duration::from_secs(60), client.read(&mut answer)).await.unwrap().unwrap(), 1);
     assert!(timeout(Duration::from_secs(60), client.read(&mut answer)).await.is_err(), "nor is it answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_defaults_leave_room_for_preambles_within_the_descriptor_limit() {
+    let limit = usize::try_from(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)).unwrap();
+    let descriptors = (limit / 5).saturating_mul(4).saturating_sub(64).max(limit / 2);
+    let preambles = (descriptors / 4).min(4096);
+    let (with, _connector, _server) = serve().await;
+    assert_eq!(with.max_preambles(), preambles);
+    assert_eq!(with.max_connections(), (descriptors - preambles).min(10_000));
+    let without = Server::new().listen("tcp:127.0.0.1:0").serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)));
+    assert_eq!(without.handle().max_connections(), descriptors.min(10_000));
+    // What is set is not changed by the other one's default.
+    let (set, _connector, _server) = serve_on(Server::new().max_connections(7).max_preambles(0)).await;
+    assert_eq!((set.max_connections(), set.max_preambles()), (7, 1));
 }

@@ -153,6 +153,79 @@ async fn a_hundred_reloads_under_load_fail_no_handshake() {
     running.end().await;
 }
 
+#[tokio::test]
+async fn files_in_a_folder_that_are_no_certificates_keep_no_server_from_starting_or_reloading() {
+    let ca = Ca::new();
+    let (old, new) = (ca.issue(["localhost"]), ca.issue(["localhost"]));
+    let half = &old.cert[..old.cert.len() / 2];
+    let parameters = "-----BEGIN DH PARAMETERS-----\nMIGHAoGBAP//\n-----END DH PARAMETERS-----\n";
+    let other = ca.issue(["other.example"]);
+    // A name, what stands in it, and where the certificate and its key are.
+    let strays: [(&str, &str); 9] = [
+        ("ca.crt", &ca.pem()),
+        ("chain.pem", &ca.pem()),
+        ("dhparam.pem", parameters),
+        (".new.pem", half),
+        ("half.pem", half),
+        ("empty.pem", ""),
+        ("key.pem", &old.key),
+        ("mixed/fullchain.pem", &other.cert),
+        ("mixed/privkey.pem", &old.key),
+    ];
+    for (cert, key) in [("tls.crt", "tls.key"), ("a/fullchain.pem", "a/privkey.pem"), ("fullchain.pem", "privkey.pem")]
+    {
+        for at_start in [true, false] {
+            let folder = Folder::new();
+            let add = || strays.iter().for_each(|(name, text)| drop(folder.write(name, text)));
+            if at_start {
+                add();
+            }
+            folder.write(cert, &old.cert);
+            folder.write(key, &old.key);
+            let running = Running::tls(TlsConfig::folder(&folder.0), service()).await;
+            let client = Client::new(&ca, "localhost");
+            assert!(shown(&client, running.addr).await == old.der, "{cert}");
+            add();
+            folder.write(cert, &new.cert);
+            folder.write(key, &new.key);
+            running.handle.reload().await.unwrap();
+            assert!(shown(&client, running.addr).await == new.der, "{cert}");
+            running.end().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_in_use_is_not_lost_by_a_file_that_is_half_written() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let (one, other) = (ca.issue(["localhost"]), ca.issue(["other.example"]));
+    let (new_one, new_other) = (ca.renew(&one), ca.issue(["other.example"]));
+    folder.write("one.pem", both(&one));
+    folder.write("other.crt", &other.cert);
+    let key = folder.write("other.key", &other.key);
+    let running = Running::tls(TlsConfig::folder(&folder.0), service()).await;
+    let (to_one, to_other) = (Client::new(&ca, "localhost"), Client::new(&ca, "other.example"));
+    folder.write("one.pem", both(&new_one));
+    for bad in [new_other.key.as_str(), "", &other.key[..50]] {
+        folder.write("other.key", bad);
+        let error = running.handle.reload().await.unwrap_err();
+        let path = error.downcast_ref::<TlsError>().unwrap().path().unwrap();
+        assert_eq!(path, key, "{error}");
+        assert!(shown(&to_one, running.addr).await == one.der, "nothing has changed");
+        assert!(shown(&to_other, running.addr).await == other.der);
+    }
+    folder.write("other.crt", &new_other.cert);
+    folder.write("other.key", &new_other.key);
+    running.handle.reload().await.unwrap();
+    assert!(shown(&to_one, running.addr).await == new_one.der);
+    assert!(shown(&to_other, running.addr).await == new_other.der);
+    // One that was removed is gone.
+    fs::remove_file(folder.0.join("other.crt")).unwrap();
+    running.handle.reload().await.unwrap();
+    assert!(to_other.tcp(running.addr).await.is_err());
+    running.end().await;
+}
+
 /// A slow disk, say: the first reload is still at its file when a second one has been and gone.
 #[tokio::test]
 async fn of_two_reloads_at_once_the_one_that_began_last_stays() {

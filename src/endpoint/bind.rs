@@ -7,7 +7,7 @@ use super::proxied::Known;
 use super::{BACKLOG, BindError, Endpoint, Kind};
 use crate::Listener;
 use crate::listener::opened::Opened;
-use crate::listener::preamble::{Preambles, Step, WithPreamble};
+use crate::listener::preamble::{Preambles, Step, WithPreamble, default_max_preambles, descriptors};
 use crate::listener::proxy::ReadHeader;
 #[cfg(feature = "tls")]
 use crate::listener::tls::Handshake;
@@ -28,7 +28,7 @@ impl Endpoint {
     /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
     /// code was bound before, and when an option does not go with the kind of endpoint.
     pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
-        let mut bound = self.bind_all(Vec::new(), &Preambles::default()).await?;
+        let mut bound = self.bind_all(Vec::new(), &Preambles::new(default_max_preambles(descriptors()))).await?;
         Ok(bound.pop().expect("one socket was asked for"))
     }
 
@@ -118,6 +118,15 @@ impl Endpoint {
         Ok(Box::new(WithPreamble::new(listener, steps, preambles.clone())))
     }
 
+    /// Whether its connections go through anything before they are accepted.
+    pub(crate) fn has_preamble(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return true;
+        }
+        self.proxied.is_some()
+    }
+
     /// What its connections go through before they are accepted, in this order.
     fn steps(&self) -> Vec<Box<dyn Step>> {
         let mut steps: Vec<Box<dyn Step>> = Vec::new();
@@ -126,7 +135,7 @@ impl Endpoint {
         }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            steps.push(Box::new(Handshake(tls.clone())));
+            steps.push(Box::new(Handshake::new(tls.clone())));
         }
         steps
     }

@@ -67,6 +67,20 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// How it is written once it is bound to this address: with its scheme, `tls:` or `tls+unix:` where it is encrypted.
+    pub(crate) fn bound_to(&self, addr: &Addr) -> String {
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return match addr {
+                Addr::Tcp(addr) => format!("tls:{addr}"),
+                addr => format!("tls+{addr}"),
+            };
+        }
+        addr.to_string()
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = EndpointError;
 

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Peer, Stream};
 
-pub use self::preamble::PreambleCounts;
+pub use self::preamble::{PreambleCounts, PreambleDrop};
 
 use self::unix::BoundPath;
 
@@ -60,6 +60,14 @@ pub trait Listener: Send + 'static {
     /// listener around another one asks that one.
     fn failure(&mut self) -> Option<io::Error> {
         None
+    }
+
+    /// Whether since it was last asked it could not take a connection for want of descriptors. It is asked after
+    /// [`poll_accept`](Listener::poll_accept) has had nothing. The server then closes the connection that has been silent for
+    /// longest before its preamble, if there is one, so that the next try may succeed. A listener around another one asks
+    /// that one.
+    fn lacks_descriptors(&mut self) -> bool {
+        false
     }
 
     /// Told once, when a hot restart has handed its socket to the new process: from here on nothing more is to be taken

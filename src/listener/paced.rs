@@ -60,6 +60,8 @@ pub(crate) struct Paced<A> {
     wait: Option<Pin<Box<Sleep>>>,
     /// Why it accepts no more, until somebody has asked.
     failure: Option<io::Error>,
+    /// Whether there was no descriptor left, until somebody has asked.
+    lacks_descriptors: bool,
 }
 
 impl<A: Accept> Paced<A> {
@@ -74,6 +76,7 @@ impl<A: Accept> Paced<A> {
             log: Limit::new(Level::WARN, more),
             wait: None,
             failure: None,
+            lacks_descriptors: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl<A: Accept> Listener for Paced<A> {
                 Err(error) => error,
             };
             self.log(&error);
+            self.lacks_descriptors |= matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
             match self.pace.failed(&error) {
                 Next::Retry => {}
                 Next::Yield => {
@@ -169,6 +173,10 @@ impl<A: Accept> Listener for Paced<A> {
 
     fn failure(&mut self) -> Option<io::Error> {
         self.failure.take()
+    }
+
+    fn lacks_descriptors(&mut self) -> bool {
+        std::mem::take(&mut self.lacks_descriptors)
     }
 
     fn local_addr(&self) -> Addr {
@@ -306,6 +314,18 @@ mod tests {
             let mut listener = Script::failing([errno]);
             accept(&mut listener).await;
             assert_eq!(waits(&listener), [5], "{errno}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_want_of_a_descriptor_is_told_once() {
+        for (errno, lacks) in [(libc::EMFILE, true), (libc::ENFILE, true), (libc::ENOMEM, false), (999, false)] {
+            let mut listener = Script::failing([errno]);
+            assert!(!listener.lacks_descriptors());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(listener.poll_accept(&mut cx).is_pending());
+            assert_eq!(listener.lacks_descriptors(), lacks, "{errno}");
+            assert!(!listener.lacks_descriptors());
         }
     }
 

@@ -69,14 +69,17 @@ impl Step for ReadHeader {
         HEADER
     }
 
+    fn check(&self, peer: &Peer) -> io::Result<()> {
+        if self.trusted.trusts(peer) {
+            return Ok(());
+        }
+        warn(&self.log, peer, &Untrusted);
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, Untrusted))
+    }
+
     fn run(&self, mut stream: Stream, peer: Peer) -> StepFuture {
-        let trusted = self.trusted.trusts(&peer);
         let log = self.log.clone();
         Box::pin(async move {
-            if !trusted {
-                warn(&log, &peer, &Untrusted);
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, Untrusted));
-            }
             let header = read(&mut stream).await.inspect_err(|error| {
                 if let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<HeaderError>()) {
                     warn(&log, &peer, error);

@@ -3,12 +3,23 @@
 use std::time::Duration;
 
 use ropewalk_middleware::{Peer, Stream};
+use tokio::runtime::Handle;
 
-use super::preamble::{Step, StepFuture};
+use super::preamble::{Step, StepFuture, Turns};
 use crate::tls::{HANDSHAKE, TlsConfig, accept};
 
-/// A handshake with the certificates of the moment.
-pub(crate) struct Handshake(pub(crate) TlsConfig);
+/// A handshake with the certificates of the moment. As it computes a lot, it does so in turns.
+pub(crate) struct Handshake {
+    tls: TlsConfig,
+    turns: Turns,
+}
+
+impl Handshake {
+    /// To be called in the runtime it will run in: as many compute at once as that has threads.
+    pub(crate) fn new(tls: TlsConfig) -> Self {
+        Self { tls, turns: Turns::new(Handle::current().metrics().num_workers()) }
+    }
+}
 
 impl Step for Handshake {
     fn name(&self) -> &'static str {
@@ -20,9 +31,9 @@ impl Step for Handshake {
     }
 
     fn run(&self, stream: Stream, peer: Peer) -> StepFuture {
-        let config = self.0.current();
+        let (config, turns) = (self.tls.current(), self.turns.clone());
         Box::pin(async move {
-            let (stream, tls) = accept(config?, stream, None).await?;
+            let (stream, tls) = turns.run(peer.host(), accept(config?, stream, None)).await?;
             Ok((stream, peer.with_tls(tls)))
         })
     }

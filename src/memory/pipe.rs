@@ -66,6 +66,15 @@ impl Pipe {
         Poll::Ready(Ok(self.writer.take()))
     }
 
+    /// Ready when a read would be.
+    pub(super) fn poll_readable(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.bytes.is_empty() && self.state == State::Open {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
     /// Writes what there is room for; the waker returned is the reader's.
     pub(super) fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<(usize, Option<Waker>)>> {
         match self.state {

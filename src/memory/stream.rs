@@ -115,6 +115,10 @@ impl Io for MemoryStream {
     fn abort(&mut self) {
         self.abort = true;
     }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lock().reading(self.end).poll_readable(cx)
+    }
 }
 
 impl Drop for MemoryStream {

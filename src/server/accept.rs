@@ -225,6 +225,9 @@ impl<S: ConnectionService> Accept<S> {
             if let Some(error) = listener.failure() {
                 self.gate.shared().incidents.listener_failed(&listener.local_addr(), &error);
             }
+            if listener.lacks_descriptors() {
+                self.gate.free_descriptor();
+            }
         }
         Poll::Pending
     }

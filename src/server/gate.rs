@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures::task::AtomicWaker;
-use ropewalk_middleware::{Connection, Peer, Stream};
+use ropewalk_middleware::{Addr, Connection, Peer, Stream};
 
 use super::ConnectionService;
 use super::books::MadeRoom;
+use super::registry::SHARDS;
 use super::shared::{Entered, Shared};
 use super::task::{ConnectionTask, panic_text, panicked};
 use crate::error::Error;
@@ -47,6 +48,24 @@ impl<S: ConnectionService> Gate<S> {
         let loops = Arc::new(Loops((0..loops).map(|_| AtomicWaker::new()).collect()));
         let waker = Waker::from(Arc::clone(&loops));
         Arc::new(Self { service: Mutex::new(Readied { service, ready: false }), shared, loops, waker })
+    }
+
+    /// A listener could not take a connection for want of descriptors. The oldest silent preamble is closed, or else a
+    /// connection that would make room for a peer without an address.
+    pub(super) fn free_descriptor(&self) {
+        if self.shared.preambles.drop_silent() {
+            return;
+        }
+        let nobody = Peer::new(Addr::Memory);
+        // The connections are put in order piece by piece, where they are not in order yet.
+        for _ in 0..=SHARDS {
+            match self.make_room(&nobody) {
+                MadeRoom::Undecided => {}
+                // Nobody waits for that room.
+                MadeRoom::Yes => return self.shared.keep_promise(&nobody),
+                MadeRoom::No(_) => return,
+            }
+        }
     }
 
     /// Ready when the service is. If there is room for one more connection too, the gate is open: that holds as long as nobody

@@ -50,6 +50,11 @@ impl Handle {
         self.0.preambles.counts()
     }
 
+    /// The most handshakes and headers under way at once.
+    pub fn max_preambles(&self) -> usize {
+        self.0.preambles.max()
+    }
+
     /// The most connections open at once.
     pub fn max_connections(&self) -> usize {
         self.0.max()

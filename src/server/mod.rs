@@ -9,6 +9,7 @@ mod gate;
 mod handle;
 mod incidents;
 mod lifecycle;
+mod limits;
 mod lobby;
 mod notify;
 mod registry;
@@ -48,6 +49,7 @@ use self::serve::{OnListening, Plan};
 use self::shared::Shared;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::Result;
+use crate::listener::preamble::{default_max_preambles, descriptors};
 
 /// How long a drain may take unless told otherwise: 30 s.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -77,6 +79,7 @@ pub struct Server<L = Identity> {
     reloads: Reloads,
     max_connections: Option<usize>,
     make_room: Option<MakeRoom>,
+    max_preambles: Option<usize>,
     options: Options,
     on_listening: Option<OnListening>,
     on_failure: Option<OnFailure>,
@@ -92,6 +95,7 @@ impl Server {
             reloads: Reloads::default(),
             max_connections: None,
             make_room: Some(MakeRoom::new()),
+            max_preambles: None,
             options: Options {
                 signals: false,
                 drain: DRAIN,
@@ -136,6 +140,7 @@ impl<L> Server<L> {
             reloads: self.reloads,
             max_connections: self.max_connections,
             make_room: self.make_room,
+            max_preambles: self.max_preambles,
             options: self.options,
             on_listening: self.on_listening,
             on_failure: self.on_failure,
@@ -226,10 +231,9 @@ impl<L> Server<L> {
         self
     }
 
-    /// The most connections open at once, over all endpoints; more stay in the backlog. By default 10 000, or 80 % of
-    /// the process's descriptor limit less 64, whichever is lower; of a small limit half.
-    ///
-    /// Handshakes under way are not among them; each endpoint with TLS has at most 256 besides, on each worker.
+    /// The most connections open at once, over all endpoints; more stay in the backlog. By default 10 000, or what the
+    /// process's descriptor limit allows if that is less: 80 % of it less 64, or of a small limit half. Where endpoints have
+    /// TLS or PROXY headers, [`max_preambles`](Self::max_preambles) is taken off that.
     ///
     /// When all places are taken and another connection waits, one may be aborted for it: see
     /// [`make_room`](Self::make_room). For a limit that refuses, see [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
@@ -258,6 +262,29 @@ impl<L> Server<L> {
         self
     }
 
+    /// The most preambles (PROXY headers and TLS handshakes, which come before a connection) under way at once, over all
+    /// endpoints and workers, with those that have passed and wait to be accepted; at least 1. By default 4096, or a quarter
+    /// of the descriptors that the server may use if that is less. Each has a descriptor, and none is among `max_connections`.
+    ///
+    /// When one more comes, another one is dropped for it, the first that one of these rules finds:
+    ///
+    /// 1. a silent one, whose peer has sent nothing yet, of the address with the most preambles, if that address has more
+    ///    than its share: the number of places divided by the number of addresses;
+    /// 2. one that has been silent for a second;
+    /// 3. one of the address with the most, if that has more than its share and less than a quarter of all are silent;
+    /// 4. any other silent one, of the address with the most first;
+    /// 5. any.
+    ///
+    /// Of several it is always the oldest. A preamble makes room for one of its own address only when it is 20 ms old, or
+    /// 250 ms if its peer has sent something, and one that has passed never does: until then the newcomer waits. An address is an IPv4
+    /// address, or the first 64 bits of an IPv6 address; behind a proxy it is the client's as soon as the header has told of
+    /// it. Peers on Unix sockets have no address, and fall under the rules without one. [`Handle::preambles`] counts what was
+    /// dropped, by reason.
+    pub fn max_preambles(mut self, max: usize) -> Self {
+        self.max_preambles = Some(max);
+        self
+    }
+
     /// Accepts and serves on so many threads of the server's own, each with a runtime for itself; 0 is one for each
     /// processor the system lends this process. Without this the runtime the server is awaited on does it all.
     ///
@@ -271,8 +298,7 @@ impl<L> Server<L> {
     ///
     /// All else is one server's: the service with its layers, the caps, the counters, the drain and its deadline, the
     /// handle. A connection may be accepted on each worker while it waits for room under a cap, and a worker whose
-    /// connection makes room is the likeliest to fill it: a cap should be several times the number of workers. The bound
-    /// on handshakes and PROXY headers is each worker's. A hot restart hands over all the sockets; the new process may have
+    /// connection makes room is the likeliest to fill it: a cap should be several times the number of workers. A hot restart hands over all the sockets; the new process may have
     /// another number of workers, or none. What a handler spawns runs on its worker and ends with the server.
     /// Signals, lifecycles and the watchdog are tended by the runtime the server is awaited on. A worker that dies (not by a
     /// handler's panic, which ends its connection only) has the server drain and end with an error.
@@ -321,8 +347,12 @@ impl<L> Server<L> {
         L: Layer<S>,
         L::Service: ConnectionService,
     {
-        let max = self.max_connections.unwrap_or_else(default_max_connections);
-        let shared = Shared::new(max, self.make_room, self.options.restart.is_some(), self.reloads);
+        let has_preambles = self.endpoints.iter().flatten().any(Endpoint::has_preamble);
+        let descriptors = descriptors();
+        let preambles = self.max_preambles.unwrap_or_else(|| default_max_preambles(descriptors));
+        let besides = if has_preambles { preambles } else { 0 };
+        let max = self.max_connections.unwrap_or_else(|| limits::max_connections(descriptors, besides));
+        let shared = Shared::new(max, self.make_room, preambles, self.options.restart.is_some(), self.reloads);
         if let Some(hook) = self.on_failure {
             shared.incidents.on_failure(hook);
         }
@@ -340,12 +370,4 @@ impl<L> fmt::Debug for Server<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
-}
-
-/// `min(10 000, 80 % of the descriptor limit − 64)`; of a small limit, where that would leave next to nothing, half.
-fn default_max_connections() -> usize {
-    use rustix::process::{Resource, getrlimit};
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let share = (descriptors / 5).saturating_mul(4).saturating_sub(64).max(descriptors / 2).clamp(1, 10_000);
-    usize::try_from(share).unwrap_or(10_000)
 }

@@ -66,7 +66,7 @@ impl Bound {
             front.give_up(&[]);
         }
         deadline::keep(&shared, &options);
-        announce(&shared, &options, on_listening);
+        announce(&shared, &endpoints, &options, on_listening);
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         let places = endpoints.iter().map(Endpoint::place).collect();
@@ -113,16 +113,16 @@ async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
 }
 
 /// Says what is in force, to the service manager, to the hook and in the log.
-fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
+fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Option<OnListening>) {
     let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
     options.notify.ready();
     if let Some(hook) = hook {
         hook(addresses as &[Addr]);
     }
-    for address in addresses {
-        let (address, max_connections) = (address.clone(), shared.max());
-        let drain_seconds = options.drain.as_secs();
-        aside!(INFO, %address, max_connections, drain_seconds, "listening");
+    for (endpoint, address) in endpoints.iter().zip(addresses) {
+        let (address, drain_seconds) = (endpoint.bound_to(address), options.drain.as_secs());
+        let (max_connections, max_preambles) = (shared.max(), shared.preambles.max());
+        aside!(INFO, %address, max_connections, max_preambles, drain_seconds, "listening");
     }
 }
 

@@ -94,7 +94,13 @@ impl Restarts {
 }
 
 impl Shared {
-    pub(super) fn new(max: usize, make_room: Option<MakeRoom>, restartable: bool, reloads: Reloads) -> Arc<Self> {
+    pub(super) fn new(
+        max: usize,
+        make_room: Option<MakeRoom>,
+        preambles: usize,
+        restartable: bool,
+        reloads: Reloads,
+    ) -> Arc<Self> {
         let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
         Arc::new(Self {
             books: Mutex::default(),
@@ -105,7 +111,7 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
-            preambles: Preambles::default(),
+            preambles: Preambles::new(preambles),
             reloads,
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),

@@ -1,11 +1,14 @@
 //! Reading certificates.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ropewalk_middleware::event::event;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,17 +24,22 @@ const NO_KEY: &str = "it must hold the private key in PEM, unencrypted";
 const LAYOUT: &str = "it must have NAME.pem (chain and key), NAME.crt with NAME.key, or NAME/ with fullchain.pem and \
                       privkey.pem";
 
-/// Reads all that the configuration names.
-pub(super) fn read(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+/// The files of a folder whose certificates are in use.
+pub(super) type InUse = BTreeSet<PathBuf>;
+
+/// Reads all that the configuration names. A file of a folder that can't be used is passed over, unless it is in use:
+/// then all stays as it is.
+pub(super) fn read(tls: &TlsConfig, in_use: &InUse) -> Result<(Arc<ServerConfig>, InUse), TlsError> {
     let provider = Arc::new(ring::default_provider());
+    let mut used = InUse::default();
     let names = match &tls.source {
         Source::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
-        Source::Folder(path) => folder(path, &provider)?,
+        Source::Folder(path) => folder(path, &provider, in_use, &mut used)?,
         Source::Pem { cert, key } => {
             let (at_cert, at_key) = ((Path::new("the certificate"), &cert[..]), (Path::new("the key"), &key[..]));
             Names::only(certified(at_cert, at_key, &provider).map_err(TlsError::in_memory)?)
         }
-        Source::Rustls(config) => return by_hand(config, tls),
+        Source::Rustls(config) => return Ok((by_hand(config, tls)?, used)),
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -48,7 +56,7 @@ pub(super) fn read(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols.clone_from(&tls.alpn);
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), used))
 }
 
 fn by_hand(config: &Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
@@ -114,43 +122,67 @@ fn open(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| TlsError::unreadable(path, &error))
 }
 
-/// All certificates of a folder.
-fn folder(path: &Path, provider: &CryptoProvider) -> Result<Names, TlsError> {
+/// All certificates of a folder. Other things lie there too: the CA's own certificate, parameters, a file that is half
+/// written.
+fn folder(path: &Path, provider: &CryptoProvider, in_use: &InUse, used: &mut InUse) -> Result<Names, TlsError> {
     let unreadable = |error: io::Error| TlsError::unreadable(path, &error);
     let entries: Result<Vec<_>, _> = fs::read_dir(path).map_err(unreadable)?.collect();
     let mut entries: Vec<PathBuf> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
     // So that it is the same one each time that stands first for a name.
     entries.sort();
     let mut names = Names::default();
-    let mut found = false;
+    let mut first_error = None;
     for (cert, key) in entries.iter().filter_map(|entry| pair(entry)) {
-        let certified = Arc::new(certificate(&cert, &key, provider)?);
-        let is_default = is_default(&cert) || cert.parent().is_some_and(|parent| parent != path && is_default(parent));
-        add_names(&mut names, &cert, &certified, is_default)?;
-        if is_default {
-            names.set_default(certified);
+        match add(&mut names, path, (&cert, &key), provider) {
+            Ok(()) => drop(used.insert(cert)),
+            Err(error) if in_use.contains(&cert) => return Err(error),
+            Err(error) => {
+                let file = cert.display();
+                event!(WARN, %file, %error, "a file in the folder of certificates is passed over");
+                first_error.get_or_insert(error);
+            }
         }
-        found = true;
     }
-    if !found {
-        return Err(TlsError::new(path, "there is no certificate in it", LAYOUT));
+    if used.is_empty() {
+        return Err(first_error.unwrap_or_else(|| TlsError::new(path, "there is no certificate in it", LAYOUT)));
     }
     Ok(names)
+}
+
+/// Adds one certificate of a folder.
+fn add(
+    names: &mut Names,
+    folder: &Path,
+    (cert, key): (&Path, &Path),
+    provider: &CryptoProvider,
+) -> Result<(), TlsError> {
+    let certified = Arc::new(certificate(cert, key, provider)?);
+    let is_default = is_default(cert) || cert.parent().is_some_and(|parent| parent != folder && is_default(parent));
+    add_names(names, cert, &certified, is_default)?;
+    if is_default {
+        names.set_default(certified);
+    }
+    Ok(())
 }
 
 fn is_default(path: &Path) -> bool {
     path.file_stem() == Some(OsStr::new("default"))
 }
 
-/// The files of a certificate and its key that an entry stands for.
+/// The files of a certificate and its key that an entry stands for. Hidden files are somebody's scratch.
 fn pair(entry: &Path) -> Option<(PathBuf, PathBuf)> {
+    if entry.file_name()?.as_bytes().starts_with(b".") {
+        return None;
+    }
+    // The folder may be that of one certificate, as certbot lays them out.
+    let of_chain = |chain: PathBuf| chain.is_file().then(|| (chain.clone(), chain.with_file_name("privkey.pem")));
     match entry.extension().and_then(OsStr::to_str) {
+        Some("pem") if entry.ends_with("fullchain.pem") && entry.with_file_name("privkey.pem").is_file() => {
+            of_chain(entry.to_owned())
+        }
         Some("pem") if entry.is_file() => Some((entry.to_owned(), entry.to_owned())),
         Some("crt") if entry.is_file() => Some((entry.to_owned(), entry.with_extension("key"))),
-        _ => {
-            let chain = entry.join("fullchain.pem");
-            chain.is_file().then(|| (chain, entry.join("privkey.pem")))
-        }
+        _ => of_chain(entry.join("fullchain.pem")),
     }
 }
 

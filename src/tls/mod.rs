@@ -16,6 +16,8 @@ use rustls::ServerConfig;
 pub use self::error::TlsError;
 pub(crate) use self::stream::{HANDSHAKE, accept};
 
+use self::files::InUse;
+
 /// Which certificates a server shows, whose it asks for, and which protocols it speaks: for [`Endpoint::tls`] and
 /// [`Session::upgrade_tls`].
 ///
@@ -53,13 +55,21 @@ pub struct TlsConfig {
 #[derive(Default)]
 struct Loaded {
     begun: AtomicU64,
-    current: RwLock<(u64, Option<Arc<ServerConfig>>)>,
+    current: RwLock<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    number: u64,
+    config: Option<Arc<ServerConfig>>,
+    in_use: InUse,
 }
 
 /// A configuration that was read, and is not in force yet.
 pub(crate) struct Reading {
     number: u64,
     config: Arc<ServerConfig>,
+    in_use: InUse,
 }
 
 /// Where the certificates come from.
@@ -88,8 +98,11 @@ impl TlsConfig {
     }
 
     /// The certificates of a folder, chosen by the name a peer asks for (SNI). Those are `NAME.pem` with chain and key in
-    /// one file, `NAME.crt` with `NAME.key`, and folders `NAME/` with `fullchain.pem` and `privkey.pem`. Other files are
-    /// passed over.
+    /// one file, `NAME.crt` with `NAME.key`, and folders `NAME/` with `fullchain.pem` and `privkey.pem`; the folder itself may
+    /// hold these two. Other files are passed over: hidden ones in silence, and those that are called like a certificate and
+    /// can't be used (`ca.crt` without a key, `dhparam.pem`, a half-written file) with a warning in the log. So a stray file
+    /// keeps no server from starting. A reload fails, and changes nothing, when a file whose certificate is in use can't
+    /// be used any more; one that was removed takes its certificate with it.
     ///
     /// A certificate answers to the DNS names in it (`subjectAltName`), whatever its file is called; `*.example.org` to
     /// every name with one label more than `example.org`, unless another certificate has just that name. The one called
@@ -128,7 +141,8 @@ impl TlsConfig {
     ///
     /// # Errors
     ///
-    /// A file that is missing or holds no certificate or no key, a key that does not match, a folder without any.
+    /// A file that is missing or holds no certificate or no key, a key that does not match, a folder without any certificate
+    /// that can be used.
     pub fn load(&self) -> Result<(), TlsError> {
         self.current().map(drop)
     }
@@ -150,20 +164,22 @@ impl TlsConfig {
     /// Reads the files, and changes nothing yet.
     pub(crate) fn read(&self) -> Result<Reading, TlsError> {
         let number = self.loaded.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Reading { number, config: files::read(self)? })
+        let in_use = self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).in_use.clone();
+        let (config, in_use) = files::read(self, &in_use)?;
+        Ok(Reading { number, config, in_use })
     }
 
     /// From here on handshakes are done with this, unless a later reading is there already.
-    pub(crate) fn set(&self, Reading { number, config }: Reading) {
+    pub(crate) fn set(&self, Reading { number, config, in_use }: Reading) {
         let mut current = self.loaded.current.write().unwrap_or_else(PoisonError::into_inner);
-        if number > current.0 {
-            *current = (number, Some(config));
+        if number > current.number {
+            *current = Current { number, config: Some(config), in_use };
         }
     }
 
     /// What handshakes are done with now.
     pub(crate) fn current(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        let current = || self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).1.clone();
+        let current = || self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).config.clone();
         if let Some(config) = current() {
             return Ok(config);
         }

@@ -204,18 +204,23 @@ pub struct Running {
 
 impl Running {
     pub async fn tls(tls: impl Into<TlsConfig>, service: impl ConnectionService) -> Self {
+        Self::tls_on(Server::new(), tls, service).await
+    }
+
+    /// The same with a server that is set up already, but for its endpoints.
+    pub async fn tls_on(server: Server, tls: impl Into<TlsConfig>, service: impl ConnectionService) -> Self {
         let tls = tls.into();
-        Self::start(|endpoint| endpoint.tls(tls.clone()), service).await
+        Self::start(server, |endpoint| endpoint.tls(tls.clone()), service).await
     }
 
     pub async fn plain(service: impl ConnectionService) -> Self {
-        Self::start(|endpoint| endpoint, service).await
+        Self::start(Server::new(), |endpoint| endpoint, service).await
     }
 
-    async fn start(wrap: impl Fn(Endpoint) -> Endpoint, service: impl ConnectionService) -> Self {
+    async fn start(server: Server, wrap: impl Fn(Endpoint) -> Endpoint, service: impl ConnectionService) -> Self {
         let (endpoint, memory) = memory::endpoint();
         let tcp = Endpoint::tcp(([127, 0, 0, 1], 0).into());
-        let server = Server::new().listen(wrap(tcp)).listen(wrap(endpoint)).serve(service).bind().await.unwrap();
+        let server = server.listen(wrap(tcp)).listen(wrap(endpoint)).serve(service).bind().await.unwrap();
         let handle = server.handle();
         let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("{:?}", handle.addresses()) };
         Self { handle, addr, memory, task: tokio::spawn(server) }

@@ -141,13 +141,16 @@ impl Example {
 
     fn await_both(&mut self) {
         self.tcp = self.listening();
-        assert_eq!(self.line(), format!("listening on unix:{}", self.unix.display()));
+        // With TLS it is `tls+unix:`.
+        let line = self.line().replacen("tls+", "", 1);
+        assert_eq!(line, format!("listening on unix:{}", self.unix.display()));
     }
 
     /// The address in the next line.
     fn listening(&self) -> SocketAddr {
         let line = self.line();
-        let address = line.strip_prefix("listening on tcp:").and_then(|address| address.parse().ok());
+        let address = line.strip_prefix("listening on tcp:").or_else(|| line.strip_prefix("listening on tls:"));
+        let address = address.and_then(|address| address.parse().ok());
         address.unwrap_or_else(|| panic!("a TCP address is announced, not {line:?}"))
     }
 

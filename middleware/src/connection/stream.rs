@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::ioctl_fionread;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop;
 
@@ -33,6 +34,13 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// less than will be read, though it may be more (of TLS, it is the ciphertext). A drain reads that much.
     fn arrived(&self) -> Option<u64> {
         None
+    }
+
+    /// Ready when there is something to read (bytes, the end or an error), without reading it. A transport that can't tell
+    /// is ready at once, as it is unless written otherwise: to a server whose preambles are under way it looks like one that
+    /// has sent something.
+    fn poll_readable(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
     }
 
     /// How many bytes it has handed to what is underneath in all, where it may hold back some of what it took (as TLS
@@ -89,6 +97,31 @@ impl Stream {
             Self::Tcp(tcp) => ioctl_fionread(tcp).ok(),
             Self::Unix(unix) => ioctl_fionread(unix).ok(),
             Self::Boxed(io) => io.arrived(),
+        }
+    }
+
+    /// Ready when there is something to read (bytes, the end or an error), without reading it; for other transports than
+    /// the kernel's sockets see [`Io::poll_readable`].
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // The runtime may take a socket for readable that was read empty, so the kernel is asked.
+        macro_rules! peek {
+            ($socket:expr) => {
+                loop {
+                    if ready!($socket.poll_read_ready(cx)).is_err() {
+                        return Poll::Ready(());
+                    }
+                    let peek = || SockRef::from(&*$socket).peek(&mut [MaybeUninit::uninit()]);
+                    match $socket.try_io(Interest::READABLE, peek) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        _ => return Poll::Ready(()),
+                    }
+                }
+            };
+        }
+        match self {
+            Self::Tcp(tcp) => peek!(tcp),
+            Self::Unix(unix) => peek!(unix),
+            Self::Boxed(io) => io.poll_readable(cx),
         }
     }
 

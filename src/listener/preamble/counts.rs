@@ -1,6 +1,4 @@
-//! What became of preambles.
-
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! What became of preambles, in numbers.
 
 /// How a preamble ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,64 +6,67 @@ pub(super) enum End {
     Passed,
     Failed,
     TimedOut,
-    Dropped,
+    Dropped(PreambleDrop),
 }
 
-/// The counters of one server's preambles, shared by its listeners.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Preambles(Arc<Mutex<PreambleCounts>>);
-
-impl Preambles {
-    /// The counters, all of one moment.
-    pub(crate) fn counts(&self) -> PreambleCounts {
-        self.lock().clone()
-    }
-
-    pub(super) fn begin(&self) {
-        self.lock().begun += 1;
-    }
-
-    pub(super) fn end(&self, end: End) {
-        let mut counts = self.lock();
-        match end {
-            End::Passed => counts.passed += 1,
-            End::Failed => counts.failed += 1,
-            End::TimedOut => counts.timed_out += 1,
-            End::Dropped => counts.dropped += 1,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PreambleCounts> {
-        // Only counters change under it; they are whole whatever panicked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Why a preamble was dropped that had neither failed nor timed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PreambleDrop {
+    /// It made room for another one before its peer had sent a byte.
+    Silent,
+    /// It made room for another one after its peer had sent something: its address had more than its share under way, or
+    /// no other preamble could be dropped.
+    Share,
+    /// The process had no descriptor left for a new connection, and of the silent preambles this was the oldest.
+    Descriptors,
+    /// The server drained, stopped or was dropped.
+    Ended,
 }
 
-/// What became of what comes before a connection, the PROXY header and the TLS handshake, at one moment.
+impl PreambleDrop {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::Silent, Self::Share, Self::Descriptors, Self::Ended];
+}
+
+/// What became of the preambles (PROXY headers and TLS handshakes, which come before a connection), at one moment.
 ///
-/// Only who came through is a connection and counts as accepted; what ended before is counted here alone. `begun` is
-/// always `pending` plus the four others.
+/// A peer counts as an accepted connection only after its preamble has passed; one that ended before is counted only here.
+/// `begun` is always the sum of `pending`, `passed`, `failed`, `timed_out` and `dropped`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PreambleCounts {
     begun: u64,
     passed: u64,
     failed: u64,
     timed_out: u64,
-    dropped: u64,
+    dropped: [u64; PreambleDrop::ALL.len()],
 }
 
 impl PreambleCounts {
+    pub(super) fn begin(&mut self) {
+        self.begun += 1;
+    }
+
+    pub(super) fn end(&mut self, end: End) {
+        match end {
+            End::Passed => self.passed += 1,
+            End::Failed => self.failed += 1,
+            End::TimedOut => self.timed_out += 1,
+            End::Dropped(reason) => self.dropped[reason as usize] += 1,
+        }
+    }
+
     /// Taken from the endpoints' sockets since the server began.
     pub fn begun(&self) -> u64 {
         self.begun
     }
 
-    /// Under way now, or through and not yet accepted.
+    /// Under way now, or passed and not yet accepted.
     pub fn pending(&self) -> u64 {
-        self.begun - self.passed - self.failed - self.timed_out - self.dropped
+        self.begun - self.passed - self.failed - self.timed_out - self.dropped()
     }
 
-    /// Came through, and were accepted as connections.
+    /// Passed, and accepted as connections.
     pub fn passed(&self) -> u64 {
         self.passed
     }
@@ -75,13 +76,18 @@ impl PreambleCounts {
         self.failed
     }
 
-    /// Not through by their deadline.
+    /// Not finished by their deadline.
     pub fn timed_out(&self) -> u64 {
         self.timed_out
     }
 
-    /// Dropped for newer ones when too many were under way, or with the server.
+    /// Dropped, for any of the four reasons.
     pub fn dropped(&self) -> u64 {
-        self.dropped
+        self.dropped.iter().sum()
+    }
+
+    /// Dropped for this reason.
+    pub fn dropped_for(&self, reason: PreambleDrop) -> u64 {
+        self.dropped[reason as usize]
     }
 }

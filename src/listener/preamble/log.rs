@@ -6,6 +6,8 @@ use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, aside, event};
 use ropewalk_middleware::{Addr, Escaped};
 
+use super::counts::PreambleDrop;
+
 /// The lines of one listener, so many a second of each kind.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
@@ -20,17 +22,17 @@ impl Log {
         Self { ended: Limit::new(Level::DEBUG, ended), panicked: Limit::new(Level::ERROR, panicked) }
     }
 
-    pub(super) fn panicked(&self, listener: &Addr, peer: Option<&Addr>) {
+    pub(super) fn panicked(&self, peer: &Addr) {
         if self.panicked.pass() {
-            let (listener, peer) = (listener.clone(), of(peer));
-            aside!(ERROR, %listener, %peer, "a preamble panicked; its connection is closed");
+            let peer = quoted(peer);
+            aside!(ERROR, %peer, "a preamble panicked; its connection is closed");
         }
     }
 
-    pub(super) fn dropped(&self, listener: &Addr, peer: Option<&Addr>) {
+    pub(super) fn dropped(&self, peer: &Addr, reason: PreambleDrop) {
         if self.ended.pass() {
-            let (listener, peer) = (listener.clone(), of(peer));
-            aside!(DEBUG, %listener, %peer, "a preamble was dropped");
+            let peer = quoted(peer);
+            aside!(DEBUG, %peer, ?reason, "a preamble was dropped");
         }
     }
 
@@ -47,10 +49,6 @@ impl Log {
             aside!(DEBUG, %peer, step, "a preamble took too long");
         }
     }
-}
-
-fn of(peer: Option<&Addr>) -> String {
-    peer.map_or_else(|| "unknown".to_owned(), |peer| quoted(peer))
 }
 
 /// What a peer chose, as it may stand in a line.

@@ -1,12 +1,17 @@
 //! What comes before a connection: the steps (a PROXY header, a TLS handshake) an accepted socket goes through first.
 
 mod counts;
+mod crowd;
+mod fair;
+mod limits;
 mod log;
+mod places;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod turns;
 
-use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,18 +19,22 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ropewalk_middleware::{Addr, Peer, Stream};
-use tokio::task::{AbortHandle, JoinError, JoinSet, coop};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, coop};
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
-pub use self::counts::PreambleCounts;
-pub(crate) use self::counts::Preambles;
+pub use self::counts::{PreambleCounts, PreambleDrop};
+pub(crate) use self::limits::{default_max_preambles, descriptors};
+pub(crate) use self::places::Preambles;
+#[cfg(feature = "tls")]
+pub(crate) use self::turns::Turns;
 
 use self::counts::End;
+use self::crowd::Stage;
+use self::fair::Fair;
 use self::log::Log;
+use self::places::Place;
 use super::{HandOver, Listener};
-
-/// How many preambles of one listener are under way at once, with those that are finished and not yet accepted.
-const PENDING: usize = 256;
 
 /// How many connections are taken from the inner listener before others get their turn.
 const BATCH: usize = 16;
@@ -45,19 +54,25 @@ pub(crate) trait Step: Send + Sync + 'static {
     /// How long it may take in all, however little a peer sends at a time.
     fn within(&self) -> Duration;
 
-    /// Takes the step. It runs in a task of its own, and may be dropped at any moment, which closes the stream.
+    /// Refuses a peer that need not be waited for.
+    fn check(&self, _peer: &Peer) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Takes the step, once there is something to read. It runs in a task of its own, and may be dropped at any moment, which closes the stream.
     fn run(&self, stream: Stream, peer: Peer) -> StepFuture;
 }
 
 /// A listener whose connections go through some steps first. Only those that came through are accepted.
 ///
 /// Each runs in a task of its own, so nothing a peer does, or leaves undone, holds up the others; each step has its
-/// deadline, and at most [`PENDING`] are under way. When one more comes, the oldest that is not finished is dropped: a
-/// peer that means it needs a few round trips, and is through before so many others come. (Dropping the newest, or
-/// leaving it in the backlog, would let 256 silent peers shut out everybody until their deadline.)
+/// deadline. All listeners of a server share so many places ([`Preambles`]). When one more comes, another one makes room
+/// by the rules of [`Crowd::make_room`](crowd::Crowd::make_room): silent peers, and addresses that take more than their
+/// share, do not keep the others out. Its socket is closed when its task has had a turn; a batch may be open by so much.
 ///
-/// Finished ones wait here until they are accepted, without a deadline: under a server that is at its limit the listener
-/// is not asked, so nothing more is taken from the inner one either, and nothing is dropped.
+/// Those that have passed keep their places until they are accepted, one address after another, without a deadline: under a
+/// server that is at its limit the listener is not asked, so nothing more is taken from the inner one either, and nothing
+/// is dropped.
 ///
 /// After the last call it takes what waits in the inner listener, closes that, and goes on until all are through,
 /// or [`LAST`] has passed. Handed over, it closes the inner listener at once: what waits there is the new process's.
@@ -65,66 +80,60 @@ pub(crate) struct WithPreamble {
     inner: Option<Box<dyn Listener>>,
     local: Addr,
     steps: Arc<[Box<dyn Step>]>,
-    running: JoinSet<Result<(Stream, Peer), End>>,
-    /// Those that run and whose they are, the oldest first.
-    oldest: VecDeque<(AbortHandle, Addr)>,
-    /// Taken when there was no place; it begins when the one that is dropped for it is gone.
+    running: JoinSet<Option<Passed>>,
+    passed: Fair<Passed>,
+    /// Taken when there was no place.
     next: Option<(Stream, Peer)>,
+    /// When there may be one.
+    place: Option<Pin<Box<Sleep>>>,
     /// Runs from the last call.
     last: Option<Pin<Box<Sleep>>>,
-    counts: Preambles,
+    preambles: Preambles,
     log: Log,
 }
 
+/// A connection that came through, and the place it still has.
+type Passed = (Place, Stream, Peer);
+
 impl WithPreamble {
-    /// The steps are taken in this order. What becomes of the preambles is counted in `counts`.
-    pub(crate) fn new(inner: Box<dyn Listener>, steps: Vec<Box<dyn Step>>, counts: Preambles) -> Self {
+    /// The steps are taken in this order.
+    pub(crate) fn new(inner: Box<dyn Listener>, steps: Vec<Box<dyn Step>>, preambles: Preambles) -> Self {
         Self {
             local: inner.local_addr(),
             inner: Some(inner),
             steps: steps.into(),
             running: JoinSet::new(),
-            oldest: VecDeque::new(),
+            passed: Fair::new(),
             next: None,
+            place: None,
             last: None,
+            preambles,
             log: Log::new(),
-            counts,
         }
     }
 
     fn pending(&self) -> usize {
-        self.running.len() + usize::from(self.next.is_some())
+        self.running.len() + self.passed.len() + usize::from(self.next.is_some())
     }
 
     /// The next connection that came through.
-    fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
-        while let Some(joined) = ready!(self.running.poll_join_next_with_id(cx)) {
-            let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-            let place = self.oldest.iter().position(|(task, _)| task.id() == id);
-            let from = place.and_then(|place| self.oldest.remove(place)).map(|(_, from)| from);
-            let end = match joined {
-                Ok((_, Ok(connection))) => {
-                    self.counts.end(End::Passed);
-                    return Poll::Ready(connection);
-                }
-                Ok((_, Err(end))) => end,
-                Err(error) if error.is_panic() => {
-                    self.log.panicked(&self.local, from.as_ref());
-                    End::Failed
-                }
-                Err(_) => {
-                    self.log.dropped(&self.local, from.as_ref());
-                    End::Dropped
-                }
-            };
-            self.counts.end(end);
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
+        // When none is left nothing wakes us for one. A task that panicked has said so itself, as its place went.
+        while let Poll::Ready(Some(joined)) = self.running.poll_join_next(cx) {
+            if let Ok(Some(passed)) = joined {
+                self.passed.push(passed.2.host(), passed);
+            }
         }
-        // None are left: nobody is to be woken by one.
+        while let Some((place, stream, peer)) = self.passed.pop() {
+            if place.end(End::Passed) {
+                return Poll::Ready((stream, peer));
+            }
+        }
         Poll::Pending
     }
 
-    /// The next connection that may begin.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
+    /// Takes the next connection, if none is there that has no place yet.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.next.is_none() {
             let Some(inner) = &mut self.inner else { return Poll::Pending };
             let Poll::Ready(connection) = inner.poll_accept(cx) else {
@@ -135,46 +144,90 @@ impl WithPreamble {
                 }
                 return Poll::Pending;
             };
-            self.counts.begin();
+            self.preambles.taken();
             self.next = Some(connection);
         }
-        if self.running.len() >= PENDING {
-            // Whoever is finished by now stays; its task wakes us all the same.
-            if let (Some((oldest, _)), None) = (self.oldest.front(), &self.last) {
-                oldest.abort();
-            }
-            return Poll::Pending;
-        }
-        self.next.take().map_or(Poll::Pending, Poll::Ready)
+        Poll::Ready(())
     }
 
-    fn begin(&mut self, stream: Stream, peer: Peer) {
-        let from = peer.addr().clone();
-        let run = prepare(Arc::clone(&self.steps), self.log.clone(), stream, peer);
-        self.oldest.push_back((self.running.spawn(run), from));
+    /// Begins with the connection that was taken, once there is a place.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(place) = &mut self.place {
+                // One that ends here wakes us as well, and may leave its place to us.
+                let is_over = place.as_mut().poll(cx).is_ready();
+                if !is_over && !self.preambles.has_room() {
+                    return Poll::Pending;
+                }
+                self.place = None;
+            }
+            let Some((_, peer)) = &self.next else { return Poll::Ready(()) };
+            match self.preambles.enter(peer, &self.log) {
+                Ok((place, dropped)) => {
+                    if let Some((stream, peer)) = self.next.take() {
+                        self.running.spawn(run(Arc::clone(&self.steps), stream, peer, place, dropped));
+                    }
+                    return Poll::Ready(());
+                }
+                Err(then) => self.place = Some(Box::pin(sleep_until(then))),
+            }
+        }
+    }
+}
+
+/// Takes the steps, unless it is told to make room meanwhile.
+async fn run(
+    steps: Arc<[Box<dyn Step>]>,
+    stream: Stream,
+    peer: Peer,
+    place: Place,
+    dropped: oneshot::Receiver<PreambleDrop>,
+) -> Option<Passed> {
+    let from = peer.addr().clone();
+    tokio::select! {
+        biased;
+        Ok(reason) = dropped => {
+            place.log().dropped(&from, reason);
+            None
+        }
+        prepared = prepare(&steps, stream, peer, &place) => match prepared {
+            Ok((stream, peer)) => place.set(Stage::Passed, peer.host()).then_some((place, stream, peer)),
+            Err(end) => {
+                place.end(end);
+                None
+            }
+        },
     }
 }
 
 /// Takes the steps.
 async fn prepare(
-    steps: Arc<[Box<dyn Step>]>,
-    log: Log,
+    steps: &[Box<dyn Step>],
     mut stream: Stream,
     mut peer: Peer,
+    place: &Place,
 ) -> Result<(Stream, Peer), End> {
     let from = peer.addr().clone();
-    for step in &*steps {
-        let end = match timeout(step.within(), step.run(stream, peer)).await {
+    for step in steps {
+        place.set(Stage::Silent, peer.host());
+        let run = async {
+            step.check(&peer)?;
+            // A step costs nothing before there is something to read.
+            poll_fn(|cx| stream.poll_readable(cx)).await;
+            place.set(Stage::Spoken, peer.host());
+            step.run(stream, peer).await
+        };
+        let end = match timeout(step.within(), run).await {
             Ok(Ok(connection)) => {
                 (stream, peer) = connection;
                 continue;
             }
             Ok(Err(error)) => {
-                log.failed(&from, step.name(), &error);
+                place.log().failed(&from, step.name(), &error);
                 End::Failed
             }
             Err(_) => {
-                log.timed_out(&from, step.name());
+                place.log().timed_out(&from, step.name());
                 End::TimedOut
             }
         };
@@ -191,15 +244,15 @@ impl Listener for WithPreamble {
             self.inner = None;
             self.running.abort_all();
             if self.next.take().is_some() {
-                self.counts.end(End::Dropped);
+                self.preambles.lost();
             }
         }
         for _ in 0..BATCH {
-            if let Poll::Ready(connection) = self.poll_finished(cx) {
+            if let Poll::Ready(connection) = self.poll_passed(cx) {
                 return Poll::Ready(connection);
             }
-            let (stream, peer) = ready!(self.poll_next(cx));
-            self.begin(stream, peer);
+            ready!(self.poll_taken(cx));
+            ready!(self.poll_begin(cx));
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -230,6 +283,10 @@ impl Listener for WithPreamble {
         self.inner.as_mut()?.failure()
     }
 
+    fn lacks_descriptors(&mut self) -> bool {
+        self.inner.as_mut().is_some_and(|inner| inner.lacks_descriptors())
+    }
+
     fn local_addr(&self) -> Addr {
         self.local.clone()
     }
@@ -247,7 +304,9 @@ impl Listener for WithPreamble {
 
 impl Drop for WithPreamble {
     fn drop(&mut self) {
-        // The set aborts its tasks as it goes.
-        (0..self.pending()).for_each(|_| self.counts.end(End::Dropped));
+        // The others have places, which count them as they go.
+        if self.next.is_some() {
+            self.preambles.lost();
+        }
     }
 }

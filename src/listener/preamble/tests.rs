@@ -1,3 +1,6 @@
+mod descriptors;
+mod room;
+
 use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -7,11 +10,14 @@ use ropewalk_middleware::{CloseReason, Peer, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::{LAST, PENDING, PreambleCounts, Preambles, Step, StepFuture, WithPreamble};
+use super::{LAST, PreambleCounts, PreambleDrop, Preambles, Step, StepFuture, WithPreamble};
 use crate::memory::{Connector, MemoryStream};
 use crate::{Bytes, Endpoint, Handle, Listener, RawBytes, Server, framed, memory, reply_fn};
 
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How many preambles are under way at once.
+const PENDING: usize = 256;
 
 /// A preamble of bytes: any number of `.`, then `y` for yes; `p` panics, anything else fails, and is quoted.
 struct Word;
@@ -42,7 +48,7 @@ impl Step for Word {
 
 async fn listener() -> (WithPreamble, Preambles, Connector) {
     let (endpoint, connector) = memory::endpoint();
-    let counts = Preambles::default();
+    let counts = Preambles::new(PENDING);
     let listener = WithPreamble::new(endpoint.bind().await.unwrap(), vec![Box::new(Word)], counts.clone());
     (listener, counts, connector)
 }
@@ -133,6 +139,7 @@ async fn three_hundred_silent_ones_do_not_keep_out_an_honest_one() {
     }
     none_within(&mut listener, Duration::from_secs(1)).await;
     assert_eq!(of(&counts.counts()), [300, 256, 0, 0, 0, 44]);
+    assert_eq!(counts.counts().dropped_for(PreambleDrop::Silent), 44);
     // The oldest are gone, the newest are still there.
     assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0);
     assert_eq!(silent[43].read(&mut [0]).await.unwrap(), 0);
@@ -307,7 +314,7 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
     assert!(lines[0].contains("a preamble failed peer=\"memory:\" step=\"word\""), "{log}");
     assert!(lines[0].ends_with(r#"error="\n\x1b""#), "{log}");
     assert!(lines[1].contains("a preamble took too long") && lines[1].contains("memory:"), "{log}");
-    assert!(lines[2].contains("a preamble was dropped listener=memory: peer=\"memory:\""), "{log}");
+    assert!(lines[2].contains("a preamble was dropped peer=\"memory:\" reason=Silent"), "{log}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,220 @@
+//! The preambles under way, and which of them makes room when there are too many.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::counts::PreambleDrop;
+
+/// A peer that was silent for so long makes room for any other. An honest one has long sent something.
+const LONG_SILENT: Duration = Duration::from_secs(1);
+
+/// Silent preambles are not dropped for being silent alone while they are less than this part of all.
+const SILENT_PART: usize = 4;
+
+/// How old a preamble is at least that makes room for another one of its own address. What a peer sent together with its
+/// connection is noticed in less than the first; a handshake takes less than the second, as a rule. So of a crowd that
+/// reconnects at once each waits a little, where otherwise each would end another one's handshake.
+const NEW: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
+
+/// How far a preamble is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The peer has sent nothing yet of what is waited for.
+    Silent = 0,
+    /// The peer has sent something.
+    Spoken = 1,
+    /// All is done, and the connection waits to be accepted. It is not dropped any more.
+    Passed = 2,
+}
+
+/// Whether one more may begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// One was dropped for it, or none had to be.
+    Made(Option<PreambleDrop>),
+    /// Not before then, unless another one ends.
+    NotBefore(Instant),
+}
+
+#[derive(Debug)]
+struct Member {
+    host: Option<IpAddr>,
+    stage: Stage,
+    since: Instant,
+    /// Tells its task that it was dropped, and why.
+    drop: oneshot::Sender<PreambleDrop>,
+}
+
+/// The silent ones, and those whose peers have sent something, by their numbers: the oldest first.
+type Stages = [BTreeSet<u64>; 2];
+
+/// The preambles of one address.
+#[derive(Debug, Default)]
+struct Group {
+    len: usize,
+    stages: Stages,
+}
+
+impl Group {
+    /// By which addresses are compared, for either stage: how many there are, if any is at that stage.
+    fn ranks(&self) -> [Option<usize>; 2] {
+        [0, 1].map(|stage: usize| (!self.stages[stage].is_empty()).then_some(self.len))
+    }
+}
+
+/// The preambles under way of one server. Each call costs a few steps in a tree, however many there are.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    members: HashMap<u64, Member>,
+    groups: HashMap<Option<IpAddr>, Group>,
+    all: Stages,
+    /// Addresses by the number of their preambles, for either stage.
+    ranks: [BTreeSet<(usize, IpAddr)>; 2],
+    last_id: u64,
+}
+
+impl Crowd {
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Adds one, which is silent. The receiver is told when it is dropped.
+    pub(super) fn insert(&mut self, host: Option<IpAddr>, now: Instant) -> (u64, oneshot::Receiver<PreambleDrop>) {
+        self.last_id += 1;
+        let (drop, dropped) = oneshot::channel();
+        self.add(self.last_id, Member { host, stage: Stage::Silent, since: now, drop });
+        (self.last_id, dropped)
+    }
+
+    /// Changes the stage of one, and to whose address it counts. Returns whether it is still there.
+    pub(super) fn set(&mut self, id: u64, stage: Stage, host: Option<IpAddr>) -> bool {
+        let Some(member) = self.take(id) else { return false };
+        self.add(id, Member { host, stage, ..member });
+        true
+    }
+
+    /// Removes one that has ended. Returns whether it was still there.
+    pub(super) fn remove(&mut self, id: u64) -> bool {
+        self.take(id).is_some()
+    }
+
+    /// Drops the oldest of the silent ones, if there is one.
+    pub(super) fn drop_silent(&mut self) -> bool {
+        let oldest = self.all[Stage::Silent as usize].first().copied();
+        oldest.is_some_and(|id| self.drop(id, PreambleDrop::Descriptors))
+    }
+
+    /// Makes room for one more of this address, where there may be so many. Dropped is the first that one of these rules
+    /// finds:
+    ///
+    /// 1. of the address with the most preambles the oldest silent one, if it has more than its equal share;
+    /// 2. the oldest one that has been silent for a second;
+    /// 3. of the address with the most the oldest one, if it has more than its equal share and less than a quarter of all are
+    ///    silent: otherwise it would push out every newcomer, which is silent for a moment;
+    /// 4. of the address with the most the oldest silent one, if it has several; else the oldest silent one;
+    /// 5. the oldest one.
+    ///
+    /// Peers without an address fall under the rules 2, 4 and 5 only.
+    pub(super) fn make_room(&mut self, max: usize, host: Option<IpAddr>, now: Instant) -> Room {
+        if self.len() < max {
+            return Room::Made(None);
+        }
+        let Some((id, reason)) = self.find(max, host, now) else {
+            // All have passed, and wait to be accepted.
+            return Room::NotBefore(now + NEW[1]);
+        };
+        if let Some(member) = self.members.get(&id)
+            && member.host == host
+        {
+            let old_enough = member.since + NEW[usize::from(member.stage == Stage::Spoken)];
+            if now < old_enough {
+                return Room::NotBefore(old_enough);
+            }
+        }
+        self.drop(id, reason);
+        Room::Made(Some(reason))
+    }
+
+    fn find(&self, max: usize, newcomer: Option<IpAddr>, now: Instant) -> Option<(u64, PreambleDrop)> {
+        let addresses = self.groups.len() + usize::from(!self.groups.contains_key(&newcomer));
+        let share = (max / addresses).max(1);
+        // The newcomer counts to its address.
+        let own = |stage: Stage| {
+            let group = self.groups.get(&newcomer).filter(|group| !group.stages[stage as usize].is_empty())?;
+            newcomer.map(|host| (group.len + 1, host))
+        };
+        let of_largest = |stage: Stage, more_than: usize| {
+            let largest = self.ranks[stage as usize].last().copied();
+            let (len, host) = own(stage).into_iter().chain(largest).max_by_key(|&(len, _)| len)?;
+            let group = self.groups.get(&Some(host)).filter(|_| len > more_than)?;
+            group.stages[stage as usize].first().copied()
+        };
+        let oldest = |stage: Stage| self.all[stage as usize].first().copied();
+        let long_silent = |id: &u64| self.members.get(id).is_some_and(|member| now >= member.since + LONG_SILENT);
+        let few_silent = self.all[Stage::Silent as usize].len() < max.div_ceil(SILENT_PART);
+        let with = |reason| move |id| (id, reason);
+        of_largest(Stage::Silent, share)
+            .or_else(|| oldest(Stage::Silent).filter(long_silent))
+            .map(with(PreambleDrop::Silent))
+            .or_else(|| of_largest(Stage::Spoken, share).filter(|_| few_silent).map(with(PreambleDrop::Share)))
+            .or_else(|| of_largest(Stage::Silent, 1).map(with(PreambleDrop::Silent)))
+            .or_else(|| oldest(Stage::Silent).map(with(PreambleDrop::Silent)))
+            .or_else(|| oldest(Stage::Spoken).map(with(PreambleDrop::Share)))
+    }
+
+    fn drop(&mut self, id: u64, reason: PreambleDrop) -> bool {
+        // One that ends by itself at this moment does not listen any more.
+        self.take(id).map(|member| member.drop.send(reason)).is_some()
+    }
+
+    fn add(&mut self, id: u64, member: Member) {
+        if let Some(all) = self.all.get_mut(member.stage as usize) {
+            all.insert(id);
+        }
+        self.change(member.host, |group| {
+            group.len += 1;
+            if let Some(stage) = group.stages.get_mut(member.stage as usize) {
+                stage.insert(id);
+            }
+        });
+        self.members.insert(id, member);
+    }
+
+    fn take(&mut self, id: u64) -> Option<Member> {
+        let member = self.members.remove(&id)?;
+        if let Some(all) = self.all.get_mut(member.stage as usize) {
+            all.remove(&id);
+        }
+        self.change(member.host, |group| {
+            group.len -= 1;
+            if let Some(stage) = group.stages.get_mut(member.stage as usize) {
+                stage.remove(&id);
+            }
+        });
+        Some(member)
+    }
+
+    fn change(&mut self, host: Option<IpAddr>, change: impl FnOnce(&mut Group)) {
+        let group = self.groups.entry(host).or_default();
+        let before = group.ranks();
+        change(group);
+        let after = group.ranks();
+        if group.len == 0 {
+            self.groups.remove(&host);
+        }
+        // Peers without an address have no rank.
+        let Some(host) = host else { return };
+        for (ranks, (before, after)) in self.ranks.iter_mut().zip(before.into_iter().zip(after)) {
+            if let Some(len) = before {
+                ranks.remove(&(len, host));
+            }
+            if let Some(len) = after {
+                ranks.insert((len, host));
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A queue that takes addresses in turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+/// A queue in which each address has its turn, however many entries another one has; those of one address come out in the
+/// order in which they went in. Entries without an address share one turn.
+#[derive(Debug)]
+pub(super) struct Fair<T> {
+    queues: HashMap<Option<IpAddr>, VecDeque<T>>,
+    /// The addresses that have entries, in the order of their turns.
+    turns: VecDeque<Option<IpAddr>>,
+    len: usize,
+}
+
+impl<T> Fair<T> {
+    pub(super) fn new() -> Self {
+        Self { queues: HashMap::new(), turns: VecDeque::new(), len: 0 }
+    }
+
+    pub(super) fn push(&mut self, host: Option<IpAddr>, entry: T) {
+        let queue = self.queues.entry(host).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(host);
+        }
+        queue.push_back(entry);
+        self.len += 1;
+    }
+
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let host = self.turns.pop_front()?;
+        let queue = self.queues.get_mut(&host)?;
+        let entry = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&host);
+        } else {
+            self.turns.push_back(host);
+        }
+        self.len -= 1;
+        Some(entry)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter::from_fn;
+    use std::net::Ipv4Addr;
+
+    use super::Fair;
+
+    #[test]
+    fn each_address_has_its_turn_and_keeps_its_order() {
+        let mut queue = Fair::new();
+        let host = |n| Some(Ipv4Addr::new(192, 0, 2, n).into());
+        for (from, entry) in [(host(1), "a"), (host(1), "b"), (host(1), "c"), (host(2), "d"), (None, "e"), (None, "f")]
+        {
+            queue.push(from, entry);
+        }
+        assert_eq!(queue.len(), 6);
+        assert_eq!(from_fn(|| queue.pop()).collect::<Vec<_>>(), ["a", "d", "e", "b", "f", "c"]);
+        assert!(queue.queues.is_empty() && queue.turns.is_empty() && queue.len() == 0, "nothing is left behind");
+    }
+}
