@@ -90,7 +90,7 @@ pub use leaf::{
 };
 pub use listener::{HandOver, Listener, PreambleCounts};
 pub use reply::{IntoReply, Reply};
-pub use server::{ConnectionService, Counts, Handle, Lifecycle, Restart, RestartError, Serve, Server};
+pub use server::{ConnectionService, Counts, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server};
 pub use session::{Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsError};

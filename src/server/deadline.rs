@@ -149,7 +149,7 @@ mod tests {
         let mut heard = signal(SignalKind::terminate()).unwrap();
         // Which of two that are ready is taken first may be left to chance.
         for _ in 0..20 {
-            let shared = Shared::new(1, None, false, Reloads::default());
+            let shared = Shared::new(1, None, usize::MAX, false, Reloads::default());
             let drain = Duration::from_secs(60);
             let keeper = Keeper { shared: Arc::clone(&shared), signals: true, drain, exit: None };
             let mut keeping = Box::pin(keeper.keep());

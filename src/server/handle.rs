@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ropewalk_middleware::{Addr, CloseReason};
 
+use super::budget::MemoryUse;
 use super::restart::RestartError;
 use super::shared::{Phase, Shared};
 use crate::error::Result;
@@ -47,6 +48,12 @@ impl Handle {
     /// What became of the handshakes and headers that come before connections.
     pub fn preambles(&self) -> PreambleCounts {
         self.0.preambles.counts()
+    }
+
+    /// How much memory the buffers of the connections take, and how much they may: see
+    /// [`Server::memory_budget`](crate::Server::memory_budget).
+    pub fn memory(&self) -> MemoryUse {
+        self.0.memory.in_use()
     }
 
     /// The most connections open at once.

@@ -11,6 +11,7 @@ use ropewalk_middleware::event::aside;
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
+use super::budget;
 use super::deadline;
 use super::drain::{end, finish};
 use super::front::{Front, Sockets};
@@ -71,6 +72,7 @@ impl Bound {
         if options.exit.is_some() {
             deadline::keep(&shared, &options);
         }
+        let _keeping = budget::keep(&shared);
         let places = endpoints.iter().map(Endpoint::place).collect();
         let mut running = Running { front, places, options, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
@@ -124,7 +126,8 @@ fn announce(shared: &Shared, options: &Options, hook: Option<OnListening>) {
     }
     for address in addresses.iter().cloned() {
         let (max_connections, drain_seconds) = (shared.max(), options.drain.as_secs());
-        aside!(INFO, %address, max_connections, drain_seconds, "listening");
+        let memory_budget = shared.memory.in_use().budget();
+        aside!(INFO, %address, max_connections, memory_budget, drain_seconds, "listening");
     }
 }
 

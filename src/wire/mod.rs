@@ -8,6 +8,7 @@ mod drain;
 mod finish;
 mod input;
 mod limits;
+mod memory;
 mod output;
 mod raw;
 mod scratch;
@@ -183,9 +184,10 @@ impl Wire {
     #[cold]
     fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         self.closing.watch(cx);
-        let flushed = self.poll_flush(cx);
-        if flushed.is_ready() {
-            return flushed;
+        if let Poll::Ready(flushed) = self.poll_flush(cx) {
+            // The next answer may be as large.
+            let waits = flushed.is_ok() && !self.closing.is_aborted() && self.poll_memory(cx).is_pending();
+            return if waits { Poll::Pending } else { Poll::Ready(flushed) };
         }
         if self.has_room() {
             // Not all was taken, but enough.
@@ -209,6 +211,10 @@ impl Wire {
         if stalled && flushed.is_ready() && self.connection.read_deadlines() == ReadDeadlines::OFF {
             // Its only deadline is over.
             self.timer.stop();
+        }
+        if stalled || flushed.is_pending() {
+            // What waits has moved to a buffer of its own, or is gone from there.
+            self.count_memory();
         }
         self.over_limit &= !matches!(flushed, Poll::Ready(Ok(())));
         flushed.map_err(|error| {
@@ -262,6 +268,9 @@ impl Wire {
         // Below the mark a slow reader may go on sending; above it `poll_room` waits.
         self.closing.watch(cx);
         while self.source == Source::Open || self.source == Source::Shut && !drainable {
+            if self.poll_memory(cx).is_pending() {
+                return if self.closing.is_aborted() { Poll::Ready(Err(self.aborted())) } else { Poll::Pending };
+            }
             match self.poll_read(cx)? {
                 Poll::Ready(_) => {
                     if drainable {
@@ -286,7 +295,7 @@ impl Wire {
     /// Nothing to do until somebody wakes us: gives the thread's read buffer back and waits.
     fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
-        self.input.settle();
+        self.settle_all();
         self.note_moved();
         Poll::Pending
     }
@@ -372,7 +381,7 @@ impl Wire {
         if self.closing.is_aborted() {
             return Poll::Ready(self.aborted());
         }
-        while self.source == Source::Open && self.input.len() < READ_AHEAD {
+        while self.source == Source::Open && self.input.len() < READ_AHEAD && self.poll_memory(cx).is_ready() {
             ready!(self.poll_turn(cx));
             match self.poll_read(cx) {
                 Poll::Ready(Ok(_)) => {}
@@ -381,13 +390,6 @@ impl Wire {
             }
         }
         self.rest()
-    }
-
-    /// Gives back the thread's read buffer and keeps what is left of the burst in one sized to it. For sessions, whose
-    /// author may wait for something else before the next frame.
-    #[inline]
-    pub(crate) fn settle(&mut self) {
-        self.input.settle();
     }
 
     /// Other deadlines for the peer, from its next wait on.

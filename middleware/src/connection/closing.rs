@@ -52,11 +52,13 @@ pub enum CloseReason {
     MadeRoomShare,
     /// The server was full, and this connection was not let in: too many were waiting, most of them from its address.
     NoRoom,
+    /// The buffers of all connections took too much memory, and those of this one were the largest.
+    MemoryBudget,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -75,6 +77,7 @@ impl CloseReason {
         Self::MadeRoomIdle,
         Self::MadeRoomShare,
         Self::NoRoom,
+        Self::MemoryBudget,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -98,6 +101,7 @@ impl CloseReason {
             Self::MadeRoomIdle => "made_room_idle",
             Self::MadeRoomShare => "made_room_share",
             Self::NoRoom => "no_room",
+            Self::MemoryBudget => "memory_budget",
         }
     }
 
@@ -122,6 +126,7 @@ const ABORTED: u8 = 2;
 const LOST: u8 = 4;
 const SUCCEEDED: u8 = 8;
 const PARTIAL: u8 = 16;
+const PAUSED: u8 = 32;
 
 /// The part of a connection's shared state this module owns.
 #[derive(Debug, Default)]
@@ -146,6 +151,23 @@ impl ClosingState {
             self.signals.fetch_or(PARTIAL, Ordering::Relaxed);
         } else {
             self.signals.fetch_and(!PARTIAL, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes whether the connection waits for memory to be freed before it reads.
+    pub(super) fn set_paused(&self, paused: bool) {
+        if paused {
+            self.signals.fetch_or(PAUSED, Ordering::SeqCst);
+        } else {
+            self.signals.fetch_and(!PAUSED, Ordering::SeqCst);
+        }
+    }
+
+    /// Has it look again whether there is memory, if it waits for that.
+    pub(super) fn resume(&self) {
+        if self.signals.load(Ordering::SeqCst) & PAUSED != 0 {
+            self.set_paused(false);
+            self.mover.wake();
         }
     }
 
@@ -201,7 +223,7 @@ impl Closing {
         if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Has the task woken when the connection is told to drain or to abort. Look afterwards: it may have been told
+    /// Has the task woken when the connection is told to drain or to abort, or may read again. Look afterwards: it may have been told
     /// before. For whoever moves the connection's bytes, and for it alone: one waiter, the last task that asked.
     pub fn watch(&self, cx: &mut Context<'_>) {
         self.state().mover.register(cx.waker());
