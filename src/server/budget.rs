@@ -118,7 +118,7 @@ impl Memory {
         MemoryUse { in_use, budget, aborted: self.aborted.load(Ordering::Relaxed) }
     }
 
-    /// Looks at what is in use, and says who waits and who ends. With `tick`, because time has passed.
+    /// Looks at the bytes in use and decides which connections wait and which end. With `tick`, because time has passed.
     fn look(&self, registry: &Registry, tick: bool) {
         // What changes meanwhile may pass marks that are not set yet. More than once in a row is rare, and the task is there
         // for it.
@@ -215,7 +215,7 @@ impl Crowd {
         Self { holders, kept, leaving: in_use.saturating_sub(kept) }
     }
 
-    /// Says who ends, and who waits. What is `stuck` is not waited for.
+    /// Decides which connections end and which wait. Bytes that are `stuck` are not waited for.
     fn shed(self, max: usize, in_use: usize, stuck: usize, impatient: bool) -> Shed {
         let Self { holders, mut kept, .. } = self;
         let (mut holders, mut victims) = (holders.into_iter(), Vec::new());

@@ -50,7 +50,7 @@ impl Wire {
         if self.connection.may_read() {
             return Poll::Ready(());
         }
-        // Meanwhile it is not the peer who is late.
+        // The peer is not late while we do not read.
         self.wait.pause();
         self.set_waiting(false);
         self.rest()

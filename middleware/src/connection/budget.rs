@@ -79,7 +79,8 @@ impl MemoryBudget {
     pub fn set_marks(&self, marks: Marks) -> usize {
         self.0.rises_to.store(marks.rises_to, Ordering::Relaxed);
         self.0.sinks_below.store(marks.sinks_below, Ordering::Relaxed);
-        // Ordered before the owner asks who is paused, as a connection says that it is before it asks for this.
+        // This store comes before the owner looks for paused connections, and a connection sets its flag before it loads this: so
+        // no connection is missed.
         self.0.pause_from.swap(marks.pause_from, Ordering::SeqCst)
     }
 
@@ -142,7 +143,7 @@ impl Connection {
     #[cold]
     fn may_read_now(&self, budget: &MemoryBudget) -> bool {
         let closing = &self.shared.closing;
-        // Said before the mark is read: either it is the new one, or whoever has set it sees that this one waits.
+        // The flag is set before the mark is loaded: either the mark is the new one, or its owner sees the flag.
         closing.set_paused(true);
         let may_read = self.closing().buffered() < budget.0.pause_from.load(Ordering::SeqCst);
         if may_read {
