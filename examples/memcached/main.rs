@@ -11,10 +11,18 @@ use std::sync::{Arc, Mutex};
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{ConnectionLimitLayer, Result, framed, reply_fn};
+use tikv_jemallocator::Jemalloc;
 
 use crate::cache::Cache;
 use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
 use crate::service::{answer, refuse};
+
+/// glibc's would keep what a crowd of clients has used.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// What the buffers of all clients may take beside the cache, in bytes.
+const BUFFERS: usize = 96 * 1024 * 1024;
 
 #[derive(Parser)]
 struct Cli {
@@ -34,5 +42,6 @@ async fn main() -> Result {
     let cache = Arc::new(Mutex::new(Cache::new(memory as usize * 1024 * 1024)));
     let answer = reply_fn(move |request| answer(&cache, request));
     let limit = ConnectionLimitLayer::new(connections).refuse_with("SERVER_ERROR too many connections\r\n");
-    server.server().layer(limit).serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(refuse)).await
+    let server = server.server().memory_budget(BUFFERS).layer(limit);
+    server.serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(refuse)).await
 }
