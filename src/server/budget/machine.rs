@@ -38,7 +38,7 @@ fn of_group(root: &Path, line: &str) -> Option<u64> {
     // In a container the path may be that outside, and what is mounted is the container's own group: hence the mount itself.
     // One that leads upwards is not visible from here.
     let is_visible = !path.components().any(|part| part == Component::ParentDir);
-    let path = path.strip_prefix("/").ok().filter(|_| is_visible).unwrap_or(Path::new(""));
+    let path = path.strip_prefix("/").ok().filter(|_| is_visible).unwrap_or_else(|| Path::new(""));
     let limits = path.ancestors().map(|group| root.join(mount).join(group).join(file));
     // `max` is no number, and no limit.
     limits.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
