@@ -94,7 +94,9 @@ pub use leaf::{
 };
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use reply::{IntoReply, Reply};
-pub use server::{ConnectionService, Counts, DrainReport, Handle, Lifecycle, Restart, RestartError, Serve, Server};
+pub use server::{
+    ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
+};
 pub use session::{Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsError};

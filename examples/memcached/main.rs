@@ -1,5 +1,4 @@
 //! Try it: `cargo run --example memcached`, then `printf 'set a 0 0 2\r\nhi\r\nget a\r\n' | nc -N 127.0.0.1 8007`.
-//!
 //! memcached's text protocol; docs/writing-a-protocol.md says how it came to be.
 
 mod cache;
@@ -12,9 +11,10 @@ use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{ConnectionLimitLayer, MakeRoom, Result, framed, reply_fn};
 
-use crate::cache::Cache;
 use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
-use crate::service::{answer, refuse};
+
+#[global_allocator] // glibc's keeps what a crowd of clients has used
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Parser)]
 struct Cli {
@@ -31,9 +31,10 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let Cli { server, memory, connections } = Cli::parse();
-    let cache = Arc::new(Mutex::new(Cache::new(memory as usize * 1024 * 1024)));
-    let answer = reply_fn(move |request| answer(&cache, request));
+    let cache = Arc::new(Mutex::new(cache::Cache::new(memory as usize * 1024 * 1024)));
+    let answer = reply_fn(move |request| service::answer(&cache, request));
     let refusal = "SERVER_ERROR too many connections\r\n";
     let limit = ConnectionLimitLayer::new(connections).refuse_with(refusal).make_room(MakeRoom::new());
-    server.server().layer(limit).serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(refuse)).await
+    let server = server.server().memory_budget(96 * 1024 * 1024).layer(limit);
+    server.serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(service::refuse)).await
 }

@@ -138,7 +138,7 @@ impl<S: ConnectionService> Open<'_, S> {
     /// in the task, that of a leaf's function before its first await too.
     pub(super) fn enter(mut self, stream: Stream, peer: Peer, listener: usize) {
         self.readied.ready = false;
-        let connection = Connection::accepted(stream, peer, listener);
+        let connection = Connection::accepted(stream, peer, listener).with_budget(self.shared.memory.budget());
         let entered: Entered = self.shared.enter(&connection);
         let called = catch_unwind(AssertUnwindSafe(|| self.readied.service.call(connection)));
         drop(self);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ropewalk_middleware::{Addr, CloseReason};
 
+use super::budget::MemoryUse;
 use super::report::DrainReport;
 use super::restart::RestartError;
 use super::shared::{Phase, Shared};
@@ -53,6 +54,12 @@ impl Handle {
     /// The most handshakes and headers under way at once.
     pub fn max_preambles(&self) -> usize {
         self.0.preambles.max()
+    }
+
+    /// How much memory the buffers of the connections take, and how much they may: see
+    /// [`Server::memory_budget`](crate::Server::memory_budget).
+    pub fn memory(&self) -> MemoryUse {
+        self.0.memory.in_use()
     }
 
     /// The most connections open at once.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod books;
+mod budget;
 mod deadline;
 mod drain;
 mod front;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use ropewalk_middleware::{Addr, MakeRoom};
 use tower_layer::{Identity, Layer, Stack};
 
+pub use self::budget::MemoryUse;
 pub use self::handle::{Counts, Handle};
 pub use self::lifecycle::Lifecycle;
 pub use self::report::DrainReport;
@@ -40,6 +42,7 @@ pub use self::restart::{Restart, RestartError};
 pub use self::serve::Serve;
 pub use self::service::ConnectionService;
 
+use self::budget::default_budget;
 use self::incidents::OnFailure;
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
@@ -80,6 +83,7 @@ pub struct Server<L = Identity> {
     max_connections: Option<usize>,
     make_room: Option<MakeRoom>,
     max_preambles: Option<usize>,
+    memory: Option<usize>,
     options: Options,
     on_listening: Option<OnListening>,
     on_failure: Option<OnFailure>,
@@ -96,6 +100,7 @@ impl Server {
             max_connections: None,
             make_room: Some(MakeRoom::new()),
             max_preambles: None,
+            memory: None,
             options: Options {
                 signals: false,
                 drain: DRAIN,
@@ -141,6 +146,7 @@ impl<L> Server<L> {
             max_connections: self.max_connections,
             make_room: self.make_room,
             max_preambles: self.max_preambles,
+            memory: self.memory,
             options: self.options,
             on_listening: self.on_listening,
             on_failure: self.on_failure,
@@ -285,6 +291,38 @@ impl<L> Server<L> {
         self
     }
 
+    /// How many bytes the buffers of all connections may take together. By default a quarter of the machine's memory, or of
+    /// what the control group leaves the process if that is less; 1 GiB where the system does not say, as any but Linux.
+    ///
+    /// Counted are what was read and is not decoded yet, and what was answered and is not written yet, as allocated; not
+    /// what is under 1 KiB, not the buffers each thread lends to whichever connection it serves, and nothing of what a
+    /// service, a layer, a call under way or the TLS library keeps.
+    ///
+    /// From 90 % on the largest connections are not read from, until less than 80 % is in use. If that takes more than a
+    /// second, or all of it is in use, the largest are aborted ([`CloseReason::MemoryBudget`](crate::CloseReason)).
+    /// [`Handle::memory`] tells how much is in use. `docs/deployment.md` says how large a connection can become, and what it takes for
+    /// the process to return the memory to the system.
+    ///
+    /// ```no_run
+    /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};
+    /// # async fn doc() -> ropewalk::Result {
+    /// Server::new()
+    ///     .listen("tcp:0.0.0.0:8007")
+    ///     .memory_budget(256 * 1024 * 1024)
+    ///     .serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)))
+    ///     .await
+    /// # }
+    /// ```
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// No memory budget: only the bounds of each connection hold, times the number of connections.
+    pub fn unlimited_memory(self) -> Self {
+        self.memory_budget(usize::MAX)
+    }
+
     /// Accepts and serves on so many threads of the server's own, each with a runtime for itself; 0 is one for each
     /// processor the system lends this process. Without this the runtime the server is awaited on does it all.
     ///
@@ -352,7 +390,8 @@ impl<L> Server<L> {
         let preambles = self.max_preambles.unwrap_or_else(|| default_max_preambles(descriptors));
         let besides = if has_preambles { preambles } else { 0 };
         let max = self.max_connections.unwrap_or_else(|| limits::max_connections(descriptors, besides));
-        let shared = Shared::new(max, self.make_room, preambles, self.options.restart.is_some(), self.reloads);
+        let memory = self.memory.unwrap_or_else(default_budget);
+        let shared = Shared::new(max, self.make_room, preambles, memory, self.options.restart.is_some(), self.reloads);
         if let Some(hook) = self.on_failure {
             shared.incidents.on_failure(hook);
         }

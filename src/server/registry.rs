@@ -67,8 +67,19 @@ impl Registry {
         self.shard(shard).iter().map(|(_, closing)| closing).for_each(f);
     }
 
+    /// The connections whose buffers take memory, and how much.
+    pub(super) fn holders(&self) -> Vec<(usize, Closing)> {
+        let mut holders = Vec::new();
+        for shard in 0..SHARDS {
+            let shard = self.shard(shard);
+            let sizes = shard.iter().map(|(_, closing)| (closing.buffered(), closing));
+            holders.extend(sizes.filter(|(bytes, _)| *bytes > 0).map(|(bytes, closing)| (bytes, closing.clone())));
+        }
+        holders
+    }
+
     /// Wakers are not run under a lock.
-    fn each(&self, tell: impl Fn(&Closing)) {
+    pub(super) fn each(&self, tell: impl Fn(&Closing)) {
         for shard in 0..SHARDS {
             let connections: Vec<Closing> = self.shard(shard).iter().map(|(_, closing)| closing.clone()).collect();
             connections.iter().for_each(&tell);

@@ -11,6 +11,7 @@ use ropewalk_middleware::event::aside;
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
+use super::budget;
 use super::deadline;
 use super::drain::{end, finish};
 use super::front::{Front, Sockets};
@@ -69,6 +70,7 @@ impl Bound {
         announce(&shared, &endpoints, &options, on_listening);
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
+        let _keeping = budget::keep(&shared);
         let places = endpoints.iter().map(Endpoint::place).collect();
         let mut running = Running { front, places, options, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
@@ -122,7 +124,8 @@ fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Op
     for (endpoint, address) in endpoints.iter().zip(addresses) {
         let (address, drain_seconds) = (endpoint.bound_to(address), options.drain.as_secs());
         let (max_connections, max_preambles) = (shared.max(), shared.preambles.max());
-        aside!(INFO, %address, max_connections, max_preambles, drain_seconds, "listening");
+        let memory_budget = shared.memory.in_use().budget();
+        aside!(INFO, %address, max_connections, max_preambles, memory_budget, drain_seconds, "listening");
     }
 }
 

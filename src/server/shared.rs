@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::books::{Books, MadeRoom};
+use super::budget::Memory;
 use super::handle::Counts;
 use super::incidents::Incidents;
 use super::registry::{Place, Registry};
@@ -43,7 +44,8 @@ pub(super) struct Shared {
     books: Mutex<Books>,
     /// The rules by which connections make room when it is full, if they do.
     make_room: Option<MakeRoom>,
-    registry: Registry,
+    pub(super) registry: Registry,
+    pub(super) memory: Memory,
     max: AtomicUsize,
     /// Wakes the accept loops when there is room again.
     room: AtomicWaker,
@@ -98,14 +100,16 @@ impl Shared {
         max: usize,
         make_room: Option<MakeRoom>,
         preambles: usize,
+        memory: usize,
         restartable: bool,
         reloads: Reloads,
     ) -> Arc<Self> {
         let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
-        Arc::new(Self {
+        Arc::new_cyclic(|server| Self {
             books: Mutex::default(),
             make_room,
             registry: Registry::default(),
+            memory: Memory::new(memory, server),
             max: AtomicUsize::new(max),
             room: AtomicWaker::new(),
             idle: Notify::new(),

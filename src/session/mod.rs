@@ -92,7 +92,9 @@ impl<C> Session<C> {
         C: Encoder<T, Error: Into<BoxError>>,
     {
         self.make_room()?;
-        self.wire.encode(&mut self.codec, frame)
+        self.wire.encode(&mut self.codec, frame)?;
+        self.wire.count_answers();
+        Ok(())
     }
 
     /// Queues bytes as they are, around the codec: the counterpart of [`Session::raw`].
@@ -103,6 +105,7 @@ impl<C> Session<C> {
     pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
         self.make_room()?;
         self.wire.encode_raw(bytes.as_ref());
+        self.wire.count_answers();
         Ok(())
     }
 

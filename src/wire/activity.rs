@@ -8,7 +8,7 @@ impl Wire {
     /// Nothing to do until somebody wakes us: gives the thread's read buffer back and waits.
     pub(super) fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
-        self.input.settle();
+        self.settle_all();
         self.note_moved();
         Poll::Pending
     }

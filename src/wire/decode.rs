@@ -206,7 +206,7 @@ impl Wire {
             self.closing.set_reason(reason);
         }
         self.input.clear();
-        self.input.settle();
+        self.settle();
         self.place = Place::Boundary;
         self.wait.done();
         self.source = Source::Ended;

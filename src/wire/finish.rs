@@ -64,13 +64,13 @@ impl Wire {
         loop {
             if let Poll::Ready(result) = self.poll_flush(cx) {
                 self.input.clear();
-                self.input.settle();
+                self.settle_all();
                 return Poll::Ready(result);
             }
             // A peer that is itself blocked in a write would never come to read: what it sends is taken and dropped.
             self.input.clear();
             if self.peer_closed || *budget == 0 {
-                self.input.settle();
+                self.settle_all();
                 return Poll::Pending;
             }
             ready!(self.poll_turn(cx));
@@ -80,7 +80,7 @@ impl Wire {
                 Poll::Ready(Ok(n)) => *budget = budget.saturating_sub(n as u64),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
                 Poll::Pending => {
-                    self.input.settle();
+                    self.settle_all();
                     return Poll::Pending;
                 }
             }

@@ -41,6 +41,12 @@ impl Input {
         self.buf.is_empty()
     }
 
+    /// The bytes of memory it owns, of which the little that is carried over to the next read is not counted.
+    #[inline]
+    pub(super) fn owned(&self) -> usize {
+        if self.lent || self.buf.capacity() <= CARRY { 0 } else { self.buf.capacity() }
+    }
+
     pub(super) fn clear(&mut self) {
         self.buf.clear();
     }
@@ -75,12 +81,15 @@ impl Input {
 
     /// Gives the thread's buffer back; what is left of the burst moves to a buffer sized to it, unless it fills a good
     /// part of this one.
+    /// Returns whether anything has changed.
     #[inline]
-    pub(super) fn settle(&mut self) {
+    pub(super) fn settle(&mut self) -> bool {
         // A session settles after each frame; from the second on there is nothing to do.
-        if self.lent || self.buf.is_empty() {
+        let changes = self.lent || self.buf.is_empty();
+        if changes {
             self.give_back();
         }
+        changes
     }
 
     fn give_back(&mut self) {

@@ -9,6 +9,7 @@ mod drain;
 mod finish;
 mod input;
 mod limits;
+mod memory;
 mod offer;
 mod output;
 mod raw;
@@ -185,9 +186,10 @@ impl Wire {
     #[cold]
     fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         self.closing.watch(cx);
-        let flushed = self.poll_flush(cx);
-        if flushed.is_ready() {
-            return flushed;
+        if let Poll::Ready(flushed) = self.poll_flush(cx) {
+            // The next answer may be as large.
+            let waits = flushed.is_ok() && !self.closing.is_aborted() && self.poll_memory(cx).is_pending();
+            return if waits { Poll::Pending } else { Poll::Ready(flushed) };
         }
         if self.has_room() {
             // Not all was taken, but enough.
@@ -211,6 +213,10 @@ impl Wire {
         if stalled && flushed.is_ready() && self.connection.read_deadlines() == ReadDeadlines::OFF {
             // Its only deadline is over.
             self.timer.stop();
+        }
+        if stalled || flushed.is_pending() {
+            // What waits has moved to a buffer of its own, or is gone from there.
+            self.count_memory();
         }
         self.over_limit &= !matches!(flushed, Poll::Ready(Ok(())));
         flushed.map_err(|error| {
@@ -238,6 +244,9 @@ impl Wire {
         // Below the mark a slow reader may go on sending; above it `poll_room` waits.
         self.closing.watch(cx);
         while self.source == Source::Open || self.source == Source::Shut && !drainable {
+            if self.poll_memory(cx).is_pending() {
+                return if self.closing.is_aborted() { Poll::Ready(Err(self.aborted())) } else { Poll::Pending };
+            }
             match self.poll_read(cx)? {
                 Poll::Ready(_) => {
                     if drainable {
@@ -305,7 +314,7 @@ impl Wire {
         if self.closing.is_aborted() {
             return Poll::Ready(self.aborted());
         }
-        while self.source == Source::Open && self.input.len() < READ_AHEAD {
+        while self.source == Source::Open && self.input.len() < READ_AHEAD && self.poll_memory(cx).is_ready() {
             ready!(self.poll_turn(cx));
             match self.poll_read(cx) {
                 Poll::Ready(Ok(_)) => {}
@@ -314,13 +323,6 @@ impl Wire {
             }
         }
         self.rest()
-    }
-
-    /// Gives back the thread's read buffer and keeps what is left of the burst in one sized to it. For sessions, whose
-    /// author may wait for something else before the next frame.
-    #[inline]
-    pub(crate) fn settle(&mut self) {
-        self.input.settle();
     }
 
     /// Other deadlines for the peer, from its next wait on.

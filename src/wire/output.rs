@@ -24,6 +24,8 @@ const PACE: u64 = 64 * 1024;
 
 /// Writes of one turn, after which other connections get theirs, for a transport that takes all there is in small pieces.
 const WRITES_A_TURN: u32 = 64;
+/// A buffer of this size is kept until all of it is written.
+const SMALL: usize = 16 * 1024;
 
 /// What has been encoded and not yet written.
 #[derive(Default)]
@@ -33,6 +35,9 @@ pub(super) struct Output {
     lent: bool,
     /// Whether the transport may hold back what it took.
     unflushed: bool,
+    /// The size of a buffer of our own, as far as it was seen: what was written of it is not given back yet. One of over
+    /// 4 GiB counts as 4 GiB, so that this finds its place between others.
+    size: u32,
     /// Boxed: few peers stall.
     stalled: Option<Box<Stall>>,
 }
@@ -81,6 +86,24 @@ impl Stall {
 impl Output {
     pub(super) fn len(&self) -> usize {
         self.buf.len()
+    }
+
+    /// The bytes of memory it owns.
+    #[inline]
+    pub(super) fn owned(&mut self) -> usize {
+        let capacity = self.buf.capacity();
+        if self.lent && capacity <= scratch::KEEP {
+            // The thread's, or about to be.
+            return 0;
+        }
+        self.size = self.size.max(u32::try_from(capacity).unwrap_or(u32::MAX));
+        self.size as usize
+    }
+
+    /// Whether the buffer has grown past what the thread has, and was not counted at its size yet.
+    #[inline]
+    pub(super) fn has_grown(&self) -> bool {
+        self.buf.capacity() > scratch::KEEP && self.buf.capacity() > self.size as usize
     }
 
     /// Whether nothing is left to do.
@@ -193,18 +216,25 @@ impl Output {
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
-    /// What the kernel did not take moves to a buffer of our own, sized to it; a buffer that it fills well is kept.
+    /// What the kernel did not take moves to a buffer of our own, sized to it; a buffer that it fills well is kept. Done
+    /// again as the peer takes its answers, this copies no more than was written.
     pub(super) fn keep(&mut self) {
-        if self.lent && self.buf.len() >= self.buf.capacity() / 4 {
-            self.lent = false;
-        } else if self.lent {
-            let own = BytesMut::from(&self.buf[..]);
-            scratch::give_write(std::mem::replace(&mut self.buf, own));
-            self.lent = false;
+        let is_lent = std::mem::take(&mut self.lent);
+        let size = self.buf.capacity().max(self.size as usize);
+        let is_filled = self.buf.len() >= size / if is_lent { 2 } else { 4 };
+        if is_filled || !is_lent && size <= SMALL {
+            return;
+        }
+        let own = BytesMut::from(&self.buf[..]);
+        let buf = std::mem::replace(&mut self.buf, own);
+        self.size = 0;
+        if is_lent {
+            scratch::give_write(buf);
         }
     }
 
     fn release(&mut self) {
+        self.size = 0;
         let buf = std::mem::take(&mut self.buf);
         if std::mem::take(&mut self.lent) {
             scratch::give_write(buf);

@@ -58,7 +58,7 @@ impl Wire {
         self.place = Place::Boundary;
         self.wait.done();
         // The author may wait for something else before more is read.
-        self.input.settle();
+        self.settle();
         self.look_again();
         bytes
     }

@@ -11,7 +11,7 @@ pub(super) const READ: usize = 64 * 1024;
 /// What is set aside for a burst of answers: 16 KiB. It grows with the burst.
 const WRITE: usize = 16 * 1024;
 /// A buffer that has grown past this is not kept for the next connection.
-const KEEP: usize = 256 * 1024;
+pub(super) const KEEP: usize = 256 * 1024;
 
 thread_local! {
     static READ_BUF: Cell<BytesMut> = Cell::new(BytesMut::new());

@@ -232,6 +232,7 @@ impl Running {
         soon(self.task).await.unwrap().unwrap();
         let (counts, preambles) = (self.handle.counts(), self.handle.preambles());
         assert_eq!(counts.active(), 0);
+        assert_eq!(self.handle.memory().in_use(), 0);
         assert_eq!(counts.accepted(), counts.closed_in_all());
         assert_eq!(preambles.pending(), 0);
     }

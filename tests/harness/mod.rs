@@ -117,11 +117,12 @@ impl Running {
     }
 }
 
-/// The conservation law: every connection that was accepted has ended, for one reason.
+/// The conservation law: every connection that was accepted has ended, for one reason, and no memory counts as theirs.
 pub(crate) fn audit(handle: &Handle) -> Counts {
     let counts = handle.counts();
     assert_balanced(&counts);
     assert_eq!(counts.active(), 0, "nothing is open: {counts:?}");
+    assert_eq!(handle.memory().in_use(), 0, "all buffers are gone");
     counts
 }
 

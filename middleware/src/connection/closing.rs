@@ -56,11 +56,13 @@ pub enum CloseReason {
     InputLimit,
     /// The codec yielded frame after frame without taking a byte.
     CodecStalled,
+    /// The buffers of all connections took too much memory, and those of this one were the largest.
+    MemoryBudget,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -81,6 +83,7 @@ impl CloseReason {
         Self::NoRoom,
         Self::InputLimit,
         Self::CodecStalled,
+        Self::MemoryBudget,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -106,6 +109,7 @@ impl CloseReason {
             Self::NoRoom => "no_room",
             Self::InputLimit => "input_limit",
             Self::CodecStalled => "codec_stalled",
+            Self::MemoryBudget => "memory_budget",
         }
     }
 
@@ -130,6 +134,7 @@ const ABORTED: u8 = 2;
 const LOST: u8 = 4;
 const SUCCEEDED: u8 = 8;
 const PARTIAL: u8 = 16;
+const PAUSED: u8 = 32;
 
 /// The part of a connection's shared state this module owns.
 #[derive(Debug, Default)]
@@ -154,6 +159,23 @@ impl ClosingState {
             self.signals.fetch_or(PARTIAL, Ordering::Relaxed);
         } else {
             self.signals.fetch_and(!PARTIAL, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes whether the connection waits for memory to be freed before it reads.
+    pub(super) fn set_paused(&self, paused: bool) {
+        if paused {
+            self.signals.fetch_or(PAUSED, Ordering::SeqCst);
+        } else {
+            self.signals.fetch_and(!PAUSED, Ordering::SeqCst);
+        }
+    }
+
+    /// Has it look again whether there is memory, if it waits for that.
+    pub(super) fn resume(&self) {
+        if self.signals.load(Ordering::SeqCst) & PAUSED != 0 {
+            self.set_paused(false);
+            self.mover.wake();
         }
     }
 
@@ -209,7 +231,7 @@ impl Closing {
         if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Has the task woken when the connection is told to drain or to abort. Look afterwards: it may have been told
+    /// Has the task woken when the connection is told to drain or to abort, or may read again. Look afterwards: it may have been told
     /// before. For whoever moves the connection's bytes, and for it alone: one waiter, the last task that asked.
     pub fn watch(&self, cx: &mut Context<'_>) {
         self.state().mover.register(cx.waker());

@@ -1,6 +1,7 @@
 //! The connection: what every layer sees.
 
 mod activity;
+mod budget;
 mod closing;
 mod deadlines;
 mod linger;
@@ -18,6 +19,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use self::budget::{Marks, MemoryBudget};
 pub use self::closing::{CloseReason, Closing};
 pub use self::deadlines::ReadDeadlines;
 pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
@@ -153,7 +155,7 @@ impl Connection {
 
     /// Which of the server's endpoints it came in on: 0 is the first.
     pub fn listener(&self) -> usize {
-        self.shared.listener
+        self.shared.listener()
     }
 
     /// Its end: the drain and abort signals, and the reason.
@@ -237,6 +239,8 @@ impl Drop for Connection {
     /// A connection that was told to abort ends in a reset, whoever drops it, and so does one with something half written,
     /// which must not look whole.
     fn drop(&mut self) {
+        // Its buffers go with it.
+        self.set_buffered(0);
         if self.shared.closing.ends_in_reset()
             && let Some(stream) = &mut self.stream
         {

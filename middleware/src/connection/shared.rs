@@ -1,12 +1,13 @@
 //! What outlives the bytes of a connection: who it was, what it counted, how it ended.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::budget::MemoryBudget;
 use super::closing::ClosingState;
 use super::peer::{Addr, Peer};
 use super::stats::Counters;
@@ -15,7 +16,11 @@ use super::stats::Counters;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) id: u64,
-    pub(super) listener: usize,
+    /// Narrow, as the field below: side by side they take no more than either alone would.
+    listener: u32,
+    /// What its buffers take: see `budget.rs`.
+    pub(super) buffered: AtomicU32,
+    pub(super) budget: Option<MemoryBudget>,
     peer: Peer,
     /// The same peer, when more became known of it later. Boxed, for of most nothing does.
     known: OnceLock<Box<Peer>>,
@@ -33,7 +38,9 @@ impl Shared {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            listener,
+            listener: u32::try_from(listener).unwrap_or(u32::MAX),
+            buffered: AtomicU32::new(0),
+            budget: None,
             peer,
             known: OnceLock::new(),
             local: OnceLock::new(),
@@ -42,6 +49,10 @@ impl Shared {
             closing: ClosingState::default(),
             activity: Activity::default(),
         }
+    }
+
+    pub(super) fn listener(&self) -> usize {
+        self.listener as usize
     }
 
     pub(super) fn peer(&self) -> &Peer {

@@ -102,7 +102,7 @@ impl Stats {
     }
 
     pub(crate) fn listener(&self) -> usize {
-        self.0.listener
+        self.0.listener()
     }
 
     /// How long ago the connection was accepted.

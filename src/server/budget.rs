@@ -1,0 +1,294 @@
+//! The memory budget of a server: which connections wait, and which end, when the buffers of all take too much.
+//!
+//! From 90 % of the budget on the largest connections do not read: so many that the others would fit into 80 % without
+//! them. At 100 %, or when 80 % is not reached within [`PATIENCE`], the largest are aborted, and at 100 % nobody reads until
+//! they are gone.
+//!
+//! Below 90 % nothing is looked at. Above, the connection whose buffers have grown or shrunk looks through all of them, once
+//! for each 64th of the budget that more is in use; and a task does each [`PATIENCE`].
+
+mod machine;
+
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use ropewalk_middleware::connection::{Marks, MemoryBudget};
+use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{CloseReason, Closing};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::registry::Registry;
+use super::shared::Shared;
+
+/// How long memory may be short before the largest connections are aborted.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The part of the machine's memory that is the budget unless told otherwise: a quarter.
+const SHARE: usize = 4;
+
+/// The budget where the machine's memory is not known: 1 GiB.
+const UNKNOWN: usize = 1024 * 1024 * 1024;
+
+/// The connections are looked through again when this part of the budget more is in use: a 64th.
+const STEP: usize = 64;
+
+/// Or this many bytes, where the budget is small.
+const LEAST_STEP: usize = 16 * 1024;
+
+/// The budget of a server that was told none.
+pub(super) fn default_budget() -> usize {
+    machine::memory().map_or(UNKNOWN, |bytes| bytes / SHARE)
+}
+
+/// How much memory the buffers of a server's connections take: see [`Handle::memory`](super::Handle::memory).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUse {
+    in_use: usize,
+    budget: usize,
+    aborted: u64,
+}
+
+impl MemoryUse {
+    /// The bytes that the buffers of all connections take now.
+    pub fn in_use(&self) -> usize {
+        self.in_use
+    }
+
+    /// The bytes they may take; `None` when there is no limit.
+    pub fn budget(&self) -> Option<usize> {
+        (self.budget != usize::MAX).then_some(self.budget)
+    }
+
+    /// How many connections were aborted because they took too much.
+    pub fn aborted(&self) -> u64 {
+        self.aborted
+    }
+}
+
+/// A server's budget, and what is done to keep it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    budget: MemoryBudget,
+    /// Locked while the connections are looked through, and never while one of them is woken.
+    state: Mutex<State>,
+    aborted: AtomicU64,
+    /// Told when memory becomes short.
+    became_short: Notify,
+}
+
+/// Whether memory is short, and since when. That begins at 90 %, and ends below 80 %.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Plenty,
+    Short {
+        /// Since when, or since the largest were last aborted because it had been short for too long.
+        since: Instant,
+        /// So many bytes of what was aborted long ago are still there: handlers block, or keep what they hold. Nobody waits for
+        /// those any more.
+        stuck: usize,
+    },
+}
+
+/// What a look through the connections has come to.
+struct Shed {
+    marks: Marks,
+    victims: Vec<Closing>,
+}
+
+impl Memory {
+    pub(super) fn new(bytes: usize, server: &Weak<Shared>) -> Self {
+        let owner = Waker::from(Arc::new(Owner(Weak::clone(server))));
+        let budget = MemoryBudget::new(bytes.max(1), owner);
+        budget.set_marks(plenty(budget.max()));
+        let (aborted, became_short) = (AtomicU64::new(0), Notify::new());
+        Self { budget, state: Mutex::new(State::Plenty), aborted, became_short }
+    }
+
+    pub(super) fn budget(&self) -> &MemoryBudget {
+        &self.budget
+    }
+
+    pub(super) fn in_use(&self) -> MemoryUse {
+        let (in_use, budget) = (self.budget.in_use(), self.budget.max());
+        MemoryUse { in_use, budget, aborted: self.aborted.load(Ordering::Relaxed) }
+    }
+
+    /// Looks at the bytes in use and decides which connections wait and which end. With `tick`, because time has passed.
+    fn look(&self, registry: &Registry, tick: bool) {
+        // What changes meanwhile may pass marks that are not set yet. More than once in a row is rare, and the task is there
+        // for it.
+        for _ in 0..4 {
+            let (marks, victims, paused_from) = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let Shed { marks, victims } = self.decide(registry, &mut state, tick);
+                (marks, victims, self.budget.set_marks(marks))
+            };
+            for closing in victims {
+                closing.abort();
+            }
+            if marks.pause_from > paused_from {
+                registry.each(|closing| {
+                    if closing.buffered() < marks.pause_from {
+                        closing.resume();
+                    }
+                });
+            }
+            let now = self.budget.in_use();
+            if tick || now < marks.rises_to && now >= marks.sinks_below {
+                return;
+            }
+        }
+    }
+
+    fn decide(&self, registry: &Registry, state: &mut State, tick: bool) -> Shed {
+        let (in_use, max, now) = (self.budget.in_use(), self.budget.max(), Instant::now());
+        let is_short = in_use >= if *state == State::Plenty { high(max) } else { low(max) };
+        if !is_short {
+            *state = State::Plenty;
+            return Shed { marks: plenty(max), victims: Vec::new() };
+        }
+        let (since, stuck) = match *state {
+            State::Plenty => {
+                self.became_short.notify_one();
+                (now, 0)
+            }
+            State::Short { since, stuck } => (since, stuck),
+        };
+        let impatient = tick && now >= since + PATIENCE;
+        let crowd = Crowd::look(registry, in_use);
+        let stuck = if impatient { crowd.leaving } else { stuck.min(crowd.leaving) };
+        *state = State::Short { since: if impatient { now } else { since }, stuck };
+        let shed = crowd.shed(max, in_use, stuck, impatient);
+        self.aborted.fetch_add(shed.victims.len() as u64, Ordering::Relaxed);
+        shed
+    }
+
+    /// Since when memory is short.
+    fn short_since(&self) -> Option<Instant> {
+        match *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Plenty => None,
+            State::Short { since, .. } => Some(since),
+        }
+    }
+}
+
+/// From here on memory is short: at 90 %.
+fn high(max: usize) -> usize {
+    max - max / 10
+}
+
+/// Below this it is not any more: at 80 %.
+fn low(max: usize) -> usize {
+    max - max / 5
+}
+
+fn plenty(max: usize) -> Marks {
+    Marks { rises_to: high(max), sinks_below: 0, pause_from: usize::MAX }
+}
+
+/// So much more in use, and the connections are looked through again.
+fn step(max: usize) -> usize {
+    (max / STEP).max(LEAST_STEP)
+}
+
+/// The connections of a server, as far as their buffers take memory.
+struct Crowd {
+    /// The largest first, without those that go already.
+    holders: Vec<(usize, Closing)>,
+    /// The bytes these take.
+    kept: usize,
+    /// All other bytes in use. They go: their connections were aborted, or end just now.
+    leaving: usize,
+}
+
+impl Crowd {
+    fn look(registry: &Registry, in_use: usize) -> Self {
+        let mut holders = registry.holders();
+        holders.retain(|(_, closing)| !closing.is_aborted() && closing.reason() != Some(CloseReason::MemoryBudget));
+        holders.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
+        let kept = holders.iter().map(|(bytes, _)| bytes).sum();
+        Self { holders, kept, leaving: in_use.saturating_sub(kept) }
+    }
+
+    /// Decides which connections end and which wait. Bytes that are `stuck` are not waited for.
+    fn shed(self, max: usize, in_use: usize, stuck: usize, impatient: bool) -> Shed {
+        let Self { holders, mut kept, .. } = self;
+        let (mut holders, mut victims) = (holders.into_iter(), Vec::new());
+        // A little more than is needed: what others take until the next look must not fill the place of those that go.
+        let enough = if impatient { low(max) } else { max.saturating_sub(2 * step(max)).max(low(max)) };
+        let full = max.saturating_add(stuck);
+        while (impatient || in_use >= full)
+            && kept >= enough
+            && let Some((bytes, closing)) = holders.next()
+        {
+            closing.set_reason(CloseReason::MemoryBudget);
+            victims.push(closing);
+            kept = kept.saturating_sub(bytes);
+        }
+        let mut pause_from = usize::MAX;
+        while kept >= low(max)
+            && let Some((bytes, _)) = holders.next()
+        {
+            pause_from = bytes;
+            kept = kept.saturating_sub(bytes);
+        }
+        let further = in_use.saturating_add(step(max));
+        let marks = if in_use >= full {
+            Marks { rises_to: further, sinks_below: full, pause_from: 0 }
+        } else {
+            Marks { rises_to: further.min(full), sinks_below: low(max), pause_from }
+        };
+        Shed { marks, victims }
+    }
+}
+
+/// Is woken when a mark is passed.
+struct Owner(Weak<Shared>);
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.memory.look(&shared.registry, false);
+        }
+    }
+}
+
+/// The task that looks at a server's memory while it is short. Dropped, it ends.
+pub(super) struct Keeping(JoinHandle<()>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Looks at a server's memory while it is short.
+pub(super) fn keep(shared: &Arc<Shared>) -> Keeping {
+    let shared = Arc::clone(shared);
+    Keeping(tokio::spawn(async move {
+        loop {
+            shared.memory.became_short.notified().await;
+            while let Some(since) = shared.memory.short_since() {
+                sleep_until(since + PATIENCE).await;
+                shared.memory.look(&shared.registry, true);
+                let MemoryUse { in_use, budget, aborted } = shared.memory.in_use();
+                aside!(
+                    WARN,
+                    in_use,
+                    budget,
+                    aborted,
+                    "memory was short: the largest connections had to wait, or to go"
+                );
+            }
+        }
+    }))
+}
