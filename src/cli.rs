@@ -119,7 +119,10 @@ impl ServerArgs {
             let line = |(endpoint, address): (&Endpoint, _)| format!("listening on {}\n", endpoint.bound_to(address));
             let text: String = endpoints.iter().zip(addresses).map(line).collect();
             // A standard error that is closed, or not read, is no reason not to serve.
-            aside(move || drop(stderr().write_all(text.as_bytes())));
+            let line = text.clone();
+            if !aside(move || drop(stderr().write_all(line.as_bytes()))) {
+                drop(stderr().write_all(text.as_bytes()));
+            }
         })
     }
 }

@@ -33,8 +33,7 @@ async fn main() -> Result {
     let Cli { server, memory, connections } = Cli::parse();
     let cache = Arc::new(Mutex::new(cache::Cache::new(memory as usize * 1024 * 1024)));
     let answer = reply_fn(move |request| service::answer(&cache, request));
-    let refusal = "SERVER_ERROR too many connections\r\n";
-    let limit = ConnectionLimitLayer::new(connections).refuse_with(refusal).make_room(MakeRoom::new());
-    let server = server.server().memory_budget(96 * 1024 * 1024).layer(limit);
+    let limit = ConnectionLimitLayer::new(connections).refuse_with("SERVER_ERROR too many connections\r\n");
+    let server = server.server().memory_budget(96 * 1024 * 1024).layer(limit.make_room(MakeRoom::new()));
     server.serve(framed(Memcache::new(MAX_LINE, MAX_VALUE), answer).on_error(service::refuse)).await
 }

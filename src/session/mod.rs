@@ -65,9 +65,8 @@ impl<C> Session<C> {
     /// A recoverable codec error (a line too long and skipped, a frame that does not parse; see
     /// [`Error::is_recoverable`](crate::Error::is_recoverable)) comes once, then frames go on. A fatal one, and any
     /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it. So does a peer that does
-    /// not finish a frame in time ([`SessionError::FrameTimeout`]), and under a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) one that keeps it waiting for too long
-    /// ([`SessionError::FirstFrameTimeout`], [`SessionError::IdleTimeout`]); it may still be told.
+    /// not finish a frame in time ([`SessionError::FrameTimeout`]), and under a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) one
+    /// that keeps it waiting too long ([`SessionError::FirstFrameTimeout`], [`SessionError::IdleTimeout`]); it may still be told.
     #[allow(clippy::should_implement_trait)] // a future, as every `next` of the async world
     pub fn next(&mut self) -> Next<'_, C>
     where
@@ -81,11 +80,11 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// The codec may refuse the frame; nothing of it is queued then, and the session can go on. Above 64 KiB of queued
-    /// answers it tries to write, without waiting, and so fails if the connection is broken. While the write limit (1 MiB)
-    /// is still reached after that it fails with [`SessionError::WriteLimit`], and the frame is not queued. An error while a
-    /// frame is missing resets the connection, so that a list does not look complete: [`Session::flush`] first to go on, or
-    /// use [`Session::send`], which waits, for pushes and for long lists.
+    /// The codec may refuse the frame: nothing of it is queued, and the session can go on. Above 64 KiB of queued answers it
+    /// tries to write, without waiting, and fails if the connection is broken. While the write limit (1 MiB)
+    /// is still reached after that it fails with [`SessionError::WriteLimit`], and the frame is not queued. An error while it is
+    /// missing resets the connection, so that a list does not look complete: [`Session::flush`] first to go on, or use
+    /// [`Session::send`], which waits.
     #[inline(always)]
     pub fn reply<T>(&mut self, frame: T) -> Result
     where

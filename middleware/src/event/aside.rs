@@ -22,12 +22,12 @@ static STUCK: AtomicUsize = AtomicUsize::new(0);
 ///
 /// For the lines of an accept loop, of the server itself and of whatever has to end it. Each costs a thread, so only those
 /// come here that are few, or limited by a [`Limit`](super::Limit). The line keeps the caller's subscriber, span and
-/// runtime. Where no thread can be had it is lost.
-pub fn aside(line: impl FnOnce() + Send + 'static) {
+/// runtime. Returns false where no thread can be had: then it is lost.
+pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
     if STUCK.load(Ordering::Acquire) > 0 {
-        return;
+        return true;
     }
-    let Some(log) = contain(|| get_default(Clone::clone)) else { return };
+    let Some(log) = contain(|| get_default(Clone::clone)) else { return true };
     let (span, runtime) = (Span::current(), Handle::try_current());
     let written = Arc::new(Line::default());
     let writing = Writing(Arc::clone(&written));
@@ -41,9 +41,11 @@ pub fn aside(line: impl FnOnce() + Send + 'static) {
             });
         });
     };
-    if thread::Builder::new().name("ropewalk-log".to_owned()).spawn(write).is_ok() {
+    let thread = thread::Builder::new().name("ropewalk-log".to_owned()).spawn(write);
+    if thread.is_ok() {
         written.wait();
     }
+    thread.is_ok()
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
