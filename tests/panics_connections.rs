@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service};
 
 mod harness;
+mod support;
 
 async fn talk(mut s: Session<Lines>) -> Result {
     while let Some(line) = s.next().await? {
@@ -200,4 +201,11 @@ async fn a_thousand_panics_cost_their_neighbours_no_frame() {
     server.until("all have ended", |counts| counts.active() == 0).await;
     assert_eq!((limit.active(), limit.available()), (0, 40));
     assert_reasons(&server.end().await, &[(CloseReason::Done, 8), (CloseReason::Panic, 1000)]);
+}
+
+/// The same program ends by SIGABRT where it is built with `panic = "abort"`: `.ci/run` tries that.
+#[test]
+fn a_program_goes_on_after_a_panic() {
+    let (ended, words) = support::run(support::command("panicking"));
+    assert!(ended.success(), "{words}");
 }

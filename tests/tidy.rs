@@ -1,5 +1,7 @@
 //! The house rules that a machine can check; CONTRIBUTING.md has the others.
 
+#[path = "tidy/faults.rs"]
+mod faults;
 #[path = "tidy/logging.rs"]
 mod logging;
 
