@@ -188,7 +188,10 @@ async fn no_two_connections_have_the_same_number() {
     let numbers = Arc::clone(&seen);
     let service = tower::service_fn(move |connection: Connection| {
         numbers.lock().unwrap().push(connection.id());
-        async { Ok::<_, ropewalk::Error>(drop(connection)) }
+        async {
+            drop(connection);
+            Ok::<_, ropewalk::Error>(())
+        }
     });
     let (server, connector) = on_memory(Server::new(), service).await;
     for _ in 0..500 {
@@ -308,9 +311,9 @@ async fn throw_dice(seed: u64, mut client: impl AsyncReadExt + AsyncWriteExt + U
 #[tokio::test(start_paused = true)]
 async fn random_bytes_end_their_own_connection_and_nothing_panics() {
     let echo = reply_fn(|bytes: Bytes| bytes);
-    let (raw, raw_client) = on_memory(Server::new(), framed(RawBytes, echo.clone())).await;
-    let (lines, lines_client) = on_memory(Server::new(), framed(Lines::crlf().max(64), echo.clone())).await;
-    let (strings, strings_client) = on_memory(Server::new(), framed(Netstring::new(), echo.clone())).await;
+    let (raw, raw_client) = on_memory(Server::new(), framed(RawBytes, echo)).await;
+    let (lines, lines_client) = on_memory(Server::new(), framed(Lines::crlf().max(64), echo)).await;
+    let (strings, strings_client) = on_memory(Server::new(), framed(Netstring::new(), echo)).await;
     let (prefixed, prefixed_client) = on_memory(Server::new(), framed(LengthPrefixed::u16(), echo)).await;
     for seed in 0..400 {
         for connector in [&raw_client, &lines_client, &strings_client, &prefixed_client] {

@@ -85,7 +85,7 @@ impl Answers {
                 opt.set_udp_payload_size(1232);
                 if keepalive.is_some() {
                     let idle = self.idle.and_then(|idle| idle.try_into().ok());
-                    opt.tcp_keepalive(Some(idle.unwrap_or(IdleTimeout::from(u16::MAX))))?;
+                    opt.tcp_keepalive(Some(idle.unwrap_or_else(|| IdleTimeout::from(u16::MAX))))?;
                 }
                 match edns.opt().first::<Padding<_>>() {
                     Some(_) => opt.padding(padding(before + if keepalive.is_some() { OPT + KEEPALIVE } else { OPT })),
