@@ -112,7 +112,7 @@ async fn an_ipv4_peer_of_a_socket_of_both_families_is_an_ipv4_peer_everywhere() 
     });
     let limit = PeerLimitLayer::new(1);
     for drains in [false, true] {
-        let server = Server::new().layer(limit.clone()).listen("tcp:[::]:0").serve(tell.clone()).bind().await.unwrap();
+        let server = Server::new().layer(limit.clone()).listen("tcp:[::]:0").serve(tell).bind().await.unwrap();
         let handle = server.handle();
         let ropewalk::Addr::Tcp(addr) = handle.addresses()[0] else { panic!("TCP") };
         let mut client = TcpStream::connect(localhost(addr.port())[0]).await.unwrap();
