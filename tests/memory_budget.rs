@@ -138,7 +138,7 @@ async fn a_peer_that_was_not_read_from_is_read_from_again_when_memory_is_free() 
     let (server, connector) = on_memory(Server::new().memory_budget(BUDGET), leaf).await;
     let frame = |len: usize| [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
     let long = frame(500 * KIB);
-    // Buffers of 512, 256, 128 and 64 KiB: together 960 KiB, which is over 90 % of 1 MiB.
+    // Buffers of about 512, 256, 128 and 64 KiB: together over 90 % of 1 MiB.
     let mut largest = connect(&connector).await;
     largest.write_all(&long[..300 * KIB]).await.unwrap();
     let mut others = Vec::new();
@@ -146,7 +146,7 @@ async fn a_peer_that_was_not_read_from_is_read_from_again_when_memory_is_free() 
         others.push(send(connect(&connector).await, long[..size * KIB].to_vec()).await.unwrap());
         settle().await;
     }
-    assert_eq!(server.handle().memory().in_use(), 960 * KIB);
+    assert!((BUDGET / 10 * 9..BUDGET).contains(&server.handle().memory().in_use()));
     let largest = send(largest, long[300 * KIB..].to_vec());
     sleep(SECOND / 2).await;
     assert!(!largest.is_finished(), "it is not read from");

@@ -95,12 +95,14 @@ impl Rules {
     pub fn step(&self, stream: &[u8], at: usize) -> Step {
         let rest = &stream[at..];
         let len = stream.len();
+        // At the end a CR is taken for the first half of CR LF.
+        let content = rest.len() - usize::from(self.last && self.any && rest.ends_with(b"\r"));
         match self.find(rest) {
             Some((line, end)) if line <= self.max => Step::Event(Event::frame(at, at + line, at + end)),
             None if rest.is_empty() => Step::End,
             None if self.may_yet_be_short(rest) && !self.last => Step::Event(Event::truncated(at, len)),
-            None if rest.len() <= self.max => Step::Event(match self.last {
-                true => Event::frame(at, len, len),
+            None if content <= self.max => Step::Event(match self.last {
+                true => Event::frame(at, at + content, len),
                 false => Event::truncated(at, len),
             }),
             _ => self.too_long(stream, at + self.max),
