@@ -212,7 +212,8 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If a connection is open still, or the connections that were accepted are not those that ended, each for one reason.
+    /// If a connection is open still, the connections that were accepted are not those that ended, each for one reason, or
+    /// memory counts as theirs.
     #[track_caller]
     pub fn audit(&self, handle: &Handle) {
         let (counts, preambles) = (handle.counts(), handle.preambles());
@@ -220,6 +221,7 @@ impl World {
         assert_eq!(counts.active(), 0, "connections are open still: {counts:?}");
         assert_eq!(counts.accepted(), closed, "accepted and not closed, or closed and not accepted: {counts:?}");
         assert_eq!(preambles.pending(), 0, "preambles are under way still: {preambles:?}");
+        assert_eq!(handle.memory().in_use(), 0, "the buffers of connections that have ended are counted still");
     }
 }
 

@@ -105,6 +105,8 @@ impl Running {
         let result = timeout(LONG, self.task).await.expect("the server ends").expect("the server does not panic");
         timeout(LONG, self.handle.ended()).await.expect("its handle says so");
         assert!(self.handle.is_draining());
+        // A session that was aborted in a task of its own ends when that has its turn.
+        until("all buffers are gone", || self.handle.memory().in_use() == 0).await;
         (audit(&self.handle), result)
     }
 
