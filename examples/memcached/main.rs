@@ -13,9 +13,6 @@ use ropewalk::{ConnectionLimitLayer, MakeRoom, Result, framed, reply_fn};
 
 use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
 
-#[global_allocator] // glibc's keeps what a crowd of clients has used
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
