@@ -45,7 +45,7 @@ impl fmt::Display for EndpointError {
 
 impl StdError for EndpointError {}
 
-/// An [`Endpoint`](crate::Endpoint) taken as it is can't be wrong; this lets a function take strings and endpoints.
+/// An [`Endpoint`] taken as it is can't be wrong; this lets a function take strings and endpoints.
 impl From<Infallible> for EndpointError {
     fn from(never: Infallible) -> Self {
         match never {}
