@@ -222,7 +222,7 @@ fn a_process_that_is_not_blocked_ends_by_itself() {
     }
 }
 
-/// Only a drain has a deadline. Whoever drops the server's future goes on with something else.
+/// Only a drain has a deadline. A program that drops the server's future goes on with something else.
 #[test]
 fn a_process_that_has_dropped_its_server_is_not_exited_though_a_handler_blocks() {
     for kind in ["dropped", "dropped_in_a_drain"] {

@@ -153,7 +153,7 @@ impl Wake for Woken {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Whoever set the first bit has woken the task, which takes all bits together.
+        // The waker that set the first bit has woken the task, which takes all bits together.
         if self.blocks.fetch_or(self.bit, Ordering::AcqRel) == 0 {
             self.task.wake_by_ref();
         }

@@ -260,7 +260,7 @@ impl<L> Server<L> {
     /// ```
     /// use ropewalk::{MakeRoom, Server};
     ///
-    /// // Subscribers may listen for as long as they like, whoever waits.
+    /// // Subscribers may listen for as long as they like, even if others wait.
     /// let server = Server::new().listen("tcp:0.0.0.0:8007").make_room(MakeRoom::new().idle(None));
     /// ```
     pub fn make_room(mut self, rules: impl Into<Option<MakeRoom>>) -> Self {

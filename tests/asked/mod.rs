@@ -54,7 +54,7 @@ pub fn ask(client: &mut Client, message: &[u8]) -> Answer {
     answer
 }
 
-/// The records of a section as `type data`, in order; without OPT, which is none.
+/// The records of a section as `type data`, in order; without OPT, which is not a record.
 pub fn told(answer: &Answer, of: Section) -> Vec<String> {
     let records =
         answer.iter().map(Result::unwrap).filter(|(record, section)| *section == of && record.rtype() != Rtype::OPT);

@@ -51,7 +51,7 @@ pub struct Connection {
     /// Taken only as the connection itself is taken apart.
     stream: Option<Stream>,
     shared: Arc<Shared>,
-    /// Those it was given. Boxed: whoever has none shall not have the place for them.
+    /// Those it was given. Boxed, because most connections have none and need no space for them.
     read_deadlines: Option<Box<ReadDeadlines>>,
 }
 
@@ -91,7 +91,7 @@ impl Connection {
         self
     }
 
-    /// Changes these deadlines; for whoever keeps them. Given [`ReadDeadlines::OFF`] it has none, that of a leaf for a frame
+    /// Changes these deadlines, for the code that keeps them. Given [`ReadDeadlines::OFF`] it has none, that of a leaf for a frame
     /// that has begun neither.
     pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
         self.read_deadlines = Some(Box::new(deadlines));

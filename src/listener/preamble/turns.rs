@@ -15,7 +15,7 @@ use super::fair::Fair;
 
 /// The turns of one listener: as many at once as its runtime has threads.
 ///
-/// Who has one computes until it waits for its peer, and gives it back when the runtime has been round once: all other
+/// Its holder computes until it waits for its peer, and gives it back when the runtime has been round once: all other
 /// tasks have been polled by then, and I/O and timers looked at. So a thousand handshakes that become ready at once
 /// delay nobody by more than one on each thread. Addresses have their turns one after another.
 #[derive(Clone, Debug)]
