@@ -8,6 +8,8 @@
 //! |---|---|---|
 //! | [`ConnectionLimitLayer`] | connections | caps how many are open at once: the others wait, or are told so |
 //! | [`PeerLimitLayer`] | connections | caps how many one peer has |
+//! | [`AccessLayer`] | connections | refuses by address: allow and deny lists of networks, replaced while the server runs |
+//! | [`AcceptRateLayer`] | connections | limits how many a peer, and all peers, may open in a time |
 //! | [`ReadDeadlineLayer`] | connections | how long a peer is waited for: its first frame, each frame, between two |
 //! | [`LogLayer`] | connections | a span for each, a line at its start and one at its end, with the reason |
 //! | [`CallDeadlineLayer`] | frames | how long a call may take |
@@ -58,6 +60,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod accept_rate;
+pub mod access;
 pub mod call;
 pub mod connection;
 pub mod crowd;
@@ -72,6 +76,8 @@ pub mod rate;
 mod read_deadline;
 mod state;
 
+pub use accept_rate::{AcceptRate, AcceptRateLayer};
+pub use access::{Access, AccessLayer, AccessRules};
 pub use call::{
     CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallRefuse,
     CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, Histogram,

@@ -58,11 +58,15 @@ pub enum CloseReason {
     CodecStalled,
     /// The buffers of all connections took too much memory, and those of this one were the largest.
     MemoryBudget,
+    /// The peer's address may not connect: see [`AccessLayer`](crate::AccessLayer).
+    AccessDenied,
+    /// Connections came faster than they may: see [`AcceptRateLayer`](crate::AcceptRateLayer).
+    AcceptRate,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -84,6 +88,8 @@ impl CloseReason {
         Self::InputLimit,
         Self::CodecStalled,
         Self::MemoryBudget,
+        Self::AccessDenied,
+        Self::AcceptRate,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -110,6 +116,8 @@ impl CloseReason {
             Self::InputLimit => "input_limit",
             Self::CodecStalled => "codec_stalled",
             Self::MemoryBudget => "memory_budget",
+            Self::AccessDenied => "access_denied",
+            Self::AcceptRate => "accept_rate",
         }
     }
 

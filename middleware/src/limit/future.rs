@@ -38,12 +38,12 @@ enum State<F, R, P> {
 }
 
 impl<F, R, P> ResponseFuture<F, R, P> {
-    pub(super) fn served(future: F, place: P) -> Self {
+    pub(crate) fn served(future: F, place: P) -> Self {
         Self(State::Served { future, place })
     }
 
     /// Refuses a connection; without waiting, when too many refusals are under way.
-    pub(super) fn refuse<O, E>(overflow: &mut O, refusals: &Arc<Semaphore>, connection: Connection) -> Self
+    pub(crate) fn refuse<O, E>(overflow: &mut O, refusals: &Arc<Semaphore>, connection: Connection) -> Self
     where
         O: Overflow<E, Refusal = R>,
     {

@@ -14,6 +14,6 @@ pub use self::layer::ConnectionLimitLayer;
 pub use self::overflow::{MAX_REFUSAL_TIME, Overflow, RefuseBy, RefuseWith, Refuses, Wait};
 pub use self::peer::{PeerLimit, PeerLimitFuture, PeerLimitLayer};
 pub use self::peers::PeerPlace;
-pub use self::place::{ConnectionPlace, Place};
+pub use self::place::{ConnectionPlace, Place, Unlimited};
 pub use self::places::MAX_REFUSALS;
 pub use self::service::ConnectionLimit;

@@ -80,7 +80,7 @@ impl<E> Overflow<E> for Wait {
 
 /// Connections over the cap are told so with a text, and closed.
 #[derive(Clone, Debug)]
-pub struct RefuseWith(pub(super) Bytes);
+pub struct RefuseWith(pub(crate) Bytes);
 
 impl<E> Overflow<E> for RefuseWith {
     type Refusal = Farewell<E>;
@@ -129,7 +129,7 @@ impl<E> fmt::Debug for Farewell<E> {
 
 /// Connections over the cap are served by another service.
 #[derive(Clone, Debug)]
-pub struct RefuseBy<R>(pub(super) R);
+pub struct RefuseBy<R>(pub(crate) R);
 
 impl<R> Overflow<R::Error> for RefuseBy<R>
 where

@@ -26,6 +26,12 @@ pub trait Place {
 
 impl Place for PeerPlace {}
 
+/// The place of a connection under a layer that counts none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unlimited(());
+
+impl Place for Unlimited {}
+
 /// A connection's place under a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer); given back when it is dropped.
 #[derive(Debug)]
 pub struct ConnectionPlace(State);

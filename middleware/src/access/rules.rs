@@ -1,0 +1,214 @@
+//! Networks, and whether their peers are served.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::Peer;
+
+/// Whether a peer is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The connection is served.
+    Allow,
+    /// The connection is refused.
+    Deny,
+}
+
+/// Which networks are served: the rule of the longest prefix that holds the address decides, whatever the order of the rules.
+///
+/// A second rule for the same network replaces the first. An address that no rule holds gets the default: `Allow` for
+/// [`allow_all`](Self::allow_all), `Deny` for [`deny_all`](Self::deny_all). Peers without an address (Unix sockets,
+/// memory) are allowed unless [`without_address`](Self::without_address) says otherwise.
+///
+/// An IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`) is treated as the IPv4 address, and so is a mapped network
+/// (`::ffff:192.0.2.0/120`). A look-up costs one hash per prefix length in use, at most 162.
+///
+/// As text, a rule is a line: `allow 192.0.2.0/24`, `deny 2001:db8::/32`, `allow 192.0.2.7`, `deny all`. Empty lines, and
+/// the rest of a line behind a `#`, are skipped. A line for `all`, the default, is required.
+///
+/// ```
+/// use ropewalk_middleware::access::{AccessRules, Verdict};
+///
+/// let rules: AccessRules = "
+///     allow 192.0.2.0/24      # the office
+///     deny  192.0.2.66        # but not this one
+///     deny  all
+/// ".parse()?;
+/// assert_eq!(rules.of_ip("192.0.2.1".parse()?), Verdict::Allow);
+/// assert_eq!(rules.of_ip("192.0.2.66".parse()?), Verdict::Deny);
+/// assert_eq!(rules.of_ip("198.51.100.1".parse()?), Verdict::Deny);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessRules {
+    /// By prefix length, the networks with such a prefix.
+    networks: BTreeMap<u8, HashMap<IpNet, Verdict>>,
+    default: Verdict,
+    without_address: Verdict,
+}
+
+impl AccessRules {
+    /// Allows every address, but for the networks denied.
+    #[must_use]
+    pub fn allow_all() -> Self {
+        Self::with_default(Verdict::Allow)
+    }
+
+    /// Denies every address, but for the networks allowed.
+    #[must_use]
+    pub fn deny_all() -> Self {
+        Self::with_default(Verdict::Deny)
+    }
+
+    fn with_default(default: Verdict) -> Self {
+        Self { networks: BTreeMap::new(), default, without_address: Verdict::Allow }
+    }
+
+    /// Allows the peers of this network.
+    #[must_use]
+    pub fn allow(self, network: impl Into<IpNet>) -> Self {
+        self.rule(network.into(), Verdict::Allow)
+    }
+
+    /// Denies the peers of this network.
+    #[must_use]
+    pub fn deny(self, network: impl Into<IpNet>) -> Self {
+        self.rule(network.into(), Verdict::Deny)
+    }
+
+    /// Decides about peers that have no address: on Unix sockets, in memory, and behind a PROXY header that names no address of
+    /// a host.
+    #[must_use]
+    pub fn without_address(mut self, verdict: Verdict) -> Self {
+        self.without_address = verdict;
+        self
+    }
+
+    fn rule(mut self, network: IpNet, verdict: Verdict) -> Self {
+        let network = canonical(network);
+        self.networks.entry(network.prefix_len()).or_default().insert(network, verdict);
+        self
+    }
+
+    /// Whether a peer of this address is served.
+    #[must_use]
+    pub fn of_ip(&self, ip: IpAddr) -> Verdict {
+        let ip = ip.to_canonical();
+        let longest_first = self.networks.iter().rev();
+        longest_first
+            .filter_map(|(prefix, networks)| networks.get(&IpNet::new(ip, *prefix).ok()?.trunc()))
+            .next()
+            .copied()
+            .unwrap_or(self.default)
+    }
+
+    /// Whether this peer is served. Behind a trusted proxy the address is the client's.
+    #[must_use]
+    pub fn of_peer(&self, peer: &Peer) -> Verdict {
+        peer.ip().map_or(self.without_address, |ip| self.of_ip(ip))
+    }
+
+    /// How many networks have a rule.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.networks.values().map(HashMap::len).sum()
+    }
+
+    /// Whether no network has a rule.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+}
+
+/// A network without host bits; one of mapped IPv4 addresses as a network of IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = network
+        && let (Some(v4), Some(prefix)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
+        && let Ok(v4) = Ipv4Net::new(v4, prefix)
+    {
+        return IpNet::V4(v4.trunc());
+    }
+    network.trunc()
+}
+
+impl FromStr for AccessRules {
+    type Err = AccessRulesError;
+
+    fn from_str(text: &str) -> Result<Self, AccessRulesError> {
+        let mut rules = Self::deny_all();
+        let mut default = None;
+        for (index, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            match parse(line).map_err(|problem| AccessRulesError { line: index + 1, problem })? {
+                (None, verdict) => default = Some(verdict),
+                (Some(network), verdict) => rules = rules.rule(network, verdict),
+            }
+        }
+        let missing = || AccessRulesError { line: text.lines().count(), problem: Problem::NoDefault };
+        rules.default = default.ok_or_else(missing)?;
+        Ok(rules)
+    }
+}
+
+/// The network of a line, or `None` for `all`, and what the line says of it.
+fn parse(line: &str) -> Result<(Option<IpNet>, Verdict), Problem> {
+    let (verb, network) = line.split_once(char::is_whitespace).ok_or(Problem::Words)?;
+    let verdict = match verb {
+        "allow" => Verdict::Allow,
+        "deny" => Verdict::Deny,
+        _ => return Err(Problem::Words),
+    };
+    let network = network.trim();
+    if network == "all" {
+        return Ok((None, verdict));
+    }
+    let address = || network.parse().map(|ip: IpAddr| IpNet::from(ip));
+    let network = network.parse().or_else(|_| address()).map_err(|_| Problem::Network(network.to_owned()))?;
+    Ok((Some(network), verdict))
+}
+
+/// Text that is not a list of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessRulesError {
+    line: usize,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    Words,
+    Network(String),
+    NoDefault,
+}
+
+impl AccessRulesError {
+    /// The number of the line; the first is 1. The last one, if a line for `all` is missing.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+}
+
+impl fmt::Display for AccessRulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: ", self.line)?;
+        match &self.problem {
+            Problem::Words => f.write_str("a rule is `allow NETWORK` or `deny NETWORK`"),
+            Problem::NoDefault => f.write_str("the last rule is missing: `allow all` or `deny all`"),
+            Problem::Network(text) => {
+                let text = crate::Escaped::new(text.as_bytes());
+                write!(f, "{text} is not a network: write 192.0.2.0/24, 2001:db8::/32, one address, or `all`")
+            }
+        }
+    }
+}
+
+impl Error for AccessRulesError {}
