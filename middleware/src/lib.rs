@@ -11,6 +11,7 @@
 //! | [`AccessLayer`] | connections | refuses by address: allow and deny lists of networks, replaced while the server runs |
 //! | [`AcceptRateLayer`] | connections | limits how many a peer, and all peers, may open in a time |
 //! | [`ReadDeadlineLayer`] | connections | how long a peer is waited for: its first frame, each frame, between two |
+//! | [`LifetimeLayer`] | connections | ends those of an age, so that clients connect anew |
 //! | [`LogLayer`] | connections | a span for each, a line at its start and one at its end, with the reason |
 //! | [`CallDeadlineLayer`] | frames | how long a call may take |
 //! | [`CallLimitLayer`] | frames | caps how many calls are under way, of all connections together: the others wait, or fail |
@@ -69,6 +70,7 @@ mod escape;
 #[doc(hidden)]
 pub mod event;
 mod frame;
+pub mod lifetime;
 pub mod limit;
 pub mod log;
 pub mod proxy;
@@ -89,6 +91,7 @@ pub use connection::{
 pub use crowd::MakeRoom;
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
+pub use lifetime::{Lifetime, LifetimeLayer};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};
 pub use log::{BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
 pub use rate::{FrameRate, FrameRateLayer};

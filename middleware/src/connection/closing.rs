@@ -62,11 +62,13 @@ pub enum CloseReason {
     AccessDenied,
     /// Connections came faster than they may: see [`AcceptRateLayer`](crate::AcceptRateLayer).
     AcceptRate,
+    /// The connection has lived as long as it may: see [`LifetimeLayer`](crate::LifetimeLayer).
+    MaxAge,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -90,6 +92,7 @@ impl CloseReason {
         Self::MemoryBudget,
         Self::AccessDenied,
         Self::AcceptRate,
+        Self::MaxAge,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -118,6 +121,7 @@ impl CloseReason {
             Self::MemoryBudget => "memory_budget",
             Self::AccessDenied => "access_denied",
             Self::AcceptRate => "accept_rate",
+            Self::MaxAge => "max_age",
         }
     }
 

@@ -1,0 +1,131 @@
+//! How long a connection may live: [`LifetimeLayer`].
+
+mod ages;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use self::ages::{Age, Ages};
+use crate::Connection;
+
+/// How long a connection past its age may take to end by itself.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Ends connections that have lived for a time, so that clients connect anew: to a new version, or to another server behind
+/// a load balancer.
+///
+/// At its age a connection is drained, as all are when a server drains: what has arrived is answered, then it is closed. One
+/// that has not ended after the [grace](Self::grace), 30 s, is aborted. Either way the reason is
+/// [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). [`jitter`](Self::jitter) spreads the ages, or clients that came
+/// together would come back together.
+///
+/// One task of the layer keeps all its ages: a connection costs a lock when it opens and one when it ends, some 100 bytes,
+/// and no timer. A frame costs nothing. The layer and its clones share that task, which ends with the last connection.
+///
+/// It goes around connections only, and its service is called on a tokio runtime.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk_middleware::LifetimeLayer;
+///
+/// // Between 50 and 60 minutes.
+/// let lifetime = LifetimeLayer::new(Duration::from_secs(3000)).jitter(Duration::from_secs(600));
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
+pub struct LifetimeLayer {
+    ages: Arc<Ages>,
+}
+
+impl LifetimeLayer {
+    /// Drains each connection this long after it reached the layer.
+    pub fn new(max_age: Duration) -> Self {
+        Self { ages: Ages::new(max_age, Duration::ZERO, GRACE) }
+    }
+
+    /// Lets each connection live longer by a random part of this time. The ages are counted anew, apart from earlier clones.
+    pub fn jitter(self, jitter: Duration) -> Self {
+        Self { ages: Ages::new(self.ages.max_age, jitter, self.ages.grace) }
+    }
+
+    /// How long a connection may take to end once it is drained; then it is aborted. The ages are counted anew, apart from
+    /// earlier clones.
+    pub fn grace(self, grace: Duration) -> Self {
+        Self { ages: Ages::new(self.ages.max_age, self.ages.jitter, grace) }
+    }
+}
+
+impl<S> Layer<S> for LifetimeLayer {
+    type Service = Lifetime<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Lifetime { inner, ages: Arc::clone(&self.ages) }
+    }
+}
+
+/// A service whose connections end at an age; made by [`LifetimeLayer`].
+#[derive(Clone)]
+pub struct Lifetime<S> {
+    inner: S,
+    ages: Arc<Ages>,
+}
+
+impl<S> Lifetime<S> {
+    /// The service behind the layer.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service behind the layer, without it.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Service<Connection>> Service<Connection> for Lifetime<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = LifetimeFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, connection: Connection) -> Self::Future {
+        let age = Ages::enter(&self.ages, connection.closing());
+        LifetimeFuture { future: self.inner.call(connection), _age: age }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Lifetime<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifetime").field("inner", &self.inner).field("ages", &self.ages).finish()
+    }
+}
+
+/// A connection that ends at an age.
+#[pin_project]
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct LifetimeFuture<F> {
+    #[pin]
+    future: F,
+    _age: Age,
+}
+
+impl<F: Future> Future for LifetimeFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx)
+    }
+}
