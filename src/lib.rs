@@ -1,24 +1,35 @@
-//! Servers for every TCP protocol that is not HTTP: codecs find the frames, tower services answer them.
+//! Servers that speak their own protocol over TCP, TLS and Unix sockets: codecs find the frames, tower services answer them.
 //!
 //! ```text
-//! bytes in                                                                     bytes out
-//!    │                                                                             ▲
-//! endpoint ─► listener ─► accept loop ─► connection layers ─► session ─► dispatch ─► frame layers ─► service of frames
+//!     listener ───► accept loop ───► connection layers ───► leaf
+//!     TCP, Unix,    ready, accept,   limit, deadlines,        │
+//!     TLS, memory   call, spawn      log, state               ▼
+//!                                                  wire: buffers, deadlines
+//!                                                  codec: bytes ◄─► frames
+//!                                                             │
+//!                            ┌────────────────────────────────┤
+//!                            ▼                                ▼
+//!                   framed: dispatch                  session: your async
+//!                   ──► frame layers                  function, which holds
+//!                   ──► your service                  the connection
 //! ```
 //!
-//! A [`Server`] takes a tower service of [`Connection`]s and calls it once for each. Two *leaves* make one out of what you
-//! write:
+//! A [`Server`] takes a tower service of [`Connection`]s and calls it once for each connection. Two *leaves* make such a
+//! service of a codec and your code:
 //!
-//! * [`framed`] (and [`per_connection`]), where every frame out answers a frame in: a codec and a `Service<Frame>`, often
-//!   made by [`reply_fn`] or [`service_fn`]. It answers with a frame, an `Option` of one, or a [`Reply`].
-//! * [`session`](fn@session) (and [`session_with`]), where the server speaks first, pushes, switches modes or keeps state: a codec and
-//!   an async function that holds a [`Session`].
+//! * [`framed`] (and [`per_connection`]), for protocols in which each frame is a request that has an answer: a codec and a
+//!   `Service<Frame>`, often made by [`reply_fn`] or [`service_fn`]. It answers with a frame, an `Option` of one, or a
+//!   [`Reply`].
+//! * [`session`](fn@session) (and [`session_with`]), where the server speaks first, pushes, switches modes or keeps state: a
+//!   codec and an async function that holds a [`Session`].
 //!
 //! ```no_run
-//! use ropewalk::{ConnectionLimitLayer, Lines, LogLayer, Result, Server, Session, session};
+//! use ropewalk::{
+//!     ConnectionLimitLayer, Lines, LogLayer, Result, Server, Session, session,
+//! };
 //!
 //! async fn greeter(mut s: Session<Lines>) -> Result {
-//!     s.reply("Who is there?")?;
+//!     s.reply("What is your name?")?;
 //!     while let Some(name) = s.next().await? {
 //!         s.reply([b"Hello, ", &name[..]].concat())?;
 //!     }
@@ -27,37 +38,47 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result {
+//!     let limit = ConnectionLimitLayer::new(100)
+//!         .refuse_with("Too many connections, try later\r\n");
 //!     Server::new()
 //!         .listen("tcp:127.0.0.1:8007")
 //!         .layer(LogLayer::new())
-//!         .layer(ConnectionLimitLayer::new(100).refuse_with("Too many connections, try later\r\n"))
+//!         .layer(limit)
 //!         .signals()
 //!         .serve(session(Lines::any(), greeter))
 //!         .await
 //! }
 //! ```
 //!
-//! # What is where
+//! # Where to look
 //!
-//! | for | see |
+//! | subject | items |
 //! |---|---|
-//! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`], [`CodecExt`] for typed frames, [`Framing`] for lent ones; [`custom`] for one of your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
+//! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`]; [`CodecExt`] for typed frames, [`Framing`] for borrowed ones; [`custom`] for your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
 //! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
-//! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
-//! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; what was settled: [`TlsInfo`] by [`Connection::tls`] |
-//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for how, [`Lifecycle`] for what opens and closes with it |
+//! | listening | [`Endpoint`], and [`Listener`] for a transport of your own |
+//! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; the result of a handshake: [`TlsInfo`] by [`Connection::tls`] |
+//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for the options of a restart, [`Lifecycle`] for resources that open and close with it |
 //! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
-//! | errors | [`Error`], [`SessionError`], [`CodecError`], [`Server`]s that can't start: [`BindError`], [`EndpointError`] |
+//! | errors | [`Error`], [`SessionError`], [`CodecError`]; from a server that can't start: [`BindError`], [`EndpointError`] |
+//! | the end of a connection | [`CloseReason`], [`Closing`], [`Counts`] |
 //! | logs | [`LogLayer`] and [`FrameLogLayer`] for the lines, [`BackgroundLog`] to write them without blocking |
 //! | tests | [`memory::endpoint`]: a whole server without a socket; `testing::Simulation`: one under faults |
 //!
+//! The book, in `docs/src` of the repository, explains all of this from the beginning.
+//!
 //! # Features
 //!
-//! All are off by default. `tls`: encrypted endpoints and STARTTLS, by rustls. `cli`: the module `cli`, with
-//! `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a clap command line. `json` and `postcard`:
-//! frames of serde types on any codec. `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`:
-//! checks for codecs of your own. `testing`: whole servers under simulated faults.
+//! All are off by default.
+//!
+//! - `tls`: encrypted endpoints and STARTTLS, by rustls.
+//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a clap command
+//!   line.
+//! - `json`, `postcard`: frames of serde types on any codec.
+//! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
+//! - `laws`: checks for your own codecs.
+//! - `testing`: whole servers under simulated faults.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -77,7 +98,7 @@ pub mod testing;
 mod tls;
 mod wire;
 
-// What stands in the signatures of services and codecs: so this crate and tokio are enough to depend on.
+// Types in the signatures of services and codecs, so that a server needs no dependency but this crate and tokio.
 pub use bytes::{Bytes, BytesMut};
 pub use ipnet::IpNet;
 pub use tokio_util::codec::{Decoder, Encoder};
@@ -101,10 +122,30 @@ pub use session::{Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsError};
 
-/// What [`TlsConfig`] is made of, for one made by hand.
+/// For a [`TlsConfig`] made of a `rustls::ServerConfig` of your own.
 #[cfg(feature = "tls")]
 pub use rustls;
 
+/// The snippets of README and the book, as documentation tests. Chapters without any are missing here; `tests/docs.rs` looks.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod book {
+    macro_rules! chapters {
+        ($($name:ident: $path:literal,)*) => { $(#[doc = include_str!($path)] struct $name;)* };
+    }
+
+    chapters! {
+        Readme: "../README.md",
+        GettingStarted: "../docs/src/getting-started.md",
+        Leaves: "../docs/src/leaves.md",
+        State: "../docs/src/state.md",
+        Codecs: "../docs/src/codecs.md",
+        Layers: "../docs/src/layers.md",
+        WritingALayer: "../docs/src/writing-a-layer.md",
+        TlsAndProxy: "../docs/src/tls-and-proxy.md",
+        Testing: "../docs/src/testing.md",
+        Deployment: "../docs/src/deployment.md",
+        ComingFromTwisted: "../docs/src/coming-from-twisted.md",
+        ComingFromFramed: "../docs/src/coming-from-framed.md",
+        ComingFromTokioTower: "../docs/src/coming-from-tokio-tower.md",
+    }
+}

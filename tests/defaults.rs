@@ -1,4 +1,4 @@
-//! Defaults that the README's table names, as a running server has them.
+//! Defaults of `docs/src/limits.md`, as a running server has them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod harness;

@@ -1,73 +1,75 @@
-//! The code that `docs/` shows is the examples' own: `UPDATE_DOCS=1 cargo test --test docs` fetches it anew.
-#![allow(clippy::unwrap_used)]
+//! README, the book and the other documents: their code is compiled, their links lead somewhere, their tables are complete.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::env;
+#[path = "docs/book.rs"]
+mod book;
+#[path = "docs/fetched.rs"]
+mod fetched;
+#[path = "docs/limits.rs"]
+mod limits;
+#[path = "docs/links.rs"]
+mod links;
+#[path = "docs/tables.rs"]
+mod tables;
+
 use std::fs;
-use std::path::Path;
-
-/// What stands before a block of code, up to the file it is from, a colon, and a part of its first line.
-const MARK: &str = "<!-- from ";
+use std::path::{Path, PathBuf};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn indent(line: &str) -> &str {
-    &line[..line.len() - line.trim_start().len()]
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The item whose first line contains `start`, with the comments and attributes over it, as far left as it goes.
-fn item(text: &str, start: &str) -> Option<String> {
-    let lines: Vec<&str> = text.lines().collect();
-    let at = lines.iter().position(|line| line.contains(start))?;
-    let indent = indent(lines[at]);
-    let above = |line: &&&str| line.trim_start().starts_with("//") || line.trim_start().starts_with("#[");
-    let first = at - lines[..at].iter().rev().take_while(above).count();
-    let is_last = |line: &&str| {
-        let inner = line.strip_prefix(indent).unwrap_or(" ");
-        inner == "}" || !inner.starts_with([' ', '/', '#']) && inner.ends_with(';')
+/// A document, by its path relative to the root.
+struct Document {
+    path: String,
+    text: String,
+}
+
+/// Every `.md` file of a folder, in order; of its subfolders too if `deep`.
+fn documents(folder: &str, deep: bool) -> Vec<Document> {
+    let mut found = Vec::new();
+    collect(&root().join(folder), deep, &mut found);
+    found.sort();
+    let document = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        Document { path: path.strip_prefix(root()).unwrap().display().to_string(), text }
     };
-    let last = at + lines[at..].iter().position(is_last)?;
-    let lines = lines[first..=last].iter().map(|line| format!("{}\n", line.strip_prefix(indent).unwrap_or(line)));
-    Some(lines.collect())
+    found.into_iter().map(document).collect()
 }
 
-/// The document with every marked block as its source has it.
-fn filled(document: &str) -> String {
-    let mut pieces = document.split(MARK);
-    let mut filled = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (mark, rest) = piece.split_once(" -->\n```rust\n").unwrap_or_else(|| panic!("no code behind {piece:?}"));
-        let (_, rest) = rest.split_once("```\n").unwrap_or_else(|| panic!("no end of the code of {mark:?}"));
-        let (path, start) = mark.split_once(": ").unwrap_or_else(|| panic!("no file or no line in {mark:?}"));
-        let source = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let code = item(&source, start).unwrap_or_else(|| panic!("{path} has no {start:?}"));
-        filled += &format!("{MARK}{mark} -->\n```rust\n{code}```\n{rest}");
-    }
-    filled
-}
-
-#[test]
-fn the_code_in_the_documents_is_that_of_the_examples() {
-    let documents: Vec<_> = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(!documents.is_empty());
-    for path in documents {
-        let document = fs::read_to_string(&path).unwrap();
-        let wanted = filled(&document);
-        if env::var_os("UPDATE_DOCS").is_some() {
-            fs::write(&path, &wanted).unwrap();
-        } else if document != wanted {
-            let line = document.lines().zip(wanted.lines()).position(|(is, should)| is != should).unwrap_or_default();
-            panic!("{}, line {}: not what the example says; UPDATE_DOCS=1 fetches it", path.display(), line + 1);
+fn collect(folder: &Path, deep: bool, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_kept = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if deep && path.is_dir() && !path.ends_with("target") && !is_kept {
+            collect(&path, deep, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
         }
     }
 }
 
-#[test]
-fn an_item_goes_from_its_comments_to_its_last_line() {
-    let source = "use a;\n\n/// One.\n#[b]\nfn one(\n    c: D,\n) {\n    if e {\n    }\n}\n\nimpl F {\n    fn two() {\n        g;\n    }\n}\nconst H: [u8; 1] =\n    [1];\nstruct I;\n";
-    assert_eq!(item(source, "fn one").unwrap(), "/// One.\n#[b]\nfn one(\n    c: D,\n) {\n    if e {\n    }\n}\n");
-    assert_eq!(item(source, "fn two").unwrap(), "fn two() {\n    g;\n}\n");
-    assert_eq!(item(source, "struct I").unwrap(), "struct I;\n");
-    assert_eq!(item(source, "struct J"), None);
+/// The blocks of code of a text: what stands behind the three backticks, and the lines.
+fn blocks(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(&str, Vec<&str>)> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(language), None) => open = Some((language, Vec::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some((_, lines))) => lines.push(line),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block of code has no end");
+    blocks
+}
+
+#[track_caller]
+fn assert_none(complaints: impl IntoIterator<Item = String>) {
+    assert_eq!(complaints.into_iter().collect::<Vec<_>>().join("\n"), "");
 }

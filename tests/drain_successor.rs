@@ -12,7 +12,7 @@ use transports::Foreign;
 
 mod transports;
 
-/// What the README says.
+/// As `docs/src/limits.md` has it.
 const FIRST_WORDS: Duration = Duration::from_secs(5);
 
 /// An echo of lines on a connection of its own.

@@ -42,7 +42,7 @@ const STREAMS: [&str; 14] = [
 
 #[test]
 fn the_codec_keeps_the_laws() {
-    // The window is a command line, for it says what comes behind it.
+    // The window is a command line, because it announces the bytes behind it.
     Laws::new(|| Memcache::new(40, 20)).streams(STREAMS).limit(42).window(40).variants(200).check();
 }
 

@@ -98,7 +98,7 @@ async fn the_default_budget_is_a_quarter_of_what_there_is_at_most() {
     server.end().await;
 }
 
-/// What `docs/deployment.md` says, for frames and answers of this size: read, and unwritten under `framed`.
+/// What `docs/src/deployment.md` says, for frames and answers of this size: read, and unwritten under `framed`.
 fn most(frame: usize, answer: usize) -> usize {
     2 * (64 * KIB + frame) + 2 * (64 * KIB + answer)
 }

@@ -351,7 +351,7 @@ fn nothing_unfinished_is_left_and_no_test_is_ignored() {
 
 #[test]
 fn every_example_is_short_and_says_how_to_try_it() {
-    let (readme, all) = (read("README.md"), sources(&["examples"]));
+    let (index, all) = (read("examples/README.md"), sources(&["examples"]));
     for (name, source) in examples() {
         let folder = format!("examples/{name}/");
         let parts = all.iter().filter(|part| part.path == source.path || part.path.starts_with(&folder));
@@ -359,7 +359,7 @@ fn every_example_is_short_and_says_how_to_try_it() {
         let max = if source.path.starts_with(&folder) { MAX_EXAMPLE_FOLDER } else { MAX_EXAMPLE };
         assert!(lines <= max, "examples/{name}: {lines} lines, and {max} it may have");
         assert!(source.text.starts_with("//! Try it:"), "{}: its first line does not say how to try it", source.path);
-        assert!(readme.contains(&format!("| `{name}` |")), "{}: not in the README's table", source.path);
+        assert!(index.contains(&format!("| `{name}` |")), "{}: not in the table of examples/README.md", source.path);
     }
 }
 

@@ -18,11 +18,11 @@ pub(crate) const MAX_LENGTH: u64 = i32::MAX as u64 - 2;
 /// What ends a line, and the data behind one.
 pub(crate) const END: &[u8] = b"\r\n";
 
-/// A command, and what came behind it: its data, and their end. Nothing came if it announced nothing.
+/// A command, and the bytes behind it: its data, and their end. There are none if it announced none.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Request {
     pub(crate) line: Bytes,
-    /// None if it was too large.
+    /// `None` if it was too large.
     pub(crate) data: Option<Bytes>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Memcache {
     wire: LineRaw,
     max_line: usize,
     max_value: usize,
-    /// The line that waits for its data. Raw bytes that come while there is none are of a value nobody wants.
+    /// The line that waits for its data. Raw bytes without one belong to a value that is dropped.
     waiting: Option<Bytes>,
 }
 
@@ -43,7 +43,7 @@ impl Memcache {
         Self { wire: LineRaw::new(Lines::any().max(max_line)), max_line, max_value, waiting: None }
     }
 
-    /// Refuses what is no line: the binary protocol, TLS, and any command over 2 KiB that is not one of the `get`s.
+    /// Refuses bytes that can't be a line: the binary protocol, TLS, any command over 2 KiB but the `get`s.
     fn check(&mut self, src: &[u8]) -> Result<(), CodecError> {
         let is_get = || matches!(src.trim_ascii_start(), [b'g', b'e' | b'a', b't', ..]);
         let fits = |max: usize| src.len() <= max || memchr(b'\n', &src[..=max]).is_some();
@@ -53,7 +53,7 @@ impl Memcache {
             _ if fits(MAX_COMMAND.min(self.max_line)) || is_get() && fits(self.max_line) => return Ok(()),
             _ => ErrorKind::TooLong { max: MAX_COMMAND },
         };
-        // Data may follow, and nobody knows where they end: all is dropped.
+        // Data may follow whose end is unknown: all is dropped.
         self.wire.raw_until_lines();
         Err(CodecError::new(kind))
     }
@@ -77,12 +77,12 @@ impl Memcache {
     }
 }
 
-/// How much data comes behind a line. It is known of many a line that is wrong, too.
+/// How much data comes behind a line. Many invalid lines have it too.
 fn data_length(line: &[u8]) -> Option<u64> {
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let before = match words.next()? {
         b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => 3,
-        // Not served here, but its data are no commands either.
+        // Not served here, but its data must not be taken for commands either.
         b"ms" => 1,
         _ => return None,
     };

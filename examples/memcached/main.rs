@@ -1,5 +1,5 @@
 //! Try it: `cargo run --example memcached`, then `printf 'set a 0 0 2\r\nhi\r\nget a\r\n' | nc -N 127.0.0.1 8007`.
-//! memcached's text protocol; docs/writing-a-protocol.md says how it came to be.
+//! memcached's text protocol; docs/src/writing-a-protocol.md explains it step by step.
 
 mod cache;
 mod codec;

@@ -45,7 +45,7 @@ pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request)
     reply.unwrap_or_else(|refusal| Reply::one(Answer::Line(refusal.into())))
 }
 
-/// What comes of a command; of its data there is none if they were too large.
+/// Carries out a command, and returns the answer. `data` is `None` if it was too large.
 fn carry_out(cache: &mut Cache, command: &[&[u8]], data: Option<Bytes>) -> Result<Cow<'static, str>> {
     let said = match *command {
         [how @ (b"set" | b"add" | b"replace" | b"append" | b"prepend"), key, flags, time, length] => {
@@ -112,7 +112,7 @@ fn count(cache: &mut Cache, key: &[u8], delta: &[u8], change: fn(u64, u64) -> u6
     cache.put(key, Item { value: n.clone().into(), ..item }).map(|()| n.into())
 }
 
-/// What the keys have. Of the verbs those with an `s` tell its version, and the `gat` have a time until which it is kept now.
+/// The values of the keys. Verbs with an `s` add their versions; the `gat`s come with a new time until which they are kept.
 fn get(cache: &Arc<Mutex<Cache>>, mut keys: Bytes) -> Result<Reply<Answer>> {
     let verb = word(&mut keys).unwrap_or_default();
     let with_cas = verb.ends_with(b"s");
@@ -120,7 +120,7 @@ fn get(cache: &Arc<Mutex<Cache>>, mut keys: Bytes) -> Result<Reply<Answer>> {
     let expires = time.map(|time| deadline(&time)).transpose()?;
     keys.split(|&byte| byte == b' ').try_for_each(|key| valid(key).map(drop))?;
     let cache = Arc::clone(cache);
-    // Looked up when there is room for them: what the cache lets go must not live on in an answer nobody reads.
+    // Looked up when there is room for them: a value the cache drops must not live on in an unread answer.
     Ok(Reply::iter(iter::from_fn(move || {
         let key = word(&mut keys)?;
         let (item, last) = (lock(&cache).get(&key, expires), keys.iter().all(|&byte| byte == b' '));
@@ -153,7 +153,7 @@ fn deadline(time: &[u8]) -> Result<Option<Instant>> {
     Ok(Instant::now().checked_add(wait).filter(|_| time != 0))
 }
 
-/// What is told of bytes that are no request, before the connection ends.
+/// The answer to bytes that aren't a request, before the connection ends.
 pub(crate) fn refuse(error: &Error) -> Reply<Answer> {
     let what = match error.downcast_ref::<CodecError>().map(CodecError::kind) {
         Some(ErrorKind::TooLong { .. }) => "CLIENT_ERROR line too long",

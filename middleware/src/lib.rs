@@ -1,33 +1,26 @@
 //! The connection every layer sees, and the tower layers for connections and frames.
 //!
-//! A server takes a `Service<Connection, Response = ()>` and calls it once per connection; what answers frames is a
-//! `Service<Frame>`. Layers stand around both. Each layer here fits one of the two levels only, so that one meant for
-//! frames does not end up around a connection by accident:
+//! A server takes a `Service<Connection, Response = ()>` and calls it once for each connection; frames are answered by a
+//! `Service<Frame>`. Layers wrap both. Each layer here fits one of the two levels only, so that a layer for frames
+//! doesn't end up around a connection by accident:
 //!
-//! | layer | around | does |
-//! |---|---|---|
-//! | [`ConnectionLimitLayer`] | connections | caps how many are open at once: the others wait, or are told so |
-//! | [`PeerLimitLayer`] | connections | caps how many one peer has |
-//! | [`AccessLayer`] | connections | refuses by address: allow and deny lists of networks, replaced while the server runs |
-//! | [`AcceptRateLayer`] | connections | limits how many a peer, and all peers, may open in a time |
-//! | [`ReadDeadlineLayer`] | connections | how long a peer is waited for: its first frame, each frame, between two |
-//! | [`LifetimeLayer`] | connections | ends those of an age, so that clients connect anew |
-//! | [`LogLayer`] | connections | a span for each, a line at its start and one at its end, with the reason |
-//! | [`CallDeadlineLayer`] | frames | how long a call may take |
-//! | [`CallLimitLayer`] | frames | caps how many calls are under way, of all connections together: the others wait, or fail |
-//! | [`FrameRateLayer`] | frames | how many frames, or bytes, a connection may send in a time |
-//! | [`CallLatencyLayer`] | frames | a histogram of how long calls take |
-//! | [`FrameLogLayer`] | frames | a line for each, and one for how its call ended |
-//! | [`StateLayer`] | either | hands shared state to the service |
+//! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`],
+//!   [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`], [`FrameRateLayer`], [`CallLatencyLayer`],
+//!   [`FrameLogLayer`];
+//! * around either: [`StateLayer`].
 //!
-//! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle says why it ended, its [`Stats`] what
-//! it counted; both may be kept when the connection has moved on. [`Escaped`] is how data of a peer gets into a log,
-//! and [`BackgroundLog`] how a log is written without blocking anybody.
+//! The chapter on layers of ropewalk's book (`docs/src/layers.md` in the repository) has the table: what each does, and what it
+//! costs.
+//!
+//! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle has the reason for which it ended, its
+//! [`Stats`] the bytes and frames it counted; both may be kept when the connection has moved on. [`Escaped`] makes data of a
+//! peer safe for a log, and [`BackgroundLog`] writes a log without blocking.
 //! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
 //!
 //! # Example
 //!
-//! Layers compose with `tower`'s `ServiceBuilder`; the first sees the connection first.
+//! Layers compose with tower's `ServiceBuilder`; the first one added sees the connection first.
 //!
 //! ```
 //! use std::io;

@@ -42,8 +42,8 @@ impl<L> Server<L> {
     ///
     /// From 90 % on the largest connections are not read from, until less than 80 % is in use. If that takes more than a
     /// second, or all of it is in use, the largest are aborted ([`CloseReason::MemoryBudget`](crate::CloseReason)).
-    /// [`Handle::memory`](super::Handle::memory) tells how much is in use. `docs/deployment.md` says how large a connection can become, and what it takes for
-    /// the process to return the memory to the system.
+    /// [`Handle::memory`](super::Handle::memory) returns how much is in use. The book's chapter on deployment says how large a
+    /// connection can become, and how to have the process return the memory to the system.
     ///
     /// ```no_run
     /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};
