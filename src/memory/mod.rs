@@ -141,6 +141,18 @@ impl Listener for MemoryListener {
         self.poll_next(cx).map(|stream| (Stream::boxed(stream), Peer::new(Addr::Memory)))
     }
 
+    fn last_call(&mut self) {
+        self.arrivals.close();
+    }
+
+    fn has_pending(&self) -> bool {
+        !self.arrivals.is_empty()
+    }
+
+    fn pending(&self) -> usize {
+        self.arrivals.len()
+    }
+
     fn local_addr(&self) -> Addr {
         Addr::Memory
     }

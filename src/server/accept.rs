@@ -118,8 +118,9 @@ impl<S: ConnectionService> Accept<S> {
         }
     }
 
-    /// Serves what was taken before the listeners closed, as soon as it can be. Ready when nothing is left, or nothing more can
-    /// be served: the service fails, or it is not ready though no connection is open whose end could change that.
+    /// Serves what was taken before the listeners closed, as soon as it can be. Ready when nothing is left, or when the service
+    /// can't be readied any more. One that is not ready is waited for, even if no connection is open whose end could change that:
+    /// something else may.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ACCEPTS_A_TURN {
             self.hold(cx);
@@ -128,12 +129,8 @@ impl<S: ConnectionService> Accept<S> {
             if !self.next_waits() {
                 return if self.listeners.is_empty() { Poll::Ready(()) } else { Poll::Pending };
             }
-            let deserted = self.gate.is_deserted();
-            match self.poll_one(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending if deserted && self.gate.is_deserted() => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+            if ready!(self.poll_one(cx)).is_err() {
+                return Poll::Ready(());
             }
         }
         cx.waker().wake_by_ref();
@@ -142,10 +139,8 @@ impl<S: ConnectionService> Accept<S> {
 
     /// Gives up what was not served. Its peers see a reset, as they would have from the kernel.
     pub(super) fn close(&mut self) {
-        if self.closing {
-            let pending: usize = self.listeners.iter().map(|listening| listening.listener.pending()).sum();
-            self.gate.shared().outcome.unserved(self.lobby.len() + self.held.len() + pending);
-        }
+        let pending: usize = self.listeners.iter().map(|listening| listening.listener.pending()).sum();
+        self.gate.shared().outcome.unserved(self.lobby.len() + self.held.len() + pending);
         self.listeners.clear();
         while self.next_waits() {
             if let Some((mut stream, ..)) = self.lobby.next() {

@@ -18,11 +18,11 @@ pub(super) const GONE: Duration = Duration::from_secs(1);
 /// signal in a drain that something else began (a handle, a hot restart) gives them `drain` from then on at most.
 pub(super) async fn finish<S: ConnectionService>(
     shared: &Shared,
-    mut front: Option<Front<S>>,
+    front: Front<S>,
     signals: &mut Signals,
     drain: Duration,
 ) {
-    let mut phase = shared.phase.subscribe();
+    let (mut front, mut phase) = (Some(front), shared.phase.subscribe());
     loop {
         let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
         tokio::select! {

@@ -95,11 +95,6 @@ impl<S: ConnectionService> Gate<S> {
         self.shared.make_room(newcomer)
     }
 
-    /// Whether no connection is open. The loops at the gate are woken when one leaves.
-    pub(super) fn is_deserted(&self) -> bool {
-        self.shared.is_deserted(&self.waker)
-    }
-
     /// How many loops come by here.
     pub(super) fn loops(&self) -> usize {
         self.loops.0.len()

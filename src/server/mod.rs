@@ -184,7 +184,7 @@ impl<L> Server<L> {
     /// A new process is started, of the binary that is at the old one's path by then. It builds the same server, and
     /// where one of its endpoints is one of the old server's it is handed that socket in place of binding. When it has
     /// bound all and started its lifecycles the old one stops accepting and drains, as by a signal; who has connected by
-    /// then is served by it, and is given up to 2 s for a handshake or a PROXY header and 5 s for its first words. A new
+    /// then is served by it, and has up to 2 s to begin a handshake or a PROXY header and 5 s for its first words. A new
     /// process that ends, that is not ready in time or that is no such server leaves the old one as it was. Sockets of its
     /// endpoints that the new process does not have are closed.
     ///

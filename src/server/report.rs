@@ -39,8 +39,9 @@ impl DrainReport {
         CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
     }
 
-    /// Connections that had been made before the drain and were not served by its deadline: no slot of a cap became free for
-    /// them, or their handshake was not done. They are not among the accepted ones of [`Counts`].
+    /// Connections that had been made before the drain and were not served by its deadline, or when the server stopped: no slot
+    /// of a cap became free for them, or their handshake was not done. Peers that were silent for 2 s where a handshake or a
+    /// PROXY header was due are not among them, and none of them among the accepted ones of [`Counts`].
     pub fn unserved(&self) -> u64 {
         self.unserved
     }

@@ -276,8 +276,8 @@ impl<S: ConnectionService> Running<'_, S> {
     }
 
     /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
-    /// still to come of them: connections that were taken and go through their preambles.
-    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Option<Front<S>>, Options) {
+    /// still to come of them: connections that were taken and go through their preambles, or wait for a slot.
+    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front<S>, Options) {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
         }
@@ -297,8 +297,10 @@ impl<S: ConnectionService> Running<'_, S> {
             // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
             // all but the first 128 to be reset.
             tokio::task::unconstrained(poll_fn(|cx| front.poll_backlog(cx))).await;
+        } else {
+            // A service that can't be readied takes nothing more.
+            front.close();
         }
-        // A service that can't be readied takes nothing more.
-        ((last_call && !stopping).then_some(front), options)
+        (front, options)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
@@ -192,12 +192,6 @@ impl Shared {
         drop(books);
         connection.closing().set_reason(CloseReason::NoRoom);
         connection.abort();
-    }
-
-    /// Whether no connection is open. The waker, which is the gate's, is woken when one leaves.
-    pub(super) fn is_deserted(&self, waker: &Waker) -> bool {
-        self.room.register(waker);
-        self.lock().counts.active() == 0
     }
 
     /// A connection was accepted.

@@ -210,10 +210,14 @@ async fn take<S: ConnectionService>(mut accept: Accept<S>, mut told: watch::Rece
     let order = tokio::select! {
         biased;
         order = ordered(&mut told, Order::LastCall) => order,
-        error = poll_fn(|cx| accept.poll(cx)) => return failed.say(error),
+        error = poll_fn(|cx| accept.poll(cx)) => {
+            accept.close();
+            return failed.say(error);
+        }
     };
     if order == Order::Close {
-        return;
+        // What it gives up is counted before `failed` goes.
+        return accept.close();
     }
     accept.give_up(&told.borrow().taken);
     // All of it in one turn: see `Running::close`.

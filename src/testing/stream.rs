@@ -32,6 +32,18 @@ impl Listener for FaultyListener {
         Poll::Ready((Stream::boxed(FaultyStream::new(stream, self.world.clone())), Peer::new(Addr::Memory)))
     }
 
+    fn last_call(&mut self) {
+        self.inner.last_call();
+    }
+
+    fn has_pending(&self) -> bool {
+        self.inner.has_pending()
+    }
+
+    fn pending(&self) -> usize {
+        self.inner.pending()
+    }
+
     fn local_addr(&self) -> Addr {
         Addr::Memory
     }

@@ -44,13 +44,14 @@ pub(super) enum Room {
 struct Member {
     host: Option<IpAddr>,
     stage: Stage,
+    /// When the step it is at began, with silence.
     since: Instant,
     /// Tells its task that it was dropped, and why.
     drop: oneshot::Sender<PreambleDrop>,
 }
 
-/// The silent ones, and those whose peers have sent something, by their numbers: the oldest first.
-type Stages = [BTreeSet<u64>; 2];
+/// The silent ones, and those whose peers have sent something: the oldest first, by their numbers.
+type Stages = [BTreeSet<(Instant, u64)>; 2];
 
 /// The preambles of one address.
 #[derive(Debug, Default)]
@@ -91,9 +92,10 @@ impl Crowd {
     }
 
     /// Changes the stage of one, and to whose address it counts. Returns whether it is still there.
-    pub(super) fn set(&mut self, id: u64, stage: Stage, host: Option<IpAddr>) -> bool {
+    pub(super) fn set(&mut self, id: u64, stage: Stage, host: Option<IpAddr>, now: Instant) -> bool {
         let Some(member) = self.take(id) else { return false };
-        self.add(id, Member { host, stage, ..member });
+        let since = if stage == Stage::Silent { now } else { member.since };
+        self.add(id, Member { host, stage, since, ..member });
         true
     }
 
@@ -105,7 +107,19 @@ impl Crowd {
     /// Drops the oldest of the silent ones, if there is one.
     pub(super) fn drop_silent(&mut self) -> bool {
         let oldest = self.all[Stage::Silent as usize].first().copied();
-        oldest.is_some_and(|id| self.drop(id, PreambleDrop::Descriptors))
+        oldest.is_some_and(|(_, id)| self.drop(id, PreambleDrop::Descriptors))
+    }
+
+    /// Drops those that have been silent for so long. Returns how many, and when the next one will have been.
+    pub(super) fn end_silent(&mut self, after: Duration, now: Instant) -> (usize, Option<Instant>) {
+        let mut dropped = 0;
+        while let Some(&(since, id)) = self.all[Stage::Silent as usize].first() {
+            if since + after > now {
+                return (dropped, Some(since + after));
+            }
+            dropped += usize::from(self.drop(id, PreambleDrop::Ended));
+        }
+        (dropped, None)
     }
 
     /// Makes room for one more of this address, where there may be so many. Dropped is the first that one of these rules
@@ -151,9 +165,9 @@ impl Crowd {
             let largest = self.ranks[stage as usize].last().copied();
             let (len, host) = own(stage).into_iter().chain(largest).max_by_key(|&(len, _)| len)?;
             let group = self.groups.get(&Some(host)).filter(|_| len > more_than)?;
-            group.stages[stage as usize].first().copied()
+            group.stages[stage as usize].first().map(|(_, id)| *id)
         };
-        let oldest = |stage: Stage| self.all[stage as usize].first().copied();
+        let oldest = |stage: Stage| self.all[stage as usize].first().map(|(_, id)| *id);
         let long_silent = |id: &u64| self.members.get(id).is_some_and(|member| now >= member.since + LONG_SILENT);
         let few_silent = self.all[Stage::Silent as usize].len() < max.div_ceil(SILENT_PART);
         let with = |reason| move |id| (id, reason);
@@ -173,12 +187,12 @@ impl Crowd {
 
     fn add(&mut self, id: u64, member: Member) {
         if let Some(all) = self.all.get_mut(member.stage as usize) {
-            all.insert(id);
+            all.insert((member.since, id));
         }
         self.change(member.host, |group| {
             group.len += 1;
             if let Some(stage) = group.stages.get_mut(member.stage as usize) {
-                stage.insert(id);
+                stage.insert((member.since, id));
             }
         });
         self.members.insert(id, member);
@@ -187,12 +201,12 @@ impl Crowd {
     fn take(&mut self, id: u64) -> Option<Member> {
         let member = self.members.remove(&id)?;
         if let Some(all) = self.all.get_mut(member.stage as usize) {
-            all.remove(&id);
+            all.remove(&(member.since, id));
         }
         self.change(member.host, |group| {
             group.len -= 1;
             if let Some(stage) = group.stages.get_mut(member.stage as usize) {
-                stage.remove(&id);
+                stage.remove(&(member.since, id));
             }
         });
         Some(member)

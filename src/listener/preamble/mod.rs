@@ -39,8 +39,8 @@ use super::{HandOver, Listener};
 /// How many connections are taken from the inner listener before others get their turn.
 const BATCH: usize = 16;
 
-/// How long after the last call, or the hand-over, preambles may take. A peer that has begun is done long before; one
-/// that keeps silent is an idle connection, and a drain closes those.
+/// How long a peer may be silent after the last call, or the hand-over. Then it is an idle connection, and a drain closes those.
+/// One that has begun has the time of its step, to the drain's deadline.
 const LAST: Duration = Duration::from_secs(2);
 
 /// What one step makes of a stream: another stream, and perhaps more about the peer.
@@ -74,8 +74,9 @@ pub(crate) trait Step: Send + Sync + 'static {
 /// server that is at its limit the listener is not asked, so nothing more is taken from the inner one either, and nothing
 /// is dropped.
 ///
-/// After the last call it takes what waits in the inner listener, closes that, and goes on until all are through,
-/// or [`LAST`] has passed. Handed over, it closes the inner listener at once: what waits there is the new process's.
+/// After the last call it takes what waits in the inner listener, closes that, and goes on until all are through or have
+/// failed; those that are silent for [`LAST`] are dropped. Handed over, it closes the inner listener at once: what waits there
+/// is the new process's.
 pub(crate) struct WithPreamble {
     inner: Option<Box<dyn Listener>>,
     local: Addr,
@@ -86,7 +87,7 @@ pub(crate) struct WithPreamble {
     next: Option<(Stream, Peer)>,
     /// When there may be one.
     place: Option<Pin<Box<Sleep>>>,
-    /// Runs from the last call.
+    /// From the last call on: when one may have been silent for too long.
     last: Option<Pin<Box<Sleep>>>,
     preambles: Preambles,
     log: Log,
@@ -138,7 +139,7 @@ impl WithPreamble {
             let Some(inner) = &mut self.inner else { return Poll::Pending };
             let Poll::Ready(connection) = inner.poll_accept(cx) else {
                 // Out of tokio's budget for one turn, "none" only means "not now".
-                if self.last.is_some() && coop::has_budget_remaining() {
+                if self.last.is_some() && !inner.has_pending() && coop::has_budget_remaining() {
                     // All that had connected is taken: from here on others are refused, or somebody else's.
                     self.inner = None;
                 }
@@ -238,14 +239,10 @@ async fn prepare(
 
 impl Listener for WithPreamble {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
-        if let Some(last) = &mut self.last
+        while let Some(last) = &mut self.last
             && last.as_mut().poll(cx).is_ready()
         {
-            self.inner = None;
-            self.running.abort_all();
-            if self.next.take().is_some() {
-                self.preambles.lost();
-            }
+            last.as_mut().reset(self.preambles.end_silent(LAST));
         }
         for _ in 0..BATCH {
             if let Poll::Ready(connection) = self.poll_passed(cx) {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use ropewalk_middleware::{Addr, Peer};
 use tokio::sync::oneshot;
@@ -53,6 +54,16 @@ impl Preambles {
             books.counts.end(End::Dropped(PreambleDrop::Descriptors));
         }
         is_dropped
+    }
+
+    /// Ends those that have been silent for so long, for a server that ends. Returns when to do so again: no later than the next one
+    /// has been silent for that long.
+    pub(super) fn end_silent(&self, after: Duration) -> Instant {
+        let now = Instant::now();
+        let mut books = self.lock();
+        let (dropped, next) = books.crowd.end_silent(after, now);
+        (0..dropped).for_each(|_| books.counts.end(End::Dropped(PreambleDrop::Ended)));
+        next.unwrap_or(now + after)
     }
 
     /// Whether one more may begin and none has to make room for it.
@@ -114,7 +125,7 @@ impl Place {
 
     /// Notes how far it is, and to which address it counts. Returns whether it still has its place.
     pub(super) fn set(&self, stage: Stage, host: Option<IpAddr>) -> bool {
-        self.preambles.lock().crowd.set(self.id, stage, host)
+        self.preambles.lock().crowd.set(self.id, stage, host, Instant::now())
     }
 
     /// Counts the end. Returns whether it still had its place: if not, it was dropped and counted before.

@@ -318,17 +318,26 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_had_no_place_when_the_last_time_is_over_is_dropped() {
+async fn in_a_drain_silent_ones_make_room_for_those_that_waited_and_are_dropped_when_their_time_is_over() {
     let (handle, counts, connector, server) = server(1).await;
     let mut silent = Vec::new();
     for _ in 0..PENDING {
         silent.push(begun(&connector, b"").await);
     }
-    // It waits to be accepted when the last call comes, and finds all places taken.
+    // They wait to be accepted when the last call comes, and find all places taken.
     silent.push(connector.connect().await.unwrap());
+    let mut late = begun(&connector, b".").await;
     let began = Instant::now();
-    handle.drain(Duration::from_secs(30));
+    handle.drain(DEADLINE * 3);
+    tokio::time::sleep(LAST * 2).await;
+    // It has the time that a preamble has, and what comes after it is served.
+    late.write_all(b"yhello").await.unwrap();
+    let mut hello = [0; 5];
+    late.read_exact(&mut hello).await.unwrap();
+    drop(late);
     server.await.unwrap().unwrap();
-    assert_eq!(began.elapsed(), LAST);
-    assert_eq!(of(&counts.counts())[5], PENDING as u64 + 1);
+    assert_eq!(began.elapsed(), LAST * 2);
+    assert_eq!(of(&counts.counts()), [PENDING as u64 + 2, 0, 1, 0, 0, PENDING as u64 + 1]);
+    assert_eq!(counts.counts().dropped_for(PreambleDrop::Ended), PENDING as u64 - 1);
+    assert_eq!(handle.drain_report().unwrap().cut(), 0, "who said nothing has lost nothing");
 }

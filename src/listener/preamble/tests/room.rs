@@ -245,6 +245,22 @@ async fn behind_a_proxy_it_is_the_clients_address_that_counts_and_its_silence() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_step_begins_with_a_silence_of_its_own() {
+    let preambles = Preambles::new(2);
+    let header_step = ReadHeader::new(Trusted::new(["10.0.0.0/8".parse().unwrap()]));
+    let (mut listener, door) = listener_of(&preambles, vec![Box::new(header_step), Box::new(Word)]);
+    let mut slow = door.from("10.0.0.1", b"").await;
+    none_within(&mut listener, Duration::from_millis(200)).await;
+    let silent = door.from("10.0.0.2", b"").await;
+    none_within(&mut listener, Duration::from_millis(700)).await;
+    slow.write_all(&header("192.0.2.1")).await.unwrap();
+    none_within(&mut listener, Duration::from_millis(600)).await;
+    let _new = door.from("10.0.0.3", b"").await;
+    look(&mut listener).await;
+    assert_eq!(open(&mut [slow, silent]).await, [true, false], "the one that has sent its header has just begun");
+}
+
+#[tokio::test(start_paused = true)]
 async fn peers_without_an_address_have_no_share() {
     let (mut listener, preambles, door) = listener(4);
     let mut unix = Vec::new();
