@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
-use ropewalk::{Endpoint, Lines, Restart, Result, Server, Session, StateLayer, session_with};
+use ropewalk::cli::ServerArgs;
+use ropewalk::{Lines, Result, Session, StateLayer, session_with};
 
 #[derive(Parser)]
+#[command(mut_arg("endpoints", |listen| listen.default_value("systemd:0")))]
 struct Cli {
-    /// Where to listen: systemd:NAME, systemd:0, or any other endpoint
-    #[arg(long = "listen", value_name = "ENDPOINT", default_value = "systemd:0")]
-    endpoints: Vec<Endpoint>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// Says who answers, and how many lines this process has answered so far.
@@ -26,13 +27,11 @@ async fn who(mut s: Session<Lines>, answered: Arc<AtomicU64>) -> Result {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let server = Cli::parse().endpoints.into_iter().fold(Server::new(), Server::listen);
-    let server = server
-        // SIGTERM and SIGINT drain, SIGUSR2 starts the binary anew without losing a connection.
-        .signals()
-        .hot_restart(Restart::new())
-        // READY=1 when it accepts, STOPPING=1 when it drains, WATCHDOG=1 as long as the runtime lives.
-        .sd_notify()
+    // SIGTERM and SIGINT drain, SIGUSR2 starts the binary anew without losing a connection. The service manager is told
+    // READY=1 when it accepts, STOPPING=1 when it drains, and WATCHDOG=1 as long as the runtime lives.
+    let server = Cli::parse()
+        .server
+        .server()
         // A handler that blocks for ever does not keep the process for ever.
         .exit_if_stuck(75)
         .layer(StateLayer::new(Arc::new(AtomicU64::new(0))))

@@ -16,7 +16,6 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let cli = Cli::parse();
-    let _log = cli.server.log();
     cli.server
         .server()
         .layer(LogLayer::new())

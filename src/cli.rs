@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk_middleware::event::aside;
+use ropewalk_middleware::event::tracing::dispatcher::has_been_set;
 use ropewalk_middleware::{BackgroundLog, ReadDeadlineLayer, ReadDeadlines};
 use tower_layer::{Identity, Stack};
 use tracing_subscriber::filter::Targets;
@@ -47,7 +48,7 @@ pub struct ServerArgs {
     workers: Option<usize>,
     /// What is logged on standard error: off, error, warn, info, debug or trace, or a level for each part, as in
     /// info,ropewalk::frame=debug
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info,ropewalk::server=warn")]
     log: Targets,
     /// How many seconds a peer may take for a frame, and between two; 0 for as long as it likes
     #[arg(long, visible_alias = "patience", value_name = "SECONDS")]
@@ -67,7 +68,8 @@ impl ServerArgs {
     /// Writes the log to standard error, at the level of `--log`, until this is dropped: keep it to the end of `main`. It is a
     /// [`BackgroundLog`], so a log that can't be written, or is not read, does not stop the server.
     ///
-    /// Where the program has a subscriber already, that one stays.
+    /// [`server`](Self::server) does this too, until the server is over. Call it for a program that logs something before or
+    /// after that. Where the program has a subscriber already, that one stays.
     pub fn log(&self) -> BackgroundLog {
         let log = BackgroundLog::to(stderr());
         let lines = fmt::layer().with_writer(log.writer()).log_internal_errors(false);
@@ -102,10 +104,14 @@ impl ServerArgs {
         given.or(self.default_idle).filter(|time| !time.is_zero())
     }
 
-    /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on, and with the
-    /// deadlines of [`idle`](Self::idle); with the feature `systemd` it tells the [service manager](Server::sd_notify) how it
-    /// is. Once it accepts it prints a line for each endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or `listening on tls:127.0.0.1:8007` if it is encrypted.
+    /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on, with the
+    /// deadlines of [`idle`](Self::idle), and with the [log](Self::log) on from here until the server is over; with the feature
+    /// `systemd` it tells the [service manager](Server::sd_notify) how it is. Once it accepts it prints a line for each
+    /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or `listening on tls:127.0.0.1:8007` if it is encrypted.
+    ///
+    /// A program with a log of its own installs that one first.
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
+        let log = (!has_been_set()).then(|| self.log());
         let (idle, endpoints) = (self.idle(), self.endpoints.clone());
         let deadlines = idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
         let server = self.endpoints.into_iter().fold(Server::new(), Server::listen).layer(deadlines.into());
@@ -115,7 +121,7 @@ impl ServerArgs {
         };
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
-        server.signals().hot_restart(Restart::new()).on_listening(move |addresses| {
+        server.keep_log(log).signals().hot_restart(Restart::new()).on_listening(move |addresses| {
             let line = |(endpoint, address): (&Endpoint, _)| format!("listening on {}\n", endpoint.bound_to(address));
             let text: String = endpoints.iter().zip(addresses).map(line).collect();
             // A standard error that is closed, or not read, is no reason not to serve.

@@ -100,7 +100,6 @@ async fn echo(mut s: Session<Lines>) -> ropewalk::Result {
 /// One test for all: the allocator counts for the whole program, and tests run side by side.
 #[test]
 fn a_frame_costs_its_copy_a_burst_its_buffer_and_an_idle_connection_nothing() {
-    // First, as its bounds leave room for what the test runner itself asks for when it begins.
     a_kept_frame_keeps_alive_what_was_read_with_it_and_no_more();
     short_frames_cost_their_copies();
     long_frames_cost_nothing_each();
@@ -120,9 +119,22 @@ fn short_frames_cost_their_copies() {
 fn costs_its_copies<F: Future>(mut served: Served<F>) {
     // The thread's buffers are made by whoever comes first.
     served.send(10);
-    let stats = served.send(100);
+    let stats = until(|| served.send(100), |stats| stats.allocations == 100 * (FRAMES + 1));
     assert_eq!((stats.allocations, stats.reallocations), (100 * (FRAMES + 1), 0));
     assert_eq!((stats.deallocations, stats.bytes_deallocated), (stats.allocations, stats.bytes_allocated));
+}
+
+/// Measures until it is so, five times at most: the allocator counts for all threads, and on a busy machine that of the test
+/// runner may begin to wait for this test, which takes a few allocations, while one is measured.
+fn until(mut measure: impl FnMut() -> Stats, is_so: impl Fn(&Stats) -> bool) -> Stats {
+    let mut stats = measure();
+    for _ in 1..5 {
+        if is_so(&stats) {
+            break;
+        }
+        stats = measure();
+    }
+    stats
 }
 
 fn long_frames_cost_nothing_each() {
@@ -148,11 +160,14 @@ fn grows_by_nothing<F: Future>(make: impl Fn() -> Served<F>) {
         // The first poll sets the leaf up.
         assert!(served.future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
-    let region = Region::new(ALLOCATOR);
-    for served in &mut idle {
-        served.send(3);
-    }
-    let stats = region.change();
+    let send_all = || {
+        let region = Region::new(ALLOCATOR);
+        for served in &mut idle {
+            served.send(3);
+        }
+        region.change()
+    };
+    let stats = until(send_all, |stats| stats.bytes_allocated == stats.bytes_deallocated);
     assert_eq!(stats.bytes_allocated, stats.bytes_deallocated, "{stats:?}");
 }
 
@@ -190,6 +205,7 @@ fn a_kept_frame_keeps_alive_what_was_read_with_it_and_no_more() {
     keeps(&small.repeat(199), 20 * 200);
     keeps(&small.repeat(1499), 20 * 1500);
     keeps(&[&[b'L'; 20_000][..], &small.repeat(9)].concat(), 20 * 10);
+    keeps(&[&[b'L'; 20_000][..], &small.repeat(299)].concat(), 20 * 300);
 }
 
 /// Keeps the last frame of each of a hundred bursts, and checks what that takes.

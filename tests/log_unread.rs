@@ -204,7 +204,11 @@ fn serves_with_its_log(to: impl Into<Stdio>, gone: impl FnOnce()) {
     let folder = TempDir::new();
     let socket = folder.join("x.sock");
     let mut command = command("capped_echo");
-    command.arg("--listen").arg(format!("unix:{}", socket.display())).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(["--log", "info", "--listen"])
+        .arg(format!("unix:{}", socket.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let mut child = command.stderr(to).spawn().unwrap();
     // The command has the pipe as well.
     drop(command);

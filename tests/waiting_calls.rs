@@ -6,10 +6,11 @@
 mod wired;
 
 use std::collections::HashMap;
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -200,4 +201,49 @@ async fn calls_wake_the_task_that_the_connection_has_moved_to() {
         let (ended, ()) = tokio::join!(others.next(), release);
         ended.unwrap().unwrap();
     }
+}
+
+/// A call that is never done, and tells which wakers it was polled with.
+async fn wakers(line: Bytes, polled: Arc<Mutex<Vec<(Bytes, Waker)>>>) -> Result<Bytes> {
+    poll_fn(|cx| {
+        polled.lock().unwrap().push((line.clone(), cx.waker().clone()));
+        Poll::<()>::Pending
+    })
+    .await;
+    Ok(line)
+}
+
+/// Counts how often it wakes.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A timer or a channel may be about to wake the task that the connection was moved from.
+#[test]
+fn a_waker_of_the_task_before_does_not_hide_one_of_the_task_that_polls_now() {
+    let polled = Arc::<Mutex<Vec<_>>>::default();
+    let note = Arc::clone(&polled);
+    let mut leaf = framed(Lines::lf(), service_fn(move |line| wakers(line, Arc::clone(&note)))).concurrent(16);
+    let (mut peer, io) = duplex(1024);
+    let written = pin!(peer.write_all(b"1\n2\n3\n4\n5\n6\n7\n8\n9\n"));
+    assert!(written.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    let mut run = pin!(leaf.call(Connection::new(Stream::from_io(io), Peer::new(Addr::Memory))));
+    let mut poll = |waker: &Waker| assert!(run.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+    for _ in 0..3 {
+        poll(Waker::noop());
+    }
+    let before: Vec<_> = polled.lock().unwrap().drain(..).collect();
+    let now = Arc::new(Wakes::default());
+    poll(&Waker::from(Arc::clone(&now)));
+    let after: Vec<_> = polled.lock().unwrap().drain(..).collect();
+    let of = |wakers: &[(Bytes, Waker)], line: &str| wakers.iter().rfind(|(of, _)| of == line).unwrap().1.clone();
+    of(&before, "2").wake();
+    let woken = now.0.load(Ordering::SeqCst);
+    of(&after, "9").wake();
+    assert_eq!(now.0.load(Ordering::SeqCst), woken + 1, "the task that polls the connection is not woken");
 }

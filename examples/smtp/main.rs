@@ -50,7 +50,8 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let Cli { server, maildir, name, domains, max_size, connections, per_peer, cert, key } = Cli::parse();
-    let _log = server.log();
+    // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
+    let server = server.idle_or(Duration::from_secs(300)).server();
     let tls = if let Some((cert, key)) = cert.zip(key) {
         TlsConfig::files(cert, key)
     } else {
@@ -63,14 +64,6 @@ async fn main() -> Result {
     let refusal = "421 4.7.0 too many connections, come back later\r\n";
     let limit = ConnectionLimitLayer::new(connections).refuse_with(refusal).make_room(MakeRoom::new());
     let share = PeerLimitLayer::new(per_peer).refuse_with("421 4.7.0 too many connections from your address\r\n");
-    server
-        // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
-        .idle_or(Duration::from_secs(300))
-        .server()
-        .reload_tls(tls)
-        .layer(share)
-        .layer(limit)
-        .layer(StateLayer::new(config))
-        .serve(session_with(lines(), smtp))
-        .await
+    let smtp = session_with(lines(), smtp);
+    server.reload_tls(tls).layer(share).layer(limit).layer(StateLayer::new(config)).serve(smtp).await
 }

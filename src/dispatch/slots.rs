@@ -120,10 +120,11 @@ impl<F: Future> Slots<F> {
     #[cold]
     fn move_to(&mut self, task: &Waker) {
         self.task.clone_from(task);
+        // Bits of its own: wakers of the old task, which calls may still hold, must not set the first one here.
+        self.woken = Arc::new(AtomicU64::new(u64::MAX));
         for at in 0..self.blocks.len() {
             self.blocks[at].waker = self.waker(at);
         }
-        self.woken.store(u64::MAX, Ordering::Release);
     }
 
     fn waker(&self, at: usize) -> Waker {

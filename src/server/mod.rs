@@ -31,6 +31,8 @@ use std::io;
 use std::num::NonZero;
 use std::time::Duration;
 
+#[cfg(feature = "cli")]
+use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::{Addr, MakeRoom};
 use tower_layer::{Identity, Layer, Stack};
 
@@ -109,6 +111,7 @@ impl Server {
                 notify: Notify::default(),
                 exit: None,
                 workers: None,
+                log: None,
             },
             on_listening: None,
             on_failure: None,
@@ -304,6 +307,13 @@ impl<L> Server<L> {
     pub fn workers(mut self, n: usize) -> Self {
         let n = if n == 0 { std::thread::available_parallelism().map_or(1, NonZero::get) } else { n };
         self.options.workers = Some(n);
+        self
+    }
+
+    /// Keeps a log open until the server is over.
+    #[cfg(feature = "cli")]
+    pub(crate) fn keep_log(mut self, log: Option<BackgroundLog>) -> Self {
+        self.options.log = log;
         self
     }
 

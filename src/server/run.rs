@@ -6,8 +6,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::Addr;
 use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{Addr, BackgroundLog};
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
@@ -36,6 +36,8 @@ pub(super) struct Options {
     pub(super) exit: Option<i32>,
     /// How many threads of the server's own accept and serve; without any the runtime it is awaited on does.
     pub(super) workers: Option<usize>,
+    /// The log that is the server's own. Held here, it is written until the server is over.
+    pub(super) log: Option<BackgroundLog>,
 }
 
 /// A server whose endpoints are bound.

@@ -104,10 +104,10 @@ impl Input {
         }
     }
 
-    /// A frame of `taken` bytes was taken. If little is left behind it, that moves to a buffer of its own: small frames in it
-    /// must not keep alive the large one's.
+    /// A frame of `taken` bytes was taken. What is left behind it moves to a buffer of its own, unless it is longer: small
+    /// frames in it must not keep alive the large one's. So no more is copied than was taken.
     pub(super) fn leave(&mut self, taken: usize) {
-        if !self.lent && self.buf.len() <= CARRY.max(taken / 16) {
+        if !self.lent && self.buf.len() <= CARRY.max(taken) {
             self.buf = BytesMut::from(&self.buf[..]);
         }
     }
