@@ -7,6 +7,7 @@ mod support;
 
 use std::error::Error;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -41,7 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     criterion.final_summary();
     table.print();
     if let Some(file) = std::env::var_os("PLOT") {
-        std::fs::write(file, drawing(&table)?)?;
+        // A path is one in the repository: cargo runs a benchmark in the folder of its package.
+        std::fs::write(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(file), drawing(&table)?)?;
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ mod faults;
 mod itself;
 #[path = "tidy/logging.rs"]
 mod logging;
+#[path = "tidy/packages.rs"]
+mod packages;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,40 @@
+//! The packages of the workspace: examples and benches are named in their manifests, for cargo finds none there by itself.
+
+use super::{assert_none, examples, read, sources};
+
+/// The quoted words of the list that a line of the root's manifest begins.
+fn list(manifest: &str, key: &str) -> Vec<String> {
+    let (_, after) = manifest.split_once(&format!("\n{key} = [")).unwrap_or_else(|| panic!("no {key} in Cargo.toml"));
+    let list = after.split(']').next().unwrap_or_default();
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The sources of the programs that the manifest in this folder names.
+fn programs(folder: &str) -> Vec<String> {
+    let manifest = read(&format!("{folder}/Cargo.toml"));
+    let paths = manifest.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'));
+    let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
+    let from_root = |path: &str| match path.strip_prefix("../") {
+        Some(path) => format!("{above}/{path}"),
+        None => format!("{folder}/{path}"),
+    };
+    paths.map(from_root).collect()
+}
+
+#[test]
+fn every_package_is_one_that_a_plain_cargo_test_tests() {
+    let manifest = read("Cargo.toml");
+    let mut wanted = vec![".".to_owned()];
+    wanted.extend(list(&manifest, "members"));
+    assert_eq!(list(&manifest, "default-members"), wanted);
+}
+
+#[test]
+fn every_example_and_every_bench_is_in_the_manifest_of_its_package() {
+    let members = list(&read("Cargo.toml"), "members");
+    let named: Vec<String> = members.iter().flat_map(|folder| programs(folder)).collect();
+    let bench = |path: &String| path.matches('/').count() == 1;
+    let benches = sources(&["benches"]).into_iter().map(|source| source.path).filter(bench);
+    let all = examples().into_iter().map(|(_, source)| source.path).chain(benches);
+    assert_none(all.filter(|path| !named.contains(path)).map(|path| format!("{path}: in no Cargo.toml")));
+}
