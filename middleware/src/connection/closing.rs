@@ -55,7 +55,7 @@ pub enum CloseReason {
     MadeRoomIdle,
     /// A limit was reached, and the connection made room for a peer of another address: its own had more than its share.
     MadeRoomShare,
-    /// The server was full, and 64 connections waited, most of them from this one's address.
+    /// The server was full, and too many connections waited (64), most of them from this one's address.
     NoRoom,
     /// The codec found no frame in as many bytes as allowed: 16 MiB (`input_limit` on either leaf).
     InputLimit,
