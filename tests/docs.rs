@@ -5,6 +5,8 @@
 mod book;
 #[path = "docs/fetched.rs"]
 mod fetched;
+#[path = "docs/figures.rs"]
+mod figures;
 #[path = "docs/limits.rs"]
 mod limits;
 #[path = "docs/links.rs"]

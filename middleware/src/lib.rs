@@ -26,20 +26,26 @@
 //! use std::io;
 //! use std::sync::Arc;
 //!
-//! use ropewalk_middleware::{Connection, ConnectionLimitLayer, LogLayer, Peer, StateLayer};
+//! use ropewalk_middleware::{
+//!     Connection, ConnectionLimitLayer, LogLayer, Peer, StateLayer,
+//! };
 //! use tokio::io::AsyncWriteExt;
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 //!
-//! async fn quote((quote, mut connection): (Arc<str>, Connection)) -> io::Result<()> {
+//! type Quoted = (Arc<str>, Connection);
+//!
+//! async fn quote((quote, mut connection): Quoted) -> io::Result<()> {
 //!     connection.write_all(quote.as_bytes()).await?;
 //!     connection.close().await;
 //!     Ok(())
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> io::Result<()> {
+//! let limit = ConnectionLimitLayer::new(100)
+//!     .refuse_with("Too many connections, try later\r\n");
 //! let mut service = ServiceBuilder::new()
 //!     .layer(LogLayer::new())
-//!     .layer(ConnectionLimitLayer::new(100).refuse_with("Too many connections, try later\r\n"))
+//!     .layer(limit)
 //!     .layer(StateLayer::new(Arc::from("Brevity is the soul of wit.\r\n")))
 //!     .service(service_fn(quote));
 //!

@@ -11,52 +11,57 @@ use tokio::time::Instant;
 use super::peer::Peer;
 use super::shared::Shared;
 
-/// Why a connection ended. Set once: the first reason given stands.
+/// Why a connection ended. It is set once: later reasons are ignored. Each that stands for a deadline or a limit names it,
+/// with its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum CloseReason {
     /// The service ended without an error: the peer closed, or the service did.
     Done = 1,
-    /// The peer, or the network, broke the connection: a reset, a broken pipe, a TLS stream without its goodbye.
+    /// The peer, or the network, broke the connection: a reset, a broken pipe, a TLS stream without `close_notify`.
     PeerReset,
-    /// This side broke it: `abort()`, or the drain's deadline passed.
+    /// This side broke it: `abort()`, or the drain's deadline passed (`Server::drain_within`, 30 s).
     Aborted,
-    /// The bytes were no frames of the codec (or an answer could not be encoded).
+    /// The bytes were not frames of the codec, or an answer could not be encoded.
     CodecError,
-    /// The service, or a layer around it, answered with an error.
+    /// The service, or a layer around it, returned an error.
     ServiceError,
     /// The service, or a layer around it, panicked.
     Panic,
     /// Ended because the server was draining.
     Drained,
-    /// A deadline passed that has no reason of its own: the write stall is one.
+    /// The write stall: the peer accepted no data for 30 s (`write_stall` on either leaf), or less than 64 KiB in four times
+    /// that; or the handshake of `Session::upgrade_tls` took more than 10 s.
     Timeout,
-    /// Over a connection limit: refused, and told so.
+    /// Over a connection or peer limit: refused, and the peer was told, if there is a text.
     Refused,
-    /// Over a connection limit while too many refusals were under way: one write was tried, then closed.
+    /// Over such a limit while 256 refusals were under way: one write was tried, then closed.
     RefusedAtOnce,
-    /// The peer sent no whole frame in the time there is for the first one.
+    /// The peer sent no complete frame in the time for the first one: 10 s under a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
     FirstFrameTimeout,
-    /// The peer began a frame and did not finish it in time.
+    /// The peer began a frame and did not complete it in time: 30 s under a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), else 30 s for each 64 KiB (`frame_deadline` on either leaf).
     FrameTimeout,
-    /// The peer sent nothing for too long.
+    /// The peer sent nothing between two frames for 60 s, under a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
     IdleTimeout,
-    /// More answers were queued than may wait to be written, so that one is missing.
+    /// A session queued more answers than may wait to be written, so that one is missing: 1 MiB (`write_limit`).
     WriteLimit,
-    /// A cap was full: it made room, as its peer had sent no whole frame. See [`MakeRoom`](crate::MakeRoom).
+    /// A limit was reached, and the connection made room: its peer had sent no complete frame, for 5 s or with an address over
+    /// its share. See [`MakeRoom`](crate::MakeRoom).
     MadeRoomSilent,
-    /// A cap was full: it made room, as no byte had moved on it for so long.
+    /// A limit was reached, and the connection made room: no byte had moved on it for 60 s.
     MadeRoomIdle,
-    /// A cap was full: it made room for a peer of another address, as its own address had more than its share.
+    /// A limit was reached, and the connection made room for a peer of another address: its own had more than its share.
     MadeRoomShare,
-    /// The server was full, and this connection was not let in: too many were waiting, most of them from its address.
+    /// The server was full, and too many connections waited (64), most of them from this one's address.
     NoRoom,
-    /// The codec found no frame in as many bytes as the input limit allows.
+    /// The codec found no frame in as many bytes as allowed: 16 MiB (`input_limit` on either leaf).
     InputLimit,
-    /// The codec yielded frame after frame without taking a byte.
+    /// The codec yielded a thousand frames without consuming a byte.
     CodecStalled,
-    /// The buffers of all connections took too much memory, and those of this one were the largest.
+    /// The buffers of all connections took more memory than `Server::memory_budget`, and this connection's were the largest.
     MemoryBudget,
     /// The peer's address may not connect: see [`AccessLayer`](crate::AccessLayer).
     AccessDenied,
