@@ -36,7 +36,7 @@ fn parse(header: &[u8]) -> Option<(u64, Vec<u8>)> {
 }
 
 /// One request a connection.
-async fn scgi(mut s: Session<Netstring>) -> Result {
+pub(crate) async fn scgi(mut s: Session<Netstring>) -> Result {
     let status = match s.next().await {
         Ok(Some(header)) => match parse(&header) {
             Some((length, variables)) if length <= MAX_BODY => return echo(s, length, variables).await,

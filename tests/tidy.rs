@@ -1,5 +1,7 @@
 //! The house rules that a machine can check; CONTRIBUTING.md has the others.
 
+#[path = "tidy/defaults.rs"]
+mod defaults;
 #[path = "tidy/faults.rs"]
 mod faults;
 #[path = "tidy/itself.rs"]

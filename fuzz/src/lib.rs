@@ -4,30 +4,37 @@ mod combinators;
 mod drive;
 mod endpoint;
 mod escape;
+mod hello;
+mod inherited;
 mod input;
 mod length_prefixed;
 mod lent;
 mod line_raw;
 mod lines;
 mod netstring;
+pub mod protocols;
 mod proxy;
+mod restart;
 mod session;
 
 pub use self::combinators::combinators;
 pub use self::endpoint::endpoint;
 pub use self::escape::escape;
+pub use self::hello::hello;
+pub use self::inherited::inherited;
 pub use self::length_prefixed::length_prefixed;
 pub use self::line_raw::line_raw;
 pub use self::lines::lines;
 pub use self::netstring::netstring;
 pub use self::proxy::proxy;
+pub use self::restart::restart;
 pub use self::session::session;
 
 /// The body of a target: it panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("lines", lines),
     ("line_raw", line_raw),
     ("netstring", netstring),
@@ -37,4 +44,11 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("session", session),
     ("escape", escape),
     ("proxy", proxy),
+    ("hello", hello),
+    ("restart", restart),
+    ("inherited", inherited),
+    ("memcached", |data| drop(protocols::memcached(data))),
+    ("smtp", |data| drop(protocols::smtp(data))),
+    ("dns", |data| drop(protocols::dns(data))),
+    ("scgi", |data| drop(protocols::scgi(data))),
 ];

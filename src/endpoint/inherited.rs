@@ -11,14 +11,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use filedescriptor::FileDescriptor;
 
+use super::passed::{Fault, check_name, find, misdirected};
 use super::{Endpoint, Kind};
 use crate::listener::opened;
 
 /// The descriptors that were taken. Their numbers are other files' by now, so none is taken twice.
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
-
-/// The longest name a service manager gives.
-const MAX_NAME: usize = 255;
 
 /// Which of the sockets this process inherited.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +26,6 @@ pub(super) enum Inherited {
     /// Any other, by its number.
     Fd(RawFd),
 }
-
-/// What is wrong with a text, and what to write instead.
-type Fault = (String, &'static str);
 
 impl Endpoint {
     /// A socket the service manager opened: by its name (`FileDescriptorName=` in a socket unit), or by its place among
@@ -98,20 +93,6 @@ impl fmt::Display for Inherited {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Fault> {
-    let fix = "write systemd:NAME, by FileDescriptorName= in the socket unit, or systemd:0 for the first";
-    if name.is_empty() {
-        return Err(("there is no name".to_owned(), fix));
-    }
-    if name.len() > MAX_NAME {
-        return Err((format!("the name has {} bytes, which is over {MAX_NAME}", name.len()), fix));
-    }
-    match name.chars().find(|c| !c.is_ascii_graphic() || matches!(c, ':' | '?' | '%')) {
-        Some(c) => Err((format!("{c:?} in {name:?} is not part of a socket's name"), fix)),
-        None => Ok(()),
-    }
-}
-
 fn check_fd(number: RawFd) -> Result<(), Fault> {
     let fix = "the first that can be inherited is fd:3";
     if number < 3 { Err((format!("{number} is standard input, output or error"), fix)) } else { Ok(()) }
@@ -127,7 +108,8 @@ fn passed() -> io::Result<&'static [(RawFd, String)]> {
     let unset_env = true;
     let passed = PASSED.get_or_init(|| {
         // Asked before the variables are gone.
-        let misdirected = misdirected();
+        let is_set = env::var_os("LISTEN_FDS").is_some();
+        let misdirected = is_set.then(|| misdirected(env::var_os("LISTEN_PID").as_deref(), process::id())).flatten();
         match (misdirected, sd_notify::listen_fds_with_names(unset_env)) {
             (Some(text), _) => Err(text),
             (None, Ok(passed)) => Ok(passed.collect()),
@@ -137,54 +119,8 @@ fn passed() -> io::Result<&'static [(RawFd, String)]> {
     passed.as_deref().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text.as_str()))
 }
 
-/// Why nothing was passed to this process, where something was passed to another one, or to nobody.
-fn misdirected() -> Option<String> {
-    env::var_os("LISTEN_FDS")?;
-    let own = process::id();
-    let problem = match env::var_os("LISTEN_PID") {
-        None => "LISTEN_FDS is set and LISTEN_PID is not".to_owned(),
-        Some(pid) => match pid.to_str().and_then(|pid| pid.parse::<u32>().ok()) {
-            Some(pid) if pid == own => return None,
-            Some(pid) => format!("LISTEN_PID names process {pid}, and this is process {own}"),
-            None => format!("LISTEN_PID is {pid:?}, which is no process"),
-        },
-    };
-    Some(format!(
-        "no socket was passed to this process: {problem}. Where a shell or another program stands between the service manager \
-         and this one, have it start this one by exec; or listen on fd:3, which asks for no LISTEN_PID"
-    ))
-}
-
 fn is_passed(number: RawFd) -> bool {
     passed().is_ok_and(|passed| passed.iter().any(|&(n, _)| n == number))
-}
-
-/// The number that goes by a name or a place, or what there is instead.
-fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, String> {
-    if passed.is_empty() {
-        return Err(
-            "no socket was passed to this process (LISTEN_FDS and LISTEN_PID name none): start it by its socket \
-                    unit, or try it with systemd-socket-activate"
-                .to_owned(),
-        );
-    }
-    if let Ok(place) = name.parse::<usize>() {
-        let last = passed.len() - 1;
-        let missing = || format!("the sockets passed to this process are systemd:0 to systemd:{last}");
-        return passed.get(place).map(|&(number, _)| number).ok_or_else(missing);
-    }
-    let mut named = passed.iter().enumerate().filter(|(_, (_, other))| other == name);
-    match (named.next(), named.next()) {
-        (Some((_, &(number, _))), None) => Ok(number),
-        (Some((first, _)), Some((second, _))) => Err(format!(
-            "several sockets have that name: name each by its place, systemd:{first}, systemd:{second}, or give them a \
-             unit of their own"
-        )),
-        (None, _) => {
-            let names: Vec<&str> = passed.iter().map(|(_, name)| name.as_str()).collect();
-            Err(format!("no socket of that name was passed to this process, only {}", names.join(", ")))
-        }
-    }
 }
 
 /// Whether this process has opened it: what it has inherited can't have been closed on exec.
@@ -203,22 +139,4 @@ fn own(number: RawFd) -> io::Result<OwnedFd> {
     opened::check(&socket)?;
     nix::unistd::close(number)?;
     Ok(socket)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::find;
-
-    #[test]
-    fn a_socket_is_found_by_its_name_or_its_place_and_by_nothing_else() {
-        let passed = [(3, "web".to_owned()), (4, "admin".to_owned()), (5, "web".to_owned())];
-        assert_eq!(find("admin", &passed), Ok(4));
-        assert_eq!(find("2", &passed), Ok(5));
-        for (name, said) in
-            [("web", "systemd:0, systemd:2"), ("mail", "only web, admin, web"), ("3", "systemd:0 to systemd:2")]
-        {
-            assert!(find(name, &passed).unwrap_err().contains(said), "{name}");
-        }
-        assert!(find("web", &[]).unwrap_err().contains("LISTEN_PID"));
-    }
 }

@@ -6,6 +6,8 @@ mod error;
 mod inherited;
 mod ipv6;
 mod parse;
+#[cfg(feature = "systemd")]
+mod passed;
 mod proxied;
 mod text;
 #[cfg(feature = "tls")]
@@ -211,9 +213,9 @@ impl Endpoint {
     /// The same with its bytes encrypted: what is accepted has a TLS handshake behind it. Any endpoint may be so, one in
     /// memory too. See [`TlsConfig`], which a `rustls::ServerConfig` turns into as well.
     ///
-    /// A handshake takes 10 s at most, and 256 may be under way at once; beyond that the oldest is dropped. They run off
-    /// the accept path, and only connections that are through count as accepted; see
-    /// [`Handle::preambles`](crate::Handle::preambles) for the others.
+    /// A handshake takes 10 s at most, and no more may be under way at once than
+    /// [`Server::max_preambles`](crate::Server::max_preambles) says. They run off the accept path, and only connections that
+    /// are through count as accepted; see [`Handle::preambles`](crate::Handle::preambles) for the others.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, config: impl Into<TlsConfig>) -> Self {

@@ -18,7 +18,7 @@ fn rows(table: &str) -> Vec<(&str, &str)> {
 }
 
 /// What is wrong with a cell of tests.
-fn wrong(tests: &str, source: impl Fn(&str) -> String) -> Vec<String> {
+pub(super) fn wrong(tests: &str, source: impl Fn(&str) -> String) -> Vec<String> {
     if let Some(why) = tests.strip_prefix("does not apply: ") {
         return if why.len() < 10 { vec![format!("no reason: {tests}")] } else { Vec::new() };
     }

@@ -1,0 +1,32 @@
+//! The example dns, with the zone that comes with it.
+
+use std::sync::Arc;
+
+use ropewalk::{Endpoint, LengthPrefixed, Serve, Server, framed, service_fn};
+
+#[path = "../../../examples/dns/master.rs"]
+mod master;
+#[path = "../../../examples/dns/service.rs"]
+mod service;
+#[path = "../../../examples/dns/zone.rs"]
+mod zone;
+
+use self::service::{Answers, IN_FLIGHT};
+use self::zone::Zone;
+
+const ZONE: &[u8] = include_bytes!("../../../examples/dns/example.zone");
+
+pub struct Dns(Arc<Answers>);
+
+impl super::Protocol for Dns {
+    fn new() -> Self {
+        let Ok(zone) = Zone::parse(ZONE) else { panic!("the example's zone is one") };
+        Self(Arc::new(Answers { zone, idle: None, slow: None }))
+    }
+
+    fn serve(&self, endpoint: Endpoint) -> Serve {
+        let answers = Arc::clone(&self.0);
+        let answer = service_fn(move |query| Arc::clone(&answers).answer(query));
+        Server::new().listen(endpoint).serve(framed(LengthPrefixed::u16(), answer).unordered(IN_FLIGHT))
+    }
+}

@@ -1,0 +1,182 @@
+//! Defaults of a server that the README's table names, as a running one has them.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod harness;
+mod support;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::future::pending;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use harness::{LONG, Running, ask, on_memory, on_tcp, settle, shouter};
+use ropewalk::memory;
+use ropewalk::{Addr, CloseReason, Endpoint, Lines, Listener, Peer, Restart, Server, Session, Stream, session};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::TempDir;
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The least limit that a control group or one above it has, in version 2.
+fn group_limit() -> Option<usize> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limits = Path::new(group).ancestors().map(|group| Path::new("/sys/fs/cgroup").join(group).join("memory.max"));
+    limits.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
+}
+
+#[tokio::test]
+async fn a_quarter_of_the_memory_is_for_the_buffers_of_all_connections() {
+    let (server, _connector) = on_memory(Server::new(), shouter()).await;
+    let budget = server.handle().memory().budget().unwrap();
+    match fs::read_to_string("/proc/meminfo") {
+        Ok(info) => {
+            let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+            let machine = total.unwrap().parse::<usize>().unwrap() * 1024;
+            // A group of version 1 may allow less.
+            let memory = machine.min(group_limit().unwrap_or(machine));
+            let is_exact = budget == memory / 4;
+            assert!(is_exact || budget < memory / 4 && group_limit().is_none(), "{budget} of {memory}");
+        }
+        Err(_) => assert_eq!(budget, 1 << 30),
+    }
+    server.end().await;
+}
+
+/// Connections that wait to be accepted, and how many were.
+#[derive(Clone, Default)]
+struct Crowd {
+    waiting: Arc<Mutex<(VecDeque<DuplexStream>, Option<Waker>)>>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    fn connect(&self) -> DuplexStream {
+        let (client, server) = duplex(1024);
+        let mut waiting = self.waiting.lock().unwrap();
+        waiting.0.push_back(server);
+        waiting.1.take().into_iter().for_each(Waker::wake);
+        client
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Listener for Crowd {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
+        let mut waiting = self.waiting.lock().unwrap();
+        let Some(stream) = waiting.0.pop_front() else {
+            waiting.1 = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        Poll::Ready((Stream::from_io(stream), Peer::new(Addr::Memory)))
+    }
+
+    fn local_addr(&self) -> Addr {
+        Addr::Memory
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_server_holds_64_that_wait_and_after_250_ms_turns_one_away_for_each_that_comes() {
+    let crowd = Crowd::default();
+    let server = Server::new().max_connections(1).listen(Endpoint::from_listener(crowd.clone()));
+    let server = Running::start(server.serve(shouter())).await;
+    let mut first = crowd.connect();
+    ask(&mut first, "a\n", "A\n").await;
+    let start = Instant::now();
+    let _clients: Vec<_> = (0..100).map(|_| crowd.connect()).collect();
+    settle().await;
+    assert_eq!((crowd.accepted(), server.closed(CloseReason::NoRoom)), (1 + 64, 0));
+    server.until("others are taken", |counts| counts.closed(CloseReason::NoRoom) == 100 - 64).await;
+    assert!((250..300).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert_eq!(crowd.accepted(), 1 + 100);
+    server.handle().stop();
+    server.over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_accepts_nobody_who_comes_after_it_began() {
+    let leaf = session(Lines::lf(), async |_: Session<Lines>| pending().await);
+    let (server, connector) = on_memory(Server::new(), leaf).await;
+    let _served = connector.connect().await.unwrap();
+    server.until("it is served", |counts| counts.active() == 1).await;
+    server.handle().drain(LONG);
+    settle().await;
+    assert_eq!(connector.connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    server.handle().stop();
+    assert_eq!(server.over().await.accepted(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_2_s_for_a_preamble_that_has_begun() {
+    let (endpoint, connector) = memory::endpoint();
+    let endpoint = endpoint.proxied([]);
+    let server = Running::start(Server::new().listen(endpoint).serve(shouter())).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"PROXY TCP4 ").await.unwrap();
+    settle().await;
+    let start = Instant::now();
+    server.handle().drain(LONG);
+    harness::assert_cut(&mut client).await;
+    assert_eq!(start.elapsed().as_secs(), 2);
+    server.over().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_process_has_30_s_until_it_is_ready() {
+    let dir = TempDir::new();
+    let script = dir.join("hangs");
+    fs::write(&script, "exec sleep 1000").unwrap();
+    let server = Server::new().hot_restart(Restart::new().program("/bin/sh").args([script]));
+    let server = on_tcp(server, shouter()).await;
+    // What the new process says takes real time, which a paused clock does not wait for: it runs out at once.
+    let start = Instant::now();
+    server.handle().restart().await.unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 30);
+    server.end().await;
+}
+
+/// The system takes one connection more than the backlog has.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_backlog_holds_1024_connections() {
+    const BACKLOG: usize = 1024;
+    let allowed: usize = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    if limit.maximum.is_some_and(|most| most < 2 * BACKLOG as u64) || allowed < BACKLOG {
+        return;
+    }
+    // Bound and not served: nobody accepts.
+    let server = Server::new().listen("tcp:127.0.0.1:0").serve(shouter()).bind().await.unwrap();
+    let Addr::Tcp(addr) = server.handle().addresses()[0].clone() else { panic!("it is a TCP endpoint") };
+    let mut clients = Vec::new();
+    for _ in 0..=BACKLOG {
+        clients.push(timeout(LONG, TcpStream::connect(addr)).await.unwrap().unwrap());
+    }
+    // The next one is not answered: it would have been at once, as the others were.
+    assert!(timeout(Duration::from_millis(500), TcpStream::connect(addr)).await.is_err());
+    drop((clients, server));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_may_wait_for_as_long_as_they_like_while_there_is_room() {
+    let (server, connector) = on_memory(Server::new(), shouter()).await;
+    let mut client = connector.connect().await.unwrap();
+    sleep(SECOND * 24 * 3600).await;
+    ask(&mut client, "a\n", "A\n").await;
+    drop(client);
+    server.end().await;
+}
