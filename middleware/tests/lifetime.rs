@@ -63,6 +63,17 @@ async fn a_connection_that_stays_is_aborted_after_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn by_default_a_connection_has_30_s_to_end() {
+    let (closing, _theirs, _task) = hold(&LifetimeLayer::new(10 * SECOND)).await;
+    advance(40 * SECOND - MS).await;
+    settle().await;
+    assert_eq!((closing.is_draining(), closing.is_aborted()), (true, false));
+    advance(MS).await;
+    settle().await;
+    assert!(closing.is_aborted());
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_connection_has_its_own_age_and_one_that_ended_is_forgotten() {
     let layer = LifetimeLayer::new(10 * SECOND);
     let (first, theirs, task) = hold(&layer).await;

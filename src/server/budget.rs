@@ -42,7 +42,11 @@ const LEAST_STEP: usize = 16 * 1024;
 
 /// The budget of a server that was told none.
 pub(super) fn default_budget() -> usize {
-    machine::memory().map_or(UNKNOWN, |bytes| bytes / SHARE)
+    share(machine::memory())
+}
+
+fn share(memory: Option<usize>) -> usize {
+    memory.map_or(UNKNOWN, |bytes| bytes / SHARE)
 }
 
 /// How much memory the buffers of a server's connections take: see [`Handle::memory`](super::Handle::memory).
@@ -291,4 +295,12 @@ pub(super) fn keep(shared: &Arc<Shared>) -> Keeping {
             }
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn without_a_word_of_the_system_it_is_1_gib() {
+        assert_eq!((super::share(None), super::share(Some(4096))), (1 << 30, 1024));
+    }
 }
