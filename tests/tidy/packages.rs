@@ -2,6 +2,9 @@
 
 use super::{assert_none, examples, read, sources};
 
+/// The library once more: it has no tests.
+const LEAN: &str = "examples/lean";
+
 /// The quoted words of the list that a line of the root's manifest begins.
 fn list(manifest: &str, key: &str) -> Vec<String> {
     let (_, after) = manifest.split_once(&format!("\n{key} = [")).unwrap_or_else(|| panic!("no {key} in Cargo.toml"));
@@ -25,7 +28,7 @@ fn programs(folder: &str) -> Vec<String> {
 fn every_package_is_one_that_a_plain_cargo_test_tests() {
     let manifest = read("Cargo.toml");
     let mut wanted = vec![".".to_owned()];
-    wanted.extend(list(&manifest, "members"));
+    wanted.extend(list(&manifest, "members").into_iter().filter(|folder| folder != LEAN));
     assert_eq!(list(&manifest, "default-members"), wanted);
 }
 
@@ -37,4 +40,15 @@ fn every_example_and_every_bench_is_in_the_manifest_of_its_package() {
     let benches = sources(&["benches"]).into_iter().map(|source| source.path).filter(bench);
     let all = examples().into_iter().map(|(_, source)| source.path).chain(benches);
     assert_none(all.filter(|path| !named.contains(path)).map(|path| format!("{path}: in no Cargo.toml")));
+}
+
+#[test]
+fn the_library_of_the_examples_has_the_features_and_dependencies_of_the_library() {
+    let root = read("Cargo.toml");
+    let lean = read(&format!("{LEAN}/Cargo.toml"));
+    let (_, wanted) = root.split_once("\n[features]\n").unwrap_or_default();
+    let (wanted, _) = wanted.split_once("\n[dev-dependencies]\n").unwrap_or_default();
+    let (_, found) = lean.split_once("\n[features]\n").unwrap_or_default();
+    assert!(!wanted.is_empty());
+    assert_eq!(found, wanted);
 }
