@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{CloseReason, Closing};
 
@@ -139,11 +139,8 @@ async fn watch(mut watcher: Watcher) {
                 closing.drain();
             }
             Next::Now(Step::Abort(closing)) => closing.abort_for(CloseReason::MaxAge),
-            Next::Later(at) => tokio::select! {
-                biased;
-                () = ages.changed.notified() => {}
-                () = sleep_until(at) => {}
-            },
+            // Until then, or until the ages have changed.
+            Next::Later(at) => drop(timeout_at(at, ages.changed.notified()).await),
             Next::Nothing => {
                 watcher.is_done = true;
                 return;
