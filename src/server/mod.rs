@@ -111,6 +111,7 @@ impl Server {
                 notify: Notify::default(),
                 exit: None,
                 workers: None,
+                #[cfg(feature = "cli")]
                 log: None,
             },
             on_listening: None,

@@ -6,8 +6,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ropewalk_middleware::Addr;
+#[cfg(feature = "cli")]
+use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::event::aside;
-use ropewalk_middleware::{Addr, BackgroundLog};
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
@@ -37,6 +39,7 @@ pub(super) struct Options {
     /// How many threads of the server's own accept and serve; without any the runtime it is awaited on does.
     pub(super) workers: Option<usize>,
     /// The log that is the server's own. Held here, it is written until the server is over.
+    #[cfg(feature = "cli")]
     pub(super) log: Option<BackgroundLog>,
 }
 
@@ -68,8 +71,8 @@ impl Bound {
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
-        deadline::keep(&shared, &options);
         announce(&shared, &endpoints, &options, on_listening);
+        deadline::keep(&shared, &options);
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         let _keeping = budget::keep(&shared);
