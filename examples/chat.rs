@@ -47,6 +47,11 @@ fn without_telnet(line: &[u8]) -> Vec<u8> {
         let said = match rest {
             // An option that is negotiated at length, up to its end.
             [IAC, SB, ..] => rest.windows(2).position(|end| end == [IAC, SE]).map_or(rest.len(), |at| at + 2),
+            // Doubled, it is a byte of the text.
+            [IAC, IAC, ..] => {
+                typed.push(IAC);
+                2
+            }
             // Will, won't, do and don't, each with an option.
             [IAC, 251..=254, ..] => rest.len().min(3),
             [IAC, ..] => rest.len().min(2),

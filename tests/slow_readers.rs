@@ -4,7 +4,7 @@
 
 mod harness;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -277,6 +277,48 @@ async fn a_reply_above_the_high_water_mark_tries_to_write_before_it_fails() {
     client.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard.len(), 10 * (600_010 + 600_000));
     drop(client);
+    server.end().await;
+}
+
+/// Takes what has arrived.
+fn drain(client: &mut std::net::TcpStream, heard: &mut usize, buf: &mut [u8]) {
+    loop {
+        match client.read(buf) {
+            Ok(n) => *heard += n,
+            Err(error) => return assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+}
+
+/// On a runtime of one thread, which hears nothing of the socket meanwhile.
+#[tokio::test]
+async fn pushes_without_a_pause_reach_a_peer_that_reads_as_fast_as_they_come() {
+    use std::sync::Mutex;
+
+    const PUSH: usize = 100_000;
+    let slot = Arc::new(Mutex::new(None::<std::net::TcpStream>));
+    let peer = Arc::clone(&slot);
+    let pushes = session(Lines::lf().unlimited(), move |mut s: Session<Lines>| {
+        let peer = Arc::clone(&peer);
+        async move {
+            s.next().await?;
+            let (mut client, mut heard, mut buf) = (peer.lock().unwrap().take().unwrap(), 0, vec![0; 1 << 20]);
+            for _ in 0..60 {
+                s.reply_raw(vec![b'x'; PUSH])?;
+                drain(&mut client, &mut heard, &mut buf);
+            }
+            *peer.lock().unwrap() = Some(client);
+            s.flush().await
+        }
+    });
+    let server = Running::start(Server::new().listen("tcp:127.0.0.1:0").serve(pushes)).await;
+    let mut client = std::net::TcpStream::connect(server.tcp_addr(0)).unwrap();
+    client.write_all(b"go\n").unwrap();
+    client.set_nonblocking(true).unwrap();
+    *slot.lock().unwrap() = Some(client);
+    server.until("it is over", |counts| counts.reasons().next().is_some()).await;
+    assert_eq!(server.handle().counts().closed(CloseReason::WriteLimit), 0);
+    drop(slot);
     server.end().await;
 }
 

@@ -8,7 +8,8 @@ const TEXTS: [&[u8]; 3] = [b"TXT", b"SPF", b"HINFO"];
 pub(crate) fn plain(file: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(file.len() + 1);
     let (mut origin, mut fields): (Vec<u8>, Vec<&[u8]>) = (Vec::new(), Vec::new());
-    let (mut rest, mut open) = (file, 0_u32);
+    // Some editors begin a file with a mark of its encoding.
+    let (mut rest, mut open) = (file.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(file), 0_u32);
     while let Some(first) = rest.first() {
         let (token, after) = rest.split_at(length(rest));
         rest = after;

@@ -32,7 +32,9 @@ pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request)
         [b"get" | b"gets", _, ..] | [b"gat" | b"gats", _, _, ..] => get(cache, line),
         [b"quit"] => return Reply::none().then_close(),
         // HTTP, whose headers and body are no commands.
-        [[b'A'..=b'Z', ..], .., version] if version.starts_with(b"HTTP/") => {
+        [[b'A'..=b'Z', ..], ..]
+            if line.rsplit(|&byte| byte == b' ').next().is_some_and(|word| word.starts_with(b"HTTP/")) =>
+        {
             return Reply::one(Answer::Line("CLIENT_ERROR this is memcached".into())).then_close();
         }
         // With fewer words it is a key that is called so.

@@ -44,7 +44,8 @@ impl Maildir {
             let path = entry?.path();
             let is_ours = path.file_name().is_some_and(|name| is_draft(&name.to_string_lossy())) && path.is_file();
             if is_ours && File::open(&path).is_ok_and(|file| lock(&file).is_ok()) {
-                fs::remove_file(path)?;
+                // Another process that starts may be faster; and one that can't be removed is no reason not to start.
+                let _ = fs::remove_file(path);
             }
         }
         Ok(())

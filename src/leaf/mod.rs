@@ -7,6 +7,7 @@ use crate::wire::Wire;
 
 mod framed;
 mod functions;
+mod limits;
 mod service;
 mod session;
 

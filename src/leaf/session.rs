@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use pin_project::pin_project;
 use ropewalk_middleware::{CloseReason, Closing, Connection};
@@ -15,6 +14,7 @@ use tokio::task::unconstrained;
 use tower_service::Service;
 
 use super::end;
+use super::limits::limit_setters;
 use crate::error::{Error, Result};
 use crate::session::{Homing, Session};
 use crate::wire::{Limits, Wire};
@@ -121,8 +121,9 @@ impl<C, F, W> SessionLeaf<C, F, W> {
         self
     }
 
-    /// [`Session::reply`] fails while this many bytes wait to be written; 1 MiB by default. Below 64 KiB it is also from
-    /// where on no more frames are read before the peer has taken some.
+    /// [`Session::reply`] fails while this many bytes wait to be written; 1 MiB by default. Pushes that are made without an
+    /// await between them have this room, and what the kernel takes at that moment: over TCP some 100 KiB each time the peer
+    /// reads. Below 64 KiB it is also from where on no more frames are read before the peer has taken some.
     pub fn write_limit(mut self, bytes: usize) -> Self {
         let limits = Arc::make_mut(&mut self.limits);
         limits.write_limit = bytes;
@@ -130,34 +131,7 @@ impl<C, F, W> SessionLeaf<C, F, W> {
         self
     }
 
-    /// The most bytes the codec may leave in the buffer without finding a frame in them; 16 MiB by default. Over it the
-    /// session ends with [`SessionError::InputLimit`](crate::SessionError::InputLimit). It is for codecs without a limit of
-    /// their own: see [`Framed::input_limit`](crate::Framed::input_limit).
-    pub fn input_limit(mut self, bytes: usize) -> Self {
-        Arc::make_mut(&mut self.limits).input_limit = bytes;
-        self
-    }
-
-    /// How long a frame that has begun may take until it is whole, and as long again for each 64 KiB of it that have come;
-    /// 30 s by default. `None` is no such deadline. For a frame that has not begun a peer has all the time it likes; see
-    /// [`MakeRoom`](crate::MakeRoom) for what happens when others wait. The deadlines of a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), where there is one, take the place of this one.
-    ///
-    /// It counts while the peer is waited for. Late, the connection ends with
-    /// [`SessionError::FrameTimeout`](crate::SessionError::FrameTimeout). Raw bytes have begun with their first
-    /// byte, those of [`Session::raw_chunks`] with each chunk.
-    pub fn frame_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
-        Arc::make_mut(&mut self.limits).frame = deadline.into();
-        self
-    }
-
-    /// How long a peer may take none of its answers; 30 s by default. In four times as long it has to take 64 KiB of
-    /// those that wait, or all. What lies in the kernel's buffers counts when the kernel has room again: after some
-    /// 16 KiB over TCP on Linux, and after some 150 KiB on a Unix socket.
-    pub fn write_stall(mut self, patience: Duration) -> Self {
-        Arc::make_mut(&mut self.limits).write_stall = patience;
-        self
-    }
+    limit_setters!();
 }
 
 impl<C, F, W> SessionLeaf<C, F, W>

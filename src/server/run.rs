@@ -71,8 +71,8 @@ impl Bound {
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
-        deadline::keep(&shared, &options);
         announce(&shared, &endpoints, &options, on_listening);
+        deadline::keep(&shared, &options);
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         let _keeping = budget::keep(&shared);

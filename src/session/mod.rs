@@ -81,10 +81,10 @@ impl<C> Session<C> {
     /// # Errors
     ///
     /// The codec may refuse the frame: nothing of it is queued, and the session can go on. Above 64 KiB of queued answers it
-    /// tries to write, without waiting, and fails if the connection is broken. While the write limit (1 MiB)
-    /// is still reached after that it fails with [`SessionError::WriteLimit`], and the frame is not queued. An error while it is
-    /// missing resets the connection, so that a list does not look complete: [`Session::flush`] first to go on, or use
-    /// [`Session::send`], which waits.
+    /// tries to write, without waiting, and fails if the connection is broken. While the write limit (1 MiB) is still reached
+    /// after that, which may be so however fast the peer reads, it fails with [`SessionError::WriteLimit`], and the frame is not
+    /// queued. An error while it is missing resets the connection, so that a list does not look complete: [`Session::flush`]
+    /// first to go on. For pushes of that size use [`Session::send`], which waits, also in a branch of `select!`.
     #[inline(always)]
     pub fn reply<T>(&mut self, frame: T) -> Result
     where

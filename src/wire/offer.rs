@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 
 use super::Wire;
-use crate::error::{Result, SessionError};
+use crate::error::{Error, Result, SessionError};
 
 impl Wire {
     /// Called when more is queued than the high-water mark and one more frame is to be: writes what is taken at once, and
@@ -38,6 +38,9 @@ impl Wire {
             self.count_turn();
         }
         let offered = self.poll_flush(cx);
+        if offered.is_pending() && self.unwritten() >= self.limits.write_limit {
+            self.write_now()?;
+        }
         self.output.pause();
         // A peer that has not taken all may read at this moment, of which the runtime hears between two turns. So the rest
         // of this one is given up: the author's next await, if it is one of tokio's or ours, lets others run.
@@ -49,6 +52,15 @@ impl Wire {
             }
         }
         if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
+    }
+
+    /// Asks the kernel itself: that the peer has read on the runtime hears between two turns only.
+    fn write_now(&mut self) -> Result {
+        let waiting = self.output.len();
+        let written = self.output.write_now(&mut self.connection);
+        self.moved |= self.output.len() < waiting;
+        self.count_memory();
+        written.map_err(|error| self.failed(Error::wire(error)))
     }
 
     /// Whether a frame was refused for the write limit, and is missing behind those that wait.

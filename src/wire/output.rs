@@ -191,6 +191,27 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes what the kernel takes at this moment, for a peer that is behind.
+    pub(super) fn write_now(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let waiting = self.buf.len();
+        let mut written = Ok(1);
+        while !self.buf.is_empty() && matches!(written, Ok(1..)) {
+            written = connection.write_now(&self.buf);
+            self.buf.advance(*written.as_ref().unwrap_or(&0));
+        }
+        let taken = waiting - self.buf.len();
+        if taken > 0 {
+            connection.set_partial(true);
+            // The next flush finds out whether that was all.
+            self.unflushed = true;
+        }
+        if let Some(stall) = &mut self.stalled {
+            stall.progress(taken as u64, connection.stream().handed_on());
+            stall.left = self.buf.len();
+        }
+        written.map(drop)
+    }
+
     /// The deadline of a peer that takes nothing, which every byte it takes starts anew; and of one that takes little.
     fn poll_stall(
         &mut self,

@@ -204,6 +204,23 @@ impl Connection {
         self.shared.counters.bytes_out.add(written as u64);
     }
 
+    /// Writes what the kernel takes at this moment. The runtime may still believe that it takes nothing: it hears of the peer
+    /// between two turns of its tasks only. 0 if nothing is taken, and on any other transport than the kernel's sockets.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self.stream().write_now(bytes) {
+            Ok(0) => Poll::Pending,
+            written => Poll::Ready(written),
+        };
+        match self.written(written) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Ok(0),
+        }
+    }
+
     fn io(&mut self) -> Pin<&mut Stream> {
         // As in `stream`.
         Pin::new(self.stream.as_mut().expect("a connection has its stream until it is taken apart"))

@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use rustix::io::ioctl_fionread;
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -130,6 +131,24 @@ impl Stream {
         match self {
             Self::Boxed(io) => io.handed_on(),
             Self::Tcp(_) | Self::Unix(_) => 0,
+        }
+    }
+
+    /// Writes what the kernel takes at this moment; 0 if that is nothing, and on any other transport than its sockets.
+    pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        // A peer that has gone must not raise a signal. (On Apple's systems the socket itself sees to that.)
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = SendFlags::NOSIGNAL;
+        #[cfg(target_vendor = "apple")]
+        let flags = SendFlags::empty();
+        let sent = match self {
+            Self::Tcp(tcp) => send(tcp, bytes, flags),
+            Self::Unix(unix) => send(unix, bytes, flags),
+            Self::Boxed(_) => Ok(0),
+        };
+        match sent {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            sent => Ok(sent?),
         }
     }
 
