@@ -1,11 +1,11 @@
-//! Before a wait: the thread's buffer goes back, and it is noted when bytes moved and what is waited for.
+//! Before a wait: empty buffers go, and it is noted when bytes moved and what is waited for.
 
 use std::task::Poll;
 
 use super::Wire;
 
 impl Wire {
-    /// Nothing to do until somebody wakes us: gives the thread's read buffer back and waits.
+    /// Nothing to do until somebody wakes us: lets go of an empty buffer and waits.
     pub(super) fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
         self.settle_all();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use ropewalk_middleware::Connection;
@@ -18,18 +18,16 @@ const CARRY: usize = 1024;
 const ROOM: usize = 4 * 1024;
 /// A buffer grows by what is in it, up to this much at once: by what was received, never by what was announced.
 const GROWTH: usize = 1024 * 1024;
-/// The thread's buffer is not kept for what fills less of it than this: a frame that shares it would keep alive much more
-/// than was sent.
-const WORTH: usize = scratch::READ / 8 * 7;
+/// Up to this much is copied out of the thread's buffer. For more than that it is cut to size, and the thread gets another one.
+const COPY_READ: usize = 16 * 1024;
 /// Up to this size raw bytes are copied out rather than shared: cheaper, and they pin no read buffer.
 const COPY: usize = 512;
 
 /// What has been read and not yet decoded.
 #[derive(Default)]
 pub(super) struct Input {
+    /// Of the size of what was read, as frames may share it.
     buf: BytesMut,
-    /// Whether `buf` is the thread's buffer, to be given back before we wait.
-    lent: bool,
 }
 
 impl Input {
@@ -44,7 +42,7 @@ impl Input {
     /// The bytes of memory it owns, of which the little that is carried over to the next read is not counted.
     #[inline]
     pub(super) fn owned(&self) -> usize {
-        if self.lent || self.buf.capacity() <= CARRY { 0 } else { self.buf.capacity() }
+        if self.buf.capacity() <= CARRY { 0 } else { self.buf.capacity() }
     }
 
     pub(super) fn clear(&mut self) {
@@ -61,53 +59,37 @@ impl Input {
 
     /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
     pub(super) fn poll_fill(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.make_room();
-        let read = ready!(poll_read_buf(Pin::new(connection), cx, &mut self.buf));
-        // It may hold frames that are shared and not copied. They must not keep alive much more than was sent.
-        self.settle();
-        Poll::Ready(read)
-    }
-
-    fn make_room(&mut self) {
-        if !self.lent && self.buf.len() <= CARRY {
-            let mut buf = scratch::take_read();
-            buf.extend_from_slice(&self.buf);
-            self.buf = buf;
-            self.lent = true;
-        } else if self.buf.capacity() - self.buf.len() < ROOM {
-            self.buf.reserve(self.buf.len().clamp(ROOM, GROWTH));
+        let mut connection = Pin::new(connection);
+        if self.buf.len() > CARRY {
+            if self.buf.capacity() - self.buf.len() < ROOM {
+                self.buf.reserve(self.buf.len().clamp(ROOM, GROWTH));
+            }
+            return poll_read_buf(connection, cx, &mut self.buf);
         }
+        let mut scratch = scratch::take_read();
+        scratch.extend_from_slice(&self.buf);
+        let read = poll_read_buf(connection.as_mut(), cx, &mut scratch);
+        if let Poll::Ready(Ok(1..)) = read {
+            self.buf = if scratch.len() <= COPY_READ { BytesMut::from(&scratch[..]) } else { cut(&mut scratch) };
+        }
+        scratch::give_read(scratch);
+        read
     }
 
-    /// Gives the thread's buffer back; what is left of the burst moves to a buffer sized to it, unless it fills a good
-    /// part of this one.
-    /// Returns whether anything has changed.
+    /// Lets go of a buffer with nothing left in it. Returns whether there was one.
     #[inline]
     pub(super) fn settle(&mut self) -> bool {
-        // A session settles after each frame; from the second on there is nothing to do.
-        let changes = self.lent || self.buf.is_empty();
+        let changes = self.buf.is_empty() && self.buf.capacity() > 0;
         if changes {
-            self.give_back();
+            self.buf = BytesMut::new();
         }
         changes
-    }
-
-    fn give_back(&mut self) {
-        let is_lent = std::mem::take(&mut self.lent);
-        if is_lent && self.buf.len() > WORTH {
-            return;
-        }
-        let own = if self.buf.is_empty() { BytesMut::new() } else { BytesMut::from(&self.buf[..]) };
-        let buf = std::mem::replace(&mut self.buf, own);
-        if is_lent {
-            scratch::give_read(buf);
-        }
     }
 
     /// A frame of `taken` bytes was taken. What is left behind it moves to a buffer of its own, unless it is longer: small
     /// frames in it must not keep alive the large one's. So no more is copied than was taken.
     pub(super) fn leave(&mut self, taken: usize) {
-        if !self.lent && self.buf.len() <= CARRY.max(taken) {
+        if self.buf.len() <= CARRY.max(taken) {
             self.buf = BytesMut::from(&self.buf[..]);
         }
     }
@@ -131,12 +113,12 @@ impl Input {
     }
 }
 
-impl Drop for Input {
-    fn drop(&mut self) {
-        if self.lent {
-            scratch::give_read(std::mem::take(&mut self.buf));
-        }
-    }
+/// What was read, in the memory it was read to, of which the rest is given back.
+fn cut(read: &mut Vec<u8>) -> BytesMut {
+    let mut read = std::mem::take(read);
+    read.shrink_to_fit();
+    // Neither way are the bytes moved.
+    Bytes::from(read).into()
 }
 
 impl fmt::Debug for Input {

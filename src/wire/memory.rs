@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use super::Wire;
 
 impl Wire {
-    /// Gives back the thread's read buffer and keeps what is left of the burst in one sized to it. For sessions, whose
-    /// author may wait for something else before the next frame.
+    /// Lets go of the buffer of a burst that is used up. For sessions, whose author may wait for something else before the
+    /// next frame.
     #[inline]
     pub(crate) fn settle(&mut self) {
         if self.input.settle() {

@@ -14,22 +14,20 @@ const WRITE: usize = 16 * 1024;
 pub(super) const KEEP: usize = 256 * 1024;
 
 thread_local! {
-    static READ_BUF: Cell<BytesMut> = Cell::new(BytesMut::new());
+    static READ_BUF: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static WRITE_BUF: Cell<BytesMut> = Cell::new(BytesMut::new());
 }
 
-pub(super) fn take_read() -> BytesMut {
+/// An empty buffer. It is lent for one read and no longer.
+pub(super) fn take_read() -> Vec<u8> {
     let mut buf = READ_BUF.take();
-    // Large frames are slices of this allocation. While any of them lives this allocates anew; otherwise it reclaims.
-    buf.reserve(READ);
+    buf.reserve_exact(READ);
     buf
 }
 
-pub(super) fn give_read(mut buf: BytesMut) {
+pub(super) fn give_read(mut buf: Vec<u8>) {
     buf.clear();
-    if buf.capacity() <= KEEP {
-        READ_BUF.set(buf);
-    }
+    READ_BUF.set(buf);
 }
 
 pub(super) fn take_write() -> BytesMut {
@@ -40,6 +38,8 @@ pub(super) fn take_write() -> BytesMut {
 
 pub(super) fn give_write(mut buf: BytesMut) {
     buf.clear();
+    // It begins behind what was written of it. Now it begins at its beginning again, or the next burst would be moved there.
+    let _ = buf.try_reclaim(buf.capacity() + 1);
     if buf.capacity() <= KEEP {
         WRITE_BUF.set(buf);
     }
