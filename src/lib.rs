@@ -89,8 +89,8 @@ pub use dispatch::{AsReady, Concurrent, EndConnection, InOrder, OnError, Order};
 pub use endpoint::{BindError, Endpoint, EndpointError};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture,
-    SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, Opened, PerPeer, ReplyFn, ServiceFn,
+    SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use reply::{IntoReply, Reply};

@@ -77,8 +77,8 @@ pub use call::{
     CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, Histogram,
 };
 pub use connection::{
-    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
-    TlsInfo, TlsVersion,
+    Addr, CloseReason, Closing, Connection, ConnectionInfo, Credentials, Io, LingeringClose, Peer, ReadDeadlines,
+    Stats, Stream, TlsInfo, TlsVersion,
 };
 pub use crowd::MakeRoom;
 pub use escape::{ESCAPED_MAX, Escaped};

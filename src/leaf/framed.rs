@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::pin_project;
-use ropewalk_middleware::{Connection, Peer};
+use ropewalk_middleware::Connection;
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 use super::end;
+use super::opened::{Cloned, MakeFrameService, Opened, PerPeer};
 use super::service::FrameService;
 use crate::dispatch::{AsReady, Calls, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
 use crate::error::{BoxError, Error, Result};
@@ -40,10 +41,11 @@ where
     S: FrameService<C::Item, Answer = R, Failure: Into<BoxError>> + Clone,
     R: IntoReply,
 {
-    Framed::new(codec, Cloned(service))
+    Framed::new(codec, Cloned::new(service))
 }
 
-/// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`.
+/// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`. The function is
+/// handed the connection as [`Opened`]: its peer, its deadlines, and what layers have left there.
 ///
 /// ```
 /// use ropewalk::{Bytes, Netstring, Reply, per_connection, service_fn};
@@ -51,62 +53,31 @@ where
 /// use tower::ServiceBuilder;
 ///
 /// // Ten requests a second for each peer. The stock RateLimit is not Clone, so `framed` could not take it.
-/// per_connection(Netstring::new(), |_peer| {
+/// per_connection(Netstring::new(), |_connection| {
 ///     ServiceBuilder::new()
 ///         .rate_limit(10, Duration::from_secs(1))
 ///         .service(service_fn(async |frame: Bytes| Ok(Reply::one(frame))))
 /// });
 /// ```
+///
+/// A service that is to know its connection later takes a handle with it:
+///
+/// ```
+/// use ropewalk::{Bytes, Lines, per_connection, reply_fn};
+///
+/// per_connection(Lines::lf(), |connection| {
+///     let connection = connection.info();
+///     reply_fn(move |_: Bytes| format!("{} bytes from {}", connection.stats().bytes_in(), connection.peer()))
+/// });
+/// ```
 pub fn per_connection<C, F, S, R>(codec: C, make: F) -> Framed<C, PerPeer<F>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
-    F: FnOnce(&Peer) -> S + Clone,
+    F: FnOnce(&Opened<C>) -> S + Clone,
     S: FrameService<C::Item, Answer = R, Failure: Into<BoxError>>,
     R: IntoReply,
 {
-    Framed::new(codec, PerPeer(make))
-}
-
-/// Makes the service of one connection.
-pub trait MakeFrameService {
-    /// The service.
-    type Service;
-
-    /// Makes it; called in the connection's own task.
-    fn make(self, peer: &Peer) -> Self::Service;
-}
-
-/// The same service for all: each connection has its clone.
-#[derive(Clone, Copy, Debug)]
-pub struct Cloned<S>(S);
-
-impl<S> MakeFrameService for Cloned<S> {
-    type Service = S;
-
-    fn make(self, _: &Peer) -> S {
-        self.0
-    }
-}
-
-/// A service of its own for each connection.
-#[derive(Clone, Copy)]
-pub struct PerPeer<F>(F);
-
-impl<F, S> MakeFrameService for PerPeer<F>
-where
-    F: FnOnce(&Peer) -> S,
-{
-    type Service = S;
-
-    fn make(self, peer: &Peer) -> S {
-        (self.0)(peer)
-    }
-}
-
-impl<F> fmt::Debug for PerPeer<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerPeer").finish_non_exhaustive()
-    }
+    Framed::new(codec, PerPeer::new(make))
 }
 
 /// A service of connections made of a codec and a service of frames: see [`framed`] and [`per_connection`].
@@ -159,7 +130,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     where
         // What `serve` asks for as well; asked for here, a wrong answer is an error here.
         C: Decoder,
-        M: MakeFrameService<Service = S>,
+        M: MakeFrameService<C, Service = S>,
         S: Service<C::Item, Response = R>,
         R: IntoReply,
         H: FnMut(&Error) -> A,
@@ -209,7 +180,7 @@ impl<C, M, O, E> fmt::Debug for Framed<C, M, O, E> {
 impl<C, M, O, E, S, R> Service<Connection> for Framed<C, M, O, E>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
-    M: MakeFrameService<Service = S> + Clone,
+    M: MakeFrameService<C, Service = S> + Clone,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
     R: IntoReply,
     O: Order + Clone,
@@ -250,7 +221,7 @@ enum Stage<L, D> {
 impl<C, M, O, E, S, R, Q> Future for FramedFuture<Framed<C, M, O, E>, Dispatch<C, S, C::Item, R::Frame, Q, E>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
-    M: MakeFrameService<Service = S>,
+    M: MakeFrameService<C, Service = S>,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
     R: IntoReply,
     O: Order<Calls<S::Future> = Q>,
@@ -265,7 +236,7 @@ where
             let next = match this.stage.as_mut().project() {
                 StageProjection::Start(leaf) => {
                     let (Some(leaf), Some(wire)) = (leaf.take(), &this.wire) else { return Poll::Pending };
-                    let service = leaf.make.make(wire.connection().peer());
+                    let service = leaf.make.make(&Opened::new(wire.connection().info()));
                     Stage::Run(Dispatch::new(leaf.codec, service, leaf.order.calls::<S::Future>(), leaf.on_error))
                 }
                 StageProjection::Run(dispatch) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ropewalk_middleware::Addr;
 use ropewalk_middleware::event::aside;
+use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
@@ -66,6 +67,8 @@ impl Bound {
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
+        // Run once only.
+        drop(shared.runtime.set(Handle::current()));
         deadline::keep(&shared, &options);
         announce(&shared, &endpoints, &options, on_listening);
         #[cfg(feature = "systemd")]

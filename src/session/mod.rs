@@ -2,20 +2,22 @@
 
 mod drive;
 mod home;
+mod next;
 mod raw;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::Poll;
 
-use ropewalk_middleware::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
+use ropewalk_middleware::{Addr, Closing, ConnectionInfo, Peer, ReadDeadlines, Stats, TlsInfo};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub use self::drive::Drive;
 pub(crate) use self::home::Homing;
+pub use self::next::Next;
 pub use self::raw::RawChunks;
 
 use crate::error::{BoxError, Result, SessionError};
@@ -72,7 +74,7 @@ impl<C> Session<C> {
     where
         C: Decoder<Error: Into<BoxError>>,
     {
-        Next { session: self }
+        Next::new(self)
     }
 
     /// Queues a frame. It is written when [`Session::next`] runs out of frames, or by [`Session::flush`],
@@ -243,6 +245,11 @@ impl<C> Session<C> {
         }
     }
 
+    /// A handle on the connection, to be listed, asked, drained or aborted from elsewhere, and what layers have left there.
+    pub fn info(&self) -> ConnectionInfo {
+        self.wire.connection().info()
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         self.wire.connection().peer()
@@ -326,34 +333,6 @@ impl<C> fmt::Debug for Session<C> {
     }
 }
 
-/// The future of [`Session::next`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Next<'a, C> {
-    session: &'a mut Session<C>,
-}
-
-impl<C> fmt::Debug for Next<'_, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Next").finish_non_exhaustive()
-    }
-}
-
-// Nothing in it is pinned: the state is the session's.
-impl<C> Unpin for Next<'_, C> {}
-
-impl<C> Future for Next<'_, C>
-where
-    C: Decoder<Error: Into<BoxError>>,
-{
-    type Output = Result<Option<C::Item>>;
-
-    #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Session { codec, wire } = &mut *self.session;
-        poll_next(wire, codec, cx)
-    }
-}
-
 /// Somebody who waits for the peer. Dropped before its end, nobody waits any more, and no deadline counts.
 struct Waits<'a>(&'a mut Wire);
 
@@ -362,39 +341,5 @@ impl Drop for Waits<'_> {
         self.0.pause();
         // It may be long before the author waits for the peer again.
         self.0.note_moved();
-    }
-}
-
-impl<C> Drop for Next<'_, C> {
-    /// Dropped before its end, nobody waits for the peer any more, and no deadline counts.
-    fn drop(&mut self) {
-        self.session.wire.pause();
-    }
-}
-
-// Inlined, as decoding is: a frame handed up through a call is stored and loaded again, which costs more than to find it.
-#[inline(always)]
-fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Result<Option<C::Item>>>
-where
-    C: Decoder<Error: Into<BoxError>>,
-{
-    if wire.closing().is_aborted() {
-        ready!(wire.poll_step(cx));
-        // Said once.
-        return Poll::Ready(if wire.has_ended() { Ok(None) } else { wire.check_live().map(|()| None) });
-    }
-    loop {
-        ready!(wire.poll_turn(cx));
-        ready!(wire.poll_room(cx))?;
-        if let Some(frame) = wire.decode(codec) {
-            // The author may wait for something else before the next one.
-            wire.settle();
-            return Poll::Ready(frame.map(Some));
-        }
-        if wire.has_ended() {
-            ready!(wire.poll_step(cx));
-            return Poll::Ready(Ok(None));
-        }
-        ready!(wire.poll_more(false, cx))?;
     }
 }

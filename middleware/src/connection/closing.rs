@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
+use super::info::ConnectionInfo;
 use super::peer::Peer;
 use super::shared::Shared;
 
@@ -179,6 +180,11 @@ impl ClosingState {
         }
     }
 
+    /// Has the task that moves the bytes look again at what there is to do.
+    pub(super) fn wake(&self) {
+        self.mover.wake();
+    }
+
     /// Whether the connection, dropped as it is, is to be broken: it was told to, or what was written would look whole.
     pub(super) fn ends_in_reset(&self) -> bool {
         self.signals.load(Ordering::Acquire) & (ABORTED | PARTIAL) != 0
@@ -263,6 +269,11 @@ impl Closing {
         }
         self.state().abort_waker.register(cx.waker());
         if self.is_aborted() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// All that is known of its connection.
+    pub fn info(&self) -> ConnectionInfo {
+        ConnectionInfo(Arc::clone(&self.0))
     }
 
     /// Its connection's number.

@@ -1,0 +1,95 @@
+//! What the service of one connection is made of.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use ropewalk_middleware::ConnectionInfo;
+
+/// A connection that begins, as the function of [`per_connection`](crate::per_connection) sees it. It is a
+/// [`ConnectionInfo`] by `Deref`.
+///
+/// `C` is the codec.
+pub struct Opened<C> {
+    info: ConnectionInfo,
+    codec: PhantomData<fn() -> C>,
+}
+
+impl<C> Opened<C> {
+    pub(super) fn new(info: ConnectionInfo) -> Self {
+        Self { info, codec: PhantomData }
+    }
+
+    /// A handle on the connection, for the service to keep.
+    pub fn info(&self) -> ConnectionInfo {
+        self.info.clone()
+    }
+}
+
+impl<C> Deref for Opened<C> {
+    type Target = ConnectionInfo;
+
+    fn deref(&self) -> &ConnectionInfo {
+        &self.info
+    }
+}
+
+impl<C> fmt::Debug for Opened<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// Makes the service of one connection whose codec is a `C`.
+pub trait MakeFrameService<C> {
+    /// The service.
+    type Service;
+
+    /// Makes it; called in the connection's own task.
+    fn make(self, connection: &Opened<C>) -> Self::Service;
+}
+
+/// The same service for all: each connection has its clone.
+#[derive(Clone, Copy, Debug)]
+pub struct Cloned<S>(S);
+
+impl<S> Cloned<S> {
+    pub(super) fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<C, S> MakeFrameService<C> for Cloned<S> {
+    type Service = S;
+
+    fn make(self, _: &Opened<C>) -> S {
+        self.0
+    }
+}
+
+/// A service of its own for each connection.
+#[derive(Clone, Copy)]
+pub struct PerPeer<F>(F);
+
+impl<F> PerPeer<F> {
+    pub(super) fn new(make: F) -> Self {
+        Self(make)
+    }
+}
+
+impl<C, F, S> MakeFrameService<C> for PerPeer<F>
+where
+    F: FnOnce(&Opened<C>) -> S,
+{
+    type Service = S;
+
+    fn make(self, connection: &Opened<C>) -> S {
+        (self.0)(connection)
+    }
+}
+
+impl<F> fmt::Debug for PerPeer<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerPeer").finish_non_exhaustive()
+    }
+}
