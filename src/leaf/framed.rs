@@ -236,8 +236,10 @@ where
             let next = match this.stage.as_mut().project() {
                 StageProjection::Start(leaf) => {
                     let (Some(leaf), Some(wire)) = (leaf.take(), &this.wire) else { return Poll::Pending };
-                    let service = leaf.make.make(&Opened::new(wire.connection().info()));
-                    Stage::Run(Dispatch::new(leaf.codec, service, leaf.order.calls::<S::Future>(), leaf.on_error))
+                    let opened = Opened::new(wire.connection().info());
+                    let service = leaf.make.make(&opened);
+                    let calls = leaf.order.calls::<S::Future>();
+                    Stage::Run(Dispatch::new(leaf.codec, opened.into_inbox(), service, calls, leaf.on_error))
                 }
                 StageProjection::Run(dispatch) => {
                     let Some(wire) = this.wire else { return Poll::Pending };

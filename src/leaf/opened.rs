@@ -1,10 +1,15 @@
 //! What the service of one connection is made of.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 
+use bytes::Bytes;
 use ropewalk_middleware::ConnectionInfo;
+use tokio_util::codec::Encoder;
+
+use crate::error::BoxError;
+use crate::outbox::{Capacity, Inbox, Outbox, SlowConsumer};
 
 /// A connection that begins, as the function of [`per_connection`](crate::per_connection) sees it. It is a
 /// [`ConnectionInfo`] by `Deref`.
@@ -12,17 +17,48 @@ use ropewalk_middleware::ConnectionInfo;
 /// `C` is the codec.
 pub struct Opened<C> {
     info: ConnectionInfo,
-    codec: PhantomData<fn() -> C>,
+    inbox: RefCell<Inbox<C>>,
 }
 
 impl<C> Opened<C> {
     pub(super) fn new(info: ConnectionInfo) -> Self {
-        Self { info, codec: PhantomData }
+        Self { info, inbox: RefCell::default() }
+    }
+
+    pub(super) fn into_inbox(self) -> Inbox<C> {
+        self.inbox.into_inner()
     }
 
     /// A handle on the connection, for the service to keep.
     pub fn info(&self) -> ConnectionInfo {
         self.info.clone()
+    }
+
+    /// An outbox of this connection: what is pushed there is written between complete answers, also while calls are pending.
+    ///
+    /// ```
+    /// use ropewalk::{Bytes, Lines, Reply, Room, SlowConsumer, per_connection, reply_fn};
+    ///
+    /// let room = Room::new();
+    /// per_connection(Lines::lf(), move |connection| {
+    ///     let me = room.join(connection.outbox(256, SlowConsumer::Disconnect));
+    ///     reply_fn(move |line: Bytes| {
+    ///         room.push_except(me.id(), line);
+    ///         Reply::<Bytes>::none()
+    ///     })
+    /// });
+    /// ```
+    pub fn outbox<F>(&self, capacity: impl Into<Capacity<F>>, slow: SlowConsumer) -> Outbox<F>
+    where
+        C: Encoder<F, Error: Into<BoxError>>,
+        F: Send + 'static,
+    {
+        self.inbox.borrow_mut().open(self.info(), capacity.into(), slow)
+    }
+
+    /// An outbox of bytes that go around the codec: see [`Session::outbox_raw`](crate::Session::outbox_raw).
+    pub fn outbox_raw(&self, capacity: impl Into<Capacity<Bytes>>, slow: SlowConsumer) -> Outbox<Bytes> {
+        self.inbox.borrow_mut().open_raw(self.info(), capacity.into(), slow)
     }
 }
 

@@ -92,8 +92,9 @@ where
     type IntoFuture = Driving<Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, E>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Session { codec, wire } = self.session;
-        Driving { wire, dispatch: Dispatch::new(codec, self.service, self.order.calls::<S::Future>(), self.on_error) }
+        let Session { codec, inbox, wire } = self.session;
+        let calls = self.order.calls::<S::Future>();
+        Driving { wire, dispatch: Dispatch::new(codec, inbox, self.service, calls, self.on_error) }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The framed transport an author holds: frames in, frames out, raw bytes, and the end.
 
+mod about;
 mod drive;
 mod home;
 mod next;
+mod push;
 mod raw;
 #[cfg(feature = "tls")]
 mod tls;
@@ -12,15 +14,15 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use ropewalk_middleware::{Addr, Closing, ConnectionInfo, Peer, ReadDeadlines, Stats, TlsInfo};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub use self::drive::Drive;
-pub(crate) use self::home::Homing;
+pub(crate) use self::home::{Homing, Housed};
 pub use self::next::Next;
 pub use self::raw::RawChunks;
 
 use crate::error::{BoxError, Result, SessionError};
+use crate::outbox::Inbox;
 use crate::wire::Wire;
 
 /// A connection and its codec: what the protocol is written against.
@@ -42,12 +44,13 @@ use crate::wire::Wire;
 /// connection limit.
 pub struct Session<C> {
     codec: C,
+    inbox: Inbox<C>,
     wire: Homing,
 }
 
 impl<C> Session<C> {
     pub(crate) fn new(codec: C, wire: Homing) -> Self {
-        Self { codec, wire }
+        Self { codec, inbox: Inbox::default(), wire }
     }
 
     /// The next frame; `None` at the end of the stream, or when the server drains ([`Session::is_draining`] tells).
@@ -189,7 +192,8 @@ impl<C> Session<C> {
         .await
     }
 
-    /// Changes the codec. Bytes already read are the new codec's.
+    /// Changes the codec. Bytes already read are the new codec's. The outboxes of the old one are closed, and what waits in
+    /// them is dropped: make new ones.
     ///
     /// # Errors
     ///
@@ -198,7 +202,7 @@ impl<C> Session<C> {
     pub fn switch<D>(mut self, codec: D) -> Result<Session<D>> {
         self.at_boundary()?;
         self.wire.look_again();
-        Ok(Session { codec, wire: self.wire })
+        Ok(Session { codec, inbox: Inbox::default(), wire: self.wire })
     }
 
     /// The codec, to change its mode.
@@ -243,77 +247,6 @@ impl<C> Session<C> {
         if let (Some(wire), _) = self.wire.take() {
             wire.abort();
         }
-    }
-
-    /// A handle on the connection, to be listed, asked, drained or aborted from elsewhere, and what layers have left there.
-    pub fn info(&self) -> ConnectionInfo {
-        self.wire.connection().info()
-    }
-
-    /// Who is at the other end.
-    pub fn peer(&self) -> &Peer {
-        self.wire.connection().peer()
-    }
-
-    /// What the TLS handshake settled; `None` as long as the bytes are plain.
-    pub fn tls(&self) -> Option<&TlsInfo> {
-        self.wire.connection().tls()
-    }
-
-    /// The address of this end.
-    pub fn local(&self) -> Addr {
-        self.wire.connection().local()
-    }
-
-    /// The connection's number; no other of this process has or had it.
-    pub fn id(&self) -> u64 {
-        self.wire.connection().id()
-    }
-
-    /// Which of the server's endpoints it came in on: 0 is the first.
-    pub fn listener(&self) -> usize {
-        self.wire.connection().listener()
-    }
-
-    /// Whether the server asked this connection to finish.
-    pub fn is_draining(&self) -> bool {
-        self.wire.closing().is_draining()
-    }
-
-    /// The connection's drain and abort signals, and its reason.
-    pub fn closing(&self) -> Closing {
-        self.wire.closing().clone()
-    }
-
-    /// The connection's counters.
-    pub fn stats(&self) -> Stats {
-        self.wire.connection().stats()
-    }
-
-    /// How long the peer is waited for: what a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) has set, or else
-    /// [`ReadDeadlines::OFF`]; then there is only the leaf's own, for a frame that has begun
-    /// ([`frame_deadline`](crate::SessionLeaf::frame_deadline)).
-    pub fn read_deadlines(&self) -> ReadDeadlines {
-        self.wire.connection().read_deadlines()
-    }
-
-    /// Other deadlines for the peer from here on: a subscriber may be idle, somebody who has yet to log in may not.
-    ///
-    /// The wait that is under way, if there is one, keeps its beginning.
-    ///
-    /// ```
-    /// # use ropewalk::{Lines, Result, Session};
-    /// # async fn doc(mut s: Session<Lines>) -> Result {
-    /// while let Some(line) = s.next().await? {
-    ///     if line == "subscribe" {
-    ///         s.set_read_deadlines(s.read_deadlines().idle(None));
-    ///     }
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
-        self.wire.set_read_deadlines(deadlines);
     }
 
     /// Checked before encoding: one frame may exceed the limits.

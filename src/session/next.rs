@@ -9,6 +9,7 @@ use tokio_util::codec::Decoder;
 
 use super::Session;
 use crate::error::{BoxError, Result};
+use crate::outbox::Inbox;
 use crate::wire::Wire;
 
 /// The future of [`Session::next`].
@@ -40,8 +41,8 @@ where
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Session { codec, wire } = &mut *self.session;
-        poll_next(wire, codec, cx)
+        let Session { codec, inbox, wire } = &mut *self.session;
+        poll_next(wire, codec, inbox, cx)
     }
 }
 
@@ -54,7 +55,12 @@ impl<C> Drop for Next<'_, C> {
 
 // Inlined, as decoding is: a frame handed up through a call is stored and loaded again, which costs more than to find it.
 #[inline(always)]
-fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Result<Option<C::Item>>>
+fn poll_next<C>(
+    wire: &mut Wire,
+    codec: &mut C,
+    inbox: &mut Inbox<C>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<C::Item>>>
 where
     C: Decoder<Error: Into<BoxError>>,
 {
@@ -72,9 +78,11 @@ where
             return Poll::Ready(frame.map(Some));
         }
         if wire.has_ended() {
+            ready!(inbox.poll_last(codec, wire, cx))?;
             ready!(wire.poll_step(cx));
             return Poll::Ready(Ok(None));
         }
+        ready!(inbox.poll(codec, wire, cx))?;
         ready!(wire.poll_more(false, cx))?;
     }
 }

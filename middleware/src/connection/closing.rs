@@ -59,11 +59,13 @@ pub enum CloseReason {
     CodecStalled,
     /// The buffers of all connections took too much memory, and those of this one were the largest.
     MemoryBudget,
+    /// Its peer did not take what was pushed to it.
+    SlowConsumer,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -85,6 +87,7 @@ impl CloseReason {
         Self::InputLimit,
         Self::CodecStalled,
         Self::MemoryBudget,
+        Self::SlowConsumer,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -111,6 +114,7 @@ impl CloseReason {
             Self::InputLimit => "input_limit",
             Self::CodecStalled => "codec_stalled",
             Self::MemoryBudget => "memory_budget",
+            Self::SlowConsumer => "slow_consumer",
         }
     }
 
