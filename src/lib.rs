@@ -43,7 +43,7 @@
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`], [`CodecExt`] for typed frames, [`Framing`] for lent ones; [`custom`] for one of your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
 //! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
-//! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
+//! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | where to listen | [`Endpoint`], and [`Listener`] for a transport of your own |
 //! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; what was settled: [`TlsInfo`] by [`Connection::tls`] |
 //! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
@@ -88,7 +88,7 @@ pub use tokio_util::codec::{Decoder, Encoder};
 pub use ropewalk_codecs::*;
 pub use ropewalk_middleware::*;
 
-pub use dispatch::{AsReady, Concurrent, EndConnection, InOrder, OnError, Order};
+pub use dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order};
 pub use endpoint::{BindError, Endpoint, EndpointError};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{

@@ -6,9 +6,9 @@ mod wired;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ropewalk::{
-    CloseReason, Connection, Encoder, Error, Lines, Opened, Outbox, RawBytes, Reply, Result, Session, SlowConsumer,
+    CloseReason, Connection, Error, Lines, Opened, Outbox, RawBytes, Reply, Result, Session, SlowConsumer,
     per_connection, service_fn, session,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -295,76 +295,6 @@ async fn a_session_has_outboxes_of_several_types_and_one_of_bytes_around_the_cod
         w.expect("raw\nbytes").await;
     }
     w.end().await.unwrap();
-}
-
-/// Encodes a number, and has the next one pushed meanwhile.
-#[derive(Clone)]
-struct Endless;
-
-impl tokio_util::codec::Decoder for Endless {
-    type Item = ();
-    type Error = Error;
-
-    fn decode(&mut self, _: &mut BytesMut) -> Result<Option<()>> {
-        Ok(None)
-    }
-}
-
-/// The outbox that is encoded from.
-struct Again(u64, Outbox<Self>);
-
-impl Encoder<Again> for Endless {
-    type Error = Error;
-
-    fn encode(&mut self, Again(n, outbox): Again, dst: &mut BytesMut) -> Result {
-        // To nothing, mostly: so no mark for bytes is ever reached.
-        if n % 1000 == 0 {
-            dst.extend_from_slice(format!("{n}\n").as_bytes());
-        }
-        let next = Again(n + 1, outbox.clone());
-        outbox.push(next).map_err(|_| Error::other("it is closed"))
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_that_pushes_without_end_does_not_keep_the_other_tasks_from_running() {
-    let leaf = session(Endless, async |mut s: Session<Endless>| {
-        let outbox = s.outbox(2, SlowConsumer::Refuse);
-        outbox.push(Again(0, outbox.clone())).map_err(|_| Error::other("full"))?;
-        s.next().await.map(drop)
-    });
-    let mut w = wired(leaf);
-    w.expect("0\n1000\n2000\n").await;
-    // Written after each turn, long before a mark is reached.
-    assert!(w.stats.frames_out() < 100_000, "{}", w.stats.frames_out());
-    w.closing.abort();
-    settle().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_outbox_that_is_never_empty_leaves_room_for_the_others() {
-    let (told, mut outboxes) = unbounded_channel();
-    let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
-        let outboxes: [Outbox<Bytes>; 2] = [s.outbox(1000, SlowConsumer::Refuse), s.outbox(4, SlowConsumer::Refuse)];
-        told.send(outboxes).unwrap();
-        async move { s.next().await.map(drop) }
-    });
-    let mut w = wired_with(leaf, 1024);
-    let [busy, quiet] = outboxes.recv().await.unwrap();
-    let large = Bytes::from(vec![b'x'; 64 * 1024]);
-    for _ in 0..1000 {
-        busy.push(large.clone()).unwrap();
-    }
-    quiet.push("here".into()).unwrap();
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"here\n") {
-        let mut buf = vec![0; 64 * 1024];
-        let n = tokio::io::AsyncReadExt::read(&mut w.peer, &mut buf).await.unwrap();
-        heard.extend_from_slice(&buf[..n]);
-    }
-    assert!(heard.len() < 5 * 64 * 1024, "{} bytes came first", heard.len());
-    w.closing.abort();
-    settle().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,8 +73,8 @@ mod read_deadline;
 mod state;
 
 pub use call::{
-    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallRefuse,
-    CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, Histogram,
+    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
+    CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
 };
 pub use connection::{
     Addr, CloseReason, Closing, Connection, ConnectionInfo, Credentials, Io, LingeringClose, Peer, ReadDeadlines,

@@ -13,6 +13,7 @@
 //! tended: what was answered is written, and one buffer is read ahead, so that a peer that is gone is noticed.
 
 mod calls;
+mod last_words;
 mod order;
 mod slots;
 
@@ -26,6 +27,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 pub(crate) use self::calls::Calls;
+pub(crate) use self::last_words::WithGoodbye;
+pub use self::last_words::{EndConnection, Goodbye, NoGoodbye, OnError};
 pub use self::order::{AsReady, Concurrent, InOrder, Order};
 
 use crate::error::{BoxError, Error, Result};
@@ -33,35 +36,10 @@ use crate::outbox::Inbox;
 use crate::reply::{Body, IntoReply, Reply};
 use crate::wire::Wire;
 
-/// What is answered when the codec or the service fails.
-pub trait OnError<F> {
-    /// The answer; `None` to end the connection with the error.
-    fn answer(&mut self, error: &Error) -> Option<Reply<F>>;
-}
-
-/// Errors end the connection.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EndConnection;
-
-impl<F> OnError<F> for EndConnection {
-    fn answer(&mut self, _: &Error) -> Option<Reply<F>> {
-        None
-    }
-}
-
-impl<H, R> OnError<R::Frame> for H
-where
-    H: FnMut(&Error) -> R,
-    R: IntoReply,
-{
-    fn answer(&mut self, error: &Error) -> Option<Reply<R::Frame>> {
-        Some(self(error).into_reply())
-    }
-}
-
 /// The loop's state for one connection. Resolves when no more is to be answered; the wire is then to be finished.
 ///
-/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` what answers errors.
+/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` what answers errors and
+/// says goodbye.
 #[pin_project]
 #[allow(unreachable_pub)] // the type of a public associated type, which nobody needs to name
 pub struct Dispatch<C, S, I, F, Q, E> {
@@ -297,7 +275,10 @@ where
                 return tend(wire, this.codec, this.inbox, cx);
             }
             ready!(this.inbox.poll_last(this.codec, wire, cx))?;
-            return Poll::Ready(Ok(Next::End));
+            let goodbye = if wire.is_drained() { this.on_error.goodbye() } else { None };
+            let Some(goodbye) = goodbye else { return Poll::Ready(Ok(Next::End)) };
+            *this.reply = Some(goodbye.then_close());
+            return Poll::Ready(Ok(Next::Answered));
         }
         ready!(this.inbox.poll(this.codec, wire, cx))?;
         if !idle {

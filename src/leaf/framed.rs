@@ -15,7 +15,9 @@ use tower_service::Service;
 use super::end;
 use super::opened::{Cloned, MakeFrameService, Opened, PerPeer};
 use super::service::FrameService;
-use crate::dispatch::{AsReady, Calls, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
+use crate::dispatch::{
+    AsReady, Calls, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
+};
 use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
 use crate::wire::{Limits, Wire};
@@ -83,34 +85,35 @@ where
 /// A service of connections made of a codec and a service of frames: see [`framed`] and [`per_connection`].
 #[derive(Clone)]
 #[must_use = "a leaf serves nothing until it is handed to a server"]
-pub struct Framed<C, M, O = InOrder, E = EndConnection> {
+pub struct Framed<C, M, O = InOrder, E = EndConnection, G = NoGoodbye> {
     codec: C,
     make: M,
     order: O,
     on_error: E,
+    goodbye: G,
     /// Shared by all connections.
     limits: Arc<Limits>,
 }
 
 impl<C, M> Framed<C, M> {
     fn new(codec: C, make: M) -> Self {
-        Self { codec, make, order: InOrder, on_error: EndConnection, limits: Arc::default() }
+        Self { codec, make, order: InOrder, on_error: EndConnection, goodbye: NoGoodbye, limits: Arc::default() }
     }
 }
 
-impl<C, M, O, E> Framed<C, M, O, E> {
+impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     /// Runs up to `n` calls of one connection at once; answers and errors stay in the order of the frames.
-    pub fn concurrent(self, n: usize) -> Framed<C, M, Concurrent, E> {
-        let Self { codec, make, on_error, limits, .. } = self;
-        Framed { codec, make, order: Concurrent(n), on_error, limits }
+    pub fn concurrent(self, n: usize) -> Framed<C, M, Concurrent, E, G> {
+        let Self { codec, make, on_error, goodbye, limits, .. } = self;
+        Framed { codec, make, order: Concurrent(n), on_error, goodbye, limits }
     }
 
     /// Runs up to `n` calls of one connection at once; answers come as they are ready. For protocols whose frames carry
     /// tags. An answer that is a stream is written to its end before the next one. One that says `then_close` lets the
     /// calls under way be answered first; an error that ends the connection drops them.
-    pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E> {
-        let Self { codec, make, on_error, limits, .. } = self;
-        Framed { codec, make, order: AsReady(n), on_error, limits }
+    pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E, G> {
+        let Self { codec, make, on_error, goodbye, limits, .. } = self;
+        Framed { codec, make, order: AsReady(n), on_error, goodbye, limits }
     }
 
     /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer that is a
@@ -126,7 +129,7 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// framed(Lines::crlf().skip_too_long(), reply_fn(|line: Bytes| line))
     ///     .on_error(|_: &Error| Bytes::from_static(b"500 line too long"));
     /// ```
-    pub fn on_error<H, A, S, R>(self, on_error: H) -> Framed<C, M, O, H>
+    pub fn on_error<H, A, S, R>(self, on_error: H) -> Framed<C, M, O, H, G>
     where
         // What `serve` asks for as well; asked for here, a wrong answer is an error here.
         C: Decoder,
@@ -136,8 +139,29 @@ impl<C, M, O, E> Framed<C, M, O, E> {
         H: FnMut(&Error) -> A,
         A: IntoReply<Frame = R::Frame>,
     {
-        let Self { codec, make, order, limits, .. } = self;
-        Framed { codec, make, order, on_error, limits }
+        let Self { codec, make, order, goodbye, limits, .. } = self;
+        Framed { codec, make, order, on_error, goodbye, limits }
+    }
+
+    /// The protocol's last word when the connection drains: said behind the answers and behind what was
+    /// [pushed](crate::Outbox), unless the peer had closed its side by then. The connection closes behind it.
+    ///
+    /// ```
+    /// use ropewalk::{Bytes, Lines, framed, reply_fn};
+    ///
+    /// framed(Lines::crlf(), reply_fn(|line: Bytes| line)).on_drain(|| Bytes::from_static(b"421 shutting down"));
+    /// ```
+    pub fn on_drain<D, A, S, R>(self, goodbye: D) -> Framed<C, M, O, E, D>
+    where
+        C: Decoder,
+        M: MakeFrameService<C, Service = S>,
+        S: Service<C::Item, Response = R>,
+        R: IntoReply,
+        D: FnMut() -> A,
+        A: IntoReply<Frame = R::Frame>,
+    {
+        let Self { codec, make, order, on_error, limits, .. } = self;
+        Framed { codec, make, order, on_error, goodbye, limits }
     }
 
     /// The most bytes the codec may leave in the buffer without finding a frame in them; 16 MiB by default. Over it the
@@ -171,13 +195,13 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     }
 }
 
-impl<C, M, O, E> fmt::Debug for Framed<C, M, O, E> {
+impl<C, M, O, E, G> fmt::Debug for Framed<C, M, O, E, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Framed").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
-impl<C, M, O, E, S, R> Service<Connection> for Framed<C, M, O, E>
+impl<C, M, O, E, G, S, R> Service<Connection> for Framed<C, M, O, E, G>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
     M: MakeFrameService<C, Service = S> + Clone,
@@ -185,10 +209,11 @@ where
     R: IntoReply,
     O: Order + Clone,
     E: OnError<R::Frame> + Clone,
+    G: Goodbye<R::Frame> + Clone,
 {
     type Response = ();
     type Error = Error;
-    type Future = FramedFuture<Self, Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, E>>;
+    type Future = FramedFuture<Self, Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, WithGoodbye<E, G>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
         Poll::Ready(Ok(()))
@@ -218,7 +243,8 @@ enum Stage<L, D> {
     Done,
 }
 
-impl<C, M, O, E, S, R, Q> Future for FramedFuture<Framed<C, M, O, E>, Dispatch<C, S, C::Item, R::Frame, Q, E>>
+impl<C, M, O, E, G, S, R, Q> Future
+    for FramedFuture<Framed<C, M, O, E, G>, Dispatch<C, S, C::Item, R::Frame, Q, WithGoodbye<E, G>>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
     M: MakeFrameService<C, Service = S>,
@@ -227,6 +253,7 @@ where
     O: Order<Calls<S::Future> = Q>,
     Q: Calls<S::Future>,
     E: OnError<R::Frame>,
+    G: Goodbye<R::Frame>,
 {
     type Output = Result;
 
@@ -239,7 +266,8 @@ where
                     let opened = Opened::new(wire.connection().info());
                     let service = leaf.make.make(&opened);
                     let calls = leaf.order.calls::<S::Future>();
-                    Stage::Run(Dispatch::new(leaf.codec, opened.into_inbox(), service, calls, leaf.on_error))
+                    let last_words = WithGoodbye { on_error: leaf.on_error, goodbye: leaf.goodbye };
+                    Stage::Run(Dispatch::new(leaf.codec, opened.into_inbox(), service, calls, last_words))
                 }
                 StageProjection::Run(dispatch) => {
                     let Some(wire) = this.wire else { return Poll::Pending };

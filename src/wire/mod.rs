@@ -140,6 +140,11 @@ impl Wire {
         self.source == Source::Ended
     }
 
+    /// Whether that is so because of a drain, and the peer has not closed its side.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.has_ended() && !self.peer_closed && self.closing.is_draining()
+    }
+
     /// Encodes a frame behind those that wait to be written. On error nothing of it was.
     #[inline(always)]
     pub(crate) fn encode<C, T>(&mut self, codec: &mut C, frame: T) -> Result

@@ -108,8 +108,11 @@ impl Connection {
 
     /// The same, where any were given: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), on the way, or by
     /// [`ConnectionInfo::set_read_deadlines`]. They take the place of a leaf's own.
+    #[inline]
     pub fn given_read_deadlines(&self) -> Option<ReadDeadlines> {
-        self.shared().read_deadlines().or_else(|| self.read_deadlines.as_deref().copied())
+        let own = self.read_deadlines.as_deref().copied();
+        // Asked at each wait: most connections have nothing rare to look at.
+        if self.shared().has_rare() { self.shared().read_deadlines().or(own) } else { own }
     }
 
     /// Puts another stream in place and hands out the one that was there, to be wrapped and put back. Whoever has its

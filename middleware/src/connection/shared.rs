@@ -65,6 +65,11 @@ impl Shared {
         self.listener as usize
     }
 
+    #[inline]
+    pub(super) fn has_rare(&self) -> bool {
+        self.rare.get().is_some()
+    }
+
     fn rare(&self) -> &Rare {
         self.rare.get_or_init(Box::default)
     }
@@ -88,6 +93,7 @@ impl Shared {
     }
 
     /// The deadlines that were given by a handle, and not replaced by the connection's owner since.
+    #[cold]
     pub(super) fn read_deadlines(&self) -> Option<ReadDeadlines> {
         *self.rare.get()?.read_deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
