@@ -56,7 +56,9 @@
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`]; [`CodecExt`] for typed frames, [`Framing`] for borrowed ones; [`custom`] for your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
 //! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
-//! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
+//! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
+//! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
+//! | a connection, seen from elsewhere | [`ConnectionInfo`], [`Handle::connections`] |
 //! | listening | [`Endpoint`], and [`Listener`] for a transport of your own |
 //! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; the result of a handshake: [`TlsInfo`] by [`Connection::tls`] |
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for the options of a restart, [`Lifecycle`] for resources that open and close with it |
@@ -89,6 +91,7 @@ mod error;
 mod leaf;
 mod listener;
 pub mod memory;
+mod outbox;
 mod reply;
 mod server;
 mod session;
@@ -106,14 +109,15 @@ pub use tokio_util::codec::{Decoder, Encoder};
 pub use ropewalk_codecs::*;
 pub use ropewalk_middleware::*;
 
-pub use dispatch::{AsReady, Concurrent, EndConnection, InOrder, OnError, Order};
+pub use dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order};
 pub use endpoint::{BindError, Endpoint, EndpointError};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, PerPeer, ReplyFn, ServiceFn, SessionFuture,
-    SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, Opened, PerPeer, ReplyFn, ServiceFn,
+    SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
+pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};
 pub use reply::{IntoReply, Reply};
 pub use server::{
     ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,

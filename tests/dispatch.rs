@@ -169,8 +169,8 @@ async fn an_answer_that_cannot_be_encoded_ends_the_connection_and_splits_no_resp
 
 #[tokio::test]
 async fn each_connection_has_a_service_of_its_own_made_for_its_peer() {
-    let leaf = per_connection(Lines::lf(), |peer: &ropewalk::Peer| {
-        let (peer, mut n) = (peer.to_string(), 0);
+    let leaf = per_connection(Lines::lf(), |connection| {
+        let (peer, mut n) = (connection.peer().to_string(), 0);
         reply_fn(move |_: Bytes| {
             n += 1;
             format!("{peer} {n}")

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use harness::{Gauge, all_done, answering, ask, assert_reasons, on_memory, plain, rest, run, shout};
 use ropewalk::memory::Connector;
 use ropewalk::{
-    BoxError, CloseReason, Error, FrameLogLayer, Lines, Peer, Reply, Result, Server, Session, StateLayer, framed,
+    BoxError, CloseReason, Error, FrameLogLayer, Lines, Reply, Result, Server, Session, StateLayer, framed,
     per_connection, reply_fn, service_fn, session,
 };
 use tokio::io::AsyncWriteExt;
@@ -93,7 +93,7 @@ async fn a_boxed_clone_service_serves_frames() {
 
 #[tokio::test(start_paused = true)]
 async fn a_boxed_service_serves_the_frames_of_one_connection() {
-    let service = per_connection(Lines::lf(), |_: &Peer| {
+    let service = per_connection(Lines::lf(), |_| {
         let mut n = 0;
         BoxService::new(reply_fn(move |line: Bytes| {
             n += 1;

@@ -11,7 +11,7 @@ use harness::{
     until,
 };
 use ropewalk::memory::Connector;
-use ropewalk::{CloseReason, Error, Lines, Peer, Reply, Server, framed, per_connection, reply_fn};
+use ropewalk::{CloseReason, Error, Lines, Reply, Server, framed, per_connection, reply_fn};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -126,7 +126,7 @@ async fn shed_load_is_an_answer_and_the_connection_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_for_each_connection_spreads_its_frames() {
-    let service = per_connection(Lines::lf(), |_: &Peer| {
+    let service = per_connection(Lines::lf(), |_| {
         ServiceBuilder::new().rate_limit(2, SECOND).service(reply_fn(|line: Bytes| shout(&line)))
     });
     run(service, async |connector: Connector| {
@@ -150,7 +150,7 @@ async fn a_rate_limit_for_each_connection_spreads_its_frames() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_is_never_ready_stops_its_own_connection_only() {
     let turn = Arc::new(AtomicUsize::new(0));
-    let service = per_connection(Lines::lf(), move |_: &Peer| {
+    let service = per_connection(Lines::lf(), move |_| {
         // The first connection has a limit of none.
         let permits = turn.fetch_add(1, Ordering::SeqCst);
         ConcurrencyLimitLayer::new(permits).layer(reply_fn(|line: Bytes| shout(&line)))

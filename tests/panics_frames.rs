@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use harness::falls::{Turn, answer, ends_its_own_connection_only};
 use harness::{ask, assert_cut, assert_reasons, on_memory, shout, until};
 use ropewalk::{
-    CloseReason, CodecError, Connection, ConnectionService, Error, Lines, Peer, Reply, Result, Server, framed,
+    CloseReason, CodecError, Connection, ConnectionService, Error, Lines, Reply, Result, Server, framed,
     per_connection, reply_fn, service_fn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +23,7 @@ mod harness;
 #[tokio::test(start_paused = true)]
 async fn in_the_factory() {
     let turn = Turn::default();
-    ends_its_own_connection_only(per_connection(Lines::lf(), move |_: &Peer| {
+    ends_its_own_connection_only(per_connection(Lines::lf(), move |_| {
         assert!(!turn.is_second(), "on purpose");
         reply_fn(|line: Bytes| answer(&line))
     }))
@@ -169,7 +169,7 @@ impl Drop for FallsFuture {
 }
 
 fn falls(place: Where) -> impl Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send {
-    per_connection(Lines::lf(), move |_: &Peer| Falls { place, fallen: false })
+    per_connection(Lines::lf(), move |_| Falls { place, fallen: false })
 }
 
 #[tokio::test(start_paused = true)]

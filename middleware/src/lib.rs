@@ -80,12 +80,12 @@ mod state;
 pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
 pub use call::{
-    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallRefuse,
-    CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, Histogram,
+    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
+    CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
 };
 pub use connection::{
-    Addr, CloseReason, Closing, Connection, Credentials, Io, LingeringClose, Peer, ReadDeadlines, Stats, Stream,
-    TlsInfo, TlsVersion,
+    Addr, CloseReason, Closing, Connection, ConnectionInfo, Credentials, Io, LingeringClose, Peer, ReadDeadlines,
+    Stats, Stream, TlsInfo, TlsVersion,
 };
 pub use crowd::MakeRoom;
 pub use escape::{ESCAPED_MAX, Escaped};

@@ -13,6 +13,7 @@
 //! tended: what was answered is written, and one buffer is read ahead, so that a peer that is gone is noticed.
 
 mod calls;
+mod last_words;
 mod order;
 mod slots;
 
@@ -26,45 +27,24 @@ use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 pub(crate) use self::calls::Calls;
+pub(crate) use self::last_words::WithGoodbye;
+pub use self::last_words::{EndConnection, Goodbye, NoGoodbye, OnError};
 pub use self::order::{AsReady, Concurrent, InOrder, Order};
 
 use crate::error::{BoxError, Error, Result};
+use crate::outbox::Inbox;
 use crate::reply::{Body, IntoReply, Reply};
 use crate::wire::Wire;
 
-/// What is answered when the codec or the service fails.
-pub trait OnError<F> {
-    /// The answer; `None` to end the connection with the error.
-    fn answer(&mut self, error: &Error) -> Option<Reply<F>>;
-}
-
-/// Errors end the connection.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EndConnection;
-
-impl<F> OnError<F> for EndConnection {
-    fn answer(&mut self, _: &Error) -> Option<Reply<F>> {
-        None
-    }
-}
-
-impl<H, R> OnError<R::Frame> for H
-where
-    H: FnMut(&Error) -> R,
-    R: IntoReply,
-{
-    fn answer(&mut self, error: &Error) -> Option<Reply<R::Frame>> {
-        Some(self(error).into_reply())
-    }
-}
-
 /// The loop's state for one connection. Resolves when no more is to be answered; the wire is then to be finished.
 ///
-/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` what answers errors.
+/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` what answers errors and
+/// says goodbye.
 #[pin_project]
 #[allow(unreachable_pub)] // the type of a public associated type, which nobody needs to name
 pub struct Dispatch<C, S, I, F, Q, E> {
     codec: C,
+    inbox: Inbox<C>,
     /// Gone when no more calls are made: what it holds for the next one, a place under a limit say, is for others.
     service: Option<S>,
     /// A frame the service was not ready for.
@@ -103,10 +83,10 @@ impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
 }
 
 impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
-    pub(crate) fn new(codec: C, service: S, calls: Q, on_error: E) -> Self {
+    pub(crate) fn new(codec: C, inbox: Inbox<C>, service: S, calls: Q, on_error: E) -> Self {
         let (service, frame, reply, error, timer) = (Some(service), None, None, None, CallTimer::default());
         let (go_on, failing, last) = (false, false, false);
-        Self { codec, service, frame, calls, reply, error, go_on, failing, last, on_error, timer }
+        Self { codec, inbox, service, frame, calls, reply, error, go_on, failing, last, on_error, timer }
     }
 }
 
@@ -252,9 +232,9 @@ where
         if *this.last && this.calls.is_empty() {
             return Poll::Ready(Ok(Next::End));
         }
-        let Some(service) = this.service.as_mut() else { return tend(wire, cx) };
+        let Some(service) = this.service.as_mut() else { return tend(wire, this.codec, this.inbox, cx) };
         if *this.last || this.error.is_some() || !this.calls.has_room() {
-            return tend(wire, cx);
+            return tend(wire, this.codec, this.inbox, cx);
         }
         let frame = match this.frame.take() {
             Some(frame) => frame,
@@ -280,7 +260,7 @@ where
             Poll::Ready(Err(error)) => (*this.error, *this.go_on) = (Some(Error::service(error)), false),
             Poll::Pending => {
                 *this.frame = Some(frame);
-                return tend(wire, cx);
+                return tend(wire, this.codec, this.inbox, cx);
             }
         }
         Poll::Ready(Ok(Next::Answered))
@@ -291,8 +271,16 @@ where
         let this = self.project();
         let idle = this.calls.is_empty();
         if wire.has_ended() {
-            return if idle { Poll::Ready(Ok(Next::End)) } else { tend(wire, cx) };
+            if !idle {
+                return tend(wire, this.codec, this.inbox, cx);
+            }
+            ready!(this.inbox.poll_last(this.codec, wire, cx))?;
+            let goodbye = if wire.is_drained() { this.on_error.goodbye() } else { None };
+            let Some(goodbye) = goodbye else { return Poll::Ready(Ok(Next::End)) };
+            *this.reply = Some(goodbye.then_close());
+            return Poll::Ready(Ok(Next::Answered));
         }
+        ready!(this.inbox.poll(this.codec, wire, cx))?;
         if !idle {
             ready!(wire.poll_waited(cx));
         }
@@ -313,8 +301,9 @@ where
     }
 }
 
-/// Waits, and notices a peer that goes away.
-fn tend<T>(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<T>> {
+/// Waits, writes what is pushed meanwhile, and notices a peer that goes away.
+fn tend<C, T>(wire: &mut Wire, codec: &mut C, inbox: &mut Inbox<C>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+    ready!(inbox.poll(codec, wire, cx))?;
     wire.poll_wait(cx).map(Err)
 }
 

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{Connection, Peer};
+use ropewalk_middleware::Connection;
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 use super::end;
 use super::limits::limit_setters;
+use super::opened::{Cloned, MakeFrameService, Opened, PerPeer};
 use super::service::FrameService;
-use crate::dispatch::{AsReady, Calls, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
+use crate::dispatch::{
+    AsReady, Calls, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
+};
 use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
 use crate::wire::{Limits, Wire};
@@ -40,10 +43,11 @@ where
     S: FrameService<C::Item, Answer = R, Failure: Into<BoxError>> + Clone,
     R: IntoReply,
 {
-    Framed::new(codec, Cloned(service))
+    Framed::new(codec, Cloned::new(service))
 }
 
-/// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`.
+/// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`. The function is
+/// handed the connection as [`Opened`]: its peer, its deadlines, and what layers have left there.
 ///
 /// ```
 /// use ropewalk::{Bytes, Netstring, Reply, per_connection, service_fn};
@@ -51,95 +55,65 @@ where
 /// use tower::ServiceBuilder;
 ///
 /// // Ten requests a second for each peer. The stock RateLimit is not Clone, so `framed` could not take it.
-/// per_connection(Netstring::new(), |_peer| {
+/// per_connection(Netstring::new(), |_connection| {
 ///     ServiceBuilder::new()
 ///         .rate_limit(10, Duration::from_secs(1))
 ///         .service(service_fn(async |frame: Bytes| Ok(Reply::one(frame))))
 /// });
 /// ```
+///
+/// A service that is to know its connection later takes a handle with it:
+///
+/// ```
+/// use ropewalk::{Bytes, Lines, per_connection, reply_fn};
+///
+/// per_connection(Lines::lf(), |connection| {
+///     let connection = connection.info();
+///     reply_fn(move |_: Bytes| format!("{} bytes from {}", connection.stats().bytes_in(), connection.peer()))
+/// });
+/// ```
 pub fn per_connection<C, F, S, R>(codec: C, make: F) -> Framed<C, PerPeer<F>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
-    F: FnOnce(&Peer) -> S + Clone,
+    F: FnOnce(&Opened<C>) -> S + Clone,
     S: FrameService<C::Item, Answer = R, Failure: Into<BoxError>>,
     R: IntoReply,
 {
-    Framed::new(codec, PerPeer(make))
-}
-
-/// Makes the service of one connection.
-pub trait MakeFrameService {
-    /// The service.
-    type Service;
-
-    /// Makes it; called in the connection's own task.
-    fn make(self, peer: &Peer) -> Self::Service;
-}
-
-/// The same service for all: each connection has its clone.
-#[derive(Clone, Copy, Debug)]
-pub struct Cloned<S>(S);
-
-impl<S> MakeFrameService for Cloned<S> {
-    type Service = S;
-
-    fn make(self, _: &Peer) -> S {
-        self.0
-    }
-}
-
-/// A service of its own for each connection.
-#[derive(Clone, Copy)]
-pub struct PerPeer<F>(F);
-
-impl<F, S> MakeFrameService for PerPeer<F>
-where
-    F: FnOnce(&Peer) -> S,
-{
-    type Service = S;
-
-    fn make(self, peer: &Peer) -> S {
-        (self.0)(peer)
-    }
-}
-
-impl<F> fmt::Debug for PerPeer<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerPeer").finish_non_exhaustive()
-    }
+    Framed::new(codec, PerPeer::new(make))
 }
 
 /// A service of connections made of a codec and a service of frames: see [`framed`] and [`per_connection`].
 #[derive(Clone)]
 #[must_use = "a leaf serves nothing until it is handed to a server"]
-pub struct Framed<C, M, O = InOrder, E = EndConnection> {
+pub struct Framed<C, M, O = InOrder, E = EndConnection, G = NoGoodbye> {
     codec: C,
     make: M,
     order: O,
     on_error: E,
+    goodbye: G,
     /// Shared by all connections.
     limits: Arc<Limits>,
 }
 
 impl<C, M> Framed<C, M> {
     fn new(codec: C, make: M) -> Self {
-        Self { codec, make, order: InOrder, on_error: EndConnection, limits: Arc::default() }
+        Self { codec, make, order: InOrder, on_error: EndConnection, goodbye: NoGoodbye, limits: Arc::default() }
     }
 }
 
-impl<C, M, O, E> Framed<C, M, O, E> {
+impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     /// Runs up to `n` calls of one connection at once; answers and errors stay in the order of the frames.
-    pub fn concurrent(self, n: usize) -> Framed<C, M, Concurrent, E> {
-        let Self { codec, make, on_error, limits, .. } = self;
-        Framed { codec, make, order: Concurrent(n), on_error, limits }
+    pub fn concurrent(self, n: usize) -> Framed<C, M, Concurrent, E, G> {
+        let Self { codec, make, on_error, goodbye, limits, .. } = self;
+        Framed { codec, make, order: Concurrent(n), on_error, goodbye, limits }
     }
 
     /// Runs up to `n` calls of one connection at once; answers come as they are ready. For protocols whose frames carry
     /// tags. An answer that is a stream is written to its end before the next one. One that says `then_close` lets the
     /// calls under way be answered first; an error that ends the connection drops them.
-    pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E> {
-        let Self { codec, make, on_error, limits, .. } = self;
-        Framed { codec, make, order: AsReady(n), on_error, limits }
+    pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E, G> {
+        let Self { codec, make, on_error, goodbye, limits, .. } = self;
+        Framed { codec, make, order: AsReady(n), on_error, goodbye, limits }
     }
 
     /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer that is a
@@ -155,41 +129,63 @@ impl<C, M, O, E> Framed<C, M, O, E> {
     /// framed(Lines::crlf().skip_too_long(), reply_fn(|line: Bytes| line))
     ///     .on_error(|_: &Error| Bytes::from_static(b"500 line too long"));
     /// ```
-    pub fn on_error<H, A, S, R>(self, on_error: H) -> Framed<C, M, O, H>
+    pub fn on_error<H, A, S, R>(self, on_error: H) -> Framed<C, M, O, H, G>
     where
         // What `serve` asks for as well; asked for here, a wrong answer is an error here.
         C: Decoder,
-        M: MakeFrameService<Service = S>,
+        M: MakeFrameService<C, Service = S>,
         S: Service<C::Item, Response = R>,
         R: IntoReply,
         H: FnMut(&Error) -> A,
         A: IntoReply<Frame = R::Frame>,
     {
-        let Self { codec, make, order, limits, .. } = self;
-        Framed { codec, make, order, on_error, limits }
+        let Self { codec, make, order, goodbye, limits, .. } = self;
+        Framed { codec, make, order, on_error, goodbye, limits }
+    }
+
+    /// The protocol's last word when the connection drains: said behind the answers and behind what was
+    /// [pushed](crate::Outbox), unless the peer had closed its side by then. The connection closes behind it.
+    ///
+    /// ```
+    /// use ropewalk::{Bytes, Lines, framed, reply_fn};
+    ///
+    /// framed(Lines::crlf(), reply_fn(|line: Bytes| line)).on_drain(|| Bytes::from_static(b"421 shutting down"));
+    /// ```
+    pub fn on_drain<D, A, S, R>(self, goodbye: D) -> Framed<C, M, O, E, D>
+    where
+        C: Decoder,
+        M: MakeFrameService<C, Service = S>,
+        S: Service<C::Item, Response = R>,
+        R: IntoReply,
+        D: FnMut() -> A,
+        A: IntoReply<Frame = R::Frame>,
+    {
+        let Self { codec, make, order, on_error, limits, .. } = self;
+        Framed { codec, make, order, on_error, goodbye, limits }
     }
 
     limit_setters!();
 }
 
-impl<C, M, O, E> fmt::Debug for Framed<C, M, O, E> {
+impl<C, M, O, E, G> fmt::Debug for Framed<C, M, O, E, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Framed").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
-impl<C, M, O, E, S, R> Service<Connection> for Framed<C, M, O, E>
+impl<C, M, O, E, G, S, R> Service<Connection> for Framed<C, M, O, E, G>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
-    M: MakeFrameService<Service = S> + Clone,
+    M: MakeFrameService<C, Service = S> + Clone,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
     R: IntoReply,
     O: Order + Clone,
     E: OnError<R::Frame> + Clone,
+    G: Goodbye<R::Frame> + Clone,
 {
     type Response = ();
     type Error = Error;
-    type Future = FramedFuture<Self, Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, E>>;
+    type Future = FramedFuture<Self, Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, WithGoodbye<E, G>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
         Poll::Ready(Ok(()))
@@ -219,15 +215,17 @@ enum Stage<L, D> {
     Done,
 }
 
-impl<C, M, O, E, S, R, Q> Future for FramedFuture<Framed<C, M, O, E>, Dispatch<C, S, C::Item, R::Frame, Q, E>>
+impl<C, M, O, E, G, S, R, Q> Future
+    for FramedFuture<Framed<C, M, O, E, G>, Dispatch<C, S, C::Item, R::Frame, Q, WithGoodbye<E, G>>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
-    M: MakeFrameService<Service = S>,
+    M: MakeFrameService<C, Service = S>,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
     R: IntoReply,
     O: Order<Calls<S::Future> = Q>,
     Q: Calls<S::Future>,
     E: OnError<R::Frame>,
+    G: Goodbye<R::Frame>,
 {
     type Output = Result;
 
@@ -237,8 +235,11 @@ where
             let next = match this.stage.as_mut().project() {
                 StageProjection::Start(leaf) => {
                     let (Some(leaf), Some(wire)) = (leaf.take(), &this.wire) else { return Poll::Pending };
-                    let service = leaf.make.make(wire.connection().peer());
-                    Stage::Run(Dispatch::new(leaf.codec, service, leaf.order.calls::<S::Future>(), leaf.on_error))
+                    let opened = Opened::new(wire.connection().info());
+                    let service = leaf.make.make(&opened);
+                    let calls = leaf.order.calls::<S::Future>();
+                    let last_words = WithGoodbye { on_error: leaf.on_error, goodbye: leaf.goodbye };
+                    Stage::Run(Dispatch::new(leaf.codec, opened.into_inbox(), service, calls, last_words))
                 }
                 StageProjection::Run(dispatch) => {
                     let Some(wire) = this.wire else { return Poll::Pending };

@@ -8,11 +8,13 @@ use crate::wire::Wire;
 mod framed;
 mod functions;
 mod limits;
+mod opened;
 mod service;
 mod session;
 
-pub use self::framed::{Cloned, Framed, FramedFuture, MakeFrameService, PerPeer, framed, per_connection};
+pub use self::framed::{Framed, FramedFuture, framed, per_connection};
 pub use self::functions::{ReplyFn, ServiceFn, reply_fn, service_fn};
+pub use self::opened::{Cloned, MakeFrameService, Opened, PerPeer};
 pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
 

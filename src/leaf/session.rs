@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::end;
 use super::limits::limit_setters;
 use crate::error::{Error, Result};
-use crate::session::{Homing, Session};
+use crate::session::{Homing, Housed, Session};
 use crate::wire::{Limits, Wire};
 
 /// A service of connections from an async function of a session.
@@ -204,7 +204,7 @@ pub struct SessionFuture<Fut> {
     closing: Closing,
     #[pin]
     stage: Stage<Fut>,
-    home: oneshot::Receiver<Box<Wire>>,
+    home: oneshot::Receiver<Box<Housed>>,
 }
 
 type Begin<Fut> = Box<dyn FnOnce() -> Fut + Send>;
@@ -244,12 +244,12 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                     let result = std::mem::replace(result, Ok(()));
                     match returned {
                         // The task it was moved to does not say by which error it ended.
-                        Ok(wire) if *moved && result.is_ok() && wire.is_over_limit() => {
+                        Ok(housed) if *moved && result.is_ok() && housed.wire.is_over_limit() => {
                             this.closing.set_reason(CloseReason::WriteLimit);
-                            wire.abort();
+                            housed.wire.abort();
                             return Poll::Ready(result);
                         }
-                        Ok(wire) => this.stage.set(Stage::Finish(Box::pin(end(*wire, result)))),
+                        Ok(housed) => this.stage.set(Stage::Finish(Box::pin(end(housed.wire, result)))),
                         // Closed or aborted by the function itself.
                         Err(_) => {
                             if let Err(error) = &result {

@@ -1,8 +1,10 @@
 //! The last part of a server's life: its connections finish, or are aborted.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ropewalk_middleware::ConnectionInfo;
 use ropewalk_middleware::event::aside;
 use tokio::time::{sleep, sleep_until};
 
@@ -51,6 +53,23 @@ pub(super) async fn finish<S: ConnectionService>(
     }
     let left = shared.counts().active();
     aside!(ERROR, connections = left, "connections whose handlers block are left behind");
+}
+
+/// Asks some connections to finish, and aborts what is left of them later.
+pub(super) fn drain_these(shared: &Arc<Shared>, connections: &[ConnectionInfo], within: Duration) {
+    connections.iter().for_each(ConnectionInfo::drain);
+    // Before the server runs there are none.
+    let Some(runtime) = shared.runtime.get() else { return };
+    // Numbers, which keep nothing alive.
+    let mut ids: Vec<u64> = connections.iter().map(ConnectionInfo::id).collect();
+    ids.sort_unstable();
+    let shared = Arc::downgrade(shared);
+    drop(runtime.spawn(async move {
+        sleep(within).await;
+        if let Some(shared) = shared.upgrade() {
+            shared.registry.abort_these(&ids);
+        }
+    }));
 }
 
 /// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than this time.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::{Addr, CloseReason};
+use ropewalk_middleware::{Addr, CloseReason, ConnectionInfo};
 
 use super::budget::MemoryUse;
+use super::drain::drain_these;
 use super::report::DrainReport;
 use super::restart::RestartError;
 use super::shared::{Phase, Shared};
@@ -44,6 +45,49 @@ impl Handle {
     /// The counters, all of one moment.
     pub fn counts(&self) -> Counts {
         self.0.counts()
+    }
+
+    /// The connections that are open now. Each is a handle that outlives its connection.
+    ///
+    /// ```
+    /// # fn doc(handle: &ropewalk::Handle) {
+    /// for connection in handle.connections() {
+    ///     println!("{} for {:?}: {} bytes", connection.peer(), connection.age(), connection.stats().bytes_in());
+    /// }
+    /// # }
+    /// ```
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.connections_where(|_| true)
+    }
+
+    /// Those of the open connections that `wanted` says yes to. It is asked once for each, and under no lock.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn doc(handle: &ropewalk::Handle) {
+    /// let idle = handle.connections_where(|connection| connection.stats().idle() > Duration::from_secs(3600));
+    /// idle.iter().for_each(ropewalk::ConnectionInfo::abort);
+    /// # }
+    /// ```
+    pub fn connections_where(&self, wanted: impl FnMut(&ConnectionInfo) -> bool) -> Vec<ConnectionInfo> {
+        self.0.registry.connections(wanted)
+    }
+
+    /// Lets these connections finish what they have received and close; those that are still open after `within` are
+    /// aborted. One task keeps the deadline for all of them. [`ConnectionInfo::drain`] does the same for one connection
+    /// without a deadline, [`ConnectionInfo::abort`] breaks it at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # fn doc(handle: &ropewalk::Handle) {
+    /// let of_the_old_endpoint = handle.connections_where(|connection| connection.listener() == 1);
+    /// handle.drain_these(&of_the_old_endpoint, Duration::from_secs(30));
+    /// # }
+    /// ```
+    ///
+    /// Connections of other servers are asked to finish, and have no deadline.
+    pub fn drain_these(&self, connections: &[ConnectionInfo], within: Duration) {
+        drain_these(&self.0, connections, within);
     }
 
     /// What became of the handshakes and headers that come before connections.

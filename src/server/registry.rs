@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ropewalk_middleware::Closing;
+use ropewalk_middleware::{Closing, ConnectionInfo};
 use slab::Slab;
 
 /// Connections come and go on every worker; this many locks keep them from queueing on one.
@@ -76,6 +76,24 @@ impl Registry {
             holders.extend(sizes.filter(|(bytes, _)| *bytes > 0).map(|(bytes, closing)| (bytes, closing.clone())));
         }
         holders
+    }
+
+    /// The open connections that `wanted` says yes to.
+    pub(super) fn connections(&self, mut wanted: impl FnMut(&ConnectionInfo) -> bool) -> Vec<ConnectionInfo> {
+        let mut connections = Vec::new();
+        for shard in 0..SHARDS {
+            // It is not asked under the lock.
+            let all: Vec<ConnectionInfo> = self.shard(shard).iter().map(|(_, closing)| closing.info()).collect();
+            connections.extend(all.into_iter().filter(&mut wanted));
+        }
+        connections
+    }
+
+    /// Aborts those of these connections that are still open. The numbers are in order.
+    pub(super) fn abort_these(&self, ids: &[u64]) {
+        self.connections(|connection| ids.binary_search(&connection.id()).is_ok())
+            .iter()
+            .for_each(ConnectionInfo::abort);
     }
 
     /// Wakers are not run under a lock.

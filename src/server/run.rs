@@ -10,6 +10,7 @@ use ropewalk_middleware::Addr;
 #[cfg(feature = "cli")]
 use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::event::aside;
+use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
 use super::ConnectionService;
@@ -71,6 +72,8 @@ impl Bound {
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
+        // Run once only.
+        drop(shared.runtime.set(Handle::current()));
         announce(&shared, &endpoints, &options, on_listening);
         deadline::keep(&shared, &options);
         #[cfg(feature = "systemd")]

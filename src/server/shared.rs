@@ -10,6 +10,7 @@ use ropewalk_middleware::crowd::Choice;
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, event};
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, MakeRoom, Peer};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     /// The rules by which connections make room when it is full, if they do.
     make_room: Option<MakeRoom>,
     pub(super) registry: Registry,
+    /// Where the server runs, once it does.
+    pub(super) runtime: OnceLock<Handle>,
     pub(super) memory: Memory,
     max: AtomicUsize,
     /// Wakes the accept loops when there is room again.
@@ -109,6 +112,7 @@ impl Shared {
             books: Mutex::default(),
             make_room,
             registry: Registry::default(),
+            runtime: OnceLock::new(),
             memory: Memory::new(memory, server),
             max: AtomicUsize::new(max),
             room: AtomicWaker::new(),

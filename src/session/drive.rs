@@ -10,7 +10,9 @@ use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 use super::{Homing, Session};
-use crate::dispatch::{AsReady, Concurrent, Dispatch, EndConnection, InOrder, OnError, Order};
+use crate::dispatch::{
+    AsReady, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
+};
 use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
 
@@ -34,34 +36,35 @@ impl<C> Session<C> {
     ///
     /// Those of the service, the codec and the connection, as they end it.
     pub fn drive<S>(self, service: S) -> Drive<C, S> {
-        Drive { session: self, service, order: InOrder, on_error: EndConnection }
+        Drive { session: self, service, order: InOrder, on_error: EndConnection, goodbye: NoGoodbye }
     }
 }
 
 /// A session on its way into the loop: see [`Session::drive`]. Await it.
 #[must_use = "nothing is served until it is awaited"]
-pub struct Drive<C, S, O = InOrder, E = EndConnection> {
+pub struct Drive<C, S, O = InOrder, E = EndConnection, G = NoGoodbye> {
     session: Session<C>,
     service: S,
     order: O,
     on_error: E,
+    goodbye: G,
 }
 
-impl<C, S, O, E> Drive<C, S, O, E> {
+impl<C, S, O, E, G> Drive<C, S, O, E, G> {
     /// Runs up to `n` calls at once; answers stay in the order of the frames.
-    pub fn concurrent(self, n: usize) -> Drive<C, S, Concurrent, E> {
-        let Self { session, service, on_error, .. } = self;
-        Drive { session, service, order: Concurrent(n), on_error }
+    pub fn concurrent(self, n: usize) -> Drive<C, S, Concurrent, E, G> {
+        let Self { session, service, on_error, goodbye, .. } = self;
+        Drive { session, service, order: Concurrent(n), on_error, goodbye }
     }
 
     /// Runs up to `n` calls at once; answers come as they are ready.
-    pub fn unordered(self, n: usize) -> Drive<C, S, AsReady, E> {
-        let Self { session, service, on_error, .. } = self;
-        Drive { session, service, order: AsReady(n), on_error }
+    pub fn unordered(self, n: usize) -> Drive<C, S, AsReady, E, G> {
+        let Self { session, service, on_error, goodbye, .. } = self;
+        Drive { session, service, order: AsReady(n), on_error, goodbye }
     }
 
     /// Turns codec and service errors into answers, as [`Framed::on_error`](crate::Framed::on_error) does.
-    pub fn on_error<H, A, R>(self, on_error: H) -> Drive<C, S, O, H>
+    pub fn on_error<H, A, R>(self, on_error: H) -> Drive<C, S, O, H, G>
     where
         C: Decoder,
         S: Service<C::Item, Response = R>,
@@ -69,31 +72,47 @@ impl<C, S, O, E> Drive<C, S, O, E> {
         H: FnMut(&Error) -> A,
         A: IntoReply<Frame = R::Frame>,
     {
-        let Self { session, service, order, .. } = self;
-        Drive { session, service, order, on_error }
+        let Self { session, service, order, goodbye, .. } = self;
+        Drive { session, service, order, on_error, goodbye }
+    }
+
+    /// The last word when the connection drains, as [`Framed::on_drain`](crate::Framed::on_drain) says it.
+    pub fn on_drain<D, A, R>(self, goodbye: D) -> Drive<C, S, O, E, D>
+    where
+        C: Decoder,
+        S: Service<C::Item, Response = R>,
+        R: IntoReply,
+        D: FnMut() -> A,
+        A: IntoReply<Frame = R::Frame>,
+    {
+        let Self { session, service, order, on_error, .. } = self;
+        Drive { session, service, order, on_error, goodbye }
     }
 }
 
-impl<C, S, O, E> fmt::Debug for Drive<C, S, O, E> {
+impl<C, S, O, E, G> fmt::Debug for Drive<C, S, O, E, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drive").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
-impl<C, S, O, E, R> IntoFuture for Drive<C, S, O, E>
+impl<C, S, O, E, G, R> IntoFuture for Drive<C, S, O, E, G>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
     R: IntoReply,
     O: Order,
     E: OnError<R::Frame>,
+    G: Goodbye<R::Frame>,
 {
     type Output = Result;
-    type IntoFuture = Driving<Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, E>>;
+    type IntoFuture = Driving<Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, WithGoodbye<E, G>>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Session { codec, wire } = self.session;
-        Driving { wire, dispatch: Dispatch::new(codec, self.service, self.order.calls::<S::Future>(), self.on_error) }
+        let Session { codec, inbox, wire } = self.session;
+        let calls = self.order.calls::<S::Future>();
+        let last_words = WithGoodbye { on_error: self.on_error, goodbye: self.goodbye };
+        Driving { wire, dispatch: Dispatch::new(codec, inbox, self.service, calls, last_words) }
     }
 }
 

@@ -1,24 +1,28 @@
 //! The framed transport an author holds: frames in, frames out, raw bytes, and the end.
 
+mod about;
 mod drive;
 mod home;
+mod next;
+mod push;
 mod raw;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::Poll;
 
-use ropewalk_middleware::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub use self::drive::Drive;
-pub(crate) use self::home::Homing;
+pub(crate) use self::home::{Homing, Housed};
+pub use self::next::Next;
 pub use self::raw::RawChunks;
 
 use crate::error::{BoxError, Result, SessionError};
+use crate::outbox::Inbox;
 use crate::wire::Wire;
 
 /// A connection and its codec: what the protocol is written against.
@@ -40,12 +44,13 @@ use crate::wire::Wire;
 /// connection limit.
 pub struct Session<C> {
     codec: C,
+    inbox: Inbox<C>,
     wire: Homing,
 }
 
 impl<C> Session<C> {
     pub(crate) fn new(codec: C, wire: Homing) -> Self {
-        Self { codec, wire }
+        Self { codec, inbox: Inbox::default(), wire }
     }
 
     /// The next frame; `None` at the end of the stream, or when the server drains ([`Session::is_draining`] tells).
@@ -72,7 +77,7 @@ impl<C> Session<C> {
     where
         C: Decoder<Error: Into<BoxError>>,
     {
-        Next { session: self }
+        Next::new(self)
     }
 
     /// Queues a frame. It is written when [`Session::next`] runs out of frames, or by [`Session::flush`],
@@ -187,7 +192,8 @@ impl<C> Session<C> {
         .await
     }
 
-    /// Changes the codec. Bytes already read are the new codec's.
+    /// Changes the codec. Bytes already read are the new codec's. The outboxes of the old one are closed, and what waits in
+    /// them is dropped: make new ones.
     ///
     /// # Errors
     ///
@@ -196,7 +202,7 @@ impl<C> Session<C> {
     pub fn switch<D>(mut self, codec: D) -> Result<Session<D>> {
         self.at_boundary()?;
         self.wire.look_again();
-        Ok(Session { codec, wire: self.wire })
+        Ok(Session { codec, inbox: Inbox::default(), wire: self.wire })
     }
 
     /// The codec, to change its mode.
@@ -243,72 +249,6 @@ impl<C> Session<C> {
         }
     }
 
-    /// Who is at the other end.
-    pub fn peer(&self) -> &Peer {
-        self.wire.connection().peer()
-    }
-
-    /// What the TLS handshake settled; `None` as long as the bytes are plain.
-    pub fn tls(&self) -> Option<&TlsInfo> {
-        self.wire.connection().tls()
-    }
-
-    /// The address of this end.
-    pub fn local(&self) -> Addr {
-        self.wire.connection().local()
-    }
-
-    /// The connection's number; no other of this process has or had it.
-    pub fn id(&self) -> u64 {
-        self.wire.connection().id()
-    }
-
-    /// Which of the server's endpoints it came in on: 0 is the first.
-    pub fn listener(&self) -> usize {
-        self.wire.connection().listener()
-    }
-
-    /// Whether the server asked this connection to finish.
-    pub fn is_draining(&self) -> bool {
-        self.wire.closing().is_draining()
-    }
-
-    /// The connection's drain and abort signals, and its reason.
-    pub fn closing(&self) -> Closing {
-        self.wire.closing().clone()
-    }
-
-    /// The connection's counters.
-    pub fn stats(&self) -> Stats {
-        self.wire.connection().stats()
-    }
-
-    /// How long the peer is waited for: what a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) has set, or else
-    /// [`ReadDeadlines::OFF`]; then there is only the leaf's own, for a frame that has begun
-    /// ([`frame_deadline`](crate::SessionLeaf::frame_deadline)).
-    pub fn read_deadlines(&self) -> ReadDeadlines {
-        self.wire.connection().read_deadlines()
-    }
-
-    /// Other deadlines for the peer from here on: a subscriber may be idle, somebody who has yet to log in may not.
-    ///
-    /// The wait that is under way, if there is one, keeps its beginning.
-    ///
-    /// ```
-    /// # use ropewalk::{Lines, Result, Session};
-    /// # async fn doc(mut s: Session<Lines>) -> Result {
-    /// while let Some(line) = s.next().await? {
-    ///     if line == "subscribe" {
-    ///         s.set_read_deadlines(s.read_deadlines().idle(None));
-    ///     }
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
-        self.wire.set_read_deadlines(deadlines);
-    }
-
     /// Checked before encoding: one frame may exceed the limits.
     #[inline]
     fn make_room(&mut self) -> Result {
@@ -326,34 +266,6 @@ impl<C> fmt::Debug for Session<C> {
     }
 }
 
-/// The future of [`Session::next`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Next<'a, C> {
-    session: &'a mut Session<C>,
-}
-
-impl<C> fmt::Debug for Next<'_, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Next").finish_non_exhaustive()
-    }
-}
-
-// Nothing in it is pinned: the state is the session's.
-impl<C> Unpin for Next<'_, C> {}
-
-impl<C> Future for Next<'_, C>
-where
-    C: Decoder<Error: Into<BoxError>>,
-{
-    type Output = Result<Option<C::Item>>;
-
-    #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Session { codec, wire } = &mut *self.session;
-        poll_next(wire, codec, cx)
-    }
-}
-
 /// Somebody who waits for the peer. Dropped before its end, nobody waits any more, and no deadline counts.
 struct Waits<'a>(&'a mut Wire);
 
@@ -362,39 +274,5 @@ impl Drop for Waits<'_> {
         self.0.pause();
         // It may be long before the author waits for the peer again.
         self.0.note_moved();
-    }
-}
-
-impl<C> Drop for Next<'_, C> {
-    /// Dropped before its end, nobody waits for the peer any more, and no deadline counts.
-    fn drop(&mut self) {
-        self.session.wire.pause();
-    }
-}
-
-// Inlined, as decoding is: a frame handed up through a call is stored and loaded again, which costs more than to find it.
-#[inline(always)]
-fn poll_next<C>(wire: &mut Wire, codec: &mut C, cx: &mut Context<'_>) -> Poll<Result<Option<C::Item>>>
-where
-    C: Decoder<Error: Into<BoxError>>,
-{
-    if wire.closing().is_aborted() {
-        ready!(wire.poll_step(cx));
-        // Said once.
-        return Poll::Ready(if wire.has_ended() { Ok(None) } else { wire.check_live().map(|()| None) });
-    }
-    loop {
-        ready!(wire.poll_turn(cx));
-        ready!(wire.poll_room(cx))?;
-        if let Some(frame) = wire.decode(codec) {
-            // The author may wait for something else before the next one.
-            wire.settle();
-            return Poll::Ready(frame.map(Some));
-        }
-        if wire.has_ended() {
-            ready!(wire.poll_step(cx));
-            return Poll::Ready(Ok(None));
-        }
-        ready!(wire.poll_more(false, cx))?;
     }
 }

@@ -17,7 +17,7 @@ impl Wire {
     #[inline]
     pub(crate) fn note_moved(&mut self) {
         if std::mem::take(&mut self.moved) {
-            self.stats.note_moved();
+            self.stats().note_moved();
         }
     }
 
@@ -26,7 +26,7 @@ impl Wire {
     pub(super) fn set_waiting(&mut self, waiting: bool) {
         if self.waiting != waiting {
             self.waiting = waiting;
-            self.stats.set_waiting(waiting);
+            self.stats().set_waiting(waiting);
         }
     }
 }

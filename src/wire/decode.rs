@@ -94,7 +94,7 @@ impl Wire {
         self.place = Place::Boundary;
         self.wait.done();
         self.turn += 1;
-        self.stats.add_frames_in(1);
+        self.stats().add_frames_in(1);
         frame
     }
 
@@ -195,7 +195,7 @@ impl Wire {
 
     /// How far into the stream the codec is.
     fn taken(&self) -> u64 {
-        self.stats.bytes_in().saturating_sub(self.input.len() as u64)
+        self.stats().bytes_in().saturating_sub(self.input.len() as u64)
     }
 
     /// Ends the connection because of its codec.

@@ -113,7 +113,7 @@ impl Wire {
             drain.look = None;
             return Poll::Ready(());
         }
-        let waits = self.closing.has_successor() && (in_frame || self.stats.bytes_in() == 0);
+        let waits = self.closing.has_successor() && (in_frame || self.connection.stats().bytes_in() == 0);
         if waits {
             ready!(drain.first_words.get_or_insert_with(|| Box::pin(sleep(FIRST_WORDS))).as_mut().poll(cx));
         }

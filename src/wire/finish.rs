@@ -21,7 +21,7 @@ impl Wire {
     pub(crate) async fn finish(&mut self) -> Result {
         let mut budget = LINGER_BYTES;
         // It is closing: nothing more is expected of the peer.
-        self.stats.excuse_first_frame();
+        self.stats().excuse_first_frame();
         let until = after(Instant::now(), self.output.patience_for_all(self.limits.write_stall));
         let flushed = poll_fn(|cx| match self.poll_last_flush(&mut budget, cx) {
             // A peer that takes a byte now and then never stalls.

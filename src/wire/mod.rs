@@ -60,7 +60,6 @@ enum Source {
 pub(crate) struct Wire {
     connection: Connection,
     closing: Closing,
-    stats: Stats,
     input: Input,
     output: Output,
     limits: Arc<Limits>,
@@ -94,11 +93,9 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn new(connection: Connection, limits: Arc<Limits>) -> Self {
-        let stats = connection.stats();
-        stats.begin_frames();
+        connection.stats().begin_frames();
         Self {
             closing: connection.closing(),
-            stats,
             connection,
             input: Input::default(),
             output: Output::default(),
@@ -129,6 +126,11 @@ impl Wire {
         &self.closing
     }
 
+    #[inline]
+    fn stats(&self) -> &Stats {
+        self.connection.as_ref()
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -136,6 +138,11 @@ impl Wire {
     /// Whether nothing more will be decoded.
     pub(crate) fn has_ended(&self) -> bool {
         self.source == Source::Ended
+    }
+
+    /// Whether that is so because of a drain, and the peer has not closed its side.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.has_ended() && !self.peer_closed && self.closing.is_draining()
     }
 
     /// Encodes a frame behind those that wait to be written. On error nothing of it was.
@@ -151,13 +158,13 @@ impl Wire {
             buf.truncate(before);
             return Err(Error::codec(error));
         }
-        self.stats.add_frames_out(1);
+        self.stats().add_frames_out(1);
         Ok(())
     }
 
     /// Puts bytes behind the frames that wait to be written.
     pub(crate) fn encode_raw(&mut self, bytes: &[u8]) {
-        self.stats.excuse_first_frame();
+        self.stats().excuse_first_frame();
         self.output.buf().extend_from_slice(bytes);
     }
 

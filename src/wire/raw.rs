@@ -44,7 +44,7 @@ impl Wire {
             return Poll::Ready(Err(SessionError::Truncated { missing }.into()));
         }
         if !self.input.is_empty() {
-            self.stats.excuse_first_frame();
+            self.stats().excuse_first_frame();
         }
         // As before a frame: a peer that does not read is not read from.
         ready!(self.poll_room(cx))?;
@@ -54,7 +54,7 @@ impl Wire {
     fn take_raw(&mut self, n: u64) -> Bytes {
         // It fits: no more than what is buffered is asked for.
         let bytes = self.input.take(usize::try_from(n).unwrap_or(usize::MAX));
-        self.stats.excuse_first_frame();
+        self.stats().excuse_first_frame();
         self.place = Place::Boundary;
         self.wait.done();
         // The author may wait for something else before more is read.
@@ -79,7 +79,7 @@ impl Wire {
     #[cold]
     fn skip_raw(&mut self) -> bool {
         self.skip -= self.input.skip(self.skip);
-        self.stats.excuse_first_frame();
+        self.stats().excuse_first_frame();
         self.look_again();
         self.skip == 0
     }

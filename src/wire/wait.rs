@@ -155,7 +155,7 @@ impl Wire {
     /// has begun gets more time by what has come.
     fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
         let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
-        let read = self.stats.bytes_in();
+        let read = self.stats().bytes_in();
         if let Some(deadlines) = self.connection.given_read_deadlines() {
             let (due, patience) = self.wait.due(&deadlines, begun || want == Want::Raw)?;
             let (start, _) = self.wait.start(due, read);

@@ -1,5 +1,6 @@
 //! Layers for the calls a frame makes: how long one may take, how many there may be, how long they take.
 
+mod catch;
 mod deadline;
 mod histogram;
 mod latency;
@@ -8,6 +9,7 @@ mod places;
 mod refuse;
 mod timer;
 
+pub use self::catch::{CallPanicked, CatchPanic, CatchPanicFuture, CatchPanicLayer};
 pub use self::deadline::{CallDeadline, CallDeadlineFuture, CallDeadlineLayer, CallTimedOut};
 pub use self::histogram::Histogram;
 pub use self::latency::{CallLatency, CallLatencyFuture, CallLatencyLayer};

@@ -112,7 +112,7 @@ impl Connection {
     /// a handle on the connection exists it is too late, and nothing is changed.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_budget(mut self, budget: &MemoryBudget) -> Self {
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+        if let Some(shared) = Arc::get_mut(&mut self.stats.0) {
             shared.budget = Some(budget.clone());
         }
         self
@@ -121,13 +121,13 @@ impl Connection {
     /// Says how many bytes its buffers take now. For the owner of the buffers, and for it alone (one writer). When the
     /// connection is dropped they count as gone. Without a budget this does nothing.
     pub fn set_buffered(&self, bytes: usize) {
-        let Some(budget) = &self.shared.budget else { return };
+        let Some(budget) = &self.shared().budget else { return };
         // Buffers of over 4 GiB count as 4 GiB.
         let now = u32::try_from(bytes).unwrap_or(u32::MAX);
         // It has one writer.
-        let before = self.shared.buffered.load(Ordering::Relaxed);
+        let before = self.shared().buffered.load(Ordering::Relaxed);
         if now != before {
-            self.shared.buffered.store(now, Ordering::Relaxed);
+            self.shared().buffered.store(now, Ordering::Relaxed);
             budget.change(before as usize, now as usize);
         }
     }
@@ -136,13 +136,13 @@ impl Connection {
     /// does not, after it has said what the buffers take and has had itself woken by [`Closing::watch`].
     #[inline]
     pub fn may_read(&self) -> bool {
-        let Some(budget) = &self.shared.budget else { return true };
+        let Some(budget) = &self.shared().budget else { return true };
         budget.0.pause_from.load(Ordering::Relaxed) == usize::MAX || self.may_read_now(budget)
     }
 
     #[cold]
     fn may_read_now(&self, budget: &MemoryBudget) -> bool {
-        let closing = &self.shared.closing;
+        let closing = &self.shared().closing;
         // The flag is set before the mark is loaded: either the mark is the new one, or its owner sees the flag.
         closing.set_paused(true);
         let may_read = self.closing().buffered() < budget.0.pause_from.load(Ordering::SeqCst);

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
+use super::info::ConnectionInfo;
 use super::peer::Peer;
 use super::shared::Shared;
 
@@ -69,11 +70,13 @@ pub enum CloseReason {
     AcceptRate,
     /// The connection has lived as long as it may: see [`LifetimeLayer`](crate::LifetimeLayer).
     MaxAge,
+    /// The peer accepted pushed frames too slowly, and its outbox disconnects then (`SlowConsumer::Disconnect`).
+    SlowConsumer,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -98,6 +101,7 @@ impl CloseReason {
         Self::AccessDenied,
         Self::AcceptRate,
         Self::MaxAge,
+        Self::SlowConsumer,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -127,6 +131,7 @@ impl CloseReason {
             Self::AccessDenied => "access_denied",
             Self::AcceptRate => "accept_rate",
             Self::MaxAge => "max_age",
+            Self::SlowConsumer => "slow_consumer",
         }
     }
 
@@ -194,6 +199,11 @@ impl ClosingState {
             self.set_paused(false);
             self.mover.wake();
         }
+    }
+
+    /// Has the task that moves the bytes look again at what there is to do.
+    pub(super) fn wake(&self) {
+        self.mover.wake();
     }
 
     /// Whether the connection, dropped as it is, is to be broken: it was told to, or what was written would look whole.
@@ -280,6 +290,11 @@ impl Closing {
         }
         self.state().abort_waker.register(cx.waker());
         if self.is_aborted() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// All that is known of its connection.
+    pub fn info(&self) -> ConnectionInfo {
+        ConnectionInfo(Arc::clone(&self.0))
     }
 
     /// Its connection's number.

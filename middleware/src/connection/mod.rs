@@ -4,6 +4,7 @@ mod activity;
 mod budget;
 mod closing;
 mod deadlines;
+mod info;
 mod linger;
 mod peer;
 mod shared;
@@ -22,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::budget::{Marks, MemoryBudget};
 pub use self::closing::{CloseReason, Closing};
 pub use self::deadlines::ReadDeadlines;
+pub use self::info::ConnectionInfo;
 pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
 pub(crate) use self::peer::host;
 pub use self::peer::{Addr, Credentials, Peer};
@@ -50,7 +52,8 @@ use crate::Escaped;
 pub struct Connection {
     /// Taken only as the connection itself is taken apart.
     stream: Option<Stream>,
-    shared: Arc<Shared>,
+    /// Its counters, and with them all that its handles share.
+    stats: Stats,
     /// Those it was given. Boxed, because most connections have none and need no space for them.
     read_deadlines: Option<Box<ReadDeadlines>>,
 }
@@ -63,15 +66,15 @@ impl Connection {
 
     /// A connection that came in on the server's `listener`th endpoint.
     pub fn accepted(stream: Stream, peer: Peer, listener: usize) -> Self {
-        let shared = Arc::new(Shared::new(peer, listener));
-        Self { stream: Some(stream), shared, read_deadlines: None }
+        let stats = Stats(Arc::new(Shared::new(peer, listener)));
+        Self { stream: Some(stream), stats, read_deadlines: None }
     }
 
     /// The same connection with another local address than its socket's; for transports that have none of their own.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
         // Set before? Then the first stands.
-        drop(self.shared.local.set(Box::new(local.canonical())));
+        self.shared().set_local(local.canonical());
         self
     }
 
@@ -94,6 +97,7 @@ impl Connection {
     /// Changes these deadlines, for the code that keeps them. Given [`ReadDeadlines::OFF`] it has none, that of a leaf for a frame
     /// that has begun neither.
     pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
+        self.shared().forget_read_deadlines();
         self.read_deadlines = Some(Box::new(deadlines));
     }
 
@@ -102,17 +106,20 @@ impl Connection {
         self.given_read_deadlines().unwrap_or(ReadDeadlines::OFF)
     }
 
-    /// The same, where any were given: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), or on the way. They take the
-    /// place of a leaf's own.
+    /// The same, where any were given: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), on the way, or by
+    /// [`ConnectionInfo::set_read_deadlines`]. They take the place of a leaf's own.
+    #[inline]
     pub fn given_read_deadlines(&self) -> Option<ReadDeadlines> {
-        self.read_deadlines.as_deref().copied()
+        let own = self.read_deadlines.as_deref().copied();
+        // Asked at each wait: most connections have nothing rare to look at.
+        if self.shared().has_rare() { self.shared().read_deadlines().or(own) } else { own }
     }
 
     /// Puts another stream in place and hands out the one that was there, to be wrapped and put back. Whoever has its
     /// handles keeps them; the local address stays what it was.
     pub fn replace_stream(&mut self, stream: Stream) -> Stream {
         // Set before? Then it stays so.
-        drop(self.shared.local.set(Box::new(self.local())));
+        self.shared().set_local(self.local());
         // As in `stream`.
         self.stream.replace(stream).expect("a connection has its stream until it is taken apart")
     }
@@ -120,7 +127,7 @@ impl Connection {
     /// Notes that the bytes are encrypted from here on, where that came later than the connection (STARTTLS). The first
     /// handshake stands.
     pub fn set_tls(&self, tls: TlsInfo) {
-        self.shared.know(self.peer().clone().with_tls(tls));
+        self.shared().know(self.peer().clone().with_tls(tls));
     }
 
     /// What the TLS handshake settled (server name, ALPN, version, certificates); `None` where there is no TLS.
@@ -136,36 +143,45 @@ impl Connection {
 
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
-        self.shared.peer()
+        self.shared().peer()
     }
 
     /// The address of this end: its socket's, behind a proxy as well. Where a client had connected to is known to
     /// [`Proxied::destination`](crate::proxy::Proxied::destination).
     pub fn local(&self) -> Addr {
-        if let Some(addr) = self.shared.local.get() {
-            return Addr::clone(addr);
+        if let Some(addr) = self.shared().local() {
+            return addr.clone();
         }
         self.stream().local_addr().unwrap_or(Addr::Memory)
     }
 
     /// A number no other connection of this process has or had.
     pub fn id(&self) -> u64 {
-        self.shared.id
+        self.shared().id
     }
 
     /// Which of the server's endpoints it came in on: 0 is the first.
     pub fn listener(&self) -> usize {
-        self.shared.listener()
+        self.shared().listener()
     }
 
     /// Its end: the drain and abort signals, and the reason.
     pub fn closing(&self) -> Closing {
-        Closing(Arc::clone(&self.shared))
+        Closing(Arc::clone(&self.stats.0))
     }
 
     /// Its counters.
     pub fn stats(&self) -> Stats {
-        Stats(Arc::clone(&self.shared))
+        self.stats.clone()
+    }
+
+    /// A handle on all that is known of it, to list, ask, drain or abort it from elsewhere.
+    pub fn info(&self) -> ConnectionInfo {
+        ConnectionInfo(Arc::clone(&self.stats.0))
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.stats.0
     }
 
     /// Breaks the connection: the peer sees a reset, and nothing that was not yet taken by the kernel is sent.
@@ -184,7 +200,7 @@ impl Connection {
     /// panic or a timeout around it say, the connection ends in a reset, so that the part does not look whole. For whoever
     /// keeps the rest.
     pub fn set_partial(&self, partial: bool) {
-        self.shared.closing.set_partial(partial);
+        self.shared().closing.set_partial(partial);
     }
 
     /// Ends the connection so that the peer can read everything that was written: see [`LingeringClose`].
@@ -201,7 +217,7 @@ impl Connection {
     /// Ends the connection after one write that waits for nothing; whatever is not taken at once is lost.
     pub(crate) fn write_once(mut self, bytes: &[u8]) {
         let written = self.stream.take().map_or(0, |stream| stream.write_once(bytes).unwrap_or(0));
-        self.shared.counters.bytes_out.add(written as u64);
+        self.shared().counters.bytes_out.add(written as u64);
     }
 
     /// Writes what the kernel takes at this moment. The runtime may still believe that it takes nothing: it hears of the peer
@@ -228,15 +244,15 @@ impl Connection {
 
     /// Counts what was written. A leaf says itself when bytes have moved: once for all that moved in its turn.
     fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let plain = self.shared.activity.is_plain();
+        let plain = self.shared().activity.is_plain();
         if plain {
-            self.shared.activity.set_blocked(polled.is_pending());
+            self.shared().activity.set_blocked(polled.is_pending());
         }
         let result = ready!(polled);
         let written = *result.as_ref().unwrap_or(&0) as u64;
-        self.shared.counters.bytes_out.add(written);
+        self.shared().counters.bytes_out.add(written);
         if written > 0 && plain {
-            self.shared.moved();
+            self.shared().moved();
         }
         Poll::Ready(self.note(result))
     }
@@ -246,9 +262,17 @@ impl Connection {
         if let Err(error) = &result
             && is_lost(error)
         {
-            self.shared.closing.lost();
+            self.shared().closing.lost();
         }
         result
+    }
+}
+
+/// The counters without another handle on them: for whoever counts each frame.
+impl AsRef<Stats> for Connection {
+    #[inline]
+    fn as_ref(&self) -> &Stats {
+        &self.stats
     }
 }
 
@@ -258,7 +282,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // Its buffers go with it.
         self.set_buffered(0);
-        if self.shared.closing.ends_in_reset()
+        if self.shared().closing.ends_in_reset()
             && let Some(stream) = &mut self.stream
         {
             stream.abort();
@@ -300,9 +324,9 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         let result = ready!(this.io().poll_read(cx, buf));
         let read = (buf.filled().len() - before) as u64;
-        this.shared.counters.bytes_in.add(read);
-        if read > 0 && this.shared.activity.is_plain() {
-            this.shared.moved();
+        this.shared().counters.bytes_in.add(read);
+        if read > 0 && this.shared().activity.is_plain() {
+            this.shared().moved();
         }
         Poll::Ready(this.note(result))
     }

@@ -1,7 +1,7 @@
 //! What outlives the bytes of a connection: who it was, what it counted, how it ended.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use super::activity::Activity;
 use super::budget::MemoryBudget;
 use super::closing::ClosingState;
+use super::deadlines::ReadDeadlines;
+use super::info::Extensions;
 use super::peer::{Addr, Peer};
 use super::stats::Counters;
 
@@ -22,14 +24,23 @@ pub(super) struct Shared {
     pub(super) buffered: AtomicU32,
     pub(super) budget: Option<MemoryBudget>,
     peer: Peer,
-    /// The same peer, when more became known of it later. Boxed, for of most nothing does.
-    known: OnceLock<Box<Peer>>,
-    /// Its address at our end, when somebody asked. Boxed, for few do.
-    pub(super) local: OnceLock<Box<Addr>>,
+    /// What most connections have none of.
+    rare: OnceLock<Box<Rare>>,
     pub(super) opened: Instant,
     pub(super) counters: Counters,
     pub(super) closing: ClosingState,
     pub(super) activity: Activity,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
+    /// The same peer, when more became known of it later.
+    known: OnceLock<Peer>,
+    /// Its address at our end, where that was noted.
+    local: OnceLock<Addr>,
+    /// Deadlines that were given by a handle.
+    read_deadlines: Mutex<Option<ReadDeadlines>>,
+    extensions: Extensions,
 }
 
 impl Shared {
@@ -42,8 +53,7 @@ impl Shared {
             buffered: AtomicU32::new(0),
             budget: None,
             peer,
-            known: OnceLock::new(),
-            local: OnceLock::new(),
+            rare: OnceLock::new(),
             opened: Instant::now(),
             counters: Counters::default(),
             closing: ClosingState::default(),
@@ -55,13 +65,58 @@ impl Shared {
         self.listener as usize
     }
 
+    #[inline]
+    pub(super) fn has_rare(&self) -> bool {
+        self.rare.get().is_some()
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
     pub(super) fn peer(&self) -> &Peer {
-        self.known.get().map_or(&self.peer, |known| known)
+        self.rare.get().and_then(|rare| rare.known.get()).unwrap_or(&self.peer)
     }
 
     /// The first one who knows better stands.
     pub(super) fn know(&self, peer: Peer) {
-        drop(self.known.set(Box::new(peer)));
+        drop(self.rare().known.set(peer));
+    }
+
+    pub(super) fn local(&self) -> Option<&Addr> {
+        self.rare.get()?.local.get()
+    }
+
+    /// The first one stands.
+    pub(super) fn set_local(&self, addr: Addr) {
+        drop(self.rare().local.set(addr));
+    }
+
+    /// The deadlines that were given by a handle, and not replaced by the connection's owner since.
+    #[cold]
+    pub(super) fn read_deadlines(&self) -> Option<ReadDeadlines> {
+        *self.rare.get()?.read_deadlines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_read_deadlines(&self, deadlines: ReadDeadlines) {
+        *self.rare().read_deadlines.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadlines);
+    }
+
+    /// The connection's owner has given others.
+    pub(super) fn forget_read_deadlines(&self) {
+        if let Some(rare) = self.rare.get() {
+            *rare.read_deadlines.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// What was left here, if anything was.
+    pub(super) fn extensions(&self) -> Option<&Extensions> {
+        self.rare.get().map(|rare| &rare.extensions)
+    }
+
+    /// The same, to leave something.
+    pub(super) fn extensions_to_fill(&self) -> &Extensions {
+        &self.rare().extensions
     }
 
     /// Notes that bytes have moved until now.

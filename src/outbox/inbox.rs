@@ -1,0 +1,233 @@
+//! The connection's end of its outboxes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use ropewalk_middleware::ConnectionInfo;
+use tokio_util::codec::Encoder;
+
+use super::queue::Queue;
+use super::{Capacity, Outbox, SlowConsumer};
+use crate::error::{BoxError, Result};
+use crate::wire::Wire;
+
+/// The outboxes of one connection, to be encoded with a `C`. Most connections have none: it takes one word.
+pub(crate) struct Inbox<C>(Option<Box<Link<C>>>);
+
+/// One outbox, and the others. A chain, for there is seldom more than one, and of that one as little as can be.
+struct Link<C> {
+    source: Source<C>,
+    next: Option<Box<Self>>,
+}
+
+enum Source<C> {
+    Frames(Arc<dyn Encodes<C>>),
+    /// Bytes that go around the codec.
+    Raw(Arc<Queue<Bytes>>),
+}
+
+/// A queue of frames of one type, which a `C` encodes.
+trait Encodes<C>: Send + Sync {
+    fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool;
+    fn close_if_empty(&self) -> bool;
+    fn is_empty(&self) -> bool;
+    fn close(&self);
+}
+
+impl<C, F> Encodes<C> for Queue<F>
+where
+    C: Encoder<F, Error: Into<BoxError>>,
+    F: Send,
+{
+    fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
+        self.encode_by(wire, |wire, frame| {
+            if let Err(error) = wire.encode(codec, frame) {
+                // Whoever pushed it is elsewhere, and may have pushed it to all: no reason for this connection to end.
+                self.refuse(&error);
+            }
+        })
+    }
+
+    fn close_if_empty(&self) -> bool {
+        self.close_if_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+}
+
+impl<F> Queue<F> {
+    /// Takes out frame after frame as far as there is room and time. Whether some are left.
+    fn encode_by(&self, wire: &mut Wire, mut encode: impl FnMut(&mut Wire, F)) -> bool {
+        while wire.has_room() && wire.has_turn() {
+            let Some(frame) = self.pop() else { return false };
+            encode(wire, frame);
+            // A frame may be encoded to nothing.
+            wire.count_turn();
+        }
+        self.len() > 0
+    }
+}
+
+impl<C> Source<C> {
+    /// Encodes what waits, as far as there is room and time. Whether some is left.
+    fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
+        match self {
+            Self::Frames(queue) => queue.encode(codec, wire),
+            Self::Raw(queue) => queue.encode_by(wire, |wire, bytes| wire.encode_raw(&bytes)),
+        }
+    }
+
+    fn close_if_empty(&self) -> bool {
+        match self {
+            Self::Frames(queue) => queue.close_if_empty(),
+            Self::Raw(queue) => queue.close_if_empty(),
+        }
+    }
+
+    /// Whether nothing is left of it, and nobody has it any more who could push.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Frames(queue) => Arc::strong_count(queue) == 1 && queue.is_empty(),
+            Self::Raw(queue) => Arc::strong_count(queue) == 1 && queue.len() == 0,
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Self::Frames(queue) => queue.close(),
+            Self::Raw(queue) => queue.close(),
+        }
+    }
+}
+
+impl<C> Default for Inbox<C> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<C> Inbox<C> {
+    pub(crate) fn open<F>(&mut self, connection: ConnectionInfo, capacity: Capacity<F>, slow: SlowConsumer) -> Outbox<F>
+    where
+        C: Encoder<F, Error: Into<BoxError>>,
+        F: Send + 'static,
+    {
+        let queue = Queue::new(connection, capacity, slow);
+        self.add(Source::Frames(Arc::clone(&queue) as _));
+        Outbox(queue)
+    }
+
+    pub(crate) fn open_raw(
+        &mut self,
+        connection: ConnectionInfo,
+        capacity: Capacity<Bytes>,
+        slow: SlowConsumer,
+    ) -> Outbox<Bytes> {
+        let queue = Queue::new(connection, capacity, slow);
+        self.add(Source::Raw(Arc::clone(&queue)));
+        Outbox(queue)
+    }
+
+    /// Adds one, and lets go of those that are done: a session may make one for each subscription.
+    fn add(&mut self, source: Source<C>) {
+        let mut at = &mut self.0;
+        while at.is_some() {
+            if at.as_ref().is_some_and(|link| link.source.is_done()) {
+                *at = at.take().and_then(|link| link.next);
+            } else if let Some(link) = at {
+                at = &mut link.next;
+            }
+        }
+        *at = Some(Box::new(Link { source, next: None }));
+    }
+
+    /// Encodes what was pushed. Ready when nothing is left: from then on a push wakes the task, when all of this turn is
+    /// done. To be called between complete answers, at each place where the connection waits.
+    #[inline(always)]
+    pub(crate) fn poll(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        if self.0.is_none() { Poll::Ready(Ok(())) } else { self.poll_pushed(codec, wire, cx) }
+    }
+
+    #[cold]
+    fn poll_pushed(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        // Before the look into the queues, so that whatever comes behind it wakes us.
+        wire.closing().watch(cx);
+        self.rotate();
+        loop {
+            let (mut left, mut at) = (false, &self.0);
+            while let Some(link) = at {
+                left |= link.source.encode(codec, wire);
+                at = &link.next;
+            }
+            if !left {
+                return Poll::Ready(Ok(()));
+            }
+            if !wire.has_turn()
+                && let Poll::Ready(Err(error)) = wire.poll_flush(cx)
+            {
+                // Written after each turn, as the queues may never run empty.
+                return Poll::Ready(Err(error));
+            }
+            ready!(wire.poll_turn(cx));
+            ready!(wire.poll_room(cx))?;
+        }
+    }
+
+    /// The same for the last time, at the end of the input: ready when nothing more is taken.
+    #[inline(always)]
+    pub(crate) fn poll_last(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        if self.0.is_none() { Poll::Ready(Ok(())) } else { self.poll_last_pushed(codec, wire, cx) }
+    }
+
+    #[cold]
+    fn poll_last_pushed(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+        loop {
+            ready!(self.poll_pushed(codec, wire, cx))?;
+            let (mut closed, mut at) = (true, &self.0);
+            while let Some(link) = at {
+                closed &= link.source.close_if_empty();
+                at = &link.next;
+            }
+            if closed {
+                *self = Self(None);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// The first one becomes the last: one that always has frames must not keep the others from the room there is.
+    fn rotate(&mut self) {
+        let Some(mut first) = self.0.take_if(|link| link.next.is_some()) else { return };
+        self.0 = first.next.take();
+        let mut at = &mut self.0;
+        while let Some(link) = at {
+            at = &mut link.next;
+        }
+        *at = Some(first);
+    }
+}
+
+impl<C> Drop for Inbox<C> {
+    /// Nothing more is taken. One after the other: a chain that drops itself would need as much stack as it is long.
+    fn drop(&mut self) {
+        let mut next = self.0.take();
+        while let Some(link) = next {
+            link.source.close();
+            next = link.next;
+        }
+    }
+}
+
+impl<C> fmt::Debug for Inbox<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("is_some", &self.0.is_some()).finish()
+    }
+}

@@ -1,0 +1,266 @@
+//! What waits in one outbox.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use ropewalk_middleware::event::tracing::Level;
+use ropewalk_middleware::event::{Limit, event};
+use ropewalk_middleware::{CloseReason, ConnectionInfo, Escaped};
+use tokio::sync::Notify;
+
+use super::{Capacity, PushError, SlowConsumer};
+use crate::error::Error;
+
+/// The lines about frames that were refused: a room that is sent a bad one has as many of them as members.
+static REFUSALS: LazyLock<Limit> = LazyLock::new(|| {
+    Limit::new(Level::WARN, |suppressed| event!(WARN, suppressed, "more frames that were pushed can't be encoded"))
+});
+
+/// The frames of one outbox, between those who push and the connection. There is one for each member of a room, so its
+/// size counts: what few have is boxed.
+pub(super) struct Queue<F> {
+    state: Mutex<State<F>>,
+    connection: ConnectionInfo,
+    weigh: Option<fn(&F) -> usize>,
+    capacity: u32,
+    slow: SlowConsumer,
+    /// Nothing more is taken. Written under the lock.
+    closed: AtomicBool,
+}
+
+struct State<F> {
+    frames: VecDeque<F>,
+    /// There where the bytes are bounded.
+    weights: Option<Box<Weights>>,
+    /// Told when there is room again: there once somebody has waited for it.
+    room: Option<Arc<Notify>>,
+    dropped: u32,
+    refused: u32,
+}
+
+struct Weights {
+    /// Of each frame, for it may weigh something else by the time it leaves.
+    each: VecDeque<usize>,
+    sum: usize,
+    max: usize,
+}
+
+impl<F> State<F> {
+    /// Whether so many frames more, of this weight together, are too many. One frame may weigh more than all may, or it
+    /// could never be sent.
+    fn is_too_much(&self, frames: usize, weight: usize, capacity: u32) -> bool {
+        let fits = |weights: &Weights| {
+            weights.sum.saturating_add(weight) <= weights.max || self.frames.is_empty() && frames == 1
+        };
+        self.frames.len() + frames > capacity as usize || !self.weights.as_deref().is_none_or(fits)
+    }
+
+    fn put(&mut self, frame: F, weight: usize) {
+        self.frames.push_back(frame);
+        if let Some(weights) = &mut self.weights {
+            weights.sum = weights.sum.saturating_add(weight);
+            weights.each.push_back(weight);
+        }
+    }
+
+    fn take(&mut self) -> Option<F> {
+        let frame = self.frames.pop_front();
+        if let Some(weights) = &mut self.weights {
+            weights.sum = weights.sum.saturating_sub(weights.each.pop_front().unwrap_or(0));
+        }
+        if self.frames.is_empty() {
+            // Given back: an idle connection owns no buffer.
+            self.frames = VecDeque::new();
+            if let Some(weights) = &mut self.weights {
+                (weights.each, weights.sum) = (VecDeque::new(), 0);
+            }
+        }
+        frame
+    }
+
+    /// Takes out the oldest until there is room for one more of this weight. They are to be dropped behind the lock.
+    fn make_room(&mut self, weight: usize, capacity: u32, old: &mut Vec<F>) {
+        while self.is_too_much(1, weight, capacity)
+            && let Some(frame) = self.take()
+        {
+            old.push(frame);
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+}
+
+impl<F> Queue<F> {
+    pub(super) fn new(connection: ConnectionInfo, capacity: Capacity<F>, slow: SlowConsumer) -> Arc<Self> {
+        let weights = || Box::new(Weights { each: VecDeque::new(), sum: 0, max: capacity.bytes });
+        let weights = capacity.weigh.map(|_| weights());
+        let state = State { frames: VecDeque::new(), weights, room: None, dropped: 0, refused: 0 };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            connection,
+            weigh: capacity.weigh,
+            capacity: capacity.frames,
+            slow,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<F>> {
+        // No user code runs under it; what it guards is whole whatever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn put(&self, frame: F, slow: SlowConsumer) -> Result<(), PushError<F>> {
+        let weight = self.weigh.map_or(0, |weigh| weigh(&frame));
+        let mut state = self.lock();
+        if self.is_closed() {
+            return Err(PushError::Closed(frame));
+        }
+        let mut old = Vec::new();
+        if state.is_too_much(1, weight, self.capacity) {
+            match slow {
+                SlowConsumer::Refuse => return Err(PushError::Full(frame)),
+                SlowConsumer::DropOldest => state.make_room(weight, self.capacity, &mut old),
+                SlowConsumer::DropNewest => {
+                    state.dropped = state.dropped.saturating_add(1);
+                    drop(state);
+                    return Ok(());
+                }
+                SlowConsumer::Disconnect => {
+                    drop(state);
+                    self.disconnect();
+                    return Err(PushError::Closed(frame));
+                }
+            }
+        }
+        let first = state.frames.is_empty();
+        state.put(frame, weight);
+        drop(state);
+        drop(old);
+        if first {
+            self.connection.wake();
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_all(&self, frames: Vec<F>) -> Result<(), PushError<Vec<F>>> {
+        let weights: Vec<usize> = frames.iter().map(|frame| self.weigh.map_or(0, |weigh| weigh(frame))).collect();
+        let weight = weights.iter().fold(0, |sum: usize, weight| sum.saturating_add(*weight));
+        let mut state = self.lock();
+        if self.is_closed() {
+            return Err(PushError::Closed(frames));
+        }
+        let too_much = state.is_too_much(frames.len(), weight, self.capacity);
+        match self.slow {
+            SlowConsumer::Refuse if too_much => return Err(PushError::Full(frames)),
+            SlowConsumer::Disconnect if too_much => {
+                drop(state);
+                self.disconnect();
+                return Err(PushError::Closed(frames));
+            }
+            _ => {}
+        }
+        let first = state.frames.is_empty();
+        let mut old = Vec::new();
+        for (frame, weight) in frames.into_iter().zip(weights) {
+            if state.is_too_much(1, weight, self.capacity) {
+                if self.slow == SlowConsumer::DropNewest {
+                    state.dropped = state.dropped.saturating_add(1);
+                    old.push(frame);
+                    continue;
+                }
+                state.make_room(weight, self.capacity, &mut old);
+            }
+            state.put(frame, weight);
+        }
+        let wake = first && !state.frames.is_empty();
+        drop(state);
+        drop(old);
+        if wake {
+            self.connection.wake();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn disconnect(&self) {
+        self.close();
+        self.connection.closing().abort_for(CloseReason::SlowConsumer);
+    }
+
+    pub(super) fn pop(&self) -> Option<F> {
+        let mut state = self.lock();
+        let frame = state.take();
+        let room = state.room.clone();
+        drop(state);
+        if let Some(room) = room {
+            // All of them: one that was told alone might be dropped before it has used the room.
+            room.notify_waiters();
+        }
+        frame
+    }
+
+    /// What is told when there is room again.
+    pub(super) fn room(&self) -> Arc<Notify> {
+        Arc::clone(self.lock().room.get_or_insert_default())
+    }
+
+    #[cold]
+    pub(super) fn refuse(&self, error: &Error) {
+        let mut state = self.lock();
+        state.refused = state.refused.saturating_add(1);
+        let first = state.refused == 1;
+        drop(state);
+        if first && REFUSALS.pass() {
+            // An error may quote the frame, and so a peer.
+            let (id, error) = (self.connection.id(), format!("{:?}", Escaped::display(error)));
+            event!(WARN, id, %error, "a frame that was pushed can't be encoded: it and those like it are dropped");
+        }
+    }
+
+    /// Takes no more once it is empty, as the same look under the lock finds. Whether it takes no more.
+    pub(super) fn close_if_empty(&self) -> bool {
+        let state = self.lock();
+        if state.frames.is_empty() {
+            self.closed.store(true, Ordering::Release);
+        }
+        self.is_closed()
+    }
+
+    /// Takes no more, and drops what waits.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        self.closed.store(true, Ordering::Release);
+        let frames = std::mem::take(&mut state.frames);
+        let room = state.room.clone();
+        drop(state);
+        drop(frames);
+        if let Some(room) = room {
+            room.notify_waiters();
+        }
+    }
+
+    pub(super) fn connection(&self) -> &ConnectionInfo {
+        &self.connection
+    }
+
+    pub(super) fn slow(&self) -> SlowConsumer {
+        self.slow
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().frames.len()
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.lock().dropped.into()
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.lock().refused.into()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
