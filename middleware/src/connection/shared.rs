@@ -1,4 +1,4 @@
-//! What outlives the bytes of a connection: who it was, what it counted, how it ended.
+//! What outlives the bytes of a connection: its peer, its counters, its end.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,9 +22,9 @@ pub(super) struct Shared {
     pub(super) buffered: AtomicU32,
     pub(super) budget: Option<MemoryBudget>,
     peer: Peer,
-    /// The same peer, when more became known of it later. Boxed, for of most nothing does.
+    /// The same peer, when more became known of it later. Boxed, because of most peers nothing more becomes known.
     known: OnceLock<Box<Peer>>,
-    /// Its address at our end, when somebody asked. Boxed, for few do.
+    /// Its address at our end, once it was asked for. Boxed, because that is rare.
     pub(super) local: OnceLock<Box<Addr>>,
     pub(super) opened: Instant,
     pub(super) counters: Counters,
@@ -59,7 +59,7 @@ impl Shared {
         self.known.get().map_or(&self.peer, |known| known)
     }
 
-    /// The first one who knows better stands.
+    /// The first better reason stands.
     pub(super) fn know(&self, peer: Peer) {
         drop(self.known.set(Box::new(peer)));
     }
