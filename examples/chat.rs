@@ -16,7 +16,7 @@ const SE: u8 = 240;
 /// A line, and the number of the connection that said it.
 type Said = (u64, Arc<str>);
 
-/// What one says, all others hear, none waiting for another.
+/// What one guest says all others hear, and no guest waits for another.
 async fn chat(mut s: Session<Lines>, room: Sender<Said>) -> Result {
     let (id, mut heard) = (s.id(), room.subscribe());
     s.reply(format!("* you are guest {id}"))?;
@@ -69,7 +69,8 @@ fn without_telnet(line: &[u8]) -> Vec<u8> {
 #[tokio::main]
 async fn main() -> Result {
     let (room, _) = channel(1024);
-    // Who does not read is dropped: with 1 MiB unread, by an error of `reply`; or after 5 s without taking a byte.
+    // A guest that does not read is dropped: with 1 MiB unread, by an error of `reply`; or after 5 s without taking a
+    // byte.
     let chat = session_with(Lines::any(), chat).write_stall(Duration::from_secs(5));
     ServerArgs::parse().server().layer(StateLayer::new(room)).serve(chat).await
 }

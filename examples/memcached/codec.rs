@@ -32,7 +32,7 @@ pub(crate) struct Memcache {
     wire: LineRaw,
     max_line: usize,
     max_value: usize,
-    /// The line that waits for its data. Raw bytes that come while there is none are of a value nobody wants.
+    /// The line that waits for its data. Raw bytes that come while no line waits are of a value that is dropped.
     waiting: Option<Bytes>,
 }
 
@@ -43,7 +43,8 @@ impl Memcache {
         Self { wire: LineRaw::new(Lines::any().max(max_line)), max_line, max_value, waiting: None }
     }
 
-    /// Refuses what is no line: the binary protocol, TLS, and any command over 2 KiB that is not one of the `get`s.
+    /// Refuses bytes that are not a line: the binary protocol, TLS, and any command over 2 KiB that is not one of the
+    /// `get`s.
     fn check(&mut self, src: &[u8]) -> Result<(), CodecError> {
         let is_get = || matches!(src.trim_ascii_start(), [b'g', b'e' | b'a', b't', ..]);
         let fits = |max: usize| src.len() <= max || memchr(b'\n', &src[..=max]).is_some();
@@ -82,7 +83,7 @@ fn data_length(line: &[u8]) -> Option<u64> {
     let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let before = match words.next()? {
         b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => 3,
-        // Not served here, but its data are no commands either.
+        // Not served here, but its data are not commands either.
         b"ms" => 1,
         _ => return None,
     };

@@ -31,7 +31,7 @@ pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request)
     let reply = match &words[..] {
         [b"get" | b"gets", _, ..] | [b"gat" | b"gats", _, _, ..] => get(cache, line),
         [b"quit"] => return Reply::none().then_close(),
-        // HTTP, whose headers and body are no commands.
+        // HTTP, whose headers and body are not commands.
         [[b'A'..=b'Z', ..], ..]
             if line.rsplit(|&byte| byte == b' ').next().is_some_and(|word| word.starts_with(b"HTTP/")) =>
         {
@@ -47,7 +47,7 @@ pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request)
     reply.unwrap_or_else(|refusal| Reply::one(Answer::Line(refusal.into())))
 }
 
-/// What comes of a command; of its data there is none if they were too large.
+/// What comes of a command. `data` is `None` if they were too large.
 fn carry_out(cache: &mut Cache, command: &[&[u8]], data: Option<Bytes>) -> Result<Cow<'static, str>> {
     let said = match *command {
         [how @ (b"set" | b"add" | b"replace" | b"append" | b"prepend"), key, flags, time, length] => {
@@ -114,7 +114,8 @@ fn count(cache: &mut Cache, key: &[u8], delta: &[u8], change: fn(u64, u64) -> u6
     cache.put(key, Item { value: n.clone().into(), ..item }).map(|()| n.into())
 }
 
-/// What the keys have. Of the verbs those with an `s` tell its version, and the `gat` have a time until which it is kept now.
+/// What the keys have. Of the verbs those with an `s` tell its version, and the `gat` have a time until which it is
+/// kept now.
 fn get(cache: &Arc<Mutex<Cache>>, mut keys: Bytes) -> Result<Reply<Answer>> {
     let verb = word(&mut keys).unwrap_or_default();
     let with_cas = verb.ends_with(b"s");
@@ -155,7 +156,7 @@ fn deadline(time: &[u8]) -> Result<Option<Instant>> {
     Ok(Instant::now().checked_add(wait).filter(|_| time != 0))
 }
 
-/// What is told of bytes that are no request, before the connection ends.
+/// What is told of bytes that are not a request, before the connection ends.
 pub(crate) fn refuse(error: &Error) -> Reply<Answer> {
     let what = match error.downcast_ref::<CodecError>().map(CodecError::kind) {
         Some(ErrorKind::TooLong { .. }) => "CLIENT_ERROR line too long",
