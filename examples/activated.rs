@@ -16,7 +16,7 @@ struct Cli {
     server: ServerArgs,
 }
 
-/// Says who answers, and how many lines this process has answered so far.
+/// Says which process answers, and how many lines it has answered so far.
 async fn who(mut s: Session<Lines>, answered: Arc<AtomicU64>) -> Result {
     while s.next().await?.is_some() {
         let n = answered.fetch_add(1, Ordering::Relaxed) + 1;

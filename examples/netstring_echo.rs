@@ -6,6 +6,6 @@ use ropewalk::{Bytes, Netstring, Result, framed, reply_fn};
 
 #[tokio::main]
 async fn main() -> Result {
-    // What is no netstring, or one over 64 KiB, ends its connection; what was answered before still arrives.
+    // Bytes that are not a netstring, or one over 64 KiB, end their connection; earlier answers still arrive.
     ServerArgs::parse().server().serve(framed(Netstring::new(), reply_fn(|frame: Bytes| frame))).await
 }

@@ -18,8 +18,8 @@ struct Cli {
     per_peer: usize,
 }
 
-/// The length of the body, which stands first, and all variables as lines; `None` if that is no header. They are bytes and
-/// no text: a browser may send Latin-1.
+/// The length of the body, which stands first, and all variables as lines; `None` if that is not a header. They are
+/// bytes and not text: a browser may send Latin-1.
 fn parse(header: &[u8]) -> Option<(u64, Vec<u8>)> {
     let words: Vec<&[u8]> = header.strip_suffix(b"\0")?.split(|&byte| byte == 0).collect();
     let (pairs, []) = words.as_chunks::<2>() else { return None };

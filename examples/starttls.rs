@@ -1,6 +1,6 @@
 //! Try it: `cargo run --example starttls`, then `openssl s_client -starttls smtp -quiet -connect 127.0.0.1:8007`.
 //!
-//! As much of SMTP (RFC 5321, RFC 3207) as a client needs to encrypt the connection, and a greeting for who has.
+//! As much of SMTP (RFC 5321, RFC 3207) as a client needs to encrypt the connection, and a greeting once it is.
 
 use std::path::PathBuf;
 

@@ -116,6 +116,7 @@ fn what_is_not_utf_8_is_shown_as_far_as_it_can_be_and_telnet_commands_are_not() 
         (b"end\xff\xfa\x18\n", "end"),
         (b"end\xff\xfd\n", "end"),
         (b"end\xff\n", "end"),
+        (b"\xff\xff is typed\xff\xff\n", "\u{fffd} is typed\u{fffd}"),
     ] {
         ann.send(said);
         bob.expect(format!("{a}: {heard}\n"));

@@ -35,7 +35,8 @@ const SOA: &str = "@ IN SOA ns1 host 1 7200 1800 1209600 300\n";
 fn a_zone_file_needs_neither_classes_nor_an_end_of_its_last_line() {
     let whole = format!("$ORIGIN example.org.\n$TTL 60\n{SOA}@ IN NS ns1\nns1 IN A 192.0.2.1\n");
     let bare = whole.replace(" IN ", " ");
-    for zone in [whole.as_str(), whole.trim_end(), &bare, bare.trim_end(), &whole.replace('\n', "\r\n")] {
+    let (marked, dos) = (format!("\u{feff}{bare}"), whole.replace('\n', "\r\n"));
+    for zone in [whole.as_str(), whole.trim_end(), &bare, bare.trim_end(), &marked, &dos] {
         for end in ["", " ", "; a comment", "\t; a comment (", "\n\n", "\r\n"] {
             let example = start(&format!("{zone}{end}"));
             assert_eq!(answers(&example, "ns1.example.org A"), ["60 ns1.example.org A 192.0.2.1"], "{zone:?}{end:?}");

@@ -167,6 +167,7 @@ fn clients_of_other_protocols_are_told_so_and_closed_before_anything_is_obeyed()
         (b"POST /a%20b?c=d HTTP/1.0", http),
         (b"DELETE HTTP/1.1", http),
         (b"PRI * HTTP/2.0", http),
+        (b"GET /a path with more than eight words of it HTTP/1.1", http),
         (&version, binary),
         (b"\x80", binary),
         (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", binary),

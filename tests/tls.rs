@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use encrypted::{Ca, Client, Folder, Running, echo, localhost, soon, until};
 use ropewalk::{
-    Addr, Bytes, CloseReason, ConnectionLimitLayer, Endpoint, Lines, Peer, RawBytes, Result, Server, Session,
-    TlsConfig, TlsVersion, framed, reply_fn, session,
+    Addr, Bytes, CloseReason, ConnectionLimitLayer, Lines, Peer, RawBytes, Result, Server, Session, TlsConfig,
+    TlsVersion, framed, memory, reply_fn, session,
 };
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -292,23 +292,25 @@ async fn an_abort_resets_the_socket() {
     assert_eq!(running.handle.counts().closed(CloseReason::Aborted), 2);
 }
 
-#[tokio::test]
+/// In memory and on paused time: however long 260 handshakes take, the refused ones are closed at leisure meanwhile.
+#[tokio::test(start_paused = true)]
 async fn layers_stand_inside_tls_and_who_is_refused_can_read_why() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let tcp = Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(localhost(&ca, &folder));
+    let (endpoint, connector) = memory::endpoint();
     let service = framed(RawBytes, reply_fn(|bytes: Bytes| bytes));
-    let server = Server::new().listen(tcp).layer(ConnectionLimitLayer::new(1).refuse_with("too many\r\n"));
+    let server = Server::new()
+        .listen(endpoint.tls(localhost(&ca, &folder)))
+        .layer(ConnectionLimitLayer::new(1).refuse_with("too many\r\n"));
     let server = server.serve(service).bind().await.unwrap();
     let handle = server.handle();
-    let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("no TCP address") };
     let task = tokio::spawn(server);
     let client = Client::new(&ca, "localhost");
-    let mut first = client.tcp(addr).await.unwrap();
+    let mut first = client.memory(&connector).await.unwrap();
     echo(&mut first, b"x").await.unwrap();
     // More than are refused at leisure at once: the last ones get one write.
     let mut others = Vec::new();
     for _ in 0..260 {
-        others.push(client.tcp(addr).await.unwrap());
+        others.push(client.memory(&connector).await.unwrap());
     }
     for other in &mut others {
         let mut text = String::new();

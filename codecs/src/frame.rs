@@ -1,7 +1,7 @@
 //! What every decoder here shares: how a frame leaves the buffer, and how far into the stream the decoder is.
 //!
-//! A codec finds frames in any [`Buf`] that is one piece: in the [`BytesMut`] of a `Decoder`, from which a frame is taken
-//! out, and in a plain slice, in which it stays.
+//! A codec finds frames in any [`Buf`] that is one piece: in the [`BytesMut`] of a `Decoder`, from which a frame is
+//! taken out, and in a plain slice, in which it stays.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -9,9 +9,9 @@ use crate::error::{CodecError, ErrorKind};
 
 /// Frames up to this size are copied out of the read buffer.
 ///
-/// Sharing the buffer costs two atomic read-modify-writes a frame, which is more than allocating and copying a short one;
-/// the two break even near 512 bytes. A copied frame also does not keep a whole read buffer alive while the application
-/// holds it.
+/// Sharing the buffer costs two atomic read-modify-writes a frame, which is more than allocating and copying a short
+/// one; the two break even near 512 bytes. A copied frame also does not keep a whole read buffer alive while the
+/// application holds it.
 const COPY_UP_TO: usize = 512;
 
 /// The most bytes delivered at once where the wire sets no boundary.
@@ -63,8 +63,8 @@ impl Span {
 
 /// Takes a frame of `n` bytes from the start of the buffer, the cheap way: up to 512 bytes are copied, more are shared.
 ///
-/// `src.split_to(n).freeze()` always shares the buffer. For a small frame that costs more than a copy, and the frame then
-/// keeps alive everything that was read together with it.
+/// `src.split_to(n).freeze()` always shares the buffer. For a small frame that costs more than a copy, and the frame
+/// then keeps alive everything that was read together with it.
 ///
 /// ```
 /// use bytes::{Buf, BytesMut};
@@ -85,8 +85,8 @@ pub fn take_frame(src: &mut BytesMut, n: usize) -> Bytes {
 }
 
 /// Takes a frame, which must be there, out of `src`.
-// Inlined into the caller's loop: a frame handed up through calls is stored and loaded again at each, which costs more than
-// finding it.
+// Inlined into the caller's loop: a frame handed up through calls is stored and loaded again at each, which costs more
+// than finding it.
 #[inline(always)]
 pub(crate) fn take_span(src: &mut BytesMut, span: Span) -> Bytes {
     if span.content > COPY_UP_TO {
@@ -119,8 +119,8 @@ impl Progress {
         self.consumed
     }
 
-    /// Whether the decoder is fused; if so, what it was handed is discarded, so that a caller who goes on reading holds
-    /// no more than one read.
+    /// Whether the decoder is fused; if so, what it was handed is discarded, so that a caller that goes on reading
+    /// holds no more than one read.
     #[inline(always)]
     pub(crate) fn is_over(&mut self, src: &mut impl Buf) -> bool {
         if self.fused {

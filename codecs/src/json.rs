@@ -14,8 +14,8 @@ use crate::tracked::Tracked;
 /// Frames of type `T`, read from the JSON in the frames of the codec `C`: made by
 /// [`CodecExt::json`](crate::CodecExt::json). It encodes whatever serde can serialize.
 ///
-/// Floats come back as they were. JSON has no NaN and no infinities: they are written as `null`, which is no float when it
-/// is read.
+/// Floats come back as they were. JSON has no NaN and no infinities: they are written as `null`, which is not a float
+/// when it is read.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -40,7 +40,7 @@ use crate::tracked::Tracked;
 /// offset of [`Parsed`](crate::Parsed)'s. What can't be serialized is an error too, and nothing of it is written.
 pub struct Json<C, T> {
     inner: Tracked<C>,
-    // It makes values of T and holds none.
+    // It makes values of T and does not hold one.
     made: PhantomData<fn() -> T>,
 }
 

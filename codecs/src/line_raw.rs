@@ -22,11 +22,11 @@ pub enum LineOrRaw {
 ///
 /// It decodes [`Lines`] until told otherwise. [`raw(n)`](Self::raw) makes the next `n` bytes a raw section, after which
 /// lines go on by themselves; [`raw_until_lines`](Self::raw_until_lines) makes everything raw until
-/// [`lines`](Self::lines). A switch takes effect at the byte after the last line delivered, whether what follows has been
-/// received already or not. A section whose length is known and small may be wanted in one piece:
-/// [`raw_whole(n)`](Self::raw_whole) delivers it when all of it has come. Whoever holds the codec may switch it between two
-/// calls of `decode`: the application between two frames, or a codec of one's own around this one, when the wire itself
-/// says how much is raw:
+/// [`lines`](Self::lines). A switch takes effect at the byte after the last line delivered, whether what follows has
+/// been received already or not. A section whose length is known and small may be wanted in one piece:
+/// [`raw_whole(n)`](Self::raw_whole) delivers it when all of it has come. Whoever holds the codec may switch it between
+/// two calls of `decode`: the application between two frames, or a codec of one's own around this one, when the wire
+/// itself says how much is raw:
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -66,11 +66,11 @@ pub enum LineOrRaw {
 ///
 /// # Errors
 ///
-/// Those of [`Lines`]. If the stream ends within `raw(n)`, [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) says how
-/// much of the section came. The end of the stream is a proper end of a section without a length.
+/// Those of [`Lines`]. If the stream ends within `raw(n)`, [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) says
+/// how much of the section came. The end of the stream is a proper end of a section without a length.
 ///
-/// It encodes lines, from whatever gives bytes or from [`LineOrRaw::Line`]; and [`LineOrRaw::Raw`], which is written as it
-/// is. That the peer knows which bytes are raw is up to the protocol.
+/// It encodes lines, from whatever gives bytes or from [`LineOrRaw::Line`]; and [`LineOrRaw::Raw`], which is written as
+/// it is. That the peer knows which bytes are raw is up to the protocol.
 #[derive(Debug, Clone)]
 pub struct LineRaw {
     lines: Lines,
@@ -121,7 +121,8 @@ impl LineRaw {
         self.switch(if n == 0 { Mode::Lines } else { Mode::Raw { left: n, of: n } });
     }
 
-    /// Makes the next `n` bytes a raw section that is delivered in one piece, however it comes. With 0 lines go on at once.
+    /// Makes the next `n` bytes a raw section that is delivered in one piece, however it comes. With 0 lines go on at
+    /// once.
     ///
     /// The unread bytes grow to `n` as they come, and to no more: what `n` may be at most is for the caller to say.
     ///
@@ -147,8 +148,8 @@ impl LineRaw {
 
     /// Makes all that follows raw, until [`lines`](Self::lines).
     ///
-    /// Raw bytes that were delivered are not taken back: if lines are to go on after a given byte, a chunk may hold bytes
-    /// beyond it. Where the length is known, [`raw`](Self::raw) is exact.
+    /// Raw bytes that were delivered are not taken back: if lines are to go on after a given byte, a chunk may hold
+    /// bytes beyond it. Where the length is known, [`raw`](Self::raw) is exact.
     pub fn raw_until_lines(&mut self) {
         self.switch(Mode::RawUntilLines);
     }
@@ -173,8 +174,8 @@ impl LineRaw {
         self.lines.progress()
     }
 
-    /// Whether raw bytes come next: not after a fatal error, and not before a skipped line has ended, to which the switch
-    /// was an answer.
+    /// Whether raw bytes come next: not after a fatal error, and not before a skipped line has ended, to which the
+    /// switch was an answer.
     fn ready_for_raw(&mut self, src: &mut BytesMut) -> bool {
         !self.progress().is_over(src) && self.lines.skip_rest(src)
     }
@@ -235,7 +236,7 @@ impl Decoder for LineRaw {
             }
             Mode::Raw { left, of } => Err(self.progress().truncated(src, of - left)),
             Mode::Whole(_) => {
-                // What is left of a skipped line is none of it.
+                // The rest of a skipped line is not part of it.
                 let have = if self.ready_for_raw(src) { src.len() as u64 } else { 0 };
                 Err(self.progress().truncated(src, have))
             }

@@ -42,14 +42,14 @@ use crate::own_limit;
 ///
 /// # Errors
 ///
-/// Decoding fails with [`ErrorKind::TooLong`] at the first byte over the limit, as soon as it is certain that the line is
-/// longer, whether its delimiter has come or not. That is fatal, unless [`skip_too_long`](Self::skip_too_long) was asked
-/// for. At the end of the stream an unfinished line is [`ErrorKind::Truncated`], which
+/// Decoding fails with [`ErrorKind::TooLong`] at the first byte over the limit, as soon as it is certain that the line
+/// is longer, whether its delimiter has come or not. That is fatal, unless [`skip_too_long`](Self::skip_too_long) was
+/// asked for. At the end of the stream an unfinished line is [`ErrorKind::Truncated`], which
 /// [`final_line`](Self::final_line) changes.
 ///
 /// Encoding refuses what decoding would not give back: a line over the limit ([`ErrorKind::TooLong`]), and one that
-/// contains the delimiter or completes one early ([`ErrorKind::DelimiterInFrame`]). So no line that a peer has a say in can
-/// smuggle a second one.
+/// contains the delimiter or completes one early ([`ErrorKind::DelimiterInFrame`]). So no line that a peer has a say in
+/// can smuggle a second one.
 #[derive(Debug, Clone)]
 pub struct Lines {
     delimiter: Delimiter,
@@ -89,7 +89,7 @@ impl Lines {
     ///
     /// # Panics
     ///
-    /// If there are none.
+    /// If there are no delimiters.
     #[must_use]
     pub fn delimited(delimiter: impl AsRef<[u8]>) -> Self {
         Self::ended_by(Delimiter::new(delimiter.as_ref()))
@@ -120,8 +120,8 @@ impl Lines {
         self.max(usize::MAX)
     }
 
-    /// Makes [`ErrorKind::TooLong`] recoverable: it comes once for that line, the line is dropped up to its delimiter as
-    /// it comes in, and the lines after it are delivered.
+    /// Makes [`ErrorKind::TooLong`] recoverable: it comes once for that line, the line is dropped up to its delimiter
+    /// as it comes in, and the lines after it are delivered.
     ///
     /// If the stream ends before that delimiter, there is no second error.
     #[must_use]
@@ -130,8 +130,8 @@ impl Lines {
         self
     }
 
-    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. There is
-    /// none if the stream ends behind a delimiter.
+    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. If the
+    /// stream ends behind a delimiter, no further line is delivered.
     ///
     /// With [`any`](Self::any) a CR at its end is taken for the first half of CR LF, and does not belong to it. With
     /// [`crlf`](Self::crlf) half a delimiter is data.
@@ -183,8 +183,8 @@ impl Lines {
         if !self.skip_too_long {
             return self.progress.fail(src, kind, self.max);
         }
-        // Always exactly this much is consumed with the error, so that whoever counts along counts the same in every
-        // segmentation. No delimiter begins in it, or the line would be short enough.
+        // Always exactly this much is consumed with the error, so that a caller that counts along counts the same in
+        // every segmentation. No delimiter begins in it, or the line would be short enough.
         self.progress.skip(src, self.max);
         self.skipping = true;
         CodecError::new(kind).at(self.progress.consumed()).recoverable()
@@ -284,7 +284,7 @@ impl<T: AsRef<[u8]>> Encoder<T> for Lines {
         dst.reserve(line.len() + 2);
         dst.extend_from_slice(line);
         match &self.delimiter {
-            // Of a length the compiler knows, for it is not worth a call.
+            // Of a length the compiler knows: a call would cost more.
             Delimiter::Lf | Delimiter::Any => dst.extend_from_slice(b"\n"),
             Delimiter::CrLf => dst.extend_from_slice(b"\r\n"),
             Delimiter::Bytes(bytes) => dst.extend_from_slice(bytes),

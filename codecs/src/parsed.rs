@@ -53,7 +53,7 @@ use crate::tracked::Tracked;
 /// frame begins, or the rest of a too long line that was skipped before it. Encoding is that of `C`.
 pub struct Parsed<C, T> {
     inner: Tracked<C>,
-    // It makes values of T and holds none.
+    // It makes values of T and does not hold one.
     made: PhantomData<fn() -> T>,
 }
 

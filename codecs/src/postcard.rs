@@ -23,7 +23,7 @@ use crate::tracked::Tracked;
 /// let mut points: Postcard<LengthPrefixed, (u8, u8)> = LengthPrefixed::u16().postcard();
 /// let mut buffer = BytesMut::from(&b"\0\x02\x07\x08\0\x03\x07\x08\x09"[..]);
 /// assert_eq!(points.decode(&mut buffer)?, Some((7, 8)));
-/// // Bytes behind the value are no value.
+/// // Bytes behind the value are an error.
 /// assert!(!points.decode(&mut buffer).unwrap_err().is_fatal());
 /// points.encode((5u8, 6u8), &mut buffer)?;
 /// assert_eq!(&buffer[..], b"\0\x02\x05\x06");
@@ -33,11 +33,12 @@ use crate::tracked::Tracked;
 ///
 /// # Errors
 ///
-/// Those of `C`; and what is no postcard of a `T`, as a recoverable [`ErrorKind::Parse`](crate::ErrorKind::Parse) with the
-/// offset of [`Parsed`](crate::Parsed)'s. What can't be serialized is an error too, and nothing of it is written.
+/// Those of `C`; and bytes that are not the postcard form of a `T`, as a recoverable
+/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with the offset of [`Parsed`](crate::Parsed)'s. What can't be
+/// serialized is an error too, and nothing of it is written.
 pub struct Postcard<C, T> {
     inner: Tracked<C>,
-    // It makes values of T and holds none.
+    // It makes values of T and does not hold one.
     made: PhantomData<fn() -> T>,
 }
 

@@ -24,8 +24,8 @@ const SLOW: Duration = Duration::from_millis(500);
 /// The longest message, less an OPT record: that one has to fit in any case.
 const MAX_RECORDS: usize = 65_535 - 32;
 
-/// An answer to a query that was padded, so that nobody can tell by its size what it is, is padded as well (RFC 7830), to a
-/// multiple of this (RFC 8467, section 4.1).
+/// An answer to a query that was padded, so that nobody can tell by its size what it is, is padded as well (RFC 7830),
+/// to a multiple of this (RFC 8467, section 4.1).
 const BLOCK: usize = 468;
 
 /// The bytes of an OPT record with an empty padding, and of a keepalive in it.
@@ -34,7 +34,7 @@ const KEEPALIVE: usize = 4 + 2;
 
 pub(crate) struct Answers {
     pub(crate) zone: Zone,
-    /// Told to clients who ask how long they may stay.
+    /// Told to clients that ask how long they may stay.
     pub(crate) idle: Option<Duration>,
     pub(crate) slow: Option<Owner>,
 }

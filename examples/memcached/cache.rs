@@ -65,7 +65,7 @@ impl Cache {
         self.items.get_mut(key).filter(|item| item.cas > flushed && item.expires.is_none_or(|at| Instant::now() < at))
     }
 
-    /// Looks an item up for somebody who wants it, and moves its end if there is a new one.
+    /// Looks an item up for a client, and moves its end if there is a new one.
     pub(crate) fn get(&mut self, key: &[u8], expires: Option<Option<Instant>>) -> Option<Item> {
         self.gets += 1;
         let item = self.find(key)?;

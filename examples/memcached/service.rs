@@ -31,7 +31,7 @@ pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request)
     let reply = match &words[..] {
         [b"get" | b"gets", _, ..] | [b"gat" | b"gats", _, _, ..] => get(cache, line),
         [b"quit"] => return Reply::none().then_close(),
-        // HTTP, whose headers and body are no commands.
+        // HTTP, whose headers and body are not commands.
         [[b'A'..=b'Z', ..], ..]
             if line.rsplit(|&byte| byte == b' ').next().is_some_and(|word| word.starts_with(b"HTTP/")) =>
         {

@@ -33,8 +33,8 @@ impl Maildir {
         Ok(maildir)
     }
 
-    /// Removes the drafts of a process that was killed, and nothing of other programs. Those of one that lives, which this
-    /// one may be the successor of, are locked.
+    /// Removes the drafts of a process that was killed, and nothing of other programs. Those of one that lives, which
+    /// this one may be the successor of, are locked.
     fn tidy_up(&self) -> io::Result<()> {
         let is_draft = |name: &str| {
             let stem = name.strip_suffix(&self.host).and_then(|rest| rest.strip_suffix('.'));
@@ -44,7 +44,7 @@ impl Maildir {
             let path = entry?.path();
             let is_ours = path.file_name().is_some_and(|name| is_draft(&name.to_string_lossy())) && path.is_file();
             if is_ours && File::open(&path).is_ok_and(|file| lock(&file).is_ok()) {
-                // Another process that starts may be faster; and one that can't be removed is no reason not to start.
+                // Another process that starts may be faster; and one that can't be removed must not prevent a start.
                 let _ = fs::remove_file(path);
             }
         }
@@ -91,8 +91,8 @@ impl Draft {
         self.file.write_all(b"\r\n").await
     }
 
-    /// Makes the mail one of the folder, and gives its name. It is there also after a power failure when this returns `Ok`,
-    /// and not at all when it fails.
+    /// Makes the mail one of the folder, and gives its name. It is there also after a power failure when this returns
+    /// `Ok`, and not at all when it fails.
     pub(crate) async fn deliver(mut self) -> io::Result<String> {
         self.file.flush().await?;
         self.file.get_ref().sync_all().await?;

@@ -12,10 +12,11 @@ use tokio::time::timeout;
 
 use super::maildir::{Draft, Maildir};
 
-/// What came of something, or what the client is told instead: a code, an extended one (RFC 3463), and a text for people.
+/// What came of something, or what the client is told instead: a code, an extended one (RFC 3463), and a text for
+/// people.
 type Outcome<T = &'static str> = std::result::Result<T, &'static str>;
 
-/// The longest line of a mail, in bytes with its CR. RFC 5321 wants 999; there are programs that break none.
+/// The longest line of a mail, in bytes with its CR. RFC 5321 wants 999; there are programs that never break a line.
 const MAX_LINE: usize = 64 * 1024;
 /// The longest address, in bytes. RFC 5321 wants room for 256; those made for one mail each are longer.
 const MAX_MAILBOX: usize = 1024;
@@ -34,7 +35,7 @@ const UNKNOWN_PARAMETER: &str = "555 5.5.4 parameter not recognized";
 pub(crate) struct Config {
     /// Our host's.
     pub(crate) name: String,
-    /// Whom mail is taken for; everybody, if there are none.
+    /// Domains whose mail is taken; any mail is, if there are no domains here.
     pub(crate) domains: Vec<String>,
     pub(crate) max_size: u64,
     pub(crate) tls: TlsConfig,
@@ -57,8 +58,8 @@ pub(crate) fn lines() -> Lines {
     Lines::lf().max(MAX_LINE).skip_too_long()
 }
 
-/// What is left of such a line. Others may take a CR or LF by itself for the end of a line, then of the mail, and what comes
-/// behind it for a mail of its own (CVE-2023-51764).
+/// What is left of such a line. Others may take a CR or LF by itself for the end of a line, then of the mail, and what
+/// comes behind it for a mail of its own (CVE-2023-51764).
 fn text(line: &[u8]) -> Option<&[u8]> {
     line.strip_suffix(b"\r").filter(|text| !text.contains(&b'\r'))
 }
@@ -121,7 +122,7 @@ impl Receiver {
             }
             ("NOOP", _) => Ok("250 2.0.0 ok"),
             ("HELP", _) => Ok("214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT"),
-            ("VRFY", "") => Err("501 5.5.4 whom?"),
+            ("VRFY", "") => Err("501 5.5.4 a name is needed"),
             ("VRFY", _) => Ok("252 2.1.5 send some mail, and see"),
             ("DATA" | "RSET" | "STARTTLS" | "QUIT", _) => Err("501 5.5.4 it takes no argument"),
             ("AUTH" | "BDAT" | "ETRN" | "EXPN" | "TURN", _) => Err("502 5.5.1 not implemented here"),
@@ -226,8 +227,8 @@ impl Receiver {
         if is_broken { Err(Error::other("a mail whose end is anyone's guess")) } else { Ok(()) }
     }
 
-    /// Reads a mail to its end, whatever becomes of it: clients read no answer before they have sent all. `None` if there is
-    /// no end, and true if others may find another one.
+    /// Reads a mail to its end, whatever becomes of it: clients read no answer before they have sent all. `None` if
+    /// there is no end, and true if others may find another one.
     async fn receive(&mut self, mail: &mut Outcome<Draft>) -> Result<Option<bool>> {
         let (mut size, mut is_broken) = (0, false);
         loop {

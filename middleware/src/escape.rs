@@ -46,7 +46,7 @@ impl Display for Escaped<'_> {
         let mut line = Line::default();
         match self.0 {
             Source::Bytes(bytes) => line.push(bytes),
-            // A text that fails half-way is shown as far as it came: a log line is no place to fail.
+            // A text that fails half-way is shown as far as it came: a log line must not fail.
             Source::Text(text) => drop(write!(line, "{text}")),
         }
         line.finish(f)

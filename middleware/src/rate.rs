@@ -15,9 +15,9 @@ use crate::Frame;
 /// Limits the rate of each connection's frames, by their number or by their bytes.
 ///
 /// Every connection has a bucket of tokens, full at first, that fills up again at the rate. A frame takes one token, or
-/// one for each of its bytes. While there are none the service is not ready; then the leaf reads no more than one
-/// buffer ahead, and the peer is held up by its own full socket. No frame is refused or lost. For both limits at once
-/// take two layers.
+/// one for each of its bytes. While there are no tokens left the service is not ready; then the leaf reads no more than
+/// one buffer ahead, and the peer is held up by its own full socket. No frame is refused or lost. For both limits at
+/// once take two layers.
 ///
 /// The clock is looked at only when the bucket is empty. So over time the rate is exact, but a peer that was silent for
 /// long may send up to twice the burst in one go, as with tower's windows. A frame may take more than there is: then

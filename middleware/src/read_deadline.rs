@@ -11,10 +11,10 @@ use crate::{Connection, ReadDeadlines};
 /// Ends connections whose peers keep a frame waiting: the first one (10 s), any one that has begun (30 s), or the next
 /// (60 s).
 ///
-/// A peer that connects and says nothing, or one that has gone to sleep, holds a place: without these deadlines it does until
-/// its place is needed ([`MakeRoom`](crate::MakeRoom)), and a frame that has begun has 30 s for each 64 KiB of it. They
-/// are for protocols that know better, and take the place of that one. A peer that waits for *our* answer is never
-/// ended by them, however slow the service is.
+/// A peer that connects and says nothing, or one that has gone to sleep, holds a place: without these deadlines it does
+/// until its place is needed ([`MakeRoom`](crate::MakeRoom)), and a frame that has begun has 30 s for each 64 KiB of
+/// it. They are for protocols that know better, and take the place of that one. A peer that waits for *our* answer is
+/// never ended by them, however slow the service is.
 ///
 /// The layer itself only puts the [`ReadDeadlines`] on the connection. They are kept by the leaves, `framed` and
 /// `session`, for only they know frames; a `Service<Connection>` of your own would have to do it itself. A connection
@@ -51,17 +51,17 @@ impl ReadDeadlineLayer {
         Self::default()
     }
 
-    /// Another deadline for the first frame, from when it is waited for until it is whole; or none.
+    /// Another deadline for the first frame, from when it is waited for until it is whole; `None` turns it off.
     pub fn first_frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().first_frame(deadline)).into()
     }
 
-    /// Another deadline for each frame, from its first byte until it is whole; or none.
+    /// Another deadline for each frame, from its first byte until it is whole; `None` turns it off.
     pub fn frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().frame(deadline)).into()
     }
 
-    /// Another deadline between two frames; or none.
+    /// Another deadline between two frames; `None` turns it off.
     pub fn idle(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().idle(deadline)).into()
     }

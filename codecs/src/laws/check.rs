@@ -13,7 +13,7 @@ use super::{Laws, Report, Subject};
 const FLOOD: usize = 3;
 /// Limits above this are not flooded.
 const LARGEST_FLOOD: usize = 64 * 1024;
-/// The bytes of which floods are made: they begin lengths, are digits, letters, or none of all that.
+/// The bytes of which floods are made: they begin lengths, are digits, letters, or something else.
 const FLOODS: &[u8] = b"\0\x01 1a\x7f\x80\xff";
 /// How many fillers law 5 tries at most.
 const MOST_FILLERS: usize = 16;

@@ -62,7 +62,7 @@ impl Violation {
         format!("&[{}]", reads.join(", "))
     }
 
-    /// A test that fails until the codec is mended.
+    /// A test that fails until the codec is fixed.
     fn write_test(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = format!("law {}", self.law.title()).replace(' ', "_");
         writeln!(f, "#[test]\nfn {name}() {{")?;

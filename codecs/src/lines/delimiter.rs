@@ -42,7 +42,7 @@ impl Delimiter {
             return Some(line(search_bytes(buffer, from, bytes)?, bytes.len()));
         }
         loop {
-            // In one place, for it is much code where it is inlined.
+            // In one place, because it is much code where it is inlined.
             let lf = from + newline::find(buffer.get(from..)?)?;
             match self {
                 Self::Lf => return Some(line(lf, 1)),
@@ -71,14 +71,14 @@ impl Delimiter {
         }
     }
 
-    /// How many bytes of a too long line without its delimiter can be dropped: all that cannot be part of it, but for one,
-    /// which shows whoever has the buffer that the line goes on.
+    /// How many bytes of a too long line without its delimiter can be dropped: all that cannot be part of it, but for
+    /// one, which shows the owner of the buffer that the line goes on.
     pub(super) fn droppable(&self, buffer: &[u8]) -> usize {
         self.searched(buffer.len()).min(buffer.len().saturating_sub(1))
     }
 
-    /// Whether `buffer`, which holds no delimiter, is a line over `max` whatever comes next: no delimiter may have begun
-    /// at or before `max`.
+    /// Whether `buffer`, which holds no delimiter, is a line over `max` whatever comes next: no delimiter may have
+    /// begun at or before `max`.
     pub(super) fn is_over(&self, buffer: &[u8], max: usize) -> bool {
         let tail = match buffer.get(max..) {
             None | Some([]) => return false,

@@ -10,9 +10,9 @@ const NEAR: usize = 2 * BLOCK;
 
 /// The index of the first LF.
 ///
-/// For the lines of most protocols the call of `memchr`, which chooses its code by the CPU, costs more than the search. So
-/// the first blocks are searched in place, in a form that the compiler turns into vector instructions; `memchr` has the
-/// rest, at which it is better.
+/// For the lines of most protocols the call of `memchr`, which chooses its code by the CPU, costs more than the search.
+/// So the first blocks are searched in place, in a form that the compiler turns into vector instructions; `memchr` has
+/// the rest, at which it is better.
 #[inline(always)]
 pub(super) fn find(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
@@ -70,7 +70,7 @@ fn find_in(block: &[u8; BLOCK]) -> usize {
     at
 }
 
-/// The index of the first LF of eight bytes; 8 if there is none.
+/// The index of the first LF of eight bytes; 8 if there is no LF.
 #[inline(always)]
 fn lf_in(word: [u8; 8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);

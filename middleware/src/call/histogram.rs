@@ -15,7 +15,7 @@ const BUCKETS: usize = (LONGEST - STEP_BITS + 1) * STEPS;
 /// A histogram of durations; cheap to clone, and all clones are the same one.
 ///
 /// The buckets are an eighth of a power of two wide: what it tells is at most 12.5 % too much, from a nanosecond to
-/// over an hour. It takes 2.5 KiB. Reading it stops nobody: figures read one after the other may be a few calls apart.
+/// over an hour. It takes 2.5 KiB. Reading it stops no call: figures read one after the other may be a few calls apart.
 ///
 /// It is what [`CallLatencyLayer`](super::CallLatencyLayer) fills. [`buckets`](Self::buckets) is what a metrics system
 /// of your choice wants to have.
@@ -59,12 +59,12 @@ impl Histogram {
         (1..).map(start_of).zip(counts).filter(|(_, count)| *count > 0)
     }
 
-    /// What a part `q` of the durations, from 0 to 1, stays below: the median with 0.5. Zero if there are none.
+    /// What a part `q` of the durations, from 0 to 1, stays below: the median with 0.5. Zero if there are no durations.
     pub fn quantile(&self, q: f64) -> Duration {
         let counts: Vec<_> = self.buckets().collect();
         let all: u64 = counts.iter().map(|(_, count)| count).sum();
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        // A rank that is off by one beyond 2^52 calls hurts nobody; and it is not negative.
+        // A rank that is off by one beyond 2^52 calls does no harm; and it is not negative.
         let rank = (q.clamp(0.0, 1.0) * all as f64).ceil() as u64;
         let mut seen = 0;
         let found = counts.iter().find(|(_, count)| {

@@ -98,7 +98,7 @@ impl<S> CallLatency<S> {
         self.inner
     }
 
-    /// For how many calls the next one stands; none if it is not timed.
+    /// For how many calls the next one stands; `None` if it is not timed.
     fn weigh(&mut self) -> Option<u64> {
         let before = self.calls;
         self.calls += 1;

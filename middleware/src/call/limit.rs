@@ -15,12 +15,12 @@ use crate::Frame;
 /// Caps how many calls are under way at once, those of all connections together.
 ///
 /// The layer is what is shared: a layer value and its clones count together, and so do all services made from them, the
-/// clone for each connection among them. Over the cap the service is not ready, and who has waited longest is next;
-/// with [`refuse`](Self::refuse), the call fails instead. A place is given back when the call is done or dropped. An idle
-/// connection holds none.
+/// clone for each connection among them. Over the cap the service is not ready, and the connection that has waited
+/// longest is next; with [`refuse`](Self::refuse), the call fails instead. A place is given back when the call is done
+/// or dropped. An idle connection holds no place.
 ///
-/// Not so under tower's `load_shed`: whom it turns away stands in the queue all the same, and is given a place it does not
-/// use before its next frame, as under tower's `ConcurrencyLimit`.
+/// Not so under tower's `load_shed`: a call that it turns away stands in the queue all the same, and is given a place
+/// it does not use before its next frame, as under tower's `ConcurrencyLimit`.
 ///
 /// It is what tower's `ConcurrencyLimit` is, without the semaphore: a call that finds room costs two counters. How many
 /// calls of *one* connection run at once is for `concurrent` on the leaf.

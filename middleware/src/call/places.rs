@@ -7,7 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 /// What all services of one layer share.
 ///
-/// With room it is one counter. The lock is taken only by those who find no place, and by who gives one back to them.
+/// With room it is one counter. The lock is taken only where no place was found, and where one is given back to those
+/// that wait.
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) max: usize,
@@ -64,7 +65,7 @@ impl Places {
         (self.waiting.load(SeqCst) == 0 && self.try_take()).then(|| Place(Arc::clone(self)))
     }
 
-    /// A place beyond the number there is, for who was not asked to wait.
+    /// A place beyond the number there is, for a call that was not asked to wait.
     pub(super) fn take_anyway(self: &Arc<Self>) -> Place {
         self.taken.fetch_add(1, SeqCst);
         Place(Arc::clone(self))
@@ -115,7 +116,7 @@ impl Places {
         }
     }
 
-    /// Takes free places for those who have waited longest.
+    /// Takes free places for those that have waited longest.
     #[cold]
     fn grant(&self) {
         loop {
@@ -160,7 +161,7 @@ impl Drop for Ticket {
         if granted {
             self.places.give_back();
         } else if self.places.waiting.load(SeqCst) > 0 {
-            // It may have been the first, behind whom the others waited.
+            // It may have been the first one, and the others waited behind it.
             self.places.grant();
         }
     }

@@ -13,15 +13,15 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 thread_local! {
-    /// That of the connection whose calls are being polled here; none where nobody lends one.
+    /// That of the connection whose calls are being polled here; `None` where no connection lends one.
     static LENT: Cell<Option<CallTimer>> = const { Cell::new(None) };
 }
 
 /// The timer of a connection's calls: made by the first that waits, and left to the next.
 ///
-/// Whoever polls the calls of a connection keeps one and lends it meanwhile, as `framed` and `Session::drive` do. So a call
-/// under a [`CallDeadlineLayer`](crate::CallDeadlineLayer) need not hold on to what its connection shares, which would cost
-/// each frame a reference count.
+/// Whoever polls the calls of a connection keeps one and lends it meanwhile, as `framed` and `Session::drive` do. So a
+/// call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer) need not hold on to what its connection shares, which
+/// would cost each frame a reference count.
 ///
 /// ```
 /// use std::task::{Context, Poll};

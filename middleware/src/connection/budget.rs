@@ -9,9 +9,9 @@ use super::{Closing, Connection};
 
 /// A budget for the buffers of many connections: it counts them, and says which connections may not read.
 ///
-/// It decides nothing itself. Its owner, the server, is woken when a mark is passed, looks at the connections and sets the
-/// next marks. A connection tells what its buffers take when that changes ([`Connection::set_buffered`]), which costs one
-/// atomic addition, and asks before it reads ([`Connection::may_read`]), which costs a relaxed load.
+/// It decides nothing itself. Its owner, the server, is woken when a mark is passed, looks at the connections and sets
+/// the next marks. A connection tells what its buffers take when that changes ([`Connection::set_buffered`]), which
+/// costs one atomic addition, and asks before it reads ([`Connection::may_read`]), which costs a relaxed load.
 ///
 /// ```
 /// use std::task::Waker;
@@ -55,8 +55,8 @@ pub struct Marks {
 impl MemoryBudget {
     /// A budget of so many bytes, with the waker of its owner. Until marks are set nobody is woken, and all may read.
     ///
-    /// The waker is called while a connection is polled or dropped, so the owner may not hold a lock then that is held while
-    /// either happens.
+    /// The waker is called while a connection is polled or dropped, so the owner may not hold a lock then that is held
+    /// while either happens.
     #[must_use]
     pub fn new(max: usize, owner: Waker) -> Self {
         let (in_use, rises_to) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
@@ -74,13 +74,13 @@ impl MemoryBudget {
         self.0.in_use.load(Ordering::Relaxed)
     }
 
-    /// Sets other marks. Returns from which size on connections did not read until now: those of them that may read again
-    /// are for the owner to wake, with [`Closing::resume`].
+    /// Sets other marks. Returns from which size on connections did not read until now: those of them that may read
+    /// again are for the owner to wake, with [`Closing::resume`].
     pub fn set_marks(&self, marks: Marks) -> usize {
         self.0.rises_to.store(marks.rises_to, Ordering::Relaxed);
         self.0.sinks_below.store(marks.sinks_below, Ordering::Relaxed);
-        // This store comes before the owner looks for paused connections, and a connection sets its flag before it loads this: so
-        // no connection is missed.
+        // This store comes before the owner looks for paused connections, and a connection sets its flag before it
+        // loads this: so no connection is missed.
         self.0.pause_from.swap(marks.pause_from, Ordering::SeqCst)
     }
 
@@ -108,8 +108,8 @@ impl fmt::Debug for MemoryBudget {
 }
 
 impl Connection {
-    /// The same connection with its buffers counted in this budget. For the server, before it hands the connection on: once
-    /// a handle on the connection exists it is too late, and nothing is changed.
+    /// The same connection with its buffers counted in this budget. For the server, before it hands the connection on:
+    /// once a handle on the connection exists it is too late, and nothing is changed.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_budget(mut self, budget: &MemoryBudget) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.stats.0) {
@@ -118,7 +118,7 @@ impl Connection {
         self
     }
 
-    /// Says how many bytes its buffers take now. For the owner of the buffers, and for it alone (one writer). When the
+    /// Says how many bytes its buffers take now. Only the owner of the buffers may call it (one writer). When the
     /// connection is dropped they count as gone. Without a budget this does nothing.
     pub fn set_buffered(&self, bytes: usize) {
         let Some(budget) = &self.shared().budget else { return };

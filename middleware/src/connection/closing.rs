@@ -164,7 +164,7 @@ pub(super) struct ClosingState {
     signals: AtomicU8,
     reason: AtomicU8,
     drain_waker: AtomicWaker,
-    /// Whoever moves the bytes: a slot of its own, so that nobody who waits for the drain takes it away.
+    /// The task that moves the bytes: a slot of its own, so that no other wait for the drain takes it away.
     mover: AtomicWaker,
     abort_waker: AtomicWaker,
 }
@@ -214,8 +214,8 @@ impl ClosingState {
 
 /// A handle on a connection's end; cheap to clone, and it outlives the connection.
 ///
-/// Whoever runs a connection is told through it to drain (finish what was received, then close) or to abort; whoever
-/// watches (a log layer, say) reads from it why the connection ended.
+/// The task that runs a connection is told through it to drain (finish what was received, then close) or to abort. A
+/// layer that watches the connection, such as a log, reads from it why the connection ended.
 #[derive(Clone, Debug)]
 pub struct Closing(pub(super) Arc<Shared>);
 
@@ -231,8 +231,8 @@ impl Closing {
         self.state().mover.wake();
     }
 
-    /// Asks the connection to drain because another process has taken the server's place: a peer that has just connected
-    /// can't know, and what it sends first is waited for.
+    /// Asks the connection to drain because another process has taken the server's place: a peer that has just
+    /// connected can't know, and what it sends first is waited for.
     pub fn drain_for_successor(&self) {
         self.state().signals.fetch_or(SUCCEEDED, Ordering::Relaxed);
         self.drain();
@@ -258,8 +258,9 @@ impl Closing {
         if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Has the task woken when the connection is told to drain or to abort, or may read again. Look afterwards: it may have been told
-    /// before. For whoever moves the connection's bytes, and for it alone: one waiter, the last task that asked.
+    /// Has the task woken when the connection is told to drain or to abort, or may read again. Look afterwards: it may
+    /// have been told before. Only the task that moves the connection's bytes may call it: there is one waiter, the
+    /// last task that asked.
     pub fn watch(&self, cx: &mut Context<'_>) {
         self.state().mover.register(cx.waker());
     }
@@ -282,8 +283,8 @@ impl Closing {
         self.state().signals.load(Ordering::Acquire) & ABORTED != 0
     }
 
-    /// Ready once the connection was told to abort; for the task that owns the connection, and for it alone. One waiter,
-    /// as above.
+    /// Ready once the connection was told to abort. Only the task that owns the connection may call it: there is one
+    /// waiter, as above.
     pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_aborted() {
             return Poll::Ready(());

@@ -24,13 +24,13 @@ pub const LINGER_BYTES: u64 = 16 << 20;
 /// A socket closed with input unread is reset by the kernel, and the reset destroys what the peer has not read yet. So:
 /// half-close, then read and discard until the peer closes too, [`LINGER`] has passed or [`LINGER_BYTES`] have come.
 ///
-/// Resolves when the connection is gone; nothing is to be done about errors at this point, so there are none. Dropped
-/// early it closes at once; one that only borrows its connection ([`Connection::close_mut`]) leaves it to its owner, who
-/// may begin anew.
+/// Resolves when the connection is gone; nothing is to be done about errors at this point, so it has no error. Dropped
+/// early it closes at once; one that only borrows its connection ([`Connection::close_mut`]) leaves it to its owner,
+/// which may begin anew.
 #[must_use = "dropped, it closes at once: await it"]
 pub struct LingeringClose<C = Connection> {
     connection: C,
-    /// Made at the first wait: where the peer has closed already there is none.
+    /// Made at the first wait: a peer that has closed already needs no timer.
     deadline: Option<Pin<Box<Sleep>>>,
     left: u64,
     shut: bool,

@@ -34,7 +34,7 @@ pub use self::tls::{TlsInfo, TlsVersion};
 use self::shared::Shared;
 use crate::Escaped;
 
-/// One accepted connection, of whatever kind: a byte stream, and who is at the other end.
+/// One accepted connection, of any kind: a byte stream, and the peer at the other end.
 ///
 /// It is one concrete type, so one service serves every kind of listener. It counts the bytes that pass, and its
 /// [`Closing`] and [`Stats`] handles may be kept when the connection itself has moved on.
@@ -52,9 +52,9 @@ use crate::Escaped;
 pub struct Connection {
     /// Taken only as the connection itself is taken apart.
     stream: Option<Stream>,
-    /// Its counters, and with them all that its handles share.
+    /// Its counters, and with them everything that its handles share.
     stats: Stats,
-    /// Those it was given. Boxed, because most connections have none and need no space for them.
+    /// The deadlines it was given. Boxed, because most connections were given no deadlines and need no space for them.
     read_deadlines: Option<Box<ReadDeadlines>>,
 }
 
@@ -70,7 +70,7 @@ impl Connection {
         Self { stream: Some(stream), stats, read_deadlines: None }
     }
 
-    /// The same connection with another local address than its socket's; for transports that have none of their own.
+    /// The same connection with another local address than its socket's; for transports without addresses of their own.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
         // Set before? Then the first stands.
@@ -94,14 +94,14 @@ impl Connection {
         self
     }
 
-    /// Changes these deadlines, for the code that keeps them. Given [`ReadDeadlines::OFF`] it has none, that of a leaf for a frame
-    /// that has begun neither.
+    /// Changes these deadlines, for the code that keeps them. Given [`ReadDeadlines::OFF`] it has no deadline,
+    /// not even that of a leaf for a frame that has begun.
     pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
         self.shared().forget_read_deadlines();
         self.read_deadlines = Some(Box::new(deadlines));
     }
 
-    /// How long its peer is waited for: for whoever reads the frames, to keep.
+    /// How long its peer is waited for. The code that reads the frames keeps these deadlines.
     pub fn read_deadlines(&self) -> ReadDeadlines {
         self.given_read_deadlines().unwrap_or(ReadDeadlines::OFF)
     }
@@ -137,11 +137,11 @@ impl Connection {
 
     /// The transport underneath.
     pub fn stream(&self) -> &Stream {
-        // Whoever takes the stream out takes the connection by value.
+        // Taking the stream out takes the connection by value.
         self.stream.as_ref().expect("a connection has its stream until it is taken apart")
     }
 
-    /// Who is at the other end.
+    /// The peer at the other end.
     pub fn peer(&self) -> &Peer {
         self.shared().peer()
     }
@@ -186,8 +186,8 @@ impl Connection {
 
     /// Breaks the connection: the peer sees a reset, and nothing that was not yet taken by the kernel is sent.
     ///
-    /// A Unix socket can't be told to reset: it is closed, and the peer sees an end unless something it sent was not read.
-    /// A stream of another kind does what its [`Io::abort`] says.
+    /// A Unix socket can't be told to reset: it is closed, and the peer sees an end unless something it sent was not
+    /// read. A stream of another kind does what its [`Io::abort`] says.
     pub fn abort(mut self) {
         self.closing().set_reason(CloseReason::Aborted);
         // Not `Closing::abort`: that ends the task as well, and with it what its author has still to do.
@@ -197,8 +197,8 @@ impl Connection {
     }
 
     /// Notes whether what was written is part of something whose rest is still to be written. Dropped while it is, by a
-    /// panic or a timeout around it say, the connection ends in a reset, so that the part does not look whole. For whoever
-    /// keeps the rest.
+    /// panic or a timeout around it say, the connection ends in a reset, so that the part does not look whole.
+    /// For the code that keeps the rest.
     pub fn set_partial(&self, partial: bool) {
         self.shared().closing.set_partial(partial);
     }
@@ -208,8 +208,8 @@ impl Connection {
         LingeringClose::new(self)
     }
 
-    /// The same for a connection that is kept: whoever drops the future can go on closing it. To be dropped when it is
-    /// ready.
+    /// The same for a connection that is kept: after dropping the future, closing can be resumed by another call. Drop
+    /// the connection when the future is ready.
     pub fn close_mut(&mut self) -> LingeringClose<&mut Self> {
         LingeringClose::new(self)
     }
@@ -220,8 +220,9 @@ impl Connection {
         self.shared().counters.bytes_out.add(written as u64);
     }
 
-    /// Writes what the kernel takes at this moment. The runtime may still believe that it takes nothing: it hears of the peer
-    /// between two turns of its tasks only. 0 if nothing is taken, and on any other transport than the kernel's sockets.
+    /// Writes what the kernel takes at this moment. The runtime may still believe that it takes nothing: it hears of
+    /// the peer between two turns of its tasks only. 0 if nothing is taken, and on any other transport than the
+    /// kernel's sockets.
     ///
     /// # Errors
     ///
@@ -277,8 +278,8 @@ impl AsRef<Stats> for Connection {
 }
 
 impl Drop for Connection {
-    /// A connection that was told to abort ends in a reset, whoever drops it, and so does one with something half written,
-    /// which must not look whole.
+    /// A connection that was told to abort ends in a reset, wherever it is dropped, and so does one with something half
+    /// written, which must not look whole.
     fn drop(&mut self) {
         // Its buffers go with it.
         self.set_buffered(0);

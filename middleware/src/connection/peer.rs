@@ -14,13 +14,14 @@ use crate::proxy::{Header, Proxied};
 ///
 /// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path `%`, `?`, control
 /// characters and what is not UTF-8 are written as `%` and two hexadecimal digits, so that it is one line and can be
-/// parsed; an abstract name comes behind an `@`, `unix:@name`, and so an `@` at the front of a path is written as `%40`.
+/// parsed; an abstract name comes behind an `@`, `unix:@name`, and so an `@` at the front of a path is written as
+/// `%40`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Addr {
     /// An IPv4 or IPv6 address and port.
     Tcp(SocketAddr),
-    /// A Unix socket's path; most clients have none.
+    /// A Unix socket's path; most clients have no path.
     Unix(Option<Arc<Path>>),
     /// A name in Linux's abstract namespace, without the NUL in front.
     Abstract(Arc<[u8]>),
@@ -136,14 +137,14 @@ struct More {
 }
 
 impl Peer {
-    /// A peer known by its address. An IPv4 address mapped into IPv6, as a socket of both families has it, becomes the IPv4
-    /// address it is.
+    /// A peer known by its address. An IPv4 address mapped into IPv6, as a socket of both families has it, becomes the
+    /// IPv4 address it is.
     pub fn new(addr: impl Into<Addr>) -> Self {
         Self { addr: addr.into().canonical(), more: None }
     }
 
-    /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are the
-    /// proxy's. Where the header tells of nobody (`UNKNOWN`, `LOCAL`, a datagram) it stays the proxy itself.
+    /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are
+    /// the proxy's. Where the header has no address (`UNKNOWN`, `LOCAL`, a datagram) it stays the proxy itself.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -198,8 +199,8 @@ impl Peer {
         }
     }
 
-    /// The address by which peers are told apart where each is to have its share: an IPv4 address, or the first 64 bits of
-    /// an IPv6 address, for one host has all of the rest. Behind a proxy that told of it, the client's.
+    /// The address by which peers are told apart where each is to have its share: an IPv4 address, or the first 64 bits
+    /// of an IPv6 address, for one host has all of the rest. Behind a proxy that told of it, the client's.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -225,12 +226,13 @@ impl Peer {
         self.more.as_ref()?.tls.as_ref()
     }
 
-    /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; or none.
+    /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; otherwise
+    /// empty.
     pub fn certificates(&self) -> &[Vec<u8>] {
         self.tls().map_or(&[], TlsInfo::certificates)
     }
 
-    /// What a proxy told in its PROXY header, and who the proxy is; `None` where none was asked for.
+    /// What a proxy told in its PROXY header, and the proxy itself; `None` where no header was asked for.
     pub fn proxied(&self) -> Option<&Proxied> {
         self.more.as_ref()?.proxied.as_deref()
     }

@@ -1,4 +1,4 @@
-//! What outlives the bytes of a connection: who it was, what it counted, how it ended.
+//! What outlives the bytes of a connection: its peer, its counters, its end.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -24,7 +24,7 @@ pub(super) struct Shared {
     pub(super) buffered: AtomicU32,
     pub(super) budget: Option<MemoryBudget>,
     peer: Peer,
-    /// What most connections have none of.
+    /// Values that most connections don't have.
     rare: OnceLock<Box<Rare>>,
     pub(super) opened: Instant,
     pub(super) counters: Counters,
@@ -78,7 +78,7 @@ impl Shared {
         self.rare.get().and_then(|rare| rare.known.get()).unwrap_or(&self.peer)
     }
 
-    /// The first one who knows better stands.
+    /// The first better reason stands.
     pub(super) fn know(&self, peer: Peer) {
         drop(self.rare().known.set(peer));
     }

@@ -55,25 +55,25 @@ impl Stats {
         self.0.counters.frames_out.get()
     }
 
-    /// Adds decoded frames; for whoever runs the codec, and for it alone (one writer).
+    /// Adds decoded frames. Only the task that runs the codec may call it (one writer).
     pub fn add_frames_in(&self, n: u64) {
         self.0.counters.frames_in.add(n);
     }
 
-    /// Adds encoded frames; for whoever runs the codec, and for it alone (one writer).
+    /// Adds encoded frames. Only the task that runs the codec may call it (one writer).
     pub fn add_frames_out(&self, n: u64) {
         self.0.counters.frames_out.add(n);
     }
 
-    /// How long no byte has moved in either direction, as far as is known: under a leaf until it last waited, for the peer
-    /// or for something else.
+    /// How long no byte has moved in either direction, as far as is known: under a leaf until it last waited, for the
+    /// peer or for something else.
     pub fn idle(&self) -> Duration {
         self.0.idle_since().elapsed()
     }
 
-    /// Notes that frames are read from here on, and that the peer's first one is waited for. A connection on which it does
-    /// not come is the first to go when a cap is full: see [`MakeRoom`](crate::MakeRoom). For whoever runs the codec, as are
-    /// the three below. It then says itself when bytes have moved and when it waits.
+    /// Notes that frames are read from here on, and that the peer's first one is waited for. A connection on which it
+    /// does not come is the first to go when a cap is full: see [`MakeRoom`](crate::MakeRoom). For the code that runs
+    /// the codec, as are the three below. It then says itself when bytes have moved and when it waits.
     pub fn begin_frames(&self) {
         self.0.activity.begin_frames();
     }

@@ -31,15 +31,15 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
         None
     }
 
-    /// How much has arrived and was not read yet, where the transport can tell: at least 1 if there is anything, and not
-    /// less than will be read, though it may be more (of TLS, it is the ciphertext). A drain reads that much.
+    /// How much has arrived and was not read yet, where the transport can tell: at least 1 if there is anything, and
+    /// not less than will be read, though it may be more (of TLS, it is the ciphertext). A drain reads that much.
     fn arrived(&self) -> Option<u64> {
         None
     }
 
-    /// Ready when there is something to read (bytes, the end or an error), without reading it. A transport that can't tell
-    /// is ready at once, as it is unless written otherwise: to a server whose preambles are under way it looks like one that
-    /// has sent something.
+    /// Ready when there is something to read (bytes, the end or an error), without reading it. A transport that can't
+    /// tell is ready at once, as it is unless written otherwise: to a server whose preambles are under way it looks
+    /// like one that has sent something.
     fn poll_readable(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
@@ -68,8 +68,8 @@ impl Stream {
         Self::Boxed(Box::new(io))
     }
 
-    /// A stream of a type from elsewhere, for which nobody but its crate could implement [`Io`]. It can't be broken, only
-    /// dropped: [`Connection::abort`](super::Connection::abort) is no more than that for it.
+    /// A stream of a type from elsewhere, for which nobody but its crate could implement [`Io`]. It can't be broken,
+    /// only dropped: [`Connection::abort`](super::Connection::abort) does no more than that with it.
     ///
     /// ```
     /// use ropewalk_middleware::{Addr, Connection, Peer, Stream};
@@ -81,8 +81,8 @@ impl Stream {
         Self::boxed(Foreign(io))
     }
 
-    /// The address of this end, where the transport has one. Of an IPv4 connection to a socket of both families it is the
-    /// IPv4 address.
+    /// The address of this end, where the transport has one. Of an IPv4 connection to a socket of both families it is
+    /// the IPv4 address.
     pub fn local_addr(&self) -> Option<Addr> {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().ok().map(|addr| Addr::Tcp(addr).canonical()),
@@ -101,8 +101,8 @@ impl Stream {
         }
     }
 
-    /// Ready when there is something to read (bytes, the end or an error), without reading it; for other transports than
-    /// the kernel's sockets see [`Io::poll_readable`].
+    /// Ready when there is something to read (bytes, the end or an error), without reading it; for other transports
+    /// than the kernel's sockets see [`Io::poll_readable`].
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // The runtime may take a socket for readable that was read empty, so the kernel is asked.
         macro_rules! peek {
@@ -249,8 +249,8 @@ fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> 
         return Poll::Pending;
     }
     let output = ready!(poll(cx));
-    // Only now: taken before, it would be the last for a transport that takes of it too, and be given back. Then "not your
-    // turn" could not be told from "nothing there".
+    // Only now: taken before, it would be the last for a transport that takes of it too, and be given back. Then "not
+    // your turn" could not be told from "nothing there".
     if let Poll::Ready(budget) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
         budget.made_progress();
     }

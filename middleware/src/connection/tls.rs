@@ -35,7 +35,7 @@ struct Settled {
 }
 
 impl TlsInfo {
-    /// Nothing settled but the version. For whoever does the handshake, as are the methods to add the rest.
+    /// Nothing settled but the version. For the code that does the handshake, as are the methods to add the rest.
     pub fn new(version: TlsVersion) -> Self {
         Self(Arc::new(Settled { version, server_name: None, alpn: None, certificates: Vec::new() }))
     }

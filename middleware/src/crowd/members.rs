@@ -8,15 +8,16 @@ use super::queue::{Member, Queue};
 use super::rules::MakeRoom;
 use crate::{CloseReason, Closing};
 
-/// How many connections are looked at again in one turn, because they have spoken or moved bytes since they were last looked at.
+/// How many connections are looked at again in one turn, because they have spoken or moved bytes since they were last
+/// looked at.
 const LOOKS: usize = 256;
 
 /// The connections under a cap, in the order in which [`MakeRoom`] has them make room.
 ///
-/// It is told when connections come and go, and of nothing in between. What it knows of one is therefore a bound: its peer may
-/// have spoken since, and bytes may have moved. Whether that is so is looked up when the connection is first in line; then
-/// it stands further back. So a choice takes no scan: what it costs beyond a few steps in a tree was paid for by frames
-/// and bytes.
+/// It is told when connections come and go, and of nothing in between. What it knows of one is therefore a bound: its
+/// peer may have spoken since, and bytes may have moved. Whether that is so is looked up when the connection is first
+/// in line; then it stands further back. So a choice takes no scan: what it costs beyond a few steps in a tree was paid
+/// for by frames and bytes.
 #[derive(Debug, Default)]
 pub struct Crowd {
     members: HashMap<u64, Member>,
@@ -31,7 +32,7 @@ pub struct Crowd {
 pub enum Choice {
     /// This connection, which is to be told to abort for this reason. The crowd takes it for gone.
     Abort(Closing, CloseReason),
-    /// No connection; and as long as none comes or goes, none before then.
+    /// No connection, and before then no other either, as long as none is added or removed.
     Nobody(Option<Instant>),
     /// Not decided: ask again when others have had their turn.
     Undecided,
@@ -115,8 +116,8 @@ impl Crowd {
         Ok(Choice::Nobody(next))
     }
 
-    /// How many connections each address may have. Of whole ones only, and at least one, so that no two addresses take turns
-    /// at disconnecting each other.
+    /// How many connections each address may have. Of whole ones only, and at least one, so that no two addresses take
+    /// turns at disconnecting each other.
     fn share(&self, cap: usize, newcomer: Option<IpAddr>) -> usize {
         let another = newcomer.is_some_and(|host| !self.addresses.contains_key(&host));
         (cap / (self.addresses.len() + usize::from(another)).max(1)).max(1)
@@ -128,7 +129,7 @@ impl Crowd {
 
     /// The address with the most connections, if that is more than its share.
     fn largest(&self, share: usize) -> Option<IpAddr> {
-        // Those with silent connections stand behind the others, and no address has none.
+        // Those with silent connections stand behind the others, and each address has at least one.
         let others = ..(true, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let largest = [self.ranks.last(), self.ranks.range(others).next_back()];
         let largest = largest.into_iter().flatten().max_by_key(|(_, size, _)| *size);
@@ -147,7 +148,7 @@ impl Crowd {
             let Some(member) = self.members.get(&id).filter(|member| !member.closing.is_silent()) else {
                 return Ok(Some(id));
             };
-            // It has spoken, or is no connection of frames.
+            // It has spoken, or is not a connection of frames.
             let host = member.closing.peer().host();
             self.change(host, |queue| {
                 queue.silent.remove(&id);

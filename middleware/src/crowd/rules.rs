@@ -2,8 +2,8 @@ use std::time::Duration;
 
 /// Which connection is aborted when a cap is full and another one waits, so that silent peers cannot keep others out.
 ///
-/// While there is room nobody is disconnected by it. When there is none, one connection is aborted for one that waits, the
-/// first that one of these rules finds:
+/// While there is room, no peer is disconnected by it. When all places are taken, one connection is aborted for one
+/// that waits, the first that one of these rules finds:
 ///
 /// 1. one whose peer has not sent a first complete frame: 5 s after it was opened, or at once if its address has more
 ///    than its share. Reason [`MadeRoomSilent`](crate::CloseReason::MadeRoomSilent).
@@ -19,16 +19,16 @@ use std::time::Duration;
 /// included, and at least 1. Peers without an address, on Unix sockets and in the process, fall under the first
 /// two rules only, without shares.
 ///
-/// Whether a frame is complete is known to the leaves, `framed` and `session`. A plain service of connections is under the
-/// last two rules only, and so is a session once raw bytes were read or written. Of a plain service it is not known whether
-/// anything is pending. Turn the first rule off for a protocol whose clients never send anything, and the second one where
-/// clients that only listen are to stay even though others wait.
+/// Whether a frame is complete is known to the leaves, `framed` and `session`. A plain service of connections is under
+/// the last two rules only, and so is a session once raw bytes were read or written. Of a plain service it is not known
+/// whether anything is pending. Turn the first rule off for a protocol whose clients never send anything, and the
+/// second one where clients that only listen are to stay even though others wait.
 ///
 /// ```
 /// use std::time::Duration;
 /// use ropewalk_middleware::MakeRoom;
 ///
-/// // Subscribers who only listen stay; peers that have said nothing for 20 s make room.
+/// // Subscribers that only listen stay; peers that have said nothing for 20 s make room.
 /// let rules = MakeRoom::new().silent(Duration::from_secs(20)).idle(None);
 /// assert_ne!(rules, MakeRoom::default());
 /// ```
@@ -46,8 +46,8 @@ impl MakeRoom {
         Self { silent: Some(Duration::from_secs(5)), idle: Some(Duration::from_secs(60)), share: true }
     }
 
-    /// How long a peer may take for its first complete frame when the cap is full; 5 s by default. `None` turns the first
-    /// rule off.
+    /// How long a peer may take for its first complete frame when the cap is full; 5 s by default. `None` turns the
+    /// first rule off.
     pub fn silent(mut self, after: impl Into<Option<Duration>>) -> Self {
         self.silent = after.into();
         self
@@ -60,8 +60,8 @@ impl MakeRoom {
         self
     }
 
-    /// Whether each address has a share; it has by default. Without shares there is no third rule, and the first one waits
-    /// its time for every peer.
+    /// Whether each address has a share; it has by default. Without shares there is no third rule, and the first one
+    /// waits its time for every peer.
     pub fn share(mut self, on: bool) -> Self {
         self.share = on;
         self

@@ -1,4 +1,4 @@
-//! Lines that nobody waits for longer than a moment, though their log may block.
+//! Lines that are waited for only a moment, though their log may block.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,19 +10,19 @@ use tracing::dispatcher::{get_default, with_default};
 
 use super::{Span, contain};
 
-/// How long a line is waited for. So the lines of a log that is read stay in their order, and the last one of a process is
-/// written before it exits.
+/// How long a line is waited for. So the lines of a log that is read stay in their order, and the last one of a process
+/// is written before it exits.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Lines that are still not written, and that nobody waits for any more.
+/// Lines that are still not written and not waited for any more.
 static STUCK: AtomicUsize = AtomicUsize::new(0);
 
-/// Emits lines from a thread that is allowed to hang, and waits for it for at most 100 ms. While a line hangs, later ones
-/// are dropped: a log that is not read costs the caller 100 ms once, and the process one thread for each caller.
+/// Emits lines from a thread that is allowed to hang, and waits for it for at most 100 ms. While a line hangs, later
+/// ones are dropped: a log that is not read costs the caller 100 ms once, and the process one thread for each caller.
 ///
-/// For the lines of an accept loop, of the server itself and of whatever has to end it. Each costs a thread, so only those
-/// come here that are few, or limited by a [`Limit`](super::Limit). The line keeps the caller's subscriber, span and
-/// runtime. Returns false where no thread can be had: then it is lost.
+/// For the lines of an accept loop, of the server itself and of the code that has to end it. Each costs a thread, so
+/// only those come here that are few, or limited by a [`Limit`](super::Limit). The line keeps the caller's subscriber,
+/// span and runtime. Returns false where no thread can be had: then it is lost.
 pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
     if STUCK.load(Ordering::Acquire) > 0 {
         return true;
@@ -52,7 +52,7 @@ pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
 enum State {
     #[default]
     Waited,
-    /// Nobody waits any more.
+    /// It is not waited for any more.
     Left,
     Written,
 }

@@ -52,7 +52,7 @@ impl Limit {
         Self(Arc::new(Inner { level, max, state: Mutex::default(), report: Arc::new(report) }))
     }
 
-    /// Whether a line may be written now. One that nobody wants is not counted.
+    /// Whether a line may be written now. A line of a level that no subscriber wants is not counted.
     pub fn pass(&self) -> bool {
         if !may_log(self.0.level) {
             return false;

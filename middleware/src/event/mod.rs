@@ -5,7 +5,7 @@
 //! and panics end here. `tests/tidy.rs` forbids tracing's own macros elsewhere.
 //!
 //! * [`event!`](crate::__event) writes a line where it stands.
-//! * [`aside!`](crate::__aside) writes it from a thread that is allowed to hang: for lines of whatever has to go on.
+//! * [`aside!`](crate::__aside) writes it from a thread that is allowed to hang: for code that must go on if the log blocks.
 //! * [`Limit`] says whether a line of a class that a peer can cause is written, and reports how many were not.
 //! * [`Span`] is a span that is entered, left and closed without a panic.
 
@@ -43,8 +43,8 @@ macro_rules! __event {
     };
 }
 
-/// Emits an event from a thread that is allowed to hang: see [`aside`](fn@crate::event::aside). It takes its fields with
-/// it, so they are owned.
+/// Emits an event from a thread that is allowed to hang: see [`aside`](fn@crate::event::aside). It takes its fields
+/// with it, so they are owned.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __aside {
@@ -72,8 +72,8 @@ pub fn may_log(level: Level) -> bool {
 
 /// Calls a subscriber, and ends its panic here.
 ///
-/// This holds in a destructor that runs because of another panic, too: a panic inside a panic is fatal only when it leaves
-/// the destructor. (With `panic = "abort"` nothing can be contained.)
+/// This holds in a destructor that runs because of another panic, too: a panic inside a panic is fatal only when it
+/// leaves the destructor. (With `panic = "abort"` nothing can be contained.)
 #[inline]
 pub fn contain<T>(log: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(log)) {

@@ -43,7 +43,7 @@ impl<P: Clone> Clone for ConnectionLimitLayer<P> {
 }
 
 impl ConnectionLimitLayer {
-    /// At most `max` connections at once; the others wait in the backlog. With 0 nobody is let in.
+    /// At most `max` connections at once; the others wait in the backlog. With 0 no connection is let in.
     pub fn new(max: usize) -> Self {
         Self { places: Arc::new(Places::total(max, None)), overflow: Wait(()) }
     }
@@ -59,8 +59,8 @@ impl<P> ConnectionLimitLayer<P> {
     /// So `max` has to be more than the number of accept loops that share the layer. Otherwise one that waits for a
     /// connection which does not come keeps the others, whose connections are there, from accepting any.
     ///
-    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener), and nobody makes room,
-    /// even after [`make_room`](Self::make_room).
+    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener), and nobody makes
+    /// room, even after [`make_room`](Self::make_room).
     pub fn wait(self) -> ConnectionLimitLayer {
         let places = match self.places.shared() {
             Some(_) if self.places.rules().is_none() => self.places,
@@ -102,10 +102,10 @@ impl<P> ConnectionLimitLayer<P> {
     /// Counts each of the server's endpoints by itself: `max` for every [`listener`](crate::Connection::listener).
     ///
     /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
-    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). To wait is not possible per listener:
-    /// nobody knows beforehand on which endpoint the next connection comes in, so none can be left in the backlog for the
-    /// sake of its endpoint alone, and to accept and park it would let one endpoint fill up the server. Where each
-    /// endpoint is to wait by itself, run a server for each in one process, with a limit of its own.
+    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). To wait is not possible per
+    /// listener: it is not known beforehand on which endpoint the next connection comes in, so no connection can be
+    /// left in the backlog because of its endpoint alone, and to accept and park it would let one endpoint fill up the
+    /// server. Where each endpoint is to wait by itself, run a server for each in one process, with a limit of its own.
     ///
     /// ```
     /// use ropewalk_middleware::ConnectionLimitLayer;
@@ -119,14 +119,14 @@ impl<P> ConnectionLimitLayer<P> {
         Self { places: Arc::new(Places::per_listener(self.places.max, self.places.rules())), overflow: self.overflow }
     }
 
-    /// Over the cap, a connection is aborted for one that comes, if one of these rules finds one; otherwise the one that comes is
-    /// refused. So silent and idle peers, and those of one address, can't keep the others out. The cap stays exact: the new
-    /// connection is served when the other one is gone.
+    /// Over the cap, a connection is aborted for one that comes, if one of these rules finds one; otherwise the one
+    /// that comes is refused. So silent and idle peers, and those of one address, can't keep the others out. The cap
+    /// stays exact: the new connection is served when the other one is gone.
     ///
     /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
     /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). The service behind is called when
-    /// the connection comes, and its future polled when there is room. A connection under such a limit costs it some 200 bytes,
-    /// and a few steps in a tree when it comes and goes.
+    /// the connection comes, and its future polled when there is room. A connection under such a limit costs it some
+    /// 200 bytes, and a few steps in a tree when it comes and goes.
     ///
     /// ```
     /// use ropewalk_middleware::{ConnectionLimitLayer, MakeRoom};

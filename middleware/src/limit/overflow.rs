@@ -146,8 +146,8 @@ where
     }
 }
 
-/// A refusal by another service, for [`MAX_REFUSAL_TIME`]: peers that are slow on purpose must not keep all the room there
-/// is for refusals.
+/// A refusal by another service, for [`MAX_REFUSAL_TIME`]: peers that are slow on purpose must not keep all the room
+/// there is for refusals.
 #[pin_project]
 #[derive(Debug)]
 pub struct Brief<F> {
@@ -183,9 +183,9 @@ where
     }
 }
 
-/// Whether a service is ready at this moment, asked by somebody who will not wait for it.
+/// Whether a service is ready at this moment, asked without waiting for it.
 ///
-/// It leaves a waker behind that wakes nobody: whoever waits afterwards has to poll again, as everybody does.
+/// It leaves a waker behind that wakes no task: a task that waits afterwards has to poll again, as any other.
 pub(super) fn is_ready_now<S: Service<Connection>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
 }

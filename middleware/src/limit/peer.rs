@@ -24,8 +24,8 @@ use crate::Connection;
 /// has been accepted.
 ///
 /// Many people may share an address, behind a NAT or a proxy: choose a cap that does not hurt them. Under the PROXY
-/// protocol the address is that which the proxy tells. Where its header tells none (`UNKNOWN`, `LOCAL`), that of the socket
-/// is counted, which is the proxy's: such connections (health checks, mostly) share one cap, all of them.
+/// protocol the address is that which the proxy tells. Where its header has no address (`UNKNOWN`, `LOCAL`), that of
+/// the socket is counted, which is the proxy's: such connections (health checks, mostly) share one cap, all of them.
 ///
 /// It goes around connections only.
 ///
@@ -50,7 +50,7 @@ impl<P: Clone> Clone for PeerLimitLayer<P> {
 }
 
 impl PeerLimitLayer {
-    /// At most `max` connections of one peer at once; the others are closed without a word. With 0 nobody is let in.
+    /// At most `max` connections of one peer at once; the others are closed without a word. With 0 no connection is let in.
     pub fn new(max: usize) -> Self {
         Self { peers: Peers::new(max), overflow: RefuseWith(Bytes::new()) }
     }

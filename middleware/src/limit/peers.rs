@@ -29,7 +29,7 @@ impl Peers {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection of this peer; none if it has as many as it may.
+    /// A place for one more connection of this peer; `None` if it has as many as it may.
     pub(super) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<PeerPlace> {
         let peer = ip.map(host);
         if let Some(peer) = peer {

@@ -12,7 +12,7 @@ use super::peers::PeerPlace;
 use super::places::Cap;
 use crate::Closing;
 
-/// Somebody who waits for a place.
+/// A task that waits for a place.
 pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
 
 /// What a connection has to have before it is served.

@@ -41,7 +41,7 @@ impl Places {
         Self { max, count, rules, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) }
     }
 
-    /// The same number of places, none of them taken, under other rules.
+    /// The same number of places, all of them free, under other rules.
     pub(super) fn with_rules(&self, rules: Option<MakeRoom>) -> Self {
         match self.count {
             Count::Total(_) => Self::total(self.max, rules),

@@ -16,10 +16,11 @@ const LAST: Duration = Duration::from_secs(1);
 /// How long a descriptor that says "not now" is left alone.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Writes a log from a thread of its own, so that a log which is not read, or can't be written, does not stop the server.
+/// Writes a log from a thread of its own, so that a log which is not read, or can't be written, does not stop the
+/// server.
 ///
-/// A line is copied to a buffer of at most 1 MiB. When that is full lines are lost; a line in the log says how many, as soon
-/// as there is room again. What can't be written (the reader has gone, the disk is full) is lost without a word.
+/// A line is copied to a buffer of at most 1 MiB. When that is full lines are lost; a line in the log says how many, as
+/// soon as there is room again. What can't be written (the reader has gone, the disk is full) is lost without a word.
 ///
 /// Dropped at the end of `main`, it waits until everything is written, for at most a second. `std::process::exit` drops
 /// nothing: call [`flush`](Self::flush) before it.
@@ -31,8 +32,8 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// tracing_subscriber::fmt().with_writer(log.writer()).log_internal_errors(false).init();
 /// ```
 ///
-/// (`log_internal_errors` would have tracing-subscriber write to standard error itself when it fails, and panic when that
-/// fails too.)
+/// (`log_internal_errors` would have tracing-subscriber write to standard error itself when it fails, and panic when
+/// that fails too.)
 #[must_use = "dropped, it writes no more lines"]
 pub struct BackgroundLog(Arc<Shared>);
 
@@ -110,8 +111,8 @@ impl Shared {
     }
 
     /// The thread.
-    fn write_all_to(&self, mut target: impl Write) {
-        let mut lines = Vec::new();
+    fn write_all_to(&self, target: impl Write) {
+        let (mut lines, mut target) = (Vec::new(), Target { target, torn: false });
         loop {
             let nothing = |state: &mut State| state.waiting.is_empty() && !state.closed;
             let mut state = self.work.wait_while(self.lock(), nothing).unwrap_or_else(PoisonError::into_inner);
@@ -122,13 +123,10 @@ impl Shared {
             mem::swap(&mut lines, &mut state.waiting);
             let lost = mem::take(&mut state.lost);
             drop(state);
-            write(&mut target, &lines);
+            target.write(&lines);
             if lost > 0 {
-                write(
-                    &mut target,
-                    format!("{lost} lines of the log were lost here: it is not read as fast as it is written\n")
-                        .as_bytes(),
-                );
+                let text = format!("{lost} lines of the log were lost here: it is not read as fast as it is written\n");
+                target.write(text.as_bytes());
             }
             // A burst is no reason to keep its memory.
             lines = Vec::new();
@@ -138,21 +136,41 @@ impl Shared {
     }
 }
 
-/// Writes what can be written. The target is user code, and may panic.
-fn write(target: &mut impl Write, mut lines: &[u8]) {
-    crate::event::contain(|| {
-        while !lines.is_empty() {
-            match target.write(lines) {
-                Ok(0) => return,
-                Ok(n) => lines = &lines[n..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // A terminal that somebody else has made non-blocking.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(AGAIN),
-                Err(_) => return,
-            }
+/// Where the lines go: user code, which may panic.
+struct Target<W> {
+    target: W,
+    /// It has taken a part of a line, and failed at the rest.
+    torn: bool,
+}
+
+impl<W: Write> Target<W> {
+    /// Writes what can be written.
+    fn write(&mut self, lines: &[u8]) {
+        if self.torn {
+            // The next line does not begin in the middle of one.
+            self.write_some(b"\n");
         }
-        drop(target.flush());
-    });
+        self.write_some(lines);
+        crate::event::contain(|| drop(self.target.flush()));
+    }
+
+    fn write_some(&mut self, mut bytes: &[u8]) {
+        crate::event::contain(|| {
+            while !bytes.is_empty() {
+                match self.target.write(bytes) {
+                    Ok(0) => return,
+                    Ok(n) => {
+                        self.torn = bytes[n - 1] != b'\n';
+                        bytes = &bytes[n..];
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    // A terminal that somebody else has made non-blocking.
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(AGAIN),
+                    Err(_) => return,
+                }
+            }
+        });
+    }
 }
 
 /// Takes one line for a [`BackgroundLog`]. It neither blocks nor fails.
@@ -266,6 +284,33 @@ mod tests {
         let began = Instant::now();
         drop(log);
         assert!((LAST..2 * LAST).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_line_behind_one_that_was_written_in_part_begins_a_line() {
+        /// A disk that is full when it holds 10 bytes, until somebody makes room.
+        struct Disk(u32, Memory);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                match self.0 {
+                    1 => self.1.write(&bytes[..10]),
+                    2 => Err(io::ErrorKind::StorageFull.into()),
+                    _ => self.1.write(bytes),
+                }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let memory = Memory::default();
+        let log = BackgroundLog::to(Disk(0, memory.clone()));
+        for line in ["the first line\n", "the second line\n", "the third line\n"] {
+            log.writer()().write_all(line.as_bytes()).unwrap();
+            log.flush();
+        }
+        assert_eq!(memory.text(), "the first \nthe second line\nthe third line\n");
     }
 
     #[test]

@@ -16,13 +16,13 @@ use crate::event::{contain, event, may_log};
 
 /// Logs every frame that comes in, and how its call ended.
 ///
-/// The line of a frame has `len`, its length in bytes, and `text`, the frame escaped and cut. The line of the call's end
-/// has `outcome` (`ok`, `error`, `panic`, or `dropped` when nobody waited for it), `duration_us`, and `error`. The
+/// The line of a frame has `len`, its length in bytes, and `text`, the frame escaped and cut. The line of the call's
+/// end has `outcome` (`ok`, `error`, `panic`, or `dropped` when it was given up), `duration_us`, and `error`. The
 /// target is `ropewalk::frame`; the level DEBUG, unless [`level`](Self::level) says otherwise. Where the level is
 /// disabled nothing is formatted, allocated or timed. The end of a call that is answered is logged when its future is
 /// dropped, which `framed` does at once.
 ///
-/// It goes around frames only: a connection is no bytes, and [`LogLayer`](super::LogLayer) logs it.
+/// It goes around frames only: a connection is not bytes, and [`LogLayer`](super::LogLayer) logs it.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -102,7 +102,7 @@ where
 
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        // The usual answer, in place: nobody wants to hear of this level.
+        // The usual answer, in place: no subscriber wants this level.
         let mut calling = Calling(if may_log(self.level) { Timing::start(self.level, frame.as_ref()) } else { None });
         let future = self.inner.call(frame);
         FrameLogFuture { future, outcome: Outcome::Waits, timing: calling.0.take() }
@@ -121,8 +121,8 @@ impl Drop for Calling {
 }
 
 /// A call that is logged.
-// Its end is logged when it is dropped, not when it is polled: an answer that is held while something else is called, which
-// might panic, is stored and loaded again for that, and costs each frame more than to find it.
+// Its end is logged when it is dropped, not when it is polled: an answer that is held while something else is called,
+// which might panic, is stored and loaded again for that, and costs each frame more than to find it.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
@@ -137,7 +137,7 @@ pub struct FrameLogFuture<F> {
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
     Waits,
-    /// Where a panic leaves it, whoever catches that.
+    /// Where a panic leaves it, wherever that is caught.
     Polled,
     Ok,
     /// Logged already.
@@ -202,7 +202,7 @@ fn ended(timing: &Timing, outcome: Outcome) {
     }
 }
 
-/// When a call began, if somebody wants to know.
+/// When a call began, if a subscriber wants to know.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
     level: Level,
@@ -210,7 +210,7 @@ struct Timing {
 }
 
 impl Timing {
-    /// None if nobody wants to know.
+    /// `None` if no subscriber wants to know.
     #[cold]
     fn start(level: Level, frame: &[u8]) -> Option<Self> {
         at_level!(level, AT => {

@@ -62,8 +62,8 @@ impl<F> PinnedDrop for LogFuture<F> {
 
 /// Logs the end when a panic passes by.
 ///
-/// Whoever catches the panic drops the future afterwards, when nothing panics any more: then it can't be told from a
-/// cancelled one.
+/// The code that catches the panic drops the future afterwards, when nothing panics any more: then it can't be told
+/// from a cancelled one.
 struct Unwinding<'a>(&'a mut Record);
 
 impl Drop for Unwinding<'_> {

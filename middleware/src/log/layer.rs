@@ -23,8 +23,8 @@ use super::service::Log;
 /// tenth that counts the others (`suppressed`). All other connections have both lines, however many there are, unless
 /// [`max_per_second`](Self::max_per_second) sets a limit.
 ///
-/// A subscriber that panics costs its line and nothing else. One that blocks blocks the connection's thread: see to it
-/// that it [doesn't](https://docs.rs/tracing-appender/latest/tracing_appender/non_blocking/).
+/// A subscriber that panics costs its line and nothing else. One that blocks blocks the connection's thread: give it a
+/// writer that does not block, as [`BackgroundLog`](crate::BackgroundLog).
 ///
 /// They are made where the connection is run, from its first poll on, and not where it is accepted: so what the service
 /// does in its `call`, rather than in its future, is outside the span.
@@ -57,8 +57,8 @@ impl LogLayer {
         Self { level, ..self }
     }
 
-    /// Logs at most so many connections a second; with 0 none. The others have their span and no lines, and once a second a
-    /// line counts them (`suppressed`).
+    /// Logs at most so many connections a second; with 0 it logs no connection. The others have their span and no
+    /// lines, and once a second a line counts them (`suppressed`).
     pub fn max_per_second(self, max: usize) -> Self {
         Self { max: Some(max), ..self }
     }

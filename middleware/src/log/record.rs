@@ -45,8 +45,7 @@ impl Record {
 
     /// The span of the connection, in which the first line is written here and the last one is to be.
     ///
-    /// Made late, by whoever runs the connection: a log writes, and where the connection is accepted nobody may wait for
-    /// that.
+    /// Made late, in the task that runs the connection: a log writes, and the accept loop must not wait for that.
     pub(super) fn open(&mut self) -> Span {
         let stats = &self.stats;
         at_level!(self.level, AT => {
@@ -105,7 +104,7 @@ impl Record {
 }
 
 impl Drop for Record {
-    /// Does something only when there is no future that would have: the call itself has panicked.
+    /// Does something only when the call itself has panicked, so that there is no future.
     fn drop(&mut self) {
         if !self.closed {
             let span = self.open();

@@ -13,7 +13,7 @@ pub enum HeaderError {
     NoHeader,
     /// Version 1: no CRLF within 107 bytes.
     LineTooLong,
-    /// Version 1: a byte that is no printable ASCII, or a CR without its LF.
+    /// Version 1: a byte that is not printable ASCII, or a CR without its LF.
     BadByte,
     /// Version 1: neither `TCP4`, `TCP6` nor `UNKNOWN`.
     BadProtocol,

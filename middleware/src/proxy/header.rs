@@ -62,9 +62,10 @@ pub struct Header {
 impl Header {
     /// A header for a connection handed on: where it comes from, and where it had come to.
     ///
-    /// IPv4 addresses mapped into IPv6 are written as IPv4, and two TCP addresses of different families both as IPv6. Addresses of two kinds, and of other kinds than
-    /// TCP and Unix, are not told: the header says `UNKNOWN` then (version 2: unspecified). So it does for a Unix path of
-    /// over 108 bytes, and an abstract name of over 107 or with a zero at its end.
+    /// IPv4 addresses mapped into IPv6 are written as IPv4, and two TCP addresses of different families both as IPv6.
+    /// Addresses of two kinds, and of other kinds than TCP and Unix, are not told: the header says `UNKNOWN` then
+    /// (version 2: unspecified). So it does for a Unix path of over 108 bytes, and an abstract name of over 107 or with
+    /// a zero at its end.
     pub fn new(source: impl Into<Addr>, destination: impl Into<Addr>) -> Self {
         let addresses = match (source.into().canonical(), destination.into().canonical()) {
             (Addr::Tcp(source), Addr::Tcp(destination)) => {
@@ -118,7 +119,7 @@ impl Header {
         self.version
     }
 
-    /// Whether the connection is the proxy's own, and not that of somebody behind it.
+    /// Whether the connection is the proxy's own, and not that of a client behind it.
     pub fn is_local(&self) -> bool {
         self.local
     }
@@ -143,7 +144,7 @@ impl Header {
         self.source().filter(|_| self.transport == Transport::Stream)
     }
 
-    /// What else it tells: values with their types, in their order. Version 1 has none.
+    /// What else it tells: values with their types, in their order. Empty for version 1.
     pub fn tlvs(&self) -> Tlvs<'_> {
         Tlvs::new(&self.tlvs)
     }

@@ -1,4 +1,4 @@
-//! The PROXY protocol: who is behind a proxy, told in a header before the first byte of the connection itself.
+//! The PROXY protocol: the client behind a proxy, told in a header before the first byte of the connection itself.
 //!
 //! A proxy that hands connections on hides where they come from. So it may send a header first, as a line of text
 //! (version 1) or in binary (version 2, with room for more), as the
@@ -20,17 +20,17 @@
 //!
 //! # What is refused
 //!
-//! Whatever is not exactly a header, as soon as it shows. Version 1: a line of over 107 bytes or without its CRLF, bytes
-//! that are no printable ASCII, any other number of spaces, addresses that are not of the family named, ports with signs,
-//! leading zeros or over 65535. Version 2: any other version or command, families and transports that do not exist,
-//! addresses that do not fit into the length, values (TLVs) that do not fill it exactly, a wrong CRC32c, and a header over
-//! [`MAX_HEADER`] bytes.
+//! Whatever is not exactly a header, as soon as it shows. Version 1: a line of over 107 bytes or without its CRLF,
+//! bytes that are not printable ASCII, any other number of spaces, addresses that are not of the family named, ports
+//! with signs, leading zeros or over 65535. Version 2: any other version or command, families and transports that do
+//! not exist, addresses that do not fit into the length, values (TLVs) that do not fill it exactly, a wrong CRC32c, and
+//! a header over [`MAX_HEADER`] bytes.
 //!
-//! `UNKNOWN`, `LOCAL`, an unspecified family or transport, and datagrams say nothing of who is at the other end of a
-//! stream: they are taken, and [`Header::client`] is `None`. Of `LOCAL` and unspecified ones the address block is skipped
-//! unread.
-// Our own parser: of the crates there are, `ppp` 2.3 takes ports like `+80`, waits for ever behind `UNKNOWN a b c d e f`
-// and refuses a LOCAL header of a family; `proxy-header` 0.1 takes `PROXYxTCP4`, port 007 and lines over 107 bytes;
+//! `UNKNOWN`, `LOCAL`, an unspecified family or transport, and datagrams say nothing of the other end of a
+//! stream: they are taken, and [`Header::client`] is `None`. Of `LOCAL` and unspecified ones the address block is
+//! skipped unread.
+// Our own parser: of the crates there are, `ppp` 2.3 takes ports like `+80`, waits for ever behind `UNKNOWN a b c d e
+// f` and refuses a LOCAL header of a family; `proxy-header` 0.1 takes `PROXYxTCP4`, port 007 and lines over 107 bytes;
 // `proxy-protocol` 0.5 panics on a length beyond its input. None checks a CRC or bounds a header.
 
 mod error;
@@ -67,13 +67,13 @@ pub enum Parsed {
 
 /// Reads the header that bytes begin with.
 ///
-/// The answer is that of the bytes, however they came: of a prefix it is [`Parsed::Incomplete`] or the same error, and what
-/// follows a header changes nothing.
+/// The answer is that of the bytes, however they came: of a prefix it is [`Parsed::Incomplete`] or the same error, and
+/// what follows a header changes nothing.
 ///
 /// # Errors
 ///
 /// When the bytes begin with no header, whatever may follow. The connection is to be closed then: what it says can't be
-/// believed, and there is no telling where its own bytes begin.
+/// believed, and it is not known where its own bytes begin.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     match bytes.first() {
         None => Ok(Parsed::Incomplete { need: v1::SHORTEST }),

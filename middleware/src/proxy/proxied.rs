@@ -3,7 +3,7 @@
 use super::Header;
 use crate::connection::{Addr, Peer};
 
-/// What a connection's PROXY header told, and who sent it: see [`Peer::proxied`].
+/// What a connection's PROXY header told, and its sender: see [`Peer::proxied`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proxied {
     proxy: Peer,
@@ -15,7 +15,7 @@ impl Proxied {
         Self { proxy, header }
     }
 
-    /// The proxy: who is at the other end of the socket.
+    /// The proxy: the peer at the other end of the socket.
     pub fn proxy(&self) -> &Peer {
         &self.proxy
     }

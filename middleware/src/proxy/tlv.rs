@@ -21,7 +21,8 @@ impl Tlv<'_> {
     pub const ALPN: u8 = 0x01;
     /// The host name the client asked for: that of TLS (SNI), in UTF-8.
     pub const AUTHORITY: u8 = 0x02;
-    /// The CRC32c of the header. It was checked, and is written by [`Header::with_checksum`](super::Header::with_checksum).
+    /// The CRC32c of the header. It was checked, and is written by
+    /// [`Header::with_checksum`](super::Header::with_checksum).
     pub const CRC32C: u8 = 0x03;
     /// Padding.
     pub const NOOP: u8 = 0x04;
@@ -65,7 +66,7 @@ impl<'a> Tlvs<'a> {
 impl<'a> Iterator for Tlvs<'a> {
     type Item = Tlv<'a>;
 
-    /// The next value; `None` also where what is left is none.
+    /// The next value; `None` also where the rest is not a value.
     fn next(&mut self) -> Option<Tlv<'a>> {
         let (&[kind, high, low], rest) = self.left.split_first_chunk()?;
         let (value, left) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
@@ -133,7 +134,7 @@ impl fmt::Debug for Ssl<'_> {
 
 /// Values, and one more.
 pub(super) fn push(tlvs: &[u8], kind: u8, value: &[u8]) -> Vec<u8> {
-    // A length too large for the field is refused by whoever asks: it is over that of a header.
+    // A length too large for the field is refused by the caller: it is over that of a header.
     let [high, low] = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
     [tlvs, &[kind, high, low], value].concat()
 }

@@ -75,7 +75,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
             check(whole, checksum.map(|at| len - tlvs.len() + at))?;
             tlvs
         }
-        // Where addresses are to be skipped there is no telling what stands behind them.
+        // Where addresses are to be skipped it is not known what stands behind them.
         Err(HeaderError::BadTlv) if !told => &[],
         Err(error) => return Err(error),
     };
@@ -144,8 +144,8 @@ where
     Some((source.into(), destination.into()))
 }
 
-/// A path ends at its first zero. Behind a zero stands an abstract name, filled up with zeros; a field of nothing else is
-/// that of a client without a name.
+/// A path ends at its first zero. Behind a zero stands an abstract name, filled up with zeros; a field of nothing else
+/// is that of a client without a name.
 fn path(field: &[u8]) -> Addr {
     if let [0, name @ ..] = field {
         let len = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
