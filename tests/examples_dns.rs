@@ -261,6 +261,16 @@ fn one_address_has_so_many_connections_and_no_more() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // elsewhere the loopback has one address
+fn when_all_connections_are_taken_silent_ones_of_a_crowded_address_make_room() {
+    let example = start(&["--connections", "2"]);
+    let mut silent = [(); 2].map(|()| example.tcp());
+    ask(&mut Client::tcp_from([127, 0, 0, 2], example.tcp), &plain(7, "www.example.org", Rtype::A));
+    assert_eq!(silent[0].rest(), b"", "it was the first");
+    ask(&mut silent[1], &plain(8, "www.example.org", Rtype::A));
+}
+
+#[test]
 fn bytes_of_any_kind_cost_nobody_an_answer() {
     let example = start(&[]);
     let seeds = [

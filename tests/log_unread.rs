@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use ropewalk::{Addr, Bytes, Lines, LogLayer, Restart, Server, TlsConfig, framed, reply_fn};
@@ -82,17 +83,18 @@ fn helper() {
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    // A restart that fails, as a rule: this process is to go on.
+    let restart = if told.contains(&"restarts") { Restart::new() } else { Restart::new().program("/bin/false") };
     let server = Server::new()
         .listen("tcp:127.0.0.1:0")
         .listen("proxy+tcp:127.0.0.1:0?trust=192.0.2.0/24")
         .signals()
         .reload_tls(TlsConfig::files(cert, key))
-        // A restart that fails: this process is to go on.
-        .hot_restart(Restart::new().program("/bin/false"))
+        .hot_restart(restart)
         .drain_within(Duration::from_millis(200))
         .on_listening(|addresses| {
             let text: Vec<String> = addresses.iter().map(Addr::to_string).collect();
-            println!("\nlistening {}", text.join(" "));
+            println!("\nlistening {} {}", std::process::id(), text.join(" "));
         });
     if told[2] == "layer" {
         runtime.block_on(server.exit_if_stuck(STUCK).layer(LogLayer::new()).serve(service)).unwrap();
@@ -103,6 +105,8 @@ fn helper() {
 
 struct Helper {
     child: Child,
+    /// The numbers of the processes that have taken over.
+    successors: Receiver<i32>,
     plain: SocketAddr,
     proxied: SocketAddr,
 }
@@ -114,10 +118,17 @@ impl Helper {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let said = lines.find_map(|line| line.strip_prefix("listening ").map(str::to_owned)).expect("it listens");
+        let (tell, successors) = channel();
         // What it says at its end has to go somewhere.
-        std::thread::spawn(move || lines.for_each(drop));
-        let mut addrs = said.split(' ').map(|addr| addr.rsplit("tcp:").next().unwrap().parse().unwrap());
-        Self { plain: addrs.next().unwrap(), proxied: addrs.next().unwrap(), child }
+        std::thread::spawn(move || {
+            for line in lines {
+                if let Some(said) = line.strip_prefix("listening ") {
+                    tell.send(said.split(' ').next().unwrap().parse().unwrap()).ok();
+                }
+            }
+        });
+        let mut addrs = said.split(' ').skip(1).map(|addr| addr.rsplit("tcp:").next().unwrap().parse().unwrap());
+        Self { plain: addrs.next().unwrap(), proxied: addrs.next().unwrap(), child, successors }
     }
 
     #[track_caller]
@@ -141,6 +152,9 @@ impl Drop for Helper {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        for pid in self.successors.try_iter().filter_map(Pid::from_raw) {
+            kill_process(pid, Signal::KILL).ok();
+        }
     }
 }
 
@@ -184,6 +198,25 @@ fn a_server_whose_log_panics_serves_connections_that_are_logged() {
 fn a_server_whose_log_blocks_goes_on_and_ends_when_it_is_told_to() {
     goes_on_and_ends_when_told("blocks one -");
     goes_on_and_ends_when_told("blocks many -");
+}
+
+#[test]
+fn a_server_whose_log_blocks_is_restarted_without_a_connection_lost() {
+    for told in ["blocks one - restarts", "blocks many - restarts", "panics many - restarts"] {
+        let mut helper = Helper::start(told);
+        let mut open = Client::tcp(helper.plain);
+        open.send("before");
+        helper.serves();
+        helper.signal(Signal::USR2);
+        let successor = helper.successors.recv_timeout(PATIENCE).expect("a new process listens");
+        open.send(" and after\n");
+        assert_eq!(open.line(), "before and after\n", "{told}");
+        drop(open);
+        assert_eq!(helper.code(), Some(0), "{told}");
+        helper.serves();
+        kill_process(Pid::from_raw(successor).unwrap(), Signal::TERM).unwrap();
+        until("the new process ends as well", || TcpStream::connect(helper.plain).is_err());
+    }
 }
 
 #[test]

@@ -130,6 +130,39 @@ async fn who_connects_a_moment_before_is_served_by_the_old_process() {
 }
 
 #[tokio::test]
+async fn those_that_were_accepted_and_wait_for_room_are_served_by_the_old_process() {
+    let dir = TempDir::new();
+    let path = dir.join("x.sock");
+    let endpoint = format!("unix:{}", path.display());
+    let restart = echo(&[&endpoint]);
+    let server = Server::new().listen(&endpoint).max_connections(1).hot_restart(restart);
+    let server = Running::start(server.serve(shouter())).await;
+    let mut first = UnixStream::connect(&path).await.unwrap();
+    ask(&mut first, "old\nbegun", "OLD\n").await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"a\n").await.unwrap();
+        waiting.push(client);
+    }
+    // They are taken from the backlog, as one of them may have a right to a place.
+    harness::settle().await;
+    let successor = Successor::of(&server).await;
+    first.write_all(b" and done\n").await.unwrap();
+    assert_eq!(rest(&mut first).await, "BEGUN AND DONE\n");
+    drop(first);
+    for client in &mut waiting {
+        expect(client, "A\n").await;
+        client.shutdown().await.unwrap();
+    }
+    drop(waiting);
+    let handle = server.handle().clone();
+    assert_reasons(&server.over().await, &[(CloseReason::Drained, 21)]);
+    assert_eq!(handle.drain_report().unwrap().cut(), 0);
+    successor.end().await;
+}
+
+#[tokio::test]
 async fn a_new_process_that_fails_leaves_the_old_one_serving() {
     let dir = TempDir::new();
     for (name, text, said) in [

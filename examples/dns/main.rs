@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Error, LengthPrefixed, PeerLimitLayer, Result, framed, service_fn};
+use ropewalk::{ConnectionLimitLayer, Error, LengthPrefixed, MakeRoom, PeerLimitLayer, Result, framed, service_fn};
 
 use crate::service::{Answers, IN_FLIGHT};
 use crate::zone::{Owner, Zone};
@@ -26,6 +26,9 @@ struct Cli {
     /// The zone: a master file (RFC 1035, section 5) without $INCLUDE
     #[arg(long, default_value = "examples/dns/example.zone")]
     zone: PathBuf,
+    /// The most connections served at once
+    #[arg(long, default_value_t = 1000)]
+    connections: usize,
     /// The most connections of one address
     #[arg(long, default_value_t = 100)]
     per_peer: usize,
@@ -36,7 +39,7 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> Result {
-    let Cli { server, zone, per_peer, slow } = Cli::parse();
+    let Cli { server, zone, connections, per_peer, slow } = Cli::parse();
     let server = server.idle_or(Duration::from_secs(10));
     let read = tokio::fs::read(&zone).await.map_err(Error::from).and_then(|file| Zone::parse(&file));
     let zone = read.map_err(|error| Error::other(format!("{}: {error}", zone.display())))?;
@@ -45,6 +48,7 @@ async fn main() -> Result {
     server
         .server()
         .layer(PeerLimitLayer::new(per_peer))
+        .layer(ConnectionLimitLayer::new(connections).refuse_with("").make_room(MakeRoom::new()))
         .serve(framed(LengthPrefixed::u16(), answer).unordered(IN_FLIGHT))
         .await
 }

@@ -63,7 +63,12 @@ impl Books {
             Box::default()
         });
         if self.counted < SHARDS {
-            registry.each_of(self.counted, |closing| crowd.insert(closing.clone()));
+            // One that was told to go makes no room any more, however long it takes: its handler may block.
+            registry.each_of(self.counted, |closing| {
+                if !closing.is_aborted() {
+                    crowd.insert(closing.clone());
+                }
+            });
             self.counted += 1;
             return Choice::Undecided;
         }
@@ -82,5 +87,39 @@ impl Books {
         if let Some(place) = self.promised.iter().position(|promised| *promised == host) {
             self.promised.swap_remove(place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ropewalk_middleware::crowd::Choice;
+    use ropewalk_middleware::{Addr, Connection, MakeRoom, Peer, Stream};
+    use tokio::time::advance;
+
+    use super::{Books, Registry};
+    use crate::memory::MemoryStream;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_told_to_go_and_is_still_there_makes_no_room() {
+        let (mut books, registry, peer) = (Books::default(), Registry::default(), Peer::new(Addr::Memory));
+        let connections = [(); 3].map(|()| Connection::new(Stream::boxed(MemoryStream::pair(64).0), peer.clone()));
+        for connection in &connections {
+            books.enter(&connection.closing());
+            registry.add(connection.closing());
+        }
+        connections[0].closing().abort();
+        advance(Duration::from_secs(61)).await;
+        let mut told = Vec::new();
+        loop {
+            match books.make_room(3, &peer, &MakeRoom::new(), &registry) {
+                Choice::Undecided => {}
+                Choice::Abort(closing, _) => told.push(closing),
+                Choice::Nobody(_) => break,
+            }
+        }
+        let aborted_before = told.iter().filter(|closing| closing.is_aborted()).count();
+        assert_eq!((told.len(), aborted_before), (2, 0));
     }
 }

@@ -224,7 +224,8 @@ impl Crowd {
         let Self { holders, mut kept, .. } = self;
         let (mut holders, mut victims) = (holders.into_iter(), Vec::new());
         // A little more than is needed: what others take until the next look must not fill the place of those that go.
-        let enough = if impatient { low(max) } else { max.saturating_sub(2 * step(max)).max(low(max)) };
+        let at_full = max.saturating_sub(2 * step(max)).max(low(max));
+        let enough = if impatient { low(max) } else { at_full };
         let full = max.saturating_add(stuck);
         while (impatient || in_use >= full)
             && kept >= enough
@@ -243,7 +244,9 @@ impl Crowd {
         }
         let further = in_use.saturating_add(step(max));
         let marks = if in_use >= full {
-            Marks { rises_to: further, sinks_below: full, pause_from: 0 }
+            // A step below: what is written and answered at the limit must not have all looked through each time it is passed.
+            let sinks_below = full.saturating_sub(step(max)).max(at_full.saturating_add(stuck));
+            Marks { rises_to: further, sinks_below, pause_from: 0 }
         } else {
             Marks { rises_to: further.min(full), sinks_below: low(max), pause_from }
         };
@@ -299,8 +302,25 @@ pub(super) fn keep(shared: &Arc<Shared>) -> Keeping {
 
 #[cfg(test)]
 mod tests {
+    use super::{Crowd, low, share, step};
+
     #[test]
     fn without_a_word_of_the_system_it_is_1_gib() {
-        assert_eq!((super::share(None), super::share(Some(4096))), (1 << 30, 1024));
+        assert_eq!((share(None), share(Some(4096))), (1 << 30, 1024));
+    }
+
+    #[test]
+    fn at_the_limit_the_marks_lie_a_step_apart_and_the_lower_one_is_reached() {
+        for max in [1, 64 * 1024, 1024 * 1024, 1024 * 1024 * 1024] {
+            for stuck in [0, max] {
+                // All but what is kept goes, or is stuck.
+                let (kept, in_use) = (low(max).saturating_sub(1), max + stuck);
+                let crowd = Crowd { holders: Vec::new(), kept, leaving: in_use - kept };
+                let marks = crowd.shed(max, in_use, stuck, false).marks;
+                assert!(marks.sinks_below > kept + stuck, "{max} {stuck} {marks:?}");
+                assert!(marks.rises_to - marks.sinks_below >= step(max), "{max} {stuck} {marks:?}");
+                assert!(max < 1024 * 1024 || in_use - marks.sinks_below >= step(max), "{max} {stuck} {marks:?}");
+            }
+        }
     }
 }

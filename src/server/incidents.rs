@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ropewalk_middleware::Addr;
-use ropewalk_middleware::event::aside;
+use ropewalk_middleware::event::{aside, contain};
 use tokio::runtime::RuntimeMetrics;
 
 /// Called with a listener's address and its last error when it fails for good.
@@ -49,7 +48,7 @@ impl Incidents {
     /// A listener accepts no more, as far as anybody can tell.
     pub(super) fn listener_failed(&self, address: &Addr, error: &io::Error) {
         if let Some(hook) = self.on_failure.get()
-            && catch_unwind(AssertUnwindSafe(|| hook(address, error))).is_err()
+            && contain(|| hook(address, error)).is_none()
         {
             aside!(ERROR, "the hook for failed listeners panicked");
         }

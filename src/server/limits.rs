@@ -24,7 +24,9 @@ impl<L> Server<L> {
     /// 5. any.
     ///
     /// Of several it is always the oldest. A preamble makes room for one of its own address only when it is 20 ms old, or
-    /// 250 ms if its peer has sent something, and one that has passed never does: until then the newcomer waits. An address is an IPv4
+    /// 250 ms if its peer has sent something, and one that has passed never does: until then the newcomer waits. Up to 64 do (or a quarter of the places, if those are
+    /// fewer); when they have been too many for 250 ms, and others had to be dropped for them, the newest of the address with the
+    /// most is closed for each that comes, so that they hold up no peer of another address. An address is an IPv4
     /// address, or the first 64 bits of an IPv6 address; behind a proxy it is the client's as soon as the header has told of
     /// it. Peers on Unix sockets have no address, and fall under the rules without one. [`Handle::preambles`](super::Handle::preambles) counts what was
     /// dropped, by reason.

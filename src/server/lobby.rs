@@ -1,8 +1,7 @@
 //! Where accepted connections wait while the server is full.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::books::MadeRoom;
 use super::shared::Shared;
+use crate::listener::preamble::newest_of_most;
 
 /// How many connections wait here at most. The others stay in the backlog, as long as nobody waits for too long.
 const PLACES: usize = 64;
@@ -124,13 +124,10 @@ impl Lobby {
         if self.waiting.len() <= self.places {
             return;
         }
-        let mut of: HashMap<Option<IpAddr>, usize> = HashMap::new();
-        let without = || self.waiting.iter().enumerate().filter(|(_, waiting)| !waiting.promised);
-        without().for_each(|(_, waiting)| *of.entry(waiting.accepted.1.host()).or_default() += 1);
-        let newest = without().max_by_key(|(place, waiting)| (of[&waiting.accepted.1.host()], *place));
-        if let Some((stream, peer, endpoint)) =
-            newest.map(|(place, _)| place).and_then(|place| self.waiting.remove(place)).map(|waiting| waiting.accepted)
-        {
+        let without = self.waiting.iter().enumerate().filter(|(_, waiting)| !waiting.promised);
+        let hosts = without.map(|(place, waiting)| (place, waiting.accepted.1.host()));
+        if let Some(waiting) = newest_of_most(hosts).and_then(|place| self.waiting.remove(place)) {
+            let (stream, peer, endpoint) = waiting.accepted;
             self.shared.turn_away(Connection::accepted(stream, peer, endpoint));
         }
     }

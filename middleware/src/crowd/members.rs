@@ -12,6 +12,9 @@ use crate::{CloseReason, Closing};
 /// looked at.
 const LOOKS: usize = 256;
 
+/// How many turns a choice may take that can't be put off: what it costs must not grow with the number of connections.
+const TURNS: usize = 8;
+
 /// The connections under a cap, in the order in which [`MakeRoom`] has them make room.
 ///
 /// It is told when connections come and go, and of nothing in between. What it knows of one is therefore a bound: its
@@ -63,6 +66,21 @@ impl Crowd {
         self.choose(cap, newcomer, coming, rules).unwrap_or(Choice::Undecided)
     }
 
+    /// The same for one that can't wait for another turn. Where bytes have moved on too many connections to look at all of them,
+    /// the longest idle one of an address is found as far as is known, and none for being silent or idle.
+    pub fn make_room_now(&mut self, cap: usize, newcomer: Option<IpAddr>, rules: &MakeRoom) -> Choice {
+        for _ in 0..TURNS {
+            match self.make_room(cap, newcomer, 0, rules) {
+                Choice::Undecided => {}
+                decided => return decided,
+            }
+        }
+        let share = if rules.share { self.share(cap, newcomer) } else { usize::MAX };
+        let crowded = self.crowded(newcomer, 0, share);
+        let first = crowded.and_then(|host| self.addresses.get(&host)?.idle.first().copied());
+        first.map_or(Choice::Nobody(None), |(_, id)| self.abort(id, CloseReason::MadeRoomShare))
+    }
+
     fn choose(
         &mut self,
         cap: usize,
@@ -105,8 +123,7 @@ impl Crowd {
                 self.put_back(id, now);
             }
         }
-        if let Some(host) = newcomer.filter(|host| self.size(*host) + coming < share).and_then(|_| self.largest(share))
-        {
+        if let Some(host) = self.crowded(newcomer, coming, share) {
             while let Some(&(_, id)) = self.addresses.get(&host).and_then(|queue| queue.idle.first()) {
                 if !self.has_moved(id, &mut looks)? {
                     return Ok(self.abort(id, CloseReason::MadeRoomShare));
@@ -121,6 +138,11 @@ impl Crowd {
     fn share(&self, cap: usize, newcomer: Option<IpAddr>) -> usize {
         let another = newcomer.is_some_and(|host| !self.addresses.contains_key(&host));
         (cap / (self.addresses.len() + usize::from(another)).max(1)).max(1)
+    }
+
+    /// The address that has to make room for a newcomer which is below its own share.
+    fn crowded(&self, newcomer: Option<IpAddr>, coming: usize, share: usize) -> Option<IpAddr> {
+        newcomer.filter(|host| self.size(*host) + coming < share).and_then(|_| self.largest(share))
     }
 
     fn size(&self, host: IpAddr) -> usize {
@@ -219,4 +241,38 @@ fn look(looks: &mut usize) -> Result<(), TurnOver> {
 /// What is beyond the clock's range never comes.
 fn later(start: Instant, after: Duration) -> Instant {
     start.checked_add(after).unwrap_or_else(|| start + Duration::from_secs(365 * 24 * 3600))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::advance;
+
+    use super::{Choice, Crowd, LOOKS, TURNS};
+    use crate::{CloseReason, Connection, MakeRoom, Peer, Stream};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_choice_that_cannot_be_put_off_looks_at_a_bounded_number_of_connections() {
+        const MANY: usize = 20 * LOOKS * TURNS;
+        let host = |n| IpAddr::V4(Ipv4Addr::new(192, 0, 2, n));
+        let connection = |_| {
+            let peer = Peer::new(SocketAddr::new(host(1), 1));
+            Connection::new(Stream::from_io(tokio::io::empty()), peer)
+        };
+        let mut crowded: Vec<_> = (0..MANY).map(connection).collect();
+        let mut crowd = Crowd::default();
+        crowded.iter().for_each(|connection| crowd.insert(connection.closing()));
+        advance(Duration::from_secs(1)).await;
+        for connection in &mut crowded {
+            connection.write_all(b"x").await.unwrap();
+        }
+        let choice = crowd.make_room_now(MANY, Some(host(2)), &MakeRoom::new());
+        assert!(matches!(choice, Choice::Abort(_, CloseReason::MadeRoomShare)), "{choice:?}");
+        let looked_at =
+            crowd.members.values().filter(|member| member.idle_since == member.closing.idle_since()).count();
+        assert!(looked_at <= LOOKS * TURNS, "{looked_at}");
+    }
 }

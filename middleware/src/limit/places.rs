@@ -107,21 +107,11 @@ impl Cap {
 
     /// Has a connection make room for one of this peer's. True if one was told to go.
     pub(super) fn make_room(&self, newcomer: &Peer, rules: &MakeRoom) -> bool {
-        loop {
-            // Never held while a waker runs.
-            let Some(choice) = self.with_crowd(|crowd| crowd.make_room(self.max, newcomer.host(), 0, rules)) else {
-                return false;
-            };
-            match choice {
-                Choice::Abort(closing, reason) => {
-                    closing.abort_for(reason);
-                    return true;
-                }
-                Choice::Nobody(_) => return false,
-                // What is looked at again stands further back for as long as nothing moves on it.
-                Choice::Undecided => {}
-            }
-        }
+        let choice = self.with_crowd(|crowd| crowd.make_room_now(self.max, newcomer.host(), rules));
+        let Some(Choice::Abort(closing, reason)) = choice else { return false };
+        // Not under the lock: it runs a waker.
+        closing.abort_for(reason);
+        true
     }
 
     pub(super) fn enter(&self, closing: &Closing) -> Option<Closing> {

@@ -104,10 +104,13 @@ impl Crowd {
         self.take(id).is_some()
     }
 
-    /// Drops the oldest of the silent ones, if there is one.
-    pub(super) fn drop_silent(&mut self) -> bool {
-        let oldest = self.all[Stage::Silent as usize].first().copied();
-        oldest.is_some_and(|(_, id)| self.drop(id, PreambleDrop::Descriptors))
+    /// Drops the oldest of the silent ones, if there is one: of the address with the most, if that has more than its share.
+    pub(super) fn drop_silent(&mut self, max: usize) -> bool {
+        let share = (max / self.groups.len().max(1)).max(1);
+        let largest = self.ranks[Stage::Silent as usize].last().filter(|(len, _)| *len > share);
+        let group = largest.and_then(|(_, host)| self.groups.get(&Some(*host)));
+        let silent = group.map_or(&self.all, |group| &group.stages)[Stage::Silent as usize].first().copied();
+        silent.is_some_and(|(_, id)| self.drop(id, PreambleDrop::Descriptors))
     }
 
     /// Drops those that have been silent for so long. Returns how many, and when the next one will have been.

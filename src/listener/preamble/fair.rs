@@ -45,6 +45,13 @@ impl<T> Fair<T> {
     }
 }
 
+/// Of connections in the order in which they came, each with its place: that of the newest of the address with the most.
+pub(crate) fn newest_of_most(waiting: impl Iterator<Item = (usize, Option<IpAddr>)> + Clone) -> Option<usize> {
+    let mut of: HashMap<Option<IpAddr>, usize> = HashMap::new();
+    waiting.clone().for_each(|(_, host)| *of.entry(host).or_default() += 1);
+    waiting.max_by_key(|(place, host)| (of[host], *place)).map(|(place, _)| place)
+}
+
 #[cfg(test)]
 mod tests {
     use std::iter::from_fn;

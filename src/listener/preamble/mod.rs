@@ -10,20 +10,22 @@ mod places;
 mod tests;
 #[cfg(feature = "tls")]
 mod turns;
+mod waiting;
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ropewalk_middleware::{Addr, Peer, Stream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, coop};
-use tokio::time::{Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 pub use self::counts::{PreambleCounts, PreambleDrop};
+pub(crate) use self::fair::newest_of_most;
 pub(crate) use self::limits::{default_max_preambles, descriptors};
 pub(crate) use self::places::Preambles;
 #[cfg(feature = "tls")]
@@ -33,7 +35,8 @@ use self::counts::End;
 use self::crowd::Stage;
 use self::fair::Fair;
 use self::log::Log;
-use self::places::Place;
+use self::places::{Entered, Place};
+use self::waiting::Waiting;
 use super::{HandOver, Listener};
 
 /// How many connections are taken from the inner listener before others get their turn.
@@ -68,7 +71,8 @@ pub(crate) trait Step: Send + Sync + 'static {
 /// Each runs in a task of its own, so nothing a peer does, or leaves undone, holds up the others; each step has its
 /// deadline. All listeners of a server share so many places ([`Preambles`]). When one more comes, another one makes room
 /// by the rules of [`Crowd::make_room`](crowd::Crowd::make_room): silent peers, and addresses that take more than their
-/// share, do not keep the others out. Its socket is closed when its task has had a turn; a batch may be open by so much.
+/// share, do not keep the others out. Its socket is closed when its task has had a turn; a batch may be open by so much. One
+/// that has to wait for a place does so in [`Waiting`], so that those behind it do not.
 ///
 /// Those that have passed keep their places until they are accepted, one address after another, without a deadline: under a
 /// server that is at its limit the listener is not asked, so nothing more is taken from the inner one either, and nothing
@@ -84,9 +88,7 @@ pub(crate) struct WithPreamble {
     running: JoinSet<Option<Passed>>,
     passed: Fair<Passed>,
     /// Taken when there was no place.
-    next: Option<(Stream, Peer)>,
-    /// When there may be one.
-    place: Option<Pin<Box<Sleep>>>,
+    waiting: Waiting,
     /// From the last call on: when one may have been silent for too long.
     last: Option<Pin<Box<Sleep>>>,
     preambles: Preambles,
@@ -105,8 +107,7 @@ impl WithPreamble {
             steps: steps.into(),
             running: JoinSet::new(),
             passed: Fair::new(),
-            next: None,
-            place: None,
+            waiting: Waiting::new(preambles.max()),
             last: None,
             preambles,
             log: Log::new(),
@@ -114,7 +115,7 @@ impl WithPreamble {
     }
 
     fn pending(&self) -> usize {
-        self.running.len() + self.passed.len() + usize::from(self.next.is_some())
+        self.running.len() + self.passed.len() + self.waiting.len()
     }
 
     /// The next connection that came through.
@@ -133,45 +134,33 @@ impl WithPreamble {
         Poll::Pending
     }
 
-    /// Takes the next connection, if none is there that has no place yet.
+    /// Takes the next connection, if there is space for one more that waits.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.next.is_none() {
-            let Some(inner) = &mut self.inner else { return Poll::Pending };
-            let Poll::Ready(connection) = inner.poll_accept(cx) else {
-                // Out of tokio's budget for one turn, "none" only means "not now".
-                if self.last.is_some() && !inner.has_pending() && coop::has_budget_remaining() {
+        if !self.waiting.has_space(&self.preambles, &self.log) {
+            return Poll::Pending;
+        }
+        let Some(inner) = &mut self.inner else { return Poll::Pending };
+        let Poll::Ready(connection) = inner.poll_accept(cx) else {
+            // Out of tokio's budget for one turn, "none" only means "not now".
+            if coop::has_budget_remaining() {
+                self.waiting.caught_up();
+                if self.last.is_some() && !inner.has_pending() {
                     // All that had connected is taken: from here on others are refused, or somebody else's.
                     self.inner = None;
                 }
-                return Poll::Pending;
-            };
-            self.preambles.taken();
-            self.next = Some(connection);
-        }
+            }
+            return Poll::Pending;
+        };
+        self.preambles.taken();
+        self.waiting.push(connection);
         Poll::Ready(())
     }
 
-    /// Begins with the connection that was taken, once there is a place.
-    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(place) = &mut self.place {
-                // One that ends here wakes us as well, and may leave its place to us.
-                let is_over = place.as_mut().poll(cx).is_ready();
-                if !is_over && !self.preambles.has_room() {
-                    return Poll::Pending;
-                }
-                self.place = None;
-            }
-            let Some((_, peer)) = &self.next else { return Poll::Ready(()) };
-            match self.preambles.enter(peer, &self.log) {
-                Ok((place, dropped)) => {
-                    if let Some((stream, peer)) = self.next.take() {
-                        self.running.spawn(run(Arc::clone(&self.steps), stream, peer, place, dropped));
-                    }
-                    return Poll::Ready(());
-                }
-                Err(then) => self.place = Some(Box::pin(sleep_until(then))),
-            }
+    /// Begins with those that wait and have a place by now.
+    fn begin(&mut self) {
+        while let Some((stream, peer, Entered { place, dropped, .. })) = self.waiting.enter(&self.preambles, &self.log)
+        {
+            self.running.spawn(run(Arc::clone(&self.steps), stream, peer, place, dropped));
         }
     }
 }
@@ -248,8 +237,12 @@ impl Listener for WithPreamble {
             if let Poll::Ready(connection) = self.poll_passed(cx) {
                 return Poll::Ready(connection);
             }
-            ready!(self.poll_taken(cx));
-            ready!(self.poll_begin(cx));
+            // One that ends wakes us as well, and may leave its place to one of these.
+            self.begin();
+            if self.poll_taken(cx).is_pending() {
+                return self.waiting.poll_time(cx);
+            }
+            self.begin();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -302,8 +295,6 @@ impl Listener for WithPreamble {
 impl Drop for WithPreamble {
     fn drop(&mut self) {
         // The others have places, which count them as they go.
-        if self.next.is_some() {
-            self.preambles.lost();
-        }
+        (0..self.waiting.len()).for_each(|_| self.preambles.lost(PreambleDrop::Ended));
     }
 }

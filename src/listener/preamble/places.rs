@@ -1,6 +1,7 @@
 //! The places of preambles, which all listeners of a server share.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,12 @@ use super::counts::{End, PreambleCounts, PreambleDrop};
 use super::crowd::{Crowd, Room, Stage};
 use super::log::Log;
 
+/// How many that were dropped may still be open, as their tasks have not had a turn yet: they have descriptors as well.
+const CLOSING: usize = 16;
+
+/// How long a newcomer waits until they may be closed. They are as soon as there is a processor for them.
+const SOON: Duration = Duration::from_millis(1);
+
 /// The preambles of one server, with its listeners and workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Preambles(Arc<Shared>);
@@ -20,6 +27,8 @@ pub(crate) struct Preambles(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     max: usize,
+    /// Those that have a place, and those that were dropped and whose tasks are still to close them.
+    open: AtomicUsize,
     books: Mutex<Books>,
 }
 
@@ -32,7 +41,7 @@ struct Books {
 impl Preambles {
     /// At most so many at once, and at least one.
     pub(crate) fn new(max: usize) -> Self {
-        Self(Arc::new(Shared { max: max.max(1), books: Mutex::default() }))
+        Self(Arc::new(Shared { max: max.max(1), open: AtomicUsize::new(0), books: Mutex::default() }))
     }
 
     /// The most at once.
@@ -45,11 +54,12 @@ impl Preambles {
         self.lock().counts.clone()
     }
 
-    /// Closes the oldest connection whose peer has not sent a byte yet, for a process that has no descriptor left. Returns
-    /// whether there was one; its descriptor is free when its task has had a turn.
+    /// Closes the oldest connection whose peer has not sent a byte yet, of the address with the most if that has more than its
+    /// share, for a process that has no descriptor left. Returns whether there was one; its descriptor is free when its task has
+    /// had a turn.
     pub(crate) fn drop_silent(&self) -> bool {
         let mut books = self.lock();
-        let is_dropped = books.crowd.drop_silent();
+        let is_dropped = books.crowd.drop_silent(self.0.max);
         if is_dropped {
             books.counts.end(End::Dropped(PreambleDrop::Descriptors));
         }
@@ -77,21 +87,28 @@ impl Preambles {
     }
 
     /// Counts one that was taken, never had a place, and is dropped.
-    pub(super) fn lost(&self) {
-        self.lock().counts.end(End::Dropped(PreambleDrop::Ended));
+    pub(super) fn lost(&self, reason: PreambleDrop) {
+        self.lock().counts.end(End::Dropped(reason));
     }
 
-    /// Gives a place to one that was taken, or says when there may be one. The receiver is told when it is to make room.
-    pub(super) fn enter(&self, peer: &Peer, log: &Log) -> Result<(Place, oneshot::Receiver<PreambleDrop>), Instant> {
+    /// Gives a place to one that was taken, or says when there may be one.
+    pub(super) fn enter(&self, peer: &Peer, log: &Log) -> Result<Entered, Instant> {
         let (host, now) = (peer.host(), Instant::now());
+        if self.0.open.load(Ordering::Acquire) >= self.0.max + CLOSING {
+            return Err(now + SOON);
+        }
         let mut books = self.lock();
-        match books.crowd.make_room(self.0.max, host, now) {
+        let made = match books.crowd.make_room(self.0.max, host, now) {
             Room::NotBefore(then) => return Err(then),
-            Room::Made(None) => {}
-            Room::Made(Some(reason)) => books.counts.end(End::Dropped(reason)),
+            Room::Made(made) => made,
+        };
+        if let Some(reason) = made {
+            books.counts.end(End::Dropped(reason));
         }
         let (id, dropped) = books.crowd.insert(host, now);
-        Ok((Place { id, from: peer.addr().clone(), preambles: self.clone(), log: log.clone() }, dropped))
+        self.0.open.fetch_add(1, Ordering::AcqRel);
+        let place = Place { id, from: peer.addr().clone(), preambles: self.clone(), log: log.clone() };
+        Ok(Entered { place, dropped, made_room: made.is_some() })
     }
 
     fn end(&self, id: u64, end: End) -> bool {
@@ -107,6 +124,15 @@ impl Preambles {
         // No code of others runs under it, so it is whole whatever panicked.
         self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A preamble that has a place.
+pub(super) struct Entered {
+    pub(super) place: Place,
+    /// Is told when it is to make room.
+    pub(super) dropped: oneshot::Receiver<PreambleDrop>,
+    /// Whether another one was dropped for it.
+    pub(super) made_room: bool,
 }
 
 /// The place of one preamble. It is given back with the end, or by being dropped.
@@ -141,5 +167,6 @@ impl Drop for Place {
         if self.end(end) && panics {
             self.log.panicked(&self.from);
         }
+        self.preambles.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,6 +1,7 @@
 //! Which preamble makes room, and how long a newcomer waits.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::task::{Context, Poll};
@@ -31,7 +32,7 @@ impl Listener for Arrivals {
 }
 
 /// What connects to a listener.
-struct Door(mpsc::UnboundedSender<(Stream, Peer)>);
+pub(super) struct Door(mpsc::UnboundedSender<(Stream, Peer)>);
 
 impl Door {
     /// A client that has sent these bytes by the time it is accepted.
@@ -42,11 +43,11 @@ impl Door {
         client
     }
 
-    async fn from(&self, ip: &str, bytes: &[u8]) -> MemoryStream {
+    pub(super) async fn from(&self, ip: &str, bytes: &[u8]) -> MemoryStream {
         self.open(Addr::Tcp((ip.parse::<IpAddr>().unwrap(), 1).into()), bytes).await
     }
 
-    async fn crowd(&self, ip: &str, bytes: &[u8], n: usize) -> Vec<MemoryStream> {
+    pub(super) async fn crowd(&self, ip: &str, bytes: &[u8], n: usize) -> Vec<MemoryStream> {
         let mut clients = Vec::new();
         for _ in 0..n {
             clients.push(self.from(ip, bytes).await);
@@ -60,14 +61,14 @@ fn listener_of(preambles: &Preambles, steps: Vec<Box<dyn Step>>) -> (WithPreambl
     (WithPreamble::new(Box::new(Arrivals(arrivals)), steps, preambles.clone()), Door(open))
 }
 
-fn listener(max: usize) -> (WithPreamble, Preambles, Door) {
+pub(super) fn listener(max: usize) -> (WithPreamble, Preambles, Door) {
     let preambles = Preambles::new(max);
     let (listener, door) = listener_of(&preambles, vec![Box::new(Word)]);
     (listener, preambles, door)
 }
 
 /// Lets the listener take what has come.
-async fn look(listener: &mut WithPreamble) {
+pub(super) async fn look(listener: &mut WithPreamble) {
     none_within(listener, Duration::from_millis(1)).await;
 }
 
@@ -284,7 +285,7 @@ async fn those_that_have_passed_are_accepted_one_address_after_another_and_are_n
     let _one = door.from("192.0.2.2", b"y").await;
     let mut from = Vec::new();
     for _ in 0..2 {
-        let (_, peer) = std::future::poll_fn(|cx| listener.poll_accept(cx)).await;
+        let (_, peer) = poll_fn(|cx| listener.poll_accept(cx)).await;
         from.push(peer.ip().unwrap().to_string());
         // Meanwhile all others pass.
         for _ in 0..50 {
@@ -363,7 +364,8 @@ async fn whatever_happens_the_sum_is_exact_and_no_more_than_the_most_are_under_w
             accepted += 1;
         }
         let counts = preambles.counts();
-        assert!(counts.pending() <= MAX as u64 + 1, "{counts:?}");
+        // A quarter may wait besides.
+        assert!(counts.pending() <= MAX as u64 * 5 / 4, "{counts:?}");
         assert_eq!(counts.passed(), accepted);
     }
     let [.., passed, failed, _, dropped] = of(&preambles.counts());
