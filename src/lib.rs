@@ -82,6 +82,7 @@ mod wire;
 
 // What stands in the signatures of services and codecs: so this crate and tokio are enough to depend on.
 pub use bytes::{Bytes, BytesMut};
+pub use bytestring::ByteString;
 pub use ipnet::IpNet;
 pub use tokio_util::codec::{Decoder, Encoder};
 
@@ -101,7 +102,7 @@ pub use reply::{IntoReply, Reply};
 pub use server::{
     ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
 };
-pub use session::{Drive, Next, RawChunks, Session};
+pub use session::{Answer, Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsError};
 
