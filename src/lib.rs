@@ -103,6 +103,7 @@ mod wire;
 
 // Types in the signatures of services and codecs, so that a server needs no dependency but this crate and tokio.
 pub use bytes::{Bytes, BytesMut};
+pub use bytestring::ByteString;
 pub use ipnet::IpNet;
 pub use tokio_util::codec::{Decoder, Encoder};
 
@@ -122,7 +123,7 @@ pub use reply::{IntoReply, Reply};
 pub use server::{
     ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
 };
-pub use session::{Drive, Next, RawChunks, Session};
+pub use session::{Answer, Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
 pub use tls::{TlsConfig, TlsError};
 

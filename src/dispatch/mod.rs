@@ -319,7 +319,7 @@ fn tend<C, T>(wire: &mut Wire, codec: &mut C, inbox: &mut Inbox<C>, cx: &mut Con
 }
 
 /// Why an answer is not written.
-enum Failed {
+pub(crate) enum Failed {
     /// The connection is at its end.
     Wire(Error),
     /// Its stream broke off, or the codec refuses a frame of it.
@@ -327,7 +327,7 @@ enum Failed {
 }
 
 /// Encodes an answer, as far as there is room for it. Ready when all of it is, with whether the connection is to close.
-fn poll_reply<C, F>(
+pub(crate) fn poll_reply<C, F>(
     wire: &mut Wire,
     codec: &mut C,
     slot: &mut Option<Reply<F>>,

@@ -30,6 +30,11 @@ impl<C> Session<C> {
         self.wire.connection().id()
     }
 
+    /// How many bytes of replies wait to be written. While it is 64 KiB or more, nothing is read or decoded.
+    pub fn queued(&self) -> usize {
+        self.wire.unwritten()
+    }
+
     /// Which of the server's endpoints it came in on: 0 is the first.
     pub fn listener(&self) -> usize {
         self.wire.connection().listener()

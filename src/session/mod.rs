@@ -1,6 +1,7 @@
 //! The framed transport an author holds: frames in, frames out, raw bytes, and the end.
 
 mod about;
+mod answer;
 mod drive;
 mod home;
 mod next;
@@ -16,6 +17,7 @@ use std::task::Poll;
 
 use tokio_util::codec::{Decoder, Encoder};
 
+pub use self::answer::Answer;
 pub use self::drive::Drive;
 pub(crate) use self::home::{Homing, Housed};
 pub use self::next::Next;

@@ -72,8 +72,33 @@ impl Wire {
     pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         self.check_live()?;
         match self.poll_flush(cx) {
-            Poll::Pending => self.poll_tend(cx).map(Err),
+            Poll::Pending => self.poll_tend_until(Self::is_written, cx),
             written => written,
+        }
+    }
+
+    /// Writes until more may be queued, and keeps the connection going meanwhile.
+    pub(crate) fn poll_room_written(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
+        self.check_live()?;
+        if self.has_room() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.poll_flush(cx) {
+            Poll::Pending => self.poll_tend_until(Self::has_room, cx),
+            written => written,
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        self.output.is_flushed()
+    }
+
+    /// Tends the connection, which writes as well: once what is waited for is so, nothing would wake us for it.
+    fn poll_tend_until(&mut self, is_so: fn(&Self) -> bool, cx: &mut Context<'_>) -> Poll<Result> {
+        match self.poll_tend(cx) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending if is_so(self) => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
         }
     }
 
