@@ -274,7 +274,8 @@ impl Decoder for Lines {
 impl<T: AsRef<[u8]>> Encoder<T> for Lines {
     type Error = CodecError;
 
-    #[inline]
+    // Inlined as decoding is: a call would take the line by its address, and free it behind another one.
+    #[inline(always)]
     fn encode(&mut self, line: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let line = line.as_ref();
         if line.len() > self.max || !self.delimiter.ends_only(line) {
