@@ -225,45 +225,56 @@ where
         Ok(())
     }
 
-    /// Makes the next call, for which there is room, and answers it if it is ready at once.
+    /// Makes the next call, if there is room for one, and answers it if it is ready at once: then the next one too, as long
+    /// as no other is under way.
     #[inline(always)]
     fn poll_call(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
-        let mut this = self.as_mut().project();
+        let this = self.as_mut().project();
         if *this.last && this.calls.is_empty() {
             return Poll::Ready(Ok(Next::End));
         }
-        let Some(service) = this.service.as_mut() else { return tend(wire, this.codec, this.inbox, cx) };
         if *this.last || this.error.is_some() || !this.calls.has_room() {
             return tend(wire, this.codec, this.inbox, cx);
         }
-        let frame = match this.frame.take() {
-            Some(frame) => frame,
-            None => match wire.decode(this.codec) {
-                Some(Ok(frame)) => {
-                    wire.begin_wait();
-                    frame
-                }
-                Some(Err(error)) => {
-                    *this.go_on = error.is_recoverable();
-                    *this.error = Some(error);
+        let mut waiting = this.frame.take();
+        loop {
+            let mut this = self.as_mut().project();
+            let Some(service) = this.service.as_mut() else { return tend(wire, this.codec, this.inbox, cx) };
+            let frame = match waiting.take() {
+                Some(frame) => frame,
+                None => match wire.decode(this.codec) {
+                    Some(Ok(frame)) => {
+                        wire.begin_wait();
+                        frame
+                    }
+                    Some(Err(error)) => {
+                        *this.go_on = error.is_recoverable();
+                        *this.error = Some(error);
+                        return Poll::Ready(Ok(Next::Answered));
+                    }
+                    None => return self.poll_input(wire, cx),
+                },
+            };
+            match service.poll_ready(cx) {
+                Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(service.call(frame), cx) {
+                    Poll::Ready(answer) => self.as_mut().answer(answer, wire)?,
+                    Poll::Pending if this.calls.has_room() => return Poll::Ready(Ok(Next::Pending)),
+                    Poll::Pending => return tend(wire, this.codec, this.inbox, cx),
+                },
+                // A service that can't be readied is no use any more.
+                Poll::Ready(Err(error)) => {
+                    (*this.error, *this.go_on) = (Some(Error::service(error)), false);
                     return Poll::Ready(Ok(Next::Answered));
                 }
-                None => return self.poll_input(wire, cx),
-            },
-        };
-        match service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(service.call(frame), cx) {
-                Poll::Ready(answer) => self.answer(answer, wire)?,
-                Poll::Pending => return Poll::Ready(Ok(Next::Pending)),
-            },
-            // A service that can't be readied is no use any more.
-            Poll::Ready(Err(error)) => (*this.error, *this.go_on) = (Some(Error::service(error)), false),
-            Poll::Pending => {
-                *this.frame = Some(frame);
-                return tend(wire, this.codec, this.inbox, cx);
+                Poll::Pending => {
+                    *this.frame = Some(frame);
+                    return tend(wire, this.codec, this.inbox, cx);
+                }
+            }
+            if self.reply.is_some() || !self.calls.is_empty() || !wire.has_turn() || !wire.has_room() {
+                return Poll::Ready(Ok(Next::Answered));
             }
         }
-        Poll::Ready(Ok(Next::Answered))
     }
 
     /// Called when no whole frame is left of what was read: writes what was answered, and waits for more.
