@@ -254,6 +254,25 @@ impl Output {
         }
     }
 
+    /// Moves what waits out of the thread's buffer, to one with room for `more` besides, so that it need not grow at once; a
+    /// buffer that is filled well is kept.
+    #[inline]
+    pub(super) fn keep_growing(&mut self, more: usize) {
+        if std::mem::take(&mut self.lent) {
+            self.keep_lent(more);
+        }
+    }
+
+    fn keep_lent(&mut self, more: usize) {
+        if self.buf.len() >= self.buf.capacity() / 2 {
+            return;
+        }
+        let mut own = BytesMut::with_capacity(self.buf.len() + more.min(SMALL));
+        own.extend_from_slice(&self.buf);
+        scratch::give_write(std::mem::replace(&mut self.buf, own));
+        self.size = 0;
+    }
+
     fn release(&mut self) {
         self.size = 0;
         let buf = std::mem::take(&mut self.buf);

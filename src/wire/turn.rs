@@ -66,11 +66,16 @@ impl Wire {
         if self.unwritten() == 0 || std::mem::replace(&mut self.waited, true) {
             return Poll::Ready(());
         }
-        // The other connections write meanwhile.
-        self.output.keep();
+        // The other connections write meanwhile. What is left of the burst is answered with about as many bytes.
+        self.output.keep_growing(self.input.len());
         // It wakes us behind all others and behind what they wait for, where a wake-up by hand might come before.
         let _ = pin!(yield_now()).poll(cx);
-        self.rest()
+        if self.moved {
+            return self.rest();
+        }
+        // Nothing was read or written since the last wait.
+        self.turn = 0;
+        Poll::Pending
     }
 
     /// Called when what is awaited is pending. If it takes longer than one turn, the connection goes on meanwhile: what was
