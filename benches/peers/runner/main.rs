@@ -3,6 +3,7 @@
 mod accept;
 mod build;
 mod chart;
+mod instructions;
 mod machine;
 mod memcached;
 mod memory;
@@ -48,6 +49,8 @@ enum Part {
     Scaling,
     /// Services that wait, against loops by hand
     Waiting,
+    /// Instructions of a frame, by callgrind
+    Instructions,
     /// One thread against several
     Threads,
     /// As many idle connections as the machine allows
@@ -56,7 +59,7 @@ enum Part {
 
 /// Measures ropewalk beside its peers.
 ///
-/// All parts but `waiting`, `threads` and `million` when none is named. What is not installed is left out with a word.
+/// All parts but `waiting`, `instructions`, `threads` and `million` when none is named. What is not installed is left out with a word.
 #[derive(Debug, Parser)]
 #[command(name = "benches/peers/run")]
 struct Args {
@@ -101,7 +104,7 @@ impl Args {
     }
 
     fn wants(&self, part: Part) -> bool {
-        let asked_for = matches!(part, Part::Waiting | Part::Threads | Part::Million);
+        let asked_for = matches!(part, Part::Waiting | Part::Instructions | Part::Threads | Part::Million);
         if self.part.is_empty() { !asked_for } else { self.part.contains(&part) }
     }
 
@@ -207,6 +210,12 @@ fn others(args: &Args, peers: &[Peer], machine: &Machine, out: &Path) -> Result 
     if args.wants(Part::Waiting) {
         let measured = waiting::run(args)?;
         write(out, "waiting", machine, &measured, &waiting::markdown(&measured))?;
+    }
+    if args.wants(Part::Instructions) {
+        match instructions::run(args, peers)? {
+            Some(counted) => write(out, "instructions", machine, &counted, &instructions::markdown(&counted))?,
+            None => eprintln!("left out: instructions, as valgrind is not installed"),
+        }
     }
     if args.wants(Part::Threads) {
         let measured = threads::run(args, peers)?;

@@ -112,6 +112,11 @@ impl Peer {
         }
     }
 
+    /// Whether it is a program of machine code, which can be run under valgrind.
+    pub fn is_native(&self) -> bool {
+        matches!(self.program, Program::Rust(_))
+    }
+
     /// Seconds it has to run before it is as fast as it gets.
     pub fn warmup(&self, quick: bool) -> f64 {
         match self.program {

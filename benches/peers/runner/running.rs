@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use ropewalk_peers::{Mode, Phase, Report, Result, on_cores};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::peers::Peer;
 use crate::root;
@@ -28,7 +29,18 @@ pub struct Server {
 impl Server {
     /// Starts a server on these cores, and waits until it says where it listens.
     pub fn start(peer: &Peer, mode: Mode, size: u64, cores: &[usize]) -> Result<Self> {
-        let mut command = peer.command(mode, size);
+        Self::start_command(peer, peer.command(mode, size), cores)
+    }
+
+    /// The same under a tool, which is a program and its options.
+    pub fn start_under(tool: &[String], peer: &Peer, mode: Mode, size: u64, cores: &[usize]) -> Result<Self> {
+        let command = peer.command(mode, size);
+        let mut under = Command::new(&tool[0]);
+        under.args(&tool[1..]).arg(command.get_program()).args(command.get_args());
+        Self::start_command(peer, under, cores)
+    }
+
+    fn start_command(peer: &Peer, mut command: Command, cores: &[usize]) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = on_cores(cores, || command.spawn())?.map_err(|error| format!("{}: {error}", peer.name))?;
         let (stdin, stdout) = (child.stdin.take().ok_or("no stdin")?, child.stdout.take().ok_or("no stdout")?);
@@ -67,6 +79,15 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Has it end, and waits until it has.
+    pub fn stop(mut self) -> Result {
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            kill_process(pid, Signal::TERM)?;
+        }
+        self.child.wait()?;
+        Ok(())
     }
 
     /// The bytes allocated now, and how often something was allocated so far, of a server that counts.

@@ -28,7 +28,8 @@ pub fn main() -> Result {
 async fn run(args: &ServerArgs) -> Result {
     match args.mode {
         Mode::Line => serve(Lines::lf(), args).await,
-        Mode::Int32 => serve(LengthPrefixed::u32(), args).await,
+        // The load generator has frames of 1 MiB at most.
+        Mode::Int32 => serve(LengthPrefixed::u32().max(1024 * 1024), args).await,
         Mode::Netstring => serve(Netstring::new(), args).await,
     }
 }
