@@ -144,7 +144,8 @@ async fn a_new_process_has_30_s_until_it_is_ready() {
     // What the new process says takes real time, which a paused clock does not wait for: it runs out at once.
     let start = Instant::now();
     server.handle().restart().await.unwrap_err();
-    assert_eq!(start.elapsed().as_secs(), 30);
+    // And a second at most, in which it is waited for when it was killed.
+    assert!((30..=31).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     server.end().await;
 }
 

@@ -71,7 +71,8 @@ async fn echoed_and_gone(clients: Vec<TcpStream>) {
 
 #[tokio::test]
 async fn a_raised_cap_is_noticed_by_every_worker() {
-    let server = on_tcp(Server::new().workers(3).max_connections(0), Hold::default()).await;
+    // Without a timer by which a connection that waits would be looked at again.
+    let server = on_tcp(Server::new().workers(3).max_connections(0).make_room(None), Hold::default()).await;
     let mut clients = say(&server, "hello").await;
     settle().await;
     assert_eq!(server.counts().accepted(), 0);

@@ -12,6 +12,7 @@ mod lent;
 mod line_raw;
 mod lines;
 mod netstring;
+#[allow(dead_code, reason = "the examples have more in them")]
 pub mod protocols;
 mod proxy;
 mod restart;
