@@ -59,6 +59,8 @@
 //! frames of serde types on any codec. `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`. `laws`:
 //! checks for codecs of your own. `testing`: whole servers under simulated faults.
 #![forbid(unsafe_code)]
+// docs.rs builds with nightly, and shows at each item the feature that it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "cli")]
 pub mod cli;
