@@ -82,6 +82,8 @@
 //! - `laws`: checks for your own codecs.
 //! - `testing`: whole servers under simulated faults.
 #![forbid(unsafe_code)]
+// docs.rs builds with nightly, and shows at each item the feature that it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -1,4 +1,6 @@
 #![forbid(unsafe_code)]
+// docs.rs builds with nightly, and shows at each item the feature that it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc = include_str!("../README.md")]
 
 pub mod custom;
