@@ -103,6 +103,7 @@ async fn handshakes_under_way_and_those_that_wait_for_one_have_time_to_the_deadl
     let start = Instant::now();
     server.await.unwrap();
     assert_eq!(start.elapsed(), DRAIN / 4);
+    settle().await;
     let (report, preambles) = (report(&handle), handle.preambles());
     let dropped = preambles.dropped_for(PreambleDrop::Share);
     assert_eq!(report.unserved() + dropped, CLIENTS as u64, "{preambles:?}");

@@ -126,7 +126,7 @@ impl Lobby {
         }
         let without = self.waiting.iter().enumerate().filter(|(_, waiting)| !waiting.promised);
         let hosts = without.map(|(place, waiting)| (place, waiting.accepted.1.host()));
-        if let Some(waiting) = newest_of_most(hosts).and_then(|place| self.waiting.remove(place)) {
+        if let Some(waiting) = newest_of_most(hosts, |_| 0).and_then(|place| self.waiting.remove(place)) {
             let (stream, peer, endpoint) = waiting.accepted;
             self.shared.turn_away(Connection::accepted(stream, peer, endpoint));
         }

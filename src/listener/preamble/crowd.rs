@@ -83,6 +83,10 @@ impl Crowd {
         self.members.len()
     }
 
+    pub(super) fn of(&self, host: Option<IpAddr>) -> usize {
+        self.groups.get(&host).map_or(0, |group| group.len)
+    }
+
     /// Adds one, which is silent. The receiver is told when it is dropped.
     pub(super) fn insert(&mut self, host: Option<IpAddr>, now: Instant) -> (u64, oneshot::Receiver<PreambleDrop>) {
         self.last_id += 1;

@@ -45,10 +45,14 @@ impl<T> Fair<T> {
     }
 }
 
-/// Of connections in the order in which they came, each with its place: that of the newest of the address with the most.
-pub(crate) fn newest_of_most(waiting: impl Iterator<Item = (usize, Option<IpAddr>)> + Clone) -> Option<usize> {
+/// Of connections in the order in which they came, each with its place: that of the newest of the address with the most, those
+/// included that it has `elsewhere`.
+pub(crate) fn newest_of_most(
+    waiting: impl Iterator<Item = (usize, Option<IpAddr>)> + Clone,
+    elsewhere: impl Fn(Option<IpAddr>) -> usize,
+) -> Option<usize> {
     let mut of: HashMap<Option<IpAddr>, usize> = HashMap::new();
-    waiting.clone().for_each(|(_, host)| *of.entry(host).or_default() += 1);
+    waiting.clone().for_each(|(_, host)| *of.entry(host).or_insert_with(|| elsewhere(host)) += 1);
     waiting.max_by_key(|(place, host)| (of[host], *place)).map(|(place, _)| place)
 }
 
@@ -57,7 +61,16 @@ mod tests {
     use std::iter::from_fn;
     use std::net::Ipv4Addr;
 
-    use super::Fair;
+    use super::{Fair, newest_of_most};
+
+    #[test]
+    fn the_newest_of_the_address_with_the_most_is_found_here_and_elsewhere() {
+        let host = |n| Some(Ipv4Addr::new(192, 0, 2, n).into());
+        let waiting = [host(1), host(2), host(1), None, host(3)].into_iter().enumerate();
+        assert_eq!(newest_of_most(waiting.clone(), |_| 0), Some(2));
+        assert_eq!(newest_of_most(waiting.clone(), |of| if of == host(2) { 2 } else { 0 }), Some(1));
+        assert_eq!(newest_of_most(waiting.take(0), |_| 0), None);
+    }
 
     #[test]
     fn each_address_has_its_turn_and_keeps_its_order() {

@@ -81,6 +81,11 @@ impl Preambles {
         self.lock().crowd.len() < self.0.max
     }
 
+    /// How many of this address have a place.
+    pub(super) fn of(&self, host: Option<IpAddr>) -> usize {
+        self.lock().crowd.of(host)
+    }
+
     /// Counts one that was taken from a socket.
     pub(super) fn taken(&self) {
         self.lock().counts.begin();

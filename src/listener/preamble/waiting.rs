@@ -98,10 +98,12 @@ impl Waiting {
         self.behind_since = None;
     }
 
-    /// The newest of the address with the most.
+    /// The newest of the address with the most, here and under way.
     fn turn_away(&mut self, preambles: &Preambles, log: &Log) {
         let hosts = self.queue.iter().map(|newcomer| newcomer.peer.host()).enumerate();
-        if let Some(newcomer) = newest_of_most(hosts).and_then(|place| self.queue.remove(place)) {
+        if let Some(newcomer) =
+            newest_of_most(hosts, |host| preambles.of(host)).and_then(|place| self.queue.remove(place))
+        {
             drop(newcomer.stream);
             preambles.lost(PreambleDrop::Share);
             log.dropped(newcomer.peer.addr(), PreambleDrop::Share);
