@@ -77,7 +77,7 @@ pub(super) async fn dial(remote: &Remote, source: Option<(&Addr, &Addr)>) -> Res
 }
 
 async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<Connection> {
-    let (mut stream, mut peer) = match &remote.to {
+    let (mut stream, peer) = match &remote.to {
         To::Tcp(addr) => tcp(vec![*addr], remote.from).await?,
         To::Scoped(scoped) => tcp(vec![scoped.resolve().await?], remote.from).await?,
         To::Name(host, port) => tcp(lookup_host((host.as_str(), *port)).await?.collect(), remote.from).await?,
@@ -100,7 +100,7 @@ async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<C
     if let Some(tls) = &remote.tls {
         let name = tls.server_name(remote.host().as_deref())?;
         let (encrypted, info) = crate::tls::connect(tls.current()?, name, stream, None).await?;
-        (stream, peer) = (encrypted, peer.with_tls(info));
+        return Ok(Connection::new(encrypted, peer.with_tls(info)));
     }
     Ok(Connection::new(stream, peer))
 }
