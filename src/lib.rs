@@ -60,6 +60,7 @@
 //! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
 //! | a connection, seen from elsewhere | [`ConnectionInfo`], [`Handle::connections`] |
 //! | listening | [`Endpoint`], and [`Listener`] for a transport of your own |
+//! | the other end | [`connect`] to a [`Remote`], and [`Session::over`]; [`client`] for many callers; [`Dial`] for a transport of your own |
 //! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; the result of a handshake: [`TlsInfo`] by [`Connection::tls`] |
 //! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for the options of a restart, [`Lifecycle`] for resources that open and close with it |
 //! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
@@ -81,12 +82,14 @@
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 //! - `laws`: checks for your own codecs.
 //! - `testing`: whole servers under simulated faults.
+//! - `tower`: `NotSent` for tower's `Retry`, and `Load`, of clients.
 #![forbid(unsafe_code)]
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod client;
 mod dispatch;
 mod endpoint;
 mod error;
@@ -112,8 +115,9 @@ pub use tokio_util::codec::{Decoder, Encoder};
 pub use ropewalk_codecs::*;
 pub use ropewalk_middleware::*;
 
+pub use client::connect;
 pub use dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order};
-pub use endpoint::{BindError, Endpoint, EndpointError};
+pub use endpoint::{BindError, ConnectError, Dial, Dialing, Endpoint, EndpointError, Remote};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
     Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, Opened, PerPeer, ReplyFn, ServiceFn,
@@ -125,9 +129,11 @@ pub use reply::{IntoReply, Reply};
 pub use server::{
     ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
 };
+#[cfg(feature = "tls")]
+pub use session::UpgradeTls;
 pub use session::{Answer, Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
-pub use tls::{TlsConfig, TlsError};
+pub use tls::{ClientTls, TlsConfig, TlsError};
 
 /// For a [`TlsConfig`] made of a `rustls::ServerConfig` of your own.
 #[cfg(feature = "tls")]

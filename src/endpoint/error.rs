@@ -118,6 +118,42 @@ impl StdError for BindError {
     }
 }
 
+/// A remote that could not be connected to. Its message names the remote and the cause.
+#[derive(Debug)]
+pub struct ConnectError {
+    remote: String,
+    cause: io::Error,
+}
+
+impl ConnectError {
+    pub(crate) fn new(remote: String, cause: io::Error) -> Self {
+        Self { remote, cause }
+    }
+
+    /// The remote, as its `Display` writes it.
+    pub fn remote(&self) -> &str {
+        &self.remote
+    }
+
+    /// What the system, or the TLS handshake, said.
+    pub fn cause(&self) -> &io::Error {
+        &self.cause
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot connect to {}: {}", self.remote, self.cause)
+    }
+}
+
+impl StdError for ConnectError {
+    /// The cause is part of the message already, so this is the cause's own source.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.source()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

@@ -11,7 +11,7 @@ const MAX_INTERFACE: usize = 15;
 
 /// An address that is good on one interface, which is looked up when the endpoint is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Scoped {
+pub(crate) struct Scoped {
     pub(super) ip: Ipv6Addr,
     pub(super) interface: String,
     pub(super) port: u16,
@@ -36,7 +36,7 @@ impl Scoped {
     }
 
     /// The address with the number the interface has now, which the system's resolver knows.
-    pub(super) async fn resolve(&self) -> io::Result<SocketAddr> {
+    pub(crate) async fn resolve(&self) -> io::Result<SocketAddr> {
         let found = tokio::net::lookup_host((format!("{}%{}", self.ip, self.interface), self.port)).await;
         found.ok().and_then(|mut found| found.next()).ok_or_else(|| {
             let text = format!("this machine has no interface {} for the address {}", self.interface, self.ip);

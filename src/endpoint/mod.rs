@@ -9,6 +9,7 @@ mod parse;
 #[cfg(feature = "systemd")]
 mod passed;
 mod proxied;
+mod remote;
 mod text;
 #[cfg(feature = "tls")]
 mod tls;
@@ -28,9 +29,11 @@ use crate::listener::unix::Access;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
-pub use self::error::{BindError, EndpointError};
+pub use self::error::{BindError, ConnectError, EndpointError};
+pub use self::remote::{Dial, Dialing, Remote};
 
 pub(crate) use self::ipv6::settle;
+pub(crate) use self::remote::To;
 
 use self::ipv6::Scoped;
 use self::proxied::Known;

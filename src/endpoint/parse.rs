@@ -40,27 +40,49 @@ impl Input<'_> {
     }
 }
 
+/// The parts of a text, before they are looked at.
+pub(super) struct Parts<'a> {
+    pub(super) scheme: &'a str,
+    /// The scheme of its socket.
+    pub(super) transport: &'a str,
+    pub(super) encrypted: bool,
+    pub(super) place: &'a str,
+    pub(super) options: Vec<&'a str>,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self(text)
+    }
+
+    /// Takes the text apart.
+    pub(super) fn parts(self) -> Result<Parts<'a>, EndpointError> {
+        let text = self.0;
+        if text.is_empty() {
+            return Err(self.error("it is empty", FORMS));
+        }
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(no_scheme(self));
+        };
+        let (place, options) = match rest.split_once('?') {
+            Some((place, options)) => (place, options.split('&').collect()),
+            None => (rest, Vec::new()),
+        };
+        let behind = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
+        let (encrypted, transport) = match behind.strip_prefix(ENCRYPTED) {
+            Some("tcp" | "tls") => {
+                return Err(self.error(format!("the scheme {behind:?} is unknown"), "TCP with TLS is tls:"));
+            }
+            Some(transport) => (true, transport),
+            None => (behind == "tls", behind),
+        };
+        Ok(Parts { scheme, transport, encrypted, place, options })
+    }
+}
+
 pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
     let input = Input(text);
-    if text.is_empty() {
-        return Err(input.error("it is empty", FORMS));
-    }
-    let Some((scheme, rest)) = text.split_once(':') else {
-        return Err(no_scheme(input));
-    };
-    let (place, options) = match rest.split_once('?') {
-        Some((place, options)) => (place, Some(options)),
-        None => (rest, None),
-    };
-    let mut options: Vec<&str> = options.map_or_else(Vec::new, |options| options.split('&').collect());
-    let behind = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
-    let (encrypted, transport) = match behind.strip_prefix(ENCRYPTED) {
-        Some("tcp" | "tls") => {
-            return Err(input.error(format!("the scheme {behind:?} is unknown"), "TCP with TLS is tls:"));
-        }
-        Some(transport) => (true, transport),
-        None => (behind == "tls", behind),
-    };
+    let Parts { scheme, transport, encrypted, place, mut options } = input.parts()?;
     let (kind, known) = kind(input, transport, place)?;
     let proxied = proxied::take_trusted(input, scheme, &kind, &mut options)?;
     let endpoint = Endpoint { proxied, ..kind.into() };
@@ -72,7 +94,11 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
 }
 
 /// What listens, and the options it has.
-fn kind(input: Input<'_>, transport: &str, place: &str) -> Result<(Kind, &'static [&'static str]), EndpointError> {
+pub(super) fn kind(
+    input: Input<'_>,
+    transport: &str,
+    place: &str,
+) -> Result<(Kind, &'static [&'static str]), EndpointError> {
     Ok(match transport {
         "tcp" | "tls" if place.starts_with('[') => (tcp(input, place)?, &["backlog", "v6only"]),
         "tcp" | "tls" => (tcp(input, place)?, &["backlog"]),
@@ -132,8 +158,13 @@ fn tls(
 
 #[cfg(not(feature = "tls"))]
 fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
+    Err(without_tls(input))
+}
+
+#[cfg(not(feature = "tls"))]
+pub(super) fn without_tls(input: Input<'_>) -> EndpointError {
     let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
-    Err(input.error("this program was built without ropewalk's feature tls", fix))
+    input.error("this program was built without ropewalk's feature tls", fix)
 }
 
 fn no_scheme(input: Input<'_>) -> EndpointError {

@@ -65,7 +65,7 @@ impl Options {
 }
 
 /// Names of protocols, with commas between. RFC 7301 gives each up to 255 bytes.
-fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
+pub(super) fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
     let one =
         |name| {
             let protocol = decode(input, name)?;
@@ -111,7 +111,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
 }
 
 /// Writes bytes so that they can be parsed, and read.
-fn write_value(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+pub(super) fn write_value(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             if matches!(c, '%' | '&' | ',') || c.is_control() {

@@ -80,7 +80,7 @@ pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
 
 /// No delay for small writes; a peer that vanished without a word is noticed after two minutes, and one that reads slowly is
 /// seen to read. Returns the options that the system refuses, of those that it works without.
-fn set_options(socket: &SockRef<'_>) -> io::Result<Vec<(&'static str, io::Error)>> {
+pub(crate) fn set_options(socket: &SockRef<'_>) -> io::Result<Vec<(&'static str, io::Error)>> {
     required("SO_KEEPALIVE", socket.set_keepalive(true))?;
     let probes = |keepalive| socket.set_tcp_keepalive(&keepalive);
     let set = [

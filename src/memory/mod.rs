@@ -34,7 +34,7 @@ use std::task::{Context, Poll};
 use ropewalk_middleware::{Addr, Peer, Stream};
 use tokio::sync::mpsc;
 
-use crate::{Endpoint, Listener};
+use crate::{Dial, Dialing, Endpoint, Listener, Remote};
 
 pub use self::stream::MemoryStream;
 
@@ -108,6 +108,28 @@ impl Connector {
         let (client, server) = MemoryStream::pair(self.capacity);
         room.send(server);
         Ok(client)
+    }
+}
+
+impl Dial for Connector {
+    fn dial(&self) -> Dialing<'_> {
+        Box::pin(async { Ok((Stream::boxed(self.connect().await?), Peer::new(Addr::Memory))) })
+    }
+
+    fn addr(&self) -> Addr {
+        Addr::Memory
+    }
+}
+
+impl From<Connector> for Remote {
+    fn from(connector: Connector) -> Self {
+        Self::dial(connector)
+    }
+}
+
+impl From<&Connector> for Remote {
+    fn from(connector: &Connector) -> Self {
+        Self::dial(connector.clone())
     }
 }
 

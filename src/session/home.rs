@@ -16,17 +16,35 @@ pub(crate) struct Homing {
 /// A wire, and the way home.
 pub(crate) struct Housed {
     pub(crate) wire: Wire,
-    home: Option<oneshot::Sender<Box<Self>>>,
+    home: Option<Home>,
+}
+
+/// Where it goes.
+pub(crate) enum Home {
+    Leaf(oneshot::Sender<Box<Housed>>),
+    /// No leaf has it: a task of its own closes it.
+    Task,
 }
 
 impl Homing {
     pub(crate) fn new(wire: Wire) -> (Self, oneshot::Receiver<Box<Housed>>) {
         let (home, leaf) = oneshot::channel();
-        (Self { housed: Some(Box::new(Housed { wire, home: Some(home) })) }, leaf)
+        (Self { housed: Some(Box::new(Housed { wire, home: Some(Home::Leaf(home)) })) }, leaf)
+    }
+
+    /// One that belongs to no leaf.
+    pub(crate) fn without_leaf(wire: Wire) -> Self {
+        Self { housed: Some(Box::new(Housed { wire, home: Some(Home::Task) })) }
+    }
+
+    /// Takes the wire of one that belongs to no leaf.
+    pub(crate) fn take_own(mut self) -> Option<Box<Wire>> {
+        let owned = self.housed.as_ref().is_some_and(|housed| matches!(housed.home, Some(Home::Task)));
+        if owned { self.housed.take().map(|housed| Box::new(housed.wire)) } else { None }
     }
 
     /// Takes the wire. Its leaf waits as long as the second part is kept, and then sees that there is nothing to close.
-    pub(crate) fn take(mut self) -> (Option<Wire>, Option<oneshot::Sender<Box<Housed>>>) {
+    pub(crate) fn take(mut self) -> (Option<Wire>, Option<Home>) {
         self.housed.take().map_or((None, None), |housed| (Some(housed.wire), housed.home))
     }
 }
@@ -51,8 +69,11 @@ impl Drop for Homing {
         if let Some(mut housed) = self.housed.take()
             && let Some(home) = housed.home.take()
         {
-            // A leaf that is gone itself (aborted) wants nothing back: the connection closes here.
-            drop(home.send(housed));
+            match home {
+                // A leaf that is gone itself (aborted) wants nothing back: the connection closes here.
+                Home::Leaf(leaf) => drop(leaf.send(housed)),
+                Home::Task => close_in_task(housed),
+            }
         }
     }
 }
@@ -60,5 +81,16 @@ impl Drop for Homing {
 impl fmt::Debug for Homing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+/// A drop can't wait. Outside of a runtime it is a plain close.
+fn close_in_task(mut housed: Box<Housed>) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            if housed.wire.finish().await.is_err() {
+                housed.wire.abort();
+            }
+        });
     }
 }

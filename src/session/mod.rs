@@ -5,6 +5,7 @@ mod answer;
 mod drive;
 mod home;
 mod next;
+mod over;
 mod push;
 mod raw;
 #[cfg(feature = "tls")]
@@ -22,6 +23,8 @@ pub use self::drive::Drive;
 pub(crate) use self::home::{Homing, Housed};
 pub use self::next::Next;
 pub use self::raw::RawChunks;
+#[cfg(feature = "tls")]
+pub use self::tls::UpgradeTls;
 
 use crate::error::{BoxError, Result, SessionError};
 use crate::outbox::Inbox;

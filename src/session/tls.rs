@@ -2,10 +2,38 @@
 
 use super::Session;
 use crate::error::Result;
-use crate::tls::TlsConfig;
+use crate::tls::{ClientTls, Side, TlsConfig, TlsError};
+
+/// Either side's configuration, for [`Session::upgrade_tls`]: [`TlsConfig`] or [`ClientTls`].
+pub trait UpgradeTls: sealed::Side {}
+
+impl UpgradeTls for TlsConfig {}
+impl UpgradeTls for ClientTls {}
+
+mod sealed {
+    use super::{Side as SideOf, TlsError};
+
+    #[allow(unreachable_pub)] // sealed: nobody outside names it
+    pub trait Side {
+        fn side(&self) -> Result<SideOf, TlsError>;
+    }
+}
+
+impl sealed::Side for TlsConfig {
+    fn side(&self) -> Result<Side, TlsError> {
+        self.current().map(Side::Server)
+    }
+}
+
+impl sealed::Side for ClientTls {
+    fn side(&self) -> Result<Side, TlsError> {
+        Ok(Side::Client(self.current()?, self.server_name(None)?))
+    }
+}
 
 impl<C> Session<C> {
-    /// Does the server's side of a TLS handshake, at any moment between two frames; from there on all is encrypted, and
+    /// Does its side of a TLS handshake, at any moment between two frames: the server's with a [`TlsConfig`], the client's with a
+    /// [`ClientTls`], which needs a [name](ClientTls::name); from there on all is encrypted, and
     /// [`Session::tls`] has what was settled. What was replied before is written first, in plaintext.
     ///
     /// ```
@@ -46,9 +74,9 @@ impl<C> Session<C> {
     /// [`HandshakeTimedOut`](crate::SessionError::HandshakeTimedOut) after 10 s, what the handshake failed by, and the
     /// errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the certificates had yet to be read and are bad:
     /// better [load](TlsConfig::load) them before serving.
-    pub async fn upgrade_tls(&mut self, tls: &TlsConfig) -> Result {
+    pub async fn upgrade_tls(&mut self, tls: &impl UpgradeTls) -> Result {
         self.wire.step().await;
-        let config = tls.current()?;
-        self.wire.upgrade(config).await
+        let side = tls.side()?;
+        self.wire.upgrade(side).await
     }
 }

@@ -13,9 +13,11 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::sign::CertifiedKey;
-use rustls::{Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls_platform_verifier::BuilderVerifierExt;
 
+use super::client::{ClientTls, Roots};
 use super::names::Names;
 use super::{Source, TlsConfig, TlsError, validity};
 
@@ -108,10 +110,39 @@ fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(chain)
 }
 
+/// All that a client's configuration names.
+pub(super) fn read_client(tls: &ClientTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let fault = |error: RustlsError| TlsError::other(error.to_string(), "name the roots yourself, by ca");
+    let builder = || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = match &tls.roots {
+        Roots::Rustls(config) => return Ok(Arc::clone(config)),
+        Roots::System => builder().and_then(|builder| builder.with_platform_verifier()).map_err(fault)?,
+        Roots::File(path) => builder().map_err(fault)?.with_root_certificates(roots(path)?),
+        Roots::Pem(pem) => {
+            let roots = roots_of(Path::new("the roots"), pem).map_err(TlsError::in_memory)?;
+            builder().map_err(fault)?.with_root_certificates(roots)
+        }
+    };
+    let mut config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let certified = Arc::new(certificate(cert, key, &provider)?);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
+    };
+    config.alpn_protocols.clone_from(&tls.alpn);
+    Ok(Arc::new(config))
+}
+
 /// The certificates that may have signed a peer's.
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    roots_of(path, &open(path)?)
+}
+
+fn roots_of(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in chain(path, &open(path)?)? {
+    for certificate in chain(path, pem)? {
         let added = roots.add(certificate);
         added.map_err(|error| TlsError::new(path, error.to_string(), "give the CA of the peers, in PEM"))?;
     }

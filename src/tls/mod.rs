@@ -1,5 +1,6 @@
 //! TLS by rustls (feature `tls`): which certificates, and the handshake.
 
+mod client;
 mod error;
 mod files;
 mod names;
@@ -13,8 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 
+pub use self::client::ClientTls;
 pub use self::error::TlsError;
-pub(crate) use self::stream::{HANDSHAKE, accept};
+pub(crate) use self::stream::{HANDSHAKE, Side, accept, connect};
 
 use self::files::InUse;
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use ropewalk_middleware::connection::LINGER;
 use ropewalk_middleware::{Addr, Closing, Io, Stream, TlsInfo, TlsVersion};
-use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// How long a handshake may take in all.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -29,12 +29,42 @@ pub(crate) async fn accept(
 ) -> io::Result<(Stream, TlsInfo)> {
     match TlsAcceptor::from(config).accept(Under { stream, handed_on: 0, closing }).into_fallible().await {
         Ok(tls) => {
-            let info = settled(tls.get_ref().1);
-            Ok((Stream::boxed(Tls(tls)), info))
+            let session = tls.get_ref().1;
+            let info = settled(session, session.server_name().map(str::to_ascii_lowercase));
+            Ok((Stream::boxed(Tls(tls.into())), info))
         }
         Err((error, mut under)) => {
             drop(timeout(LINGER, refuse(&mut under.stream)).await);
             Err(error)
+        }
+    }
+}
+
+/// Does the client's side of a handshake. It has no deadline of its own.
+pub(crate) async fn connect(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    stream: Stream,
+    closing: Option<Closing>,
+) -> io::Result<(Stream, TlsInfo)> {
+    let text = name.to_str().into_owned();
+    let tls = TlsConnector::from(config).connect(name, Under { stream, handed_on: 0, closing }).await?;
+    let info = settled(tls.get_ref().1, Some(text));
+    Ok((Stream::boxed(Tls(tls.into())), info))
+}
+
+/// Which side of a handshake is done in the middle of a connection, and with what.
+#[allow(unreachable_pub, missing_debug_implementations)] // it stands in a sealed trait
+pub enum Side {
+    Server(Arc<ServerConfig>),
+    Client(Arc<ClientConfig>, ServerName<'static>),
+}
+
+impl Side {
+    pub(crate) async fn shake(self, stream: Stream, closing: Closing) -> io::Result<(Stream, TlsInfo)> {
+        match self {
+            Self::Server(config) => accept(config, stream, Some(closing)).await,
+            Self::Client(config, name) => connect(config, name, stream, Some(closing)).await,
         }
     }
 }
@@ -48,15 +78,15 @@ async fn refuse(stream: &mut Stream) -> io::Result<()> {
     Ok(())
 }
 
-fn settled(session: &ServerConnection) -> TlsInfo {
+fn settled(session: &CommonState, name: Option<String>) -> TlsInfo {
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
         // rustls speaks no other.
         _ => TlsVersion::Tls13,
     };
     let mut info = TlsInfo::new(version);
-    if let Some(name) = session.server_name() {
-        info = info.with_server_name(name.to_ascii_lowercase());
+    if let Some(name) = name {
+        info = info.with_server_name(name);
     }
     if let Some(protocol) = session.alpn_protocol() {
         info = info.with_alpn(protocol);

@@ -194,7 +194,7 @@ impl Wire {
     }
 
     /// How far into the stream the codec is.
-    fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.stats().bytes_in().saturating_sub(self.input.len() as u64)
     }
 

@@ -30,12 +30,12 @@ use tokio::task::unconstrained;
 use tokio_util::codec::Encoder;
 
 pub(crate) use self::limits::Limits;
+pub(crate) use self::timer::{Timer, after};
 
 use self::decode::{Pace, Place};
 use self::drain::Drain;
 use self::input::Input;
 use self::output::Output;
-use self::timer::Timer;
 use self::wait::{Wait, Want};
 use crate::error::{BoxError, Error, Result, SessionError};
 
@@ -133,6 +133,11 @@ impl Wire {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The same to be changed, for this connection alone.
+    pub(crate) fn limits_mut(&mut self) -> &mut Limits {
+        Arc::make_mut(&mut self.limits)
     }
 
     /// Whether nothing more will be decoded.

@@ -13,11 +13,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// It is moved when it fires and when an earlier deadline comes up. A deadline that is put off, as each read puts one
 /// off, costs nothing: the timer fires too early, once, and is set to what has become of the deadline.
 #[derive(Default)]
-pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Ready once `until` has passed. Several deadlines may be asked for in one turn.
-    pub(super) fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if sleep.deadline() > until {
             sleep.as_mut().reset(until);
@@ -40,7 +40,7 @@ impl Timer {
     }
 
     /// There is no deadline for now. The next frame may have one, so the timer is kept until it has fired.
-    pub(super) fn idle(&mut self) {
+    pub(crate) fn idle(&mut self) {
         if self.0.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
             self.0 = None;
         }
@@ -59,7 +59,7 @@ impl fmt::Debug for Timer {
 }
 
 /// `patience` after `start`; what is beyond the clock's range counts as a year.
-pub(super) fn after(start: Instant, patience: Duration) -> Instant {
+pub(crate) fn after(start: Instant, patience: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     start.checked_add(patience).unwrap_or_else(|| start + YEAR)
 }

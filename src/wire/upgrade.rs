@@ -3,28 +3,26 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Io, Stream};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::{Source, Wire};
 use crate::error::{Error, Result, SessionError};
-use crate::tls::{HANDSHAKE, accept};
+use crate::tls::{HANDSHAKE, Side};
 
 impl Wire {
     /// Writes what was answered, then does the handshake on what the kernel has from there on.
-    pub(crate) async fn upgrade(&mut self, config: Arc<ServerConfig>) -> Result {
+    pub(crate) async fn upgrade(&mut self, side: Side) -> Result {
         self.refuse_plaintext()?;
         // Nothing is read meanwhile, nor after it was dropped half-way: it would be the handshake's.
         let source = std::mem::replace(&mut self.source, Source::Ended);
         poll_fn(|cx| self.poll_unless_aborted(cx, Self::poll_flush)).await?;
         // Until it is through nothing can be written either.
         let stream = self.connection.replace_stream(Stream::boxed(Gone));
-        let mut handshake = pin!(timeout(HANDSHAKE, accept(config, stream, Some(self.closing.clone()))));
+        let mut handshake = pin!(timeout(HANDSHAKE, side.shake(stream, self.closing.clone())));
         let shaken = poll_fn(|cx| self.poll_unless_aborted(cx, |_, cx| handshake.as_mut().poll(cx).map(Ok))).await?;
         let (stream, tls) = match shaken {
             Ok(Ok(encrypted)) => encrypted,

@@ -72,11 +72,15 @@ pub enum CloseReason {
     MaxAge,
     /// The peer accepted pushed frames too slowly, and its outbox disconnects then (`SlowConsumer::Disconnect`).
     SlowConsumer,
+    /// A client's: the server sent what nobody had asked for, so that no answer behind it can be trusted.
+    Desynchronized,
+    /// A client's: the server gave no answers on it for 60 s (`Client::stalled_after`), or more of one than may be.
+    Replaced,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -102,6 +106,8 @@ impl CloseReason {
         Self::AcceptRate,
         Self::MaxAge,
         Self::SlowConsumer,
+        Self::Desynchronized,
+        Self::Replaced,
     ];
 
     /// The reason as one lower-case word, as logs and counters name it.
@@ -132,6 +138,8 @@ impl CloseReason {
             Self::AcceptRate => "accept_rate",
             Self::MaxAge => "max_age",
             Self::SlowConsumer => "slow_consumer",
+            Self::Desynchronized => "desynchronized",
+            Self::Replaced => "replaced",
         }
     }
 

@@ -1,0 +1,77 @@
+//! How long it waits before it tries to connect again.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// How long a client waits between two attempts to connect: a time between two bounds, chosen at random below one that doubles with
+/// each failure ("full jitter"), so that many clients of a server that was away do not all come back at once.
+///
+/// One attempt is under way at a time, however many callers wait. It starts anew only after a connection has stood for 10 s, so
+/// that a server that accepts and closes is not hammered.
+///
+/// ```
+/// use std::time::Duration;
+/// use ropewalk::client::{Backoff, Client};
+///
+/// let backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(30));
+/// # let _ =
+/// Client::new().connect("tcp:cache.example.org:7000").backoff(backoff);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    least: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    /// At least the first, and at most the second. The bound of the first wait is the first, of the second one twice that, and
+    /// so on.
+    pub fn between(least: Duration, most: Duration) -> Self {
+        // Without a floor it would be a loop.
+        let least = least.max(Duration::from_millis(1));
+        Self { least, most: most.max(least) }
+    }
+
+    /// The wait after so many failures in a row, which are at least one. `random` is in 0..=1.
+    pub(super) fn wait(self, failures: u32, random: f64) -> Duration {
+        let doubled = self.least.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.most);
+        self.least.max(doubled.mul_f64(random))
+    }
+}
+
+impl Default for Backoff {
+    /// Between 100 ms and 30 s.
+    fn default() -> Self {
+        Self::between(Duration::from_millis(100), Duration::from_secs(30))
+    }
+}
+
+/// A number in 0..=1 that is random enough for a jitter: the standard library's hash maps get their seeds so.
+pub(super) fn random() -> f64 {
+    #[allow(clippy::cast_precision_loss)] // of 53 bits none is lost
+    let bits = |n: u64| (n >> 11) as f64;
+    bits(RandomState::new().build_hasher().finish()) / bits(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_doubles_and_the_wait_is_below_it_and_above_the_floor() {
+        let backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(10));
+        for (failures, most) in [(1, 100), (2, 200), (3, 400), (7, 6400), (8, 10_000), (1000, 10_000)] {
+            assert_eq!(backoff.wait(failures, 1.0), Duration::from_millis(most));
+            assert_eq!(backoff.wait(failures, 0.0), Duration::from_millis(100));
+        }
+        assert_eq!(backoff.wait(3, 0.5), Duration::from_millis(200));
+        assert_eq!(Backoff::between(Duration::ZERO, Duration::ZERO).wait(9, 1.0), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn random_numbers_differ_and_are_between_0_and_1() {
+        let numbers: Vec<f64> = (0..100).map(|_| random()).collect();
+        assert!(numbers.iter().all(|n| (0.0..=1.0).contains(n)));
+        assert!(numbers.iter().any(|n| *n < 0.5) && numbers.iter().any(|n| *n > 0.5));
+    }
+}

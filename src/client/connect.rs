@@ -1,0 +1,226 @@
+//! From a remote to a connection.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use ropewalk_middleware::proxy::{Header, Version};
+use ropewalk_middleware::{Addr, Connection, Peer, Stream};
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::time::{sleep, timeout};
+
+use crate::endpoint::{ConnectError, Remote, To};
+use crate::error::{Error, Result};
+use crate::listener::tcp::set_options;
+
+/// How long `connect` takes at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// After so long the next address is tried beside those that have not answered: what RFC 8305 recommends.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Connects: to a [`Remote`], or to what a string names. The look-up of a name, the connection itself, its PROXY header and
+/// its TLS handshake take 10 s at most, all together.
+///
+/// [`Session::over`](crate::Session::over) speaks a protocol on it; [`Client`](super::Client) does so for many callers, and
+/// connects again by itself.
+///
+/// ```
+/// use ropewalk::{Bytes, Lines, Server, Session, connect, framed, memory, reply_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ropewalk::Result {
+/// let (endpoint, connector) = memory::endpoint();
+/// tokio::spawn(Server::new().listen(endpoint).serve(framed(Lines::lf(), reply_fn(|line: Bytes| line))).into_future());
+///
+/// let mut s = Session::over(connect(connector).await?, Lines::lf());
+/// s.reply("hello")?;
+/// assert_eq!(s.next().await?.unwrap(), "hello");
+/// # s.close().await
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// Cancel safe: dropped before it is ready, it leaves no connection.
+///
+/// # Errors
+///
+/// An [`EndpointError`](crate::EndpointError) for a string that is none, and a [`ConnectError`] that names the remote and what
+/// the system, or the handshake, said.
+pub async fn connect<R>(to: R) -> Result<Connection>
+where
+    R: TryInto<Remote, Error: Into<Error>>,
+{
+    let remote = to.try_into().map_err(Into::into)?;
+    match timeout(PATIENCE, dial(&remote, None)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(ConnectError::new(remote.to_string(), late()).into()),
+    }
+}
+
+/// The error of a connection that took too long.
+pub(super) fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it took too long")
+}
+
+/// Connects, without a deadline. Where a PROXY header is written, `source` is what it tells of: a client, and where that one
+/// had connected to; else it is the connection itself.
+pub(super) async fn dial(remote: &Remote, source: Option<(&Addr, &Addr)>) -> Result<Connection> {
+    dialed(remote, source).await.map_err(|cause| ConnectError::new(remote.to_string(), cause).into())
+}
+
+async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<Connection> {
+    let (mut stream, peer) = match &remote.to {
+        To::Tcp(addr) => tcp(vec![*addr], remote.from).await?,
+        To::Scoped(scoped) => tcp(vec![scoped.resolve().await?], remote.from).await?,
+        To::Name(host, port) => tcp(lookup_host((host.as_str(), *port)).await?.collect(), remote.from).await?,
+        To::Unix(path) => unix(UnixStream::connect(path).await?),
+        To::Abstract(name) => {
+            // A path with a NUL in front is taken for an abstract name.
+            let path = [&[0], &name[..]].concat();
+            unix(UnixStream::connect(std::ffi::OsStr::from_bytes(&path)).await?)
+        }
+        To::Dial(dial) => dial.dial().await?,
+    };
+    if let Some(version) = remote.proxied {
+        let own = stream.local_addr().unwrap_or(Addr::Memory);
+        let (client, to) = source.unwrap_or_else(|| (&own, peer.addr()));
+        let header = Header::new(client.clone(), to.clone());
+        stream.write_all(&if version == Version::V1 { header.to_v1() } else { header.to_v2() }).await?;
+        stream.flush().await?;
+    }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &remote.tls {
+        let name = tls.server_name(remote.host().as_deref())?;
+        let (encrypted, info) = crate::tls::connect(tls.current()?, name, stream, None).await?;
+        return Ok(Connection::new(encrypted, peer.with_tls(info)));
+    }
+    Ok(Connection::new(stream, peer))
+}
+
+fn unix(stream: UnixStream) -> (Stream, Peer) {
+    let addr = stream.peer_addr().map_or(Addr::Unix(None), Addr::from);
+    (stream.into(), Peer::new(addr))
+}
+
+async fn tcp(mut addrs: Vec<SocketAddr>, from: Option<IpAddr>) -> io::Result<(Stream, Peer)> {
+    if let Some(from) = from {
+        addrs.retain(|addr| addr.is_ipv4() == from.is_ipv4());
+    }
+    let (stream, addr) = race(addrs, |addr| async move { Ok((tcp_to(addr, from).await?, addr)) }).await?;
+    // Those that the system refuses, it works without.
+    drop(set_options(&SockRef::from(&stream))?);
+    Ok((stream.into(), Peer::new(addr)))
+}
+
+async fn tcp_to(addr: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from.filter(|from| *from != IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+        socket.bind((from, 0).into())?;
+    }
+    socket.connect(addr).await
+}
+
+/// RFC 8305: the two families in turn, the next address after 250 ms or as soon as one has failed.
+async fn race<T, F: Future<Output = io::Result<T>>>(
+    addrs: Vec<SocketAddr>,
+    attempt: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    let mut waiting = interleaved(addrs).into_iter();
+    let mut under_way = FuturesUnordered::new();
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address that it could connect to");
+    loop {
+        let more = waiting.next().map(|addr| under_way.push(attempt(addr))).is_some();
+        if under_way.is_empty() {
+            return Err(failed);
+        }
+        tokio::select! {
+            Some(result) = under_way.next() => match result {
+                Ok(connected) => return Ok(connected),
+                Err(error) => failed = error,
+            },
+            () = sleep(STAGGER), if more => {}
+        }
+    }
+}
+
+/// One address of each family in turn, beginning with that of the first one: the system has sorted them.
+fn interleaved(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let (a, b): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|addr| addr.is_ipv6() == first);
+    let (mut a, mut b) = (a.into_iter(), b.into_iter());
+    let mut sorted = Vec::with_capacity(a.len() + b.len());
+    loop {
+        let before = sorted.len();
+        sorted.extend(a.next());
+        sorted.extend(b.next());
+        if sorted.len() == before {
+            return sorted;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn addrs<const N: usize>(texts: [&str; N]) -> Vec<SocketAddr> {
+        texts.map(|text| text.parse().unwrap()).into()
+    }
+
+    #[test]
+    fn the_families_take_turns_beginning_with_the_first() {
+        let sorted = interleaved(addrs(["[::1]:1", "[::2]:2", "[::3]:3", "192.0.2.1:4"]));
+        assert_eq!(sorted.iter().map(SocketAddr::port).collect::<Vec<_>>(), [1, 4, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_address_is_tried_after_250_ms_and_at_once_when_one_has_failed() {
+        let addrs = addrs(["[2001:db8::1]:1", "[2001:db8::2]:2", "192.0.2.1:3"]);
+        let start = Instant::now();
+        // The first one hangs, the one of the other family fails at once, and the third one answers.
+        let connected = race(addrs, |addr| async move {
+            match addr.port() {
+                1 => pending().await,
+                3 => Err(io::ErrorKind::ConnectionRefused.into()),
+                port => Ok(port),
+            }
+        });
+        assert_eq!((connected.await.unwrap(), start.elapsed()), (2, STAGGER));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_to_answer_wins_although_another_was_tried_later() {
+        let start = Instant::now();
+        let connected = race(addrs(["192.0.2.1:1", "192.0.2.2:2"]), |addr| async move {
+            sleep(Duration::from_millis(if addr.port() == 1 { 300 } else { 200 })).await;
+            Ok(addr.port())
+        });
+        assert_eq!((connected.await.unwrap(), start.elapsed()), (1, Duration::from_millis(300)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_have_failed_it_is_the_last_error() {
+        let failed = race(addrs(["192.0.2.1:1", "192.0.2.2:2"]), |addr| async move {
+            Err::<(), _>(if addr.port() == 1 {
+                io::ErrorKind::TimedOut.into()
+            } else {
+                io::ErrorKind::ConnectionRefused.into()
+            })
+        });
+        assert_eq!(failed.await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let none = race(Vec::new(), |_| async { Ok(()) }).await;
+        assert_eq!(none.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

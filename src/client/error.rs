@@ -1,0 +1,129 @@
+//! How a call fails, and what is known then.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{BoxError, Error};
+
+/// What a call failed by, shared by all the calls that failed by it.
+pub type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// How a call fails. It is cheap to clone, for one broken connection fails many calls.
+///
+/// The first question of a caller is whether the server may have seen the request: [`is_not_sent`](Self::is_not_sent) tells.
+/// The error that a connection broke by is the [`source`](StdError::source).
+///
+/// ```
+/// use ropewalk::client::ClientError;
+///
+/// let late = ClientError::TimedOut { sent: false };
+/// assert!(late.is_not_sent());
+/// assert_eq!(late.to_string(), "no answer in time; the request was not sent");
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The connection ended, and no byte of the request had been handed to the transport.
+    NotSent(Cause),
+    /// The connection ended, and the server may have seen the request.
+    MayHaveArrived(Cause),
+    /// No answer came within the time that [`call_within`](super::Client::call_within) gives.
+    TimedOut {
+        /// Whether the server may have seen the request.
+        sent: bool,
+    },
+    /// The codec refuses the request, and nothing of it was sent.
+    Codec(Cause),
+    /// The server sent something that nobody had asked for, so no answer behind it can be trusted. The request may have
+    /// arrived.
+    Desynchronized,
+    /// The client drains, or has ended. The request was not sent.
+    Draining,
+    /// There is no connection, and there will be none in time: see
+    /// [`fail_fast_after`](super::Client::fail_fast_after) and [`fatal`](super::fatal). The request was not sent.
+    Unavailable(Cause),
+    /// `call` before `poll_ready` was ready. The request was not sent.
+    NotReady,
+}
+
+impl ClientError {
+    /// Whether the server can't have seen the request, so that it can be sent again whatever it does.
+    pub fn is_not_sent(&self) -> bool {
+        match self {
+            Self::NotSent(_) | Self::Codec(_) | Self::Draining | Self::Unavailable(_) | Self::NotReady => true,
+            Self::TimedOut { sent } => !sent,
+            Self::MayHaveArrived(_) | Self::Desynchronized => false,
+        }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::NotSent(cause) | Self::MayHaveArrived(cause) | Self::Codec(cause) | Self::Unavailable(cause) => {
+                Some(cause)
+            }
+            Self::TimedOut { .. } | Self::Desynchronized | Self::Draining | Self::NotReady => None,
+        }
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotSent(_) => "the connection ended before anything of the request was sent",
+            Self::MayHaveArrived(_) => "the connection ended, and the request may have arrived",
+            Self::TimedOut { sent: true } => "no answer in time; the request may have arrived",
+            Self::TimedOut { sent: false } => "no answer in time; the request was not sent",
+            Self::Codec(_) => "the codec refuses the request",
+            Self::Desynchronized => "the server sent what nobody had asked for",
+            Self::Draining => "the client drains",
+            Self::Unavailable(_) => "there is no connection",
+            Self::NotReady => "called before it was ready",
+        })
+    }
+}
+
+impl StdError for ClientError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause().map(|cause| &**cause as _)
+    }
+}
+
+pub(super) fn cause(error: Error) -> Cause {
+    Arc::from(error.into_inner())
+}
+
+/// An error of [`prepare`](super::Client::prepare) that no other attempt can help: a wrong password, a protocol of another
+/// version. The client ends, and all its calls fail with it.
+///
+/// ```
+/// use ropewalk::{Error, Lines, Result, Session, client};
+///
+/// async fn log_in(mut s: Session<Lines>) -> Result<Session<Lines>> {
+///     s.reply("AUTH secret")?;
+///     match s.next().await? {
+///         Some(line) if line == "OK" => Ok(s),
+///         Some(_) => Err(client::fatal(Error::other("the password is wrong"))),
+///         None => Err(Error::other("the server has closed the connection")),
+///     }
+/// }
+/// ```
+pub fn fatal(error: impl Into<BoxError>) -> Error {
+    Fatal(error.into()).into()
+}
+
+/// What no other attempt can help.
+#[derive(Debug)]
+pub(super) struct Fatal(BoxError);
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Fatal {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}

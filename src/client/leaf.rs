@@ -1,0 +1,192 @@
+//! The connection's end of a client: a service of connections, as the server's leaves are.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ropewalk_middleware::{CloseReason, Closing, Connection};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::codec::{Decoder, Encoder};
+use tower_service::Service;
+
+use super::Options;
+use super::connect::late;
+use super::error::{Cause, cause};
+use super::gather::{Gathers, TakePush};
+use super::line::{End, Line};
+use super::matching::Match;
+use super::prepare::Prepare;
+use super::shared::{Gate, Later, Outcome, Shared};
+use crate::error::{BoxError, Error, Result};
+use crate::session::Homing;
+use crate::wire::Wire;
+use ropewalk_middleware::connection::LINGER;
+
+type Serving = Pin<Box<dyn Future<Output = Result> + Send>>;
+
+/// The connection's end of a client. The layers of [`Client::layer`](super::Client::layer) stand around it.
+pub struct ClientLeaf(Box<dyn Serve + Send>);
+
+impl ClientLeaf {
+    pub(super) fn new(serve: impl Serve + Send + 'static) -> Self {
+        Self(Box::new(serve))
+    }
+}
+
+impl Service<Connection> for ClientLeaf {
+    type Response = ();
+    type Error = Error;
+    type Future = Serving;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, connection: Connection) -> Serving {
+        self.0.serve(connection)
+    }
+}
+
+impl fmt::Debug for ClientLeaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientLeaf").finish_non_exhaustive()
+    }
+}
+
+pub(super) trait Serve {
+    fn serve(&mut self, connection: Connection) -> Serving;
+}
+
+/// What a client makes of each connection.
+pub(super) struct Leaf<P, C, B, G, H, Req, Ans> {
+    pub(super) shared: Arc<Shared<Req, Ans>>,
+    pub(super) options: Options,
+    pub(super) prepare: P,
+    pub(super) codec: C,
+    /// Makes a [`Match`] for a new connection.
+    pub(super) matching: B,
+    pub(super) gather: G,
+    pub(super) pushes: H,
+}
+
+impl<P, C, B, M, G, H, Req, Ans> Serve for Leaf<P, C, B, G, H, Req, Ans>
+where
+    P: Prepare<C>,
+    C: Decoder<Item: Send + 'static, Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
+    C: Clone + Send + 'static,
+    B: Fn() -> M,
+    M: Match<Req, C::Item>,
+    G: Gathers<C::Item, Answer = Ans>,
+    H: TakePush<C::Item>,
+    Req: Send + 'static,
+    Ans: Send + 'static,
+{
+    fn serve(&mut self, connection: Connection) -> Serving {
+        let (shared, options) = (Arc::clone(&self.shared), self.options);
+        let (prepare, codec, matching) = (self.prepare.clone(), self.codec.clone(), (self.matching)());
+        let (gather, pushes) = (self.gather.clone(), self.pushes.clone());
+        Box::pin(async move {
+            let closing = connection.closing();
+            let until = shared.lock().prepared_by.unwrap_or_else(Instant::now);
+            let session = match timeout_at(until, prepare.begin(connection, codec)).await {
+                Ok(session) => session?,
+                Err(_) => return Err(late().into()),
+            };
+            let Some((codec, wire)) = session.into_parts() else {
+                return Err(Error::other("the preparation gave back a session that a server's leaf has"));
+            };
+            let gather = gather.begin(wire.taken());
+            let mut line = Line::new(shared, options, (codec, wire), (matching, gather, pushes));
+            open(&line.shared);
+            let end = poll_fn(|cx| line.poll(cx)).await;
+            finish(line, end, &closing).await
+        })
+    }
+}
+
+/// There is a connection.
+fn open<Req, Ans>(shared: &Shared<Req, Ans>) {
+    let mut later = Later::default();
+    let mut inner = shared.lock();
+    (inner.opened, inner.serving) = (Some(Instant::now()), true);
+    inner.counts.connections += 1;
+    if inner.draining.is_none() {
+        inner.gate = Gate::Open;
+    }
+    inner.grant(&mut later);
+    drop(inner);
+    shared.set_ready();
+    later.run();
+}
+
+/// Ends a connection: fails the calls that are out, and closes it as its end says.
+async fn finish<C, M, G, H, Req>(mut line: Line<C, M, G, H, Req>, end: End, closing: &Closing) -> Result
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
+    M: Match<Req, C::Item>,
+    G: super::gather::Gather<C::Item>,
+    H: TakePush<C::Item>,
+{
+    let why: Cause = match &end {
+        End::Broken(error) => cause(Error::other(error.to_string())),
+        end => cause(Error::other(end.text())),
+    };
+    line.fail(&end, &why);
+    let (shared, wire) = (Arc::clone(&line.shared), line.into_wire());
+    if !matches!(end, End::Drained | End::DrainedLate) {
+        // Callers are looked after by the task again.
+        shared.lock().serving = false;
+    }
+    match end {
+        End::Drained => {
+            shared.lock().outcome = Some(Outcome::Drained);
+            let until = shared.lock().draining.map(|until| until.max(Instant::now()) + LINGER);
+            close(wire, until).await
+        }
+        End::DrainedLate => {
+            shared.lock().outcome = Some(Outcome::Drained);
+            wire.abort();
+            Err(Error::other(why))
+        }
+        End::Aged => {
+            shared.lock().outcome = Some(Outcome::Aged);
+            closing.set_reason(CloseReason::MaxAge);
+            // All was answered, so nobody waits for its end: a task of its own closes it.
+            drop(Homing::without_leaf(*wire));
+            Ok(())
+        }
+        End::Broken(error) => {
+            if let Some(reason) = error.close_reason() {
+                closing.set_reason(reason);
+            }
+            wire.abort();
+            Err(error)
+        }
+        End::Closed => {
+            // Nothing is out of order: an idle connection was closed by the server.
+            drop(wire);
+            Err(Error::other(why))
+        }
+        End::Desynchronized | End::OverMax | End::Stalled => {
+            let reason =
+                if let End::Desynchronized = end { CloseReason::Desynchronized } else { CloseReason::Replaced };
+            closing.set_reason(reason);
+            wire.abort();
+            Err(Error::other(why))
+        }
+    }
+}
+
+/// Closes a connection on which all is done, by then if that is given.
+async fn close(mut wire: Box<Wire>, until: Option<Instant>) -> Result {
+    let finished = match until {
+        Some(until) => timeout_at(until, wire.finish()).await.unwrap_or_else(|_| Err(late().into())),
+        None => wire.finish().await,
+    };
+    if finished.is_err() {
+        wire.abort();
+    }
+    finished
+}

@@ -1,0 +1,203 @@
+//! Which call an answer belongs to.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use tokio::time::Instant;
+
+/// A call whose request is encoded. The connection's task alone has it, so there is no lock around it.
+#[derive(Debug)]
+#[allow(unreachable_pub)] // it stands in a sealed trait
+pub struct Out {
+    /// Its slot; `None` once it was told that it is out of time.
+    pub(super) key: Option<usize>,
+    /// The byte of the connection at which its request begins.
+    pub(super) start: u64,
+    pub(super) since: Instant,
+}
+
+/// Finds the call that an answer belongs to: the next one, or the one with its tag. Sealed.
+#[allow(unreachable_pub)]
+pub trait Match<Req, Item>: Send + 'static {
+    type Id: Copy + Send;
+    /// Marks a request. `None` if its mark is that of another call.
+    fn assign(&mut self, req: &mut Req) -> Option<Self::Id>;
+    fn sent(&mut self, id: Self::Id, out: Out);
+    /// Whose frame it is.
+    fn find(&mut self, frame: &Item) -> Whose<Self::Id>;
+    /// Takes a call whose answer is complete.
+    fn done(&mut self, id: Self::Id) -> Option<Out>;
+    /// Calls `f` with each call from the oldest on, while it says so.
+    fn each_from_oldest(&mut self, f: &mut dyn FnMut(&mut Out) -> bool);
+    fn drain(&mut self) -> Vec<Out>;
+    fn len(&self) -> usize;
+}
+
+/// Whose frame it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(unreachable_pub)]
+pub enum Whose<I> {
+    Call(I),
+    /// It answers no call, by its own word.
+    Push,
+    /// It answers a call that was never made, or is answered already.
+    Nobody,
+}
+
+/// The n-th answer to the n-th call.
+#[derive(Default)]
+#[allow(unreachable_pub, missing_debug_implementations)]
+pub struct Fifo(VecDeque<Out>);
+
+impl<Req, Item> Match<Req, Item> for Fifo {
+    type Id = ();
+
+    fn assign(&mut self, _: &mut Req) -> Option<()> {
+        Some(())
+    }
+
+    fn sent(&mut self, (): (), out: Out) {
+        self.0.push_back(out);
+    }
+
+    fn find(&mut self, _: &Item) -> Whose<()> {
+        if self.0.is_empty() { Whose::Nobody } else { Whose::Call(()) }
+    }
+
+    fn done(&mut self, (): ()) -> Option<Out> {
+        self.0.pop_front()
+    }
+
+    fn each_from_oldest(&mut self, f: &mut dyn FnMut(&mut Out) -> bool) {
+        let _ = self.0.iter_mut().all(f);
+    }
+
+    fn drain(&mut self) -> Vec<Out> {
+        self.0.drain(..).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// How a protocol marks which answer belongs to which request: with an id in both (DNS, memcached's binary protocol, most RPC).
+///
+/// ```
+/// use ropewalk::client::Tag;
+///
+/// #[derive(Clone, Default)]
+/// struct Numbers(u16);
+///
+/// /// Messages that begin with their number.
+/// impl Tag<(u16, String), (u16, String)> for Numbers {
+///     type Id = u16;
+///
+///     fn assign(&mut self, request: &mut (u16, String), taken: &dyn Fn(&u16) -> bool) -> u16 {
+///         while taken(&self.0) {
+///             self.0 = self.0.wrapping_add(1);
+///         }
+///         request.0 = self.0;
+///         self.0 = self.0.wrapping_add(1);
+///         request.0
+///     }
+///
+///     fn finish(&mut self, answer: &(u16, String)) -> Option<u16> {
+///         Some(answer.0)
+///     }
+/// }
+/// ```
+pub trait Tag<Req, Item> {
+    /// The mark. There must be more of them than calls may be [in flight](super::Client::in_flight).
+    type Id: Copy + Eq + Hash;
+
+    /// Writes an id into the request, and returns it. It must be one that is not `taken`, or the call fails: an id is free again
+    /// only when its answer has come, also when its caller has gone.
+    fn assign(&mut self, request: &mut Req, taken: &dyn Fn(&Self::Id) -> bool) -> Self::Id;
+
+    /// The id of an answer, or `None` for a frame that answers nothing (a push). An id that is not out is a broken protocol.
+    fn finish(&mut self, frame: &Item) -> Option<Self::Id>;
+}
+
+/// Answers in any order, by their tags.
+#[allow(unreachable_pub, missing_debug_implementations)]
+pub struct ByTag<T, I> {
+    tag: T,
+    /// Each with its number.
+    out: HashMap<I, (u64, Out)>,
+    /// Their numbers in the order of their age. Those that are answered are still in it, for a while.
+    ages: VecDeque<(u64, I)>,
+    next: u64,
+}
+
+impl<T, I> ByTag<T, I> {
+    pub(super) fn new(tag: T) -> Self {
+        Self { tag, out: HashMap::new(), ages: VecDeque::new(), next: 0 }
+    }
+}
+
+impl<Req, Item, T> Match<Req, Item> for ByTag<T, T::Id>
+where
+    T: Tag<Req, Item, Id: Send + 'static> + Send + 'static,
+{
+    type Id = T::Id;
+
+    fn assign(&mut self, req: &mut Req) -> Option<T::Id> {
+        let Self { tag, out, .. } = self;
+        let id = tag.assign(req, &|id| out.contains_key(id));
+        (!out.contains_key(&id)).then_some(id)
+    }
+
+    fn sent(&mut self, id: T::Id, out: Out) {
+        self.next += 1;
+        self.ages.push_back((self.next, id));
+        self.out.insert(id, (self.next, out));
+        if self.ages.len() > 2 * self.out.len() + 64 {
+            let Self { out, ages, .. } = self;
+            ages.retain(|(number, id)| out.get(id).is_some_and(|out| out.0 == *number));
+        }
+    }
+
+    fn find(&mut self, frame: &Item) -> Whose<T::Id> {
+        match self.tag.finish(frame) {
+            None => Whose::Push,
+            Some(id) if self.out.contains_key(&id) => Whose::Call(id),
+            Some(_) => Whose::Nobody,
+        }
+    }
+
+    fn done(&mut self, id: T::Id) -> Option<Out> {
+        Some(self.out.remove(&id)?.1)
+    }
+
+    fn each_from_oldest(&mut self, f: &mut dyn FnMut(&mut Out) -> bool) {
+        let Self { out, ages, .. } = self;
+        let is_out = |out: &HashMap<T::Id, (u64, Out)>, (number, id): &(u64, T::Id)| {
+            out.get(id).is_some_and(|out| out.0 == *number)
+        };
+        while ages.front().is_some_and(|front| !is_out(out, front)) {
+            ages.pop_front();
+        }
+        for (number, id) in ages {
+            if let Some((_, out)) = out.get_mut(id).filter(|out| out.0 == *number)
+                && !f(out)
+            {
+                return;
+            }
+        }
+    }
+
+    fn drain(&mut self) -> Vec<Out> {
+        let Self { out, ages, .. } = self;
+        // The oldest first. Of a mark that came again only the number that is out counts.
+        let mut take = |(number, id): (u64, T::Id)| {
+            let is_out = out.get(&id).is_some_and(|out| out.0 == number);
+            is_out.then(|| out.remove(&id)).flatten().map(|(_, out)| out)
+        };
+        ages.drain(..).filter_map(&mut take).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.out.len()
+    }
+}

@@ -1,0 +1,75 @@
+//! The other end: connections to a server, and the same codecs on them.
+//!
+//! * [`connect`] makes one [`Connection`](crate::Connection); [`Session::over`](crate::Session::over) speaks a protocol on it,
+//!   as a script.
+//! * A [`Client`] is for many callers: any codec as a tower service, on one connection that is made again when it breaks. Each
+//!   failed call knows whether the server may have seen the request.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use ropewalk::client::{Backoff, Client};
+//! use ropewalk::{Bytes, Lines, LogLayer, Server, framed, memory, reply_fn};
+//! use tower::ServiceExt;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> ropewalk::Result {
+//! # let (endpoint, connector) = memory::endpoint();
+//! # tokio::spawn(Server::new().listen(endpoint).serve(framed(Lines::crlf(), reply_fn(|line: Bytes| line))).into_future());
+//! # let remote = connector;
+//! let (store, handle) = Client::new()
+//!     .connect(remote)
+//!     .connect_within(Duration::from_secs(5))
+//!     .backoff(Backoff::between(Duration::from_millis(100), Duration::from_secs(30)))
+//!     .layer(LogLayer::new())
+//!     .in_flight(64)
+//!     .call_within(Duration::from_secs(2))
+//!     .pipelined::<String, _>(Lines::crlf())?;
+//!
+//! let pong = store.ask("PING").await?;
+//! let pong = store.clone().oneshot("PING".into()).await?;
+//! handle.drain(Duration::from_secs(5));
+//! handle.ended().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a failed call means
+//!
+//! Nothing is sent twice by itself. Calls that are queued when a connection ends stay queued for the next one, within their
+//! time. Those that were sent fail at once: [`NotSent`](ClientError::NotSent) if no byte of the request was handed to
+//! the transport, and [`MayHaveArrived`](ClientError::MayHaveArrived) otherwise. Under TLS what rustls has taken counts as handed
+//! over, so it may say "may have arrived" of a request that did not, and never the other way round.
+
+mod backoff;
+mod builder;
+mod connect;
+mod error;
+mod forward;
+mod gather;
+mod handle;
+mod leaf;
+mod line;
+mod matching;
+#[cfg(feature = "tower")]
+mod policy;
+mod prepare;
+mod service;
+mod shared;
+mod task;
+
+pub use self::backoff::Backoff;
+pub use self::builder::Client;
+pub use self::connect::connect;
+pub use self::error::{Cause, ClientError, fatal};
+pub use self::forward::{Forward, forward};
+pub use self::gather::{Many, NoPushes, OnPush, One, Part};
+pub use self::handle::{ClientCounts, Handle, State};
+pub use self::leaf::ClientLeaf;
+pub use self::matching::Tag;
+#[cfg(feature = "tower")]
+pub use self::policy::NotSent;
+pub use self::prepare::{Prepared, Unprepared};
+pub use self::service::{Call, Pipelined};
+
+use self::builder::Options;

@@ -1,0 +1,294 @@
+//! What callers hold: the service, and a call under way.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::error::ClientError;
+use super::shared::{Gate, Grant, Later, Shared, Slot, Waiter};
+
+/// A service of calls on one connection, which clones share: `Service<Req, Response = Ans>`.
+///
+/// Made by [`Client::pipelined`](super::Client::pipelined) and [`Client::tagged`](super::Client::tagged). No codec is in its type.
+///
+/// It is ready when there is a connection and a place among the calls [in flight](super::Client::in_flight). Each clone has
+/// a place of its own from then on; dropped unused, the place is the next caller's. Who has waited for
+/// [`call_within`](super::Client::call_within) is made ready without a place, and the call fails with
+/// [`TimedOut`](ClientError::TimedOut): an error of `poll_ready` would be final to tower's `Buffer` and `Balance`. So `poll_ready`
+/// never fails.
+///
+/// When the last clone is dropped the client drains in the background: the calls that are held still are answered, the
+/// connection is closed, and no task is left.
+pub struct Pipelined<Req, Ans> {
+    shared: Arc<Shared<Req, Ans>>,
+    ticket: Ticket,
+}
+
+/// What a clone has of being ready.
+enum Ticket {
+    Nothing,
+    /// A place, before which it waited so long.
+    Place(Duration),
+    Waiting(usize),
+    Refused(ClientError),
+}
+
+impl<Req, Ans> Pipelined<Req, Ans> {
+    pub(super) fn new(shared: Arc<Shared<Req, Ans>>) -> Self {
+        Self { shared, ticket: Ticket::Nothing }
+    }
+
+    /// Waits for a place, calls, and waits for the answer: what `ready` and `call` do, under one deadline.
+    ///
+    /// ```
+    /// use ropewalk::client::Client;
+    /// use ropewalk::{Bytes, Lines, Server, framed, memory, reply_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> ropewalk::Result {
+    /// let (endpoint, connector) = memory::endpoint();
+    /// tokio::spawn(Server::new().listen(endpoint).serve(framed(Lines::lf(), reply_fn(|line: Bytes| line))).into_future());
+    ///
+    /// let (echo, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf())?;
+    /// let (a, b) = tokio::join!(echo.ask("one"), echo.ask("two"));
+    /// assert_eq!((&a?[..], &b?[..]), (&b"one"[..], &b"two"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before the request is encoded, nothing of it is sent. Dropped later, its answer is thrown away when it comes, and
+    /// its place is taken until then: no other call is given its answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`], which tells whether the server may have seen the request.
+    pub async fn ask(&self, req: impl Into<Req>) -> Result<Ans, ClientError> {
+        let mut service = self.clone();
+        poll_fn(|cx| service.poll_place(cx)).await;
+        service.start(req.into()).await
+    }
+
+    /// How many calls have a place, answered ones not; `usize::MAX` while there is no connection.
+    pub fn in_flight(&self) -> usize {
+        let inner = self.shared.lock();
+        if matches!(inner.gate, Gate::Open) { inner.taken() } else { usize::MAX }
+    }
+
+    fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Ticket::Place(_) = self.ticket {
+            return Poll::Ready(());
+        }
+        let mut inner = self.shared.lock();
+        if let Ticket::Waiting(key) = self.ticket {
+            let waiter = &mut inner.waiters[key];
+            let Some(granted) = waiter.granted.take() else {
+                let old = waiter.waker.replace(cx.waker().clone());
+                drop(inner);
+                drop(old);
+                return Poll::Pending;
+            };
+            inner.waiters.remove(key);
+            self.ticket = match granted {
+                Grant::Place(waited) => Ticket::Place(waited),
+                Grant::Refused(error) => Ticket::Refused(error),
+            };
+            return Poll::Ready(());
+        }
+        match &inner.gate {
+            Gate::Open if inner.free > 0 && inner.waiting.is_empty() => {
+                inner.free -= 1;
+                self.ticket = Ticket::Place(Duration::ZERO);
+                return Poll::Ready(());
+            }
+            Gate::Refusing(error) => {
+                self.ticket = Ticket::Refused(error.clone());
+                return Poll::Ready(());
+            }
+            // It was told already. Only a place that is free would be better.
+            _ if matches!(self.ticket, Ticket::Refused(_)) => return Poll::Ready(()),
+            _ => {}
+        }
+        let waker = Some(cx.waker().clone());
+        let key = inner.waiters.insert(Waiter { waker, since: Instant::now(), granted: None });
+        inner.waiting.push_back(key);
+        self.ticket = Ticket::Waiting(key);
+        // For its deadline.
+        self.shared.wake(inner);
+        Poll::Pending
+    }
+
+    fn start(&mut self, req: Req) -> Call<Req, Ans> {
+        let waited = match std::mem::replace(&mut self.ticket, Ticket::Nothing) {
+            Ticket::Place(waited) => waited,
+            Ticket::Refused(error) => return Call(At::Failed(error)),
+            other => {
+                self.ticket = other;
+                return Call(At::Failed(ClientError::NotReady));
+            }
+        };
+        let mut inner = self.shared.lock();
+        if let Gate::Refusing(error) = &inner.gate {
+            // It was ready before the client was told to drain.
+            let error = error.clone();
+            inner.free += 1;
+            return Call(At::Failed(error));
+        }
+        let key = inner.enqueue(req, waited);
+        self.shared.wake(inner);
+        Call(At::Slot(Arc::clone(&self.shared), key))
+    }
+
+    /// Gives back what it has of being ready.
+    fn give_back(&mut self) {
+        let mut later = Later::default();
+        let mut inner = self.shared.lock();
+        let waiter = match std::mem::replace(&mut self.ticket, Ticket::Nothing) {
+            Ticket::Waiting(key) => {
+                inner.waiting.retain(|&waiting| waiting != key);
+                Some(inner.waiters.remove(key))
+            }
+            Ticket::Place(_) => {
+                inner.free_place(&mut later);
+                None
+            }
+            Ticket::Nothing | Ticket::Refused(_) => None,
+        };
+        if let Some(Waiter { granted: Some(Grant::Place(_)), .. }) = waiter {
+            inner.free_place(&mut later);
+        }
+        drop(inner);
+        drop(waiter);
+        later.run();
+    }
+}
+
+impl<Req, Ans> Clone for Pipelined<Req, Ans> {
+    /// Another service on the same connection, not ready.
+    fn clone(&self) -> Self {
+        self.shared.services.fetch_add(1, Ordering::Relaxed);
+        Self::new(Arc::clone(&self.shared))
+    }
+}
+
+impl<Req, Ans> Drop for Pipelined<Req, Ans> {
+    fn drop(&mut self) {
+        if !matches!(self.ticket, Ticket::Nothing | Ticket::Refused(_)) {
+            self.give_back();
+        }
+        if self.shared.services.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.wake(self.shared.lock());
+        }
+    }
+}
+
+impl<Req, Ans> fmt::Debug for Pipelined<Req, Ans> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipelined").field("state", &*self.shared.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
+    type Response = Ans;
+    type Error = ClientError;
+    type Future = Call<Req, Ans>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.poll_place(cx).map(Ok)
+    }
+
+    fn call(&mut self, req: Req) -> Call<Req, Ans> {
+        self.start(req)
+    }
+}
+
+/// A call under way: the future of [`Pipelined`].
+///
+/// # Cancel safety
+///
+/// As [`Pipelined::ask`]: dropped, no other call is given its answer.
+#[must_use = "dropped, the call is taken back if it is not written yet, and its answer thrown away otherwise"]
+pub struct Call<Req, Ans>(At<Req, Ans>);
+
+enum At<Req, Ans> {
+    Slot(Arc<Shared<Req, Ans>>, usize),
+    Failed(ClientError),
+    Gone,
+}
+
+// The request is in the slot, and never pinned.
+impl<Req, Ans> Unpin for Call<Req, Ans> {}
+
+impl<Req, Ans> Future for Call<Req, Ans> {
+    type Output = Result<Ans, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let At::Slot(shared, key) = &self.0 {
+            let mut inner = shared.lock();
+            if let Slot::Queued { waker, .. } | Slot::Out { waker } = &mut inner.slots[*key] {
+                let old = match waker {
+                    Some(old) if old.will_wake(cx.waker()) => None,
+                    waker => waker.replace(cx.waker().clone()),
+                };
+                drop(inner);
+                drop(old);
+                return Poll::Pending;
+            }
+            let slot = inner.slots.remove(*key);
+            drop(inner);
+            self.0 = At::Gone;
+            return match slot {
+                Slot::Done(result) => Poll::Ready(result),
+                // Its own drop alone abandons it.
+                _ => Poll::Ready(Err(ClientError::NotReady)),
+            };
+        }
+        match std::mem::replace(&mut self.0, At::Gone) {
+            At::Failed(error) => Poll::Ready(Err(error)),
+            _ => panic!("a call was polled after it was ready"),
+        }
+    }
+}
+
+impl<Req, Ans> Drop for Call<Req, Ans> {
+    fn drop(&mut self) {
+        let At::Slot(shared, key) = &self.0 else { return };
+        let mut later = Later::default();
+        let mut inner = shared.lock();
+        match &mut inner.slots[*key] {
+            slot @ Slot::Out { .. } => {
+                later.drop(std::mem::replace(slot, Slot::Abandoned));
+                inner.counts.dropped += 1;
+            }
+            Slot::Queued { .. } => {
+                inner.unqueue(*key);
+                later.drop(inner.slots.remove(*key));
+                inner.counts.dropped += 1;
+                inner.free_place(&mut later);
+                if inner.queue.is_empty() {
+                    // A client that drains may have waited for that.
+                    shared.wake(inner);
+                    later.run();
+                    return;
+                }
+            }
+            Slot::Done(_) | Slot::Abandoned => later.drop(inner.slots.remove(*key)),
+        }
+        drop(inner);
+        later.run();
+    }
+}
+
+impl<Req, Ans> fmt::Debug for Call<Req, Ans> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").finish_non_exhaustive()
+    }
+}
