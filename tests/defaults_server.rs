@@ -120,18 +120,19 @@ async fn a_drain_accepts_nobody_who_comes_after_it_began() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_2_s_for_a_preamble_that_has_begun() {
-    let (endpoint, connector) = memory::endpoint();
-    let endpoint = endpoint.proxied([]);
-    let server = Running::start(Server::new().listen(endpoint).serve(shouter())).await;
-    let mut client = connector.connect().await.unwrap();
-    client.write_all(b"PROXY TCP4 ").await.unwrap();
-    settle().await;
-    let start = Instant::now();
-    server.handle().drain(LONG);
-    harness::assert_cut(&mut client).await;
-    assert_eq!(start.elapsed().as_secs(), 2);
-    server.over().await;
+async fn a_drain_waits_2_s_for_a_silent_preamble_and_5_for_a_header_that_has_begun() {
+    for (said, seconds) in [("", 2), ("PROXY TCP4 ", 5)] {
+        let (endpoint, connector) = memory::endpoint();
+        let server = Running::start(Server::new().listen(endpoint.proxied([])).serve(shouter())).await;
+        let mut client = connector.connect().await.unwrap();
+        client.write_all(said.as_bytes()).await.unwrap();
+        settle().await;
+        let start = Instant::now();
+        server.handle().drain(LONG);
+        harness::assert_cut(&mut client).await;
+        assert_eq!(start.elapsed(), SECOND * seconds, "{said:?}");
+        server.over().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
