@@ -128,9 +128,20 @@ async fn each_push_into_an_empty_outbox_wakes_the_connection() {
 /// What `push` has taken is written, and what comes too late is refused: there is no moment between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_loses_no_frame_that_was_taken() {
+    loses_nothing_at_a_drain(|told| wired(session(Lines::lf(), move |s| listens(s, told.clone())))).await;
+    loses_nothing_at_a_drain(|told| {
+        wired(per_connection(Lines::lf(), move |connection| {
+            told.send(connection.outbox(64, SlowConsumer::Refuse)).unwrap();
+            reply_fn(|line: bytes::Bytes| line)
+        }))
+    })
+    .await;
+}
+
+async fn loses_nothing_at_a_drain(leaf: impl Fn(Told) -> wired::Wired) {
     for _ in 0..200 {
         let (told, mut outboxes): (Told, UnboundedReceiver<_>) = unbounded_channel();
-        let w = wired(session(Lines::lf(), move |s| listens(s, told.clone())));
+        let w = leaf(told);
         let outbox = outboxes.recv().await.unwrap();
         let pushing: Vec<_> = (0..THREADS)
             .map(|_| outbox.clone())
