@@ -4,19 +4,19 @@ use clap::Parser;
 use ropewalk::cli::ServerArgs;
 use ropewalk::{Bytes, Capacity, Lines, Result, Room, Session, SlowConsumer, StateLayer, session_with};
 
-/// What begins a telnet command, and the two around an option that is negotiated at length.
+/// The first byte of a telnet command, and the two bytes that enclose a subnegotiation of an option.
 const IAC: u8 = 255;
 const SB: u8 = 250;
 const SE: u8 = 240;
 
-/// What one says, all others hear, none waiting for another: who does not read is dropped, with 1 MiB unread.
+/// Sends each guest's lines to all others without waiting for any: a guest with 1 MiB unread is disconnected.
 async fn chat(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     let unread = Capacity::frames(64 * 1024).bytes(1024 * 1024, Bytes::len);
     let (id, me) = (s.id(), room.join(s.outbox(unread, SlowConsumer::Disconnect)));
     s.reply(format!("* you are guest {id}"))?;
     while let Some(line) = s.next().await? {
-        // Cut and cleaned: nobody can fake another's line, or do things to another's terminal.
-        // A terminal that is not set to UTF-8 has its other letters replaced.
+        // Cut and cleaned, so that no guest can fake another's line or control another's terminal.
+        // Letters from a terminal that is not set to UTF-8 are replaced.
         let line = without_telnet(&line);
         let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).take(500).collect();
         room.send_except(me.id(), format!("guest {id}: {text}").into()).await;
@@ -24,12 +24,12 @@ async fn chat(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     Ok(())
 }
 
-/// What was typed, without what a telnet client says to the server itself (RFC 854).
+/// The typed text, without the commands that a telnet client sends to the server itself (RFC 854).
 fn without_telnet(line: &[u8]) -> Vec<u8> {
     let (mut typed, mut rest) = (Vec::with_capacity(line.len()), line);
     while let Some((&byte, after)) = rest.split_first() {
         let said = match rest {
-            // An option that is negotiated at length, up to its end.
+            // A subnegotiation, up to its end.
             [IAC, SB, ..] => rest.windows(2).position(|end| end == [IAC, SE]).map_or(rest.len(), |at| at + 2),
             // Doubled, it is a byte of the text.
             [IAC, IAC, ..] => {

@@ -12,7 +12,7 @@ use ropewalk::{
 };
 use tokio::time::{Instant, interval, sleep};
 
-/// Says the time each second, and echoes what it is sent.
+/// Sends the time each second, and echoes the lines it receives.
 async fn clock(mut s: Session<Lines>) -> Result {
     let outbox = s.outbox(8, SlowConsumer::DropOldest);
     tokio::spawn(async move {
@@ -31,14 +31,14 @@ async fn clock(mut s: Session<Lines>) -> Result {
     Ok(())
 }
 
-/// What one connection can say: `subscribe`, `unsubscribe`, and anything else, which all subscribers hear.
+/// Answers `subscribe` and `unsubscribe`, and pushes every other line to all subscribers.
 fn commands(
     connection: &Opened<Lines>,
     topic: Room<Bytes>,
 ) -> impl FnMut(Bytes) -> Reply<Bytes> + Send + 'static + use<> {
     let outbox = connection.outbox(64, SlowConsumer::DropOldest);
     let connection = connection.info();
-    // In the room as long as it is there.
+    // While this is `Some`, the connection is in the room.
     let mut member: Option<Member<Bytes>> = None;
     move |line| match &line[..] {
         b"subscribe" => {
@@ -55,21 +55,21 @@ fn commands(
     }
 }
 
-/// Encodes once what goes to all. Its members have joined with `outbox_raw`.
+/// Encodes a line once and pushes it to all members, which have joined with `outbox_raw`.
 async fn announce(room: &Room<Bytes>, line: &str) -> Result<usize> {
     let mut encoded = BytesMut::new();
     Lines::crlf().encode(line, &mut encoded)?;
     Ok(room.send(encoded.freeze()).await)
 }
 
-/// Says when a minute has passed. What is said in the room is written meanwhile.
+/// Sends a line when a minute has passed. Frames sent to the room are written meanwhile.
 async fn collect(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     let _member = room.join(s.outbox(64, SlowConsumer::DropNewest));
     s.during_idle(sleep(Duration::from_secs(60))).await?;
     s.reply("60 s have passed")
 }
 
-/// Leaves an outbox on each connection, for `warn`.
+/// Stores an outbox on each connection, for `warn`.
 async fn reachable(mut s: Session<Lines>) -> Result {
     let outbox: Outbox<Bytes> = s.outbox(8, SlowConsumer::Refuse);
     s.info().insert(outbox);
@@ -79,14 +79,14 @@ async fn reachable(mut s: Session<Lines>) -> Result {
     Ok(())
 }
 
-/// Says something to all whose connection is older than this, and has them leave.
+/// Pushes a text to all connections older than `age`, and drains them.
 fn warn(handle: &Handle, age: Duration, text: &'static str) {
     let old = handle.connections_where(|connection| connection.age() > age);
     for connection in &old {
         if let Some(outbox) = connection.get::<Outbox<Bytes>>()
             && let Err(PushError::Full(_)) = outbox.push(Bytes::from_static(text.as_bytes()))
         {
-            // It has not read for a while: there is no point in waiting for it.
+            // Its outbox is full, so it has not read for a while: waiting for it would be pointless.
             connection.abort();
         }
     }

@@ -13,10 +13,12 @@ use super::{Capacity, Outbox, SlowConsumer};
 use crate::error::{BoxError, Result};
 use crate::wire::Wire;
 
-/// The outboxes of one connection, to be encoded with a `C`. Most connections have none: it takes one word.
+/// The outboxes of one connection, whose frames are encoded with a `C`. It takes one word, because most connections
+/// have no outbox.
 pub(crate) struct Inbox<C>(Option<Box<Link<C>>>);
 
-/// One outbox, and the others. A chain, for there is seldom more than one, and of that one as little as can be.
+/// One outbox and the link to the next. A linked list, because a connection seldom has more than one outbox, and this
+/// is the smallest form for one.
 struct Link<C> {
     source: Source<C>,
     next: Option<Box<Self>>,
@@ -24,7 +26,7 @@ struct Link<C> {
 
 enum Source<C> {
     Frames(Arc<dyn Encodes<C>>),
-    /// Bytes that go around the codec.
+    /// Bytes that bypass the codec.
     Raw(Arc<Queue<Bytes>>),
 }
 
@@ -44,7 +46,8 @@ where
     fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
         self.encode_by(wire, |wire, frame| {
             if let Err(error) = wire.encode(codec, frame) {
-                // Whoever pushed it is elsewhere, and may have pushed it to all: no reason for this connection to end.
+                // The sender is elsewhere and may have pushed the frame to all connections, so this one doesn't end
+                // because of it.
                 self.refuse(&error);
             }
         })
@@ -64,12 +67,12 @@ where
 }
 
 impl<F> Queue<F> {
-    /// Takes out frame after frame as far as there is room and time. Whether some are left.
+    /// Takes out and encodes frames while the wire has room and the turn lasts. Returns whether some are left.
     fn encode_by(&self, wire: &mut Wire, mut encode: impl FnMut(&mut Wire, F)) -> bool {
         while wire.has_room() && wire.has_turn() {
             let Some(frame) = self.pop() else { return false };
             encode(wire, frame);
-            // A frame may be encoded to nothing.
+            // A frame may be encoded as zero bytes.
             wire.count_turn();
         }
         self.len() > 0
@@ -77,7 +80,7 @@ impl<F> Queue<F> {
 }
 
 impl<C> Source<C> {
-    /// Encodes what waits, as far as there is room and time. Whether some is left.
+    /// Encodes the queued frames while the wire has room and the turn lasts. Returns whether some are left.
     fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
         match self {
             Self::Frames(queue) => queue.encode(codec, wire),
@@ -92,7 +95,7 @@ impl<C> Source<C> {
         }
     }
 
-    /// Whether nothing is left of it, and nobody has it any more who could push.
+    /// Whether it is empty and no `Outbox` exists that could push to it.
     fn is_done(&self) -> bool {
         match self {
             Self::Frames(queue) => Arc::strong_count(queue) == 1 && queue.is_empty(),
@@ -136,7 +139,7 @@ impl<C> Inbox<C> {
         Outbox(queue)
     }
 
-    /// Adds one, and lets go of those that are done: a session may make one for each subscription.
+    /// Adds one, and drops those that are done: a session may make one for each subscription.
     fn add(&mut self, source: Source<C>) {
         let mut at = &mut self.0;
         while at.is_some() {
@@ -149,8 +152,8 @@ impl<C> Inbox<C> {
         *at = Some(Box::new(Link { source, next: None }));
     }
 
-    /// Encodes what was pushed. Ready when nothing is left: from then on a push wakes the task, when all of this turn is
-    /// done. To be called between complete answers, at each place where the connection waits.
+    /// Encodes the pushed frames. Ready when all queues are empty; after that, a push wakes the task. Call it between
+    /// complete answers, at each place where the connection waits.
     #[inline(always)]
     pub(crate) fn poll(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
         if self.0.is_none() { Poll::Ready(Ok(())) } else { self.poll_pushed(codec, wire, cx) }
@@ -158,7 +161,7 @@ impl<C> Inbox<C> {
 
     #[cold]
     fn poll_pushed(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
-        // Before the look into the queues, so that whatever comes behind it wakes us.
+        // Before the queues are looked into, so that any later push wakes this task.
         wire.closing().watch(cx);
         self.rotate();
         loop {
@@ -173,7 +176,7 @@ impl<C> Inbox<C> {
             if !wire.has_turn()
                 && let Poll::Ready(Err(error)) = wire.poll_flush(cx)
             {
-                // Written after each turn, as the queues may never run empty.
+                // Written after each turn, because the queues may never run empty.
                 return Poll::Ready(Err(error));
             }
             ready!(wire.poll_turn(cx));
@@ -181,7 +184,7 @@ impl<C> Inbox<C> {
         }
     }
 
-    /// The same for the last time, at the end of the input: ready when nothing more is taken.
+    /// The last call of this kind, at the end of the input: ready when the queues are empty and closed.
     #[inline(always)]
     pub(crate) fn poll_last(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
         if self.0.is_none() { Poll::Ready(Ok(())) } else { self.poll_last_pushed(codec, wire, cx) }
@@ -203,7 +206,7 @@ impl<C> Inbox<C> {
         }
     }
 
-    /// The first one becomes the last: one that always has frames must not keep the others from the room there is.
+    /// Moves the first outbox to the end: one that always has frames must not take all the room from the others.
     fn rotate(&mut self) {
         let Some(mut first) = self.0.take_if(|link| link.next.is_some()) else { return };
         self.0 = first.next.take();
@@ -216,7 +219,8 @@ impl<C> Inbox<C> {
 }
 
 impl<C> Drop for Inbox<C> {
-    /// Nothing more is taken. One after the other: a chain that drops itself would need as much stack as it is long.
+    /// Closes the queues. The links are dropped in a loop, because a recursive drop would need a stack as deep as the
+    /// list is long.
     fn drop(&mut self) {
         let mut next = self.0.take();
         while let Some(link) = next {

@@ -5,10 +5,10 @@
 //!   Outbox                                of the session, or of dispatch, beside the codec
 //! ```
 //!
-//! The wire knows no codec, so what was pushed is encoded by whoever has one: the session while its author waits in
-//! `next`, and dispatch between two answers. Only a push into an empty queue wakes the connection, by the waker it leaves at
-//! each wait anyway: so a burst is one wake-up, and one write. No code of others runs under the lock of a queue: neither a
-//! waker nor a frame's `drop`, an encoder or a weight.
+//! The wire knows no codec, so pushed frames are encoded by the two that have one: the session while its function waits
+//! in `next`, and dispatch between two answers. Only a push into an empty queue wakes the connection, by the waker that
+//! it leaves at each wait anyway; a burst costs one wake-up and one write. No foreign code runs while the lock of a
+//! queue is held: no waker, no `drop` of a frame, no encoder and no weight function.
 
 mod inbox;
 mod queue;
@@ -26,26 +26,26 @@ pub use self::room::{Member, Room};
 
 use self::queue::Queue;
 
-/// What becomes of a frame that finds the outbox full: what a peer costs that reads more slowly than it is sent to.
+/// What happens to a frame pushed to a full outbox, because the peer reads more slowly than frames are pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// [`Outbox::push`] fails with [`PushError::Full`] and gives the frame back.
+    /// [`Outbox::push`] fails with [`PushError::Full`], which contains the frame.
     Refuse,
-    /// The oldest frames that wait are dropped for it: for states, of which the last one counts.
+    /// The oldest queued frames are dropped to make room. This suits states, of which only the latest matters.
     DropOldest,
-    /// It is dropped itself.
+    /// The new frame is dropped.
     DropNewest,
-    /// The connection is broken, with the reason [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). Its peer
-    /// sees a reset, and what was written before may be lost with it.
+    /// The connection is aborted with the reason [`CloseReason::SlowConsumer`](crate::CloseReason::SlowConsumer). Its
+    /// peer sees a reset, and data written before that may be lost.
     Disconnect,
 }
 
-/// Why a frame was not pushed; it has the frame, or all that were to be pushed together.
+/// Why a frame was not pushed. It contains the frame, or all frames of a [`push_all`](Outbox::push_all).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError<F> {
-    /// There is no room for it, and [`SlowConsumer::Refuse`] says that it is refused.
+    /// The outbox is full, and was made with [`SlowConsumer::Refuse`].
     Full(F),
-    /// The connection has ended or takes no more frames, as its session has switched to another codec.
+    /// The outbox is closed: the connection has ended or is ending, or its session has switched to another codec.
     Closed(F),
 }
 
@@ -69,10 +69,10 @@ impl<F> fmt::Display for PushError<F> {
 
 impl<F: fmt::Debug> StdError for PushError<F> {}
 
-/// How much may wait in an outbox: so many frames, and by [`bytes`](Self::bytes) so many bytes.
+/// How much an outbox may hold: a number of frames and, with [`bytes`](Self::bytes), a number of bytes.
 ///
-/// A number stands for so many frames. What waits is not encoded yet, and a frame has no size of its own: so a bound in
-/// bytes needs a function that says what one counts for.
+/// A `usize` converts to a capacity of that many frames. Queued frames are not encoded yet, so their size isn't known;
+/// a bound in bytes needs a function that returns the size to count for a frame.
 ///
 /// ```
 /// use ropewalk::{Bytes, Capacity};
@@ -87,13 +87,14 @@ pub struct Capacity<F> {
 }
 
 impl<F> Capacity<F> {
-    /// So many frames, of whatever size; at least one.
+    /// At most this many frames, of any size. 0 counts as 1.
     pub fn frames(frames: usize) -> Self {
         Self { frames: u32::try_from(frames).unwrap_or(u32::MAX).max(1), bytes: usize::MAX, weigh: None }
     }
 
-    /// And so many bytes, by what each frame weighs. A frame that weighs more than `max` is taken when the outbox is empty.
-    /// One that shares its bytes with the frames of other outboxes counts in each of them.
+    /// Also at most `max` bytes, where `weigh` returns the bytes to count for a frame. A frame that weighs more than
+    /// `max` is accepted when the outbox is empty. A frame that shares its bytes with frames in other outboxes counts
+    /// in each of them.
     #[must_use]
     pub fn bytes(mut self, max: usize, weigh: fn(&F) -> usize) -> Self {
         (self.bytes, self.weigh) = (max, Some(weigh));
@@ -126,7 +127,7 @@ impl<F> fmt::Debug for Capacity<F> {
     }
 }
 
-/// Where any task puts frames for one connection; made by [`Session::outbox`](crate::Session::outbox) and
+/// Pushes frames to one connection, from any task. Made by [`Session::outbox`](crate::Session::outbox) and
 /// [`Opened::outbox`](crate::Opened::outbox). Cheap to clone.
 ///
 /// ```
@@ -139,7 +140,7 @@ impl<F> fmt::Debug for Capacity<F> {
 ///         let mut ticks = tokio::time::interval(Duration::from_secs(1));
 ///         while !outbox.is_closed() {
 ///             let tick = ticks.tick().await;
-///             // It only fails when the connection is gone.
+///             // It fails only when the connection is gone.
 ///             let _ = outbox.push(format!("{tick:?}"));
 ///         }
 ///     });
@@ -150,62 +151,64 @@ impl<F> fmt::Debug for Capacity<F> {
 /// }
 /// ```
 ///
-/// Frames of one outbox go out in the order they were pushed; between two outboxes of one connection there is no order. They
-/// are written between complete answers: by a session while [`next`](crate::Session::next) or
-/// [`during_idle`](crate::Session::during_idle) waits, and under `framed` whenever no answer is half written, also while
-/// calls are pending. A [`Reply::stream`](crate::Reply::stream) that does not end holds them up. Layers of frames don't see
-/// them; `stats().frames_out()` counts them. A frame that the codec refuses is dropped and [counted](Self::refused), and the
-/// connection goes on.
+/// Frames of one outbox are written in the order in which they were pushed; between two outboxes of one connection
+/// there is no order. They are written between complete answers: by a session while [`next`](crate::Session::next) or
+/// [`during_idle`](crate::Session::during_idle) waits, and under `framed` between any two answers, also while calls are
+/// pending. A [`Reply::stream`](crate::Reply::stream) that does not end holds them up. Layers around frames don't see
+/// them; `stats().frames_out()` counts them. A frame that the codec refuses to encode is dropped and
+/// [counted](Self::refused), and the connection goes on.
 ///
-/// At the end of the peer's input, and when the connection drains, what was pushed until then is written before the
-/// session's `next` says `None`, and from there on nothing more is taken. An abort drops what waits, and so do an answer that
-/// says `then_close`, and a session that ends without having heard `None`.
+/// At the end of the peer's input, and when the connection drains, the frames pushed until then are written before the
+/// session's `next` returns `None`; after that the outbox is closed. Queued frames are dropped by an abort, by an
+/// answer with `then_close`, and by a session that ends before `next` has returned `None`.
 ///
-/// A member of a room may send nothing for hours: a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) would end it.
-/// [`ConnectionInfo::set_read_deadlines`] gives it other deadlines.
+/// The peer of a member of a room may send nothing for hours, so a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
+/// would end its connection. [`ConnectionInfo::set_read_deadlines`] sets other deadlines.
 pub struct Outbox<F>(Arc<Queue<F>>);
 
 impl<F> Outbox<F> {
-    /// Puts a frame in. It never waits.
+    /// Pushes a frame, without waiting.
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] where that is what [`SlowConsumer`] says, and [`PushError::Closed`]; each has the frame. A frame
-    /// that is dropped for want of room, or that drops an older one, is no error: see [`Outbox::dropped`].
+    /// [`PushError::Full`] with [`SlowConsumer::Refuse`], and [`PushError::Closed`]; each contains the frame. A frame
+    /// that is dropped because the outbox is full, or that replaces an older one, is not an error: see
+    /// [`Outbox::dropped`].
     pub fn push(&self, frame: F) -> Result<(), PushError<F>> {
         self.0.put(frame, self.0.slow())
     }
 
-    /// Puts several frames in, one behind the other, with nothing pushed by others between them and one wake-up for all.
+    /// Pushes several frames in a row, without frames of other tasks between them, and with one wake-up for all.
     ///
     /// # Errors
     ///
-    /// As [`Outbox::push`]; with [`SlowConsumer::Refuse`] and [`SlowConsumer::Disconnect`] there has to be room for all, or
-    /// not one is taken.
+    /// As for [`Outbox::push`]. With [`SlowConsumer::Refuse`] and [`SlowConsumer::Disconnect`] either all frames are
+    /// accepted or not a single one.
     pub fn push_all(&self, frames: impl IntoIterator<Item = F>) -> Result<(), PushError<Vec<F>>> {
-        // Collected first: an iterator is code of others.
+        // Collected before the lock is taken, because an iterator is foreign code.
         self.0.put_all(frames.into_iter().collect())
     }
 
-    /// Puts a frame in as soon as there is room for it, whatever [`SlowConsumer`] says.
+    /// Waits until there is room, then pushes a frame, whichever [`SlowConsumer`] the outbox has.
     ///
-    /// It does not wait until the peer has the frame. Of several tasks that wait, none has a place in the line, and a
-    /// [`push`](Outbox::push) may overtake them. In the session's own function it waits for ever when the outbox is full,
-    /// unless [`during_idle`](crate::Session::during_idle) has the connection go on meanwhile.
+    /// It does not wait until the peer has the frame. Tasks that wait are not served in any particular order, and a
+    /// [`push`](Outbox::push) may overtake them. In the session's own function it waits for ever when the outbox is
+    /// full, unless it is called inside [`during_idle`](crate::Session::during_idle), which writes pushed frames
+    /// meanwhile.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the frame is not put in, and dropped.
+    /// If it is dropped before it is ready, the frame is dropped and not pushed.
     ///
     /// # Errors
     ///
-    /// [`PushError::Closed`], with the frame.
+    /// [`PushError::Closed`], which contains the frame.
     pub async fn send(&self, frame: F) -> Result<(), PushError<F>> {
         let mut result = self.0.put(frame, SlowConsumer::Refuse);
         while let Err(PushError::Full(frame)) = result {
             let room = self.0.room();
             let room = pin!(room.notified());
-            // Between the look and this there may have been some.
+            // There may be room since the first attempt, before this task was registered as a waiter.
             result = self.0.put(frame, SlowConsumer::Refuse);
             if let Err(PushError::Full(frame)) = result {
                 room.await;
@@ -215,7 +218,7 @@ impl<F> Outbox<F> {
         result
     }
 
-    /// The connection.
+    /// The connection to which it pushes.
     pub fn connection(&self) -> &ConnectionInfo {
         self.0.connection()
     }
@@ -230,23 +233,23 @@ impl<F> Outbox<F> {
         self.len() == 0
     }
 
-    /// How many frames were dropped because there was no room. It stops counting at 2³² − 1, as does the one below.
+    /// How many frames were dropped because the outbox was full. Counting stops at 2³² − 1.
     pub fn dropped(&self) -> u64 {
         self.0.dropped()
     }
 
-    /// How many frames the codec has refused to encode. They are dropped, and a line in the log says so, for ten of a second
-    /// at most.
+    /// How many frames the codec has refused to encode. They are dropped. The first of each outbox is logged, at most
+    /// ten lines a second. Counting stops at 2³² − 1.
     pub fn refused(&self) -> u64 {
         self.0.refused()
     }
 
-    /// Whether no more frames are taken.
+    /// Whether it is closed and accepts no more frames.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 
-    /// Whether this is an outbox of the same making: a clone of that one.
+    /// Whether both are clones of the same outbox.
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

@@ -1,4 +1,4 @@
-//! What waits in one outbox.
+//! The queue of one outbox.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,43 +12,43 @@ use tokio::sync::Notify;
 use super::{Capacity, PushError, SlowConsumer};
 use crate::error::Error;
 
-/// The lines about frames that were refused: a room that is sent a bad one has as many of them as members.
+/// The rate of log lines about refused frames: a bad frame sent to a room is refused once for each member.
 static REFUSALS: LazyLock<Limit> = LazyLock::new(|| {
     Limit::new(Level::WARN, |suppressed| event!(WARN, suppressed, "more frames that were pushed can't be encoded"))
 });
 
-/// The frames of one outbox, between those who push and the connection. There is one for each member of a room, so its
-/// size counts: what few have is boxed.
+/// The frames of one outbox, on their way from the tasks that push to the connection. Each member of a room has one, so
+/// its size matters: fields that few of them need are boxed.
 pub(super) struct Queue<F> {
     state: Mutex<State<F>>,
     connection: ConnectionInfo,
     weigh: Option<fn(&F) -> usize>,
     capacity: u32,
     slow: SlowConsumer,
-    /// Nothing more is taken. Written under the lock.
+    /// No more frames are accepted. Written while the lock is held.
     closed: AtomicBool,
 }
 
 struct State<F> {
     frames: VecDeque<F>,
-    /// There where the bytes are bounded.
+    /// `Some` if the bytes are bounded.
     weights: Option<Box<Weights>>,
-    /// Told when there is room again: there once somebody has waited for it.
+    /// Notified when there is room again. Made when a task first waits for room.
     room: Option<Arc<Notify>>,
     dropped: u32,
     refused: u32,
 }
 
 struct Weights {
-    /// Of each frame, for it may weigh something else by the time it leaves.
+    /// The weight of each frame when it was pushed, because it may differ by the time the frame leaves.
     each: VecDeque<usize>,
     sum: usize,
     max: usize,
 }
 
 impl<F> State<F> {
-    /// Whether so many frames more, of this weight together, are too many. One frame may weigh more than all may, or it
-    /// could never be sent.
+    /// Whether `frames` more frames, with this weight in total, exceed the capacity. A single frame in an empty queue
+    /// may weigh more than `max`; otherwise it could never be sent.
     fn is_too_much(&self, frames: usize, weight: usize, capacity: u32) -> bool {
         let fits = |weights: &Weights| {
             weights.sum.saturating_add(weight) <= weights.max || self.frames.is_empty() && frames == 1
@@ -70,7 +70,7 @@ impl<F> State<F> {
             weights.sum = weights.sum.saturating_sub(weights.each.pop_front().unwrap_or(0));
         }
         if self.frames.is_empty() {
-            // Given back: an idle connection owns no buffer.
+            // The buffer is freed, because an idle connection owns no buffer.
             self.frames = VecDeque::new();
             if let Some(weights) = &mut self.weights {
                 (weights.each, weights.sum) = (VecDeque::new(), 0);
@@ -79,7 +79,8 @@ impl<F> State<F> {
         frame
     }
 
-    /// Takes out the oldest until there is room for one more of this weight. They are to be dropped behind the lock.
+    /// Takes out the oldest frames until there is room for one more of this weight. The caller drops them after it has
+    /// released the lock.
     fn make_room(&mut self, weight: usize, capacity: u32, old: &mut Vec<F>) {
         while self.is_too_much(1, weight, capacity)
             && let Some(frame) = self.take()
@@ -106,7 +107,7 @@ impl<F> Queue<F> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<F>> {
-        // No user code runs under it; what it guards is whole whatever panicked.
+        // No user code runs while it is held, so its data is consistent even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,13 +195,13 @@ impl<F> Queue<F> {
         let room = state.room.clone();
         drop(state);
         if let Some(room) = room {
-            // All of them: one that was told alone might be dropped before it has used the room.
+            // All waiting tasks: a single one that is notified might be dropped before it uses the room.
             room.notify_waiters();
         }
         frame
     }
 
-    /// What is told when there is room again.
+    /// The `Notify` that is notified when there is room again.
     pub(super) fn room(&self) -> Arc<Notify> {
         Arc::clone(self.lock().room.get_or_insert_default())
     }
@@ -212,13 +213,13 @@ impl<F> Queue<F> {
         let first = state.refused == 1;
         drop(state);
         if first && REFUSALS.pass() {
-            // An error may quote the frame, and so a peer.
+            // An error may quote the frame, which may contain a peer's data.
             let (id, error) = (self.connection.id(), format!("{:?}", Escaped::display(error)));
             event!(WARN, id, %error, "a frame that was pushed can't be encoded: it and those like it are dropped");
         }
     }
 
-    /// Takes no more once it is empty, as the same look under the lock finds. Whether it takes no more.
+    /// Closes the queue if it is empty; checking and closing happen under one lock. Returns whether it is closed.
     pub(super) fn close_if_empty(&self) -> bool {
         let state = self.lock();
         if state.frames.is_empty() {
@@ -227,7 +228,7 @@ impl<F> Queue<F> {
         self.is_closed()
     }
 
-    /// Takes no more, and drops what waits.
+    /// Closes the queue and drops the frames in it.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         self.closed.store(true, Ordering::Release);

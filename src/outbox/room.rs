@@ -1,4 +1,4 @@
-//! Outboxes together.
+//! Sets of outboxes that are pushed to together.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,11 @@ use tokio::task::yield_now;
 
 use super::Outbox;
 
-/// So many members are pushed to before other tasks get their turn.
+/// After this many members, `send` yields to other tasks.
 const MEMBERS_A_TURN: usize = 256;
 
-/// Outboxes of many connections: what is sent to a room is pushed to each of its members. Cheap to clone, and all clones are
-/// one room.
+/// A set of outboxes of many connections: a frame sent to a room is pushed to each of its members. Cheap to clone, and
+/// all clones are the same room.
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, Result, Room, Session, SlowConsumer};
@@ -26,14 +26,15 @@ const MEMBERS_A_TURN: usize = 256;
 /// }
 /// ```
 ///
-/// Each member has the frames of one sender in their order. Two that send at once may be heard in another order by one
-/// member than by the next. A frame is cloned, and encoded, for each member: push `Bytes` or an `Arc` for what is large, or
-/// what is costly to encode by [`Session::outbox_raw`](crate::Session::outbox_raw).
+/// Each member receives the frames of one sender in their order. When two senders send at once, members may receive
+/// their frames in different orders. A frame is cloned and encoded for each member: send large data as `Bytes` or an
+/// `Arc`, and encode frames that are costly to encode once, for outboxes made by
+/// [`Session::outbox_raw`](crate::Session::outbox_raw).
 pub struct Room<F>(Arc<Mutex<Members<F>>>);
 
 struct Members<F> {
     slots: Slab<Outbox<F>>,
-    /// All of them, for whoever sends: made anew by the first that sends after a change.
+    /// All outboxes, for sending: made again by the first send after a change.
     all: Option<Arc<[Outbox<F>]>>,
 }
 
@@ -44,37 +45,38 @@ impl<F> Room<F> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Members<F>> {
-        // No user code runs under it; what it guards is whole whatever panicked.
+        // No user code runs while it is held, so its data is consistent even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets an outbox in until the member is dropped.
+    /// Adds an outbox, until the returned member is dropped.
     pub fn join(&self, outbox: Outbox<F>) -> Member<F> {
         let mut members = self.lock();
         let all = members.all.take();
         let id = members.slots.insert(outbox);
         drop(members);
-        // Behind the lock, for it may be the last to have an outbox, and that a frame.
+        // Dropped after the lock is released: it may own the last reference to an outbox, and dropping that drops
+        // frames.
         drop(all);
         Member { id, room: self.clone() }
     }
 
-    /// How many members it has.
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.lock().slots.len()
     }
 
-    /// Whether it has no member.
+    /// Whether the room has no members.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The outboxes of all members, in no order.
+    /// The outboxes of all members, in no particular order.
     pub fn members(&self) -> Vec<Outbox<F>> {
         self.all(None).0.to_vec()
     }
 
-    /// All members, and the one with this number.
+    /// All members, and the member with the number `id`.
     fn all(&self, id: Option<usize>) -> (Arc<[Outbox<F>]>, Option<Outbox<F>>) {
         let mut members = self.lock();
         let one = id.and_then(|id| members.slots.get(id).cloned());
@@ -85,19 +87,21 @@ impl<F> Room<F> {
 }
 
 impl<F: Clone> Room<F> {
-    /// Pushes a frame to all members, and returns how many have taken it. Each member's
-    /// [`SlowConsumer`](super::SlowConsumer) says what becomes of a frame for which it has no room: nobody is waited for.
+    /// Pushes a frame to all members, and returns how many have accepted it. It waits for no member: each member's
+    /// [`SlowConsumer`](super::SlowConsumer) determines what happens to a frame when its outbox is full.
     ///
-    /// A push takes some 0.1 µs. After 256 members other tasks get their turn.
+    /// A push takes about 0.1 µs. After every 256 members it yields to other tasks.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, which can only be among more than 256 members, some have the frame and others not.
+    /// If it is dropped before it is ready, which is possible only with more than 256 members, some members have the
+    /// frame and others don't.
     pub async fn send(&self, frame: F) -> usize {
         self.send_to(None, frame).await
     }
 
-    /// The same for all members but the one with this number: [`Member::id`]. A number that no member has leaves nobody out.
+    /// Does the same as [`Room::send`] for all members but the one with this [`Member::id`]. If no member has this
+    /// number, all get the frame.
     pub async fn send_except(&self, id: usize, frame: F) -> usize {
         self.send_to(Some(id), frame).await
     }
@@ -114,21 +118,22 @@ impl<F: Clone> Room<F> {
         taken
     }
 
-    /// What [`Room::send`] does, without a pause: for functions that are not async, and rooms of some hundred members. Ten
-    /// thousand would take about a millisecond, in which the thread does nothing else.
+    /// Does the same as [`Room::send`] without yielding: for functions that are not async, and for rooms of a few
+    /// hundred members. Ten thousand members would take about a millisecond, during which the thread runs no other
+    /// task.
     pub fn push(&self, frame: F) -> usize {
         let (all, _) = self.all(None);
         push_to(&all, None, &frame)
     }
 
-    /// What [`Room::send_except`] does, without a pause.
+    /// Does the same as [`Room::send_except`] without yielding.
     pub fn push_except(&self, id: usize, frame: F) -> usize {
         let (all, except) = self.all(Some(id));
         push_to(&all, except.as_ref(), &frame)
     }
 }
 
-/// Under no lock of the room.
+/// Runs without the room's lock.
 fn push_to<F: Clone>(members: &[Outbox<F>], except: Option<&Outbox<F>>, frame: &F) -> usize {
     let wanted = members.iter().filter(|member| !except.is_some_and(|one| one.is(member)));
     wanted.filter(|member| member.push(frame.clone()).is_ok()).count()
@@ -152,15 +157,15 @@ impl<F> fmt::Debug for Room<F> {
     }
 }
 
-/// An outbox that is in a room: dropped, it leaves.
-#[must_use = "dropped, it leaves the room"]
+/// An outbox that is in a room. Dropping it leaves the room.
+#[must_use = "dropping it leaves the room"]
 pub struct Member<F> {
     id: usize,
     room: Room<F>,
 }
 
 impl<F> Member<F> {
-    /// Its number in the room: for [`Room::send_except`]. It is used again when the member has left.
+    /// Its number in the room, for [`Room::send_except`]. It is reused after the member has left.
     pub fn id(&self) -> usize {
         self.id
     }
@@ -171,7 +176,7 @@ impl<F> Drop for Member<F> {
         let mut members = self.room.lock();
         let gone = (members.slots.try_remove(self.id), members.all.take());
         drop(members);
-        // Behind the lock, as above.
+        // Dropped after the lock is released, as above.
         drop(gone);
     }
 }
