@@ -1,4 +1,4 @@
-//! The framed leaf: every frame out answers a frame in.
+//! The framed leaf: every answer belongs to a frame that was received.
 
 use std::fmt;
 use std::future::Future;
@@ -22,7 +22,8 @@ use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
 use crate::wire::{Limits, Wire};
 
-/// A service of connections from a codec and a service of frames. Every tower layer works around the service.
+/// Makes a service of connections from a codec and a service of frames. Every tower layer works around the service of
+/// frames.
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
@@ -34,9 +35,9 @@ use crate::wire::{Limits, Wire};
 /// # let _ = Server::new().listen("tcp:8007").serve(answer);
 /// ```
 ///
-/// Codec and service are cloned for each connection. A service that is not `Clone` (tower's `RateLimit` is none), or that
-/// is to know its peer, goes into [`per_connection`]. One call runs at a time, in the order of the frames, unless
-/// [`Framed::concurrent`] or [`Framed::unordered`] says otherwise.
+/// Codec and service are cloned for each connection. For a service that is not `Clone` (such as tower's `RateLimit`),
+/// or that needs to know its peer, use [`per_connection`]. One call runs at a time, in the order of the frames, unless
+/// [`Framed::concurrent`] or [`Framed::unordered`] is set.
 pub fn framed<C, S, R>(codec: C, service: S) -> Framed<C, Cloned<S>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
@@ -46,8 +47,9 @@ where
     Framed::new(codec, Cloned::new(service))
 }
 
-/// The same with a service of its own for each connection, made when it begins: Twisted's `buildProtocol`. The function is
-/// handed the connection as [`Opened`]: its peer, its deadlines, and what layers have left there.
+/// Does the same as [`framed`] with a separate service for each connection, made when the connection begins, as by
+/// Twisted's `buildProtocol`. The function receives the connection as an [`Opened`]: its peer, its deadlines, and the
+/// values that layers have stored on it.
 ///
 /// ```
 /// use ropewalk::{Bytes, Netstring, Reply, per_connection, service_fn};
@@ -62,7 +64,7 @@ where
 /// });
 /// ```
 ///
-/// A service that is to know its connection later takes a handle with it:
+/// A service that needs its connection later keeps a handle on it:
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, per_connection, reply_fn};
@@ -82,7 +84,7 @@ where
     Framed::new(codec, PerPeer::new(make))
 }
 
-/// A service of connections made of a codec and a service of frames: see [`framed`] and [`per_connection`].
+/// The service of connections that [`framed`] and [`per_connection`] make.
 #[derive(Clone)]
 #[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct Framed<C, M, O = InOrder, E = EndConnection, G = NoGoodbye> {
@@ -108,20 +110,20 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
         Framed { codec, make, order: Concurrent(n), on_error, goodbye, limits }
     }
 
-    /// Runs up to `n` calls of one connection at once; answers come as they are ready. For protocols whose frames carry
-    /// tags. An answer that is a stream is written to its end before the next one. One that says `then_close` lets the
-    /// calls under way be answered first; an error that ends the connection drops them.
+    /// Runs up to `n` calls of one connection at once; each answer is written when it is ready. For protocols whose
+    /// frames carry tags. An answer that is a stream is written to its end before the next one. With `then_close`,
+    /// calls already under way are answered first; an error that ends the connection drops them.
     pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E, G> {
         let Self { codec, make, on_error, goodbye, limits, .. } = self;
         Framed { codec, make, order: AsReady(n), on_error, goodbye, limits }
     }
 
-    /// Turns errors into answers: of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer that is a
-    /// stream, of the codec, and of a peer that ran into one of its [`ReadDeadlines`](crate::ReadDeadlines).
+    /// Turns errors into answers: errors of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer
+    /// that is a stream and of the codec, and the errors of missed [`ReadDeadlines`](crate::ReadDeadlines).
     ///
-    /// After a service's error, after an answer that the codec refused to encode, and after a codec's recoverable error the
-    /// connection goes on, unless the answer says
-    /// `then_close`; after a fatal one, and after a deadline of the peer's, it closes behind the answer.
+    /// The connection goes on after an error of the service, after an answer that the codec refused to encode, and
+    /// after a recoverable error of the codec, unless the answer has `then_close`. After a fatal error of the codec,
+    /// and after a missed read deadline, the connection closes once the answer is written.
     ///
     /// ```
     /// use ropewalk::{Bytes, Error, Lines, framed, reply_fn};
@@ -131,7 +133,7 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     /// ```
     pub fn on_error<H, A, S, R>(self, on_error: H) -> Framed<C, M, O, H, G>
     where
-        // What `serve` asks for as well; asked for here, a wrong answer is an error here.
+        // `serve` requires these bounds as well; repeated here, they make the compiler report a wrong answer here.
         C: Decoder,
         M: MakeFrameService<C, Service = S>,
         S: Service<C::Item, Response = R>,
@@ -143,8 +145,8 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
         Framed { codec, make, order, on_error, goodbye, limits }
     }
 
-    /// The protocol's last word when the connection drains: said behind the answers and behind what was
-    /// [pushed](crate::Outbox), unless the peer had closed its side by then. The connection closes behind it.
+    /// Sets the goodbye: an answer that is sent when the connection drains, after all other answers and after the
+    /// [pushed](crate::Outbox) frames, unless the peer had closed its side by then. Then the connection closes.
     ///
     /// ```
     /// use ropewalk::{Bytes, Lines, framed, reply_fn};
@@ -208,7 +210,7 @@ pub struct FramedFuture<L, D> {
 
 #[pin_project(project = StageProjection)]
 enum Stage<L, D> {
-    /// Nothing has run yet: the service is made here and not in the accept loop.
+    /// The first poll makes the service, so that this happens in the connection's task and not in the accept loop.
     Start(Option<L>),
     Run(#[pin] D),
     Finish(Pin<Box<dyn Future<Output = Result> + Send>>),

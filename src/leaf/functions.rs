@@ -10,9 +10,9 @@ use tower_service::Service;
 use crate::error::{Error, Result};
 use crate::reply::IntoReply;
 
-/// A service from an async function of one frame.
+/// Makes a service from an async function that takes one frame.
 ///
-/// Unlike `tower::service_fn` its error type is fixed, so that `?` and `Ok(…)` need no annotation.
+/// Unlike in `tower::service_fn`, the error type is fixed, so `?` and `Ok(…)` need no annotation.
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, Reply, framed, service_fn};
@@ -28,11 +28,11 @@ where
     ServiceFn(f)
 }
 
-/// A service from a plain function of one frame, for answers that need no waiting. An async function, or one that returns
-/// a `Result`, goes into [`service_fn`].
+/// Makes a service from a plain function that takes one frame, for answers that are ready at once. For an async
+/// function, or one that returns a `Result`, use [`service_fn`].
 ///
-/// Under [`framed`](crate::framed) the function is cloned for each connection, and with it what it captured: a counter in
-/// it counts for one connection. What all share is captured in an `Arc`, or comes from a
+/// Under [`framed`](crate::framed) the function is cloned for each connection with the values it captured; a captured
+/// counter counts for one connection only. State that all connections share is captured in an `Arc`, or comes from a
 /// [`StateLayer`](crate::StateLayer).
 ///
 /// ```
@@ -48,12 +48,12 @@ where
     ReplyFn(f)
 }
 
-/// See [`service_fn`].
+/// The service that [`service_fn`] makes.
 #[derive(Clone, Copy)]
 #[must_use = "a service answers nothing until it is handed to a leaf"]
 pub struct ServiceFn<F>(F);
 
-/// See [`reply_fn`].
+/// The service that [`reply_fn`] makes.
 #[derive(Clone, Copy)]
 #[must_use = "a service answers nothing until it is handed to a leaf"]
 pub struct ReplyFn<F>(F);

@@ -1,4 +1,4 @@
-//! The two leaves: what turns frames into a service of connections.
+//! The two leaves, `framed` and `session`: they make a service of connections from a codec and a user's code.
 
 use ropewalk_middleware::CloseReason;
 
@@ -18,8 +18,9 @@ pub use self::opened::{Cloned, MakeFrameService, Opened, PerPeer};
 pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
 
-/// Ends a connection whose frames are done with, and leaves the reason behind. What was answered arrives, also before an
-/// error; but not to a peer that has stalled, nor where the error left a frame out, for the rest would look complete.
+/// Ends a connection whose frames are done, and records the reason. Answers that were queued are still written, also
+/// after an error; but not to a peer that has stalled, and not when the error left a frame out, because the rest would
+/// look complete.
 async fn end(mut wire: Wire, result: Result) -> Result {
     let closing = wire.closing().clone();
     let note = |result: &Result| {
@@ -28,7 +29,7 @@ async fn end(mut wire: Wire, result: Result) -> Result {
         }
     };
     note(&result);
-    // The wire is asked, for the error may be that of another connection.
+    // The wire is asked, because the error may come from another connection.
     if result.is_err() && (wire.has_stalled() || wire.is_over_limit()) {
         wire.abort();
         return result;

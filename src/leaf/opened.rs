@@ -1,4 +1,4 @@
-//! What the service of one connection is made of.
+//! The connection as it is when its service is made.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,8 +11,8 @@ use tokio_util::codec::Encoder;
 use crate::error::BoxError;
 use crate::outbox::{Capacity, Inbox, Outbox, SlowConsumer};
 
-/// A connection that begins, as the function of [`per_connection`](crate::per_connection) sees it. It is a
-/// [`ConnectionInfo`] by `Deref`.
+/// A connection that begins, as the function given to [`per_connection`](crate::per_connection) receives it. It
+/// dereferences to its [`ConnectionInfo`].
 ///
 /// `C` is the codec.
 pub struct Opened<C> {
@@ -29,12 +29,13 @@ impl<C> Opened<C> {
         self.inbox.into_inner()
     }
 
-    /// A handle on the connection, for the service to keep.
+    /// A handle on the connection, which the service can keep.
     pub fn info(&self) -> ConnectionInfo {
         self.info.clone()
     }
 
-    /// An outbox of this connection: what is pushed there is written between complete answers, also while calls are pending.
+    /// Makes an outbox of this connection. Frames pushed to it are written between complete answers, also while calls
+    /// are pending.
     ///
     /// ```
     /// use ropewalk::{Bytes, Lines, Reply, Room, SlowConsumer, per_connection, reply_fn};
@@ -56,7 +57,7 @@ impl<C> Opened<C> {
         self.inbox.borrow_mut().open(self.info(), capacity.into(), slow)
     }
 
-    /// An outbox of bytes that go around the codec: see [`Session::outbox_raw`](crate::Session::outbox_raw).
+    /// Makes an outbox of bytes that bypass the codec: see [`Session::outbox_raw`](crate::Session::outbox_raw).
     pub fn outbox_raw(&self, capacity: impl Into<Capacity<Bytes>>, slow: SlowConsumer) -> Outbox<Bytes> {
         self.inbox.borrow_mut().open_raw(self.info(), capacity.into(), slow)
     }
@@ -81,11 +82,11 @@ pub trait MakeFrameService<C> {
     /// The service.
     type Service;
 
-    /// Makes it; called in the connection's own task.
+    /// Makes the service. Called in the connection's own task.
     fn make(self, connection: &Opened<C>) -> Self::Service;
 }
 
-/// The same service for all: each connection has its clone.
+/// Gives each connection a clone of one service.
 #[derive(Clone, Copy, Debug)]
 pub struct Cloned<S>(S);
 
@@ -103,7 +104,7 @@ impl<C, S> MakeFrameService<C> for Cloned<S> {
     }
 }
 
-/// A service of its own for each connection.
+/// Makes a separate service for each connection, with a function.
 #[derive(Clone, Copy)]
 pub struct PerPeer<F>(F);
 

@@ -1,11 +1,11 @@
-//! What `framed` takes.
+//! The service of frames that `framed` takes.
 
 use tower_service::Service;
 
-/// A tower service of frames: `Service<F>`, called once for each.
+/// A tower service of frames: a `Service<F>` that is called once for each frame.
 ///
-/// An alias that [`framed`](crate::framed) and [`per_connection`](crate::per_connection) ask for, for the sake of the
-/// compiler's message; it is implemented for every service, and cannot be implemented otherwise.
+/// [`framed`](crate::framed) and [`per_connection`](crate::per_connection) require this alias for the sake of its
+/// compiler message. It is implemented for every service, and can't be implemented by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no service of `{F}`, which are the frames of this codec",
     label = "this can't answer these frames",
@@ -14,9 +14,9 @@ use tower_service::Service;
     note = "a layer for connections, such as `ConnectionLimitLayer`, goes on the server: `Server::layer`"
 )]
 pub trait FrameService<F>: sealed::Answers<F> {
-    /// What it answers with.
+    /// The type of its answers.
     type Answer;
-    /// What it fails with.
+    /// The type of its errors.
     type Failure;
 }
 
@@ -29,7 +29,7 @@ impl<F, S: Service<F>> FrameService<F> for S {
 mod sealed {
     use super::Service;
 
-    #[allow(unreachable_pub)] // sealed: nobody outside names it
+    #[allow(unreachable_pub)] // sealed: it can't be named outside
     pub trait Answers<F> {}
 
     #[diagnostic::do_not_recommend]

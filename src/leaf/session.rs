@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::session::{Homing, Housed, Session};
 use crate::wire::{Limits, Wire};
 
-/// A service of connections from an async function of a session.
+/// Makes a service of connections from a codec and an async function that takes a [`Session`].
 ///
 /// ```
 /// use ropewalk::{Lines, Server, session};
@@ -33,8 +33,8 @@ use crate::wire::{Limits, Wire};
 /// # let _ = Server::new().listen("tcp:8007").serve(echo);
 /// ```
 ///
-/// State that all connections share comes by [`session_with`]. A closure can capture it too, in this form, for an `async`
-/// closure that captures would give it away to the first connection:
+/// State that all connections share is passed with [`session_with`]. A closure can capture it too, in the form below;
+/// an `async` closure would move it into the first connection's future:
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -52,7 +52,7 @@ use crate::wire::{Limits, Wire};
 /// });
 /// ```
 ///
-/// The codec is cloned for each connection. An error ends the connection; what was replied before it arrives.
+/// The codec is cloned for each connection. An error ends the connection; frames queued before it are still written.
 pub fn session<C, F, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
 where
     C: Clone,
@@ -62,7 +62,7 @@ where
     SessionLeaf { codec, f: Arc::new(f), limits: Arc::default(), state: PhantomData }
 }
 
-/// The same for a function that takes the state of a [`StateLayer`](crate::StateLayer) as well.
+/// Does the same as [`session`] for a function that also takes the state of a [`StateLayer`](crate::StateLayer).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -94,17 +94,17 @@ pub struct NoState(());
 #[derive(Debug)]
 pub struct WithState<T>(PhantomData<T>);
 
-/// A service of connections made of a session function: see [`session`] and [`session_with`].
+/// The service of connections that [`session`] and [`session_with`] make.
 ///
-/// Whether the function takes state is part of the type, so that the compiler can say what is missing.
+/// Whether the function takes state is part of the type, so that the compiler can name what is missing.
 #[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct SessionLeaf<C, F, W = NoState> {
     codec: C,
-    /// Shared, for it is called in the connection's own task.
+    /// Shared, because it is called in the connection's own task.
     f: Arc<F>,
     /// Shared by all connections.
     limits: Arc<Limits>,
-    // It holds no state: the layer does.
+    // The state is held by the layer, not here.
     state: PhantomData<fn() -> W>,
 }
 
@@ -115,15 +115,16 @@ impl<C: Clone, F, W> Clone for SessionLeaf<C, F, W> {
 }
 
 impl<C, F, W> SessionLeaf<C, F, W> {
-    /// The most [`Session::raw`] takes at once; 1 MiB by default.
+    /// The most bytes that one call of [`Session::raw`] may ask for; 1 MiB by default.
     pub fn raw_limit(mut self, bytes: u64) -> Self {
         Arc::make_mut(&mut self.limits).raw_limit = bytes;
         self
     }
 
-    /// [`Session::reply`] fails while this many bytes wait to be written; 1 MiB by default. Pushes that are made without an
-    /// await between them have this room, and what the kernel takes at that moment: over TCP some 100 KiB each time the peer
-    /// reads. Below 64 KiB it is also from where on no more frames are read before the peer has taken some.
+    /// The number of unwritten bytes from which on [`Session::reply`] fails; 1 MiB by default. Replies without an await
+    /// between them have this much room, plus the bytes that the kernel accepts at that moment: over TCP about 100 KiB
+    /// each time the peer reads. If it is below 64 KiB, it is also the number of unwritten bytes from which on no more
+    /// frames are read.
     pub fn write_limit(mut self, bytes: usize) -> Self {
         let limits = Arc::make_mut(&mut self.limits);
         limits.write_limit = bytes;
@@ -211,11 +212,12 @@ type Begin<Fut> = Box<dyn FnOnce() -> Fut + Send>;
 
 #[pin_project(project = StageProjection)]
 enum Stage<Fut> {
-    /// The function has yet to be called: in the connection's task, for it may work before its first await, and the
-    /// accept loop must not.
+    /// The function has not been called yet. It is called in the connection's task, because it may work before its
+    /// first await, which must not happen in the accept loop.
     Start(Option<Begin<Fut>>),
     Run(#[pin] Fut),
-    /// The function has ended; its session may have been moved elsewhere and live on, which is known once it was waited for.
+    /// The function has ended. Its session may have been moved to another task and live on; the flag is set once that
+    /// is known.
     Wait(Result, bool),
     Finish(Pin<Box<dyn Future<Output = Result> + Send>>),
 }
@@ -236,14 +238,15 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                     this.stage.set(Stage::Wait(result, false));
                 }
                 StageProjection::Wait(result, moved) => {
-                    // Whatever the function has used up of the task's turn: pending is to mean that it was moved.
+                    // Unconstrained, because the function may have used up the task's turn, and pending must mean that
+                    // the session was moved.
                     let Poll::Ready(returned) = Pin::new(&mut unconstrained(&mut *this.home)).poll(cx) else {
                         *moved = true;
                         return Poll::Pending;
                     };
                     let result = std::mem::replace(result, Ok(()));
                     match returned {
-                        // The task it was moved to does not say by which error it ended.
+                        // The task it was moved to does not tell with which error it ended.
                         Ok(housed) if *moved && result.is_ok() && housed.wire.is_over_limit() => {
                             this.closing.set_reason(CloseReason::WriteLimit);
                             housed.wire.abort();
