@@ -1,4 +1,4 @@
-//! The one error of this crate: anything a session or a service may fail with.
+//! The one error type of this crate, which takes every error of a session or a service.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,15 +10,15 @@ use ropewalk_middleware::CloseReason;
 /// Any error as a trait object, as tower's layers use it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// What sessions, services and servers return.
+/// The result of sessions, services and servers.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
-/// An error of any kind, for `?`: every `std::error::Error` turns into it.
+/// An error of any kind: `?` converts every `std::error::Error` to it.
 ///
-/// Like `anyhow::Error` it is not a `std::error::Error` itself (or `From` could not take them all), and it is one
-/// pointer wide. [`Error::downcast_ref`] finds the error it was made of. A text or a [`BoxError`] enters by
-/// [`Error::other`]: `return Err(Error::other("no such key"))`. `{error}` is the error, `{error:?}` the error and what
-/// caused it, on one line.
+/// Like `anyhow::Error` it is not a `std::error::Error` itself (otherwise `From` could not accept all of them), and its
+/// size is one pointer. [`Error::downcast_ref`] finds the error it was made from. [`Error::other`] makes one from a
+/// text or a [`BoxError`]: `return Err(Error::other("no such key"))`. `{error}` prints the error, `{error:?}` the error
+/// and its causes on one line.
 ///
 /// ```
 /// fn port(text: &str) -> ropewalk::Result<u16> {
@@ -30,26 +30,26 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     error: BoxError,
-    /// What a connection that ends by it is counted as, where the error itself does not tell.
+    /// The reason under which a connection that it ends is counted, if the error's type doesn't determine it.
     reason: Option<CloseReason>,
 }
 
 impl Error {
-    /// An error from a boxed one, or from a text.
+    /// Makes an error from a boxed one, or from a text.
     ///
     /// ```
     /// let error = ropewalk::Error::other("the stove is cold");
     /// assert_eq!(error.to_string(), "the stove is cold");
     /// ```
     pub fn other(error: impl Into<BoxError>) -> Self {
-        // One that went through a tower layer as a box comes back as it was.
+        // An `Error` that went through a tower layer as a box is restored.
         match error.into().downcast::<Opaque>() {
             Ok(opaque) => opaque.0,
             Err(error) => Self(Box::new(Inner { error, reason: None })),
         }
     }
 
-    /// An error of the codec, whatever its type.
+    /// Makes an error of the codec, from any type.
     pub(crate) fn codec(error: impl Into<BoxError>) -> Self {
         let mut error = Self::other(error);
         error.0.reason = error.close_reason().or(Some(CloseReason::CodecError));
@@ -66,14 +66,14 @@ impl Error {
         self.0.error
     }
 
-    /// Whether the frames after this one can still be read: a too-long line that was skipped, a frame that is no
-    /// command. Only a [`CodecError`] says so of itself; any other error is taken as fatal.
+    /// Whether the frames after this one can still be read, for example after a too-long line that was skipped, or a
+    /// frame that is not a valid command. Only a [`CodecError`] can be recoverable; any other error is taken as fatal.
     pub fn is_recoverable(&self) -> bool {
         self.downcast_ref::<CodecError>().is_some_and(|e| !e.is_fatal())
     }
 
-    /// Whether the peer kept a read waiting for too long: one of the three deadlines of a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), or the leaf's for a frame that has begun. It may still be told.
+    /// Whether the peer missed a read deadline: one of the three of a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer),
+    /// or the leaf's for a frame that has begun. A last answer can still be sent.
     ///
     /// ```
     /// use ropewalk::{Lines, Result, Session};
@@ -103,7 +103,7 @@ impl Error {
         self.downcast_ref::<CodecError>().is_some_and(|e| matches!(e.kind(), ErrorKind::TooLong { .. }))
     }
 
-    /// The close reason this error stands for, where it stands for one.
+    /// The close reason of this error, if it has one.
     pub(crate) fn close_reason(&self) -> Option<CloseReason> {
         if self.0.reason.is_some() {
             return self.0.reason;
@@ -125,12 +125,13 @@ impl Error {
         self.downcast_ref::<CodecError>().map(|_| CloseReason::CodecError)
     }
 
-    /// An error of the connection itself: the peer, or the way to it, is gone.
+    /// An error of the connection itself: the peer, or the network path to it, is gone.
     pub(crate) fn wire(error: io::Error) -> Self {
         Self(Box::new(Inner { error: Box::new(error), reason: Some(CloseReason::PeerReset) }))
     }
 
-    /// An error of a service: what its type may say of other connections says nothing of this one.
+    /// An error of a service. A reason implied by its type is ignored, because the error may come from another
+    /// connection.
     pub(crate) fn service(error: impl Into<BoxError>) -> Self {
         let mut error = Self::other(error);
         error.0.reason = error.0.reason.or(Some(CloseReason::ServiceError));
@@ -151,7 +152,7 @@ impl fmt::Display for Error {
 }
 
 impl fmt::Debug for Error {
-    /// The error and its sources on one line: what `main` prints when it returns one.
+    /// The error and its sources on one line. `main` prints this when it returns an error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.error)?;
         let mut source = self.0.error.source();
@@ -169,7 +170,7 @@ impl From<Error> for BoxError {
     }
 }
 
-/// An [`Error`] on its way through layers that want a `std::error::Error`.
+/// An [`Error`] on its way through layers that require a `std::error::Error`.
 struct Opaque(Error);
 
 impl fmt::Debug for Opaque {
@@ -190,59 +191,61 @@ impl StdError for Opaque {
     }
 }
 
-/// What a [`Session`](crate::Session) itself refuses or runs into.
+/// The errors that a [`Session`](crate::Session) itself raises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// `raw`, `switch` and `codec_mut` are legal between two frames only, and part of a frame was read: let `next()`
-    /// finish before it is dropped, or call these first.
+    /// `raw`, `switch` or `codec_mut` was called after a part of a frame had been read; they are legal only between two
+    /// frames. Don't drop `next()` before it has finished, or call these first.
     MidFrame,
-    /// More raw bytes were asked for than the limit allows; nothing was read. `raw_chunks` has no such limit.
+    /// More raw bytes were requested than the limit allows; no bytes were read. `raw_chunks` has no such limit.
     RawTooLong {
         /// The limit in bytes.
         max: u64,
     },
     /// The peer closed inside raw bytes.
     Truncated {
-        /// How many of them were missing.
+        /// How many bytes were missing.
         missing: u64,
     },
-    /// `reply` found as many bytes of answers waiting to be written as the write limit allows: `send().await` waits instead.
+    /// `reply` was called while as many bytes were unwritten as the write limit allows. `send().await` waits instead.
     WriteLimit {
         /// The limit in bytes.
         max: usize,
     },
-    /// The peer took nothing for as long as the write stall allows, or less than 64 KiB in four times as long.
+    /// The peer accepted no data for the duration of the write stall, or less than 64 KiB in four times that duration.
     WriteStalled,
-    /// The server was stopped, or its drain ran into the deadline.
+    /// The connection was aborted: the server was stopped, or its drain reached the deadline.
     Aborted,
-    /// `upgrade_tls` was called, and plaintext was read already that came behind the request. The session is over.
+    /// `upgrade_tls` was called when plaintext behind the request had already been read. The session is over.
     PlaintextBehind {
-        /// How much was there.
+        /// How many bytes of it were read.
         bytes: usize,
     },
     /// `upgrade_tls` was called on a connection that has TLS already. The session goes on.
     AlreadyEncrypted,
-    /// The handshake of `upgrade_tls` was not through in time.
+    /// The handshake of `upgrade_tls` was not completed in time.
     HandshakeTimedOut,
-    /// The peer sent no whole frame in the time a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) gives it for the first.
+    /// The peer did not complete its first frame in the time that a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
+    /// allows.
     FirstFrameTimeout,
-    /// The peer did not finish a frame it had begun (or raw bytes) in the time the layer, or else the leaf, gives it.
+    /// The peer did not finish a frame (or raw bytes) that it had begun in the time that the layer, or without a layer
+    /// the leaf, allows.
     FrameTimeout,
-    /// The peer sent nothing for longer than the layer lets it be idle.
+    /// The peer was idle for longer than the layer allows.
     IdleTimeout,
-    /// The codec found no frame in as many bytes as the input limit allows, and has no limit of its own.
+    /// The codec found no frame in as many bytes as the input limit allows, and keeps no limit itself.
     InputLimit {
         /// The limit in bytes.
         max: usize,
     },
-    /// The codec yielded a thousand frames (or errors after which it goes on) in a row, more than what it had taken before
-    /// can explain, and took no byte for them.
+    /// The codec yielded a thousand frames (or recoverable errors) in a row without taking a byte from its buffer, more
+    /// than the bytes it had taken before can account for.
     CodecStalled,
 }
 
 impl SessionError {
-    /// Whether the peer kept a read waiting for too long.
+    /// Whether the peer missed a read deadline.
     pub(crate) fn is_read_timeout(self) -> bool {
         matches!(self, Self::FirstFrameTimeout | Self::FrameTimeout | Self::IdleTimeout)
     }

@@ -14,14 +14,14 @@
 //!                   ──► your service                  the connection
 //! ```
 //!
-//! A [`Server`] takes a tower service of [`Connection`]s and calls it once for each connection. Two *leaves* make such a
-//! service of a codec and your code:
+//! A [`Server`] takes a tower service of [`Connection`]s and calls it once for each connection. Two *leaves* make such
+//! a service from a codec and your code:
 //!
-//! * [`framed`] (and [`per_connection`]), for protocols in which each frame is a request that has an answer: a codec and a
-//!   `Service<Frame>`, often made by [`reply_fn`] or [`service_fn`]. It answers with a frame, an `Option` of one, or a
-//!   [`Reply`].
-//! * [`session`](fn@session) (and [`session_with`]), where the server speaks first, pushes, switches modes or keeps state: a
-//!   codec and an async function that holds a [`Session`].
+//! * [`framed`] (and [`per_connection`]), for protocols in which each frame is a request that has an answer: a codec
+//!   and a `Service<Frame>`, often made by [`reply_fn`] or [`service_fn`]. The service answers with a frame, an
+//!   `Option` of one, or a [`Reply`].
+//! * [`session`](fn@session) (and [`session_with`]), for protocols in which the server speaks first, pushes, switches
+//!   modes or keeps state: a codec and an async function that holds a [`Session`].
 //!
 //! ```no_run
 //! use ropewalk::{
@@ -58,11 +58,11 @@
 //! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
-//! | a connection, seen from elsewhere | [`ConnectionInfo`], [`Handle::connections`] |
+//! | a connection, from other tasks | [`ConnectionInfo`], [`Handle::connections`] |
 //! | listening | [`Endpoint`], and [`Listener`] for a transport of your own |
 //! | the other end | [`connect`] to a [`Remote`], and [`Session::over`]; [`client`] for many callers; [`Dial`] for a transport of your own |
 //! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; the result of a handshake: [`TlsInfo`] by [`Connection::tls`] |
-//! | a running server | [`Serve`] to await, [`Handle`] to ask, drain, restart and stop it, [`Restart`] for the options of a restart, [`Lifecycle`] for resources that open and close with it |
+//! | a running server | [`Serve`] to await, [`Handle`] to query, drain, restart and stop it, [`Restart`] for the options of a restart, [`Lifecycle`] for resources that open and close with it |
 //! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
 //! | errors | [`Error`], [`SessionError`], [`CodecError`]; from a server that can't start: [`BindError`], [`EndpointError`] |
 //! | the end of a connection | [`CloseReason`], [`Closing`], [`Counts`] |
@@ -78,7 +78,7 @@
 //! - `tls`: encrypted endpoints and STARTTLS, by rustls.
 //! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a clap command
 //!   line.
-//! - `json`, `postcard`: frames of serde types on any codec.
+//! - `json`, `postcard`: frames of serde types with any codec.
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 //! - `laws`: checks for your own codecs.
 //! - `testing`: whole servers under simulated faults.
@@ -135,11 +135,12 @@ pub use session::{Answer, Drive, Next, RawChunks, Session};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTls, TlsConfig, TlsError};
 
-/// For a [`TlsConfig`] made of a `rustls::ServerConfig` of your own.
+/// For a [`TlsConfig`] made from a `rustls::ServerConfig` of your own.
 #[cfg(feature = "tls")]
 pub use rustls;
 
-/// The snippets of README and the book, as documentation tests. Chapters without any are missing here; `tests/docs.rs` looks.
+/// The snippets of README and the book, as documentation tests. Chapters without snippets are missing here;
+/// `tests/docs.rs` checks that.
 #[cfg(doctest)]
 mod book {
     macro_rules! chapters {

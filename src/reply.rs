@@ -1,4 +1,4 @@
-//! What a service answers to a frame.
+//! The answer of a service to a frame.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use futures::{Stream, stream};
 
 use crate::error::Result;
 
-/// The answer to one frame: none, one, several frames or a stream of them, and whether the connection closes after it.
+/// The answer to one frame: no frame, one, several or a stream of frames, and whether the connection closes after it.
 ///
 /// ```
 /// use ropewalk::Reply;
@@ -23,8 +23,8 @@ use crate::error::Result;
 /// # let _ = (silent, goodbye, listing);
 /// ```
 ///
-/// None and one allocate nothing. Several and a stream wait for room: their frames are encoded as the peer takes them, and
-/// after 256 of them other connections get their turn.
+/// An answer of no frame or of one allocates no memory. Several frames and a stream wait for room: they are encoded as
+/// the peer accepts them, and after every 256 frames other connections get their turn.
 #[must_use = "a reply is sent when the service returns it"]
 pub struct Reply<F> {
     pub(crate) body: Body<F>,
@@ -59,14 +59,15 @@ impl<F> Reply<F> {
         Self { body: Body::Many(frames.into_iter().collect::<Vec<_>>().into_iter()), close: false }
     }
 
-    /// Frames as they come, polled only while there is room for them. An error is as a service's: it ends the connection
-    /// behind the frames before it, or is what [`Framed::on_error`](crate::Framed::on_error) makes of it.
+    /// A stream of frames, polled only while there is room for them. An error of the stream is treated as an error of
+    /// the service: it ends the connection after the frames before it are written, or
+    /// [`Framed::on_error`](crate::Framed::on_error) turns it into an answer.
     pub fn stream(frames: impl Stream<Item = Result<F>> + Send + 'static) -> Self {
         Self { body: Body::Stream(Box::pin(frames)), close: false }
     }
 
-    /// The frames of an iterator. The first two are asked for now, so that none and one cost nothing; those behind them only
-    /// while there is room: for an answer that may be far larger than its request.
+    /// The frames of an iterator, for an answer that may be far larger than its request. The first two are taken from
+    /// it at once, so that answers of no frame and of one cost no stream; the rest are taken only while there is room.
     ///
     /// ```
     /// use ropewalk::Reply;
@@ -87,9 +88,9 @@ impl<F> Reply<F> {
         }
     }
 
-    /// Closes the connection when this answer is written. Frames that are behind it are not served. Under
-    /// [`Framed::unordered`](crate::Framed::unordered), where none is behind another, the calls under way are answered
-    /// first, and no more are made.
+    /// Closes the connection when this answer is written. Frames received after the one it answers are not served.
+    /// Under [`Framed::unordered`](crate::Framed::unordered), where answers have no order, the calls under way are
+    /// answered first, and no more calls are made.
     pub fn then_close(mut self) -> Self {
         self.close = true;
         self
@@ -108,10 +109,10 @@ impl<F> fmt::Debug for Reply<F> {
     }
 }
 
-/// What a service may answer with: a frame, an `Option` of one, or a [`Reply`].
+/// The answers that a service may give: a frame, an `Option` of one, or a [`Reply`].
 ///
-/// It is implemented for the common byte and text types. For a frame type of your own answer with `Reply::one(frame)`,
-/// or implement it in three lines:
+/// It is implemented for the common byte and text types. With a frame type of your own, answer with
+/// `Reply::one(frame)`, or implement the trait in three lines:
 ///
 /// ```
 /// use ropewalk::{IntoReply, Reply};
@@ -133,10 +134,10 @@ impl<F> fmt::Debug for Reply<F> {
     note = "an async function, and one that returns a `Result`, goes into `service_fn`"
 )]
 pub trait IntoReply {
-    /// The frames it is made of: what the codec must be able to encode.
+    /// The type of its frames, which the codec must be able to encode.
     type Frame;
 
-    /// The reply.
+    /// Converts the answer to a [`Reply`].
     fn into_reply(self) -> Reply<Self::Frame>;
 }
 

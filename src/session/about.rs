@@ -1,51 +1,52 @@
-//! What a session knows of its connection.
+//! The data of a session's connection.
 
 use ropewalk_middleware::{Addr, Closing, ConnectionInfo, Peer, ReadDeadlines, Stats, TlsInfo};
 
 use super::Session;
 
 impl<C> Session<C> {
-    /// A handle on the connection, to be listed, asked, drained or aborted from elsewhere, and what layers have left there.
+    /// A handle on the connection, with which other tasks can query, drain or abort it, and with the values that layers
+    /// have stored there.
     pub fn info(&self) -> ConnectionInfo {
         self.wire.connection().info()
     }
 
-    /// Who is at the other end.
+    /// The peer: the other end of the connection.
     pub fn peer(&self) -> &Peer {
         self.wire.connection().peer()
     }
 
-    /// What the TLS handshake settled; `None` as long as the bytes are plain.
+    /// The result of the TLS handshake; `None` while the connection is not encrypted.
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.wire.connection().tls()
     }
 
-    /// The address of this end.
+    /// The server's own address on this connection.
     pub fn local(&self) -> Addr {
         self.wire.connection().local()
     }
 
-    /// The connection's number; no other of this process has or had it.
+    /// The connection's number, which is unique in this process.
     pub fn id(&self) -> u64 {
         self.wire.connection().id()
     }
 
-    /// How many bytes of replies wait to be written. While it is 64 KiB or more, nothing is read or decoded.
+    /// How many bytes of replies are not written yet. While it is 64 KiB or more, no bytes are read or decoded.
     pub fn queued(&self) -> usize {
         self.wire.unwritten()
     }
 
-    /// Which of the server's endpoints it came in on: 0 is the first.
+    /// The index of the server's endpoint that accepted it: 0 is the first.
     pub fn listener(&self) -> usize {
         self.wire.connection().listener()
     }
 
-    /// Whether the server asked this connection to finish.
+    /// Whether the connection drains.
     pub fn is_draining(&self) -> bool {
         self.wire.closing().is_draining()
     }
 
-    /// The connection's drain and abort signals, and its reason.
+    /// The connection's drain and abort signals, and the reason for its end.
     pub fn closing(&self) -> Closing {
         self.wire.closing().clone()
     }
@@ -55,16 +56,17 @@ impl<C> Session<C> {
         self.wire.connection().stats()
     }
 
-    /// How long the peer is waited for: what a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) has set, or else
-    /// [`ReadDeadlines::OFF`]; then there is only the leaf's own, for a frame that has begun
-    /// ([`frame_deadline`](crate::SessionLeaf::frame_deadline)).
+    /// How long the session waits for the peer: the deadlines that a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
+    /// has set, or [`ReadDeadlines::OFF`] without one. In the latter case only the leaf's own deadline applies, to a
+    /// frame that has begun ([`frame_deadline`](crate::SessionLeaf::frame_deadline)).
     pub fn read_deadlines(&self) -> ReadDeadlines {
         self.wire.connection().read_deadlines()
     }
 
-    /// Other deadlines for the peer from here on: a subscriber may be idle, somebody who has yet to log in may not.
+    /// Replaces the read deadlines from here on. For example, a subscriber may be idle, while a peer that has not
+    /// logged in may not.
     ///
-    /// The wait that is under way, if there is one, keeps its beginning.
+    /// A wait that is under way still counts from its own beginning.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};

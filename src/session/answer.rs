@@ -14,8 +14,8 @@ use crate::error::{BoxError, Result};
 use crate::reply::{IntoReply, Reply};
 
 impl<C> Session<C> {
-    /// Queues a frame as [`Session::reply`] does, and waits for room first where that one would fail: until less than 64 KiB
-    /// wait to be written. It does not wait until the frame itself is written; [`Session::send`] does.
+    /// Waits until less than 64 KiB are unwritten, then queues a frame as [`Session::reply`] does. Unlike
+    /// [`Session::send`], it does not wait until the frame itself is written.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -29,12 +29,12 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the frame is not queued.
+    /// If it is dropped while it waits, the frame is not queued.
     ///
     /// # Errors
     ///
-    /// The codec may refuse the frame: nothing of it is queued, and the session can go on. Those of the connection end it, and
-    /// [`SessionError::WriteStalled`](crate::SessionError::WriteStalled).
+    /// If the codec refuses the frame, no part of it is queued, and the session can go on. Errors of the connection end
+    /// it, and so does [`SessionError::WriteStalled`](crate::SessionError::WriteStalled).
     pub async fn reply_wait<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
@@ -48,9 +48,9 @@ impl<C> Session<C> {
         Ok(())
     }
 
-    /// Queues whatever a service may answer with: a frame, an `Option` of one, or a [`Reply`] of several frames or a stream. It
-    /// waits for room as [`Session::reply_wait`] does. [`ControlFlow::Break`] says that the answer is one with
-    /// [`then_close`](Reply::then_close): the session's author is to return then.
+    /// Queues an answer of any kind that a service can give: a frame, an `Option` of one, or a [`Reply`] of several
+    /// frames or a stream. It waits for room as [`Session::reply_wait`] does. It returns [`ControlFlow::Break`] for an
+    /// answer with [`then_close`](Reply::then_close): the session's function should return then.
     ///
     /// ```
     /// # use ropewalk::{Bytes, Lines, Reply, Result, Session};
@@ -70,11 +70,11 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// No frame is queued in part. Dropped before it is ready, the frames that were not queued yet are lost.
+    /// No frame is queued in part. If it is dropped before it is ready, the frames not queued yet are lost.
     ///
     /// # Errors
     ///
-    /// As [`Session::reply_wait`], and those of the stream. The frames before it are queued.
+    /// Those of [`Session::reply_wait`], and those of the stream. Frames before the error are queued.
     pub fn answer<R>(&mut self, answer: R) -> Answer<'_, C, R::Frame>
     where
         R: IntoReply,
@@ -84,17 +84,17 @@ impl<C> Session<C> {
     }
 }
 
-/// The future of [`Session::answer`]. It is named, for one of an async function would have the type of the answer in it, and
-/// then the compiler takes no `&'static str` across an await.
+/// The future of [`Session::answer`]. It is a named type, because the future of an async function would contain the
+/// type of the answer, and then the compiler would not accept a `&'static str` across an await.
 #[must_use = "futures do nothing unless polled"]
 pub struct Answer<'a, C, F> {
     session: &'a mut Session<C>,
-    /// What is left of it.
+    /// The part of the answer that is not queued yet.
     reply: Option<Reply<F>>,
     begun: bool,
 }
 
-// Nothing in it is pinned: a stream is boxed.
+// No field is pinned: a stream is boxed.
 impl<C, F> Unpin for Answer<'_, C, F> {}
 
 impl<C, F> Future for Answer<'_, C, F>
@@ -123,7 +123,7 @@ where
 }
 
 impl<C, F> Drop for Answer<'_, C, F> {
-    /// Dropped before its end, nobody waits for the peer any more.
+    /// If it is dropped early, the session no longer waits for the peer.
     fn drop(&mut self) {
         self.session.wire.pause();
         self.session.wire.note_moved();

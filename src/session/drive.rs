@@ -1,4 +1,4 @@
-//! From a session into the request-and-answer loop: greet, authenticate, then serve.
+//! The way from a session to a service of frames: greet, authenticate, then serve.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -17,7 +17,7 @@ use crate::error::{BoxError, Error, Result};
 use crate::reply::IntoReply;
 
 impl<C> Session<C> {
-    /// Serves the rest of the connection with a service: what [`framed`](crate::framed) does, from here on.
+    /// Serves the rest of the connection with a service of frames, as [`framed`](crate::framed) does.
     ///
     /// ```
     /// # use ropewalk::{Bytes, Lines, Reply, Result, Session, service_fn};
@@ -29,18 +29,18 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: the session is gone into it. Dropped, it drops the calls under way; what was answered arrives, and
-    /// the connection closes.
+    /// Not cancel safe, because it owns the session. Dropping it drops the calls under way; answers queued before are
+    /// still written, and the connection closes.
     ///
     /// # Errors
     ///
-    /// Those of the service, the codec and the connection, as they end it.
+    /// Errors of the service, the codec and the connection that end the connection.
     pub fn drive<S>(self, service: S) -> Drive<C, S> {
         Drive { session: self, service, order: InOrder, on_error: EndConnection, goodbye: NoGoodbye }
     }
 }
 
-/// A session on its way into the loop: see [`Session::drive`]. Await it.
+/// A session and the service it will be served with: see [`Session::drive`]. Await it.
 #[must_use = "nothing is served until it is awaited"]
 pub struct Drive<C, S, O = InOrder, E = EndConnection, G = NoGoodbye> {
     session: Session<C>,
@@ -57,7 +57,7 @@ impl<C, S, O, E, G> Drive<C, S, O, E, G> {
         Drive { session, service, order: Concurrent(n), on_error, goodbye }
     }
 
-    /// Runs up to `n` calls at once; answers come as they are ready.
+    /// Runs up to `n` calls at once; each answer is written when it is ready.
     pub fn unordered(self, n: usize) -> Drive<C, S, AsReady, E, G> {
         let Self { session, service, on_error, goodbye, .. } = self;
         Drive { session, service, order: AsReady(n), on_error, goodbye }
@@ -76,7 +76,8 @@ impl<C, S, O, E, G> Drive<C, S, O, E, G> {
         Drive { session, service, order, on_error, goodbye }
     }
 
-    /// The last word when the connection drains, as [`Framed::on_drain`](crate::Framed::on_drain) says it.
+    /// Sets the goodbye, an answer that is sent when the connection drains, as
+    /// [`Framed::on_drain`](crate::Framed::on_drain) does.
     pub fn on_drain<D, A, R>(self, goodbye: D) -> Drive<C, S, O, E, D>
     where
         C: Decoder,

@@ -1,4 +1,4 @@
-//! Where a session's connection goes when the session is dropped: back to its leaf, which closes it properly.
+//! The way of a dropped session's connection back to its leaf, which closes it properly.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -7,13 +7,13 @@ use tokio::sync::oneshot;
 
 use crate::wire::Wire;
 
-/// A wire that goes home when it is dropped.
+/// A wire that returns to its leaf when this is dropped.
 pub(crate) struct Homing {
-    // Boxed, and the way home with it: an async fn keeps its argument twice. There until it is taken by value.
+    // Boxed together with the sender, because an async fn stores its argument twice. `Some` until it is taken by value.
     housed: Option<Box<Housed>>,
 }
 
-/// A wire, and the way home.
+/// A wire, and the sender that returns it to its leaf.
 pub(crate) struct Housed {
     pub(crate) wire: Wire,
     home: Option<Home>,
@@ -53,7 +53,7 @@ impl Deref for Homing {
     type Target = Wire;
 
     fn deref(&self) -> &Wire {
-        // Taken only by value, by `take` and `drop`, after which nobody can deref.
+        // It is taken only by `take`, which consumes this value, and by `drop`; no code can dereference it afterwards.
         &self.housed.as_deref().expect("the wire is there until the session is gone").wire
     }
 }

@@ -1,4 +1,4 @@
-//! The framed transport an author holds: frames in, frames out, raw bytes, and the end.
+//! `Session`: frames in, frames out, raw bytes, and the end of the connection.
 
 mod about;
 mod answer;
@@ -30,7 +30,7 @@ use crate::error::{BoxError, Result, SessionError};
 use crate::outbox::Inbox;
 use crate::wire::Wire;
 
-/// A connection and its codec: what the protocol is written against.
+/// A connection with its codec, for an async function that implements the protocol.
 ///
 /// ```
 /// use ropewalk::{Lines, Result, Session};
@@ -44,8 +44,8 @@ use crate::wire::Wire;
 /// # let _ = ropewalk::session(Lines::crlf(), echo);
 /// ```
 ///
-/// Dropping a session does what [`Session::close`] does: what was replied arrives, also when an error ends the
-/// function. The connection counts as open until then, so a session moved into another task keeps its place under a
+/// Dropping a session does the same as [`Session::close`]: queued frames are still written, also when an error ends the
+/// function. The connection counts as open until then, so a session moved into another task keeps its slot under a
 /// connection limit.
 pub struct Session<C> {
     codec: C,
@@ -58,25 +58,27 @@ impl<C> Session<C> {
         Self { codec, inbox: Inbox::default(), wire }
     }
 
-    /// The next frame; `None` at the end of the stream, or when the server drains ([`Session::is_draining`] tells).
+    /// The next frame; `None` at the end of the stream, or when the server drains ([`Session::is_draining`]
+    /// distinguishes the two).
     ///
-    /// Whatever was replied is written before it waits, so a plain loop answers a burst of pipelined frames with one
-    /// write. While more than 64 KiB of answers wait for the peer, it neither decodes nor reads.
+    /// Queued frames are written before it waits, so a plain loop answers a burst of pipelined frames with one write.
+    /// While more than 64 KiB of answers are unwritten, it neither decodes nor reads.
     ///
-    /// On drain it still hands out every frame whose bytes had arrived. When a write fails the peer is taken to be gone,
-    /// and frames it had sent are not handed out any more.
+    /// In a drain it still returns every frame whose bytes had arrived. When a write fails, the peer is considered
+    /// gone, and the remaining frames it had sent are not returned.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a dropped `next()` has lost nothing, and the following one goes on where it was.
+    /// Cancel safe: dropping `next()` loses no data, and the following `next()` goes on at the same point.
     ///
     /// # Errors
     ///
     /// A recoverable codec error (a line too long and skipped, a frame that does not parse; see
-    /// [`Error::is_recoverable`](crate::Error::is_recoverable)) comes once, then frames go on. A fatal one, and any
-    /// error of a codec that is not ours, comes once and then `None`. Errors of the connection end it. So does a peer that does
-    /// not finish a frame in time ([`SessionError::FrameTimeout`]), and under a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) one
-    /// that keeps it waiting too long ([`SessionError::FirstFrameTimeout`], [`SessionError::IdleTimeout`]); it may still be told.
+    /// [`Error::is_recoverable`](crate::Error::is_recoverable)) is returned once, then frames go on. A fatal one, and
+    /// any error of a codec from another crate, is returned once and then `None`. Errors of the connection end it. So
+    /// does a peer that does not finish a frame in time ([`SessionError::FrameTimeout`]), and under a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) one that is silent too long
+    /// ([`SessionError::FirstFrameTimeout`], [`SessionError::IdleTimeout`]); the session may still reply to it.
     #[allow(clippy::should_implement_trait)] // a future, as every `next` of the async world
     pub fn next(&mut self) -> Next<'_, C>
     where
@@ -85,16 +87,17 @@ impl<C> Session<C> {
         Next::new(self)
     }
 
-    /// Queues a frame. It is written when [`Session::next`] runs out of frames, or by [`Session::flush`],
+    /// Queues a frame. It is written when [`Session::next`] has no more received frames, or by [`Session::flush`],
     /// [`Session::during`] and [`Session::close`].
     ///
     /// # Errors
     ///
-    /// The codec may refuse the frame: nothing of it is queued, and the session can go on. Above 64 KiB of queued answers it
-    /// tries to write, without waiting, and fails if the connection is broken. While the write limit (1 MiB) is still reached
-    /// after that, which may be so however fast the peer reads, it fails with [`SessionError::WriteLimit`], and the frame is not
-    /// queued. An error while it is missing resets the connection, so that a list does not look complete: [`Session::flush`]
-    /// first to go on. For pushes of that size use [`Session::send`], which waits, also in a branch of `select!`.
+    /// If the codec refuses the frame, no part of it is queued, and the session can go on. Above 64 KiB of queued
+    /// answers it tries to write, without waiting, and fails if the connection is broken. If the write limit (1 MiB) is
+    /// still reached after that, which can happen however fast the peer reads, it fails with
+    /// [`SessionError::WriteLimit`], and the frame is not queued. If the session then ends with an error, the
+    /// connection is reset, because the answers would look complete without the missing frame; call [`Session::flush`]
+    /// first to go on. To send that much use [`Session::send`], which waits, also in a branch of `select!`.
     #[inline(always)]
     pub fn reply<T>(&mut self, frame: T) -> Result
     where
@@ -106,11 +109,11 @@ impl<C> Session<C> {
         Ok(())
     }
 
-    /// Queues bytes as they are, around the codec: the counterpart of [`Session::raw`].
+    /// Queues bytes as they are, without the codec: the counterpart of [`Session::raw`].
     ///
     /// # Errors
     ///
-    /// [`SessionError::WriteLimit`] and those of the connection, as [`Session::reply`].
+    /// [`SessionError::WriteLimit`] and those of the connection, as for [`Session::reply`].
     pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
         self.make_room()?;
         self.wire.encode_raw(bytes.as_ref());
@@ -122,13 +125,13 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// No frame is ever sent in part. Dropped while it waits for room, the frame is not queued; dropped later, it is
-    /// queued whole.
+    /// No frame is ever sent in part. If it is dropped while it waits for room, the frame is not queued; if it is
+    /// dropped later, the whole frame stays queued.
     ///
     /// # Errors
     ///
-    /// As [`Session::reply`], but for the limit; and [`SessionError::WriteStalled`] when the peer takes nothing for as
-    /// long as the write stall (30 s) allows, or less than 64 KiB in four times as long.
+    /// Those of [`Session::reply`] except the limit; and [`SessionError::WriteStalled`] when the peer accepts no data
+    /// for the duration of the write stall (30 s), or less than 64 KiB in four times that duration.
     pub async fn send<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
@@ -141,7 +144,7 @@ impl<C> Session<C> {
         queued.and(written)
     }
 
-    /// Waits until everything replied is written. Reads ahead meanwhile, one buffer at most, so that two peers that
+    /// Waits until all queued frames are written. It reads ahead meanwhile, one buffer at most, so that two peers that
     /// both write first do not wait for each other. Cancel safe.
     ///
     /// # Errors
@@ -150,16 +153,16 @@ impl<C> Session<C> {
     pub async fn flush(&mut self) -> Result {
         let waits = Waits(&mut self.wire);
         let written = poll_fn(|cx| waits.0.poll_written(cx)).await;
-        // Behind the write, which must be tried also when the author has used up the task's turn.
+        // After the write, which must be tried even if the task's turn is used up.
         waits.0.step().await;
         written
     }
 
-    /// Awaits something else while the connection goes on: what was replied is written, up to one buffer is read ahead,
-    /// and as long as there is room to read, a peer that breaks the connection is noticed.
+    /// Awaits another future while the connection goes on: queued frames are written, up to one buffer is read ahead,
+    /// and while there is room to read, a broken connection is noticed.
     ///
-    /// A future that is ready at once costs a write only when everything that was received is decoded: otherwise
-    /// [`Session::next`], which comes then, writes once for the whole burst.
+    /// A future that is ready at once causes a write only if all received frames are decoded; otherwise the following
+    /// [`Session::next`] writes once for the whole burst.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -175,12 +178,12 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// Those of the connection; the future is dropped then. A peer that merely closes its side is no error: it may
-    /// still be waiting for the answer.
+    /// Those of the connection; the future is dropped then. A peer that merely closes its side does not cause an error:
+    /// it may still wait for the answer.
     ///
     /// # Cancel safety
     ///
-    /// As safe as the future, which is dropped with it; the session has lost nothing.
+    /// As safe as the future, which is dropped with it; the session loses no data.
     pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
         self.wire.step().await;
         self.wire.check_live()?;
@@ -197,12 +200,12 @@ impl<C> Session<C> {
         .await
     }
 
-    /// Changes the codec. Bytes already read are the new codec's. The outboxes of the old one are closed, and what waits in
-    /// them is dropped: make new ones.
+    /// Changes the codec. Bytes already read go to the new codec. The existing outboxes are closed and the frames in
+    /// them dropped: make new ones.
     ///
     /// # Errors
     ///
-    /// [`SessionError::MidFrame`] when a part of a frame was read (a `next()` was dropped while it waited); the session
+    /// [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was dropped while it waited); the session
     /// is closed then.
     pub fn switch<D>(mut self, codec: D) -> Result<Session<D>> {
         self.at_boundary()?;
@@ -210,7 +213,7 @@ impl<C> Session<C> {
         Ok(Session { codec, inbox: Inbox::default(), wire: self.wire })
     }
 
-    /// The codec, to change its mode.
+    /// The codec, mutable, for example to change its mode.
     ///
     /// # Errors
     ///
@@ -226,12 +229,12 @@ impl<C> Session<C> {
         &self.codec
     }
 
-    /// Writes what was replied and closes, so that all of it arrives: half-closes, then reads and discards until the
-    /// peer has closed too, for 2 s and 16 MiB at most.
+    /// Writes all queued frames and closes the connection so that they arrive: half-closes, then reads and discards
+    /// until the peer has closed too, for at most 2 s and 16 MiB.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it is the leaf that writes the rest and closes, as for a session that is dropped.
+    /// If it is dropped before its end, the leaf writes the rest and closes, as for a dropped session.
     ///
     /// # Errors
     ///
@@ -246,7 +249,7 @@ impl<C> Session<C> {
         finished
     }
 
-    /// Breaks the connection: the peer sees a reset (on a Unix socket, as a rule, an end), and what was not written is
+    /// Aborts the connection: the peer sees a reset (on a Unix socket usually an end of stream), and unwritten data is
     /// not sent.
     pub fn abort(self) {
         if let (Some(wire), _) = self.wire.take() {
@@ -271,13 +274,13 @@ impl<C> fmt::Debug for Session<C> {
     }
 }
 
-/// Somebody who waits for the peer. Dropped before its end, nobody waits any more, and no deadline counts.
+/// A wait for the peer. When it is dropped the wait is over, and no deadline counts.
 struct Waits<'a>(&'a mut Wire);
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.pause();
-        // It may be long before the author waits for the peer again.
+        // It may be long before the session waits for the peer again.
         self.0.note_moved();
     }
 }

@@ -30,7 +30,7 @@ impl<'a, C> Next<'a, C> {
     }
 }
 
-// Nothing in it is pinned: the state is the session's.
+// No field is pinned: the state is in the session.
 impl<C> Unpin for Next<'_, C> {}
 
 impl<C> Future for Next<'_, C>
@@ -47,13 +47,14 @@ where
 }
 
 impl<C> Drop for Next<'_, C> {
-    /// Dropped before its end, nobody waits for the peer any more, and no deadline counts.
+    /// If it is dropped early, the session no longer waits for the peer, and no deadline counts.
     fn drop(&mut self) {
         self.session.wire.pause();
     }
 }
 
-// Inlined, as decoding is: a frame handed up through a call is stored and loaded again, which costs more than to find it.
+// Inlined, as decoding is: a frame returned through a call is stored and loaded again, which costs more than finding
+// it.
 #[inline(always)]
 fn poll_next<C>(
     wire: &mut Wire,
@@ -66,14 +67,14 @@ where
 {
     if wire.closing().is_aborted() {
         ready!(wire.poll_step(cx));
-        // Said once.
+        // The error is returned once.
         return Poll::Ready(if wire.has_ended() { Ok(None) } else { wire.check_live().map(|()| None) });
     }
     loop {
         ready!(wire.poll_turn(cx));
         ready!(wire.poll_room(cx))?;
         if let Some(frame) = wire.decode(codec) {
-            // The author may wait for something else before the next one.
+            // The session may wait for something else before the next frame.
             wire.settle();
             return Poll::Ready(frame.map(Some));
         }

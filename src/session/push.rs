@@ -1,4 +1,4 @@
-//! Frames pushed from outside while the session's author waits.
+//! Frames pushed from outside while the session waits.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -12,8 +12,8 @@ use crate::error::{BoxError, Result};
 use crate::outbox::{Capacity, Outbox, SlowConsumer};
 
 impl<C> Session<C> {
-    /// An outbox: frames that other tasks push there are written while [`Session::next`] or [`Session::during_idle`] waits.
-    /// `capacity` is a number of frames, or a [`Capacity`].
+    /// Makes an outbox. Frames that other tasks push to it are written while [`Session::next`] or
+    /// [`Session::during_idle`] waits. `capacity` is a number of frames, or a [`Capacity`].
     ///
     /// ```
     /// use ropewalk::{Bytes, Lines, Result, Room, Session, SlowConsumer};
@@ -25,9 +25,10 @@ impl<C> Session<C> {
     /// }
     /// ```
     ///
-    /// Elsewhere, in [`Session::during`] or [`Session::raw`] say, its author may be in the middle of an answer, so what is
-    /// pushed waits; where that may take long, the outbox fills, and the peer is treated as a slow one without being
-    /// slow. A session may have several, of different types of frames. [`Session::switch`] closes them.
+    /// Elsewhere, for example in [`Session::during`] or [`Session::raw`], the session may be in the middle of an
+    /// answer, so pushed frames wait. If that takes long, the outbox fills up, and the peer is treated as a slow one
+    /// without being slow. A session may have several outboxes, for different types of frames. [`Session::switch`]
+    /// closes them.
     pub fn outbox<F>(&mut self, capacity: impl Into<Capacity<F>>, slow: SlowConsumer) -> Outbox<F>
     where
         C: Encoder<F, Error: Into<BoxError>>,
@@ -37,8 +38,8 @@ impl<C> Session<C> {
         self.inbox.open(connection, capacity.into(), slow)
     }
 
-    /// An outbox of bytes that are written as they are, around the codec, as [`Session::reply_raw`] does: for data that is
-    /// encoded once and pushed to many.
+    /// Makes an outbox of bytes that are written as they are, without the codec, as [`Session::reply_raw`] does. It is
+    /// meant for data that is encoded once and pushed to many connections.
     ///
     /// ```
     /// use ropewalk::{Bytes, BytesMut, Encoder, Lines, Result, Room};
@@ -56,8 +57,8 @@ impl<C> Session<C> {
         self.inbox.open_raw(connection, capacity.into(), slow)
     }
 
-    /// What [`Session::during`] does, at a moment when the author is not in the middle of an answer: what is pushed to the
-    /// session's outboxes is written as well.
+    /// Does the same as [`Session::during`], and also writes frames pushed to the session's outboxes. Use it where the
+    /// session is not in the middle of an answer.
     ///
     /// # Errors
     ///
@@ -65,7 +66,7 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// As safe as the future, which is dropped with it; the session has lost nothing.
+    /// As safe as the future, which is dropped with it; the session loses no data.
     pub async fn during_idle<F: Future>(&mut self, future: F) -> Result<F::Output> {
         self.wire.step().await;
         self.wire.check_live()?;

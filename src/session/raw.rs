@@ -9,17 +9,17 @@ use super::{Session, Waits};
 use crate::error::{Result, SessionError};
 
 impl<C> Session<C> {
-    /// Exactly the next `n` bytes, whatever is in them; then frames go on at the byte after.
+    /// Reads exactly the next `n` bytes, whatever they contain. The next frame begins at the byte after them.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropped before it is ready, it has taken nothing.
+    /// Cancel safe: if it is dropped before it is ready, no bytes have been taken.
     ///
     /// # Errors
     ///
-    /// [`SessionError::RawTooLong`] before anything is read when `n` is over the limit (1 MiB);
-    /// [`SessionError::MidFrame`] when a part of a frame was read (a `next()` was dropped while it waited);
-    /// [`SessionError::Truncated`] when the peer closes before all are there.
+    /// [`SessionError::RawTooLong`], before any byte is read, if `n` is above the limit (1 MiB);
+    /// [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was dropped while it waited);
+    /// [`SessionError::Truncated`] if the peer closes before all bytes have arrived.
     pub async fn raw(&mut self, n: u64) -> Result<Bytes> {
         self.wire.step().await;
         self.at_boundary()?;
@@ -28,14 +28,15 @@ impl<C> Session<C> {
             return Err(SessionError::RawTooLong { max }.into());
         }
         if n == 0 {
-            // Nothing that the peer has done: its first frame is still to come.
+            // The peer has done nothing for this, so its first frame is still to come.
             return Ok(Bytes::new());
         }
         let waits = Waits(&mut self.wire);
         poll_fn(|cx| waits.0.poll_raw(n, cx)).await
     }
 
-    /// The next `n` bytes as they come, in chunks of up to 64 KiB; for more than is to be held at once.
+    /// Reads the next `n` bytes as they arrive, in chunks of up to 64 KiB: for more data than should be held in memory
+    /// at once.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -49,7 +50,7 @@ impl<C> Session<C> {
     /// # }
     /// ```
     ///
-    /// Dropped early, the rest is discarded as it comes: the next frame is the one after it.
+    /// If the chunks are dropped early, the rest is discarded as it arrives, and the next frame is the one after it.
     ///
     /// # Errors
     ///
@@ -60,7 +61,7 @@ impl<C> Session<C> {
     }
 }
 
-/// Raw bytes as they come: see [`Session::raw_chunks`].
+/// Raw bytes as they arrive: see [`Session::raw_chunks`].
 #[must_use = "dropped, the bytes are discarded as they come"]
 pub struct RawChunks<'a, C> {
     session: &'a mut Session<C>,
@@ -72,7 +73,7 @@ impl<C> RawChunks<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Truncated`] when the peer closes before all are there.
+    /// [`SessionError::Truncated`] if the peer closes before all bytes have arrived.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         self.session.wire.step().await;
         if self.left == 0 {
@@ -84,7 +85,7 @@ impl<C> RawChunks<'_, C> {
         Ok(Some(chunk))
     }
 
-    /// How many bytes are still to come.
+    /// How many bytes are left to read.
     pub fn remaining(&self) -> u64 {
         self.left
     }

@@ -54,18 +54,19 @@ impl<C> Session<C> {
     /// }
     /// ```
     ///
-    /// A peer waits for the answer to its request before it begins the handshake. Whatever it has sent behind the request
-    /// came in plaintext and may be anybody's: if some of it was read already, the upgrade is refused and nothing of it is
-    /// delivered; the rest is taken for the handshake, which it is not. So [`reply`](Session::reply) to the request, and leave
-    /// the writing to this: [`send`](Session::send) and [`flush`](Session::flush) read ahead when they have to wait, and what
-    /// they would read is the handshake.
+    /// A peer waits for the answer to its request before it begins the handshake. Bytes behind the request came in
+    /// plaintext, and an attacker may have inserted them. If some of them were read already, the upgrade is refused and
+    /// they are not delivered; unread ones are taken as a part of the handshake, which then fails. Answer the request
+    /// with [`reply`](Session::reply) and let this function write the answer: [`send`](Session::send) and
+    /// [`flush`](Session::flush) read ahead when they have to wait, and would read the handshake.
     ///
-    /// What the session knows of the peer, it knows from plaintext: RFC 3207 has SMTP servers forget it now.
+    /// All that the session has learned from the peer so far came in plaintext; RFC 3207 requires SMTP servers to
+    /// discard it now.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, the session can do no more than end: nothing is read, and once the handshake has begun
-    /// writing fails.
+    /// If it is dropped before it is ready, the session can only end: no more bytes are read, and once the handshake
+    /// has begun, writing fails.
     ///
     /// # Errors
     ///
