@@ -271,11 +271,11 @@ impl fmt::Display for SessionError {
                 )
             }
             Self::WriteStalled => {
-                f.write_str("the peer took none of its answers, or next to none, for as long as the write stall allows")
+                f.write_str("the peer accepted no answers, or too little of them, for as long as the write stall allows")
             }
             Self::Aborted => f.write_str("the server aborted the connection"),
             Self::PlaintextBehind { bytes } => {
-                write!(f, "{bytes} bytes of plaintext came behind the request to encrypt: they may be anybody's")
+                write!(f, "{bytes} bytes of plaintext came behind the request to encrypt: an attacker may have inserted them")
             }
             Self::AlreadyEncrypted => f.write_str("the connection is encrypted already"),
             Self::HandshakeTimedOut => f.write_str("the TLS handshake took too long"),
@@ -284,7 +284,7 @@ impl fmt::Display for SessionError {
             Self::IdleTimeout => f.write_str("the peer was idle for too long"),
             Self::InputLimit { max } => write!(
                 f,
-                "the codec left more than {max} bytes and found no frame in them: give it a limit of its own (as \
+                "the codec left more than {max} bytes without finding a frame in them: give it a limit of its own (as \
                  LinesCodec::new_with_max_length), or raise input_limit"
             ),
             Self::CodecStalled => f.write_str(

@@ -1,4 +1,4 @@
-//! What can be asked of a running server, and told to it.
+//! The handle on a server, which queries and controls it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::shared::{Phase, Shared};
 use crate::error::Result;
 use crate::listener::PreambleCounts;
 
-/// A handle on a server; cheap to clone, usable from any task, before, while and after it serves.
+/// A handle on a server. It is cheap to clone, and usable from any task, before, while and after the server runs.
 ///
 /// ```
 /// # use ropewalk::{RawBytes, Server, framed, reply_fn};
@@ -37,12 +37,13 @@ use crate::listener::PreambleCounts;
 pub struct Handle(pub(super) Arc<Shared>);
 
 impl Handle {
-    /// The bound addresses, in the order of `listen`, with the ports the system chose; empty until bound.
+    /// The bound addresses, in the order of `listen`, with the ports that the system chose; empty until the server is
+    /// bound.
     pub fn addresses(&self) -> &[Addr] {
         self.0.addresses.get().map_or(&[], Vec::as_slice)
     }
 
-    /// The counters, all of one moment.
+    /// The counters, all taken at one moment.
     pub fn counts(&self) -> Counts {
         self.0.counts()
     }
@@ -60,7 +61,7 @@ impl Handle {
         self.connections_where(|_| true)
     }
 
-    /// Those of the open connections that `wanted` says yes to. It is asked once for each, and under no lock.
+    /// The open connections for which `wanted` returns true. It is called once for each, while no lock is held.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -73,9 +74,9 @@ impl Handle {
         self.0.registry.connections(wanted)
     }
 
-    /// Lets these connections finish what they have received and close; those that are still open after `within` are
-    /// aborted. One task keeps the deadline for all of them. [`ConnectionInfo::drain`] does the same for one connection
-    /// without a deadline, [`ConnectionInfo::abort`] breaks it at once.
+    /// Drains these connections: they answer the frames they have received and close; those still open after `within`
+    /// are aborted. One task keeps the deadline for all of them. [`ConnectionInfo::drain`] does the same for one
+    /// connection without a deadline, [`ConnectionInfo::abort`] aborts it at once.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -85,22 +86,22 @@ impl Handle {
     /// # }
     /// ```
     ///
-    /// Connections of other servers are asked to finish, and have no deadline.
+    /// Connections of other servers drain as well, without a deadline.
     pub fn drain_these(&self, connections: &[ConnectionInfo], within: Duration) {
         drain_these(&self.0, connections, within);
     }
 
-    /// What became of the handshakes and headers that come before connections.
+    /// The counters of preambles: the TLS handshakes and PROXY headers before connections begin.
     pub fn preambles(&self) -> PreambleCounts {
         self.0.preambles.counts()
     }
 
-    /// The most handshakes and headers under way at once.
+    /// The most preambles under way at once.
     pub fn max_preambles(&self) -> usize {
         self.0.preambles.max()
     }
 
-    /// How much memory the buffers of the connections take, and how much they may: see
+    /// How much memory the buffers of the connections use, and how much they may use: see
     /// [`Server::memory_budget`](crate::Server::memory_budget).
     pub fn memory(&self) -> MemoryUse {
         self.0.memory.in_use()
@@ -111,26 +112,27 @@ impl Handle {
         self.0.max()
     }
 
-    /// Changes the most connections open at once. Those open already stay; raising it is noticed at once.
+    /// Changes the most connections open at once. Open connections stay, even above a lower limit; a higher limit takes
+    /// effect at once.
     pub fn set_max_connections(&self, max: usize) {
         self.0.set_max(max);
     }
 
-    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`). Handshakes from here on
-    /// use them; open connections keep what they have. If one file is bad, nothing changes, for any endpoint.
+    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`). Later handshakes use
+    /// them; open connections are not affected. If one file is bad, no endpoint's certificates change.
     ///
-    /// Cancel safe: dropped early, it is done all the same.
+    /// Cancel safe: if it is dropped early, the reload still completes.
     ///
     /// # Errors
     ///
-    /// A `TlsError`, which names the file and what is wrong; it is logged as well.
+    /// A `TlsError`, which names the file and the problem; it is logged as well.
     pub async fn reload(&self) -> Result {
         self.0.reloads.reload().await
     }
 
-    /// Closes every listener and lets every connection finish what it has received; what is left after `within` is aborted.
-    /// Connections that had been made are accepted before, and served as soon as there is a slot for them. Said again, it
-    /// changes the deadline.
+    /// Drains the server: closes all listeners and lets connections answer the frames they have received; connections
+    /// left after `within` are aborted. Connections in the backlog are accepted before the listeners close, and served
+    /// as soon as there is a slot for them. A second call changes the deadline.
     pub fn drain(&self, within: Duration) {
         self.0.begin_drain(within);
     }
@@ -140,23 +142,23 @@ impl Handle {
         self.0.stop();
     }
 
-    /// Starts the server anew, as [`Server::hot_restart`](crate::Server::hot_restart) has it: a new process takes over the
-    /// listening sockets, and when it is ready this one drains, as on SIGTERM. Returns the number of the new process then.
-    /// Several calls at once are one restart.
+    /// Restarts the server as described at [`Server::hot_restart`](crate::Server::hot_restart): a new process takes
+    /// over the listening sockets, and when it is ready this one drains, as on SIGTERM. Returns the process ID of the
+    /// new process then. Several calls at once cause one restart.
     ///
     /// # Errors
     ///
-    /// Whatever the new process fails with before it is ready; this server goes on, and can be restarted again.
+    /// Any failure before the new process is ready; this server goes on, and can be restarted again.
     ///
     /// # Cancel safety
     ///
-    /// The restart goes on without whoever asked for it.
+    /// If it is dropped early, the restart goes on.
     pub async fn restart(&self) -> Result<u32, RestartError> {
         self.0.restart().await
     }
 
-    /// What became of the connections from the moment the server was told to end: how many were cut, and by which reason. It
-    /// is there when the server is over, and stays; `None` before, and of a server whose future was dropped.
+    /// How the connections ended from the moment the server was told to end: how many were cut short, and for which
+    /// reasons. `None` until the server has ended, and for a server whose future was dropped.
     ///
     /// ```
     /// # use ropewalk::{RawBytes, Server, framed, reply_fn};
@@ -176,26 +178,26 @@ impl Handle {
         self.0.outcome.report().cloned()
     }
 
-    /// How often a thread that serves connections stood still for a second: a handler blocks it, or computes without a pause,
-    /// and all other connections of that thread wait. Each time is logged as a warning as well. Not counted under a paused
-    /// clock, and on targets without 64-bit atomics.
+    /// How often a thread that serves connections stood still for a second, because a handler blocks it or computes
+    /// without a pause; all other connections of that thread wait meanwhile. Each time is logged as a warning as well.
+    /// Not counted under a paused clock, nor on targets without 64-bit atomics.
     pub fn stalls(&self) -> u64 {
         self.0.incidents.stalls()
     }
 
-    /// Whether the server was told to drain or to stop, or is over.
+    /// Whether the server was told to drain or to stop, or has ended.
     pub fn is_draining(&self) -> bool {
         *self.0.phase.borrow() != Phase::Running
     }
 
-    /// Waits until the server is over: the last connection closed, the lifecycles stopped. Cancel safe.
+    /// Waits until the server has ended: its last connection is closed and its lifecycles are stopped. Cancel safe.
     pub async fn ended(&self) {
-        // The sender lives in the same allocation as we do, so it is never closed.
+        // The sender is in the same allocation as this handle's state, so it is never closed.
         drop(self.0.phase.subscribe().wait_for(|phase| *phase == Phase::Ended).await);
     }
 }
 
-/// A server's counters at one moment. `accepted` is always `active` plus everything closed.
+/// A server's counters at one moment. `accepted` always equals `active` plus all closed connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     accepted: u64,
@@ -229,7 +231,7 @@ impl Counts {
         self.closed[reason.index()]
     }
 
-    /// Connections that ended, for whatever reason.
+    /// Connections that ended, for any reason.
     pub fn closed_in_all(&self) -> u64 {
         self.closed.iter().sum()
     }

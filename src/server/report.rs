@@ -1,4 +1,4 @@
-//! What became of the connections of a drain.
+//! How the connections ended in a drain.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,11 +7,11 @@ use ropewalk_middleware::CloseReason;
 
 use super::handle::Counts;
 
-/// What became of a server's connections from the beginning of its drain to its end. See
+/// How a server's connections ended, from the beginning of its drain to its end. See
 /// [`Handle::drain_report`](crate::Handle::drain_report).
 ///
-/// A drain that had time for everything has cut nothing. What it did cut, it had to: peers that did not read their
-/// answers, handlers that were not done at the deadline, connections that waited for a slot of a cap until then.
+/// A drain with enough time cuts no connection short. It cuts short the connections of peers that did not read their
+/// answers, of handlers that were not done at the deadline, and those that waited for a slot under a limit until then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
     closed: [u64; CloseReason::ALL.len()],
@@ -20,7 +20,7 @@ pub struct DrainReport {
 }
 
 impl DrainReport {
-    /// What is between two moments.
+    /// The report of the time between two counts.
     pub(super) fn new(begin: &Counts, end: &Counts, unserved: u64) -> Self {
         let mut closed = [0; CloseReason::ALL.len()];
         for reason in CloseReason::ALL {
@@ -39,27 +39,28 @@ impl DrainReport {
         CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
     }
 
-    /// Connections that had been made before the drain and were not served by its deadline, or when the server stopped: no slot
-    /// of a cap became free for them, or their handshake was not done. Peers that were silent for 2 s where a handshake or a
-    /// PROXY header was due are not among them, and none of them among the accepted ones of [`Counts`].
+    /// Connections made before the drain that were not served by its deadline, or by the time the server stopped: no
+    /// slot became free for them, or their handshake was not complete. Peers that were silent for 2 s instead of
+    /// sending a handshake or a PROXY header are not included. [`Counts`] does not count these connections as accepted.
     pub fn unserved(&self) -> u64 {
         self.unserved
     }
 
-    /// Connections that were left behind, because their handlers block the threads they run on.
+    /// Connections that were abandoned, because their handlers block the threads they run on.
     pub fn blocked(&self) -> u64 {
         self.blocked
     }
 
-    /// All connections that the server cut short: aborted at the deadline or by a stop, dropped because the peer took no
-    /// answers, not served, or left behind. Those that ended by themselves, by their peer or by an error are not among them.
+    /// All connections that the server cut short: aborted at the deadline or by a stop, dropped because the peer
+    /// accepted no answers, not served, or abandoned. Those that ended by themselves, by their peer or by an error are
+    /// not included.
     pub fn cut(&self) -> u64 {
         let cut = self.reasons().filter(|(reason, _)| cuts(*reason)).map(|(_, n)| n).sum::<u64>();
         cut + self.unserved + self.blocked
     }
 }
 
-/// Whether by this reason the server ended what it might have finished with more time.
+/// Whether this reason means that the server ended a connection that it might have finished with more time.
 fn cuts(reason: CloseReason) -> bool {
     !matches!(
         reason,
@@ -77,7 +78,7 @@ fn cuts(reason: CloseReason) -> bool {
     )
 }
 
-/// What is noted for the report while a server ends.
+/// The data for the report, recorded while a server ends.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// The counts when the server was told to end.
@@ -94,12 +95,12 @@ impl Outcome {
         self.begin.get_or_init(counts);
     }
 
-    /// So many connections were accepted and will not be served any more.
+    /// Records that this many connections were accepted and will not be served any more.
     pub(super) fn unserved(&self, connections: usize) {
         self.unserved.fetch_add(connections as u64, Ordering::AcqRel);
     }
 
-    /// The last connection is gone, or left behind.
+    /// The last connection is gone or abandoned.
     pub(super) fn end(&self, counts: &Counts) {
         let begin = self.begin.get_or_init(|| counts.clone());
         self.report.get_or_init(|| DrainReport::new(begin, counts, self.unserved.load(Ordering::Acquire)));
@@ -109,7 +110,7 @@ impl Outcome {
         self.report.get()
     }
 
-    /// The server's future is dropped. It counts as long as the server is not over.
+    /// Records that the server's future is dropped. It matters only until the server has ended.
     pub(super) fn drop(&self) {
         self.dropped.store(true, Ordering::Release);
     }

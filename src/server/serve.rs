@@ -1,4 +1,4 @@
-//! The future a server is: not bound yet, or running.
+//! The server's future: not bound yet, or running.
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +23,7 @@ pub(super) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
 type Running = Pin<Box<dyn Future<Output = Result> + Send>>;
 type Start = Box<dyn FnOnce(Bound) -> Running + Send>;
 
-/// What a server is told before it begins.
+/// The settings of a server before it begins.
 pub(super) struct Plan {
     pub(super) endpoints: Vec<Result<Endpoint, EndpointError>>,
     pub(super) lifecycles: Lifecycles,
@@ -32,19 +32,20 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Binds every endpoint, or none: a failure drops the listeners that were bound before.
+    /// Binds all endpoints. If one fails, the listeners bound before it are dropped.
     async fn bind(self, shared: Arc<Shared>) -> Result<Bound> {
         if self.endpoints.is_empty() {
             return Err(Error::other("no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")"));
         }
-        // A string that is no endpoint, or a file that is missing, is refused before anything listens.
+        // A string that is not an endpoint, or a missing file, is refused before the server listens anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
         for endpoint in &endpoints {
             endpoint.check()?;
             shared.reloads.add_endpoint(endpoint);
         }
-        // From before the first endpoint is bound: a signal that comes later ends no process that has a path to remove.
+        // Installed before the first endpoint is bound, so that a signal can't end the process while it has a path to
+        // remove.
         let options = &self.options;
         let signals = Signals::install(options.signals, options.signals && options.restart.is_some())?;
         let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
@@ -53,7 +54,7 @@ impl Plan {
             None => None,
         };
         let (sockets, addresses) = Sockets::open(&endpoints, options.workers, &mut succession, &shared).await?;
-        // Bound once: the plan is gone with this.
+        // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, .. } = self;
         Ok(Bound { sockets, endpoints, succession, signals, hangup, lifecycles, options, on_listening, shared })
@@ -62,18 +63,18 @@ impl Plan {
 
 /// A server that is ready to run: await it.
 ///
-/// It ends when it was told to drain or stop (by its [`Handle`] or a signal) and its last connection is gone. Dropped
-/// earlier, it stops accepting and aborts its connections.
+/// It ends when it was told to drain or stop (by its [`Handle`] or a signal) and its last connection is gone. Dropping
+/// it earlier stops accepting and aborts its connections.
 ///
 /// # Errors
 ///
-/// An endpoint that is none or can't be bound (the error names it; nothing listens then), a lifecycle that fails, or a
-/// service whose `poll_ready` fails. Nothing a peer does ends it.
+/// An endpoint that is invalid or can't be bound (the error names it; then the server listens nowhere), a lifecycle
+/// that fails, or a service whose `poll_ready` fails. A peer can't end the server.
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve {
     handle: Handle,
     stage: Stage,
-    /// Ends the server also when it never came to run. Dropped last: the listeners are closed by then.
+    /// Ends the server even if it never ran. Dropped last, after the listeners are closed.
     _over: Over,
 }
 
@@ -95,15 +96,15 @@ impl Serve {
     }
 
     /// Binds the endpoints without serving yet, so that [`Handle::addresses`] is known and clients may connect. With
-    /// [`signals`](super::Server::signals) those are held from here on, and heeded when this is awaited.
+    /// [`signals`](super::Server::signals), signals are caught from here on, and acted on when the server is awaited.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it closes what was bound, and removes the paths it made.
+    /// If it is dropped before its end, the bound sockets are closed and the paths it made are removed.
     ///
     /// # Errors
     ///
-    /// The first endpoint that can't be bound, by name; none is then.
+    /// The error names the first endpoint that can't be bound; then no endpoint stays bound.
     pub async fn bind(mut self) -> Result<Self> {
         if let Stage::Plan(plan) = &mut self.stage
             && let Some((plan, start)) = plan.take()
@@ -123,7 +124,7 @@ impl Future for Serve {
             match &mut self.stage {
                 Stage::Run(running) => return running.as_mut().poll(cx),
                 Stage::Plan(plan) => {
-                    // Taken only by `bind`, which gives back a running one or nothing.
+                    // Taken only by `bind`, which returns a running server or an error.
                     let Some((plan, start)) = plan.take() else { return Poll::Pending };
                     let shared = Arc::clone(&self.handle.0);
                     self.stage = Stage::Run(Box::pin(async move { start(plan.bind(shared).await?).await }));
@@ -139,7 +140,7 @@ impl fmt::Debug for Serve {
     }
 }
 
-/// Aborts what is left when a server's future is dropped.
+/// Aborts the remaining connections when a server's future is dropped.
 pub(super) struct Over(pub(super) Arc<Shared>);
 
 impl Drop for Over {
