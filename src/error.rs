@@ -275,7 +275,7 @@ impl fmt::Display for SessionError {
             }
             Self::Aborted => f.write_str("the server aborted the connection"),
             Self::PlaintextBehind { bytes } => {
-                write!(f, "{bytes} bytes of plaintext came behind the request to encrypt: an attacker may have inserted them")
+                write!(f, "{bytes} bytes of plaintext came behind the request to encrypt, perhaps from an attacker")
             }
             Self::AlreadyEncrypted => f.write_str("the connection is encrypted already"),
             Self::HandshakeTimedOut => f.write_str("the TLS handshake took too long"),

@@ -1,4 +1,4 @@
-//! What may be wrong with an endpoint: its text, or its place in the world.
+//! The errors of an endpoint: in its text, or when it is bound.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -8,7 +8,8 @@ use std::io;
 
 use super::Endpoint;
 
-/// A string that is no endpoint. Its message quotes the string and the part at fault, and says what to write instead.
+/// A string that is not a valid endpoint. Its message quotes the string and the wrong part, and explains what to write
+/// instead.
 ///
 /// ```
 /// use ropewalk::Endpoint;
@@ -45,14 +46,14 @@ impl fmt::Display for EndpointError {
 
 impl StdError for EndpointError {}
 
-/// An [`Endpoint`] taken as it is can't be wrong; this lets a function take strings and endpoints.
+/// Converting an [`Endpoint`] to itself can't fail; this lets a function accept strings and endpoints.
 impl From<Infallible> for EndpointError {
     fn from(never: Infallible) -> Self {
         match never {}
     }
 }
 
-/// An endpoint that could not be bound. Its message names the endpoint and the cause, and what may help.
+/// An endpoint that could not be bound. Its message contains the endpoint, the cause and advice.
 #[derive(Debug)]
 pub struct BindError {
     endpoint: String,
@@ -66,8 +67,8 @@ impl BindError {
         Self { endpoint, cause, advice }
     }
 
-    /// The error of this endpoint behind those that the same server has bound before it: one of them may be what is in its
-    /// way.
+    /// Adds advice about the endpoints that the same server has bound before this one, if one of them is in conflict
+    /// with it.
     pub(crate) fn behind(mut self, endpoint: &Endpoint, others: &[Endpoint]) -> Self {
         if self.cause.raw_os_error() == Some(libc::EADDRINUSE)
             && let Some((other, why)) = others.iter().find_map(|other| Some((other, endpoint.conflict(other)?)))
@@ -82,13 +83,13 @@ impl BindError {
         &self.endpoint
     }
 
-    /// What the system said.
+    /// The system's error.
     pub fn cause(&self) -> &io::Error {
         &self.cause
     }
 }
 
-/// What may help. Only the system's errors need it: ours (those without a number) say it themselves.
+/// Advice for an error. Only the system's errors need it: errors of this crate (those without a number) contain it.
 fn advice(endpoint: &str, cause: &io::Error) -> &'static str {
     let unix = endpoint.split(':').next().is_some_and(|scheme| scheme.rsplit('+').next() == Some("unix"));
     match cause.raw_os_error() {

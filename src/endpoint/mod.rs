@@ -38,10 +38,10 @@ pub(crate) use self::remote::To;
 use self::ipv6::Scoped;
 use self::proxied::Known;
 
-/// How many connections may wait to be accepted where no backlog is given.
+/// How many connections may wait to be accepted by default.
 const BACKLOG: u32 = 1024;
 
-/// The most the system calls take.
+/// The largest value that the system calls accept.
 const MAX_BACKLOG: u32 = i32::MAX as u32;
 
 /// The longest path of a Unix socket in bytes; the kernel's field has one more for the terminator.
@@ -49,65 +49,68 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 
 /// Where a server listens.
 ///
-/// It is written as a string or built in code, and `Display` writes the string again:
+/// An endpoint is parsed from a string or built in code, and `Display` writes it as the string again:
 ///
 /// | string | listens on |
 /// |---|---|
 /// | `tcp:8007` | the port on every IPv4 address |
-/// | `tcp:127.0.0.1:8007`, `tcp:[::1]:8007` | that address; port 0 is any free port |
+/// | `tcp:127.0.0.1:8007`, `tcp:[::1]:8007` | that address; port 0 means any free port |
 /// | `tcp:[fe80::1%eth0]:8007` | a link-local address on that interface (or its number); looked up when binding |
 /// | `tcp:localhost:8007` | the first of the name's addresses that can be bound; looked up when binding |
 /// | `tls:0.0.0.0:8443?cert=c.pem&key=k.pem` | any of these addresses with TLS, one certificate (feature `tls`) |
-/// | `tls:8443?certs=/etc/certs` | the same; the folder's certificates, by the name a peer asks for |
+/// | `tls:8443?certs=/etc/certs` | the same; certificates from a folder, chosen by the name that a peer asks for |
 /// | `unix:/run/x.sock`, `unix:relative/path` | a Unix socket at that path, at most 107 bytes long (103 on some systems) |
-/// | `unix:@name` | a name of up to 107 bytes in Linux's abstract namespace: no file, and no permissions either |
-/// | `systemd:web`, `systemd:0` | a socket the service manager opened, by its name or by its place (feature `systemd`) |
-/// | `fd:3` | an inherited descriptor that listens (feature `systemd`) |
+/// | `unix:@name` | a name of up to 107 bytes in Linux's abstract namespace: it has no file and no permissions |
+/// | `systemd:web`, `systemd:0` | a socket opened by the service manager, by its name or its index (feature `systemd`) |
+/// | `fd:3` | an inherited descriptor of a listening socket (feature `systemd`) |
 /// | `tls+systemd:web?cert=c.pem&key=k.pem` | any of the last four kinds with TLS: `tls+unix:`, `tls+fd:` |
 /// | `proxy+tcp:8007?trust=10.0.0.0/8,::1` | TCP behind proxies in these networks, which send PROXY headers |
 /// | `proxy+tls:8443?cert=c.pem&key=k.pem&trust=10.0.0.0/8` | the header first, then TLS |
 /// | `proxy+unix:/run/x.sock` | a Unix socket behind a proxy on this machine |
-/// | `proxy+systemd:web?trust=10.0.0.0/8` | an inherited socket: with `trust` if it is one of TCP, without if it has a path |
+/// | `proxy+systemd:web?trust=10.0.0.0/8` | an inherited socket: with `trust` if it is a TCP socket, without if it has a path |
 ///
-/// Options follow behind a `?`, with `&` between them: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`.
-/// `backlog` is how many connections may wait to be accepted (1024; the system may allow fewer). `mode`, `user` and
-/// `group` are for paths only, and set before the path can be reached: the mode is octal, without it the umask decides;
-/// users and groups are names or numbers, and giving a file to another user takes root. In a path, `%3F` stands for `?`,
-/// `%25` for `%` and at its front `%40` for `@`, as any byte may be written. Inherited sockets have no options.
+/// Options follow a `?`, separated by `&`: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`. `backlog` is
+/// how many connections may wait to be accepted (1024; the system may allow fewer). `mode`, `user` and `group` are for
+/// paths only, and are set before peers can reach the path. The mode is octal; by default the umask determines it.
+/// Users and groups are names or numbers; only root can give a file to another user. In a path, any byte may be written
+/// in percent-encoding; `?` must be written as `%3F`, `%` as `%25`, and a leading `@` as `%40`. Inherited sockets have
+/// no options.
 ///
-/// With TLS, `cert` is the file with the certificates' chain and `key` the one with its key, both PEM, or `certs` a folder
-/// (`TlsConfig::folder` has its layout); `client-ca=FILE` asks every peer for a certificate signed by one in it;
-/// `alpn=a,b` names the protocols spoken, the best first. In their paths `%26` stands for `&`. Files are read before
-/// anything listens, and again by [`Handle::reload`](crate::Handle::reload) and SIGHUP.
+/// With TLS, `cert` is the file with the certificate chain and `key` the file with its key, both PEM; or `certs` is a
+/// folder (`TlsConfig::folder` describes its layout). `client-ca=FILE` requires every peer to have a certificate signed
+/// by one in that file. `alpn=a,b` lists the supported protocols, the preferred one first. In these paths, `&` is
+/// written as `%26`. The files are read before the server listens anywhere, and again by
+/// [`Handle::reload`](crate::Handle::reload) and SIGHUP.
 ///
-/// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY`, keepalive probes (after 60 s, six, 10 s
-/// apart) and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). A socket option that the system refuses is named in the error; one that
-/// only makes connections better (`TCP_NODELAY`, `TCP_NOTSENT_LOWAT` and the times of the probes) is left out, with a warning in
-/// the log.
+/// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY`, keepalive probes (after 60 s, six, 10 s apart)
+/// and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). If the system refuses a socket option, the error names it; but an
+/// option that only improves connections (`TCP_NODELAY`, `TCP_NOTSENT_LOWAT` and the times of the probes) is omitted
+/// with a warning in the log.
 ///
-/// Whether `tcp:[::]:8007` takes IPv4 as well is left to the system (on Linux it does unless `net.ipv6.bindv6only` is set). Beside
-/// `tcp:0.0.0.0:8007` in the same server it takes IPv6 only, so that both can be bound; `?v6only=true` and `?v6only=false` say it
-/// for any IPv6 address ([`v6_only`](Endpoint::v6_only)). An IPv4 peer of such a socket has its IPv4 address everywhere.
+/// The system determines whether `tcp:[::]:8007` accepts IPv4 as well (on Linux it does unless `net.ipv6.bindv6only` is
+/// set). In a server that also has `tcp:0.0.0.0:8007` it accepts IPv6 only, so that both can be bound. `?v6only=true`
+/// and `?v6only=false` set this for any IPv6 address ([`v6_only`](Endpoint::v6_only)). An IPv4 peer of such a socket
+/// appears with its IPv4 address everywhere.
 ///
-/// Behind `proxy+` each connection begins with a PROXY header (version 1 or 2) that tells who the client is, and then is
-/// the client's: see [`proxied`](Endpoint::proxied). `trust` are the networks whose header is believed, in CIDR form or
-/// as single addresses, with commas between them. It has no default, and a Unix socket has none: its permissions say who
-/// may connect.
+/// With `proxy+` each connection begins with a PROXY header (version 1 or 2), which contains the client's address; the
+/// bytes after it come from the client: see [`proxied`](Endpoint::proxied). `trust` lists the networks whose headers
+/// are believed, in CIDR form or as single addresses, separated by commas. It has no default. A Unix socket does not
+/// have this option, because its permissions determine which processes may connect.
 ///
-/// A path that is taken is replaced only if it is a socket on which nobody listens any more. The path is removed with
-/// its listener, if it still is the same file. Of servers that start at once on such a path one has it: each locks the
-/// path's directory (`flock`) while it looks and binds, if it may read it, and waits for the lock for up to 200 ms.
-/// The path of an inherited socket belongs to who opened it and is never removed; in a hot restart it passes to the new
-/// process with the socket.
+/// An existing path is replaced only if it is a socket on which no process listens any more. The path is removed with
+/// its listener, if it is still the same file. If several servers start at once on the same path, only one gets it:
+/// each locks the path's directory (`flock`) while it checks and binds, if it may read the directory, and waits for the
+/// lock for up to 200 ms. The path of an inherited socket belongs to the process that opened it and is never removed;
+/// in a hot restart it passes to the new process with the socket.
 ///
-/// Descriptors are inherited as systemd describes it in `sd_listen_fds(3)`: `LISTEN_PID` must name this process,
-/// `LISTEN_FDNAMES` has the names. Each can be bound once. One that is no listening stream socket is refused, and so is
-/// an `fd:` that this process has opened itself. All of them are closed on exec, and `LISTEN_PID`, `LISTEN_FDS` and
-/// `LISTEN_FDNAMES` are removed from the environment, when the first `systemd:` or `fd:` endpoint of the process is bound:
-/// no child sees them, and endpoints bound later find their sockets all the same. Rust's own access to the environment is
-/// locked; C code that calls `getenv` on another thread at that moment may miss a variable (it reads no freed memory: what
-/// a process began with is never freed). For C code that can't bear it, remove the variables at the beginning of `main`,
-/// and listen on `fd:3`.
+/// Descriptors are inherited as described in `sd_listen_fds(3)` of systemd: `LISTEN_PID` must name this process, and
+/// `LISTEN_FDNAMES` contains the names. Each can be bound once. A descriptor that is not a listening stream socket is
+/// refused, and so is an `fd:` that this process has opened itself. All of them are closed on exec, and `LISTEN_PID`,
+/// `LISTEN_FDS` and `LISTEN_FDNAMES` are removed from the environment, when the first `systemd:` or `fd:` endpoint of
+/// the process is bound: child processes don't see them, and endpoints bound later still find their sockets. Rust's own
+/// access to the environment is locked; C code that calls `getenv` on another thread at that moment may miss a variable
+/// (it doesn't read freed memory, because the initial environment of a process is never freed). If that is a problem
+/// for your C code, remove the variables at the beginning of `main`, and listen on `fd:3`.
 ///
 /// ```
 /// use ropewalk::Endpoint;
@@ -125,7 +128,7 @@ pub struct Endpoint {
     backlog: Option<u32>,
     access: Access,
     v6_only: Option<bool>,
-    /// Who is trusted to send PROXY headers, where there are to be any.
+    /// The proxies that are trusted to send PROXY headers, if the endpoint is behind a proxy.
     proxied: Option<Trusted>,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
@@ -154,7 +157,7 @@ struct Slot {
 }
 
 impl Endpoint {
-    /// A TCP address; port 0 is any free port. The flow label of an IPv6 address means nothing where one listens, and is
+    /// A TCP address; port 0 means any free port. The flow label of an IPv6 address has no meaning for listening and is
     /// dropped.
     pub fn tcp(mut addr: SocketAddr) -> Self {
         if let SocketAddr::V6(v6) = &mut addr {
@@ -168,22 +171,22 @@ impl Endpoint {
         Kind::Unix(path.into()).into()
     }
 
-    /// A name in Linux's abstract namespace, of 1 to 107 bytes. There is no file, so nothing is left behind, and nothing
-    /// keeps anybody out who shares the network namespace: ask for the peer's
+    /// A name in Linux's abstract namespace, of 1 to 107 bytes. It has no file, so no file is left behind, and no
+    /// permissions: every process in the same network namespace can connect. Check the peer's
     /// [credentials](crate::Peer::credentials).
     pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
         Kind::Abstract(name.as_ref().into()).into()
     }
 
-    /// A listener that is there already: of a foreign transport, say. It can be bound once, by whichever clone of the
-    /// endpoint comes first.
+    /// An existing listener, for example of a transport of your own. It can be bound once, by the first clone of the
+    /// endpoint that is bound.
     pub fn from_listener(listener: impl Listener) -> Self {
         let addr = listener.local_addr();
         Kind::Bound(Slot { addr, listener: Arc::new(Mutex::new(Some(Box::new(listener)))) }).into()
     }
 
-    /// How many connections may wait to be accepted: at least 1, and the system may allow fewer. For TCP and Unix
-    /// sockets; binding any other endpoint with a backlog is an error.
+    /// How many connections may wait to be accepted: at least 1; the system may allow fewer. For TCP and Unix sockets
+    /// only; binding any other endpoint with a backlog is an error.
     #[must_use]
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = Some(connections.clamp(1, MAX_BACKLOG));
@@ -198,27 +201,26 @@ impl Endpoint {
         self
     }
 
-    /// The user a Unix socket's path is given to, by name or number. Binding any other endpoint with a user is an error.
+    /// The user who owns a Unix socket's path, by name or number. Binding any other endpoint with a user is an error.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.access.user = Some(user.into());
         self
     }
 
-    /// The group a Unix socket's path is given to, by name or number. Binding any other endpoint with a group is an
-    /// error.
+    /// The group of a Unix socket's path, by name or number. Binding any other endpoint with a group is an error.
     #[must_use]
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.access.group = Some(group.into());
         self
     }
 
-    /// The same with its bytes encrypted: what is accepted has a TLS handshake behind it. Any endpoint may be so, one in
-    /// memory too. See [`TlsConfig`], which a `rustls::ServerConfig` turns into as well.
+    /// Encrypts the endpoint's connections: each begins with a TLS handshake. It works with any endpoint, also one in
+    /// memory. See [`TlsConfig`], which can also be made from a `rustls::ServerConfig`.
     ///
-    /// A handshake takes 10 s at most, and no more may be under way at once than
-    /// [`Server::max_preambles`](crate::Server::max_preambles) says. They run off the accept path, and only connections that
-    /// are through count as accepted; see [`Handle::preambles`](crate::Handle::preambles) for the others.
+    /// A handshake may take 10 s, and at most [`Server::max_preambles`](crate::Server::max_preambles) may be under way
+    /// at once. Handshakes run outside the accept loop, and a connection counts as accepted only when its handshake is
+    /// complete; see [`Handle::preambles`](crate::Handle::preambles) for the others.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, config: impl Into<TlsConfig>) -> Self {
@@ -232,7 +234,7 @@ impl Endpoint {
         self.tls.as_ref()
     }
 
-    /// Looks at whatever can be wrong before anything is bound: the options, and files that are to be read.
+    /// Checks all that can be checked before binding: the options, and the files that will be read.
     pub(crate) fn check(&self) -> Result<(), BindError> {
         let checked = self.check_options();
         #[cfg(feature = "tls")]
@@ -240,14 +242,14 @@ impl Endpoint {
         checked.map_err(|cause| BindError::new(self.to_string(), cause))
     }
 
-    /// The endpoint without its options, and without what its connections go through: what tells one socket from
-    /// another. Whether it takes IPv4 as well does tell: a socket can't be changed in that.
+    /// The endpoint without its options, TLS and PROXY headers: a string that identifies its socket. It includes
+    /// whether the socket accepts IPv4 as well, because that can't be changed on an existing socket.
     pub(crate) fn place(&self) -> String {
         let v6_only = self.v6_only.filter(|only| *only);
         Self { v6_only, ..self.kind.clone().into() }.to_string()
     }
 
-    /// Whether it is this process that says how many may wait.
+    /// Whether this process calls `listen` and so sets the backlog.
     fn listens_itself(&self) -> bool {
         matches!(self.kind, Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_))
     }
@@ -299,7 +301,7 @@ impl From<Kind> for Endpoint {
     }
 }
 
-/// What is wrong with a path, whether parsed or built.
+/// Checks a path, whether parsed or built.
 fn check_path(path: &Path) -> Result<(), &'static str> {
     let bytes = path.as_os_str().as_bytes();
     match bytes.len() {
@@ -310,7 +312,7 @@ fn check_path(path: &Path) -> Result<(), &'static str> {
     }
 }
 
-/// What is wrong with an abstract name, whether parsed or built.
+/// Checks an abstract name, whether parsed or built.
 fn check_name(name: &[u8]) -> Result<(), &'static str> {
     match name.len() {
         0 => Err("the abstract name is empty"),
@@ -330,7 +332,7 @@ impl Slot {
 }
 
 impl PartialEq for Slot {
-    /// Equal are the clones of one another.
+    /// Clones of one slot are equal.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.listener, &other.listener)
     }

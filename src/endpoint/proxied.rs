@@ -11,21 +11,23 @@ use super::parse::Input;
 use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
 
-/// What stands before the scheme.
+/// The prefix of the scheme.
 pub(super) const PREFIX: &str = "proxy+";
 
-/// What is wrong with a text, and what to write instead.
+/// The problem of a text, and the text to write instead.
 type Fault = (String, String);
 
 impl Endpoint {
-    /// The same behind a proxy: each connection begins with a PROXY header (version 1 or 2), before TLS if there is any.
-    /// The client it tells of is the connection's [`Peer`](crate::Peer), so caps, logs and whatever asks for an address
-    /// see it; [`Peer::proxied`](crate::Peer::proxied) has the proxy and the header.
+    /// Puts the endpoint behind a proxy: each connection begins with a PROXY header (version 1 or 2), before the TLS
+    /// handshake if there is one. The client named in the header is the connection's [`Peer`](crate::Peer), so limits,
+    /// logs and all code that asks for an address see the client; [`Peer::proxied`](crate::Peer::proxied) returns the
+    /// proxy and the header.
     ///
-    /// Only who connects from one of these networks is believed; anybody else is closed without a byte being read, as is
-    /// who sends no whole and correct header within 5 s. Networks are for endpoints with addresses, and there is no
-    /// default: of an endpoint with addresses and none trusted, and of a Unix socket with any, binding is an error. A Unix
-    /// socket's path has its permissions to say who may connect; an abstract name has none, so it can't be behind a proxy.
+    /// Only headers from these networks are believed. A connection from any other address is closed before a byte is
+    /// read, and a connection without a complete and correct header is closed after 5 s. Networks are required for
+    /// endpoints with addresses, and not allowed for Unix sockets: otherwise binding is an error. The permissions of a
+    /// Unix socket's path determine which processes may connect; an abstract name has no permissions, so it can't be
+    /// behind a proxy.
     ///
     /// ```
     /// use ropewalk::{Endpoint, IpNet};
@@ -44,7 +46,7 @@ impl Endpoint {
         self
     }
 
-    /// Looks at whom it trusts, once it is known what its peers are known by.
+    /// Checks the trusted networks, once it is known how peers of this endpoint are identified.
     pub(super) fn check_trusted(&self, peers: &Known) -> io::Result<()> {
         let Some(trusted) = &self.proxied else { return Ok(()) };
         let text = match (peers, trusted.networks()) {
@@ -63,18 +65,18 @@ impl Endpoint {
 
 const NO_PERMISSIONS: &str = "an abstract name has no permissions, so anybody could send PROXY headers: use a path";
 
-/// What a proxy is known by.
+/// How a proxy is identified.
 pub(super) enum Known {
     /// Its address in the network.
     ByAddress,
-    /// That it may connect: to a path with its permissions, or to what code has made.
+    /// By its permission to connect: to a path, or to a listener made in code.
     ByPermission,
-    /// Nothing: every process of this machine may connect.
+    /// Not at all: every process of this machine may connect.
     Not,
 }
 
 impl Known {
-    /// The peers of a listener.
+    /// How the peers of a listener are identified.
     pub(super) fn by(local: &Addr) -> Self {
         match local {
             Addr::Tcp(_) => Self::ByAddress,
@@ -89,7 +91,7 @@ pub(super) fn takes_trust(scheme: &str, kind: &Kind) -> bool {
     scheme.starts_with(PREFIX) && !matches!(kind, Kind::Unix(_))
 }
 
-/// Takes the option `trust` from among the others: whom an endpoint trusts, if it is behind a proxy.
+/// Takes the option `trust` out of the others: the networks that an endpoint trusts, if it is behind a proxy.
 pub(super) fn take_trusted(
     input: Input<'_>,
     scheme: &str,
@@ -113,7 +115,7 @@ pub(super) fn take_trusted(
             "it does not say which proxies are trusted".to_owned(),
             format!("add their networks, such as {sign}trust=10.0.0.0/8,::1"),
         ),
-        // Of an inherited socket it shows when it is bound whether that is enough.
+        // For an inherited socket this is checked when it is bound.
         (Some(_), []) => return Ok(Some(Trusted::new([]))),
         (Some(Kind::Unix(_)), _) => (
             "the option trust is for endpoints with addresses".to_owned(),
@@ -158,7 +160,7 @@ pub(super) fn display(trusted: &Trusted) -> Option<String> {
     (!networks.is_empty()).then(|| format!("trust={}", networks.join(",")))
 }
 
-/// A single address stands without its length.
+/// A single address is written without the prefix length.
 struct Network<'a>(&'a IpNet);
 
 impl fmt::Display for Network<'_> {

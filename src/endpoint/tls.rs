@@ -1,4 +1,4 @@
-//! The options of `tls:` endpoints: which certificates, and whose.
+//! The options of `tls:` endpoints.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,7 +14,7 @@ pub(super) const OPTIONS: [&str; 5] = ["cert", "key", "certs", "client-ca", "alp
 
 const FORMS: &str = "write ?cert=FILE&key=FILE, or ?certs=FOLDER";
 
-/// What was given so far.
+/// The options parsed so far.
 #[derive(Default)]
 pub(super) struct Options {
     cert: Option<PathBuf>,
@@ -78,8 +78,8 @@ pub(super) fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, E
     value.split(',').map(one).collect()
 }
 
-/// Writes the options behind a `?`; returns the sign before the next one. Certificates that are in no file are left
-/// out.
+/// Writes the options, the first after a `?`, and returns the separator for the next one. Certificates that don't come
+/// from files are omitted.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char, fmt::Error> {
     let mut sign = '?';
     let mut option = |f: &mut fmt::Formatter<'_>, name: &str, path: &Path| {

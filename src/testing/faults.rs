@@ -1,8 +1,8 @@
-//! What may happen to a connection, and the dice that decide.
+//! The faults of connections, and the dice that choose them.
 
 use std::time::Duration;
 
-/// How many connections in a hundred suffer what.
+/// The percentage of connections that suffer each kind of fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
     pieces: u8,
@@ -19,50 +19,50 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Connections that work.
+    /// No faults.
     #[must_use]
     pub const fn none() -> Self {
         Self { pieces: 0, delays: 0, stalls: 0, cuts: 0, resets: 0 }
     }
 
-    /// So many in a hundred are read and written in pieces of a few bytes, often of one.
+    /// This percentage is read and written in pieces of a few bytes, often of one.
     #[must_use]
     pub const fn pieces(mut self, percent: u8) -> Self {
         self.pieces = percent;
         self
     }
 
-    /// So many in a hundred have reads and writes that wait for up to 50 ms.
+    /// This percentage has reads and writes that wait for up to 50 ms.
     #[must_use]
     pub const fn delays(mut self, percent: u8) -> Self {
         self.delays = percent;
         self
     }
 
-    /// So many in a hundred stand still once, for up to two minutes.
+    /// This percentage stands still once, for up to two minutes.
     #[must_use]
     pub const fn stalls(mut self, percent: u8) -> Self {
         self.stalls = percent;
         self
     }
 
-    /// So many in a hundred end at some byte of what the client sends, as if it had closed its half there.
+    /// This percentage ends at some byte that the client sends, as if the client had closed its half there.
     #[must_use]
     pub const fn cuts(mut self, percent: u8) -> Self {
         self.cuts = percent;
         self
     }
 
-    /// So many in a hundred are reset at some byte, in either direction.
+    /// This percentage is reset at some byte, in either direction.
     #[must_use]
     pub const fn resets(mut self, percent: u8) -> Self {
         self.resets = percent;
         self
     }
 
-    /// What happens to one connection.
+    /// The faults of one connection.
     pub(super) fn plan(&self, dice: &mut Dice) -> Plan {
-        // All are rolled, so that one percentage does not change what the others come to.
+        // All dice are rolled in any case, so that changing one percentage does not change the results of the others.
         let mut happens = |percent| dice.roll(100) < u64::from(percent);
         let (pieces, delays, stalls) = (happens(self.pieces), happens(self.delays), happens(self.stalls));
         let (cuts, resets) = (happens(self.cuts), happens(self.resets));
@@ -83,7 +83,7 @@ pub(super) enum End {
     Reset,
 }
 
-/// What happens to one connection.
+/// The faults of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) pieces: bool,

@@ -1,9 +1,9 @@
-//! Whole servers under simulated faults: one seed is one run, and a seed that fails can be run again.
+//! Whole servers under simulated faults. A seed determines a run, so a failed run can be repeated.
 //!
-//! A [`Simulation`] runs a scenario on one thread, under a clock of its own that moves when nothing else can. The scenario
-//! gets a [`World`]: endpoints whose connections are cut, reset, delayed, stalled, and read and written in small pieces, and
-//! dice for its own choices. The seed decides all of that, so the same seed is the same run, to the last byte: its
-//! [`Trace`] says so.
+//! A [`Simulation`] runs a scenario on one thread, with a simulated clock that advances only when no task can run. The
+//! scenario gets a [`World`]: endpoints whose connections are cut, reset, delayed, stalled, and read and written in
+//! small pieces, and dice for its own choices. The seed determines all of that, so two runs with the same seed are
+//! equal to the last byte, which their [`Trace`]s show.
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,12 +20,12 @@
 //!
 //!     let mut client = BufReader::new(connector.connect().await.unwrap());
 //!     for i in 0..world.roll(10) {
-//!         // The connection may break at any byte. What comes is what was sent, all the same.
+//!         // The connection may break at any byte, but the bytes that arrive are those that were sent.
 //!         let (line, mut answer) = (format!("line {i}\n"), String::new());
 //!         if client.write_all(line.as_bytes()).await.is_err() || client.read_line(&mut answer).await.is_err() {
 //!             break;
 //!         }
-//!         assert!(line.starts_with(&answer), "{answer:?} is no answer to {line:?}");
+//!         assert!(line.starts_with(&answer), "{answer:?} is not an answer to {line:?}");
 //!     }
 //!     drop(client);
 //!     handle.drain(Duration::from_secs(30));
@@ -34,8 +34,8 @@
 //! });
 //! ```
 //!
-//! What has threads or sockets of its own is outside of it: workers, hot restarts, TCP and Unix endpoints. A scenario that
-//! uses these, the system's clock or other random numbers is not the same in every run.
+//! A simulation does not cover features with threads or sockets of their own: workers, hot restarts, TCP and Unix
+//! endpoints. A scenario that uses these, the system's clock or other random numbers differs from run to run.
 
 mod faults;
 mod stream;
@@ -58,10 +58,10 @@ use self::stream::FaultyListener;
 use crate::memory::{self, Connector};
 use crate::{Endpoint, Handle};
 
-/// The variable that has [`Simulation::seeds`] run one seed only.
+/// The environment variable that makes [`Simulation::seeds`] run only one seed.
 pub const SEED: &str = "ROPEWALK_SEED";
 
-/// Runs scenarios: how bad the network is, and how long a run may last.
+/// Runs scenarios, with settings for the faults and for the duration of a run.
 #[derive(Clone, Debug)]
 pub struct Simulation {
     faults: Faults,
@@ -75,20 +75,21 @@ impl Default for Simulation {
 }
 
 impl Simulation {
-    /// One with every kind of fault, whose runs may last a day of simulated time.
+    /// A simulation with every kind of fault, whose runs may last a day of simulated time.
     #[must_use]
     pub fn new() -> Self {
         Self { faults: Faults::default(), limit: Duration::from_secs(24 * 3600) }
     }
 
-    /// The faults of its connections.
+    /// Sets the faults of its connections.
     #[must_use]
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
     }
 
-    /// How much simulated time a run may take. A scenario that is not done by then panics: something in it waits for ever.
+    /// Sets how much simulated time a run may take. A scenario that is not done by then panics, because a part of it
+    /// waits for ever.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -99,11 +100,12 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// With what the scenario panics with; when it exceeds its [`limit`](Self::limit); when its connections move a million
-    /// pieces while the clock stands still; and within a runtime of tokio, as it is one.
+    /// With the panic of the scenario; when the scenario exceeds its [`limit`](Self::limit); when its connections move
+    /// a million pieces while the clock stands still; and when called inside a tokio runtime, because it starts its
+    /// own.
     pub fn run(&self, seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
         let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        // It has no I/O driver, so nothing of it can fail.
+        // Only an I/O driver could fail to start, and it has none.
         let runtime = runtime.expect("a runtime without I/O can be built");
         let limit = self.limit;
         let trace = runtime.block_on(async {
@@ -112,7 +114,7 @@ impl Simulation {
             assert!(done.is_ok(), "not done in {limit:?} of simulated time");
             world.trace()
         });
-        // What the scenario left running ends here, and not at a later moment of the process.
+        // Tasks that the scenario left running end here, and not later in the process.
         drop(runtime);
         trace
     }
@@ -121,11 +123,12 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// At the first seed that fails, naming it; otherwise as [`run`](Self::run). If `ROPEWALK_SEED` is no number.
+    /// At the first seed that fails, with the seed in the message; otherwise as [`run`](Self::run). If `ROPEWALK_SEED`
+    /// is not a number.
     pub fn seeds(&self, seeds: impl IntoIterator<Item = u64>, scenario: impl AsyncFn(World)) {
         match std::env::var(SEED) {
             Ok(seed) => {
-                let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED}={seed} is no number"));
+                let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED}={seed} is not a number"));
                 self.run(seed, async |world| scenario(world).await);
             }
             Err(_) => seeds.into_iter().for_each(|seed| self.run_named(seed, &scenario)),
@@ -147,7 +150,7 @@ fn text(panic: &(dyn Any + Send)) -> Option<&str> {
     panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
-/// What a scenario runs in. Its clones are the same world.
+/// The environment of a scenario. Its clones are the same world.
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
 
@@ -171,7 +174,7 @@ impl World {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Numbers only, whole whatever panicked.
+        // It holds only numbers, which are consistent even after a panic.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,40 +183,40 @@ impl World {
         self.0.seed
     }
 
-    /// An endpoint in memory, and what connects to it, as from [`memory::endpoint`]. The faults are at the server's end of its
-    /// connections: the client's end is a plain one.
+    /// An endpoint in memory, and the connector to it, as from [`memory::endpoint`]. The faults are at the server's end
+    /// of its connections; the client's end has no faults.
     #[must_use]
     pub fn endpoint(&self) -> (Endpoint, Connector) {
         let (listener, connector) = memory::bare();
         (Endpoint::from_listener(FaultyListener::new(listener, self.clone())), connector)
     }
 
-    /// A number below `sides`; 0 if that is 0.
+    /// A random number below `sides`; 0 if `sides` is 0.
     pub fn roll(&self, sides: u64) -> u64 {
         self.state().dice.roll(sides)
     }
 
-    /// Whether something that happens `percent` times in a hundred happens now.
+    /// True with a probability of `percent` in a hundred.
     pub fn happens(&self, percent: u8) -> bool {
         self.roll(100) < u64::from(percent)
     }
 
-    /// Adds something to the trace of this run: what a client heard, or a service was asked.
+    /// Adds a note to the trace of this run, for example an answer that a client received.
     pub fn note(&self, what: impl fmt::Display) {
         self.state().trace.add(0, &what.to_string(), 0);
     }
 
-    /// What has happened so far.
+    /// The trace of the run so far.
     pub fn trace(&self) -> Trace {
         self.state().trace.clone()
     }
 
-    /// Checks the books of a server that has ended.
+    /// Checks the counters of a server that has ended.
     ///
     /// # Panics
     ///
-    /// If a connection is open still, the connections that were accepted are not those that ended, each for one reason, or
-    /// memory counts as theirs.
+    /// If a connection or preamble is still open, if the number of accepted connections is not the sum of those that
+    /// ended for each reason, or if memory is still counted for connections.
     #[track_caller]
     pub fn audit(&self, handle: &Handle) {
         let (counts, preambles) = (handle.counts(), handle.preambles());

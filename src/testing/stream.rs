@@ -1,4 +1,4 @@
-//! The server's end of a connection that is not as it should be.
+//! The server's end of a connection with faults.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use super::faults::{End, Plan};
 use crate::Listener;
 use crate::memory::{MemoryListener, MemoryStream};
 
-/// Wraps each connection as it is accepted.
+/// Wraps each accepted connection.
 pub(super) struct FaultyListener {
     inner: MemoryListener,
     world: World,
@@ -49,18 +49,18 @@ impl Listener for FaultyListener {
     }
 }
 
-/// A direction of a stream: what it waits for, and how much it has moved.
+/// One direction of a stream: the wait that is under way, and how much it has moved.
 #[derive(Default)]
 struct Half {
     wait: Option<Pin<Box<Sleep>>>,
-    /// The next read or write may begin, as it has waited.
+    /// The next read or write may begin, because its wait is over.
     waited: bool,
     moved: u64,
     steps: u64,
 }
 
 struct FaultyStream {
-    /// Gone when it was reset.
+    /// `None` after a reset.
     inner: Option<MemoryStream>,
     world: World,
     number: u64,
@@ -82,7 +82,7 @@ impl FaultyStream {
         Self { inner: Some(inner), world, number, plan, reading: Half::default(), writing: Half::default() }
     }
 
-    /// Ready with how many bytes may move now: 0 where the connection is cut.
+    /// Ready with the number of bytes that may move now: 0 where the connection is cut.
     fn poll_step(&mut self, reads: bool, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let half = if reads { &mut self.reading } else { &mut self.writing };
         if !half.waited {
@@ -113,7 +113,7 @@ impl FaultyStream {
         io::ErrorKind::ConnectionReset.into()
     }
 
-    /// Notes what has moved; the next step may have to wait.
+    /// Records moved bytes; the next step may have to wait.
     fn moved(&mut self, reads: bool, n: usize) {
         let half = if reads { &mut self.reading } else { &mut self.writing };
         let n = n as u64;

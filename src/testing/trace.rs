@@ -1,14 +1,14 @@
-//! What happened in a run, as one number.
+//! All events of a run, as one number.
 
 use std::fmt;
 
 use tokio::time::Instant;
 
-/// So many events while the clock stands still are a loop that never ends.
+/// This many events while the clock stands still mean an endless loop.
 const SPIN: u64 = 1_000_000;
 
-/// Everything that happened in a run: each read, write and end of a connection with its time, and each
-/// [`note`](super::World::note). Two runs with equal traces did the same.
+/// The events of a run: each read, write and end of a connection with its time, and each [`note`](super::World::note).
+/// Two runs with equal traces were equal.
 #[derive(Clone)]
 pub struct Trace {
     hash: u64,
@@ -25,12 +25,12 @@ impl Trace {
         Self { hash: 0xcbf2_9ce4_8422_2325, events: 0, began: now, last: now, same: 0 }
     }
 
-    /// How many events there were.
+    /// The number of events.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// A number that stands for all of them, in their order.
+    /// A hash of all events in their order.
     pub fn hash(&self) -> u64 {
         self.hash
     }

@@ -1,4 +1,4 @@
-//! Panics of calls as errors.
+//! Turns panics of calls into errors.
 
 use std::any::Any;
 use std::error::Error;
@@ -14,15 +14,15 @@ use tower_service::Service;
 
 use crate::{BoxError, Frame};
 
-/// Turns a panic of a call into the error [`CallPanicked`], which `on_error` of the leaf can answer. Without this layer a
-/// panic ends its connection, and nothing else.
+/// Turns a panic of a call into the error [`CallPanicked`], which `on_error` of the leaf can answer. Without this layer
+/// a panic ends its connection, but not the server.
 ///
-/// It is for services whose calls leave nothing half done behind when they panic. After the panic the service is
-/// called again for the next frame. A panic in `poll_ready` is not caught, and neither is any with `panic = "abort"`. A
-/// call costs some 20 ns more.
+/// It is for services whose state stays consistent when a call panics, because the service is called again for the next
+/// frame. Panics in `poll_ready` are not caught, and with `panic = "abort"` no panics are caught. The layer adds about
+/// 20 ns to a call.
 ///
-/// It goes around frames only, and takes them of any type that is [`Frame`]. The error is boxed; one of the service behind
-/// goes through as it is.
+/// It goes around services of frames only, with any frame type that is [`Frame`]. The error is boxed; errors of the
+/// inner service are passed on unchanged.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -56,19 +56,19 @@ impl<S> Layer<S> for CatchPanicLayer {
     }
 }
 
-/// A service whose panics are errors; made by [`CatchPanicLayer`].
+/// A service whose panics become errors; made by [`CatchPanicLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct CatchPanic<S> {
     inner: S,
 }
 
 impl<S> CatchPanic<S> {
-    /// The service behind.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind, without this one.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -82,8 +82,8 @@ pub struct CallPanicked {
 }
 
 impl CallPanicked {
-    /// The text of the panic, where it has one. It may quote what the peer has sent: it is not for the peer, and in a log it
-    /// is to be [`Escaped`](crate::Escaped).
+    /// The text of the panic, if it has one. It may quote data that the peer has sent: don't send it to the peer, and
+    /// write it to a log only [`Escaped`](crate::Escaped).
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
@@ -94,7 +94,7 @@ impl CallPanicked {
             (Some(text), _) => Some((*text).to_owned()),
             (_, text) => text.cloned(),
         };
-        // What it was thrown with may panic as it goes. Then that is left where it is.
+        // Dropping the panic's payload may panic as well. Then the second payload is leaked.
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
             std::mem::forget(another);
         }
@@ -140,7 +140,7 @@ pub struct CatchPanicFuture<F> {
 #[pin_project(project = Projection)]
 enum State<F> {
     Calls(#[pin] F),
-    /// It was never made, or is over.
+    /// The call panicked while it was made (with the payload), or the future has ended.
     Panicked(Option<Box<dyn Any + Send>>),
 }
 
@@ -163,7 +163,7 @@ where
                 return Poll::Ready(Err(CallPanicked::caught(panic)));
             }
         };
-        // What the call owned may panic as it goes, too; and it is not polled again.
+        // Dropping the call's values may panic as well; and the call must not be polled again.
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| state.set(State::Panicked(None)))) {
             std::mem::forget(another);
         }

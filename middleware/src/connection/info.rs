@@ -1,4 +1,4 @@
-//! A connection as others see it.
+//! A handle on a connection, for all code but the connection's owner.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -9,16 +9,17 @@ use super::shared::Shared;
 use super::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
 use crate::Escaped;
 
-/// A handle on a connection for everybody but its owner: who is at the other end, what was counted, how it is ended, and
-/// whatever layers have left for one another. Cheap to clone; it outlives the connection.
+/// A handle on a connection, for all code but the connection's owner. It gives access to the peer, the counters, the
+/// end of the connection, and the values that layers have stored for one another. Cheap to clone; it outlives the
+/// connection.
 ///
-/// A server's handle lists those of all its open connections, [`Connection::info`](super::Connection::info) and a
-/// session's `info` have the one at hand.
+/// A server's handle lists the infos of all its open connections; [`Connection::info`](super::Connection::info) and a
+/// session's `info` return that of one connection.
 ///
 /// ```
 /// use ropewalk_middleware::{Connection, ConnectionInfo};
 ///
-/// /// Who has logged in.
+/// /// The user that has logged in.
 /// struct User(String);
 ///
 /// fn log_in(connection: &ConnectionInfo, name: &str) {
@@ -34,28 +35,29 @@ use crate::Escaped;
 pub struct ConnectionInfo(pub(super) Arc<Shared>);
 
 impl ConnectionInfo {
-    /// The connection's number; no other connection of this process has or had it.
+    /// The connection's number, which is unique in this process.
     pub fn id(&self) -> u64 {
         self.0.id
     }
 
-    /// Who is at the other end.
+    /// The peer: the other end of the connection.
     pub fn peer(&self) -> &Peer {
         self.0.peer()
     }
 
-    /// The address of this end, where it is known without the socket: `None` for plain TCP and Unix connections, whose
-    /// address would be a system call for each. [`Connection::local`](super::Connection::local) makes it.
+    /// The server's own address on this connection, if it is known without the socket. `None` for plain TCP and Unix
+    /// connections, where it would cost a system call for each connection;
+    /// [`Connection::local`](super::Connection::local) makes that call.
     pub fn local(&self) -> Option<&Addr> {
         self.0.local()
     }
 
-    /// Which of the server's endpoints it came in on: 0 is the first.
+    /// The index of the server's endpoint that accepted it: 0 is the first.
     pub fn listener(&self) -> usize {
         self.0.listener()
     }
 
-    /// What the TLS handshake settled; `None` as long as the bytes are plain.
+    /// The result of the TLS handshake; `None` while the connection is not encrypted.
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.peer().tls()
     }
@@ -70,43 +72,42 @@ impl ConnectionInfo {
         Stats(Arc::clone(&self.0))
     }
 
-    /// Its drain and abort signals, and its reason.
+    /// Its drain and abort signals, and the reason for its end.
     pub fn closing(&self) -> Closing {
         Closing(Arc::clone(&self.0))
     }
 
-    /// Asks the connection to finish what it has received and close. There is no deadline: `Handle::drain_these` of a
-    /// server has one, for any number of connections.
+    /// Drains the connection: it answers the frames it has received and closes. There is no deadline;
+    /// `Handle::drain_these` of a server drains any number of connections with one.
     pub fn drain(&self) {
         self.closing().drain();
     }
 
-    /// Breaks the connection: the peer sees a reset, and what was not written is not sent.
+    /// Aborts the connection: the peer sees a reset, and unwritten data is not sent.
     pub fn abort(&self) {
         self.closing().abort();
     }
 
-    /// Other deadlines for the peer from here on, in place of those of a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
-    /// and of the leaf: a subscriber may be idle, somebody who has yet to log in may not. The wait that is under way keeps
-    /// its beginning. The last ones that were given stand, whichever handle gave them.
+    /// Replaces the read deadlines from here on, including those of a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
+    /// and of the leaf. For example, a subscriber may be idle, while a peer that has not logged in may not. A wait that
+    /// is under way still counts from its own beginning. The last call counts, on whichever handle it was made.
     pub fn set_read_deadlines(&self, deadlines: ReadDeadlines) {
         self.0.set_read_deadlines(deadlines);
         self.wake();
     }
 
-    /// What was left here of this type by [`insert`](Self::insert).
+    /// The value of this type that [`insert`](Self::insert) has stored.
     pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.0.extensions()?.get()
     }
 
-    /// Leaves a value for others who handle this connection: one of each type. Returns the one that was there. It lives as
-    /// long as the last handle on the connection.
+    /// Stores a value that other code with a handle on this connection can [`get`](Self::get): one value of each type.
+    /// Returns the previous one. It is dropped with the last handle on the connection.
     pub fn insert<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.0.extensions_to_fill().insert(value)
     }
 
-    /// Has the task that moves the connection's bytes look again at what there is to do: the one that has asked by
-    /// [`Closing::watch`].
+    /// Wakes the task that moves the connection's bytes: the one that has called [`Closing::watch`].
     pub fn wake(&self) {
         self.0.closing.wake();
     }
@@ -116,14 +117,14 @@ impl fmt::Debug for ConnectionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionInfo")
             .field("id", &self.id())
-            // A Unix socket's path is the peer's choice.
+            // Escaped, because the peer chooses its Unix socket's path.
             .field("peer", &format_args!("{}", Escaped::display(self.peer())))
             .field("listener", &self.listener())
             .finish_non_exhaustive()
     }
 }
 
-/// Values by their types: few, so a list.
+/// Values by their types, in a list because there are few.
 #[derive(Default)]
 pub(super) struct Extensions(RwLock<Vec<(TypeId, Arc<dyn Any + Send + Sync>)>>);
 
