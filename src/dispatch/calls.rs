@@ -1,6 +1,6 @@
-//! The calls of one connection that are under way.
+//! The calls under way of one connection.
 
-#![allow(unreachable_pub)] // types of public associated types, which nobody needs to name
+#![allow(unreachable_pub)] // types of public associated types, which needn't be named
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,30 +12,30 @@ use pin_project::pin_project;
 
 use super::slots::Slots;
 
-/// Calls under way, and the order in which their answers come.
+/// Calls under way, and the order of their answers.
 ///
-/// A call that is ready at once, while no other is under way, costs no allocation in any of them: it is polled where it
-/// lies.
+/// In all implementations, a call that is ready at once while no other is under way costs no allocation: it is polled
+/// in place.
 pub trait Calls<F: Future> {
-    /// Whether the answers come in the order of the frames.
+    /// Whether the answers are in the order of the frames.
     const IN_ORDER: bool = true;
 
-    /// Adds a call while no answer can be taken; only when there is room. `poll_progress` is to follow.
+    /// Adds a call while no answer can be taken. Requires that there is room. The caller calls `poll_progress` next.
     fn push(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>);
 
-    /// Adds a call, only when there is room, and polls it. Ready with its answer if that is the next one.
+    /// Adds a call and polls it. Requires that there is room. Ready with its answer if that is the next one.
     ///
-    /// Inlined, so that what a call is given and gives stays in registers when it is ready at once: stored by the word and
-    /// loaded again at once by the vector, it would cost as much as finding a frame.
+    /// Inlined, so that the frame and the answer stay in registers when the call is ready at once. Otherwise they are
+    /// stored in words and loaded again in vectors at once, which costs as much as finding a frame.
     fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<F::Output>;
 
-    /// The next answer; `None` when nothing is under way.
+    /// The next answer; `None` when no calls are under way.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>>;
 
-    /// Lets the calls go on while no answer can be taken: they may hold what others wait for.
+    /// Lets the calls go on while no answer can be taken, because they may hold permits that others wait for.
     fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>);
 
-    /// Gives back what calls were kept in. For a connection that is idle.
+    /// Frees the memory in which calls were kept. For an idle connection.
     fn release(self: Pin<&mut Self>) {}
 
     fn has_room(&self) -> bool;
@@ -43,7 +43,7 @@ pub trait Calls<F: Future> {
     fn is_empty(&self) -> bool;
 }
 
-/// One at a time.
+/// One call at a time.
 #[pin_project]
 #[derive(Debug)]
 pub struct One<F> {
@@ -80,7 +80,7 @@ impl<F: Future> Calls<F> for One<F> {
         Poll::Ready(Some(answer))
     }
 
-    // While an answer is written there is no call, and no call is made.
+    // While an answer is written no call exists, and no call is made.
     fn poll_progress(self: Pin<&mut Self>, _: &mut Context<'_>) {}
 
     fn has_room(&self) -> bool {
@@ -92,17 +92,17 @@ impl<F: Future> Calls<F> for One<F> {
     }
 }
 
-/// Several at once, answers in the order of the frames.
+/// Several calls at once, answers in the order of the frames.
 #[pin_project]
 pub struct Ordered<F: Future> {
-    /// The oldest, in place, when it found the others empty.
+    /// The oldest call, in place, if no others were under way when it was added.
     #[pin]
     first: One<F>,
-    /// Those behind it that wait.
+    /// The later calls that are pending.
     others: Option<Slots<F>>,
-    /// What has come of those behind it, in their order.
+    /// The results of the later calls, in their order.
     answers: VecDeque<Option<F::Output>>,
-    /// The number of the call whose answer is the first of `answers`.
+    /// The number of the call that belongs to the first entry of `answers`.
     next: usize,
     max: usize,
 }
@@ -137,7 +137,7 @@ impl<F: Future> Ordered<F> {
         });
     }
 
-    /// The next answer, if it has come.
+    /// The next answer, if it is there.
     fn pop(self: Pin<&mut Self>) -> Option<F::Output> {
         let this = self.project();
         let answer = this.answers.front_mut()?.take()?;
@@ -175,7 +175,7 @@ impl<F: Future> Calls<F> for Ordered<F> {
         if self.answers.is_empty() {
             return first;
         }
-        // The others go on meanwhile.
+        // The other calls go on meanwhile.
         self.as_mut().poll_others(cx);
         match first {
             Poll::Ready(None) => self.pop().map_or(Poll::Pending, |answer| Poll::Ready(Some(answer))),
@@ -186,7 +186,7 @@ impl<F: Future> Calls<F> for Ordered<F> {
     fn poll_progress(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
         let this = self.as_mut().project();
         if let Poll::Ready(Some(answer)) = this.first.poll_next(cx) {
-            // It is the oldest: the others came after it.
+            // It is the oldest, because the others came after it.
             this.answers.push_front(Some(answer));
             *this.next = this.next.wrapping_sub(1);
         }
@@ -215,15 +215,15 @@ impl<F: Future> fmt::Debug for Ordered<F> {
     }
 }
 
-/// Several at once, answers as they come.
+/// Several calls at once, each answer when it is ready.
 #[pin_project]
 pub struct Unordered<F: Future> {
     #[pin]
     first: One<F>,
     others: Option<Slots<F>>,
-    /// Answers that came together with another, or while none could be taken.
+    /// Answers that were ready together with another one, or while no answer could be taken.
     done: VecDeque<F::Output>,
-    /// Calls in `others`.
+    /// The number of calls in `others`.
     waiting: usize,
     max: usize,
 }

@@ -1,14 +1,14 @@
-//! What is said in place of an answer: to an error, and at the end of a connection that drains.
+//! Answers that don't come from the service: to an error, and at the end of a connection that drains.
 
 use crate::error::Error;
 use crate::reply::{IntoReply, Reply};
 
-/// What is answered when the codec or the service fails.
+/// The answer when the codec or the service fails.
 pub trait OnError<F> {
     /// The answer; `None` to end the connection with the error.
     fn answer(&mut self, error: &Error) -> Option<Reply<F>>;
 
-    /// The last answer of a connection that drains; `None` where nothing is said.
+    /// The goodbye of a connection that drains; `None` to send none.
     fn goodbye(&mut self) -> Option<Reply<F>> {
         None
     }
@@ -34,13 +34,13 @@ where
     }
 }
 
-/// What is said to the peer of a connection that drains.
+/// The goodbye of a connection that drains.
 pub trait Goodbye<F> {
-    /// The last answer, if there is one.
+    /// The goodbye, if there is one.
     fn say(&mut self) -> Option<Reply<F>>;
 }
 
-/// A drain says nothing.
+/// A drain sends no goodbye.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoGoodbye;
 
@@ -60,9 +60,9 @@ where
     }
 }
 
-/// Answers to errors by `E`, and a last one by `G`.
+/// Answers to errors from `E`, and the goodbye from `G`.
 #[derive(Clone, Copy, Debug)]
-#[allow(unreachable_pub)] // the type of a public associated type, which nobody needs to name
+#[allow(unreachable_pub)] // the type of a public associated type, which needn't be named
 pub struct WithGoodbye<E, G> {
     pub(crate) on_error: E,
     pub(crate) goodbye: G,

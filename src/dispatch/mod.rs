@@ -1,4 +1,4 @@
-//! Frames to calls, answers to frames: the loop under `framed` and `Session::drive`.
+//! The loop under `framed` and `Session::drive`: it makes calls from frames, and frames from answers.
 //!
 //! ```text
 //!              ┌────────────────────── answers ──────────────────────┐
@@ -7,10 +7,10 @@
 //!        no room: wait            none               dry: write, then wait for bytes
 //! ```
 //!
-//! It reads first, then readies the service, then calls it: an idle connection holds no permit of a layer. A call is
-//! polled where it is made, so that one that is ready at once needs no second way round. An error is an answer in its
-//! place: it waits until the calls before it are answered. While a call is pending the connection is
-//! tended: what was answered is written, and one buffer is read ahead, so that a peer that is gone is noticed.
+//! It reads first, then makes the service ready, then calls it, so that an idle connection holds no permit of a layer.
+//! A call is polled where it is made, so that a call that is ready at once needs no second pass of the loop. An error
+//! has the place of an answer: it waits until the calls before it are answered. While a call is pending the connection
+//! is tended: answers are written, and one buffer is read ahead, so that a broken connection is noticed.
 
 mod calls;
 mod last_words;
@@ -36,43 +36,43 @@ use crate::outbox::Inbox;
 use crate::reply::{Body, IntoReply, Reply};
 use crate::wire::Wire;
 
-/// The loop's state for one connection. Resolves when no more is to be answered; the wire is then to be finished.
+/// The loop's state for one connection. It resolves when no more answers will come; the caller then finishes the wire.
 ///
-/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` what answers errors and
-/// says goodbye.
+/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` the answers to errors and the goodbye.
 #[pin_project]
-#[allow(unreachable_pub)] // the type of a public associated type, which nobody needs to name
+#[allow(unreachable_pub)] // the type of a public associated type, which needn't be named
 pub struct Dispatch<C, S, I, F, Q, E> {
     codec: C,
     inbox: Inbox<C>,
-    /// Gone when no more calls are made: what it holds for the next one, a place under a limit say, is for others.
+    /// `None` when no more calls are made, so that a permit it holds for the next call, such as a slot under a limit,
+    /// is released.
     service: Option<S>,
-    /// A frame the service was not ready for.
+    /// A frame that waits until the service is ready.
     frame: Option<I>,
     #[pin]
     calls: Q,
-    /// What is left of a long answer.
+    /// The rest of a long answer.
     reply: Option<Reply<F>>,
-    /// An error behind the calls under way.
+    /// An error that waits for the calls under way.
     error: Option<Error>,
-    /// Whether the connection can go on after it.
+    /// Whether the connection can go on after that error.
     go_on: bool,
-    /// The answer that is being written is one to an error.
+    /// The answer that is being written is the answer to an error.
     failing: bool,
-    /// No more frames: the connection closes when the calls under way are answered.
+    /// No more frames are taken: the connection closes when the calls under way are answered.
     last: bool,
     on_error: E,
     /// Lent to the calls while they are polled.
     timer: CallTimer,
 }
 
-/// What has become of a call.
+/// The state of a call.
 enum Next {
-    /// It was answered, or there was nothing to call yet.
+    /// It was answered, or there was no frame to call with yet.
     Answered,
-    /// It is under way, and not done.
+    /// It is under way.
     Pending,
-    /// There are no more frames, and nothing is under way.
+    /// There are no more frames, and no calls are under way.
     End,
 }
 
@@ -98,12 +98,13 @@ where
     Q: Calls<S::Future>,
     E: OnError<R::Frame>,
 {
-    /// Runs until the connection is to be closed: end of stream, drained, `then_close`, or the error.
+    /// Runs until the connection should be closed: at the end of the stream, in a drain, after `then_close`, or with an
+    /// error.
     pub(crate) fn poll(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
         let lent = std::mem::take(self.as_mut().project().timer).lend();
         let polled = self.as_mut().run(wire, cx);
         if polled.is_pending() && (self.reply.is_some() || !wire.has_room()) {
-            // An answer waits for the peer, or for more of itself. The calls under way do not wait for it.
+            // An answer waits for the peer, or for its own next frame. The calls under way go on meanwhile.
             self.as_mut().project().calls.poll_progress(cx);
             self.as_mut().poll_waiting(cx);
         }
@@ -111,15 +112,15 @@ where
         polled
     }
 
-    /// Makes the call that waits for the service. While it waits it stands in queues, and what it is given there, a place
-    /// under a limit say, must not wait for the peer.
+    /// Makes the call that waits for the service. The wait may be in a queue of a layer, and a permit received there,
+    /// such as a slot under a limit, must be used at once and not be held while an answer waits for the peer.
     fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) {
         let mut this = self.project();
         if this.reply.as_ref().is_some_and(|reply| reply.close) {
-            // Behind an answer that closes there are no more calls.
+            // After an answer that closes, no more calls are made.
             (*this.service, *this.frame) = (None, None);
         }
-        // There was room for it when it came, and there has been no other call since.
+        // There was room for it when its frame came, and no other call was made since.
         let Some(service) = this.service.as_mut().filter(|_| this.frame.is_some()) else { return };
         match (service.poll_ready(cx), this.frame.take()) {
             (Poll::Ready(Ok(())), Some(frame)) => {
@@ -132,18 +133,18 @@ where
     }
 
     fn run(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
-        // Whether the calls under way have just been polled, and are not done.
+        // Whether the calls under way have just been polled and are still pending.
         let mut pending = false;
         loop {
             ready!(wire.poll_turn(cx));
             let this = self.as_mut().project();
             if this.reply.is_some() {
                 match ready!(poll_reply(wire, this.codec, this.reply, cx)) {
-                    // Calls that are behind it in order are of no use any more; without an order none is behind it.
+                    // In order, the calls after it are not needed any more; without an order no call comes after it.
                     Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
                     Ok(true) => {
                         (*this.last, *this.failing) = (true, false);
-                        // Nor is an error behind it answered.
+                        // An error after it is not answered either.
                         (*this.service, *this.frame, *this.error) = (None, None, None);
                     }
                     Ok(false) => *this.failing = false,
@@ -156,7 +157,7 @@ where
             let answer = if pending { Poll::Pending } else { this.calls.poll_next(cx) };
             pending = match answer {
                 Poll::Ready(Some(answer)) => {
-                    // Many calls may be done at once.
+                    // Many calls may be done at the same time.
                     wire.count_turn();
                     self.as_mut().answer(answer, wire)?;
                     false
@@ -176,12 +177,12 @@ where
         }
     }
 
-    /// Queues what a call came to.
+    /// Queues the result of a call.
     #[inline(always)]
     fn answer(mut self: Pin<&mut Self>, answer: Result<R, S::Error>, wire: &mut Wire) -> Result {
         match answer {
             Ok(answer) => match answer.into_reply() {
-                // The common answer goes straight out.
+                // The most common answer, one frame, is encoded directly.
                 Reply { body: Body::One(frame), close: false } => {
                     match wire.encode(self.as_mut().project().codec, frame) {
                         Ok(()) => Ok(()),
@@ -194,25 +195,25 @@ where
                     Ok(())
                 }
             },
-            // The service stays usable after a failed call; whether the connection does is on_error's to say.
+            // The service stays usable after a failed call; `on_error` determines whether the connection goes on.
             Err(error) => self.fail(Error::service(error), true, wire),
         }
     }
 
-    /// Answers instead of an answer that failed itself: it can't be encoded, or its stream broke off. An answer to an
-    /// error has no second try.
+    /// Replaces an answer that failed: it can't be encoded, or its stream returned an error. A failed answer to an
+    /// error is not replaced.
     #[cold]
     fn unanswerable(self: Pin<&mut Self>, error: Error, wire: &Wire) -> Result {
         let this = self.as_ref().project_ref();
         if *this.failing {
             return Err(error);
         }
-        // What the failed answer said of the end holds for the one in its place.
+        // `then_close` of the failed answer applies to the one that replaces it.
         let close = this.reply.as_ref().is_some_and(|reply| reply.close);
         self.fail(error, !close, wire)
     }
 
-    /// Answers an error, or ends by it.
+    /// Answers an error, or ends with it.
     fn fail(self: Pin<&mut Self>, error: Error, go_on: bool, wire: &Wire) -> Result {
         let this = self.project();
         let Some(mut reply) = this.on_error.answer(&error) else { return Err(error) };
@@ -225,8 +226,8 @@ where
         Ok(())
     }
 
-    /// Makes the next call, if there is room for one, and answers it if it is ready at once: then the next one too, as long
-    /// as no other is under way.
+    /// Makes the next call, if there is room for one, and answers it if it is ready at once. It goes on with the next
+    /// ones as long as no other call is under way.
     #[inline(always)]
     fn poll_call(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
         let this = self.as_mut().project();
@@ -261,7 +262,7 @@ where
                     Poll::Pending if this.calls.has_room() => return Poll::Ready(Ok(Next::Pending)),
                     Poll::Pending => return tend(wire, this.codec, this.inbox, cx),
                 },
-                // A service that can't be readied is no use any more.
+                // A service whose `poll_ready` fails can't be used any more.
                 Poll::Ready(Err(error)) => {
                     (*this.error, *this.go_on) = (Some(Error::service(error)), false);
                     return Poll::Ready(Ok(Next::Answered));
@@ -277,7 +278,7 @@ where
         }
     }
 
-    /// Called when no whole frame is left of what was read: writes what was answered, and waits for more.
+    /// Called when all complete frames that were read are decoded: writes the answers, and waits for more bytes.
     fn poll_input(self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
         let this = self.project();
         let idle = this.calls.is_empty();
@@ -297,7 +298,7 @@ where
         }
         match wire.poll_more(!idle, cx) {
             Poll::Ready(Err(error)) if error.is_read_timeout() => {
-                // The peer is still there, and may be told.
+                // The peer is still there, so the error can be answered.
                 (*this.error, *this.go_on) = (Some(error), false);
                 Poll::Ready(Ok(Next::Answered))
             }
@@ -312,21 +313,22 @@ where
     }
 }
 
-/// Waits, writes what is pushed meanwhile, and notices a peer that goes away.
+/// Waits, writes frames pushed meanwhile, and notices a broken connection.
 fn tend<C, T>(wire: &mut Wire, codec: &mut C, inbox: &mut Inbox<C>, cx: &mut Context<'_>) -> Poll<Result<T>> {
     ready!(inbox.poll(codec, wire, cx))?;
     wire.poll_wait(cx).map(Err)
 }
 
-/// Why an answer is not written.
+/// Why an answer was not written.
 pub(crate) enum Failed {
-    /// The connection is at its end.
+    /// The connection has failed.
     Wire(Error),
-    /// Its stream broke off, or the codec refuses a frame of it.
+    /// Its stream returned an error, or the codec refused one of its frames.
     Answer(Error),
 }
 
-/// Encodes an answer, as far as there is room for it. Ready when all of it is, with whether the connection is to close.
+/// Encodes an answer, as far as there is room for it. Ready when all of it is encoded, with whether the connection
+/// should close.
 pub(crate) fn poll_reply<C, F>(
     wire: &mut Wire,
     codec: &mut C,

@@ -12,11 +12,11 @@ pub struct InOrder;
 #[derive(Clone, Copy, Debug)]
 pub struct Concurrent(pub(crate) usize);
 
-/// Several calls at once, answers as they are ready: for protocols whose frames carry tags.
+/// Several calls at once, each answer when it is ready: for protocols whose frames carry tags.
 #[derive(Clone, Copy, Debug)]
 pub struct AsReady(pub(crate) usize);
 
-/// The order of answers; the three above.
+/// The order of answers: one of the three above.
 pub trait Order: sealed::Sealed {}
 
 impl<T: sealed::Sealed> Order for T {}
@@ -24,7 +24,7 @@ impl<T: sealed::Sealed> Order for T {}
 mod sealed {
     use super::{AsReady, Calls, Concurrent, Future, InOrder, One, Ordered, Unordered};
 
-    #[allow(unreachable_pub)] // sealed: nobody outside names or implements it
+    #[allow(unreachable_pub)] // sealed: it can't be named or implemented outside
     pub trait Sealed {
         type Calls<F: Future>: Calls<F>;
 

@@ -1,4 +1,4 @@
-//! Calls that wait, several at once, and which of them were woken.
+//! Several pending calls, and which of them were woken.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,20 +8,20 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use pin_project::pin_project;
 
-/// Calls of one block, which is one allocation and one waker. More would cost memory where two calls are under way, fewer
-/// would cost allocations where many are.
+/// Calls in one block, which has one allocation and one waker. More would cost memory when two calls are under way;
+/// fewer would cost allocations when many are.
 const SLOTS: usize = 4;
 
-/// Calls under way, each in a slot that is used again.
+/// Calls under way, each in a place that is reused.
 ///
-/// When a call is woken it is polled, and with it the others of its block, which costs less than a waker for each.
+/// When a call is woken, all calls of its block are polled, which costs less than a waker for each.
 pub(super) struct Slots<F> {
     blocks: Vec<Block<F>>,
-    /// Slots without a call, as `block * SLOTS + slot`.
+    /// Places without a call, as `block * SLOTS + slot`.
     vacant: Vec<usize>,
-    /// A bit for each block that was woken; blocks that are 64 apart share one.
+    /// A bit for each block that was woken; blocks whose numbers differ by 64 share a bit.
     woken: Arc<AtomicU64>,
-    /// The task's waker, as the blocks know it.
+    /// The task's waker, which the blocks wake.
     task: Waker,
 }
 
@@ -32,7 +32,7 @@ struct Block<F> {
     waker: Waker,
 }
 
-/// Named fields, because safe code can't pin the elements of an array.
+/// Fields with names, because safe code can't pin the elements of an array.
 #[pin_project]
 struct Four<F> {
     #[pin]
@@ -60,12 +60,12 @@ impl<F> Four<F> {
 }
 
 impl<F: Future> Slots<F> {
-    /// Without an allocation of its own until there is a call.
+    /// Makes no allocation until there is a call.
     pub(super) fn new(cx: &Context<'_>) -> Self {
         Self { blocks: Vec::new(), vacant: Vec::new(), woken: Arc::default(), task: cx.waker().clone() }
     }
 
-    /// Polls a call, and keeps it under this number if it waits.
+    /// Polls a call, and keeps it under this number if it is pending.
     pub(super) fn poll_call(&mut self, call: F, number: usize, cx: &Context<'_>) -> Poll<F::Output> {
         self.know(cx.waker());
         let place = self.vacant.pop().unwrap_or_else(|| self.grow());
@@ -80,7 +80,7 @@ impl<F: Future> Slots<F> {
         polled
     }
 
-    /// Polls the calls that were woken. Hands out what comes of them, with their numbers.
+    /// Polls the calls that were woken. Passes on their results with their numbers.
     pub(super) fn poll_woken(&mut self, cx: &Context<'_>, mut done: impl FnMut(usize, F::Output)) {
         self.know(cx.waker());
         let mut woken = self.woken.swap(0, Ordering::AcqRel);
@@ -99,7 +99,7 @@ impl<F: Future> Slots<F> {
         }
     }
 
-    /// Adds a block, and takes its first slot.
+    /// Adds a block, and takes its first place.
     #[cold]
     fn grow(&mut self) -> usize {
         let at = self.blocks.len();
@@ -109,18 +109,18 @@ impl<F: Future> Slots<F> {
         at * SLOTS
     }
 
-    /// Has the calls wake this task.
+    /// Makes the calls wake this task.
     fn know(&mut self, task: &Waker) {
         if !self.task.will_wake(task) {
             self.move_to(task);
         }
     }
 
-    /// Another task polls the connection from here on. Each call is polled once more, to hear of it.
+    /// Another task polls the connection from here on. Each call is polled once more, to register the new waker.
     #[cold]
     fn move_to(&mut self, task: &Waker) {
         self.task.clone_from(task);
-        // Bits of its own: wakers of the old task, which calls may still hold, must not set the first one here.
+        // New bits: calls may still hold wakers of the old task, which must not set the first bit here.
         self.woken = Arc::new(AtomicU64::new(u64::MAX));
         for at in 0..self.blocks.len() {
             self.blocks[at].waker = self.waker(at);
@@ -154,7 +154,7 @@ impl Wake for Woken {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The waker that set the first bit has woken the task, which takes all bits together.
+        // The call that set the first bit has woken the task, which takes all bits together.
         if self.blocks.fetch_or(self.bit, Ordering::AcqRel) == 0 {
             self.task.wake_by_ref();
         }
