@@ -1,11 +1,12 @@
-//! Before a wait: empty buffers go, and it is noted when bytes moved and what is waited for.
+//! The steps before a wait: empty buffers are freed, and the time of the last activity and the subject of the wait are
+//! recorded.
 
 use std::task::Poll;
 
 use super::Wire;
 
 impl Wire {
-    /// Nothing to do until somebody wakes us: lets go of an empty buffer and waits.
+    /// Frees an empty buffer and waits until the task is woken.
     pub(super) fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
         self.settle_all();
@@ -13,7 +14,7 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Notes when bytes have moved, before a wait: one look at the clock for all that moved since the last one.
+    /// Records, before a wait, that bytes have moved: one reading of the clock for all that moved since the last wait.
     #[inline]
     pub(crate) fn note_moved(&mut self) {
         if std::mem::take(&mut self.moved) {
@@ -21,7 +22,7 @@ impl Wire {
         }
     }
 
-    /// Whether the peer is waited for, with nothing pending and nothing unwritten.
+    /// Whether the wire waits for the peer, without pending calls and unwritten bytes.
     #[inline]
     pub(super) fn set_waiting(&mut self, waiting: bool) {
         if self.waiting != waiting {

@@ -1,4 +1,4 @@
-//! From what was read to frames.
+//! Decodes frames from the bytes that were read.
 
 use ropewalk_codecs::own_limit;
 use tokio_util::codec::Decoder;
@@ -7,39 +7,41 @@ use super::turn::STEPS_A_TURN;
 use super::{Source, Wire};
 use crate::error::{BoxError, Error, Result, SessionError};
 
-/// A frame up to this size leaves the rest of the burst where it is.
+/// After a frame up to this size, the rest of the burst is not moved.
 const SHORT: usize = 16 * 1024;
-/// So many frames, or errors, may come one after the other without a byte being taken for them.
+/// This many frames or errors may follow one another without a byte being taken.
 const IDLE_STEPS: u64 = 1000;
-/// And so many more for each byte that was taken before: a decoder may take all there is, and then hand out what it has
-/// made of it, which may be a frame for each bit, or compressed.
+/// This many more are allowed for each byte that was taken before: a decoder may take all bytes at once and then yield
+/// frames from them, perhaps one for each bit, or frames that were compressed.
 const STEPS_A_BYTE: u64 = 64;
-/// The most bytes that count for that: one read.
+/// The most bytes that count for this: one read.
 const COUNTED: u64 = 64 * 1024;
 
-/// Where the codec stands in the stream.
+/// The position of the codec in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Between two frames.
     Boundary,
-    /// It has been shown a part of a frame. That it has taken all there was does not mean it stands at a boundary: many
-    /// a codec takes the head of a frame before the rest has come.
+    /// It has seen a part of a frame. An empty buffer does not mean that it is between two frames: many codecs take the
+    /// head of a frame before the rest has arrived.
     Frame,
-    /// In a frame that it has refused as too long, and drops: it leaves a byte until the end has come.
+    /// In a frame that it has refused as too long and drops: it leaves a byte in the buffer until the frame's end has
+    /// arrived.
     Refused,
 }
 
-/// Whether a codec gets on. Looked at only when it wants more bytes, and when it took none for a frame.
+/// Checks that a codec makes progress. Used only when it wants more bytes, and when it yields a frame without taking a
+/// byte.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// How far into the stream it was the last time.
+    /// Its offset in the stream at the last check.
     taken: u64,
-    /// How many more frames and errors it may yield there. 0 when it has yielded none.
+    /// How many more frames and errors it may yield at this offset. 0 if it has not yielded any there.
     steps: u64,
 }
 
 impl Pace {
-    /// Counts a frame for which no byte was taken, `taken` bytes into the stream. True when it is one too many.
+    /// Counts a frame for which no byte was taken, at the offset `taken`. True when it is one too many.
     fn stalls(&mut self, taken: u64) -> bool {
         if self.steps == 0 || taken > self.taken {
             let counted = taken.saturating_sub(self.taken).min(COUNTED);
@@ -49,24 +51,24 @@ impl Pace {
         self.steps == 0
     }
 
-    /// It waits for more bytes: what it yields then is a new beginning.
+    /// The codec waits for more bytes; the count begins again with them.
     fn rest(&mut self, taken: u64) {
         *self = Self { taken, steps: 0 };
     }
 }
 
 impl Wire {
-    /// Whether the codec stands between two frames.
+    /// Whether the codec is between two frames.
     pub(crate) fn at_boundary(&self) -> bool {
         self.place == Place::Boundary
     }
 
-    /// Another codec is to look at what was read.
+    /// Makes the next `decode` look at the bytes that were read, because the codec has changed.
     pub(crate) fn look_again(&mut self) {
         self.dry = self.input.is_empty() && self.source == Source::Open;
     }
 
-    /// The next frame of what has been read; `None` when more is needed, or when nothing more comes.
+    /// The next frame in the bytes that were read; `None` when more bytes are needed, or when no more will come.
     #[inline(always)]
     pub(crate) fn decode<C>(&mut self, codec: &mut C) -> Option<Result<C::Item>>
     where
@@ -80,7 +82,7 @@ impl Wire {
         }
         let before = self.input.len();
         match codec.decode(self.input.buf()) {
-            // One test for the two things that need a second look: nothing was taken, or very much.
+            // One test for the two cases that need a closer look: no byte was taken, or very many.
             Ok(Some(frame)) if before.wrapping_sub(self.input.len()).wrapping_sub(1) < SHORT => {
                 Some(Ok(self.decoded(frame)))
             }
@@ -98,7 +100,7 @@ impl Wire {
         frame
     }
 
-    /// What there is instead of a frame, or with one that is long or for which nothing was taken.
+    /// Handles a result other than a frame, and frames that are long or for which no byte was taken.
     #[cold]
     fn decoded_otherwise<C>(
         &mut self,
@@ -110,10 +112,10 @@ impl Wire {
         C: Decoder<Error: Into<BoxError>>,
     {
         let shown = before > 0;
-        // A decoder that has dropped something, and found no frame, may find one in what it has left.
+        // A decoder that has dropped bytes and found no frame may find one in the bytes it has left.
         while matches!(result, Ok(None)) && (1..before).contains(&self.input.len()) {
             if self.turn >= STEPS_A_TURN {
-                // To be gone on with: it is not dry.
+                // Decoding will go on here, so this is not the end of the buffered frames.
                 self.place = Place::Frame;
                 return None;
             }
@@ -143,7 +145,7 @@ impl Wire {
         result
     }
 
-    /// The codec wants more bytes, of which it may keep so many.
+    /// The codec wants more bytes; checks how many it may leave in the buffer.
     fn decoded_none(&mut self, shown: bool) -> Option<Error> {
         let max = self.limits.input_limit;
         if self.source == Source::Open && self.input.len() > max && !own_limit::holds_for(self.input.bytes()) {
@@ -162,7 +164,8 @@ impl Wire {
         None
     }
 
-    /// After a frame, or an error to go on after: whether the codec gets on. Before it `before` bytes were there.
+    /// Checks the codec's progress after a frame or a recoverable error. `before` is the number of bytes in the buffer
+    /// before that.
     fn check_pace(&mut self, before: usize) -> Result<(), SessionError> {
         let left = self.input.len();
         if left < before {
@@ -183,7 +186,7 @@ impl Wire {
         {
             return self.give_up(error);
         }
-        // A line that is too long may still have its end to come; other refused frames were whole.
+        // The end of a too-long line may not have arrived yet; other refused frames were complete.
         self.place = if error.is_too_long() { Place::Refused } else { Place::Boundary };
         self.wait.done();
         self.turn += 1;
@@ -201,7 +204,7 @@ impl Wire {
     /// Ends the connection because of its codec.
     fn give_up(&mut self, error: SessionError) -> Error {
         let error = Error::codec(error);
-        // Whatever a session makes of it.
+        // Set here, because a session may not pass the error on.
         if let Some(reason) = error.close_reason() {
             self.closing.set_reason(reason);
         }

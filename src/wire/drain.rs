@@ -1,4 +1,4 @@
-//! The end of a draining connection's input: all that had arrived when it was told is still read.
+//! The end of a draining connection's input: all bytes that had arrived when the drain began are still read.
 
 use std::fmt;
 use std::future::Future;
@@ -11,26 +11,26 @@ use tokio::time::{Sleep, sleep};
 
 use super::{Source, Wire};
 
-/// What is read beyond what is known to have arrived, as long as more comes without a pause: a sender's kernel may still
-/// hold what the sender takes for sent.
+/// The most bytes read beyond those known to have arrived, as long as more arrive without a pause: the sender's kernel
+/// may still hold bytes that the sender considers sent.
 const BEYOND: u64 = 1024 * 1024;
-/// The same of a transport that can't tell how much has arrived: as much as a kernel buffers.
+/// The same limit for a transport that can't tell how much has arrived: as much as a kernel buffers.
 const UNKNOWN: u64 = 8 * 1024 * 1024;
 
-/// How long a peer's first words, or the rest of a frame, are waited for when a hot restart has the connection drain:
-/// the peer may have connected a moment ago, and its request be on its way.
+/// How long a drain by a hot restart waits for a peer's first bytes, or for the rest of a frame: the peer may have
+/// connected a moment ago, and its request may be on its way.
 const FIRST_WORDS: Duration = Duration::from_secs(5);
 
 /// A drain under way.
 pub(super) struct Drain {
-    /// How many bytes are known to have arrived and not to be read yet.
+    /// How many bytes have arrived for certain and are not read yet.
     arrived: u64,
-    /// How many more may be read.
+    /// How many more bytes may be read.
     beyond: u64,
     /// For a transport that can't tell how much has arrived: lets the runtime look at its sockets once more, so that
-    /// "nothing to read" is true and not merely not yet known. The kernel's own sockets can tell, and have none.
+    /// "nothing to read" is certain. The kernel's own sockets can tell, and don't need it.
     look: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Runs while the peer's first words are waited for.
+    /// Runs while the drain waits for the peer's first bytes.
     first_words: Option<Pin<Box<Sleep>>>,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Debug for Drain {
 }
 
 impl Wire {
-    /// Counts what is read of what had arrived, whoever reads it.
+    /// Counts bytes that are read of those that had arrived, on every path that reads.
     pub(super) fn count_drain(&mut self, read: usize) {
         if let Some(drain) = &mut self.drain {
             drain.count(read);
@@ -67,8 +67,7 @@ impl Wire {
         self.shut_when_drained();
     }
 
-    /// Begins the drain where something was read, for a peer that always has more to say never lets it come to
-    /// `poll_drained`.
+    /// Begins the drain after a read, because a peer that always sends more never lets the wire reach `poll_drained`.
     pub(super) fn note_drain(&mut self) {
         if self.drain.is_none() && self.closing.is_draining() {
             self.drain = Some(Box::new(Drain::begin(self.connection.stream())));
@@ -76,15 +75,16 @@ impl Wire {
         self.shut_when_drained();
     }
 
-    /// What comes from here on came after the drain began.
+    /// Bytes that arrive from here on were sent after the drain began.
     fn shut_when_drained(&mut self) {
         if self.source == Source::Open && self.drain.as_ref().is_some_and(|drain| drain.beyond == 0) {
             self.source = Source::Shut;
         }
     }
 
-    /// Called when all that was read is decoded and there is nothing to read. Ready when the connection drains: then
-    /// either nothing more will come, or reading is to be tried once more. Otherwise the drain will wake us.
+    /// Called when all bytes read are decoded and there are no more to read. Ready when the connection drains: then
+    /// either no more bytes will come, or the caller must try to read once more. Otherwise the drain will wake the
+    /// task.
     pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.closing.is_draining() {
             return Poll::Pending;
@@ -95,16 +95,17 @@ impl Wire {
         if let Stream::Boxed(io) = stream
             && drain.arrived > 0
         {
-            // What arrives and what is read differ in size; so it is asked whether any of it is left.
+            // The counts of arrived and of read bytes may differ, so the transport is asked whether any are left.
             drain.arrived = drain.arrived.min(io.arrived().unwrap_or(0));
         }
         if drain.arrived > 0 {
-            // The runtime has yet to learn what the kernel holds, or has had enough of us for this turn; it will wake us.
+            // The runtime hasn't yet learned what the kernel holds, or this task's budget is used up; it will wake the
+            // task.
             return Poll::Pending;
         }
         if !tokio::task::coop::has_budget_remaining() {
-            // "Nothing to read" said the runtime and meant that it is the others' turn; or a stream that knows of no
-            // budget meant it, and then wakes nobody.
+            // "Nothing to read" may mean that the task's budget is used up; or it comes from a stream that uses no
+            // budget, and then the task will not be woken.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -1,4 +1,4 @@
-//! The end of a connection: what was answered arrives.
+//! The end of a connection: queued answers arrive.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -13,18 +13,18 @@ use super::timer::after;
 use crate::error::{Error, Result, SessionError};
 
 impl Wire {
-    /// Writes what is left, then closes so that a reset can't eat it (see [`ropewalk_middleware::LingeringClose`]). The
-    /// wire is to be dropped then; after an error, which is that of the last write, it is to be aborted, for half an
-    /// answer must not look whole.
+    /// Writes the rest, then closes so that a reset can't destroy it (see [`ropewalk_middleware::LingeringClose`]).
+    /// Then the caller drops the wire. After an error, which is that of the last write, the caller aborts the wire,
+    /// because half an answer must not look complete.
     ///
-    /// Cancel safe: begun anew, it goes on where it was.
+    /// Cancel safe: called again, it goes on at the same point.
     pub(crate) async fn finish(&mut self) -> Result {
         let mut budget = LINGER_BYTES;
-        // It is closing: nothing more is expected of the peer.
+        // The connection is closing, so no more frames are expected from the peer.
         self.stats().excuse_first_frame();
         let until = after(Instant::now(), self.output.patience_for_all(self.limits.write_stall));
         let flushed = poll_fn(|cx| match self.poll_last_flush(&mut budget, cx) {
-            // A peer that takes a byte now and then never stalls.
+            // A peer that accepts a byte now and then never stalls.
             Poll::Pending => self.timer.poll(until, cx).map(|()| Err(SessionError::WriteStalled.into())),
             ready => ready,
         });
@@ -32,8 +32,8 @@ impl Wire {
             self.closing.set_reason(error.close_reason().unwrap_or(CloseReason::Aborted));
             return Err(error);
         }
-        // A peer that has closed already has nothing unread with us: a plain close is no reset. A transport of another
-        // kind may have a goodbye of its own to say.
+        // If the peer has closed already, no input is unread, so a plain close does not cause a reset. Other transports
+        // may have to send a goodbye of their own.
         if !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_)) {
             self.linger().await;
         }
@@ -50,13 +50,13 @@ impl Wire {
         .await;
     }
 
-    /// Breaks the connection.
+    /// Aborts the connection.
     pub(crate) fn abort(self) {
         self.connection.abort();
     }
 
     fn poll_last_flush(&mut self, budget: &mut u64, cx: &mut Context<'_>) -> Poll<Result> {
-        // In its own task it is dropped; this is for a session that closes elsewhere.
+        // In its own task the future is dropped at an abort; this is for a session that closes in another task.
         self.closing.watch(cx);
         if self.closing.is_aborted() {
             return Poll::Ready(Err(self.aborted()));
@@ -67,7 +67,7 @@ impl Wire {
                 self.settle_all();
                 return Poll::Ready(result);
             }
-            // A peer that is itself blocked in a write would never come to read: what it sends is taken and dropped.
+            // A peer that is itself blocked in a write would never read, so its bytes are read and dropped.
             self.input.clear();
             if self.peer_closed || *budget == 0 {
                 self.settle_all();

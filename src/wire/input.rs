@@ -1,4 +1,4 @@
-//! Bytes on their way in.
+//! Received bytes.
 
 use std::fmt;
 use std::io;
@@ -12,21 +12,23 @@ use tokio_util::io::poll_read_buf;
 use super::scratch;
 
 /// Up to this much of a frame is carried over into the thread's buffer at the next read; a longer part stays where it
-/// is and grows in place, so that a frame dripped in small pieces is not copied at every piece.
+/// is and grows in place, so that a frame that arrives in small pieces is not copied for every piece.
 const CARRY: usize = 1024;
-/// The least room a read is given.
+/// The minimum room for a read.
 const ROOM: usize = 4 * 1024;
-/// A buffer grows by what is in it, up to this much at once: by what was received, never by what was announced.
+/// A buffer grows by its length, by at most this much at once: growth depends on received bytes, never on announced
+/// ones.
 const GROWTH: usize = 1024 * 1024;
-/// Up to this much is copied out of the thread's buffer. For more than that it is cut to size, and the thread gets another one.
+/// Up to this much is copied out of the thread's buffer. If there is more, the buffer itself is cut to size and kept,
+/// and the thread gets another one.
 const COPY_READ: usize = 16 * 1024;
-/// Up to this size raw bytes are copied out rather than shared: cheaper, and they pin no read buffer.
+/// Up to this size raw bytes are copied out, not shared: that is cheaper, and they keep no read buffer alive.
 const COPY: usize = 512;
 
-/// What has been read and not yet decoded.
+/// The bytes that were read and are not decoded yet.
 #[derive(Default)]
 pub(super) struct Input {
-    /// Of the size of what was read, as frames may share it.
+    /// Sized to the bytes that were read, because frames may share it.
     buf: BytesMut,
 }
 
@@ -39,7 +41,7 @@ impl Input {
         self.buf.is_empty()
     }
 
-    /// The bytes of memory it owns, of which the little that is carried over to the next read is not counted.
+    /// The bytes of memory it owns. The small part that is carried over to the next read is not counted.
     #[inline]
     pub(super) fn owned(&self) -> usize {
         if self.buf.capacity() <= CARRY { 0 } else { self.buf.capacity() }
@@ -76,7 +78,7 @@ impl Input {
         read
     }
 
-    /// Lets go of a buffer with nothing left in it. Returns whether there was one.
+    /// Frees an empty buffer. Returns whether there was one.
     #[inline]
     pub(super) fn settle(&mut self) -> bool {
         let changes = self.buf.is_empty() && self.buf.capacity() > 0;
@@ -86,8 +88,9 @@ impl Input {
         changes
     }
 
-    /// A frame of `taken` bytes was taken. What is left behind it moves to a buffer of its own, unless it is longer: small
-    /// frames in it must not keep alive the large one's. So no more is copied than was taken.
+    /// Called after a frame of `taken` bytes was taken. The bytes after it move to a buffer of their own, unless they
+    /// are longer than the frame: small frames must not keep the memory of the large one alive. No more bytes are
+    /// copied than were taken.
     pub(super) fn leave(&mut self, taken: usize) {
         if self.buf.len() <= CARRY.max(taken) {
             self.buf = BytesMut::from(&self.buf[..]);
@@ -96,7 +99,7 @@ impl Input {
 
     /// Takes the first `n` bytes, which must be there.
     pub(super) fn take(&mut self, n: usize) -> Bytes {
-        // A slice keeps the whole buffer alive; a small part of a large one is better copied.
+        // A slice keeps the whole buffer alive, so a small part of a large one is copied.
         if n <= COPY || n < self.buf.capacity() / 4 {
             let bytes = Bytes::copy_from_slice(&self.buf[..n]);
             self.buf.advance(n);
@@ -113,11 +116,11 @@ impl Input {
     }
 }
 
-/// What was read, in the memory it was read to, of which the rest is given back.
+/// The bytes that were read, in the memory they were read to; the rest of that memory is freed.
 fn cut(read: &mut Vec<u8>) -> BytesMut {
     let mut read = std::mem::take(read);
     read.shrink_to_fit();
-    // Neither way are the bytes moved.
+    // In both cases the bytes are not moved.
     Bytes::from(read).into()
 }
 

@@ -1,22 +1,22 @@
-//! What a connection may hold and how long it waits.
+//! The limits of a connection: how much it may hold and how long it waits.
 
 use std::time::Duration;
 
-/// The bounds of one connection; each has its default and its method on the leaves.
+/// The limits of one connection; each has a default and a method on the leaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Answers above this many bytes are written before anything more is decoded or read.
+    /// When more bytes of answers than this are queued, they are written before more is decoded or read.
     pub(crate) high_water: usize,
-    /// `reply` fails while this many bytes of answers are waiting.
+    /// `reply` fails while this many bytes of answers are unwritten.
     pub(crate) write_limit: usize,
     /// The most raw bytes taken at once.
     pub(crate) raw_limit: u64,
     /// The most bytes a codec that has no limit of its own may leave without finding a frame in them.
     pub(crate) input_limit: usize,
-    /// How long a peer may take nothing while answers are waiting.
+    /// How long a peer may accept no data while answers wait.
     pub(crate) write_stall: Duration,
-    /// How long a frame that has begun may take, and as long again for each 64 KiB of it that have come. A connection that
-    /// was given deadlines has those instead.
+    /// How long a frame that has begun may take, plus the same time again for each 64 KiB of it that have arrived.
+    /// Deadlines set on the connection replace this one.
     pub(crate) frame: Option<Duration>,
 }
 

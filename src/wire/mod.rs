@@ -1,7 +1,7 @@
-//! A connection's bytes on their way to becoming frames, and back: what sessions and dispatch both stand on.
+//! One connection with its buffers, timers and deadlines, below both sessions and dispatch.
 //!
-//! One read, all its frames, one write: [`Wire::decode`] hands out what has been read; when it runs dry,
-//! [`Wire::poll_more`] first writes what was answered and then reads again.
+//! One read, all its frames, one write: [`Wire::decode`] returns the frames that were read; after the last one,
+//! [`Wire::poll_more`] first writes the answers and then reads again.
 
 mod activity;
 mod decode;
@@ -47,11 +47,11 @@ const READ_AHEAD: usize = 64 * 1024;
 enum Source {
     /// The peer may send more.
     Open,
-    /// The peer has closed its side; what was read is still to be decoded.
+    /// The peer has closed its side; bytes that were read are not all decoded yet.
     Eof,
-    /// No more is read, for the connection drains; what was read is still to be decoded.
+    /// No more is read, because the connection drains; bytes that were read are not all decoded yet.
     Shut,
-    /// Nothing more comes: end of stream, a fatal error, or drained.
+    /// No more frames will come: end of stream, a fatal error, or drained.
     Ended,
 }
 
@@ -70,24 +70,24 @@ pub(crate) struct Wire {
     dry: bool,
     place: Place,
     pace: Pace,
-    /// Raw bytes nobody wants: discarded as they come.
+    /// The number of raw bytes to discard as they arrive.
     skip: u64,
     /// Steps taken in this turn.
     turn: u32,
-    /// What is awaited has had a turn of the scheduler.
+    /// The awaited future has had a turn of the scheduler.
     waited: bool,
-    /// The peer did not take its answers in time.
+    /// The peer did not accept its answers in time.
     stalled: bool,
-    /// Bytes have moved since that was last noted.
+    /// Bytes have moved since the last recorded activity.
     moved: bool,
-    /// It was noted that the peer is waited for.
+    /// It is recorded that the wire waits for the peer.
     waiting: bool,
-    /// More was queued than the write limit allows, so that a frame was refused, and not all is written since.
+    /// A frame was refused because of the write limit, and the queue has not been empty since.
     over_limit: bool,
-    /// Boxed, as most connections have none at a time, and all have the place.
+    /// Boxed, because few connections need it at a time, and every connection has this field.
     drain: Option<Box<Drain>>,
     wait: Wait,
-    /// For all deadlines there are.
+    /// One timer for all deadlines.
     timer: Timer,
 }
 
@@ -145,12 +145,12 @@ impl Wire {
         self.source == Source::Ended
     }
 
-    /// Whether that is so because of a drain, and the peer has not closed its side.
+    /// Whether the input has ended because of a drain, and the peer has not closed its side.
     pub(crate) fn is_drained(&self) -> bool {
         self.has_ended() && !self.peer_closed && self.closing.is_draining()
     }
 
-    /// Encodes a frame behind those that wait to be written. On error nothing of it was.
+    /// Encodes a frame after those that are queued. On an error no part of it is queued.
     #[inline(always)]
     pub(crate) fn encode<C, T>(&mut self, codec: &mut C, frame: T) -> Result
     where
@@ -159,7 +159,7 @@ impl Wire {
         let buf = self.output.buf();
         let before = buf.len();
         if let Err(error) = codec.encode(frame, buf) {
-            // Our encoders leave the buffer as it was; a foreign one might not.
+            // The encoders of this crate leave the buffer unchanged on an error; others might not.
             buf.truncate(before);
             return Err(Error::codec(error));
         }
@@ -167,29 +167,29 @@ impl Wire {
         Ok(())
     }
 
-    /// Puts bytes behind the frames that wait to be written.
+    /// Queues bytes after the queued frames.
     pub(crate) fn encode_raw(&mut self, bytes: &[u8]) {
         self.stats().excuse_first_frame();
         self.output.buf().extend_from_slice(bytes);
     }
 
-    /// Bytes encoded and not yet written.
+    /// The number of bytes encoded and not written yet.
     pub(crate) fn unwritten(&self) -> usize {
         self.output.len()
     }
 
-    /// Whether the peer was given up because it took nothing.
+    /// Whether a write stall has ended the connection.
     pub(crate) fn has_stalled(&self) -> bool {
         self.stalled
     }
 
-    /// Whether fewer answers than the high-water mark are waiting.
+    /// Whether fewer bytes of answers than the high-water mark are queued.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         self.output.len() < self.limits.high_water
     }
 
-    /// Above the mark nothing is decoded or read until the peer has taken its answers. Ready when it has.
+    /// Above the mark, the wire does not decode or read until the peer has accepted its answers. Ready when it has.
     #[inline]
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         if self.has_room() { Poll::Ready(Ok(())) } else { self.poll_make_room(cx) }
@@ -204,7 +204,7 @@ impl Wire {
             return if waits { Poll::Pending } else { Poll::Ready(flushed) };
         }
         if self.has_room() {
-            // Not all was taken, but enough.
+            // The peer has not accepted all, but enough.
             return Poll::Ready(Ok(()));
         }
         if self.closing.is_aborted() { Poll::Ready(Err(self.aborted())) } else { self.rest() }
@@ -218,16 +218,17 @@ impl Wire {
         let (stalled, waiting) = (self.output.is_stalled(), self.output.len());
         let (patience, timer) = (self.limits.write_stall, &mut self.timer);
         let (output, connection) = (&mut self.output, &mut self.connection);
-        // What a call or the author has used up of the task's turn says nothing of the peer, and what waits is bounded.
+        // Unconstrained: a call or a session may have used up the task's budget, which must not look like a stalled
+        // peer; the queue is bounded.
         let flush = unconstrained(poll_fn(|cx| output.poll_flush(connection, patience, timer, cx)));
         let flushed = pin!(flush).poll(cx);
         self.moved |= self.output.len() < waiting;
         if stalled && flushed.is_ready() && self.connection.read_deadlines() == ReadDeadlines::OFF {
-            // Its only deadline is over.
+            // The peer's only deadline is over.
             self.timer.stop();
         }
         if stalled || flushed.is_pending() {
-            // What waits has moved to a buffer of its own, or is gone from there.
+            // The queued bytes have moved to a buffer of their own, or are written.
             self.count_memory();
         }
         self.over_limit &= !matches!(flushed, Poll::Ready(Ok(())));
@@ -237,23 +238,23 @@ impl Wire {
         })
     }
 
-    /// Called when [`Wire::decode`] has run dry: writes what was answered, then waits for more. Ready when there is
-    /// more to decode, or nothing more will come. While calls are under way the peer is under no deadline.
+    /// Called when [`Wire::decode`] has returned `None`: writes the answers, then waits for more bytes. Ready when
+    /// there is more to decode, or when no more will come. While calls are under way the peer has no deadline.
     pub(crate) fn poll_more(&mut self, calls: bool, cx: &mut Context<'_>) -> Poll<Result> {
         if !self.dry && self.source != Source::Ended {
-            // The codec was stopped because the turn is over, and not because it wants more.
+            // Decoding was stopped because the turn is over, not because the codec wants more bytes.
             return self.poll_turn(cx).map(Ok);
         }
         self.poll_input(if calls { Want::FrameMeanwhile } else { Want::Frame }, cx)
     }
 
     fn poll_input(&mut self, want: Want, cx: &mut Context<'_>) -> Poll<Result> {
-        // A drain does not end what is in the middle of something.
+        // A drain does not interrupt raw bytes.
         let drainable = want != Want::Raw;
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
-        // Below the mark a slow reader may go on sending; above it `poll_room` waits.
+        // Below the mark a peer that reads slowly may go on sending; above it `poll_room` waits.
         self.closing.watch(cx);
         while self.source == Source::Open || self.source == Source::Shut && !drainable {
             if self.poll_memory(cx).is_pending() {
@@ -280,19 +281,20 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Fails once the connection was told to abort: no frame is handed out any more, also of those that were read.
+    /// Fails once the connection was told to abort: no more frames are returned, not even those already read.
     #[inline]
     pub(crate) fn check_live(&mut self) -> Result {
         if self.closing.is_aborted() { Err(self.aborted()) } else { Ok(()) }
     }
 
-    /// The error of a connection that was told to abort. Its task is dropped anyway; this is for a session elsewhere.
+    /// The error of a connection that was told to abort. Its own task is dropped anyway; this is for a session in
+    /// another task.
     fn aborted(&mut self) -> Error {
         self.source = Source::Ended;
         SessionError::Aborted.into()
     }
 
-    /// A connection that failed yields nothing more, whatever the kernel still gives.
+    /// A failed connection yields no more frames, even if the kernel still has bytes.
     fn failed(&mut self, error: Error) -> Error {
         self.source = Source::Ended;
         error
@@ -316,8 +318,8 @@ impl Wire {
         Poll::Ready(Ok(read))
     }
 
-    /// Keeps the connection going while something else is awaited: writes what was answered and reads ahead, one
-    /// buffer at most. Ready only with the error that ends the connection.
+    /// Tends the connection while another future is awaited: writes the answers and reads ahead, one buffer at most.
+    /// Ready only with the error that ends the connection.
     pub(crate) fn poll_tend(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(error);
@@ -337,7 +339,7 @@ impl Wire {
         self.rest()
     }
 
-    /// Other deadlines for the peer, from its next wait on.
+    /// Replaces the read deadlines, from the next wait on.
     pub(crate) fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
         self.connection.set_read_deadlines(deadlines);
     }

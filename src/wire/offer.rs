@@ -1,4 +1,4 @@
-//! Writes that the author of a session brings about: before more is queued, and beside something else.
+//! Writes that a session causes: before more is queued, and while it awaits another future.
 
 use std::task::{Context, Poll, Waker};
 
@@ -8,10 +8,11 @@ use super::Wire;
 use crate::error::{Error, Result, SessionError};
 
 impl Wire {
-    /// Called when more is queued than the high-water mark and one more frame is to be: writes what is taken at once, and
-    /// fails if the write limit is reached all the same.
+    /// Called before a frame is queued while more than the high-water mark is queued: writes as much as the kernel
+    /// accepts at once, and fails if the write limit is still reached.
     ///
-    /// It tries again whenever as much as the mark was queued since the last time, and always before it fails.
+    /// It tries again whenever as many bytes as the mark were queued since the last attempt, and always before it
+    /// fails.
     #[cold]
     pub(crate) fn offer(&mut self) -> Result {
         self.check_live()?;
@@ -26,12 +27,12 @@ impl Wire {
         Err(SessionError::WriteLimit { max }.into())
     }
 
-    /// One write that nobody waits for.
+    /// One write, without waiting for it.
     fn poll_offer(&mut self) -> Result {
-        // The next poll of the session has its task woken instead.
+        // The next poll of the session registers the waker instead.
         let cx = &mut Context::from_waker(Waker::noop());
         if !has_budget_remaining() {
-            // So that a peer that reads fast does not turn a loop of `reply` into one without end.
+            // Counted, so that a loop of `reply` to a peer that reads fast also yields.
             if !self.has_turn() {
                 return Ok(());
             }
@@ -42,8 +43,9 @@ impl Wire {
             self.write_now()?;
         }
         self.output.pause();
-        // A peer that has not taken all may read at this moment, of which the runtime hears between two turns. So the rest
-        // of this one is given up: the author's next await, if it is one of tokio's or ours, lets others run.
+        // A peer that has not accepted all may read at this moment, which the runtime learns only between two turns.
+        // The rest of this turn is given up, so that the session's next await on a tokio or ropewalk future lets others
+        // run.
         for _ in 0..=u8::MAX {
             let Poll::Ready(budget) = poll_proceed(cx) else { break };
             budget.made_progress();
@@ -54,7 +56,7 @@ impl Wire {
         if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
     }
 
-    /// Asks the kernel itself: that the peer has read on the runtime hears between two turns only.
+    /// Asks the kernel itself, because the runtime learns only between two turns that the peer has read.
     fn write_now(&mut self) -> Result {
         let waiting = self.output.len();
         let written = self.output.write_now(&mut self.connection);
@@ -63,12 +65,12 @@ impl Wire {
         written.map_err(|error| self.failed(Error::wire(error)))
     }
 
-    /// Whether a frame was refused for the write limit, and is missing behind those that wait.
+    /// Whether a frame was refused because of the write limit, and is missing after the queued ones.
     pub(crate) fn is_over_limit(&self) -> bool {
         self.over_limit
     }
 
-    /// Writes everything, and keeps the connection going until it is written.
+    /// Writes all queued bytes, and tends the connection until they are written.
     pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         self.check_live()?;
         match self.poll_flush(cx) {
@@ -77,7 +79,7 @@ impl Wire {
         }
     }
 
-    /// Writes until more may be queued, and keeps the connection going meanwhile.
+    /// Writes until more may be queued, and tends the connection meanwhile.
     pub(crate) fn poll_room_written(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         self.check_live()?;
         if self.has_room() {
@@ -93,7 +95,8 @@ impl Wire {
         self.output.is_flushed()
     }
 
-    /// Tends the connection, which writes as well: once what is waited for is so, nothing would wake us for it.
+    /// Tends the connection, which writes as well. Afterwards the condition is checked again, because the task would
+    /// not be woken for it.
     fn poll_tend_until(&mut self, is_so: fn(&Self) -> bool, cx: &mut Context<'_>) -> Poll<Result> {
         match self.poll_tend(cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
@@ -102,11 +105,11 @@ impl Wire {
         }
     }
 
-    /// Called when what the author awaited is there: writes what was replied, unless more was received than that. Then the
-    /// author goes on to `next`, which writes once for all.
+    /// Called when the future that a session awaits is ready: writes the answers, unless more frames were received. In
+    /// that case the session goes on to `next`, which writes once for all.
     pub(crate) fn write_between(&mut self, cx: &mut Context<'_>) {
         if self.input.is_empty() {
-            // An error ends the connection, which `next` and `flush` say.
+            // An error ends the connection, and `next` and `flush` return it.
             let _ = self.poll_flush(cx);
         }
     }

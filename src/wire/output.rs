@@ -1,4 +1,4 @@
-//! Bytes on their way out.
+//! Bytes to be written.
 
 use std::fmt;
 use std::io;
@@ -15,44 +15,45 @@ use super::scratch;
 use super::timer::{Timer, after};
 use crate::error::{Error, Result, SessionError};
 
-/// So many write stalls a peer has in all for each [`PACE`] of its answers, also of the last.
+/// This many write stalls are the time in which a peer must accept [`PACE`] bytes of its answers, or the rest of them.
 const STALLS: u32 = 4;
 
-/// A peer that takes a byte now and then never stalls. So one that is behind takes so much in [`STALLS`] write stalls, or
-/// all there is: 546 bytes a second by default, however long it is behind.
+/// A peer that accepts a byte now and then never stalls. Therefore a peer that is behind must accept this much in
+/// [`STALLS`] write stalls, or all that is queued: 546 bytes a second by default, however long it is behind.
 const PACE: u64 = 64 * 1024;
 
-/// Writes of one turn, after which other connections get theirs, for a transport that takes all there is in small pieces.
+/// The writes of one turn, after which other connections get theirs: for a transport that accepts all bytes, but in
+/// small pieces.
 const WRITES_A_TURN: u32 = 64;
-/// A buffer of this size is kept until all of it is written.
+/// A buffer of up to this size is kept until all of it is written.
 const SMALL: usize = 16 * 1024;
 
-/// What has been encoded and not yet written.
+/// The bytes that are encoded and not written yet.
 #[derive(Default)]
 pub(super) struct Output {
     buf: BytesMut,
-    /// Whether `buf` is the thread's buffer, to be given back before we wait.
+    /// Whether `buf` is the thread's buffer, which is returned before a wait.
     lent: bool,
-    /// Whether the transport may hold back what it took.
+    /// Whether the transport may hold back bytes that it has accepted.
     unflushed: bool,
-    /// The size of a buffer of our own, as far as it was seen: what was written of it is not given back yet. One of over
-    /// 4 GiB counts as 4 GiB, so that this finds its place between others.
+    /// The size of the connection's own buffer when it was last seen; the memory of written bytes is not freed yet.
+    /// More than 4 GiB count as 4 GiB, so that the field fits into a gap between others.
     size: u32,
-    /// Boxed: few peers stall.
+    /// Boxed, because few peers stall.
     stalled: Option<Box<Stall>>,
 }
 
 /// A peer that is behind.
 struct Stall {
-    /// Since when it has taken nothing, and how much the transport had handed on then.
+    /// Since when it has accepted no bytes, and how much the transport had passed on by then.
     since: Instant,
     handed_on: u64,
-    /// From then on it has [`STALLS`] to take so much more, unless it takes all.
+    /// The start of the current [`STALLS`] period, and the bytes it must accept in it, unless it accepts all.
     paced: Instant,
     owes: u64,
-    /// Nobody offers it anything, since then.
+    /// Since when no bytes have been offered to it.
     paused: Option<Instant>,
-    /// How much was left when it was last offered something.
+    /// How much was left when bytes were last offered to it.
     left: usize,
 }
 
@@ -61,10 +62,10 @@ impl Stall {
         Self { since: now, handed_on, paced: now, owes: PACE, paused: None, left: 0 }
     }
 
-    /// It took some, or what the transport held back (of this, or of what was written long ago) went on.
+    /// It accepted bytes, or the transport passed on bytes that it had held back (of these, or of earlier ones).
     fn progress(&mut self, taken: u64, handed_on: u64) {
         if let Some(paused) = self.paused.take() {
-            // It could take no more than what it had been offered.
+            // It could not accept more than it had been offered.
             self.paced += paused.elapsed();
         }
         let more = taken.max(handed_on.saturating_sub(self.handed_on));
@@ -93,25 +94,25 @@ impl Output {
     pub(super) fn owned(&mut self) -> usize {
         let capacity = self.buf.capacity();
         if self.lent && capacity <= scratch::KEEP {
-            // The thread's, or about to be.
+            // It is the thread's buffer, or about to be.
             return 0;
         }
         self.size = self.size.max(u32::try_from(capacity).unwrap_or(u32::MAX));
         self.size as usize
     }
 
-    /// Whether the buffer has grown past what the thread has, and was not counted at its size yet.
+    /// Whether the buffer has grown beyond the size of the thread's buffer, and its new size is not counted yet.
     #[inline]
     pub(super) fn has_grown(&self) -> bool {
         self.buf.capacity() > scratch::KEEP && self.buf.capacity() > self.size as usize
     }
 
-    /// Whether nothing is left to do.
+    /// Whether all is written and flushed.
     pub(super) fn is_flushed(&self) -> bool {
         self.buf.is_empty() && !self.unflushed && !self.lent
     }
 
-    /// Where to encode to.
+    /// The buffer to encode into.
     #[inline]
     pub(super) fn buf(&mut self) -> &mut BytesMut {
         if self.buf.capacity() == 0 {
@@ -126,30 +127,30 @@ impl Output {
         self.lent = true;
     }
 
-    /// Nothing is written until further notice.
+    /// No bytes are written until the next flush, so the time doesn't count.
     pub(super) fn pause(&mut self) {
         if let Some(stall) = &mut self.stalled {
             stall.paused.get_or_insert_with(Instant::now);
         }
     }
 
-    /// How long the peer has for all that waits now, where each piece it takes in time is enough.
+    /// The total time that the peer has for all queued bytes if it just keeps the pace.
     pub(super) fn patience_for_all(&self, patience: Duration) -> Duration {
         let paces = (self.buf.len() as u64).div_ceil(PACE).max(1);
         patience.saturating_mul(STALLS).saturating_mul(u32::try_from(paces).unwrap_or(u32::MAX))
     }
 
-    /// Whether it is to be offered what waits: `more` was queued since the last time.
+    /// Whether the queued bytes should be offered: `more` were queued since the last time.
     pub(super) fn is_due(&self, more: usize) -> bool {
         self.stalled.as_ref().is_none_or(|stall| self.buf.len() >= stall.left.saturating_add(more))
     }
 
-    /// Whether the peer is waited for.
+    /// Whether the wire waits for the peer.
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.is_some()
     }
 
-    /// Writes until all is written. Ready with an error when the peer has taken nothing for `patience`, or too little.
+    /// Writes until all is written. Ready with an error when the peer has accepted no bytes for `patience`, or too few.
     pub(super) fn poll_flush(
         &mut self,
         connection: &mut Connection,
@@ -161,12 +162,12 @@ impl Output {
         let mut writes = 0;
         while !self.buf.is_empty() {
             if writes == WRITES_A_TURN {
-                // It is not waited for, but it is others' turn.
+                // The peer is not the cause of this pause: it is the turn of other connections.
                 cx.waker().wake_by_ref();
                 return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
             }
             writes += 1;
-            // One piece: `send` costs the kernel less than `writev`.
+            // One slice, because `send` costs the kernel less than `writev`.
             match Pin::new(&mut *connection).poll_write(cx, &self.buf) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into()))),
                 Poll::Ready(Ok(written)) => {
@@ -191,7 +192,7 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what the kernel takes at this moment, for a peer that is behind.
+    /// Writes as much as the kernel accepts at this moment, for a peer that is behind.
     pub(super) fn write_now(&mut self, connection: &mut Connection) -> io::Result<()> {
         let waiting = self.buf.len();
         let mut written = Ok(1);
@@ -202,7 +203,7 @@ impl Output {
         let taken = waiting - self.buf.len();
         if taken > 0 {
             connection.set_partial(true);
-            // The next flush finds out whether that was all.
+            // The next flush checks whether that was all.
             self.unflushed = true;
         }
         if let Some(stall) = &mut self.stalled {
@@ -212,7 +213,8 @@ impl Output {
         written.map(drop)
     }
 
-    /// The deadline of a peer that takes nothing, which every byte it takes starts anew; and of one that takes little.
+    /// The earlier of two deadlines: for a peer that accepts no bytes, which starts again with every accepted byte; and
+    /// for one that accepts too few.
     fn poll_stall(
         &mut self,
         connection: &Connection,
@@ -237,8 +239,8 @@ impl Output {
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
-    /// What the kernel did not take moves to a buffer of our own, sized to it; a buffer that it fills well is kept. Done
-    /// again as the peer takes its answers, this copies no more than was written.
+    /// Moves the bytes that the kernel did not accept to a buffer of their own size; a buffer that they fill well is
+    /// kept. When this is repeated as the peer accepts its answers, it copies no more bytes than were written.
     pub(super) fn keep(&mut self) {
         let is_lent = std::mem::take(&mut self.lent);
         let size = self.buf.capacity().max(self.size as usize);
@@ -254,8 +256,8 @@ impl Output {
         }
     }
 
-    /// Moves what waits out of the thread's buffer, to one with room for `more` besides, so that it need not grow at once; a
-    /// buffer that is filled well is kept.
+    /// Moves the queued bytes out of the thread's buffer, to one with room for `more`, so that it needn't grow at once;
+    /// a buffer that is filled well is kept.
     #[inline]
     pub(super) fn keep_growing(&mut self, more: usize) {
         if std::mem::take(&mut self.lent) {

@@ -1,4 +1,4 @@
-//! Raw bytes: sections of the stream that are no frames.
+//! Raw bytes: sections of the stream without frames.
 
 use std::task::{Context, Poll, ready};
 
@@ -8,11 +8,11 @@ use super::wait::Want;
 use super::{Place, Source, Wire};
 use crate::error::{Error, Result, SessionError};
 
-/// The most one chunk of raw bytes holds.
+/// The maximum size of a chunk of raw bytes.
 const RAW_CHUNK: u64 = 64 * 1024;
 
 impl Wire {
-    /// Exactly `n` raw bytes. A caller who goes away has taken none.
+    /// Exactly `n` raw bytes. If the caller drops its future, no bytes have been taken.
     pub(crate) fn poll_raw(&mut self, n: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
         self.check_live()?;
         loop {
@@ -24,7 +24,7 @@ impl Wire {
         }
     }
 
-    /// Some of the next `left` raw bytes, at least one.
+    /// At least one, and at most `left`, of the next raw bytes.
     pub(crate) fn poll_raw_chunk(&mut self, left: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
         self.check_live()?;
         loop {
@@ -36,7 +36,7 @@ impl Wire {
         }
     }
 
-    /// Raw bytes are what a request is waiting for, so a drain lets them come; it has its deadline.
+    /// A request waits for its raw bytes, so they are read even in a drain, which has a deadline of its own.
     fn poll_raw_input(&mut self, wanted: u64, cx: &mut Context<'_>) -> Poll<Result> {
         if matches!(self.source, Source::Eof | Source::Ended) {
             let missing = self.skip.saturating_add(wanted).saturating_sub(self.input.len() as u64);
@@ -46,31 +46,31 @@ impl Wire {
         if !self.input.is_empty() {
             self.stats().excuse_first_frame();
         }
-        // As before a frame: a peer that does not read is not read from.
+        // As before a frame: while a peer does not read its answers, its bytes are not read.
         ready!(self.poll_room(cx))?;
         self.poll_input(Want::Raw, cx)
     }
 
     fn take_raw(&mut self, n: u64) -> Bytes {
-        // It fits: no more than what is buffered is asked for.
+        // It fits, because no more is requested than is buffered.
         let bytes = self.input.take(usize::try_from(n).unwrap_or(usize::MAX));
         self.stats().excuse_first_frame();
         self.place = Place::Boundary;
         self.wait.done();
-        // The author may wait for something else before more is read.
+        // The session may wait for something else before it reads more.
         self.settle();
         self.look_again();
         bytes
     }
 
-    /// The next `n` bytes are of no interest.
+    /// Discards the next `n` bytes.
     pub(crate) fn skip(&mut self, n: u64) {
-        // An earlier section may still be on its way.
+        // An earlier section may not have arrived completely.
         self.skip = self.skip.saturating_add(n);
         self.look_again();
     }
 
-    /// Discards raw bytes nobody wants; true when there are none left.
+    /// Discards skipped raw bytes; true when all are discarded.
     #[inline]
     pub(super) fn skipped(&mut self) -> bool {
         self.skip == 0 || self.skip_raw()
@@ -84,7 +84,7 @@ impl Wire {
         self.skip == 0
     }
 
-    /// When nothing more will be read, and raw bytes that nobody wants are missing still: the error.
+    /// The error if no more bytes will be read while skipped raw bytes are missing.
     pub(super) fn cut_short(&mut self) -> Option<Error> {
         let cut = self.source == Source::Eof;
         if self.source != Source::Open {

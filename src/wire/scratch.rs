@@ -1,14 +1,14 @@
-//! One read and one write buffer a thread, lent to whichever connection is moving bytes.
+//! One read buffer and one write buffer for each thread, lent to the connection that is moving bytes.
 //!
-//! An idle connection owns no buffers: it borrows these while it runs and gives them back before it waits.
+//! An idle connection owns no buffers: it borrows these while it runs and returns them before it waits.
 
 use std::cell::Cell;
 
 use bytes::BytesMut;
 
-/// What one read takes at most: 64 KiB.
+/// The most bytes of one read: 64 KiB.
 pub(super) const READ: usize = 64 * 1024;
-/// What is set aside for a burst of answers: 16 KiB. It grows with the burst.
+/// The initial size of the buffer for a burst of answers: 16 KiB. It grows with the burst.
 const WRITE: usize = 16 * 1024;
 /// A buffer that has grown past this is not kept for the next connection.
 pub(super) const KEEP: usize = 256 * 1024;
@@ -38,7 +38,8 @@ pub(super) fn take_write() -> BytesMut {
 
 pub(super) fn give_write(mut buf: BytesMut) {
     buf.clear();
-    // It begins behind what was written of it. Now it begins at its beginning again, or the next burst would be moved there.
+    // The buffer starts after the bytes that were written. Reset to its beginning, or the next burst would be moved
+    // there.
     let _ = buf.try_reclaim(buf.capacity() + 1);
     if buf.capacity() <= KEEP {
         WRITE_BUF.set(buf);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Wakes the connection for the earliest of its deadlines. There is none until the first wait.
+/// Wakes the connection for the earliest of its deadlines. The timer is made at the first wait.
 ///
-/// It is moved when it fires and when an earlier deadline comes up. A deadline that is put off, as each read puts one
-/// off, costs nothing: the timer fires too early, once, and is set to what has become of the deadline.
+/// It is moved when it fires and when an earlier deadline comes up. Moving a deadline to a later time, as each read
+/// does, costs nothing: the timer fires too early once, and is then set to the new time.
 #[derive(Default)]
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
@@ -27,8 +27,8 @@ impl Timer {
             if !fired && coop::has_budget_remaining() {
                 return Poll::Pending;
             }
-            // A task that has used up its turn hears "not yet" from every timer. A peer that always has more to say could
-            // bring that about for ever, so the clock is asked.
+            // All timers are pending for a task that has used up its budget. A peer that always sends more could cause
+            // that for ever, so the clock is read.
             if Instant::now() >= until {
                 return Poll::Ready(());
             }
@@ -46,7 +46,7 @@ impl Timer {
         }
     }
 
-    /// No deadline is left.
+    /// No deadlines are left.
     pub(super) fn stop(&mut self) {
         self.0 = None;
     }

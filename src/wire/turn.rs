@@ -1,4 +1,4 @@
-//! A connection's share of its thread: after so much work the others get their turn.
+//! A connection's turn: after a number of steps other connections get theirs.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -13,19 +13,20 @@ use crate::error::Error;
 pub(super) const STEPS_A_TURN: u32 = 256;
 
 impl Wire {
-    /// Counts one step of the turn: a read, or a frame, also one of a long answer, which may be encoded to nothing.
+    /// Counts one step of the turn: a read, or a frame, including each frame of a long answer, which may be encoded as
+    /// zero bytes.
     #[inline]
     pub(crate) fn count_turn(&mut self) {
         self.turn += 1;
     }
 
-    /// Whether this connection has not had its share of the turn.
+    /// Whether this connection has steps left in its turn.
     #[inline]
     pub(crate) fn has_turn(&self) -> bool {
         self.turn < STEPS_A_TURN
     }
 
-    /// Pending, with a wake-up on its way, when this connection has had its share of the turn.
+    /// Pending, with a wake-up scheduled, when this connection has used up its turn.
     #[inline]
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.has_turn() { Poll::Ready(()) } else { self.yield_turn(cx) }
@@ -37,8 +38,8 @@ impl Wire {
         self.rest()
     }
 
-    /// One step of the session's author: of the connection's turn, and of the budget that tokio gives a task. Each await
-    /// that a session offers takes one, so that a loop over it yields even if all of them are ready at once.
+    /// One step of a session, counted in the connection's turn and in the budget that tokio gives a task. Each async
+    /// method of a session takes one, so that a loop over it yields even if it is always ready at once.
     pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_turn(cx));
         match coop::poll_proceed(cx) {
@@ -54,32 +55,32 @@ impl Wire {
         poll_fn(|cx| self.poll_step(cx)).await;
     }
 
-    /// Something new is awaited: a call, the next frame of an answer, the author's future.
+    /// Begins a wait for another future: a call, the next frame of an answer, or a session's future.
     #[inline]
     pub(crate) fn begin_wait(&mut self) {
         self.waited = false;
     }
 
-    /// Where answers wait to be written: gives what is awaited one turn of the scheduler. Most calls are done by then, and the
+    /// If answers are queued, gives the awaited future one turn of the scheduler. Most calls are done by then, and all
     /// answers go out in one write.
     pub(crate) fn poll_waited(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unwritten() == 0 || std::mem::replace(&mut self.waited, true) {
             return Poll::Ready(());
         }
-        // The other connections write meanwhile. What is left of the burst is answered with about as many bytes.
+        // The other connections write meanwhile. The rest of the burst will be answered with about as many bytes.
         self.output.keep_growing(self.input.len());
-        // It wakes us behind all others and behind what they wait for, where a wake-up by hand might come before.
+        // It wakes this task after all others and the futures they wait for; a direct wake-up might come before them.
         let _ = pin!(yield_now()).poll(cx);
         if self.moved {
             return self.rest();
         }
-        // Nothing was read or written since the last wait.
+        // No bytes were read or written since the last wait.
         self.turn = 0;
         Poll::Pending
     }
 
-    /// Called when what is awaited is pending. If it takes longer than one turn, the connection goes on meanwhile: what was
-    /// answered is written and one buffer is read ahead. Ready only with the error that ends the connection.
+    /// Called when the awaited future is pending. If it takes longer than one turn, the connection is tended: the
+    /// answers are written and one buffer is read ahead. Ready only with the error that ends the connection.
     pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         ready!(self.poll_waited(cx));
         self.poll_tend(cx)

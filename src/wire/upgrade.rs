@@ -17,10 +17,10 @@ impl Wire {
     /// Writes what was answered, then does the handshake on what the kernel has from there on.
     pub(crate) async fn upgrade(&mut self, side: Side) -> Result {
         self.refuse_plaintext()?;
-        // Nothing is read meanwhile, nor after it was dropped half-way: it would be the handshake's.
+        // The wire reads no bytes meanwhile, nor after the upgrade was dropped half-way: they belong to the handshake.
         let source = std::mem::replace(&mut self.source, Source::Ended);
         poll_fn(|cx| self.poll_unless_aborted(cx, Self::poll_flush)).await?;
-        // Until it is through nothing can be written either.
+        // Until the handshake is complete, the wire can't write either.
         let stream = self.connection.replace_stream(Stream::boxed(Gone));
         let mut handshake = pin!(timeout(HANDSHAKE, side.shake(stream, self.closing.clone())));
         let shaken = poll_fn(|cx| self.poll_unless_aborted(cx, |_, cx| handshake.as_mut().poll(cx).map(Ok))).await?;
@@ -33,12 +33,12 @@ impl Wire {
         drop(self.connection.replace_stream(stream));
         self.connection.set_tls(tls);
         self.source = source;
-        // What had arrived when a drain began has been read by the handshake.
+        // Bytes that had arrived when a drain began have been read by the handshake.
         self.drain = None;
         Ok(())
     }
 
-    /// What came in plaintext behind the request must not be taken for something that came encrypted (CVE-2011-0411).
+    /// Bytes that came in plaintext after the request must not be treated as encrypted input (CVE-2011-0411).
     fn refuse_plaintext(&mut self) -> Result {
         if self.connection.tls().is_some() {
             return Err(SessionError::AlreadyEncrypted.into());
@@ -55,7 +55,7 @@ impl Wire {
         Err(SessionError::PlaintextBehind { bytes }.into())
     }
 
-    /// In its own task an aborted connection is dropped; this is for a session that lives elsewhere.
+    /// In its own task an aborted connection is dropped; this is for a session in another task.
     fn poll_unless_aborted<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -69,7 +69,7 @@ impl Wire {
     }
 }
 
-/// Stands where the stream is missing while its handshake is under way.
+/// The placeholder for the stream while its handshake is under way.
 struct Gone;
 
 impl Io for Gone {}

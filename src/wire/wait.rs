@@ -1,4 +1,4 @@
-//! How long the peer is waited for.
+//! How long the wire waits for the peer.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,73 +10,73 @@ use super::Wire;
 use super::timer::after;
 use crate::error::{Error, SessionError};
 
-/// How long the runtime has to bring what the transport says has arrived.
+/// How long the runtime may take to deliver bytes that the transport reports as arrived.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A frame that has begun has its time anew for each of so many bytes that have come.
+/// A frame that has begun gets its time again for each of this many bytes that have arrived.
 const PACE: u64 = 64 * 1024;
 
-/// Why input is wanted, and so which deadline the peer is under.
+/// Why input is wanted, which determines the peer's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     /// The next frame, or the rest of one.
     Frame,
-    /// The same while calls are under way: it is the peer who waits.
+    /// The same while calls are under way: the peer waits for the server, so it has no deadline.
     FrameMeanwhile,
-    /// Raw bytes in the middle of something: they come even when the connection drains.
+    /// Raw bytes, which are read even when the connection drains.
     Raw,
 }
 
-/// What a peer is late with.
+/// What the peer has to send in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Due {
     #[default]
     FirstFrame,
     Frame,
-    /// The first byte of a next frame.
+    /// The first byte of a further frame.
     Idle,
 }
 
-/// The wait for the peer that is under way.
+/// The current wait for the peer.
 #[derive(Debug, Default)]
 pub(super) struct Wait {
-    /// A frame has come: the next one is not the first.
+    /// A frame has been received, so the next one is not the first.
     begun: bool,
-    /// What for, and since when.
+    /// The subject of the wait and its beginning.
     due: Due,
     since: Option<Instant>,
-    /// How many bytes had been read then, but for those that are part of what is waited for.
+    /// How many bytes had been read at that time, without those that are part of the awaited frame.
     before: u64,
     clock: Clock,
 }
 
-/// What the clock of a wait does.
+/// The state of the clock of a wait.
 #[derive(Debug, Default)]
 enum Clock {
     #[default]
     Runs,
-    /// Nobody waits any more, since then.
+    /// The clock has stood still since then.
     Paused(Instant),
-    /// The verdict is put off until then.
+    /// The decision is postponed until then.
     Grace(Instant),
 }
 
 impl Wait {
-    /// A frame is whole: the next wait is a new one.
+    /// A frame is complete: the next wait is a new one.
     #[inline]
     pub(super) fn done(&mut self) {
         self.begun = true;
         self.end();
     }
 
-    /// The wait is over: the next one begins anew.
+    /// The wait is over: the next one starts from zero.
     #[inline]
     fn end(&mut self) {
         self.since = None;
         self.clock = Clock::Runs;
     }
 
-    /// Nobody waits for the peer until further notice: the clock stands still.
+    /// The wire doesn't wait for the peer for now: the clock stands still.
     pub(super) fn pause(&mut self) {
         if self.since.is_some() && !matches!(self.clock, Clock::Paused(_)) {
             self.clock = Clock::Paused(Instant::now());
@@ -92,7 +92,7 @@ impl Wait {
         }
     }
 
-    /// Since when it is waited for that, as from now somebody waits for it, and how many bytes had been read by then.
+    /// Continues or begins a wait for this, and returns its beginning and how many bytes had been read by then.
     fn start(&mut self, due: Due, read: u64) -> (Instant, u64) {
         let start = match (self.since, &self.clock) {
             (Some(start), Clock::Paused(paused)) if self.due == due => start + paused.elapsed(),
@@ -109,7 +109,7 @@ impl Wait {
         (start, self.before)
     }
 
-    /// Until when the verdict is put off.
+    /// The time until which the decision is postponed.
     fn grace(&mut self) -> Instant {
         if let Clock::Grace(until) = self.clock {
             return until;
@@ -121,8 +121,8 @@ impl Wait {
 }
 
 impl Wire {
-    /// Called when there is nothing to read. Ready with the error that ends the connection when the peer has been
-    /// waited for long enough; otherwise the task is woken when that may be so.
+    /// Called when there are no bytes to read. Ready with the error that ends the connection when a deadline has
+    /// passed; otherwise the task is woken when that may be so.
     pub(super) fn poll_patience(&mut self, want: Want, cx: &mut Context<'_>) -> Poll<Error> {
         if want == Want::FrameMeanwhile {
             return Poll::Pending;
@@ -134,7 +134,8 @@ impl Wire {
         };
         ready!(self.timer.poll(until, cx));
         if self.connection.stream().arrived().is_some_and(|n| n > 0) {
-            // We were kept from running, and the runtime has yet to learn what the kernel holds.
+            // This task may have been kept from running, and the runtime may not have learned yet what the kernel
+            // holds.
             let grace = self.wait.grace();
             ready!(self.timer.poll(grace, cx));
         }
@@ -144,15 +145,15 @@ impl Wire {
             Due::Idle => SessionError::IdleTimeout,
         };
         let error = self.failed(error.into());
-        // Whatever a session makes of it.
+        // Set here, because a session may not pass the error on.
         if let Some(reason) = error.close_reason() {
             self.closing.set_reason(reason);
         }
         Poll::Ready(error)
     }
 
-    /// What the peer has to do by when. Without deadlines of its own it may take as long as it likes to begin, and what it
-    /// has begun gets more time by what has come.
+    /// What the peer has to send, and its deadline. Without read deadlines, the time until a frame begins is not
+    /// limited, and a frame that has begun gets more time as its bytes arrive.
     fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
         let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
         let read = self.stats().bytes_in();
@@ -167,7 +168,7 @@ impl Wire {
         Some((Due::Frame, after(start, patience.saturating_mul(paces.saturating_add(1)))))
     }
 
-    /// Its author turns to something else: from here on the peer is not waited for.
+    /// The session turns to something else: from here on the wire does not wait for the peer.
     pub(crate) fn pause(&mut self) {
         self.set_waiting(false);
         self.wait.pause();
