@@ -1,4 +1,4 @@
-//! From an endpoint to what listens: first its sockets, then a listener for each, in the runtime that is to watch it.
+//! Binds endpoints: first opens their sockets, then makes a listener for each in the runtime that will watch it.
 
 use std::fs;
 use std::io;
@@ -13,27 +13,27 @@ use crate::listener::proxy::ReadHeader;
 use crate::listener::tls::Handshake;
 use crate::listener::{tcp, unix};
 
-/// How many connections a system lets wait to be accepted where it doesn't say: what Linux does.
+/// The system's limit on waiting connections where it is unknown: the default of Linux.
 const SOMAXCONN: usize = 4096;
 
 impl Endpoint {
-    /// Binds, and listens. To be called within a tokio runtime with I/O and time enabled.
+    /// Binds and listens. Call it within a tokio runtime with I/O and time enabled.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it leaves nothing bound.
+    /// If it is dropped before its end, no socket stays bound.
     ///
     /// # Errors
     ///
-    /// When the system refuses, when a path is taken by anything but a dead server's socket, when a listener made in
-    /// code was bound before, and when an option does not go with the kind of endpoint.
+    /// If the system refuses, if a path exists that is not a dead server's socket, if a listener made in code was bound
+    /// before, or if an option is not valid for the kind of endpoint.
     pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
         let mut bound = self.bind_all(Vec::new(), &Preambles::new(default_max_preambles(descriptors()))).await?;
         Ok(bound.pop().expect("one socket was asked for"))
     }
 
-    /// The same for a server: `inherited` are its sockets where there are some already, from the process this one takes
-    /// over from (several if that one has workers); what becomes of preambles is counted.
+    /// Binds for a server. `inherited` are the sockets received from the process that this one replaces, if any
+    /// (several if that process has workers). The results of preambles are counted.
     pub(crate) async fn bind_all(
         &self,
         inherited: Vec<Opened>,
@@ -48,13 +48,13 @@ impl Endpoint {
         opened.into_iter().map(|opened| self.listener(opened, preambles)).collect()
     }
 
-    /// Opens its sockets: as many as are wanted where the kernel shares connections out among several, else one.
+    /// Opens its sockets: as many as wanted if the kernel distributes connections among several, otherwise one.
     pub(crate) async fn open(&self, sockets: usize, inherited: Vec<Opened>) -> Result<Vec<Opened>, BindError> {
         let opened = if inherited.is_empty() { self.open_new(sockets).await } else { self.prepare(inherited) };
         opened.map_err(|cause| self.failed(cause))
     }
 
-    /// A listener on one of its sockets, which the runtime this is called in watches.
+    /// Makes a listener on one of its sockets, watched by the current runtime.
     pub(crate) fn listener(&self, opened: Opened, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
         let listener = opened.listener(self.most_waiting()).and_then(|listener| self.complete(listener, preambles));
         listener.map_err(|cause| self.failed(cause))
@@ -100,15 +100,15 @@ impl Endpoint {
         i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
     }
 
-    /// The most that can wait to be accepted: the system allows no more than its own limit, whatever was asked for.
+    /// The most connections that can wait to be accepted: the system's own limit bounds any requested number.
     fn most_waiting(&self) -> usize {
         let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
         let allowed = allowed.unwrap_or(SOMAXCONN);
-        // Of a socket that was passed to this process nobody says how many may wait.
+        // The backlog of a socket that was passed to this process is unknown.
         if self.listens_itself() { allowed.min(self.backlog.unwrap_or(BACKLOG) as usize) } else { allowed }
     }
 
-    /// Puts before a listener what its connections go through.
+    /// Puts the preamble steps of its connections around a listener.
     fn complete(&self, listener: Box<dyn Listener>, preambles: &Preambles) -> io::Result<Box<dyn Listener>> {
         self.check_trusted(&Known::by(&listener.local_addr()))?;
         let steps = self.steps();
@@ -118,7 +118,7 @@ impl Endpoint {
         Ok(Box::new(WithPreamble::new(listener, steps, preambles.clone())))
     }
 
-    /// Whether its connections go through anything before they are accepted.
+    /// Whether its connections have a preamble.
     pub(crate) fn has_preamble(&self) -> bool {
         #[cfg(feature = "tls")]
         if self.tls.is_some() {
@@ -127,7 +127,7 @@ impl Endpoint {
         self.proxied.is_some()
     }
 
-    /// What its connections go through before they are accepted, in this order.
+    /// The preamble steps of its connections, in their order.
     fn steps(&self) -> Vec<Box<dyn Step>> {
         let mut steps: Vec<Box<dyn Step>> = Vec::new();
         if let Some(trusted) = &self.proxied {
@@ -141,7 +141,7 @@ impl Endpoint {
     }
 }
 
-/// The first of a name's addresses that can be bound, or why the last one could not.
+/// The first of a name's addresses that can be bound, or the error of the last one.
 async fn open_name(host: &str, port: u16, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for addr in tokio::net::lookup_host((host, port)).await? {

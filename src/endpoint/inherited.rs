@@ -15,26 +15,26 @@ use super::passed::{Fault, check_name, find, misdirected};
 use super::{Endpoint, Kind};
 use crate::listener::opened;
 
-/// The descriptors that were taken. Their numbers are other files' by now, so none is taken twice.
+/// The descriptors that were taken. Their numbers may belong to other files by now, so no number is taken twice.
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
 /// Which of the sockets this process inherited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Inherited {
-    /// The name or the place, in digits, of one that the service manager passed.
+    /// The name, or the index in digits, of a socket that the service manager passed.
     Systemd(String),
-    /// Any other, by its number.
+    /// Any other socket, by its descriptor number.
     Fd(RawFd),
 }
 
 impl Endpoint {
-    /// A socket the service manager opened: by its name (`FileDescriptorName=` in a socket unit), or by its place among
-    /// them, in digits, from 0.
+    /// A socket opened by the service manager: by its name (`FileDescriptorName=` in a socket unit), or by its index in
+    /// digits, from 0.
     pub fn systemd(name: impl Into<String>) -> Self {
         Kind::Inherited(Inherited::Systemd(name.into())).into()
     }
 
-    /// A listening socket this process inherited by this number, from 3.
+    /// A listening socket that this process inherited as this descriptor number, from 3.
     pub fn fd(number: u16) -> Self {
         Kind::Inherited(Inherited::Fd(number.into())).into()
     }
@@ -55,10 +55,10 @@ impl Inherited {
         }
     }
 
-    /// Takes it, as this process's own. Whatever is refused is left as it is.
+    /// Takes ownership of the socket. A descriptor that is refused is left unchanged.
     pub(super) fn take(&self) -> io::Result<OwnedFd> {
         let refuse = |(problem, fix): Fault| io::Error::new(io::ErrorKind::InvalidInput, format!("{problem}: {fix}"));
-        // Held to the end: whoever comes second finds the number taken.
+        // Held to the end, so that a second caller finds the number taken.
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = match self {
             Self::Systemd(name) => {
@@ -99,15 +99,16 @@ fn check_fd(number: RawFd) -> Result<(), Fault> {
 }
 
 /// The numbers and names of what the service manager passed to this process and to no other. All are closed on exec
-/// from here on, those that nobody binds as well. Looked up once: later a number may be another file's, and the variables
-/// are gone, so that no child sees them. (`LISTEN_PIDFDID`, of newer managers, stays, and says nothing without the others.)
+/// from here on, including those that are never bound. Looked up once: later a number may belong to another file, and
+/// the variables are removed so that child processes don't see them. (`LISTEN_PIDFDID`, of newer managers, stays; it
+/// has no meaning without the others.)
 fn passed() -> io::Result<&'static [(RawFd, String)]> {
     static PASSED: OnceLock<Result<Vec<(RawFd, String)>, String>> = OnceLock::new();
-    // The version before `unset_env` became an unsafe function of its own: the documentation of `Endpoint` says what that
-    // is about.
+    // This version is from before `unset_env` became an unsafe function; the documentation of `Endpoint` explains the
+    // problem.
     let unset_env = true;
     let passed = PASSED.get_or_init(|| {
-        // Asked before the variables are gone.
+        // Read before the variables are removed.
         let is_set = env::var_os("LISTEN_FDS").is_some();
         let misdirected = is_set.then(|| misdirected(env::var_os("LISTEN_PID").as_deref(), process::id())).flatten();
         match (misdirected, sd_notify::listen_fds_with_names(unset_env)) {
@@ -123,7 +124,7 @@ fn is_passed(number: RawFd) -> bool {
     passed().is_ok_and(|passed| passed.iter().any(|&(n, _)| n == number))
 }
 
-/// Whether this process has opened it: what it has inherited can't have been closed on exec.
+/// Whether this process has opened it: an inherited descriptor can't have the close-on-exec flag.
 fn is_our_own(number: RawFd) -> bool {
     let flags = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
     let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -131,8 +132,9 @@ fn is_our_own(number: RawFd) -> bool {
     flags.is_some_and(|flags| flags & libc::O_CLOEXEC != 0)
 }
 
-/// Takes a listening socket that is known by its number only: as a duplicate, for the type that owns a descriptor can't
-/// be made of a number without unsafe code. The number itself is closed, or the socket would outlive its listener.
+/// Takes a listening socket of which only the number is known. It is duplicated, because a type that owns a descriptor
+/// can't be made from a number without unsafe code. The number itself is closed, or the socket would outlive its
+/// listener.
 fn own(number: RawFd) -> io::Result<OwnedFd> {
     let closed = |_| io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open"));
     let socket = FileDescriptor::dup(&number).map_err(closed)?.as_fd().try_clone_to_owned()?;

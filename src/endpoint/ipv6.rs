@@ -1,4 +1,4 @@
-//! What is special about IPv6: interfaces in addresses, and sockets that take IPv4 as well.
+//! IPv6: interfaces in addresses, and sockets that accept IPv4 as well.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -9,7 +9,7 @@ use super::{Endpoint, EndpointError, Kind};
 /// The longest name of an interface.
 const MAX_INTERFACE: usize = 15;
 
-/// An address that is good on one interface, which is looked up when the endpoint is bound.
+/// An address that is valid on one interface, which is looked up when the endpoint is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scoped {
     pub(super) ip: Ipv6Addr,
@@ -18,7 +18,7 @@ pub(crate) struct Scoped {
 }
 
 impl Scoped {
-    /// What stands in the brackets: `fe80::1%eth0`. `None` if it is no such address.
+    /// Parses the text in the brackets: `fe80::1%eth0`. `None` if it is not such an address.
     pub(super) fn parse(input: Input<'_>, address: &str, port: u16) -> Result<Option<Self>, EndpointError> {
         let Some((ip, interface)) = address.split_once('%') else { return Ok(None) };
         let Ok(ip) = ip.parse() else { return Ok(None) };
@@ -46,9 +46,9 @@ impl Scoped {
 }
 
 impl Endpoint {
-    /// Whether the socket of an IPv6 address takes IPv6 only. Without this, `[::]` takes IPv4 as well if the system has it so
-    /// (Linux does unless `net.ipv6.bindv6only` is set), but not beside `0.0.0.0` on the same port of the same server.
-    /// Binding any other endpoint with this is an error.
+    /// Sets whether the socket of an IPv6 address accepts IPv6 only. Without this setting, `[::]` accepts IPv4 as well
+    /// if that is the system's default (on Linux it is unless `net.ipv6.bindv6only` is set), but not if the same server
+    /// has `0.0.0.0` on the same port. Binding any other endpoint with this setting is an error.
     ///
     /// ```
     /// use ropewalk::Endpoint;
@@ -83,8 +83,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether it has the port of another one of the same server, so that only one of them can be bound; and if so, how both
-    /// can be.
+    /// If it has the port of another endpoint of the same server, so that only one of them can be bound: advice on how
+    /// both can be.
     pub(super) fn conflict(&self, other: &Self) -> Option<String> {
         match (&self.kind, &other.kind) {
             (Kind::Tcp(a), Kind::Tcp(b)) if a.port() == b.port() && a.port() != 0 => {
@@ -110,8 +110,8 @@ fn is_any_v6(addr: &SocketAddr) -> bool {
     matches!(addr, SocketAddr::V6(v6) if v6.ip().is_unspecified())
 }
 
-/// Tells the endpoints of one server what they have to know of one another: beside `0.0.0.0` on the same port, `[::]` is for
-/// IPv6 only. With port 0 they have ports of their own.
+/// Adjusts the endpoints of one server to one another: if `0.0.0.0` has the same port, `[::]` accepts IPv6 only. With
+/// port 0 each gets a port of its own.
 pub(crate) fn settle(endpoints: &mut [Endpoint]) {
     let any_v4 = |endpoint: &Endpoint| match endpoint.kind {
         Kind::Tcp(SocketAddr::V4(v4)) if v4.ip().is_unspecified() => Some(v4.port()),

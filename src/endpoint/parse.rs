@@ -11,7 +11,7 @@ use super::ipv6::Scoped;
 use super::proxied::{self, PREFIX};
 use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_name, check_path};
 
-/// What stands before the scheme of a socket that is none of TCP, to encrypt its bytes: that is `tls:`.
+/// The prefix of the scheme that encrypts any socket but TCP, for which the scheme is `tls:`.
 pub(super) const ENCRYPTED: &str = "tls+";
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
@@ -27,7 +27,7 @@ pub(super) struct Input<'a>(&'a str);
 impl Input<'_> {
     pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
         let (mut fix, own): (String, _) = (fix.into(), self.0.split_once(':').map_or("", |(scheme, _)| scheme));
-        // All have the same addresses, paths or names.
+        // All these schemes have the same addresses, paths or names.
         for plain in ["tcp", "unix", "systemd", "fd"] {
             let tls = if plain == "tcp" { "tls".to_owned() } else { format!("{ENCRYPTED}{plain}") };
             let transport = own.strip_prefix(PREFIX).unwrap_or(own);
@@ -135,7 +135,7 @@ fn plain(
     Ok(endpoint)
 }
 
-/// An endpoint whose bytes are encrypted, and its options.
+/// An encrypted endpoint and its options.
 #[cfg(feature = "tls")]
 fn tls(
     input: Input<'_>,
@@ -246,7 +246,7 @@ fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
     }
 }
 
-/// Tells names that can be looked up from slips.
+/// Distinguishes names that can be looked up from mistakes.
 fn check_host(input: Input<'_>, host: &str) -> Result<(), EndpointError> {
     if let Some(c) = host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))) {
         let fix = if c == ':' { "write tcp:ADDRESS:PORT, with one \":\" between" } else { "write tcp:ADDRESS:PORT" };
@@ -277,7 +277,7 @@ fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
         return Err(input.error("there is no path", "write unix:/run/x.sock"));
     }
     if place.starts_with("//") {
-        // Absolute, as in a URL. Where "//" is meant, "%2F/" is it.
+        // An absolute path, as in a URL. A path that really begins with "//" is written "%2F/".
         let path = place.trim_start_matches('/');
         return Err(input.error(NO_URL, format!("write unix:/{}", if path.is_empty() { "run/x.sock" } else { path })));
     }
@@ -301,7 +301,7 @@ fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
     }
 }
 
-/// Undoes `%` and two hexadecimal digits.
+/// Decodes `%` with two hexadecimal digits.
 pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
     let mut parts = place.split('%');
     let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
@@ -357,7 +357,7 @@ fn set_option(
     }
 }
 
-/// Sets the user or the group: a name as systems have them, or a number.
+/// Sets the user or the group: a valid name, or a number.
 fn set_name(input: Input<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$');
     if slot.is_some() {
@@ -371,7 +371,7 @@ fn set_name(input: Input<'_>, slot: &mut Option<String>, option: &str, name: &st
     Ok(())
 }
 
-/// Why a text is no number.
+/// Why a text is not a number.
 enum Number {
     None,
     Over,

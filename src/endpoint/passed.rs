@@ -1,12 +1,13 @@
-//! Which of the sockets that a service manager passed is meant. No I/O: the variables are read in `inherited.rs`.
+//! Finds the requested one of the sockets that a service manager passed. Without I/O: the variables are read in
+//! `inherited.rs`.
 
 use std::ffi::OsStr;
 use std::os::fd::RawFd;
 
-/// The longest name a service manager gives.
+/// The longest name that a service manager uses.
 const MAX_NAME: usize = 255;
 
-/// What is wrong with a text, and what to write instead.
+/// The problem of a text, and the text to write instead.
 pub(super) type Fault = (String, &'static str);
 
 pub(super) fn check_name(name: &str) -> Result<(), Fault> {
@@ -23,8 +24,8 @@ pub(super) fn check_name(name: &str) -> Result<(), Fault> {
     }
 }
 
-/// Why nothing was passed to this process, whose number is `own`, though LISTEN_FDS is set: it was passed to the process that
-/// LISTEN_PID names, or to no process.
+/// Why no socket was passed to this process, whose ID is `own`, although LISTEN_FDS is set: the sockets were passed to
+/// the process that LISTEN_PID names, or to no process.
 pub(super) fn misdirected(pid: Option<&OsStr>, own: u32) -> Option<String> {
     let problem = match pid {
         None => "LISTEN_FDS is set and LISTEN_PID is not".to_owned(),
@@ -40,7 +41,7 @@ pub(super) fn misdirected(pid: Option<&OsStr>, own: u32) -> Option<String> {
     ))
 }
 
-/// The number that goes by a name or a place, or what there is instead.
+/// The descriptor number for a name or an index, or the names that exist.
 pub(super) fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, String> {
     if passed.is_empty() {
         return Err(

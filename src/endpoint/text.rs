@@ -1,4 +1,4 @@
-//! Endpoints as strings, and what else turns into one.
+//! Endpoints as strings, and conversions to endpoints.
 
 use std::fmt;
 use std::iter;
@@ -14,9 +14,9 @@ use super::tls;
 use super::{Endpoint, EndpointError, Kind, Slot, parse, proxied};
 
 impl fmt::Display for Endpoint {
-    /// The string that parses to the same endpoint. Some can be made in code only and have none: a listener is written as
-    /// `memory:`, or as `listener:` and its address; any but TCP with TLS has `tls+` before it; and certificates that
-    /// are in no file are not written.
+    /// Writes the string that parses to the same endpoint. A listener made in code has no such string; it is written as
+    /// `memory:`, or as `listener:` and its address. With TLS, all endpoints but TCP have the prefix `tls+`.
+    /// Certificates that don't come from files are omitted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tcp = self.write_scheme(f)?;
         match &self.kind {
@@ -51,7 +51,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Writes what stands before the scheme of its socket; returns how TCP is called behind that.
+    /// Writes the prefixes of its scheme; returns the name of the scheme for TCP after them.
     fn write_scheme(&self, f: &mut fmt::Formatter<'_>) -> Result<&'static str, fmt::Error> {
         if self.proxied.is_some() {
             f.write_str(proxied::PREFIX)?;
@@ -68,7 +68,8 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// How it is written once it is bound to this address: with its scheme, `tls:` or `tls+unix:` where it is encrypted.
+    /// The text for this endpoint when it is bound to this address: with its scheme, such as `tls:` or `tls+unix:` if
+    /// it is encrypted.
     pub(crate) fn bound_to(&self, addr: &Addr) -> String {
         #[cfg(feature = "tls")]
         if self.tls.is_some() {

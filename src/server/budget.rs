@@ -1,11 +1,12 @@
-//! The memory budget of a server: which connections wait, and which end, when the buffers of all take too much.
+//! The memory budget of a server: which connections wait, and which end, when the buffers of all connections use too
+//! much.
 //!
-//! From 90 % of the budget on the largest connections do not read: so many that the others would fit into 80 % without
-//! them. At 100 %, or when 80 % is not reached within [`PATIENCE`], the largest are aborted, and at 100 % nobody reads until
-//! they are gone.
+//! From 90 % of the budget on, the largest connections do not read: as many as needed for the others to fit into 80 %.
+//! At 100 %, or when 80 % is not reached within [`PATIENCE`], the largest are aborted, and at 100 % no connection reads
+//! until they are gone.
 //!
-//! Below 90 % nothing is looked at. Above, the connection whose buffers have grown or shrunk looks through all of them, once
-//! for each 64th of the budget that more is in use; and a task does each [`PATIENCE`].
+//! Below 90 % no connections are checked. Above, the connection whose buffers have grown or shrunk checks all
+//! connections, once for each further 64th of the budget in use; and a task does so once in each [`PATIENCE`].
 
 mod machine;
 
@@ -28,19 +29,19 @@ use super::shared::Shared;
 /// How long memory may be short before the largest connections are aborted.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The part of the machine's memory that is the budget unless told otherwise: a quarter.
+/// The part of the machine's memory that is the default budget: a quarter.
 const SHARE: usize = 4;
 
-/// The budget where the machine's memory is not known: 1 GiB.
+/// The default budget if the machine's memory is not known: 1 GiB.
 const UNKNOWN: usize = 1024 * 1024 * 1024;
 
-/// The connections are looked through again when this part of the budget more is in use: a 64th.
+/// The connections are checked again when a further part of the budget is in use: a 64th.
 const STEP: usize = 64;
 
-/// Or this many bytes, where the budget is small.
+/// Or at least this many bytes, if the budget is small.
 const LEAST_STEP: usize = 16 * 1024;
 
-/// The budget of a server that was told none.
+/// The default budget of a server.
 pub(super) fn default_budget() -> usize {
     share(machine::memory())
 }
@@ -49,7 +50,7 @@ fn share(memory: Option<usize>) -> usize {
     memory.map_or(UNKNOWN, |bytes| bytes / SHARE)
 }
 
-/// How much memory the buffers of a server's connections take: see [`Handle::memory`](super::Handle::memory).
+/// How much memory the buffers of a server's connections use: see [`Handle::memory`](super::Handle::memory).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryUse {
     in_use: usize,
@@ -58,17 +59,17 @@ pub struct MemoryUse {
 }
 
 impl MemoryUse {
-    /// The bytes that the buffers of all connections take now.
+    /// The bytes that the buffers of all connections use now.
     pub fn in_use(&self) -> usize {
         self.in_use
     }
 
-    /// The bytes they may take; `None` when there is no limit.
+    /// The bytes they may use; `None` if there is no limit.
     pub fn budget(&self) -> Option<usize> {
         (self.budget != usize::MAX).then_some(self.budget)
     }
 
-    /// How many connections were aborted because they took too much.
+    /// How many connections were aborted because they used too much.
     pub fn aborted(&self) -> u64 {
         self.aborted
     }

@@ -1,4 +1,4 @@
-//! What opens before the first accept and closes after the last connection.
+//! Resources that start before the first accept and stop after the last connection.
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -7,9 +7,10 @@ use ropewalk_middleware::event::aside;
 
 use crate::error::Result;
 
-/// Something with a beginning and an end around a server: a file, a pool, a registration.
+/// A resource that starts and stops with a server: a file, a pool, a registration.
 ///
-/// Often plain code before and after `serve(…).await` reads better; a lifecycle is for what travels with the server.
+/// Plain code before and after `serve(…).await` is often simpler; a lifecycle is for a resource that is passed along
+/// with the server.
 ///
 /// ```
 /// use ropewalk::{Lifecycle, Result};
@@ -26,13 +27,14 @@ use crate::error::Result;
 /// }
 /// ```
 pub trait Lifecycle: Send + 'static {
-    /// Called once all endpoints are bound, before the first accept. An error ends the server; what was started before
-    /// is stopped, in reverse.
+    /// Called once all endpoints are bound, before the first accept. An error ends the server; the lifecycles started
+    /// before are stopped in reverse order.
     fn start(&mut self) -> impl Future<Output = Result> + Send {
         ready(Ok(()))
     }
 
-    /// Called after the last connection, in reverse order of the starts. An error is reported when the rest is stopped.
+    /// Called after the last connection has ended, in the reverse order of the starts. An error is returned after the
+    /// others are stopped.
     fn stop(&mut self) -> impl Future<Output = Result> + Send {
         ready(Ok(()))
     }
@@ -40,7 +42,7 @@ pub trait Lifecycle: Send + 'static {
 
 type Boxed<'a> = Pin<Box<dyn Future<Output = Result> + Send + 'a>>;
 
-/// The same, as an object.
+/// The same trait, usable as a trait object.
 pub(super) trait DynLifecycle: Send {
     fn start(&mut self) -> Boxed<'_>;
     fn stop(&mut self) -> Boxed<'_>;
@@ -68,11 +70,11 @@ impl Lifecycles {
         self.all.push(Box::new(lifecycle));
     }
 
-    /// Starts all, in order; a failure stops those that were started.
+    /// Starts all, in order; if one fails, those already started are stopped.
     pub(super) async fn start(&mut self) -> Result {
         for i in 0..self.all.len() {
             if let Err(error) = self.all[i].start().await {
-                // The first error is the one to report; what stopping says besides is logged.
+                // The first error is returned; further errors of stopping are logged.
                 drop(self.stop().await);
                 return Err(error);
             }
@@ -81,7 +83,7 @@ impl Lifecycles {
         Ok(())
     }
 
-    /// Stops those that were started, in reverse; the first error is returned, the others are logged.
+    /// Stops those that were started, in reverse order; the first error is returned, the others are logged.
     pub(super) async fn stop(&mut self) -> Result {
         let mut result = Ok(());
         while self.started > 0 {

@@ -1,4 +1,4 @@
-//! What a server serves with.
+//! The service of connections that a server takes.
 
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -8,10 +8,10 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 
-/// A tower service of connections: `Service<Connection, Response = ()>`, called once for each.
+/// A tower service of connections: a `Service<Connection, Response = ()>` that is called once for each connection.
 ///
-/// An alias for the bounds [`Server::serve`](crate::Server::serve) has; it is implemented for every service that meets
-/// them, and cannot be implemented otherwise.
+/// An alias for the bounds of [`Server::serve`](crate::Server::serve). It is implemented for every service that meets
+/// them, and can't be implemented by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no service of connections",
     label = "this can't serve connections",
@@ -33,8 +33,9 @@ impl<S> ConnectionService for S where
 mod sealed {
     use super::{BoxError, Connection, Context, Future, Poll, Service};
 
-    /// What the accept loop calls. Not in the public trait: there its methods would be taken for those of `Service`.
-    #[allow(unreachable_pub)] // sealed: nobody outside names it
+    /// The methods that the accept loop calls. They are not in the public trait, where they could be mistaken for those
+    /// of `Service`.
+    #[allow(unreachable_pub)] // sealed: it can't be named outside
     pub trait Serves {
         type Error: Into<BoxError>;
         type Future: Future<Output = Result<(), Self::Error>> + Send + 'static;
