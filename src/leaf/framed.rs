@@ -1,4 +1,4 @@
-//! The framed leaf: every answer belongs to a frame that was received.
+//! The framed leaf: every frame that is sent answers a frame that was received.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! An endpoint inside the process: a whole server in a test, with no socket and no port, under paused time if need be.
+//! An endpoint inside the process: a whole server in a test, without sockets and ports, and under paused time if
+//! needed.
 //!
 //! ```
 //! use std::future::poll_fn;
@@ -44,17 +45,17 @@ const BACKLOG: usize = 1024;
 /// How many bytes each direction of a connection holds.
 const CAPACITY: usize = 64 * 1024;
 
-/// An endpoint, and what connects to it. Each direction of a connection holds 64 KiB, and 1024 connections may wait to be
-/// accepted.
+/// Makes an endpoint, and the connector to it. Each direction of a connection holds 64 KiB, and 1024 connections may
+/// wait to be accepted.
 ///
-/// The endpoint can be bound once. Connections may be made before it is bound, and wait; once its listener is dropped (or
-/// the endpoint, with all its clones, unbound) they are refused.
+/// The endpoint can be bound once. Connections may be made before it is bound, and wait. They are refused once its
+/// listener is dropped, or once the endpoint and all its clones are dropped without being bound.
 #[must_use]
 pub fn endpoint() -> (Endpoint, Connector) {
     endpoint_with_capacity(CAPACITY)
 }
 
-/// The same with room for so many bytes (at least 1) in each direction of a connection.
+/// Does the same as [`endpoint`] with room for this many bytes (at least 1) in each direction of a connection.
 #[must_use]
 pub fn endpoint_with_capacity(bytes: usize) -> (Endpoint, Connector) {
     let (listener, connector) = listener(bytes);
@@ -66,13 +67,13 @@ fn listener(capacity: usize) -> (MemoryListener, Connector) {
     (MemoryListener { arrivals }, Connector { queue, capacity })
 }
 
-/// A listener whose connections are to be wrapped.
+/// A listener whose connections the caller will wrap.
 #[cfg(feature = "testing")]
 pub(crate) fn bare() -> (MemoryListener, Connector) {
     listener(CAPACITY)
 }
 
-/// Makes connections to one memory endpoint; its clones do as well.
+/// Makes connections to one memory endpoint. Its clones connect to the same endpoint.
 #[derive(Clone)]
 pub struct Connector {
     queue: mpsc::Sender<MemoryStream>,
@@ -80,14 +81,14 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connects, as soon as there is room in the queue of connections that wait to be accepted.
+    /// Connects as soon as there is room in the queue of connections that wait to be accepted.
     ///
-    /// As with sockets, this does not wait until the connection is accepted. Cancel safe: dropped early, nothing was
-    /// connected.
+    /// As with sockets, this does not wait until the connection is accepted. Cancel safe: if it is dropped early, no
+    /// connection was made.
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused` when nobody will accept: the listener was dropped.
+    /// `ConnectionRefused` if the listener was dropped.
     pub async fn connect(&self) -> io::Result<MemoryStream> {
         let Ok(room) = self.queue.reserve().await else { return Err(refused()) };
         let (client, server) = MemoryStream::pair(self.capacity);
@@ -95,11 +96,11 @@ impl Connector {
         Ok(client)
     }
 
-    /// Connects now or not at all.
+    /// Connects without waiting.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when the queue is full, and `ConnectionRefused` when the listener was dropped.
+    /// `WouldBlock` if the queue is full, and `ConnectionRefused` if the listener was dropped.
     pub fn try_connect(&self) -> io::Result<MemoryStream> {
         let room = self.queue.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => io::ErrorKind::WouldBlock.into(),
@@ -143,7 +144,7 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// The other end of the connectors.
+/// The listener to which the connectors connect.
 pub(crate) struct MemoryListener {
     arrivals: mpsc::Receiver<MemoryStream>,
 }
@@ -152,7 +153,7 @@ impl MemoryListener {
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<MemoryStream> {
         match self.arrivals.poll_recv(cx) {
             Poll::Ready(Some(stream)) => Poll::Ready(stream),
-            // Without connectors there will never be another one, so there is nobody to wake this.
+            // Without connectors no more connections will come, so this is never woken.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
@@ -181,7 +182,7 @@ impl Listener for MemoryListener {
 }
 
 impl Drop for MemoryListener {
-    /// Resets who waits in the queue, as a kernel does.
+    /// Resets the connections that wait in the queue, as a kernel does.
     fn drop(&mut self) {
         self.arrivals.close();
         while let Ok(stream) = self.arrivals.try_recv() {

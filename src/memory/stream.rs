@@ -30,16 +30,16 @@ struct Pipes {
 ///
 /// - each direction holds a bounded number of bytes; a write waits for room;
 /// - `shutdown` ends its own direction only: the peer reads the end and may go on writing;
-/// - dropped, it ends both: the peer reads what was written before. If the peer writes instead, that succeeds and resets
-///   the connection;
-/// - dropped with bytes unread, or [aborted](MemoryStream::abort), it resets the connection;
-/// - when it is reset, all bytes on their way are lost, and the peer's reads and writes fail with `ConnectionReset`.
+/// - dropping it ends both directions: the peer still reads the bytes written before. If the peer writes instead, the
+///   write succeeds and resets the connection;
+/// - dropping it with bytes unread, or [aborting](MemoryStream::abort) it, resets the connection;
+/// - a reset loses all bytes on their way, and the peer's reads and writes fail with `ConnectionReset`.
 ///
-/// So a server that closes where it should linger loses its last answer here too, as it would on TCP.
+/// Therefore a server that closes where it should linger loses its last answer here too, as on TCP.
 ///
-/// It differs where TCP is a matter of chance or of the system. A reset comes at once, where a network takes its time. It
-/// is told to every read and write, where a socket may tell it once and then show an end. And it takes along what has
-/// arrived at the peer and was not read, which some kernels keep.
+/// It differs from TCP where TCP depends on timing or on the system. A reset arrives at once, while a network takes
+/// time. Every read and write after it fails, while a socket may fail once and then show an end of stream. And it
+/// destroys bytes that have arrived at the peer and are unread, which some kernels keep.
 pub struct MemoryStream {
     pipes: Arc<Mutex<Pipes>>,
     end: End,
@@ -47,7 +47,7 @@ pub struct MemoryStream {
 }
 
 impl MemoryStream {
-    /// Two ends of a new connection, the client's and the server's.
+    /// The two ends of a new connection, the client's and the server's.
     pub(crate) fn pair(capacity: usize) -> (Self, Self) {
         let pipes = Pipes { from_client: Pipe::new(capacity), from_server: Pipe::new(capacity) };
         let client = Self { pipes: Arc::new(Mutex::new(pipes)), end: End::Client, abort: false };
@@ -55,7 +55,8 @@ impl MemoryStream {
         (client, server)
     }
 
-    /// Resets the connection: what the peer has not read is lost, and its reads and writes fail with `ConnectionReset`.
+    /// Resets the connection: bytes that the peer has not read are lost, and its reads and writes fail with
+    /// `ConnectionReset`.
     pub fn abort(mut self) {
         self.abort = true;
     }

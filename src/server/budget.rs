@@ -75,31 +75,32 @@ impl MemoryUse {
     }
 }
 
-/// A server's budget, and what is done to keep it.
+/// A server's budget, and the state for enforcing it.
 #[derive(Debug)]
 pub(super) struct Memory {
     budget: MemoryBudget,
-    /// Locked while the connections are looked through, and never while one of them is woken.
+    /// Locked while the connections are checked, and never while one of them is woken.
     state: Mutex<State>,
     aborted: AtomicU64,
-    /// Told when memory becomes short.
+    /// Notified when memory becomes short.
     became_short: Notify,
 }
 
-/// Whether memory is short, and since when. That begins at 90 %, and ends below 80 %.
+/// Whether memory is short, and since when. A shortage begins at 90 % and ends below 80 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Plenty,
     Short {
-        /// Since when, or since the largest were last aborted because it had been short for too long.
+        /// The beginning of the shortage, or the time when the largest were last aborted because it had lasted too
+        /// long.
         since: Instant,
-        /// So many bytes of what was aborted long ago are still there: handlers block, or keep what they hold. Nobody waits for
-        /// those any more.
+        /// Bytes of connections that were aborted long ago and still use memory, because their handlers block or keep
+        /// it. They are not waited for any more.
         stuck: usize,
     },
 }
 
-/// What a look through the connections has come to.
+/// The result of checking the connections.
 struct Shed {
     marks: Marks,
     victims: Vec<Closing>,
@@ -123,10 +124,11 @@ impl Memory {
         MemoryUse { in_use, budget, aborted: self.aborted.load(Ordering::Relaxed) }
     }
 
-    /// Looks at the bytes in use and decides which connections wait and which end. With `tick`, because time has passed.
+    /// Checks the bytes in use and decides which connections wait and which end. With `tick` it is called because time
+    /// has passed.
     fn look(&self, registry: &Registry, tick: bool) {
-        // What changes meanwhile may pass marks that are not set yet. More than once in a row is rare, and the task is there
-        // for it.
+        // Changes meanwhile may pass marks that are not set yet. More than once in a row is rare, and the task covers
+        // that case.
         for _ in 0..4 {
             let (marks, victims, paused_from) = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,12 +184,12 @@ impl Memory {
     }
 }
 
-/// From here on memory is short: at 90 %.
+/// The mark from which on memory is short: 90 %.
 fn high(max: usize) -> usize {
     max - max / 10
 }
 
-/// Below this it is not any more: at 80 %.
+/// The mark below which it is no longer short: 80 %.
 fn low(max: usize) -> usize {
     max - max / 5
 }
@@ -196,18 +198,18 @@ fn plenty(max: usize) -> Marks {
     Marks { rises_to: high(max), sinks_below: 0, pause_from: usize::MAX }
 }
 
-/// So much more in use, and the connections are looked through again.
+/// When this many more bytes are in use, the connections are checked again.
 fn step(max: usize) -> usize {
     (max / STEP).max(LEAST_STEP)
 }
 
-/// The connections of a server, as far as their buffers take memory.
+/// The connections of a server whose buffers use memory.
 struct Crowd {
-    /// The largest first, without those that go already.
+    /// The largest first, without those that are ending already.
     holders: Vec<(usize, Closing)>,
-    /// The bytes these take.
+    /// The bytes that these use.
     kept: usize,
-    /// All other bytes in use. They go: their connections were aborted, or end just now.
+    /// All other bytes in use. They will be freed, because their connections were aborted or are ending.
     leaving: usize,
 }
 
@@ -224,7 +226,8 @@ impl Crowd {
     fn shed(self, max: usize, in_use: usize, stuck: usize, impatient: bool) -> Shed {
         let Self { holders, mut kept, .. } = self;
         let (mut holders, mut victims) = (holders.into_iter(), Vec::new());
-        // A little more than is needed: what others take until the next look must not fill the place of those that go.
+        // A little more than is needed, so that growth of other connections until the next check doesn't use up the
+        // freed memory.
         let at_full = max.saturating_sub(2 * step(max)).max(low(max));
         let enough = if impatient { low(max) } else { at_full };
         let full = max.saturating_add(stuck);
@@ -245,7 +248,8 @@ impl Crowd {
         }
         let further = in_use.saturating_add(step(max));
         let marks = if in_use >= full {
-            // A step below: what is written and answered at the limit must not have all looked through each time it is passed.
+            // A step below, so that bytes that come and go at the limit don't cause a check of all connections each
+            // time it is passed.
             let sinks_below = full.saturating_sub(step(max)).max(at_full.saturating_add(stuck));
             Marks { rises_to: further, sinks_below, pause_from: 0 }
         } else {
@@ -255,7 +259,7 @@ impl Crowd {
     }
 }
 
-/// Is woken when a mark is passed.
+/// Woken when a mark is passed.
 struct Owner(Weak<Shared>);
 
 impl Wake for Owner {
@@ -270,7 +274,7 @@ impl Wake for Owner {
     }
 }
 
-/// The task that looks at a server's memory while it is short. Dropped, it ends.
+/// The task that watches a server's memory while it is short. Dropping this ends the task.
 pub(super) struct Keeping(JoinHandle<()>);
 
 impl Drop for Keeping {
@@ -279,7 +283,7 @@ impl Drop for Keeping {
     }
 }
 
-/// Looks at a server's memory while it is short.
+/// Watches a server's memory while it is short.
 pub(super) fn keep(shared: &Arc<Shared>) -> Keeping {
     let shared = Arc::clone(shared);
     Keeping(tokio::spawn(async move {
@@ -314,7 +318,7 @@ mod tests {
     fn at_the_limit_the_marks_lie_a_step_apart_and_the_lower_one_is_reached() {
         for max in [1, 64 * 1024, 1024 * 1024, 1024 * 1024 * 1024] {
             for stuck in [0, max] {
-                // All but what is kept goes, or is stuck.
+                // All bytes but those of connections that stay will be freed, or are stuck.
                 let (kept, in_use) = (low(max).saturating_sub(1), max + stuck);
                 let crowd = Crowd { holders: Vec::new(), kept, leaving: in_use - kept };
                 let marks = crowd.shed(max, in_use, stuck, false).marks;

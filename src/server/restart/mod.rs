@@ -1,10 +1,10 @@
 //! Hot restart: a new process takes over the listening sockets, and only then does the old one drain.
 //!
-//! The old process starts the new one with one end of a socket pair as its standard input, and says so in its
-//! environment. Over it go, in this order: the new one's greeting with the version of this protocol, the listening
-//! sockets, the new one's word that it is ready and which of them it has taken, the old one's that these are the new one's
-//! now, and the new one's that it has heard so. Until that last word the old process serves, and whatever goes wrong with
-//! the new one is the end of the new one only.
+//! The old process starts the new one with one end of a socket pair as its standard input, and marks that in its
+//! environment. These messages follow, in this order: the new one's greeting with the version of this protocol; the
+//! listening sockets; the new one's message that it is ready and which sockets it has taken; the old one's message that
+//! these belong to the new one now; and the new one's confirmation. Until that confirmation the old process serves, and
+//! a failure of the new one ends only the new one.
 
 mod error;
 mod messages;
@@ -21,14 +21,14 @@ pub use self::error::RestartError;
 pub(super) use self::predecessor::{Attempt, Passed, Step, start};
 pub(super) use self::successor::Succession;
 
-/// How long a new process may take to be ready unless told otherwise: 30 s.
+/// How long a new process may take to be ready by default: 30 s.
 const READY: Duration = Duration::from_secs(30);
 
-/// Where the new process learns that it is one: the version of the protocol, and the process that started it. Whoever
-/// inherits it from the new process sees by the number that it is not meant.
+/// The variable that tells the new process that it takes over: the version of the protocol, and the process that
+/// started it. A process that inherits it from the new one sees by that number that it isn't the intended one.
 const VARIABLE: &str = "ROPEWALK_RESTART";
 
-/// How a server is restarted: what is started, and how long it may take to be ready.
+/// The options of a hot restart: the program to start, and how long it may take to be ready.
 ///
 /// ```
 /// use std::time::Duration;
@@ -49,29 +49,29 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// The program this process was started as, with its arguments: a binary or a symbolic link that was replaced since
-    /// is what is started. By 30 s it has to be ready.
+    /// Starts the program as which this process was started, with the same arguments. If the binary or a symbolic link
+    /// was replaced since, the replacement is started. It has 30 s to be ready.
     pub fn new() -> Self {
         Self { program: own_program(), args: env::args_os().skip(1).collect(), ready_within: READY }
     }
 
-    /// Another program. It has to be a server of this crate itself, not a script around one, unless the script ends with
-    /// `exec`.
+    /// Starts another program. It has to be a server of this crate itself, not a script around one, unless the script
+    /// ends with `exec`.
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = path.into();
         self
     }
 
-    /// Other arguments.
+    /// Sets other arguments.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.args = args.into_iter().map(Into::into).collect();
         self
     }
 
-    /// How long the new process may take from its start until it is ready to accept: it has bound its endpoints and
-    /// started its lifecycles. One that takes longer is killed.
+    /// Sets how long the new process may take from its start until it is ready to accept, with its endpoints bound and
+    /// its lifecycles started. A process that takes longer is killed.
     #[must_use]
     pub fn ready_within(mut self, time: Duration) -> Self {
         self.ready_within = time;
