@@ -35,7 +35,7 @@ impl Scoped {
         Ok(Some(Self { ip, interface: interface.to_owned(), port }))
     }
 
-    /// The address with the number the interface has now, which the system's resolver knows.
+    /// The address with the interface's current number, from the system's resolver.
     pub(crate) async fn resolve(&self) -> io::Result<SocketAddr> {
         let found = tokio::net::lookup_host((format!("{}%{}", self.ip, self.interface), self.port)).await;
         found.ok().and_then(|mut found| found.next()).ok_or_else(|| {

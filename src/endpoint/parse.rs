@@ -93,7 +93,7 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
     }
 }
 
-/// What listens, and the options it has.
+/// The socket, and the options that it accepts.
 pub(super) fn kind(
     input: Input<'_>,
     transport: &str,

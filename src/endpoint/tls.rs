@@ -64,7 +64,7 @@ impl Options {
     }
 }
 
-/// Names of protocols, with commas between. RFC 7301 gives each up to 255 bytes.
+/// Names of protocols, separated by commas. RFC 7301 allows 1 to 255 bytes for each.
 pub(super) fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
     let one =
         |name| {
@@ -110,7 +110,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
     Ok(sign)
 }
 
-/// Writes bytes so that they can be parsed, and read.
+/// Writes bytes so that they can be parsed again and are readable.
 pub(super) fn write_value(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -43,7 +43,7 @@ impl Homing {
         if owned { self.housed.take().map(|housed| Box::new(housed.wire)) } else { None }
     }
 
-    /// Takes the wire. Its leaf waits as long as the second part is kept, and then sees that there is nothing to close.
+    /// Takes the wire. The leaf waits until the returned sender is dropped, and then sees that it has no wire to close.
     pub(crate) fn take(mut self) -> (Option<Wire>, Option<Home>) {
         self.housed.take().map_or((None, None), |housed| (Some(housed.wire), housed.home))
     }
@@ -70,7 +70,7 @@ impl Drop for Homing {
             && let Some(home) = housed.home.take()
         {
             match home {
-                // A leaf that is gone itself (aborted) wants nothing back: the connection closes here.
+                // If the leaf is gone (aborted), the connection is closed here.
                 Home::Leaf(leaf) => drop(leaf.send(housed)),
                 Home::Task => close_in_task(housed),
             }

@@ -71,10 +71,10 @@ impl<C> Session<C> {
     /// # Errors
     ///
     /// [`SessionError::PlaintextBehind`](crate::SessionError::PlaintextBehind), and
-    /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); only after that one and a `TlsError` the session goes on.
-    /// [`HandshakeTimedOut`](crate::SessionError::HandshakeTimedOut) after 10 s, what the handshake failed by, and the
-    /// errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the certificates had yet to be read and are bad:
-    /// better [load](TlsConfig::load) them before serving.
+    /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); the session can go on only after `AlreadyEncrypted`
+    /// and after a `TlsError`. [`HandshakeTimedOut`](crate::SessionError::HandshakeTimedOut) after 10 s, the error with
+    /// which the handshake failed, and the errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the
+    /// certificates were not read before and are bad: better [load](TlsConfig::load) them before serving.
     pub async fn upgrade_tls(&mut self, tls: &impl UpgradeTls) -> Result {
         self.wire.step().await;
         let side = tls.side()?;

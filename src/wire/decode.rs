@@ -196,7 +196,7 @@ impl Wire {
         error
     }
 
-    /// How far into the stream the codec is.
+    /// The codec's offset in the stream.
     pub(crate) fn taken(&self) -> u64 {
         self.stats().bytes_in().saturating_sub(self.input.len() as u64)
     }

@@ -140,7 +140,7 @@ impl Wire {
         Arc::make_mut(&mut self.limits)
     }
 
-    /// Whether nothing more will be decoded.
+    /// Whether no more frames will be decoded.
     pub(crate) fn has_ended(&self) -> bool {
         self.source == Source::Ended
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Ready once `until` has passed. Several deadlines may be asked for in one turn.
+    /// Ready once `until` has passed. Several deadlines may be polled in one turn.
     pub(crate) fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if sleep.deadline() > until {
@@ -39,7 +39,7 @@ impl Timer {
         }
     }
 
-    /// There is no deadline for now. The next frame may have one, so the timer is kept until it has fired.
+    /// No deadline applies for now. The next frame may have one, so the timer is kept until it has fired.
     pub(crate) fn idle(&mut self) {
         if self.0.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
             self.0 = None;
@@ -58,7 +58,7 @@ impl fmt::Debug for Timer {
     }
 }
 
-/// `patience` after `start`; what is beyond the clock's range counts as a year.
+/// `patience` after `start`; a time beyond the clock's range becomes one in a year.
 pub(crate) fn after(start: Instant, patience: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     start.checked_add(patience).unwrap_or_else(|| start + YEAR)

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, SessionError};
 use crate::tls::{HANDSHAKE, Side};
 
 impl Wire {
-    /// Writes what was answered, then does the handshake on what the kernel has from there on.
+    /// Writes the answers, then does the handshake on the bytes that the kernel has from there on.
     pub(crate) async fn upgrade(&mut self, side: Side) -> Result {
         self.refuse_plaintext()?;
         // The wire reads no bytes meanwhile, nor after the upgrade was dropped half-way: they belong to the handshake.
