@@ -1,13 +1,14 @@
-//! How long it waits before it tries to connect again.
+//! How long a client waits before it tries to connect again.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// How long a client waits between two attempts to connect: a time between two bounds, chosen at random below one that doubles with
-/// each failure ("full jitter"), so that many clients of a server that was away do not all come back at once.
+/// How long a client waits between two attempts to connect. The time is chosen at random between a minimum and a bound
+/// that doubles with each failure up to a maximum ("full jitter"), so that the clients of a server that was unreachable
+/// do not all return at once.
 ///
-/// One attempt is under way at a time, however many callers wait. It starts anew only after a connection has stood for 10 s, so
-/// that a server that accepts and closes is not hammered.
+/// Only one attempt is under way at a time, however many callers wait. The bound is reset only after a connection has
+/// lasted 10 s, so that a server that accepts and closes is not flooded with attempts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,15 +25,15 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// At least the first, and at most the second. The bound of the first wait is the first, of the second one twice that, and
-    /// so on.
+    /// Waits at least the first time and at most the second. The bound of the first wait is the first time, that of the
+    /// second wait is twice that, and so on.
     pub fn between(least: Duration, most: Duration) -> Self {
-        // Without a floor it would be a loop.
+        // Without a minimum it would be a busy loop.
         let least = least.max(Duration::from_millis(1));
         Self { least, most: most.max(least) }
     }
 
-    /// The wait after so many failures in a row, which are at least one. `random` is in 0..=1.
+    /// The wait after this many failures in a row, at least one. `random` is in 0..=1.
     pub(super) fn wait(self, failures: u32, random: f64) -> Duration {
         let doubled = self.least.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.most);
         self.least.max(doubled.mul_f64(random))

@@ -26,7 +26,7 @@ use crate::error::{BoxError, Error, Result};
 use crate::session::Session;
 use crate::wire::after;
 
-/// The bounds of a client, and how long it waits.
+/// The limits and deadlines of a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
     pub(super) connect_within: Duration,
@@ -39,18 +39,18 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// When a connection that was made now is to be replaced: up to a tenth earlier than its greatest age, so that those that
-    /// began together do not end together.
+    /// When a connection made now will be replaced: up to a tenth earlier than the maximum age, so that connections
+    /// that began together do not end together.
     pub(super) fn expires(&self, now: Instant) -> Option<Instant> {
         self.max_age.map(|age| after(now, age.mul_f64(1.0 - random() / 10.0)))
     }
 }
 
-/// A client of many callers, as it is set up: see the [module](self::super). The order of the methods is free; at the end
-/// stands [`pipelined`](Self::pipelined) or [`tagged`](Self::tagged).
+/// The builder of a client for many callers: see the [module](self::super). Its methods can be called in any order;
+/// [`pipelined`](Self::pipelined) or [`tagged`](Self::tagged) comes last.
 #[must_use = "a client connects when `pipelined` or `tagged` is called"]
 pub struct Client<P = Unprepared, L = Identity, G = One, H = NoPushes> {
-    /// What is wrong with one is told at the end.
+    /// An invalid remote is reported by the last method.
     remotes: Vec<Result<Remote>>,
     options: Options,
     prepare: P,
@@ -60,7 +60,7 @@ pub struct Client<P = Unprepared, L = Identity, G = One, H = NoPushes> {
 }
 
 impl Client {
-    /// One that connects to nothing yet.
+    /// A client without a remote.
     #[allow(clippy::new_without_default)] // it is the beginning of a chain
     pub fn new() -> Self {
         let options = Options {
@@ -84,7 +84,8 @@ impl Client {
 }
 
 impl<P, L, G, H> Client<P, L, G, H> {
-    /// Where to: a [`Remote`], or a string. Several are alternatives: after a failure the next one is tried.
+    /// Adds a remote to connect to: a [`Remote`], or a string. Several are alternatives: after a failure the next one
+    /// is tried.
     pub fn connect<R>(mut self, to: R) -> Self
     where
         R: TryInto<Remote, Error: Into<Error>>,
@@ -93,8 +94,8 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self
     }
 
-    /// How long an attempt may take in all: the look-up of the name, the connection, its TLS handshake, and what
-    /// [`prepare`](Self::prepare) does. 10 s by default.
+    /// How long an attempt to connect may take in total: the look-up of the name, the connection, its TLS handshake,
+    /// and [`prepare`](Self::prepare). 10 s by default.
     pub fn connect_within(mut self, patience: Duration) -> Self {
         self.options.connect_within = patience;
         self
@@ -106,55 +107,60 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self
     }
 
-    /// How many calls may be queued or out at once, at least 1; 64 by default. The other callers wait in `poll_ready`.
+    /// How many calls may be queued or sent at once, at least 1; 64 by default. Further callers wait in `poll_ready`.
     ///
-    /// With 1 each call has the connection for itself until its answer has come.
+    /// With 1, each call has the connection to itself until its answer has arrived.
     pub fn in_flight(mut self, calls: usize) -> Self {
         self.options.in_flight = calls.max(1);
         self
     }
 
-    /// How long a call may take: the wait for a place, in the queue, the write and the answer together. 30 s by default.
+    /// How long a call may take in total: the wait for a place, the time in the queue, the write and the answer. 30 s
+    /// by default.
     ///
-    /// A call that was sent, and is out of time, keeps its place until its answer has come, or the connection is replaced.
+    /// A call that was sent and has timed out keeps its place until its answer has arrived, or until the connection is
+    /// replaced.
     pub fn call_within(mut self, patience: Duration) -> Self {
         self.options.call_within = patience;
         self
     }
 
-    /// After so long without any answer, though a call is out, the connection is replaced; 60 s by default. It is replaced as
-    /// well once every place is held by a call that is out of time: a server that is stuck must not take all callers with it.
+    /// The connection is replaced when a sent call waits and no answer has arrived for this long; 60 s by default. It
+    /// is also replaced once every place is held by a call that has timed out, so that a stuck server does not block
+    /// all callers.
     pub fn stalled_after(mut self, patience: Duration) -> Self {
         self.options.stalled_after = patience;
         self
     }
 
-    /// When there has been no connection for so long, callers do not wait until they are out of time: they fail at once with
-    /// [`Unavailable`](super::ClientError::Unavailable), until there is one again. Without this they wait.
+    /// When there has been no connection for this long, calls fail at once with
+    /// [`Unavailable`](super::ClientError::Unavailable) until there is one again. By default they wait until they time
+    /// out.
     pub fn fail_fast_after(mut self, patience: Duration) -> Self {
         self.options.fail_fast_after = Some(patience);
         self
     }
 
-    /// The greatest age of a connection, of which up to a tenth is taken off at random: then it is replaced, and no call fails
-    /// by it. Those that are out are answered first; those that are queued go to the new one. At least 1 s; unlimited by default.
+    /// The maximum age of a connection, reduced at random by up to a tenth. Then the connection is replaced without
+    /// failing a call: calls that were sent are answered first, and queued ones go to the new connection. At least 1 s;
+    /// unlimited by default.
     pub fn max_age(mut self, age: Duration) -> Self {
-        // Or it would do nothing but connect.
+        // Otherwise it would only connect.
         self.options.max_age = Some(age.max(Duration::from_secs(1)));
         self
     }
 
-    /// A layer around each connection: those of a server fit (a [`LogLayer`](crate::LogLayer) has a line for each). The first one
-    /// added sees a connection first.
+    /// Adds a layer around each connection. The layers for a server's connections fit (a [`LogLayer`](crate::LogLayer)
+    /// logs a line for each). The first one added sees a connection first.
     pub fn layer<N>(self, layer: N) -> Client<P, Stack<N, L>, G, H> {
         let Self { remotes, options, prepare, layer: others, gather, pushes } = self;
         Client { remotes, options, prepare, layer: Stack::new(layer, others), gather, pushes }
     }
 
-    /// What is done with each new connection before any call is: a greeting, a login, STARTTLS. A session goes in, and one of the
-    /// same codec comes out, which the calls go on with. It is under the deadline of
-    /// [`connect_within`](Self::connect_within). An error is that of the attempt; see [`fatal`](super::fatal) for one that no
-    /// other attempt can help.
+    /// Sets a function that prepares each new connection before calls use it: a greeting, a login, STARTTLS. It takes a
+    /// session and returns one with the same codec, which the calls then use. The deadline of
+    /// [`connect_within`](Self::connect_within) applies. Its error fails the attempt; see [`fatal`](super::fatal) for
+    /// errors after which further attempts are pointless.
     ///
     /// ```
     /// use ropewalk::client::Client;
@@ -175,8 +181,8 @@ impl<P, L, G, H> Client<P, L, G, H> {
         Client { remotes, options, prepare: Prepared::new(f), layer, gather, pushes }
     }
 
-    /// The same with a state, a clone of which the function takes: an `async` closure that captures would give it away to the
-    /// first connection.
+    /// Does the same with a state, of which the function receives a clone: an `async` closure that captures it would
+    /// move it into the first connection's future.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -200,9 +206,9 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self.prepare(move |session| f(session, state.clone()))
     }
 
-    /// Answers of several frames: the function tells what a frame is, and an answer is the `Vec` of its frames, up to
-    /// [`Part::Last`]. See [`max_answer`](Client::max_answer) for its bounds, and [`on_push`](Self::on_push) for frames that
-    /// answer nothing. For [`pipelined`](Self::pipelined) only.
+    /// Sets that answers consist of several frames: the function classifies each frame, and an answer is the `Vec` of
+    /// its frames, up to [`Part::Last`]. See [`max_answer`](Client::max_answer) for its limits, and
+    /// [`on_push`](Self::on_push) for frames that belong to no answer. For [`pipelined`](Self::pipelined) only.
     ///
     /// ```
     /// use ropewalk::client::{Client, Part};
@@ -227,9 +233,9 @@ impl<P, L, G, H> Client<P, L, G, H> {
         Client { remotes, options, prepare, layer, gather: Many(Arc::new(part), MaxAnswer::default()), pushes }
     }
 
-    /// Takes the frames that answer nothing. It is called by the connection's task, in the order of the frames, and must not
-    /// block; no call is answered meanwhile. What it does with a frame it can't take (a full channel) is its own. Without it they
-    /// are dropped.
+    /// Sets a function that takes frames that belong to no answer. The connection's task calls it in the order of the
+    /// frames; it must not block, because no call is answered meanwhile. It must deal with frames that it can't pass on
+    /// (to a full channel, for example) itself. By default such frames are dropped.
     ///
     /// ```
     /// use ropewalk::client::{Client, Part};
@@ -250,13 +256,14 @@ impl<P, L, G, H> Client<P, L, G, H> {
         Client { remotes, options, prepare, layer, gather, pushes: OnPush(Arc::new(f)) }
     }
 
-    /// Connects by itself, at once, in a task of its own, and calls one after the other: the n-th answer is that of the n-th call.
-    /// The codec is cloned for each connection. `Req` is what the codec encodes.
+    /// Makes the client, which connects at once in a task of its own. Answers are matched by their order: the n-th
+    /// answer belongs to the n-th call. The codec is cloned for each connection. `Req` is the type of requests, which
+    /// the codec encodes.
     ///
     /// # Errors
     ///
-    /// A string that is no remote, none at all, a certificate that can't be read; and outside of a tokio runtime. A server that
-    /// can't be reached is no error here: it is tried again.
+    /// If a string is not a valid remote, if there is no remote, if a certificate can't be read, or outside of a tokio
+    /// runtime. An unreachable server does not cause an error here: the client tries again.
     pub fn pipelined<Req, C>(self, codec: C) -> Result<(Pipelined<Req, G::Answer>, Handle)>
     where
         Req: Send + 'static,
@@ -306,8 +313,8 @@ impl<P, L, G, H> Client<P, L, G, H> {
 }
 
 impl<P, L, F, H> Client<P, L, Many<F>, H> {
-    /// The most frames and bytes of one answer; 65 536 and 16 MiB by default. Over it the connection is replaced, and the calls
-    /// that are out fail with [`MayHaveArrived`](super::ClientError::MayHaveArrived).
+    /// The most frames and bytes of one answer; 65 536 and 16 MiB by default. If an answer exceeds them, the connection
+    /// is replaced, and the sent calls fail with [`MayHaveArrived`](super::ClientError::MayHaveArrived).
     pub fn max_answer(mut self, frames: usize, bytes: u64) -> Self {
         self.gather.1 = MaxAnswer { frames, bytes };
         self
@@ -315,12 +322,12 @@ impl<P, L, F, H> Client<P, L, Many<F>, H> {
 }
 
 impl<P, L, H> Client<P, L, One, H> {
-    /// The same as [`pipelined`](Self::pipelined) for a protocol whose answers come in any order, by the [`Tag`] that each has.
-    /// The tag is cloned for each connection.
+    /// Does the same as [`pipelined`](Self::pipelined) for a protocol whose answers arrive in any order, matched by the
+    /// [`Tag`] of each. The tag is cloned for each connection.
     ///
     /// # Errors
     ///
-    /// As [`pipelined`](Self::pipelined).
+    /// As for [`pipelined`](Self::pipelined).
     pub fn tagged<Req, C, T>(self, codec: C, tag: T) -> Result<(Pipelined<Req, C::Item>, Handle)>
     where
         Req: Send + 'static,

@@ -1,4 +1,4 @@
-//! From a remote to a connection.
+//! Connects to a remote.
 
 use std::future::Future;
 use std::io;
@@ -19,17 +19,17 @@ use crate::endpoint::{ConnectError, Remote, To};
 use crate::error::{Error, Result};
 use crate::listener::tcp::set_options;
 
-/// How long `connect` takes at most.
+/// How long `connect` may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After so long the next address is tried beside those that have not answered: what RFC 8305 recommends.
+/// After this time the next address is tried in addition to those that have not answered, as RFC 8305 recommends.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Connects: to a [`Remote`], or to what a string names. The look-up of a name, the connection itself, its PROXY header and
-/// its TLS handshake take 10 s at most, all together.
+/// Connects to a [`Remote`], or to the remote that a string names. The look-up of a name, the connection itself, its
+/// PROXY header and its TLS handshake may take 10 s in total.
 ///
-/// [`Session::over`](crate::Session::over) speaks a protocol on it; [`Client`](super::Client) does so for many callers, and
-/// connects again by itself.
+/// Use [`Session::over`](crate::Session::over) to speak a protocol on it. A [`Client`](super::Client) serves many
+/// callers, and reconnects by itself.
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, Server, Session, connect, framed, memory, reply_fn};
@@ -48,12 +48,12 @@ const STAGGER: Duration = Duration::from_millis(250);
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: dropped before it is ready, it leaves no connection.
+/// Cancel safe: if it is dropped before it is ready, no connection stays open.
 ///
 /// # Errors
 ///
-/// An [`EndpointError`](crate::EndpointError) for a string that is none, and a [`ConnectError`] that names the remote and what
-/// the system, or the handshake, said.
+/// An [`EndpointError`](crate::EndpointError) for a string that is not a valid remote, and a [`ConnectError`] that
+/// contains the remote and the error of the system or the handshake.
 pub async fn connect<R>(to: R) -> Result<Connection>
 where
     R: TryInto<Remote, Error: Into<Error>>,
@@ -70,8 +70,8 @@ pub(super) fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "it took too long")
 }
 
-/// Connects, without a deadline. Where a PROXY header is written, `source` is what it tells of: a client, and where that one
-/// had connected to; else it is the connection itself.
+/// Connects, without a deadline. If a PROXY header is written, it describes `source` (a client, and the address to
+/// which that client had connected), or without it the connection itself.
 pub(super) async fn dial(remote: &Remote, source: Option<(&Addr, &Addr)>) -> Result<Connection> {
     dialed(remote, source).await.map_err(|cause| ConnectError::new(remote.to_string(), cause).into())
 }
@@ -83,7 +83,7 @@ async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<C
         To::Name(host, port) => tcp(lookup_host((host.as_str(), *port)).await?.collect(), remote.from).await?,
         To::Unix(path) => unix(UnixStream::connect(path).await?),
         To::Abstract(name) => {
-            // A path with a NUL in front is taken for an abstract name.
+            // A path with a leading NUL would be taken as an abstract name.
             let path = [&[0], &name[..]].concat();
             unix(UnixStream::connect(std::ffi::OsStr::from_bytes(&path)).await?)
         }
@@ -115,7 +115,7 @@ async fn tcp(mut addrs: Vec<SocketAddr>, from: Option<IpAddr>) -> io::Result<(St
         addrs.retain(|addr| addr.is_ipv4() == from.is_ipv4());
     }
     let (stream, addr) = race(addrs, |addr| async move { Ok((tcp_to(addr, from).await?, addr)) }).await?;
-    // Those that the system refuses, it works without.
+    // Options that the system refuses are not needed.
     drop(set_options(&SockRef::from(&stream))?);
     Ok((stream.into(), Peer::new(addr)))
 }
@@ -128,7 +128,7 @@ async fn tcp_to(addr: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream>
     socket.connect(addr).await
 }
 
-/// RFC 8305: the two families in turn, the next address after 250 ms or as soon as one has failed.
+/// As in RFC 8305: the two families alternate, and the next address is tried after 250 ms or as soon as one has failed.
 async fn race<T, F: Future<Output = io::Result<T>>>(
     addrs: Vec<SocketAddr>,
     attempt: impl Fn(SocketAddr) -> F,
@@ -151,7 +151,8 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
     }
 }
 
-/// One address of each family in turn, beginning with that of the first one: the system has sorted them.
+/// Alternates the addresses of the two families, beginning with the family of the first one; the system has sorted
+/// them.
 fn interleaved(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let (a, b): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|addr| addr.is_ipv6() == first);

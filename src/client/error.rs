@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use crate::error::{BoxError, Error};
 
-/// What a call failed by, shared by all the calls that failed by it.
+/// The cause of a failed call, shared by all calls that failed because of it.
 pub type Cause = Arc<dyn StdError + Send + Sync>;
 
-/// How a call fails. It is cheap to clone, for one broken connection fails many calls.
+/// The error of a call. It is cheap to clone, because one broken connection fails many calls.
 ///
-/// The first question of a caller is whether the server may have seen the request: [`is_not_sent`](Self::is_not_sent) tells.
-/// The error that a connection broke by is the [`source`](StdError::source).
+/// [`is_not_sent`](Self::is_not_sent) tells whether the server may have seen the request. The error of a broken
+/// connection is the [`source`](StdError::source).
 ///
 /// ```
 /// use ropewalk::client::ClientError;
@@ -24,31 +24,30 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The connection ended, and no byte of the request had been handed to the transport.
+    /// The connection ended, and no byte of the request had been passed to the transport.
     NotSent(Cause),
     /// The connection ended, and the server may have seen the request.
     MayHaveArrived(Cause),
-    /// No answer came within the time that [`call_within`](super::Client::call_within) gives.
+    /// No answer arrived within [`call_within`](super::Client::call_within).
     TimedOut {
         /// Whether the server may have seen the request.
         sent: bool,
     },
-    /// The codec refuses the request, and nothing of it was sent.
+    /// The codec refused the request, and no part of it was sent.
     Codec(Cause),
-    /// The server sent something that nobody had asked for, so no answer behind it can be trusted. The request may have
-    /// arrived.
+    /// The server sent a frame that answers no call, so later answers can't be trusted. The request may have arrived.
     Desynchronized,
     /// The client drains, or has ended. The request was not sent.
     Draining,
-    /// There is no connection, and there will be none in time: see
-    /// [`fail_fast_after`](super::Client::fail_fast_after) and [`fatal`](super::fatal). The request was not sent.
+    /// There is no connection, and none is expected in time: see [`fail_fast_after`](super::Client::fail_fast_after)
+    /// and [`fatal`](super::fatal). The request was not sent.
     Unavailable(Cause),
-    /// `call` before `poll_ready` was ready. The request was not sent.
+    /// `call` was called before `poll_ready` was ready. The request was not sent.
     NotReady,
 }
 
 impl ClientError {
-    /// Whether the server can't have seen the request, so that it can be sent again whatever it does.
+    /// Whether the server can't have seen the request, so that any request can safely be sent again.
     pub fn is_not_sent(&self) -> bool {
         match self {
             Self::NotSent(_) | Self::Codec(_) | Self::Draining | Self::Unavailable(_) | Self::NotReady => true,
@@ -93,8 +92,8 @@ pub(super) fn cause(error: Error) -> Cause {
     Arc::from(error.into_inner())
 }
 
-/// An error of [`prepare`](super::Client::prepare) that no other attempt can help: a wrong password, a protocol of another
-/// version. The client ends, and all its calls fail with it.
+/// Marks an error of [`prepare`](super::Client::prepare) after which further attempts are pointless: a wrong password,
+/// an unsupported version of the protocol. The client ends, and all its calls fail with this error.
 ///
 /// ```
 /// use ropewalk::{Error, Lines, Result, Session, client};

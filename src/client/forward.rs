@@ -16,14 +16,17 @@ use super::connect::{dial, late};
 use crate::endpoint::{ConnectError, Remote};
 use crate::error::{Error, Result};
 
-/// How long it may take to connect on: the look-up of a name and all its addresses, the header and the handshake.
+/// How long connecting to the remote may take: the look-up of a name and all its addresses, the header and the
+/// handshake.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// A service of connections that connects on to a [`Remote`], and copies bytes both ways until both sides have ended.
+/// Makes a service of connections that connects to a [`Remote`] for each, and copies bytes both ways until both sides
+/// have ended.
 ///
-/// Each way ends for itself: a half-close of one side is handed on, and the other way goes on. What breaks on one side breaks on
-/// the other. A remote with `proxy+` begins with a PROXY header that tells of the client, as far as is known behind other proxies.
-/// A server that drains lets these connections come to their end, up to its deadline: nobody knows where a request ends.
+/// Each direction ends separately: a half-close of one side is passed on, and the other direction goes on. If one side
+/// breaks, the other is aborted. A connection to a remote with `proxy+` begins with a PROXY header that describes the
+/// client, as far as it is known behind other proxies. A draining server lets these connections end by themselves, up
+/// to its deadline, because it can't know where a request ends.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,8 +44,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 ///
-/// A string that is no remote, and with TLS a file that can't be read. A server that can't be connected to is an error of the
-/// connection, which is closed.
+/// A string that is not a valid remote, and with TLS a file that can't be read. If the remote can't be reached, that is
+/// an error of the connection, which is closed.
 pub fn forward<R>(to: R) -> Result<Forward>
 where
     R: TryInto<Remote, Error: Into<Error>>,
@@ -53,7 +56,7 @@ where
     Ok(Forward { remote: Arc::new(remote), connect_within: CONNECT, idle: None })
 }
 
-/// A service of connections that hands them on: see [`forward`].
+/// The service of connections that [`forward`] makes.
 #[derive(Clone)]
 #[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct Forward {
@@ -63,13 +66,14 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// How long it may take to connect on; 15 s by default.
+    /// How long connecting to the remote may take; 15 s by default.
     pub fn connect_within(mut self, patience: Duration) -> Self {
         self.connect_within = patience;
         self
     }
 
-    /// Both connections are broken once nothing has moved for this time, or for up to twice as long. Unlimited by default.
+    /// Both connections are aborted once no bytes have moved for this time, or for up to twice as long. Unlimited by
+    /// default.
     pub fn idle(mut self, patience: impl Into<Option<Duration>>) -> Self {
         self.idle = patience.into();
         self

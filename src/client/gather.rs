@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-/// What a frame is to the calls: see [`Client::answers`](super::Client::answers).
+/// The part of a frame in an answer: see [`Client::answers`](super::Client::answers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The last frame of an answer, or the only one.
     Last,
     /// More frames of this answer follow.
     More,
-    /// It answers nothing: the server has sent it of its own accord.
+    /// It belongs to no answer: the server has sent it unasked.
     Push,
 }
 
-/// The bounds of an answer of many frames.
+/// The limits of an answer of many frames.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MaxAnswer {
     pub(super) frames: usize,
@@ -156,7 +156,7 @@ impl<Item> TakePush<Item> for NoPushes {
     fn push(&self, _: Item) {}
 }
 
-/// Pushes are handed to a function.
+/// Pushes are passed to a function.
 #[allow(missing_debug_implementations)]
 pub struct OnPush<F>(pub(super) Arc<F>);
 

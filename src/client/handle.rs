@@ -17,27 +17,26 @@ use crate::wire::after;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum State {
-    /// It looks the name up, connects, does the handshake, or prepares the connection.
+    /// The client looks up the name, connects, does the handshake, or prepares the connection.
     Connecting,
     /// There is a connection.
     Ready,
-    /// The last attempt failed, or the last connection ended, and it waits before the next attempt.
+    /// The last attempt failed, or the last connection ended, and the client waits before the next attempt.
     Waiting {
         /// When the next attempt begins.
         until: Instant,
-        /// What the last one failed by.
+        /// The error of the last attempt or connection.
         error: Cause,
     },
-    /// No new calls are taken, and those that are held are finished.
+    /// The client accepts no new calls, and finishes those that it has.
     Draining,
     /// It has ended, and its task is gone.
     Ended,
 }
 
-/// What became of a client's calls and connections so far.
+/// A client's counters: its calls and connections so far.
 ///
-/// Each call that was taken is answered, has failed, was dropped by its caller, or is pending: `calls` is their sum, at every
-/// moment.
+/// Each accepted call is answered, failed, dropped by its caller, or pending: `calls` is always the sum of these.
 #[derive(Clone, Debug, Default)]
 pub struct ClientCounts {
     pub(super) attempts: u64,
@@ -55,27 +54,27 @@ impl ClientCounts {
         self.attempts
     }
 
-    /// Connections that were made, and prepared.
+    /// Connections that were made and prepared.
     pub fn connections(&self) -> u64 {
         self.connections
     }
 
-    /// How many connections ended for this reason, those that could not be prepared among them.
+    /// How many connections ended for this reason, including those that could not be prepared.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason.index()]
     }
 
-    /// Calls that were taken.
+    /// Accepted calls.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// Calls whose callers have their answers.
+    /// Calls whose callers have received their answers.
     pub fn answered(&self) -> u64 {
         self.answered
     }
 
-    /// Calls that failed after they were taken.
+    /// Calls that failed after they were accepted.
     pub fn failed(&self) -> u64 {
         self.failed
     }
@@ -85,7 +84,7 @@ impl ClientCounts {
         self.dropped
     }
 
-    /// Calls that are queued or out, and whose callers wait.
+    /// Calls that are queued or sent, and whose callers wait.
     pub fn pending(&self) -> u64 {
         self.calls - self.answered - self.failed - self.dropped
     }
@@ -127,7 +126,8 @@ impl<Req: Send, Ans: Send> Steer for Shared<Req, Ans> {
     }
 }
 
-/// Steers a client, and tells how it is. It has no type parameters, and does not keep the client alive.
+/// A handle on a client, which controls it and returns its state. It has no type parameters, and does not keep the
+/// client alive.
 ///
 /// ```
 /// use std::time::Duration;
@@ -165,18 +165,18 @@ impl Handle {
         self.state.borrow().clone()
     }
 
-    /// What became of its calls and connections so far.
+    /// The counters of its calls and connections.
     pub fn counts(&self) -> ClientCounts {
         self.steer.counts()
     }
 
-    /// How many calls have a place; answered ones not.
+    /// How many calls have a place, without those that are answered.
     pub fn in_flight(&self) -> usize {
         self.steer.taken()
     }
 
-    /// Ready when there is a connection. Nobody has to wait for it: calls do so by themselves. It is for those who want to fail
-    /// early.
+    /// Ready when there is a connection. Waiting for it is not required, because calls wait by themselves; it lets a
+    /// program fail early.
     ///
     /// # Cancel safety
     ///
@@ -184,7 +184,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Unavailable`] with what the attempt failed by, when it fails; [`ClientError::Draining`] when the client
+    /// [`ClientError::Unavailable`] with the error of the attempt, if it fails; [`ClientError::Draining`] if the client
     /// drains or has ended.
     pub fn connected(&self) -> impl Future<Output = Result<(), ClientError>> + Send + use<> {
         let mut state = self.state.clone();
@@ -198,15 +198,15 @@ impl Handle {
         }
     }
 
-    /// Takes no new calls: they fail with [`ClientError::Draining`]. Those that were taken are finished within this time; the
-    /// connection is closed then in its two halves, so that nothing is lost. What is not answered by then fails. The earliest
-    /// deadline given stands.
+    /// Drains the client: new calls fail with [`ClientError::Draining`]. Accepted calls are finished within this time,
+    /// and those not answered by then fail; then the connection is half-closed first, so that no data is lost. Of
+    /// several calls the earliest deadline counts.
     pub fn drain(&self, within: Duration) {
         self.steer.drain(after(Instant::now(), within));
     }
 
-    /// Ready when the client has ended: it was drained, its last service was dropped, no other attempt can help
-    /// ([`fatal`](super::fatal)), or its runtime ended. Cancel safe.
+    /// Ready when the client has ended: it was drained, its last service was dropped, an attempt failed with a
+    /// [`fatal`](super::fatal) error, or its runtime ended. Cancel safe.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut state = self.state.clone();
         async move {

@@ -1,4 +1,4 @@
-//! Which call an answer belongs to.
+//! Finds the call to which an answer belongs.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -81,7 +81,7 @@ impl<Req, Item> Match<Req, Item> for Fifo {
     }
 }
 
-/// How a protocol marks which answer belongs to which request: with an id in both (DNS, memcached's binary protocol, most RPC).
+/// How a protocol marks the answer to a request: with an id in both (DNS, memcached's binary protocol, most RPC).
 ///
 /// ```
 /// use ropewalk::client::Tag;
@@ -108,14 +108,15 @@ impl<Req, Item> Match<Req, Item> for Fifo {
 /// }
 /// ```
 pub trait Tag<Req, Item> {
-    /// The mark. There must be more of them than calls may be [in flight](super::Client::in_flight).
+    /// The type of the id. It must have more values than calls may be [in flight](super::Client::in_flight).
     type Id: Copy + Eq + Hash;
 
-    /// Writes an id into the request, and returns it. It must be one that is not `taken`, or the call fails: an id is free again
-    /// only when its answer has come, also when its caller has gone.
+    /// Writes an id into the request, and returns it. If it is one that is `taken`, the call fails. An id is free again
+    /// only when its answer has arrived, even if its caller has gone.
     fn assign(&mut self, request: &mut Req, taken: &dyn Fn(&Self::Id) -> bool) -> Self::Id;
 
-    /// The id of an answer, or `None` for a frame that answers nothing (a push). An id that is not out is a broken protocol.
+    /// The id of an answer, or `None` for a frame that belongs to no call (a push). An id that no sent call has breaks
+    /// the protocol.
     fn finish(&mut self, frame: &Item) -> Option<Self::Id>;
 }
 

@@ -1,4 +1,4 @@
-//! What tower's layers ask of a client (feature `tower`).
+//! Traits that tower's layers require of a client (feature `tower`).
 
 use std::future::{Ready, ready};
 
@@ -17,8 +17,8 @@ impl<Req, Ans> Load for Pipelined<Req, Ans> {
     }
 }
 
-/// A policy for tower's `Retry`: a call that the server can't have seen is tried again, so many times
-/// ([`ClientError::is_not_sent`]). What has been sent is never sent again.
+/// A policy for tower's `Retry`: a call that the server can't have seen ([`ClientError::is_not_sent`]) is tried again,
+/// up to a number of times. A request that has been sent is never sent again.
 ///
 /// A codec takes a request by value, so a client can't send it again by itself; `Retry` clones it before.
 ///
@@ -49,7 +49,7 @@ impl NotSent {
         Self::times(1)
     }
 
-    /// So many more attempts.
+    /// This many more attempts.
     pub fn times(attempts: u32) -> Self {
         Self { left: attempts }
     }
@@ -59,7 +59,7 @@ impl<Req: Clone, Ans> Policy<Req, Ans, ClientError> for NotSent {
     type Future = Ready<()>;
 
     fn retry(&mut self, _: &mut Req, result: &mut Result<Ans, ClientError>) -> Option<Ready<()>> {
-        // One that drains, or was refused for good, will not be better the next time.
+        // A client that drains, or that was refused for good, will fail again.
         let again = matches!(result, Err(ClientError::NotSent(_) | ClientError::TimedOut { sent: false }));
         if !again || self.left == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! What is done with a new connection before any call is.
+//! The preparation of a new connection before calls use it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use crate::session::Session;
 
 type Preparing<C> = Pin<Box<dyn Future<Output = Result<Session<C>>> + Send>>;
 
-/// Nothing is done.
+/// No preparation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unprepared(());
 
-/// What is done with a session of this codec: see [`Client::prepare`](super::Client::prepare).
+/// Prepares a session of this codec: see [`Client::prepare`](super::Client::prepare).
 #[allow(missing_debug_implementations)]
 pub struct Prepared<C>(Arc<dyn Fn(Session<C>) -> Preparing<C> + Send + Sync>);
 

@@ -1,4 +1,4 @@
-//! What callers hold: the service, and a call under way.
+//! The types that callers hold: the service, and a call under way.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -16,16 +16,17 @@ use super::shared::{Gate, Grant, Later, Shared, Slot, Waiter};
 
 /// A service of calls on one connection, which clones share: `Service<Req, Response = Ans>`.
 ///
-/// Made by [`Client::pipelined`](super::Client::pipelined) and [`Client::tagged`](super::Client::tagged). No codec is in its type.
+/// Made by [`Client::pipelined`](super::Client::pipelined) and [`Client::tagged`](super::Client::tagged). Its type does
+/// not contain the codec.
 ///
-/// It is ready when there is a connection and a place among the calls [in flight](super::Client::in_flight). Each clone has
-/// a place of its own from then on; dropped unused, the place is the next caller's. Who has waited for
-/// [`call_within`](super::Client::call_within) is made ready without a place, and the call fails with
-/// [`TimedOut`](ClientError::TimedOut): an error of `poll_ready` would be final to tower's `Buffer` and `Balance`. So `poll_ready`
-/// never fails.
+/// It is ready when there is a connection and a place among the calls [in flight](super::Client::in_flight). Each ready
+/// clone has a place of its own; if it is dropped unused, the next caller gets the place. A caller that has waited for
+/// [`call_within`](super::Client::call_within) becomes ready without a place, and its call fails with
+/// [`TimedOut`](ClientError::TimedOut). `poll_ready` itself never fails, because its error would be final to tower's
+/// `Buffer` and `Balance`.
 ///
-/// When the last clone is dropped the client drains in the background: the calls that are held still are answered, the
-/// connection is closed, and no task is left.
+/// When the last clone is dropped the client drains in the background: calls whose futures are still held are answered,
+/// the connection is closed, and the task ends.
 pub struct Pipelined<Req, Ans> {
     shared: Arc<Shared<Req, Ans>>,
     ticket: Ticket,
@@ -45,7 +46,7 @@ impl<Req, Ans> Pipelined<Req, Ans> {
         Self { shared, ticket: Ticket::Nothing }
     }
 
-    /// Waits for a place, calls, and waits for the answer: what `ready` and `call` do, under one deadline.
+    /// Waits for a place, calls, and waits for the answer: the same as `ready` and `call`, under one deadline.
     ///
     /// ```
     /// use ropewalk::client::Client;
@@ -65,8 +66,8 @@ impl<Req, Ans> Pipelined<Req, Ans> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before the request is encoded, nothing of it is sent. Dropped later, its answer is thrown away when it comes, and
-    /// its place is taken until then: no other call is given its answer.
+    /// If it is dropped before the request is encoded, no part of it is sent. If it is dropped later, its answer is
+    /// discarded when it arrives, and its place stays taken until then; no other call receives its answer.
     ///
     /// # Errors
     ///
@@ -77,7 +78,7 @@ impl<Req, Ans> Pipelined<Req, Ans> {
         service.start(req.into()).await
     }
 
-    /// How many calls have a place, answered ones not; `usize::MAX` while there is no connection.
+    /// How many calls have a place, without those that are answered; `usize::MAX` while there is no connection.
     pub fn in_flight(&self) -> usize {
         let inner = self.shared.lock();
         if matches!(inner.gate, Gate::Open) { inner.taken() } else { usize::MAX }
@@ -214,7 +215,7 @@ impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
 ///
 /// # Cancel safety
 ///
-/// As [`Pipelined::ask`]: dropped, no other call is given its answer.
+/// As for [`Pipelined::ask`]: if it is dropped, no other call receives its answer.
 #[must_use = "dropped, the call is taken back if it is not written yet, and its answer thrown away otherwise"]
 pub struct Call<Req, Ans>(At<Req, Ans>);
 

@@ -19,10 +19,10 @@ pub(crate) struct Housed {
     home: Option<Home>,
 }
 
-/// Where it goes.
+/// The place to which a wire returns.
 pub(crate) enum Home {
     Leaf(oneshot::Sender<Box<Housed>>),
-    /// No leaf has it: a task of its own closes it.
+    /// It belongs to no leaf, so a task of its own closes it.
     Task,
 }
 
@@ -32,7 +32,7 @@ impl Homing {
         (Self { housed: Some(Box::new(Housed { wire, home: Some(Home::Leaf(home)) })) }, leaf)
     }
 
-    /// One that belongs to no leaf.
+    /// Makes one that belongs to no leaf.
     pub(crate) fn without_leaf(wire: Wire) -> Self {
         Self { housed: Some(Box::new(Housed { wire, home: Some(Home::Task) })) }
     }
@@ -43,7 +43,7 @@ impl Homing {
         if owned { self.housed.take().map(|housed| Box::new(housed.wire)) } else { None }
     }
 
-    /// Takes the wire. The leaf waits until the returned sender is dropped, and then sees that it has no wire to close.
+    /// Takes the wire. The leaf waits until the returned home is dropped, and then sees that it has no wire to close.
     pub(crate) fn take(mut self) -> (Option<Wire>, Option<Home>) {
         self.housed.take().map_or((None, None), |housed| (Some(housed.wire), housed.home))
     }

@@ -32,9 +32,9 @@ impl sealed::Side for ClientTls {
 }
 
 impl<C> Session<C> {
-    /// Does its side of a TLS handshake, at any moment between two frames: the server's with a [`TlsConfig`], the client's with a
-    /// [`ClientTls`], which needs a [name](ClientTls::name); from there on all is encrypted, and
-    /// [`Session::tls`] has what was settled. What was replied before is written first, in plaintext.
+    /// Does a TLS handshake, at any moment between two frames: the server's side with a [`TlsConfig`], the client's
+    /// side with a [`ClientTls`], which needs a [name](ClientTls::name). After that the connection is encrypted, and
+    /// [`Session::tls`] returns the result of the handshake. Frames queued before it are written first, in plaintext.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session, TlsConfig};
