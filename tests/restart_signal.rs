@@ -27,7 +27,8 @@ fn descriptors(server: &Generations) -> usize {
 fn children(server: &Generations) -> String {
     let pid = server.pid().as_raw_nonzero();
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap()).collect()
+    // A thread may end between the two looks, and has no children then.
+    tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect()
 }
 
 /// What stands in for a service manager: it hears what it is told.
