@@ -40,7 +40,7 @@ pub enum ClientError {
     /// The client drains, or has ended. The request was not sent.
     Draining,
     /// There is no connection, and none is expected in time: see [`fail_fast_after`](super::Client::fail_fast_after)
-    /// and [`fatal`](super::fatal). The request was not sent.
+    /// and [`fatal`]. The request was not sent.
     Unavailable(Cause),
     /// `call` was called before `poll_ready` was ready. The request was not sent.
     NotReady,

@@ -1,6 +1,6 @@
 //! Clients: connections to a server, with the same codecs.
 //!
-//! * [`connect`] makes one [`Connection`](crate::Connection); [`Session::over`](crate::Session::over) makes a session
+//! * [`connect()`] makes one [`Connection`](crate::Connection); [`Session::over`](crate::Session::over) makes a session
 //!   on it, for a protocol written as an async function.
 //! * A [`Client`] is for many callers: a tower service with any codec, on one connection that is made again when it
 //!   breaks. The error of a failed call tells whether the server may have seen the request.

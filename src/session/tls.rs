@@ -73,7 +73,7 @@ impl<C> Session<C> {
     /// [`SessionError::PlaintextBehind`](crate::SessionError::PlaintextBehind), and
     /// [`AlreadyEncrypted`](crate::SessionError::AlreadyEncrypted); the session can go on only after `AlreadyEncrypted`
     /// and after a `TlsError`. [`HandshakeTimedOut`](crate::SessionError::HandshakeTimedOut) after 10 s, the error with
-    /// which the handshake failed, and the errors of [`Session::flush`]. A [`TlsError`](crate::TlsError) if the
+    /// which the handshake failed, and the errors of [`Session::flush`]. A [`TlsError`] if the
     /// certificates were not read before and are bad: better [load](TlsConfig::load) them before serving.
     pub async fn upgrade_tls(&mut self, tls: &impl UpgradeTls) -> Result {
         self.wire.step().await;
