@@ -149,11 +149,7 @@ fn main() -> Result {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    runtime
-        .worker_threads(args.threads.max(1))
-        .enable_all()
-        .build()?
-        .block_on(run(&args.variant))
+    runtime.worker_threads(args.threads.max(1)).enable_all().build()?.block_on(run(&args.variant))
 }
 
 async fn run(variant: &str) -> Result {
@@ -162,35 +158,24 @@ async fn run(variant: &str) -> Result {
     if way.starts_with("hand") {
         return by_hand(way, wait).await;
     }
-    let server = Server::new()
-        .listen("tcp:127.0.0.1:0")
-        .on_listening(|addresses| {
-            let address = addresses[0].to_string();
-            println!("{}", address.trim_start_matches("tcp:"));
-        });
+    let server = Server::new().listen("tcp:127.0.0.1:0").on_listening(|addresses| {
+        let address = addresses[0].to_string();
+        println!("{}", address.trim_start_matches("tcp:"));
+    });
     let of_calls = wait.clone();
-    let leaf = framed(
-        Lines::lf(),
-        service_fn(move |frame| of_calls.clone().answer(frame)),
-    );
+    let leaf = framed(Lines::lf(), service_fn(move |frame| of_calls.clone().answer(frame)));
     match way {
         "concurrent" => server.serve(leaf.concurrent(CALLS)).await,
         "unordered" => server.serve(leaf.unordered(CALLS)).await,
         "session" | "during" => {
             let during = way == "during";
-            server
-                .serve(session(Lines::lf(), move |s| {
-                    in_a_loop(s, wait.clone(), during)
-                }))
-                .await
+            server.serve(session(Lines::lf(), move |s| in_a_loop(s, wait.clone(), during))).await
         }
         "stream" => {
             let stream = move |frame| {
                 let answers = by_channel(wait.clone(), frame);
                 async move {
-                    let next = async |mut answers: mpsc::Receiver<_>| {
-                        Some((answers.recv().await?, answers))
-                    };
+                    let next = async |mut answers: mpsc::Receiver<_>| Some((answers.recv().await?, answers));
                     Ok::<_, ropewalk::Error>(Reply::stream(unfold(answers, next)))
                 }
             };
@@ -199,8 +184,7 @@ async fn run(variant: &str) -> Result {
         "drive" => {
             let drive = move |s: Session<Lines>| {
                 let wait = wait.clone();
-                s.drive(service_fn(move |frame| wait.clone().answer(frame)))
-                    .into_future()
+                s.drive(service_fn(move |frame| wait.clone().answer(frame))).into_future()
             };
             server.serve(session(Lines::lf(), drive)).await
         }
@@ -212,11 +196,7 @@ async fn run(variant: &str) -> Result {
 async fn in_a_loop(mut s: Session<Lines>, wait: Wait, during: bool) -> ropewalk::Result {
     while let Some(frame) = s.next().await? {
         let call = wait.clone().answer(frame);
-        let answer = if during {
-            s.during(call).await??
-        } else {
-            call.await?
-        };
+        let answer = if during { s.during(call).await?? } else { call.await? };
         s.reply(answer)?;
     }
     Ok(())
