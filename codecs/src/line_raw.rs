@@ -24,9 +24,9 @@ pub enum LineOrRaw {
 /// lines go on by themselves; [`raw_until_lines`](Self::raw_until_lines) makes everything raw until
 /// [`lines`](Self::lines). A switch takes effect at the byte after the last line delivered, whether what follows has
 /// been received already or not. A section whose length is known and small may be wanted in one piece:
-/// [`raw_whole(n)`](Self::raw_whole) delivers it when all of it has come. Whoever holds the codec may switch it between
-/// two calls of `decode`: the application between two frames, or a codec of one's own around this one, when the wire
-/// itself says how much is raw:
+/// [`raw_whole(n)`](Self::raw_whole) delivers it when all of it has come. The owner of the codec may switch it between
+/// two calls of `decode`: the application between two frames, or a codec of your own around this one, when a line
+/// announces how many raw bytes follow:
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};

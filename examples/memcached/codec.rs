@@ -18,7 +18,7 @@ pub(crate) const MAX_LENGTH: u64 = i32::MAX as u64 - 2;
 /// What ends a line, and the data behind one.
 pub(crate) const END: &[u8] = b"\r\n";
 
-/// A command, and the bytes behind it: its data, and their end. There are none if it announced none.
+/// A command, and the bytes after it: its data, and their end. Both are empty if it announced no data.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Request {
     pub(crate) line: Bytes,

@@ -1,4 +1,4 @@
-//! How many frames an answer has, and which frames are none.
+//! How many frames an answer has, and which frames belong to no answer.
 
 use std::sync::Arc;
 

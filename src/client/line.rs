@@ -150,7 +150,7 @@ where
         }
     }
 
-    /// Hands out all answers that were read, up to a frame that is none.
+    /// Delivers all answers that were read, up to a frame that isn't one.
     fn read(&mut self) -> Result<(), End> {
         let mut result = Ok(());
         while self.answers.len() < BATCH && result.is_ok() {
@@ -213,7 +213,7 @@ where
             }
             let crowd = self.last > 1 || self.matching.len() > 0;
             if crowd && inner.queue.len() < inner.places && !std::mem::replace(&mut self.yielded, true) {
-                // Whoever woke it may have been the first of many: the others first.
+                // The caller that woke it may have been the first of many: the others get their turn first.
                 drop(inner);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -53,7 +53,7 @@ pub(super) enum Grant {
 pub(super) enum Gate {
     /// There is a connection.
     Open,
-    /// There is none: callers wait.
+    /// There is no connection: callers wait.
     Shut,
     /// Calls fail.
     Refusing(ClientError),

@@ -26,8 +26,8 @@ pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<(Stream, Peer)>> +
 /// [`Endpoint`](crate::Endpoint). A foreign transport (vsock, a simulated network) is one implementation away, and
 /// [`Stream::from_io`] takes its streams; [`memory::Connector`](crate::memory::Connector) is one.
 pub trait Dial: Send + Sync + 'static {
-    /// Makes one connection. It is cancel safe: dropped before it is ready, it has connected nothing. Whoever calls it has a
-    /// deadline for it.
+    /// Makes one connection. It is cancel safe: a future dropped before it is ready leaves no connection. The caller sets a
+    /// deadline.
     fn dial(&self) -> Dialing<'_>;
 
     /// The address it connects to, for error messages.

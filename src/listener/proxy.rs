@@ -29,7 +29,7 @@ impl Trusted {
         &self.0
     }
 
-    /// Where peers have addresses, theirs counts. Who comes by a path or inside the process was let in by the path's
+    /// Where peers have addresses, theirs counts. A peer on a Unix socket or in memory was let in by the path's
     /// permissions, or by code.
     fn trusts(&self, peer: &Peer) -> bool {
         peer.ip().is_none_or(|ip| self.0.iter().any(|network| network.contains(&ip)))

@@ -104,7 +104,7 @@ impl Accept for Tcp {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         let (stream, addr) = ready!(self.socket.poll_accept(cx))?;
         if !INHERITED {
-            // A connection that is reset already refuses options; whoever reads from it will hear of that.
+            // A connection that is reset already refuses options; a read from it will report that.
             drop(set_options(&SockRef::from(&stream)));
         }
         Poll::Ready(Ok((stream.into(), Peer::new(addr))))

@@ -100,7 +100,7 @@ impl Pipe {
         self.wakers()
     }
 
-    /// The reader is gone. An end of the direction stays one: who has ended it can't write, whoever reads.
+    /// The reader is gone. A direction that has ended stays ended: its writer can't write, with or without a reader.
     pub(super) fn unread(&mut self) -> Wakers {
         if self.state == State::Open {
             self.state = State::Unread;

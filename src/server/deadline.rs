@@ -31,8 +31,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Starts the thread, from a server's start to its end. Without it the deadline is kept by the runtime alone, as long as that
 /// one is not blocked.
 ///
-/// Under a paused clock there is none: a thread has only real time, by which a test of paused time must neither be cut
-/// nor told.
+/// Under a paused clock there is no such thread: it has only real time, which must neither end a test of paused time nor
+/// report it.
 pub(super) fn keep(shared: &Arc<Shared>, options: &Options) {
     if is_paused() {
         return;

@@ -58,7 +58,7 @@ pub(super) async fn finish<S: ConnectionService>(
 /// Asks some connections to finish, and aborts what is left of them later.
 pub(super) fn drain_these(shared: &Arc<Shared>, connections: &[ConnectionInfo], within: Duration) {
     connections.iter().for_each(ConnectionInfo::drain);
-    // Before the server runs there are none.
+    // Before the server runs there are no connections.
     let Some(runtime) = shared.runtime.get() else { return };
     // Numbers, which keep nothing alive.
     let mut ids: Vec<u64> = connections.iter().map(ConnectionInfo::id).collect();

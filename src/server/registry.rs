@@ -13,7 +13,7 @@ pub(super) const SHARDS: usize = 16;
 pub(super) struct Registry {
     shards: [Mutex<Slab<Closing>>; SHARDS],
     next: AtomicUsize,
-    /// What all are told, and whoever comes: one of the four below.
+    /// The signal that all connections have been given, later ones too: one of the four below.
     told: AtomicU8,
 }
 

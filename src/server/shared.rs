@@ -344,7 +344,7 @@ impl Shared {
         drop(scattered);
         self.room.wake();
         if left == 0 {
-            // Kept for whoever asks next, so the last one is never missed.
+            // Kept for the next caller, so the last one is never missed.
             self.idle.notify_one();
         }
     }

@@ -66,7 +66,8 @@ impl Signals {
     }
 }
 
-/// The signal to read files again. Left alone where there are none: by default it ends a process whose terminal is gone.
+/// The signal to read files again. Without such files it keeps its default action, which ends a process whose terminal is
+/// gone.
 pub(super) struct Hangup(Option<Signal>);
 
 impl Hangup {

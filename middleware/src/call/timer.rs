@@ -19,7 +19,7 @@ thread_local! {
 
 /// The timer of a connection's calls: made by the first that waits, and left to the next.
 ///
-/// Whoever polls the calls of a connection keeps one and lends it meanwhile, as `framed` and `Session::drive` do. So a
+/// Code that polls the calls of a connection keeps one and lends it meanwhile, as `framed` and `Session::drive` do. So a
 /// call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer) need not hold on to what its connection shares, which
 /// would cost each frame a reference count.
 ///

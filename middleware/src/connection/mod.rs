@@ -115,8 +115,8 @@ impl Connection {
         if self.shared().has_rare() { self.shared().read_deadlines().or(own) } else { own }
     }
 
-    /// Puts another stream in place and hands out the one that was there, to be wrapped and put back. Whoever has its
-    /// handles keeps them; the local address stays what it was.
+    /// Puts another stream in place and returns the one that was there, to be wrapped and put back. Handles on the
+    /// connection stay valid, and the local address stays the same.
     pub fn replace_stream(&mut self, stream: Stream) -> Stream {
         // Set before? Then it stays so.
         self.shared().set_local(self.local());
@@ -269,7 +269,7 @@ impl Connection {
     }
 }
 
-/// The counters without another handle on them: for whoever counts each frame.
+/// The counters without another handle on them, for code that counts each frame.
 impl AsRef<Stats> for Connection {
     #[inline]
     fn as_ref(&self) -> &Stats {

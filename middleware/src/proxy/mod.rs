@@ -53,7 +53,7 @@ pub const MAX_HEADER: usize = 4096;
 pub enum Parsed {
     /// Part of a header.
     Incomplete {
-        /// How many bytes are missing at least, never 0. Who reads no more than that never reads past the header.
+        /// How many bytes are missing at least, never 0. A read of no more than that never goes past the header.
         need: usize,
     },
     /// A header.

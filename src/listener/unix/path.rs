@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::{Instant, sleep};
 
 /// How long a server that starts waits for others in the same directory. Each holds it up for the time of a few system
-/// calls; whoever locks a directory for longer is no server of ours.
+/// calls; a process that locks a directory for longer isn't a server of this crate.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// How long it waits before it tries the lock again.

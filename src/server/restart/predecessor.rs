@@ -143,7 +143,7 @@ impl Successor {
     async fn explain<T>(&mut self, told: Result<T, RestartError>) -> Result<T, RestartError> {
         let ended = matches!(&told, Err(RestartError::Broken { cause }) if is_end(cause));
         match &mut self.child {
-            // It may just have closed its standard input, so whoever asks has a deadline.
+            // It may just have closed its standard input, so the caller sets a deadline.
             Some(child) if ended => Err(RestartError::Exited { status: child.wait().await? }),
             _ => told,
         }
