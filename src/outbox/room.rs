@@ -90,7 +90,7 @@ impl<F: Clone> Room<F> {
     /// Pushes a frame to all members, and returns how many have accepted it. It waits for no member: each member's
     /// [`SlowConsumer`](super::SlowConsumer) determines what happens to a frame when its outbox is full.
     ///
-    /// A push takes about 0.1 µs. After every 256 members it yields to other tasks.
+    /// After every 256 members it yields to other tasks.
     ///
     /// # Cancel safety
     ///
@@ -119,8 +119,7 @@ impl<F: Clone> Room<F> {
     }
 
     /// Does the same as [`Room::send`] without yielding: for functions that are not async, and for rooms of a few
-    /// hundred members. Ten thousand members would take about a millisecond, during which the thread runs no other
-    /// task.
+    /// hundred members. The thread runs no other task until all members have the frame.
     pub fn push(&self, frame: F) -> usize {
         let (all, _) = self.all(None);
         push_to(&all, None, &frame)

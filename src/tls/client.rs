@@ -39,7 +39,7 @@ pub struct ClientTls {
     loaded: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
-/// Who may have signed a server's certificate.
+/// The authorities whose certificates of servers are accepted.
 #[derive(Clone, Default)]
 pub(super) enum Roots {
     /// Those of the system.
