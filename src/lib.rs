@@ -76,7 +76,7 @@
 //! All are off by default.
 //!
 //! - `tls`: encrypted endpoints and STARTTLS, by rustls.
-//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a clap command
+//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a clap command
 //!   line.
 //! - `json`, `postcard`: frames of serde types with any codec.
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
