@@ -5,7 +5,7 @@
 //! doesn't end up around a connection by accident:
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`],
-//!   [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`LifetimeLayer`], [`BandwidthLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`], [`FrameRateLayer`], [`CallLatencyLayer`],
 //!   [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
@@ -62,6 +62,7 @@
 
 pub mod accept_rate;
 pub mod access;
+pub mod bandwidth;
 pub mod call;
 pub mod connection;
 pub mod crowd;
@@ -79,6 +80,7 @@ mod state;
 
 pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
+pub use bandwidth::{Bandwidth, BandwidthLayer};
 pub use call::{
     CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
     CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
