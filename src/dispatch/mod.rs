@@ -88,6 +88,12 @@ impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
         let (go_on, failing, last) = (false, false, false);
         Self { codec, inbox, service, frame, calls, reply, error, go_on, failing, last, on_error, timer }
     }
+
+    /// The codec; `None` while a part of an answer is encoded.
+    pub(crate) fn codec_between_answers(self: Pin<&mut Self>) -> Option<&mut C> {
+        let this = self.project();
+        if this.reply.is_none() { Some(this.codec) } else { None }
+    }
 }
 
 impl<C, S, Q, E, R> Dispatch<C, S, C::Item, R::Frame, Q, E>
