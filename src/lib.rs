@@ -120,8 +120,9 @@ pub use dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodb
 pub use endpoint::{BindError, ConnectError, Dial, Dialing, Endpoint, EndpointError, Remote};
 pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, Opened, PerPeer, ReplyFn, ServiceFn,
-    SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, FrameService, Framed, FramedFuture, LayerWith, MakeFrameService, NoState, Opened, PerPeer, ReplyFn,
+    ServiceFn, SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session,
+    session_with,
 };
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};

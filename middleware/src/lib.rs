@@ -72,10 +72,13 @@ mod frame;
 pub mod lifetime;
 pub mod limit;
 pub mod log;
+mod per_connection;
 pub mod proxy;
 pub mod rate;
 mod read_deadline;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
@@ -91,8 +94,9 @@ pub use crowd::MakeRoom;
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
 pub use lifetime::{Lifetime, LifetimeLayer};
-pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};
-pub use log::{BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
+pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use per_connection::{PerConnection, PerConnectionFuture, PerConnectionLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
 pub use state::{State, StateLayer};

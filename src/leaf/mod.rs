@@ -14,7 +14,7 @@ mod session;
 
 pub use self::framed::{Framed, FramedFuture, framed, per_connection};
 pub use self::functions::{ReplyFn, ServiceFn, reply_fn, service_fn};
-pub use self::opened::{Cloned, MakeFrameService, Opened, PerPeer};
+pub use self::opened::{Cloned, LayerWith, MakeFrameService, Opened, PerPeer};
 pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
 

@@ -9,6 +9,7 @@ mod front;
 mod gate;
 mod handle;
 mod incidents;
+mod layers;
 mod lifecycle;
 mod limits;
 mod lobby;
