@@ -4,6 +4,7 @@
 mod common;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -108,9 +109,16 @@ impl Write for Lines {
     }
 }
 
-#[derive(Debug)]
 enum Command {
     Get(&'static str),
+}
+
+impl fmt::Debug for Command {
+    /// As it comes: a derived one would escape it already.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Get(key) = self;
+        write!(f, "Get({key})")
+    }
 }
 
 #[tokio::test]
@@ -128,6 +136,6 @@ async fn typed_frames_are_logged_by_their_debug_escaped() {
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains("Get("), "{text}");
     assert!(text.contains("outcome=\"ok\""), "{text}");
-    assert!(!text.contains('\x1b') || !text.contains("\x1b[2J"), "{text}");
+    assert!(!text.contains("\x1b[2J"), "{text}");
     assert_eq!(text.lines().count(), 2, "{text}");
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use ropewalk_middleware::{Addr, CloseReason, ConnectionInfo};
 
+use super::books::shared::{Phase, Shared};
 use super::budget::MemoryUse;
 use super::drain::drain_these;
-use super::report::DrainReport;
+use super::drain::report::DrainReport;
 use super::restart::RestartError;
-use super::shared::{Phase, Shared};
 use crate::error::Result;
 use crate::listener::PreambleCounts;
 

@@ -10,8 +10,8 @@ use pin_project::pin_project;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{CloseReason, Escaped};
 
-use super::shared::Entered;
 use crate::error::{BoxError, Error};
+use crate::server::books::shared::Entered;
 
 /// Runs a connection until it ends, is aborted or panics, and closes its entry in the books.
 #[pin_project]
@@ -25,7 +25,7 @@ pub(super) struct ConnectionTask<F> {
 }
 
 impl<F> ConnectionTask<F> {
-    pub(super) fn new(run: F, entered: Entered) -> Self {
+    pub(in crate::server) fn new(run: F, entered: Entered) -> Self {
         Self { run: Some(run), watched: false, entered }
     }
 }
@@ -72,7 +72,7 @@ where
 }
 
 /// Notes a panic in user code. It ended this connection, and nothing else.
-pub(super) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
+pub(in crate::server) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
     entered.closing.set_reason(CloseReason::Panic);
     if entered.log().panics.pass() {
         let text = format!("{:?}", Escaped::display(&panic_text(&*panic)));

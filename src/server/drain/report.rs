@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ropewalk_middleware::CloseReason;
 
-use super::handle::Counts;
+use crate::server::handle::Counts;
 
 /// How a server's connections ended, from the beginning of its drain to its end. See
 /// [`Handle::drain_report`](crate::Handle::drain_report).
@@ -21,7 +21,7 @@ pub struct DrainReport {
 
 impl DrainReport {
     /// The report of the time between two counts.
-    pub(super) fn new(begin: &Counts, end: &Counts, unserved: u64) -> Self {
+    pub(in crate::server) fn new(begin: &Counts, end: &Counts, unserved: u64) -> Self {
         let mut closed = [0; CloseReason::ALL.len()];
         for reason in CloseReason::ALL {
             closed[reason.index()] = end.closed(reason) - begin.closed(reason);
@@ -80,7 +80,7 @@ fn cuts(reason: CloseReason) -> bool {
 
 /// The data for the report, recorded while a server ends.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(in crate::server) struct Outcome {
     /// The counts when the server was told to end.
     begin: OnceLock<Counts>,
     unserved: AtomicU64,
@@ -91,27 +91,27 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// The server is told to end, for the first time or again.
-    pub(super) fn begin(&self, counts: impl FnOnce() -> Counts) {
+    pub(in crate::server) fn begin(&self, counts: impl FnOnce() -> Counts) {
         self.begin.get_or_init(counts);
     }
 
     /// Records that this many connections were accepted and will not be served any more.
-    pub(super) fn unserved(&self, connections: usize) {
+    pub(in crate::server) fn unserved(&self, connections: usize) {
         self.unserved.fetch_add(connections as u64, Ordering::AcqRel);
     }
 
     /// The last connection is gone or abandoned.
-    pub(super) fn end(&self, counts: &Counts) {
+    pub(in crate::server) fn end(&self, counts: &Counts) {
         let begin = self.begin.get_or_init(|| counts.clone());
         self.report.get_or_init(|| DrainReport::new(begin, counts, self.unserved.load(Ordering::Acquire)));
     }
 
-    pub(super) fn report(&self) -> Option<&DrainReport> {
+    pub(in crate::server) fn report(&self) -> Option<&DrainReport> {
         self.report.get()
     }
 
     /// Records that the server's future is dropped. It matters only until the server has ended.
-    pub(super) fn drop(&self) {
+    pub(in crate::server) fn drop(&self) {
         self.dropped.store(true, Ordering::Release);
     }
 

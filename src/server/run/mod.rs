@@ -1,5 +1,11 @@
 //! A server from its first accept to its last connection.
 
+pub(super) mod lifecycle;
+pub(super) mod notify;
+pub(super) mod reload;
+pub(super) mod serve;
+pub(super) mod signals;
+
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -13,17 +19,17 @@ use ropewalk_middleware::event::aside;
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
+use self::lifecycle::Lifecycles;
+use self::notify::Notify;
+use self::serve::{OnListening, Over};
+use self::signals::{Hangup, Signals, Told};
 use super::ConnectionService;
+use super::accept::front::{Front, Sockets};
+use super::books::shared::{self, Phase, Shared};
 use super::budget;
-use super::deadline;
+use super::drain::deadline;
 use super::drain::{end, finish};
-use super::front::{Front, Sockets};
-use super::lifecycle::Lifecycles;
-use super::notify::Notify;
 use super::restart::{Attempt, Restart, RestartError, Step, Succession, start as start_successor};
-use super::serve::{OnListening, Over};
-use super::shared::{self, Phase, Shared};
-use super::signals::{Hangup, Signals, Told};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 
@@ -50,7 +56,7 @@ pub(super) struct Bound {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) succession: Option<Succession>,
     pub(super) signals: Signals,
-    pub(super) hangup: Hangup,
+    hangup: Hangup,
     pub(super) lifecycles: Lifecycles,
     pub(super) options: Options,
     pub(super) on_listening: Option<OnListening>,

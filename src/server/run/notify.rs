@@ -3,12 +3,12 @@
 #[cfg(feature = "systemd")]
 use ropewalk_middleware::event::Limit;
 
-use super::restart::RestartError;
 use crate::error::Error;
+use crate::server::restart::RestartError;
 
 /// What tells a service manager, if the server was told to and there is one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Notify {
+pub(in crate::server) struct Notify {
     /// On, with the limit of its warnings: a watchdog is fed often.
     #[cfg(feature = "systemd")]
     on: Option<Limit>,

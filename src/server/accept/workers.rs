@@ -10,14 +10,14 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::unconstrained;
 
-use super::ConnectionService;
-use super::accept::{Accept, Listening};
 use super::gate::Gate;
-use super::restart::{Passed, RestartError};
-use super::shared::{Phase, Shared};
+use super::{Accept, Listening};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
+use crate::server::books::shared::{Phase, Shared};
+use crate::server::restart::{Passed, RestartError};
+use crate::server::service::ConnectionService;
 
 /// What the workers are told. Each word is said after those above it, and stands for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ struct Told {
 }
 
 /// The workers of a server. Dropped, they take nothing more; their threads end with the server.
-pub(super) struct Workers {
+pub(in crate::server) struct Workers {
     /// By endpoint; the workers have descriptors of their own. These are for a new process to take over, and have the paths.
     sockets: Vec<Vec<Opened>>,
     told: watch::Sender<Told>,
@@ -82,13 +82,13 @@ impl Workers {
     }
 
     /// Has the workers accept. Ready with the first error of one of them.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         self.tell(Order::Accept);
         // Each says why before it ends.
         self.failures.poll_recv(cx).map(|failure| failure.unwrap_or_else(|| Error::other("no worker is left")))
     }
 
-    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+    pub(in crate::server) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
         let of_all = self.sockets.iter().zip(places);
         let each = of_all.flat_map(|(sockets, place)| sockets.iter().map(move |opened| (opened, place)));
         each.map(|(opened, place)| {
@@ -98,7 +98,7 @@ impl Workers {
         .collect()
     }
 
-    pub(super) fn give_up(&mut self, taken: &[bool]) {
+    pub(in crate::server) fn give_up(&mut self, taken: &[bool]) {
         for (number, opened) in self.sockets.iter_mut().flatten().enumerate() {
             if let Some(path) = &mut opened.path {
                 path.set_owned(!taken.get(number).is_some_and(|taken| *taken));
@@ -107,20 +107,20 @@ impl Workers {
         self.told.send_modify(|told| told.taken = taken.to_vec());
     }
 
-    pub(super) fn last_call(&mut self) {
+    pub(in crate::server) fn last_call(&mut self) {
         // First: a socket listens as long as anybody has it, and none of us accepts on these.
         self.sockets.clear();
         self.tell(Order::LastCall);
     }
 
     /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep us waiting.
-    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::server) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while ready!(self.failures.poll_recv(cx)).is_some() {}
         Poll::Ready(())
     }
 
     /// Has the workers give up what they have not served.
-    pub(super) fn close(&self) {
+    pub(in crate::server) fn close(&self) {
         self.tell(Order::Close);
     }
 

@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::registry::Registry;
-use super::shared::Shared;
+use super::books::registry::Registry;
+use super::books::shared::Shared;
 
 /// How long memory may be short before the largest connections are aborted.
 const PATIENCE: Duration = Duration::from_secs(1);

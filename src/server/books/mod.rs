@@ -1,13 +1,17 @@
 //! The counts of a server, and while it is full the order in which its connections make room.
 
+pub(super) mod incidents;
+pub(super) mod registry;
+pub(super) mod shared;
+
 use std::net::IpAddr;
 
 use ropewalk_middleware::crowd::{Choice, Crowd};
 use ropewalk_middleware::{CloseReason, Closing, MakeRoom, Peer};
 use tokio::time::Instant;
 
+use self::registry::{Registry, SHARDS};
 use super::handle::Counts;
-use super::registry::{Registry, SHARDS};
 
 /// All that changes when a connection comes or goes, under one lock.
 #[derive(Debug, Default)]

@@ -28,7 +28,7 @@ type Life = (u64, Duration);
 impl Stalls {
     /// Looks at the threads of these runtimes, which are in the same order each time. Returns how many stand still since
     /// the looks before.
-    pub(super) fn look(&mut self, runtimes: &[RuntimeMetrics]) -> usize {
+    pub(in crate::server) fn look(&mut self, runtimes: &[RuntimeMetrics]) -> usize {
         self.note(runtimes.iter().flat_map(|runtime| (0..runtime.num_workers()).map(move |n| life(runtime, n))))
     }
 

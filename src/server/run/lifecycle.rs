@@ -60,18 +60,18 @@ impl<L: Lifecycle> DynLifecycle for L {
 
 /// The lifecycles of one server, and how many of them are started.
 #[derive(Default)]
-pub(super) struct Lifecycles {
+pub(in crate::server) struct Lifecycles {
     all: Vec<Box<dyn DynLifecycle>>,
     started: usize,
 }
 
 impl Lifecycles {
-    pub(super) fn push(&mut self, lifecycle: impl Lifecycle) {
+    pub(in crate::server) fn push(&mut self, lifecycle: impl Lifecycle) {
         self.all.push(Box::new(lifecycle));
     }
 
     /// Starts all, in order; if one fails, those already started are stopped.
-    pub(super) async fn start(&mut self) -> Result {
+    pub(in crate::server) async fn start(&mut self) -> Result {
         for i in 0..self.all.len() {
             if let Err(error) = self.all[i].start().await {
                 // The first error is returned; further errors of stopping are logged.
@@ -84,7 +84,7 @@ impl Lifecycles {
     }
 
     /// Stops those that were started, in reverse order; the first error is returned, the others are logged.
-    pub(super) async fn stop(&mut self) -> Result {
+    pub(in crate::server) async fn stop(&mut self) -> Result {
         let mut result = Ok(());
         while self.started > 0 {
             self.started -= 1;

@@ -11,9 +11,9 @@ use ropewalk_middleware::{Connection, Peer, Stream};
 use rustix::process::{Resource, getrlimit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::books::MadeRoom;
-use super::shared::Shared;
 use crate::listener::preamble::newest_of_most;
+use crate::server::books::MadeRoom;
+use crate::server::books::shared::Shared;
 
 /// How many connections wait here at most. The others stay in the backlog, as long as nobody waits for too long.
 const PLACES: usize = 64;
@@ -51,7 +51,7 @@ struct Waiting {
 
 impl Lobby {
     /// One of so many: each accept loop has its own.
-    pub(super) fn new(lobbies: usize, shared: &Arc<Shared>) -> Self {
+    pub(in crate::server) fn new(lobbies: usize, shared: &Arc<Shared>) -> Self {
         Self {
             waiting: VecDeque::new(),
             places: places(lobbies, shared.max()),
@@ -60,11 +60,11 @@ impl Lobby {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::server) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::server) fn len(&self) -> usize {
         self.waiting.len()
     }
 
@@ -73,13 +73,13 @@ impl Lobby {
         self.waiting.iter().any(|waiting| waiting.promised)
     }
 
-    pub(super) fn push(&mut self, accepted: Accepted) {
+    pub(in crate::server) fn push(&mut self, accepted: Accepted) {
         let now = Instant::now();
         self.waiting.push_back(Waiting { accepted, since: now, ask: now, promised: false });
     }
 
     /// The next one to be let in: one that room was made for, or else the one that has waited for longest.
-    pub(super) fn next(&mut self) -> Option<Accepted> {
+    pub(in crate::server) fn next(&mut self) -> Option<Accepted> {
         let first = self.waiting.iter().position(|waiting| waiting.promised).unwrap_or(0);
         let waiting = self.waiting.remove(first)?;
         if waiting.promised {
@@ -89,7 +89,7 @@ impl Lobby {
     }
 
     /// Asks for room for each that is due. False if not all could be asked in this turn.
-    pub(super) fn make_room(&mut self, mut ask: impl FnMut(&Peer) -> MadeRoom) -> bool {
+    pub(in crate::server) fn make_room(&mut self, mut ask: impl FnMut(&Peer) -> MadeRoom) -> bool {
         let now = Instant::now();
         for waiting in &mut self.waiting {
             if waiting.ask > now {

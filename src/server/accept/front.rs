@@ -5,18 +5,18 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::Addr;
 
-use super::ConnectionService;
-use super::accept::{Accept, Listening};
 use super::gate::Gate;
-use super::restart::{Passed, RestartError, Succession};
-use super::shared::Shared;
 use super::workers::Workers;
+use super::{Accept, Listening};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
+use crate::server::books::shared::Shared;
+use crate::server::restart::{Passed, RestartError, Succession};
+use crate::server::service::ConnectionService;
 
 /// What a server is to accept on.
-pub(super) enum Sockets {
+pub(in crate::server) enum Sockets {
     /// Listeners in this runtime.
     Here(Vec<Listening>),
     /// For so many workers: the sockets of each endpoint.
@@ -25,7 +25,7 @@ pub(super) enum Sockets {
 
 impl Sockets {
     /// Opens all endpoints, and finds their addresses. What an old process hands over is not opened again.
-    pub(super) async fn open(
+    pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
         workers: Option<usize>,
         succession: &mut Option<Succession>,
@@ -64,14 +64,14 @@ impl Sockets {
 }
 
 /// One accept loop, or one on each worker.
-pub(super) enum Front<S: ConnectionService> {
+pub(in crate::server) enum Front<S: ConnectionService> {
     Here(Accept<S>),
     Workers(Workers),
 }
 
 impl<S: ConnectionService> Front<S> {
     /// Ready to accept, which it does from the first poll on.
-    pub(super) async fn new(
+    pub(in crate::server) async fn new(
         sockets: Sockets,
         endpoints: &[Endpoint],
         service: S,
@@ -89,7 +89,7 @@ impl<S: ConnectionService> Front<S> {
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more, or of a worker.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         match self {
             Self::Here(accept) => accept.poll(cx),
             Self::Workers(workers) => workers.poll(cx),
@@ -97,7 +97,7 @@ impl<S: ConnectionService> Front<S> {
     }
 
     /// Closes what is given up, and accepts what already waits elsewhere before that closes, or has the workers do so.
-    pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::server) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Here(accept) => accept.poll_backlog(cx),
             Self::Workers(workers) => {
@@ -108,7 +108,7 @@ impl<S: ConnectionService> Front<S> {
     }
 
     /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
-    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+    pub(in crate::server) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
         match self {
             Self::Here(accept) => accept.hand_over(places),
             Self::Workers(workers) => workers.hand_over(places),
@@ -117,7 +117,7 @@ impl<S: ConnectionService> Front<S> {
 
     /// Begins to make way for a process that has taken these sockets, in the order in which they were handed over: what
     /// they are bound to is that one's to remove. All others are this process's, so with none all are.
-    pub(super) fn give_up(&mut self, taken: &[bool]) {
+    pub(in crate::server) fn give_up(&mut self, taken: &[bool]) {
         match self {
             Self::Here(accept) => accept.give_up(taken),
             Self::Workers(workers) => workers.give_up(taken),
@@ -125,7 +125,7 @@ impl<S: ConnectionService> Front<S> {
     }
 
     /// Gives up what was taken and not served. Done when [`poll_pending`](Self::poll_pending) is ready.
-    pub(super) fn close(&mut self) {
+    pub(in crate::server) fn close(&mut self) {
         match self {
             Self::Here(accept) => accept.close(),
             Self::Workers(workers) => workers.close(),
@@ -133,7 +133,7 @@ impl<S: ConnectionService> Front<S> {
     }
 
     /// Ready when nothing is to come any more of what was taken before the listeners closed.
-    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::server) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Here(accept) => accept.poll_pending(cx),
             Self::Workers(workers) => workers.poll_pending(cx),

@@ -11,7 +11,7 @@ use crate::tls::TlsConfig;
 
 /// All that is reloaded together. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reloads(Arc<Mutex<Files>>);
+pub(in crate::server) struct Reloads(Arc<Mutex<Files>>);
 
 #[derive(Debug, Default)]
 struct Files {
@@ -21,7 +21,7 @@ struct Files {
 
 impl Reloads {
     #[cfg(feature = "tls")]
-    pub(super) fn add(&self, tls: TlsConfig) {
+    pub(in crate::server) fn add(&self, tls: TlsConfig) {
         if tls.has_files() {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).tls.push(tls);
         }
@@ -36,7 +36,7 @@ impl Reloads {
     }
 
     /// Whether there is nothing that could be read again.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::server) fn is_empty(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.0.lock().unwrap_or_else(PoisonError::into_inner).tls.is_empty();
         #[cfg(not(feature = "tls"))]
@@ -45,7 +45,7 @@ impl Reloads {
 
     /// Reads everything again and then takes all of it; or, when one file is bad, none of it. Waits for the file system,
     /// on a thread that may.
-    pub(super) async fn reload(&self) -> Result {
+    pub(in crate::server) async fn reload(&self) -> Result {
         let files = Arc::clone(&self.0);
         // Locked all the while: of two at once, the second is the one that stays.
         let reading =

@@ -13,11 +13,11 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::drain::GONE;
-use super::run::Options;
-use super::shared::{Phase, Shared};
-use super::signals::Signals;
+use super::GONE;
 use super::stalls::{self, Stalls};
+use crate::server::books::shared::{Phase, Shared};
+use crate::server::run::Options;
+use crate::server::run::signals::Signals;
 
 /// How long the server's own runtime may take to notice a signal before this thread acts on it.
 const NOTICE: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(20);
 ///
 /// Under a paused clock there is no such thread: it has only real time, which must neither end a test of paused time nor
 /// report it.
-pub(super) fn keep(shared: &Arc<Shared>, options: &Options) {
+pub(in crate::server) fn keep(shared: &Arc<Shared>, options: &Options) {
     if is_paused() {
         return;
     }
@@ -202,8 +202,8 @@ mod tests {
     use tokio::signal::unix::{SignalKind, signal};
 
     use super::Keeper;
-    use crate::server::reload::Reloads;
-    use crate::server::shared::{Phase, Shared};
+    use crate::server::books::shared::{Phase, Shared};
+    use crate::server::run::reload::Reloads;
 
     /// The server hears it as well, and may have begun to drain before this thread looks.
     #[tokio::test]

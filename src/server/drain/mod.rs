@@ -1,5 +1,9 @@
 //! The last part of a server's life: its connections finish, or are aborted.
 
+pub(super) mod deadline;
+pub(super) mod report;
+mod stalls;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +13,9 @@ use ropewalk_middleware::event::aside;
 use tokio::time::{sleep, sleep_until};
 
 use super::ConnectionService;
-use super::front::Front;
-use super::shared::{Phase, Shared};
-use super::signals::Signals;
+use super::accept::front::Front;
+use super::books::shared::{Phase, Shared};
+use super::run::signals::Signals;
 
 /// How long aborted connections may take to be gone. Only a handler that blocks its thread takes any time.
 pub(super) const GONE: Duration = Duration::from_secs(1);

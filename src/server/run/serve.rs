@@ -8,27 +8,27 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::Addr;
 
-use super::ConnectionService;
-use super::front::Sockets;
-use super::handle::Handle;
 use super::lifecycle::Lifecycles;
-use super::restart::Succession;
-use super::run::{Bound, Options};
-use super::shared::Shared;
 use super::signals::{Hangup, Signals};
+use super::{Bound, Options};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::error::{Error, Result};
+use crate::server::accept::front::Sockets;
+use crate::server::books::shared::Shared;
+use crate::server::handle::Handle;
+use crate::server::restart::Succession;
+use crate::server::service::ConnectionService;
 
-pub(super) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
+pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
 type Running = Pin<Box<dyn Future<Output = Result> + Send>>;
 type Start = Box<dyn FnOnce(Bound) -> Running + Send>;
 
 /// The settings of a server before it begins.
-pub(super) struct Plan {
-    pub(super) endpoints: Vec<Result<Endpoint, EndpointError>>,
-    pub(super) lifecycles: Lifecycles,
-    pub(super) options: Options,
-    pub(super) on_listening: Option<OnListening>,
+pub(in crate::server) struct Plan {
+    pub(in crate::server) endpoints: Vec<Result<Endpoint, EndpointError>>,
+    pub(in crate::server) lifecycles: Lifecycles,
+    pub(in crate::server) options: Options,
+    pub(in crate::server) on_listening: Option<OnListening>,
 }
 
 impl Plan {
@@ -84,7 +84,7 @@ enum Stage {
 }
 
 impl Serve {
-    pub(super) fn new<S: ConnectionService>(plan: Plan, service: S, shared: Arc<Shared>) -> Self {
+    pub(in crate::server) fn new<S: ConnectionService>(plan: Plan, service: S, shared: Arc<Shared>) -> Self {
         let start: Start = Box::new(move |bound| Box::pin(bound.run(service)));
         let over = Over(Arc::clone(&shared));
         Self { handle: Handle(shared), stage: Stage::Plan(Some((Box::new(plan), start))), _over: over }
@@ -141,7 +141,7 @@ impl fmt::Debug for Serve {
 }
 
 /// Aborts the remaining connections when a server's future is dropped.
-pub(super) struct Over(pub(super) Arc<Shared>);
+pub(in crate::server) struct Over(pub(in crate::server) Arc<Shared>);
 
 impl Drop for Over {
     fn drop(&mut self) {

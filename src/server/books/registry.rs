@@ -7,10 +7,10 @@ use ropewalk_middleware::{Closing, ConnectionInfo};
 use slab::Slab;
 
 /// Connections come and go on every worker; this many locks keep them from queueing on one.
-pub(super) const SHARDS: usize = 16;
+pub(in crate::server) const SHARDS: usize = 16;
 
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub(in crate::server) struct Registry {
     shards: [Mutex<Slab<Closing>>; SHARDS],
     next: AtomicUsize,
     /// The signal that all connections have been given, later ones too: one of the four below.
@@ -29,14 +29,14 @@ const ABORTED: u8 = 3;
 /// Where a connection stands in the registry: its slot times the shards, and its shard. One number, as each connection has
 /// it, and eight bytes more may cost its task 128.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(usize);
+pub(in crate::server) struct Place(usize);
 
 impl Registry {
     fn shard(&self, shard: usize) -> MutexGuard<'_, Slab<Closing>> {
         self.shards[shard % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, closing: Closing) -> Place {
+    pub(in crate::server) fn add(&self, closing: Closing) -> Place {
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut slots = self.shard(shard);
         // Asked under the lock: who comes after the drain, or the abort, passed here sees the flag, who came before was told.
@@ -44,15 +44,15 @@ impl Registry {
         Place(slots.insert(closing) * SHARDS + shard)
     }
 
-    pub(super) fn remove(&self, place: Place) {
+    pub(in crate::server) fn remove(&self, place: Place) {
         drop(self.shard(place.0).try_remove(place.0 / SHARDS));
     }
 
-    pub(super) fn drain_all(&self, succeeded: bool) {
+    pub(in crate::server) fn drain_all(&self, succeeded: bool) {
         self.tell_all(if succeeded { SUCCEEDED } else { ALL });
     }
 
-    pub(super) fn abort_all(&self) {
+    pub(in crate::server) fn abort_all(&self) {
         self.tell_all(ABORTED);
     }
 
@@ -68,7 +68,7 @@ impl Registry {
     }
 
     /// The connections whose buffers take memory, and how much.
-    pub(super) fn holders(&self) -> Vec<(usize, Closing)> {
+    pub(in crate::server) fn holders(&self) -> Vec<(usize, Closing)> {
         let mut holders = Vec::new();
         for shard in 0..SHARDS {
             let shard = self.shard(shard);
@@ -79,7 +79,10 @@ impl Registry {
     }
 
     /// The open connections that `wanted` says yes to.
-    pub(super) fn connections(&self, mut wanted: impl FnMut(&ConnectionInfo) -> bool) -> Vec<ConnectionInfo> {
+    pub(in crate::server) fn connections(
+        &self,
+        mut wanted: impl FnMut(&ConnectionInfo) -> bool,
+    ) -> Vec<ConnectionInfo> {
         let mut connections = Vec::new();
         for shard in 0..SHARDS {
             // It is not asked under the lock.
@@ -90,14 +93,14 @@ impl Registry {
     }
 
     /// Aborts those of these connections that are still open. The numbers are in order.
-    pub(super) fn abort_these(&self, ids: &[u64]) {
+    pub(in crate::server) fn abort_these(&self, ids: &[u64]) {
         self.connections(|connection| ids.binary_search(&connection.id()).is_ok())
             .iter()
             .for_each(ConnectionInfo::abort);
     }
 
     /// Wakers are not run under a lock.
-    pub(super) fn each(&self, tell: impl Fn(&Closing)) {
+    pub(in crate::server) fn each(&self, tell: impl Fn(&Closing)) {
         for shard in 0..SHARDS {
             let connections: Vec<Closing> = self.shard(shard).iter().map(|(_, closing)| closing.clone()).collect();
             connections.iter().for_each(&tell);

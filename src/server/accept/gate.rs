@@ -7,12 +7,12 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use futures::task::AtomicWaker;
 use ropewalk_middleware::{Addr, Connection, Peer, Stream};
 
-use super::ConnectionService;
-use super::books::MadeRoom;
-use super::registry::SHARDS;
-use super::shared::{Entered, Shared};
 use super::task::{ConnectionTask, panic_text, panicked};
 use crate::error::Error;
+use crate::server::books::MadeRoom;
+use crate::server::books::registry::SHARDS;
+use crate::server::books::shared::{Entered, Shared};
+use crate::server::service::ConnectionService;
 
 /// Where each connection comes through, whichever loop has accepted it. So the service is readied and called as one
 /// value, without a clone that would keep a permit to itself, and the caps are those of the server.
@@ -44,7 +44,7 @@ impl Wake for Loops {
 
 impl<S: ConnectionService> Gate<S> {
     /// For so many loops, which are numbered from 0.
-    pub(super) fn new(service: S, loops: usize, shared: Arc<Shared>) -> Arc<Self> {
+    pub(in crate::server) fn new(service: S, loops: usize, shared: Arc<Shared>) -> Arc<Self> {
         let loops = Arc::new(Loops((0..loops).map(|_| AtomicWaker::new()).collect()));
         let waker = Waker::from(Arc::clone(&loops));
         Arc::new(Self { service: Mutex::new(Readied { service, ready: false }), shared, loops, waker })
@@ -89,18 +89,18 @@ impl<S: ConnectionService> Gate<S> {
     }
 
     /// Has a connection make room for one of this peer's that waits.
-    pub(super) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
+    pub(in crate::server) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
         // So that no connection is in the books whose service has not been called yet.
         let _shut = self.lock();
         self.shared.make_room(newcomer)
     }
 
     /// How many loops come by here.
-    pub(super) fn loops(&self) -> usize {
+    pub(in crate::server) fn loops(&self) -> usize {
         self.loops.0.len()
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(in crate::server) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -123,7 +123,7 @@ impl<S: ConnectionService> Readied<S> {
 }
 
 /// The gate, open for one connection.
-pub(super) struct Open<'a, S> {
+pub(in crate::server) struct Open<'a, S> {
     readied: MutexGuard<'a, Readied<S>>,
     shared: &'a Arc<Shared>,
 }
@@ -131,7 +131,7 @@ pub(super) struct Open<'a, S> {
 impl<S: ConnectionService> Open<'_, S> {
     /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves data; the work begins
     /// in the task, that of a leaf's function before its first await too.
-    pub(super) fn enter(mut self, stream: Stream, peer: Peer, listener: usize) {
+    pub(in crate::server) fn enter(mut self, stream: Stream, peer: Peer, listener: usize) {
         self.readied.ready = false;
         let connection = Connection::accepted(stream, peer, listener).with_budget(self.shared.memory.budget());
         let entered: Entered = self.shared.enter(&connection);

@@ -10,11 +10,11 @@ use ropewalk_middleware::event::{aside, contain};
 use tokio::runtime::RuntimeMetrics;
 
 /// Called with a listener's address and its last error when it fails for good.
-pub(super) type OnFailure = Box<dyn Fn(&Addr, &io::Error) + Send + Sync>;
+pub(in crate::server) type OnFailure = Box<dyn Fn(&Addr, &io::Error) + Send + Sync>;
 
 /// The incidents of one server.
 #[derive(Default)]
-pub(super) struct Incidents {
+pub(in crate::server) struct Incidents {
     stalls: AtomicU64,
     /// The runtimes that serve connections.
     runtimes: Mutex<Vec<RuntimeMetrics>>,
@@ -23,30 +23,30 @@ pub(super) struct Incidents {
 
 impl Incidents {
     /// Another runtime serves connections.
-    pub(super) fn watch(&self, runtime: RuntimeMetrics) {
+    pub(in crate::server) fn watch(&self, runtime: RuntimeMetrics) {
         self.runtimes().push(runtime);
     }
 
-    pub(super) fn runtimes(&self) -> MutexGuard<'_, Vec<RuntimeMetrics>> {
+    pub(in crate::server) fn runtimes(&self) -> MutexGuard<'_, Vec<RuntimeMetrics>> {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many threads of a runtime have stood still for a while.
-    pub(super) fn stalled(&self, threads: usize) {
+    pub(in crate::server) fn stalled(&self, threads: usize) {
         self.stalls.fetch_add(threads as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn stalls(&self) -> u64 {
+    pub(in crate::server) fn stalls(&self) -> u64 {
         self.stalls.load(Ordering::Relaxed)
     }
 
-    pub(super) fn on_failure(&self, hook: OnFailure) {
+    pub(in crate::server) fn on_failure(&self, hook: OnFailure) {
         // Set once, before the server serves.
         drop(self.on_failure.set(hook));
     }
 
     /// A listener accepts no more, as far as anybody can tell.
-    pub(super) fn listener_failed(&self, address: &Addr, error: &io::Error) {
+    pub(in crate::server) fn listener_failed(&self, address: &Addr, error: &io::Error) {
         if let Some(hook) = self.on_failure.get()
             && contain(|| hook(address, error)).is_none()
         {

@@ -14,19 +14,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::books::{Books, MadeRoom};
-use super::budget::Memory;
-use super::handle::Counts;
 use super::incidents::Incidents;
 use super::registry::{Place, Registry};
-use super::reload::Reloads;
-use super::report::Outcome;
-use super::restart::RestartError;
+use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
+use crate::server::budget::Memory;
+use crate::server::drain::report::Outcome;
+use crate::server::handle::Counts;
+use crate::server::restart::RestartError;
+use crate::server::run::reload::Reloads;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::server) enum Phase {
     /// Accepting, or about to.
     Running,
     /// No more accepting; what is left has until then.
@@ -41,36 +41,36 @@ pub(super) enum Phase {
 
 /// One server's state.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::server) struct Shared {
     books: Mutex<Books>,
     /// The rules by which connections make room when it is full, if they do.
     make_room: Option<MakeRoom>,
-    pub(super) registry: Registry,
+    pub(in crate::server) registry: Registry,
     /// Where the server runs, once it does.
-    pub(super) runtime: OnceLock<Handle>,
-    pub(super) memory: Memory,
+    pub(in crate::server) runtime: OnceLock<Handle>,
+    pub(in crate::server) memory: Memory,
     max: AtomicUsize,
     /// Wakes the accept loops when there is room again.
     room: AtomicWaker,
     /// Told when the last connection has gone.
     idle: Notify,
-    pub(super) phase: watch::Sender<Phase>,
-    pub(super) addresses: OnceLock<Vec<Addr>>,
-    pub(super) preambles: Preambles,
-    pub(super) reloads: Reloads,
-    pub(super) restarts: watch::Sender<Restarts>,
+    pub(in crate::server) phase: watch::Sender<Phase>,
+    pub(in crate::server) addresses: OnceLock<Vec<Addr>>,
+    pub(in crate::server) preambles: Preambles,
+    pub(in crate::server) reloads: Reloads,
+    pub(in crate::server) restarts: watch::Sender<Restarts>,
     /// Another process has taken over.
     succeeded: AtomicBool,
     log: Log,
-    pub(super) outcome: Outcome,
-    pub(super) incidents: Incidents,
+    pub(in crate::server) outcome: Outcome,
+    pub(in crate::server) incidents: Incidents,
 }
 
 /// The lines that each connection may cause: so many a second.
 #[derive(Debug)]
-pub(super) struct Log {
-    pub(super) errors: Limit,
-    pub(super) panics: Limit,
+pub(in crate::server) struct Log {
+    pub(in crate::server) errors: Limit,
+    pub(in crate::server) panics: Limit,
 }
 
 impl Default for Log {
@@ -83,7 +83,7 @@ impl Default for Log {
 
 /// The restarts of a server: how many were asked for and how many are done; at most one is under way.
 #[derive(Debug)]
-pub(super) struct Restarts {
+pub(in crate::server) struct Restarts {
     enabled: bool,
     asked: u64,
     done: u64,
@@ -93,13 +93,13 @@ pub(super) struct Restarts {
 
 impl Restarts {
     /// Whether one was asked for that is not done.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(in crate::server) fn is_wanted(&self) -> bool {
         self.asked > self.done
     }
 }
 
 impl Shared {
-    pub(super) fn new(
+    pub(in crate::server) fn new(
         max: usize,
         make_room: Option<MakeRoom>,
         preambles: usize,
@@ -134,15 +134,15 @@ impl Shared {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(in crate::server) fn counts(&self) -> Counts {
         self.lock().counts.clone()
     }
 
-    pub(super) fn max(&self) -> usize {
+    pub(in crate::server) fn max(&self) -> usize {
         self.max.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_max(&self, max: usize) {
+    pub(in crate::server) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
         self.room.wake();
     }
@@ -153,7 +153,7 @@ impl Shared {
     }
 
     /// Ready when one more connection may be accepted. Only the gate asks, with one waker for all accept loops.
-    pub(super) fn poll_room(&self, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::server) fn poll_room(&self, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_full(promised) {
             return Poll::Ready(());
         }
@@ -162,13 +162,13 @@ impl Shared {
     }
 
     /// Whether connections make room for others when the server is full.
-    pub(super) fn makes_room(&self) -> bool {
+    pub(in crate::server) fn makes_room(&self) -> bool {
         self.make_room.is_some()
     }
 
     /// Aborts a connection for one of this peer's that waits, if there is one to abort. Then the room is promised to it. For
     /// the gate, behind which no connection is half accepted.
-    pub(super) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
+    pub(in crate::server) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
         let Some(rules) = &self.make_room else { return MadeRoom::No(None) };
         let choice = self.lock().make_room(self.max(), newcomer, rules, &self.registry);
         match choice {
@@ -183,13 +183,13 @@ impl Shared {
     }
 
     /// Room that was made for this peer is taken by now, or not wanted any more.
-    pub(super) fn keep_promise(&self, newcomer: &Peer) {
+    pub(in crate::server) fn keep_promise(&self, newcomer: &Peer) {
         self.lock().keep_promise(newcomer);
         self.room.wake();
     }
 
     /// A connection is closed that waited while there was no room.
-    pub(super) fn turn_away(&self, connection: Connection) {
+    pub(in crate::server) fn turn_away(&self, connection: Connection) {
         let mut books = self.lock();
         books.counts.accept();
         books.counts.close(CloseReason::NoRoom);
@@ -199,23 +199,23 @@ impl Shared {
     }
 
     /// A connection was accepted.
-    pub(super) fn enter(self: &Arc<Self>, connection: &Connection) -> Entered {
+    pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> Entered {
         let closing = connection.closing();
         self.lock().enter(&closing);
         Entered { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
     }
 
     /// Asks every connection, and every one that may still come, to finish.
-    pub(super) fn drain_all(&self) {
+    pub(in crate::server) fn drain_all(&self) {
         self.registry.drain_all(self.has_successor());
     }
 
-    pub(super) fn abort_all(&self) {
+    pub(in crate::server) fn abort_all(&self) {
         self.registry.abort_all();
     }
 
     /// A drain under way ends then at the latest.
-    pub(super) fn hasten_drain(&self, within: Duration) {
+    pub(in crate::server) fn hasten_drain(&self, within: Duration) {
         let latest = deadline(within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Draining(deadline) if *deadline > latest => {
@@ -226,7 +226,7 @@ impl Shared {
         });
     }
 
-    pub(super) fn begin_drain(&self, within: Duration) {
+    pub(in crate::server) fn begin_drain(&self, within: Duration) {
         let deadline = deadline(within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Running | Phase::Draining(_) => {
@@ -238,7 +238,7 @@ impl Shared {
         });
     }
 
-    pub(super) fn stop(&self) {
+    pub(in crate::server) fn stop(&self) {
         self.phase.send_if_modified(|phase| {
             let running = matches!(phase, Phase::Running | Phase::Draining(_));
             if running {
@@ -250,7 +250,7 @@ impl Shared {
     }
 
     /// Gives up on what is left.
-    pub(super) fn abandon(&self) {
+    pub(in crate::server) fn abandon(&self) {
         self.phase.send_if_modified(|phase| {
             let stopping = *phase == Phase::Stopping;
             if stopping {
@@ -261,7 +261,7 @@ impl Shared {
     }
 
     /// The server is over, or its future is dropped before that.
-    pub(super) fn end(&self, dropped: bool) {
+    pub(in crate::server) fn end(&self, dropped: bool) {
         self.phase.send_if_modified(|phase| {
             let over = *phase == Phase::Ended;
             if dropped && !over {
@@ -274,16 +274,16 @@ impl Shared {
 
     /// Another process has taken over: the listeners are closed without a last look, and who has just connected is
     /// given time.
-    pub(super) fn succeed(&self) {
+    pub(in crate::server) fn succeed(&self) {
         self.succeeded.store(true, Ordering::Release);
     }
 
-    pub(super) fn has_successor(&self) -> bool {
+    pub(in crate::server) fn has_successor(&self) -> bool {
         self.succeeded.load(Ordering::Acquire)
     }
 
     /// Asks for a restart, unless one is under way. Returns its number.
-    pub(super) fn ask_restart(&self) -> Result<u64, RestartError> {
+    pub(in crate::server) fn ask_restart(&self) -> Result<u64, RestartError> {
         if *self.phase.borrow() != Phase::Running {
             return Err(RestartError::NotServing);
         }
@@ -302,7 +302,7 @@ impl Shared {
     }
 
     /// The restart under way is done.
-    pub(super) fn restarted(&self, outcome: Result<u32, RestartError>) {
+    pub(in crate::server) fn restarted(&self, outcome: Result<u32, RestartError>) {
         self.restarts.send_modify(|restarts| {
             restarts.done = restarts.asked;
             restarts.outcome = outcome;
@@ -310,7 +310,7 @@ impl Shared {
     }
 
     /// Restarts, or waits for the restart that is under way. Returns the number of the new process.
-    pub(super) async fn restart(&self) -> Result<u32, RestartError> {
+    pub(in crate::server) async fn restart(&self) -> Result<u32, RestartError> {
         let (mut restarts, mut phase) = (self.restarts.subscribe(), self.phase.subscribe());
         let number = self.ask_restart()?;
         // The senders live as long as we do. What is told is asked in this order: a restart that is done has ended the
@@ -325,7 +325,7 @@ impl Shared {
     }
 
     /// Waits until no connection is left.
-    pub(super) async fn wait_idle(&self) {
+    pub(in crate::server) async fn wait_idle(&self) {
         loop {
             let idle = self.idle.notified();
             if self.lock().counts.active() == 0 {
@@ -351,22 +351,22 @@ impl Shared {
 }
 
 /// Beyond the clock's range is as good as for ever; a second signal ends it all the same.
-pub(super) fn deadline(within: Duration) -> Instant {
+pub(in crate::server) fn deadline(within: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }
 
 /// An open connection's entry in the books; dropping it closes the entry with the connection's reason.
 #[derive(Debug)]
-pub(super) struct Entered {
+pub(in crate::server) struct Entered {
     place: Place,
-    pub(super) closing: Closing,
+    pub(in crate::server) closing: Closing,
     server: Arc<Shared>,
 }
 
 impl Entered {
     /// The limits of the server's log.
-    pub(super) fn log(&self) -> &Log {
+    pub(in crate::server) fn log(&self) -> &Log {
         &self.server.log
     }
 }

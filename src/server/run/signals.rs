@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals a server listens for. Installed before the first endpoint is bound, so that none is missed.
-pub(super) struct Signals {
+pub(in crate::server) struct Signals {
     end: Option<[Signal; 2]>,
     /// How many of those have come.
     ends: u32,
@@ -16,13 +16,13 @@ pub(super) struct Signals {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(in crate::server) enum Told {
     End,
     Restart,
 }
 
 impl Signals {
-    pub(super) fn install(end: bool, restart: bool) -> io::Result<Self> {
+    pub(in crate::server) fn install(end: bool, restart: bool) -> io::Result<Self> {
         let installed = || Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]);
         Ok(Self {
             end: end.then(installed).transpose()?,
@@ -32,7 +32,7 @@ impl Signals {
     }
 
     /// Waits for the next of them. Cancel safe.
-    pub(super) async fn next(&mut self) -> Told {
+    pub(in crate::server) async fn next(&mut self) -> Told {
         poll_fn(|cx| {
             if self.poll_end(cx).is_ready() {
                 return Poll::Ready(Told::End);
@@ -46,12 +46,12 @@ impl Signals {
     }
 
     /// Waits for the next one that ends the server; the others stay for later. Cancel safe.
-    pub(super) async fn end(&mut self) {
+    pub(in crate::server) async fn end(&mut self) {
         poll_fn(|cx| self.poll_end(cx)).await;
     }
 
     /// Whether more than one of them has come: who says it again means now.
-    pub(super) fn told_again(&self) -> bool {
+    pub(in crate::server) fn told_again(&self) -> bool {
         self.ends > 1
     }
 
@@ -71,12 +71,12 @@ impl Signals {
 pub(super) struct Hangup(Option<Signal>);
 
 impl Hangup {
-    pub(super) fn install(wanted: bool) -> io::Result<Self> {
+    pub(in crate::server) fn install(wanted: bool) -> io::Result<Self> {
         Ok(Self(if wanted { Some(signal(SignalKind::hangup())?) } else { None }))
     }
 
     /// Waits for the next one. Cancel safe.
-    pub(super) async fn next(&mut self) {
+    pub(in crate::server) async fn next(&mut self) {
         match &mut self.0 {
             Some(signal) => drop(signal.recv().await),
             None => pending().await,

@@ -1,14 +1,20 @@
 //! The accept loop: ready, accept, call, spawn. Nothing slow happens here.
 
+pub(super) mod front;
+mod gate;
+mod lobby;
+mod task;
+mod workers;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::{Peer, Stream};
 
+use self::gate::Gate;
+use self::lobby::{Accepted, Lobby};
 use super::ConnectionService;
-use super::gate::Gate;
-use super::lobby::{Accepted, Lobby};
 use super::restart::{Passed, RestartError};
 use crate::error::Error;
 use crate::listener::{HandOver, Listener};
@@ -63,7 +69,7 @@ enum Door {
 }
 
 impl<S: ConnectionService> Accept<S> {
-    pub(super) fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
+    fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
         let lobby = Lobby::new(gate.loops(), gate.shared());
         Self { listeners, gate, number, lobby, held: VecDeque::new(), first: 0, closing: false }
     }
