@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{CallTimer, CloseReason};
+use ropewalk_middleware::{Body, BoxError, CallTimer, CloseReason, Error, IntoReply, Reply, Result};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
@@ -31,9 +31,7 @@ pub(crate) use self::last_words::WithGoodbye;
 pub use self::last_words::{EndConnection, Goodbye, NoGoodbye, OnError};
 pub use self::order::{AsReady, Concurrent, InOrder, Order};
 
-use crate::error::{BoxError, Error, Result};
 use crate::outbox::Inbox;
-use crate::reply::{Body, IntoReply, Reply};
 use crate::wire::Wire;
 
 /// The loop's state for one connection. It resolves when no more answers will come; the caller then finishes the wire.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{Connection, ConnectionInfo};
+use ropewalk_middleware::{BoxError, Connection, ConnectionInfo, Error, IntoReply, Result};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -19,8 +19,6 @@ use super::service::FrameService;
 use crate::dispatch::{
     AsReady, Calls, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
 };
-use crate::error::{BoxError, Error, Result};
-use crate::reply::IntoReply;
 use crate::wire::{Limits, Wire};
 
 /// Makes a service of connections from a codec and a service of frames. Every tower layer works around the service of

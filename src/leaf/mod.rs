@@ -1,8 +1,7 @@
 //! The two leaves, `framed` and `session`: they make a service of connections from a codec and a user's code.
 
-use ropewalk_middleware::CloseReason;
+use ropewalk_middleware::{CloseReason, Result};
 
-use crate::error::Result;
 use crate::wire::Wire;
 
 mod framed;

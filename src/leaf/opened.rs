@@ -5,11 +5,10 @@ use std::fmt;
 use std::ops::Deref;
 
 use bytes::Bytes;
-use ropewalk_middleware::ConnectionInfo;
+use ropewalk_middleware::{BoxError, ConnectionInfo};
 use tokio_util::codec::Encoder;
 use tower_layer::Layer;
 
-use crate::error::BoxError;
 use crate::outbox::{Capacity, Inbox, Outbox, SlowConsumer};
 
 /// A connection that begins, as the function given to [`per_connection`](crate::per_connection) receives it. It

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 #[cfg(feature = "cli")]
 use ropewalk_middleware::BackgroundLog;
-use ropewalk_middleware::{Addr, MakeRoom};
+use ropewalk_middleware::{Addr, MakeRoom, Result};
 use tower_layer::{Identity, Layer, Stack};
 
 pub use self::budget::MemoryUse;
@@ -38,7 +38,6 @@ use self::run::notify::Notify;
 use self::run::reload::Reloads;
 use self::run::serve::{OnListening, Plan};
 use crate::endpoint::{Endpoint, EndpointError};
-use crate::error::Result;
 use crate::listener::preamble::{default_max_preambles, descriptors};
 
 /// How long a drain may take by default: 30 s.

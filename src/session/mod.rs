@@ -27,9 +27,9 @@ pub use self::raw::RawChunks;
 #[cfg(feature = "tls")]
 pub use self::tls::UpgradeTls;
 
-use crate::error::{BoxError, Result, SessionError};
 use crate::outbox::Inbox;
 use crate::wire::Wire;
+use ropewalk_middleware::{BoxError, Result, SessionError};
 
 /// A connection with its codec, for an async function that implements the protocol.
 ///

@@ -14,9 +14,8 @@ use tower_service::Service;
 
 use super::{Homing, Session};
 use crate::dispatch::{Calls, Dispatch, EndConnection, InOrder, Order};
-use crate::error::{BoxError, Result};
 use crate::outbox::Inbox;
-use crate::reply::{IntoReply, Reply};
+use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
     /// Serves frames with a service, as [`Session::drive`] does, until `until` returns true for a frame. That frame is

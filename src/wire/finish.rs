@@ -5,13 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::connection::{LINGER, LINGER_BYTES};
-use ropewalk_middleware::{CloseReason, Stream};
+use ropewalk_middleware::{CloseReason, Error, Result, SessionError, Stream};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::Wire;
 use super::timer::after;
-use crate::error::{Error, Result, SessionError};
 
 impl Wire {
     /// Writes the rest, then closes so that a reset can't destroy it (see [`ropewalk_middleware::LingeringClose`]).

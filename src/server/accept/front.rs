@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::Addr;
+use ropewalk_middleware::{Addr, Error, Result};
 
 use super::gate::Gate;
 use super::workers::Workers;
 use super::{Accept, Listening};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 use crate::server::books::shared::Shared;
 use crate::server::restart::{Passed, RestartError, Succession};

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures::task::AtomicWaker;
-use ropewalk_middleware::{Addr, Connection, Peer, Stream};
+use ropewalk_middleware::{Addr, Connection, Error, Peer, Stream};
 
 use super::task::{ConnectionTask, panic_text, panicked};
-use crate::error::Error;
 use crate::server::books::MadeRoom;
 use crate::server::books::registry::SHARDS;
 use crate::server::books::shared::{Entered, Shared};

@@ -10,13 +10,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{Peer, Stream};
+use ropewalk_middleware::{Error, Peer, Stream};
 
 use self::gate::Gate;
 use self::lobby::{Accepted, Lobby};
 use super::ConnectionService;
 use super::restart::{Passed, RestartError};
-use crate::error::Error;
 use crate::listener::{HandOver, Listener};
 
 /// Connections accepted in one turn before open ones get theirs.

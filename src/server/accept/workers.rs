@@ -13,11 +13,11 @@ use tokio::task::unconstrained;
 use super::gate::Gate;
 use super::{Accept, Listening};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 use crate::server::books::shared::{Phase, Shared};
 use crate::server::restart::{Passed, RestartError};
 use crate::server::service::ConnectionService;
+use ropewalk_middleware::{Error, Result};
 
 /// What the workers are told. Each word is said after those above it, and stands for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,10 +12,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::Addr;
 #[cfg(feature = "cli")]
 use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{Addr, Error, Result};
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
@@ -31,7 +31,6 @@ use super::drain::deadline;
 use super::drain::{end, finish};
 use super::restart::{Attempt, Restart, RestartError, Step, Succession, start as start_successor};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 
 /// What a server was told about its running.
 pub(super) struct Options {

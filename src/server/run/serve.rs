@@ -6,13 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::Addr;
+use ropewalk_middleware::{Addr, Error, Result};
 
 use super::lifecycle::Lifecycles;
 use super::signals::{Hangup, Signals};
 use super::{Bound, Options};
 use crate::endpoint::{self, Endpoint, EndpointError};
-use crate::error::{Error, Result};
 use crate::server::accept::front::Sockets;
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
