@@ -92,12 +92,10 @@ pub mod cli;
 pub mod client;
 mod dispatch;
 mod endpoint;
-mod error;
 mod leaf;
 mod listener;
 pub mod memory;
 mod outbox;
-mod reply;
 mod server;
 mod session;
 #[cfg(feature = "testing")]
@@ -114,18 +112,19 @@ pub use tokio_util::codec::{Decoder, Encoder};
 
 pub use ropewalk_codecs::*;
 pub use ropewalk_middleware::*;
+// Also what the crates of layers use, which don't need this one.
+pub use ropewalk_middleware::{BoxError, Error, IntoReply, Reply, Result, SessionError};
 
 pub use client::connect;
 pub use dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order};
 pub use endpoint::{BindError, ConnectError, Dial, Dialing, Endpoint, EndpointError, Remote};
-pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, Opened, PerPeer, ReplyFn, ServiceFn,
-    SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, FrameService, Framed, FramedFuture, LayerWith, MakeFrameService, NoState, Opened, PerPeer, ReplyFn,
+    ServiceFn, SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session,
+    session_with,
 };
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};
-pub use reply::{IntoReply, Reply};
 pub use server::{
     ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
 };

@@ -16,7 +16,8 @@
 //! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle has the reason for which it ended, its
 //! [`Stats`] the bytes and frames it counted; both may be kept when the connection has moved on. [`Escaped`] makes data of a
 //! peer safe for a log, and [`BackgroundLog`] writes a log without blocking.
-//! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
+//! [`Reply`] is what a service of frames answers with, and [`IntoReply`] the bound of a layer that changes answers;
+//! [`Error`] takes every error. [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
 //!
 //! # Example
 //!
@@ -66,6 +67,7 @@ pub mod bandwidth;
 pub mod call;
 pub mod connection;
 pub mod crowd;
+mod error;
 mod escape;
 #[doc(hidden)]
 pub mod event;
@@ -73,10 +75,14 @@ mod frame;
 pub mod lifetime;
 pub mod limit;
 pub mod log;
+mod per_connection;
 pub mod proxy;
 pub mod rate;
 mod read_deadline;
+mod reply;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
@@ -90,17 +96,19 @@ pub use connection::{
     Stats, Stream, TlsInfo, TlsVersion,
 };
 pub use crowd::MakeRoom;
+pub use error::{BoxError, Error, Result, SessionError};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
 pub use lifetime::{Lifetime, LifetimeLayer};
-pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};
-pub use log::{BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
+pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use per_connection::{PerConnection, PerConnectionFuture, PerConnectionLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
+#[doc(hidden)]
+pub use reply::Body;
+pub use reply::{IntoReply, Reply, ReplyView};
 pub use state::{State, StateLayer};
-
-/// An error of any type, as tower's layers box it.
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

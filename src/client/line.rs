@@ -12,8 +12,8 @@ use super::error::{Cause, ClientError, cause};
 use super::gather::{Gather, Part, TakePush};
 use super::matching::{Match, Out, Whose};
 use super::shared::{Gate, Later, Shared, earlier};
-use crate::error::{BoxError, Error};
 use crate::wire::{Timer, Wire, after};
+use ropewalk_middleware::{BoxError, Error};
 
 /// Answers that are handed out under one lock, and requests that are taken under one.
 const BATCH: usize = 256;

@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{CallTimer, CloseReason};
+use ropewalk_middleware::{Body, BoxError, CallTimer, CloseReason, Error, IntoReply, Reply, Result};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
@@ -31,9 +31,7 @@ pub(crate) use self::last_words::WithGoodbye;
 pub use self::last_words::{EndConnection, Goodbye, NoGoodbye, OnError};
 pub use self::order::{AsReady, Concurrent, InOrder, Order};
 
-use crate::error::{BoxError, Error, Result};
 use crate::outbox::Inbox;
-use crate::reply::{Body, IntoReply, Reply};
 use crate::wire::Wire;
 
 /// The loop's state for one connection. It resolves when no more answers will come; the caller then finishes the wire.
@@ -87,6 +85,12 @@ impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
         let (service, frame, reply, error, timer) = (Some(service), None, None, None, CallTimer::default());
         let (go_on, failing, last) = (false, false, false);
         Self { codec, inbox, service, frame, calls, reply, error, go_on, failing, last, on_error, timer }
+    }
+
+    /// The codec; `None` while a part of an answer is encoded.
+    pub(crate) fn codec_between_answers(self: Pin<&mut Self>) -> Option<&mut C> {
+        let this = self.project();
+        if this.reply.is_none() { Some(this.codec) } else { None }
     }
 }
 

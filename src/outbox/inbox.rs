@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use ropewalk_middleware::ConnectionInfo;
+use ropewalk_middleware::{BoxError, ConnectionInfo, Result};
 use tokio_util::codec::Encoder;
 
 use super::queue::Queue;
 use super::{Capacity, Outbox, SlowConsumer};
-use crate::error::{BoxError, Result};
 use crate::wire::Wire;
 
 /// The outboxes of one connection, whose frames are encoded with a `C`. It takes one word, because most connections

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::{Addr, CloseReason, ConnectionInfo};
+use ropewalk_middleware::{Addr, CloseReason, ConnectionInfo, Result};
 
 use super::books::shared::{Phase, Shared};
 use super::budget::MemoryUse;
 use super::drain::drain_these;
 use super::drain::report::DrainReport;
 use super::restart::RestartError;
-use crate::error::Result;
 use crate::listener::PreambleCounts;
 
 /// A handle on a server. It is cheap to clone, and usable from any task, before, while and after the server runs.

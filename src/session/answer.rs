@@ -10,8 +10,7 @@ use tokio_util::codec::Encoder;
 
 use super::{Session, Waits};
 use crate::dispatch::{Failed, poll_reply};
-use crate::error::{BoxError, Result};
-use crate::reply::{IntoReply, Reply};
+use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
     /// Waits until less than 64 KiB are unwritten, then queues a frame as [`Session::reply`] does. Unlike

@@ -13,8 +13,7 @@ use super::{Homing, Session};
 use crate::dispatch::{
     AsReady, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
 };
-use crate::error::{BoxError, Error, Result};
-use crate::reply::IntoReply;
+use ropewalk_middleware::{BoxError, Error, IntoReply, Result};
 
 impl<C> Session<C> {
     /// Serves the rest of the connection with a service of frames, as [`framed`](crate::framed) does.

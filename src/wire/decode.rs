@@ -5,7 +5,7 @@ use tokio_util::codec::Decoder;
 
 use super::turn::STEPS_A_TURN;
 use super::{Source, Wire};
-use crate::error::{BoxError, Error, Result, SessionError};
+use ropewalk_middleware::{BoxError, Error, Result, SessionError};
 
 /// After a frame up to this size, the rest of the burst is not moved.
 const SHORT: usize = 16 * 1024;

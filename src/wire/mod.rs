@@ -25,7 +25,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
+use ropewalk_middleware::{
+    BoxError, CloseReason, Closing, Connection, Error, ReadDeadlines, Result, SessionError, Stats,
+};
 use tokio::task::unconstrained;
 use tokio_util::codec::Encoder;
 
@@ -37,7 +39,6 @@ use self::drain::Drain;
 use self::input::Input;
 use self::output::Output;
 use self::wait::{Wait, Want};
-use crate::error::{BoxError, Error, Result, SessionError};
 
 /// How much is read ahead of a pending call or a pending write: one buffer.
 const READ_AHEAD: usize = 64 * 1024;

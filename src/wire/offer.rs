@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 
 use super::Wire;
-use crate::error::{Error, Result, SessionError};
+use ropewalk_middleware::{Error, Result, SessionError};
 
 impl Wire {
     /// Called before a frame is queued while more than the high-water mark is queued: writes as much as the kernel

@@ -7,13 +7,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use ropewalk_middleware::Connection;
+use ropewalk_middleware::{Connection, Error, Result, SessionError};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::scratch;
 use super::timer::{Timer, after};
-use crate::error::{Error, Result, SessionError};
 
 /// This many write stalls are the time in which a peer must accept [`PACE`] bytes of its answers, or the rest of them.
 const STALLS: u32 = 4;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::task::{coop, yield_now};
 
 use super::Wire;
-use crate::error::Error;
+use ropewalk_middleware::Error;
 
 /// Reads and frames of one turn, after which other connections get theirs.
 pub(super) const STEPS_A_TURN: u32 = 256;

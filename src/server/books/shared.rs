@@ -50,8 +50,8 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) runtime: OnceLock<Handle>,
     pub(in crate::server) memory: Memory,
     max: AtomicUsize,
-    /// Wakes the accept loops when there is room again.
-    room: AtomicWaker,
+    /// Wakes the accept loops when there is room again: one of each service.
+    room: Box<[AtomicWaker]>,
     /// Told when the last connection has gone.
     idle: Notify,
     pub(in crate::server) phase: watch::Sender<Phase>,
@@ -105,6 +105,7 @@ impl Shared {
         preambles: usize,
         memory: usize,
         restartable: bool,
+        services: usize,
         reloads: Reloads,
     ) -> Arc<Self> {
         let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
@@ -115,7 +116,7 @@ impl Shared {
             runtime: OnceLock::new(),
             memory: Memory::new(memory, server),
             max: AtomicUsize::new(max),
-            room: AtomicWaker::new(),
+            room: (0..services).map(|_| AtomicWaker::new()).collect(),
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
@@ -144,7 +145,7 @@ impl Shared {
 
     pub(in crate::server) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
-        self.room.wake();
+        self.wake_loops();
     }
 
     /// Whether there is no room for one more connection: for one that room was made for, or for any other.
@@ -152,13 +153,17 @@ impl Shared {
         self.lock().is_full(self.max(), promised)
     }
 
-    /// Ready when one more connection may be accepted. Only the gate asks, with one waker for all accept loops.
-    pub(in crate::server) fn poll_room(&self, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when one more connection may be accepted. Only the gates ask, each with one waker for all accept loops.
+    pub(in crate::server) fn poll_room(&self, service: usize, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_full(promised) {
             return Poll::Ready(());
         }
-        self.room.register(cx.waker());
+        self.room[service].register(cx.waker());
         if self.is_full(promised) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn wake_loops(&self) {
+        self.room.iter().for_each(AtomicWaker::wake);
     }
 
     /// Whether connections make room for others when the server is full.
@@ -185,7 +190,7 @@ impl Shared {
     /// Room that was made for this peer is taken by now, or not wanted any more.
     pub(in crate::server) fn keep_promise(&self, newcomer: &Peer) {
         self.lock().keep_promise(newcomer);
-        self.room.wake();
+        self.wake_loops();
     }
 
     /// A connection is closed that waited while there was no room.
@@ -342,7 +347,7 @@ impl Shared {
         let left = books.counts.active();
         drop(books);
         drop(scattered);
-        self.room.wake();
+        self.wake_loops();
         if left == 0 {
             // Kept for the next caller, so the last one is never missed.
             self.idle.notify_one();

@@ -12,10 +12,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::Addr;
 #[cfg(feature = "cli")]
 use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{Addr, Error, Result};
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
@@ -23,7 +23,7 @@ use self::lifecycle::Lifecycles;
 use self::notify::Notify;
 use self::serve::{OnListening, Over};
 use self::signals::{Hangup, Signals, Told};
-use super::ConnectionService;
+use super::accept::all::Services;
 use super::accept::front::{Front, Sockets};
 use super::books::shared::{self, Phase, Shared};
 use super::budget;
@@ -31,7 +31,6 @@ use super::drain::deadline;
 use super::drain::{end, finish};
 use super::restart::{Attempt, Restart, RestartError, Step, Succession, start as start_successor};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 
 /// What a server was told about its running.
 pub(super) struct Options {
@@ -54,6 +53,7 @@ pub(super) struct Options {
 pub(super) struct Bound {
     pub(super) sockets: Sockets,
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) services: Services,
     pub(super) succession: Option<Succession>,
     pub(super) signals: Signals,
     hangup: Hangup,
@@ -64,11 +64,11 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    pub(super) async fn run<S: ConnectionService>(self, service: S) -> Result {
-        let Self { sockets, endpoints, succession, mut signals, hangup, mut lifecycles, .. } = self;
+    pub(super) async fn run(self) -> Result {
+        let Self { sockets, endpoints, services, succession, mut signals, hangup, mut lifecycles, .. } = self;
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
         let over = Over(Arc::clone(&shared));
-        let mut front = Front::new(sockets, &endpoints, service, &shared).await?;
+        let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = succession {
             if let Err(error) = take_over(succession, &mut signals).await {
@@ -154,8 +154,8 @@ async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup) 
 }
 
 /// A server that accepts.
-struct Running<'a, S: ConnectionService> {
-    front: Front<S>,
+struct Running<'a> {
+    front: Front,
     /// The endpoints, without their options.
     places: Vec<String>,
     options: Options,
@@ -174,7 +174,7 @@ enum Event {
     Restarted(Result<Step, RestartError>),
 }
 
-impl<S: ConnectionService> Running<'_, S> {
+impl Running<'_> {
     /// Accepts until told to stop. An error is that of a service that can't be readied any more, or of a worker; what is
     /// open goes on.
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
@@ -291,7 +291,7 @@ impl<S: ConnectionService> Running<'_, S> {
 
     /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
     /// still to come of them: connections that were taken and go through their preambles, or wait for a slot.
-    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front<S>, Options) {
+    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front, Options) {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
         }

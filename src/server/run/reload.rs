@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ropewalk_middleware::event::aside;
 
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
+use ropewalk_middleware::{Error, Result};
 
 /// All that is reloaded together. Clones share it.
 #[derive(Clone, Debug, Default)]
