@@ -92,9 +92,9 @@ impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
 
 impl<C, S, Q, E, R> Dispatch<C, S, C::Item, R::Frame, Q, E>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + 'static,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     Q: Calls<S::Future>,
     E: OnError<R::Frame>,
 {
@@ -139,7 +139,7 @@ where
             ready!(wire.poll_turn(cx));
             let this = self.as_mut().project();
             if this.reply.is_some() {
-                match ready!(poll_reply(wire, this.codec, this.reply, cx)) {
+                match ready!(poll_reply(wire, this.codec, this.reply, Wire::encode_shared, cx)) {
                     // In order, the calls after it are not needed any more; without an order no call comes after it.
                     Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
                     Ok(true) => {
@@ -184,7 +184,7 @@ where
             Ok(answer) => match answer.into_reply() {
                 // The most common answer, one frame, is encoded directly.
                 Reply { body: Body::One(frame), close: false } => {
-                    match wire.encode(self.as_mut().project().codec, frame) {
+                    match wire.encode_shared(self.as_mut().project().codec, frame) {
                         Ok(()) => Ok(()),
                         Err(error) => self.unanswerable(error, wire),
                     }
@@ -327,17 +327,15 @@ pub(crate) enum Failed {
     Answer(Error),
 }
 
-/// Encodes an answer, as far as there is room for it. Ready when all of it is encoded, with whether the connection
-/// should close.
+/// Encodes an answer, as far as there is room for it, with one of the two methods of the wire for that. Ready when all of
+/// it is encoded, with whether the connection should close.
 pub(crate) fn poll_reply<C, F>(
     wire: &mut Wire,
     codec: &mut C,
     slot: &mut Option<Reply<F>>,
+    mut encode: impl FnMut(&mut Wire, &mut C, F) -> Result,
     cx: &mut Context<'_>,
-) -> Poll<Result<bool, Failed>>
-where
-    C: Encoder<F, Error: Into<BoxError>>,
-{
+) -> Poll<Result<bool, Failed>> {
     while let Some(reply) = slot {
         ready!(wire.poll_turn(cx));
         ready!(wire.poll_room(cx)).map_err(Failed::Wire)?;
@@ -358,7 +356,7 @@ where
             *slot = None;
             return Poll::Ready(Ok(close));
         };
-        wire.encode(codec, frame).map_err(Failed::Answer)?;
+        encode(wire, codec, frame).map_err(Failed::Answer)?;
         wire.count_turn();
         wire.begin_wait();
     }
