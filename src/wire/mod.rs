@@ -29,6 +29,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
 use tokio::task::unconstrained;
+use tokio::time::Instant;
 use tokio_util::codec::Encoder;
 
 pub(crate) use self::limits::Limits;
@@ -78,6 +79,8 @@ pub(crate) struct Wire {
     turn: u32,
     /// The awaited future has had a turn of the scheduler.
     waited: bool,
+    /// Until then no more answers are written ahead of calls under way.
+    tended: Option<Instant>,
     /// The peer did not accept its answers in time.
     stalled: bool,
     /// Bytes have moved since the last recorded activity.
@@ -110,6 +113,7 @@ impl Wire {
             skip: 0,
             turn: 0,
             waited: false,
+            tended: None,
             stalled: false,
             moved: false,
             waiting: false,
