@@ -165,7 +165,7 @@ impl<F: FindFrame> Strict<F> {
                 Ok(Some(span))
             }
             Ok(None) => {
-                own_limit::note(src.chunk());
+                own_limit::note(src.chunk(), 0);
                 Ok(None)
             }
             Err(error) => Err(self.fail(src, error)),

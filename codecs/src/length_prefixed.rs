@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use self::prefix::Prefix;
+use crate::around::Gap;
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span, limit};
 use crate::framing::Framing;
@@ -220,7 +221,7 @@ impl LengthPrefixed {
     fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
         let found = self.look(src)?;
         if found.is_none() {
-            own_limit::note(src.chunk());
+            own_limit::note(src.chunk(), self.whole(src.chunk()));
         }
         Ok(found)
     }
@@ -249,6 +250,15 @@ impl LengthPrefixed {
         Ok(Some(Span { lead: width, content, trail: 0 }))
     }
 
+    /// The bytes that the frame at the start of `bytes` has with its length; 0 if that has not come.
+    #[cold]
+    fn whole(&self, bytes: &[u8]) -> usize {
+        let Some(Ok(Some((number, width)))) = bytes.get(self.header..).map(|rest| self.prefix.read(rest)) else {
+            return 0;
+        };
+        self.frame_size(number).map_or(0, |content| content + width)
+    }
+
     /// The size of the frame whose length reads `number`.
     #[inline(always)]
     fn frame_size(&self, number: u64) -> Result<usize, ErrorKind> {
@@ -267,6 +277,14 @@ impl LengthPrefixed {
             Err(_) if i128::from(number) + self.offset() < 0 => Err(ErrorKind::BadLength),
             Err(_) => Err(too_long),
         }
+    }
+
+    /// Writes what comes before a frame, and its header; a frame sent without a copy comes after it.
+    pub(crate) fn encode_around(&self, frame: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+        let (number, header, _) = self.announce(frame).map_err(CodecError::new)?;
+        dst.extend_from_slice(header);
+        self.prefix.write(number, dst);
+        Ok(Gap { at: dst.len(), copied: header.len() })
     }
 
     /// The number that announces this frame, and the frame before and after it.

@@ -3,6 +3,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc = include_str!("../README.md")]
 
+#[doc(hidden)]
+pub mod around;
 pub mod custom;
 mod error;
 mod ext;

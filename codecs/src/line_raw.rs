@@ -187,7 +187,7 @@ impl LineRaw {
 
     fn whole(&mut self, src: &mut BytesMut, n: usize) -> Option<LineOrRaw> {
         if !self.ready_for_raw(src) || src.len() < n {
-            own_limit::note(src);
+            own_limit::note(src, n);
             return None;
         }
         self.mode = Mode::Lines;

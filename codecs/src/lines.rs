@@ -11,6 +11,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use self::delimiter::Delimiter;
 pub use self::utf8::Utf8;
+use crate::around::Gap;
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span, limit};
 use crate::framing::Framing;
@@ -212,8 +213,22 @@ impl Lines {
             return Err(self.too_long(src));
         }
         self.searched = self.delimiter.searched(src.remaining());
-        own_limit::note(src.chunk());
+        own_limit::note(src.chunk(), 0);
         Ok(())
+    }
+
+    /// Whether what is encoded as this line is read back as it.
+    #[inline(always)]
+    fn check(&self, line: &[u8]) -> Result<(), CodecError> {
+        if line.len() > self.max || !self.delimiter.ends_only(line) { Err(self.refuse(line)) } else { Ok(()) }
+    }
+
+    /// Writes what comes after a line; a frame sent without a copy comes before it.
+    pub(crate) fn encode_around(&self, line: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+        self.check(line)?;
+        let at = dst.len();
+        self.delimiter.put(dst);
+        Ok(Gap { at, copied: 0 })
     }
 
     /// Why a line can't be encoded.
@@ -278,18 +293,11 @@ impl<T: AsRef<[u8]>> Encoder<T> for Lines {
     #[inline(always)]
     fn encode(&mut self, line: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let line = line.as_ref();
-        if line.len() > self.max || !self.delimiter.ends_only(line) {
-            return Err(self.refuse(line));
-        }
+        self.check(line)?;
         // For the delimiters that most have as well, so that it grows once.
         dst.reserve(line.len() + 2);
         dst.extend_from_slice(line);
-        match &self.delimiter {
-            // Of a length the compiler knows: a call would cost more.
-            Delimiter::Lf | Delimiter::Any => dst.extend_from_slice(b"\n"),
-            Delimiter::CrLf => dst.extend_from_slice(b"\r\n"),
-            Delimiter::Bytes(bytes) => dst.extend_from_slice(bytes),
-        }
+        self.delimiter.put(dst);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::around::Gap;
 use crate::error::{CodecError, ErrorKind};
 use crate::frame::{Progress, Span, limit};
 use crate::framing::Framing;
@@ -99,6 +100,22 @@ impl Netstring {
         self.max(usize::MAX)
     }
 
+    /// Whether a frame is short enough.
+    #[inline(always)]
+    fn check(&self, frame: &[u8]) -> Result<(), CodecError> {
+        if frame.len() > self.max { Err(CodecError::new(ErrorKind::TooLong { max: self.max })) } else { Ok(()) }
+    }
+
+    /// Writes what comes before and after a frame; a frame sent without a copy comes between.
+    pub(crate) fn encode_around(&self, frame: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+        self.check(frame)?;
+        dst.reserve(AROUND);
+        put_head(dst, frame.len());
+        let at = dst.len();
+        dst.put_u8(b',');
+        Ok(Gap { at, copied: 0 })
+    }
+
     #[inline(always)]
     fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
         if self.progress.is_over(src) {
@@ -110,7 +127,7 @@ impl Netstring {
             Ok(true) => Span { lead: head.digits + 1, content: head.length, trail: 1 },
             Ok(false) => {
                 self.head = head;
-                own_limit::note(src.chunk());
+                own_limit::note(src.chunk(), 0);
                 return Ok(None);
             }
             Err(kind) => return Err(self.progress.fail(src, kind, head.digits)),
@@ -121,7 +138,7 @@ impl Netstring {
             Some(_) => Err(self.progress.fail(src, ErrorKind::MissingTerminator, end)),
             None => {
                 self.head = head;
-                own_limit::note(src.chunk());
+                own_limit::note(src.chunk(), span.total());
                 Ok(None)
             }
         }
@@ -171,9 +188,7 @@ impl<T: AsRef<[u8]>> Encoder<T> for Netstring {
     #[inline]
     fn encode(&mut self, frame: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let frame = frame.as_ref();
-        if frame.len() > self.max {
-            return Err(CodecError::new(ErrorKind::TooLong { max: self.max }));
-        }
+        self.check(frame)?;
         dst.reserve(frame.len() + AROUND);
         put_head(dst, frame.len());
         dst.extend_from_slice(frame);

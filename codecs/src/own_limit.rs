@@ -1,4 +1,5 @@
-//! How a decoder of this crate tells its caller that the bytes it leaves are within a limit of its own.
+//! How a decoder of this crate tells its caller that the bytes it leaves are within a limit of its own, and how long the
+//! frame will be of which they are the first.
 //!
 //! A server bounds what a decoder may leave in the buffer, but not a decoder that has a limit itself: its author chose
 //! that one. The `Decoder` trait has no place to say so, and a decoder may be inside any number of others, some of them
@@ -8,17 +9,27 @@
 use std::cell::Cell;
 
 thread_local! {
-    /// Where the bytes lie that were left last, and how many there are.
-    static LEFT: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    static LEFT: Cell<Left> = const { Cell::new(Left { addr: 0, len: 0, whole: 0 }) };
 }
 
-/// These bytes are left in the buffer, and are no more than the decoder's own limit allows.
+/// The bytes that were left last.
+#[derive(Clone, Copy)]
+struct Left {
+    addr: usize,
+    len: usize,
+    whole: usize,
+}
+
+/// These bytes are left in the buffer, and are no more than the decoder's own limit allows. `whole` is the length of the
+/// frame with all that is around it, within the limit as well; 0 if it is not known.
 #[cold]
-pub(crate) fn note(left: &[u8]) {
-    LEFT.set((left.as_ptr().addr(), left.len()));
+pub(crate) fn note(left: &[u8], whole: usize) {
+    LEFT.set(Left { addr: left.as_ptr().addr(), len: left.len(), whole });
 }
 
-/// Whether the decoder that has just left these bytes has a limit of its own.
-pub fn holds_for(left: &[u8]) -> bool {
-    LEFT.get() == (left.as_ptr().addr(), left.len())
+/// The length of the frame that the decoder which has just left these bytes waits for: 0 if that is not known, and `None`
+/// if the decoder has no limit of its own. The peer has announced it and may never send it.
+pub fn holds_for(left: &[u8]) -> Option<usize> {
+    let Left { addr, len, whole } = LEFT.get();
+    ((addr, len) == (left.as_ptr().addr(), left.len())).then_some(whole)
 }

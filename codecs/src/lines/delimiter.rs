@@ -1,6 +1,6 @@
 //! Where a line ends.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memmem};
 
 use super::newline;
@@ -50,6 +50,17 @@ impl Delimiter {
                 Self::Any => return Some(line(lf, 1)),
                 _ => from = lf + 1,
             }
+        }
+    }
+
+    /// Appends it.
+    #[inline(always)]
+    pub(super) fn put(&self, dst: &mut BytesMut) {
+        match self {
+            // Of a length the compiler knows: a call would cost more.
+            Self::Lf | Self::Any => dst.extend_from_slice(b"\n"),
+            Self::CrLf => dst.extend_from_slice(b"\r\n"),
+            Self::Bytes(bytes) => dst.extend_from_slice(bytes),
         }
     }
 
