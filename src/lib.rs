@@ -55,7 +55,7 @@
 //! | subject | items |
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`]; [`CodecExt`] for typed frames, [`Framing`] for borrowed ones; [`custom`] for your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
-//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
+//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
 //! | a connection, from other tasks | [`ConnectionInfo`], [`Handle::connections`] |
