@@ -126,7 +126,8 @@ pub use leaf::{
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};
 pub use server::{
-    ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
+    ConnectionService, Counts, DrainReport, EndpointInfo, Handle, Lifecycle, MemoryUse, Reload, ReloadFn, Restart,
+    RestartError, Serve, Server, reload_fn,
 };
 #[cfg(feature = "tls")]
 pub use session::UpgradeTls;

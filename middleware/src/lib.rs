@@ -93,8 +93,8 @@ pub use call::{
     CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
 };
 pub use connection::{
-    Addr, CloseReason, Closing, Connection, ConnectionInfo, Credentials, Io, LingeringClose, Peer, ReadDeadlines,
-    Stats, Stream, TlsInfo, TlsVersion,
+    Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io, LingeringClose, Peer,
+    ReadDeadlines, Stats, Stream, TlsInfo, TlsVersion,
 };
 pub use crowd::MakeRoom;
 pub use error::{BoxError, Error, Result, SessionError};

@@ -117,14 +117,16 @@ impl Handle {
         self.0.set_max(max);
     }
 
-    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`). Later handshakes use
-    /// them; open connections are not affected. If one file is bad, no endpoint's certificates change.
+    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`), and the resources of
+    /// [`Server::reload`](crate::Server::reload). Later handshakes use the new certificates; open connections are not
+    /// affected. If one of them can't be read, none of them changes.
     ///
     /// Cancel safe: if it is dropped early, the reload still completes.
     ///
     /// # Errors
     ///
-    /// A `TlsError`, which names the file and the problem; it is logged as well.
+    /// The first error of reading: a `TlsError`, which names the file and the problem, or that of a resource. It is logged
+    /// as well.
     pub async fn reload(&self) -> Result {
         self.0.reloads.reload().await
     }
@@ -228,6 +230,13 @@ impl Counts {
     /// Connections that ended for this reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason.index()]
+    }
+
+    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::AccessLayer), an
+    /// [`AcceptRateLayer`](crate::AcceptRateLayer). [`Counts::closed`] tells them apart.
+    pub fn refused(&self) -> u64 {
+        use CloseReason::{AcceptRate, AccessDenied, Refused, RefusedAtOnce};
+        [Refused, RefusedAtOnce, AccessDenied, AcceptRate].map(|reason| self.closed(reason)).iter().sum()
     }
 
     /// Connections that ended, for any reason.

@@ -56,6 +56,8 @@ pub(in crate::server) struct Shared {
     idle: Notify,
     pub(in crate::server) phase: watch::Sender<Phase>,
     pub(in crate::server) addresses: OnceLock<Vec<Addr>>,
+    /// The name of its service for each endpoint.
+    pub(in crate::server) names: OnceLock<Vec<Arc<str>>>,
     pub(in crate::server) preambles: Preambles,
     pub(in crate::server) reloads: Reloads,
     pub(in crate::server) restarts: watch::Sender<Restarts>,
@@ -120,6 +122,7 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
+            names: OnceLock::new(),
             preambles: Preambles::new(preambles),
             reloads,
             restarts: watch::Sender::new(restarts),
@@ -130,7 +133,7 @@ impl Shared {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
         // No user code runs under it; what it guards is whole whatever panicked.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,6 +201,9 @@ impl Shared {
         let mut books = self.lock();
         books.counts.accept();
         books.counts.close(CloseReason::NoRoom);
+        let tally = books.tally(connection.listener());
+        tally.counts.accept();
+        tally.counts.close(CloseReason::NoRoom);
         drop(books);
         connection.closing().set_reason(CloseReason::NoRoom);
         connection.abort();
@@ -341,8 +347,9 @@ impl Shared {
     }
 
     fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
-        self.registry.remove(place);
         let mut books = self.lock();
+        // Under the lock, so that whoever sums up finds it in one of the two. Its task holds another handle on it.
+        self.registry.remove(place);
         let scattered = books.leave(closing, reason, self.max());
         let left = books.counts.active();
         drop(books);

@@ -76,6 +76,8 @@ impl Plan {
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
+        let names = of.iter().map(|&service| Arc::clone(&services[service].name)).collect();
+        drop(shared.names.set(names));
         let services = open(services, of, options.workers.unwrap_or(1), &shared);
         Ok(Bound {
             sockets,
