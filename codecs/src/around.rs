@@ -1,7 +1,8 @@
 //! What the encoders of this crate write around a frame, for a caller that sends the frame itself without copying it.
 //!
-//! `Encoder` has one buffer to write into, so whatever implements it copies the frame. A server that holds a large
-//! [`Bytes`](bytes::Bytes) can send it from where it is, between what is written around it.
+//! `Encoder` has one buffer to write into, so each implementation copies the frame. A server that holds a large
+//! [`Bytes`](bytes::Bytes) can send it from where it is, between the bytes that an encoder would write before and after
+//! it.
 
 use std::any::Any;
 
@@ -13,17 +14,17 @@ use crate::{LengthPrefixed, Lines, Netstring, RawBytes};
 /// Where the frame belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// How many bytes of the buffer are before it.
+    /// How many bytes of the buffer come before the frame.
     pub at: usize,
-    /// How many bytes of the frame were copied into the buffer, so that they don't belong there: a header that stands
+    /// How many bytes of the frame were copied into the buffer already and must not be sent again: a header that stands
     /// before the length.
     pub copied: usize,
 }
 
-/// Encodes a frame without its bytes. `None` if the codec is another one: it was not called then. On an error `dst` is
-/// unchanged.
+/// Encodes a frame without its bytes. `None` if the codec is not one of these four; it is then not called. On an error
+/// `dst` is unchanged.
 ///
-/// The type of the codec is known where this is compiled for it, so the comparison costs nothing.
+/// The compiler knows the type of the codec at each call, so the comparison costs nothing.
 #[inline]
 pub fn encode(codec: &mut dyn Any, frame: &[u8], dst: &mut BytesMut) -> Option<Result<Gap, CodecError>> {
     if codec.is::<RawBytes>() {
