@@ -5,13 +5,15 @@ mod encrypted;
 mod support;
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use encrypted::{Ca, Client, Folder, PATIENCE, Running, client_hello, echo, localhost, soon, until};
 use rcgen::CertificateParams;
 use ropewalk::{Bytes, ConnectionService, RawBytes, Result, Server, Session, framed, reply_fn, session};
 use rustls::version::{TLS12, TLS13};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -124,40 +126,35 @@ async fn a_peer_that_goes_away_anywhere_in_the_handshake_leaves_nothing_behind()
     running.end().await;
 }
 
-/// A stream that writes one byte at a time.
-struct Drip<S>(S);
+/// A stream that writes one byte at a time, and the next one when its peer has had turns enough to read it.
+struct Drip<S> {
+    stream: S,
+    turns: usize,
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Drip<S> {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Drip<S> {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        bytes: &[u8],
-    ) -> std::task::Poll<io::Result<usize>> {
-        std::pin::Pin::new(&mut self.0).poll_write(cx, &bytes[..bytes.len().min(1)])
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.turns > 0 {
+            self.turns -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.turns = 10;
+        Pin::new(&mut self.stream).poll_write(cx, &bytes[..bytes.len().min(1)])
     }
 
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -167,9 +164,8 @@ async fn a_handshake_in_segments_of_one_byte_is_a_handshake() {
     let running = Running::tls(localhost(&ca, &folder), service()).await;
     for version in [&TLS12, &TLS13] {
         let client = Client::new(&ca, "localhost").version(version);
-        let socket = TcpStream::connect(running.addr).await.unwrap();
-        socket.set_nodelay(true).unwrap();
-        let mut stream = client.shake(Drip(socket)).await.unwrap();
+        let stream = Drip { stream: running.memory.connect().await.unwrap(), turns: 0 };
+        let mut stream = client.shake(stream).await.unwrap();
         echo(&mut stream, b"hello").await.unwrap();
     }
 }

@@ -1,14 +1,14 @@
 //! A server with workers is one server on several threads.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::future::{Ready, pending, ready};
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -69,18 +69,43 @@ async fn echoed_and_gone(clients: Vec<TcpStream>) {
     timeout(PATIENCE, join_all(each)).await.expect("all are served");
 }
 
+/// Is ready when the last of three threads asks.
+#[derive(Default)]
+struct AskedByAll {
+    hold: Hold,
+    asked: Arc<Mutex<HashSet<ThreadId>>>,
+}
+
+impl Service<Connection> for AskedByAll {
+    type Response = ();
+    type Error = Error;
+    type Future = <Hold as Service<Connection>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
+        let mut asked = self.asked.lock().unwrap();
+        asked.insert(thread::current().id());
+        if asked.len() == 3 { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, connection: Connection) -> Self::Future {
+        self.hold.call(connection)
+    }
+}
+
 #[tokio::test]
 async fn a_raised_cap_is_noticed_by_every_worker() {
+    let service = AskedByAll::default();
+    let asked = Arc::clone(&service.asked);
     // Without a timer by which a connection that waits would be looked at again.
-    let server = on_tcp(Server::new().workers(3).max_connections(0).make_room(None), Hold::default()).await;
+    let server = on_tcp(Server::new().workers(3).max_connections(0).make_room(None), service).await;
     let mut clients = say(&server, "hello").await;
-    settle().await;
+    until("each has found no room", || asked.lock().unwrap().len() == 3).await;
     assert_eq!(server.counts().accepted(), 0);
     let handle = server.handle().clone();
     // From outside of any runtime.
     thread::spawn(move || handle.set_max_connections(1000)).join().unwrap();
     for client in &mut clients {
-        expect(client, "hello").await;
+        timeout(PATIENCE, expect(client, "hello")).await.expect("its worker has noticed");
     }
     drop(clients);
     server.until("all have left", |counts| counts.active() == 0).await;
