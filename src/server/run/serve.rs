@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::Addr;
 
+use super::Bound;
 use super::lifecycle::Lifecycles;
+use super::options::Options;
 use super::signals::{Hangup, Signals};
-use super::{Bound, Options};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::error::{Error, Result};
 use crate::server::accept::front::Sockets;
