@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::Connection;
+use ropewalk_middleware::{BoxError, Connection, Error, Result};
 use tokio::runtime;
 use tokio::time::Instant;
 use tokio_util::codec::{Decoder, Encoder};
@@ -22,9 +22,11 @@ use super::service::Pipelined;
 use super::shared::Shared;
 use super::task::Task;
 use crate::endpoint::Remote;
-use crate::error::{BoxError, Error, Result};
 use crate::session::Session;
 use crate::wire::after;
+
+/// The least maximum age: with a shorter one a client would only connect.
+const LEAST_AGE: Duration = Duration::from_secs(1);
 
 /// The limits and deadlines of a client.
 #[derive(Clone, Copy, Debug)]
@@ -145,8 +147,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
     /// failing a call: calls that were sent are answered first, and queued ones go to the new connection. At least 1 s;
     /// unlimited by default.
     pub fn max_age(mut self, age: Duration) -> Self {
-        // Otherwise it would only connect.
-        self.options.max_age = Some(age.max(Duration::from_secs(1)));
+        self.options.max_age = Some(age.max(LEAST_AGE));
         self
     }
 

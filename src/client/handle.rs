@@ -25,7 +25,8 @@ impl<Req: Send, Ans: Send> Steer for Shared<Req, Ans> {
         let mut later = Later::default();
         let mut inner = self.lock();
         inner.draining = Some(inner.draining.map_or(until, |earlier| earlier.min(until)));
-        if !matches!(inner.gate, Gate::Refusing(_)) {
+        // One that has ended goes on telling why; one that had no connection for long tells that it drains.
+        if !matches!(*self.state.borrow(), State::Ended) {
             inner.gate = Gate::Refusing(ClientError::Draining);
         }
         inner.refuse(None, &ClientError::Draining, &mut later);

@@ -73,6 +73,12 @@ pub trait Listener: Send + 'static {
         false
     }
 
+    /// How often it could not accept a connection since it was made; 0 by default. It is called after
+    /// [`poll_accept`](Listener::poll_accept) was pending. A listener that wraps another one passes the call on.
+    fn accept_errors(&self) -> u64 {
+        0
+    }
+
     /// Called once, when a hot restart has handed its socket to the new process: from here on the listener must not
     /// accept, because new and waiting connections belong to the new process. `last_call` is not called then.
     /// Connections accepted before may still be returned, as long as [`has_pending`](Listener::has_pending) returns

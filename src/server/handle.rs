@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::{Addr, ConnectionInfo};
+use ropewalk_middleware::{Addr, ConnectionInfo, Result};
 
 use super::books::counts::Counts;
 use super::books::shared::{Phase, Shared};
@@ -11,7 +11,6 @@ use super::budget::MemoryUse;
 use super::drain::drain_these;
 use super::drain::report::DrainReport;
 use super::restart::RestartError;
-use crate::error::Result;
 use crate::listener::PreambleCounts;
 
 /// A handle on a server. It is cheap to clone, and usable from any task, before, while and after the server runs.
@@ -119,14 +118,16 @@ impl Handle {
         self.0.set_max(max);
     }
 
-    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`). Later handshakes use
-    /// them; open connections are not affected. If one file is bad, no endpoint's certificates change.
+    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`), and the resources of
+    /// [`Server::reload`](crate::Server::reload). Later handshakes use the new certificates; open connections are not
+    /// affected. If one of them can't be read, none of them changes.
     ///
     /// Cancel safe: if it is dropped early, the reload still completes.
     ///
     /// # Errors
     ///
-    /// A `TlsError`, which names the file and the problem; it is logged as well.
+    /// The first error of reading: a `TlsError`, which names the file and the problem, or that of a resource. It is logged
+    /// as well.
     pub async fn reload(&self) -> Result {
         self.0.reloads.reload().await
     }

@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use ropewalk::custom::{FindFrame, Span, Strict};
 use ropewalk::memory::{self, Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, CodecError, Connection, ConnectionLimitLayer, ConnectionService, Encoder, Error, Lines, RawBytes,
-    ReadDeadlineLayer, Reply, Server, Session, framed, reply_fn, service_fn, session,
+    CloseReason, CodecError, Connection, ConnectionLimitLayer, ConnectionService, Encoder, Error, LifetimeLayer, Lines,
+    RawBytes, ReadDeadlineLayer, Reply, Server, Session, framed, reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -297,4 +297,15 @@ async fn a_memory_endpoint_holds_64_kib_each_way() {
         taken += written.unwrap();
     }
     assert_eq!(taken, 64 * KIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_has_30_s_to_end_after_its_maximum_age() {
+    let leaf = session(Lines::lf(), async |_: Session<Lines>| pending().await);
+    let (server, connector) = on_memory(Server::new().layer(LifetimeLayer::new(SECOND * 100)), leaf).await;
+    let mut client = connector.connect().await.unwrap();
+    let start = Instant::now();
+    harness::assert_cut(&mut client).await;
+    assert_eq!(start.elapsed(), SECOND * (100 + 30));
+    assert_eq!(server.end().await.closed(CloseReason::MaxAge), 1);
 }

@@ -27,6 +27,11 @@ const SLOW: Duration = Duration::from_millis(10);
 async fn wait(line: Bytes) -> Result<Bytes> {
     match &line[..] {
         b"slow" => sleep(SLOW).await,
+        b"turns" => {
+            for _ in 0..3 {
+                yield_now().await;
+            }
+        }
         b"ready" => {}
         _ => yield_now().await,
     }
@@ -95,6 +100,46 @@ async fn answers_ahead_of_a_slow_call_are_written_within_one_turn() {
             }
             assert_eq!(start.elapsed(), SLOW, "{way}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_calls_that_each_take_several_turns_costs_one_write_ahead_of_them() {
+    for (way, mut w) in all_ways() {
+        // Those that run together are done after as many turns, and are written as they are done.
+        if way.starts_with("concurrent") || way.starts_with("unordered") {
+            continue;
+        }
+        for _ in 0..3 {
+            let (start, writes) = (Instant::now(), w.calls.writes());
+            let burst = "turns\n".repeat(64);
+            w.say(&burst).await;
+            w.expect(&burst).await;
+            assert_eq!(start.elapsed(), Duration::ZERO, "{way}");
+            settle().await;
+            let writes = w.calls.writes() - writes;
+            // The first call is ahead of one that takes longer than a turn; `during` writes ahead of the last.
+            assert!(writes <= if way == "during" { 3 } else { 2 }, "{way}: {writes} writes");
+            sleep(SLOW).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_ahead_of_a_slow_call_behind_another_one_are_written_within_two_milliseconds() {
+    for (way, mut w) in all_ways() {
+        let start = Instant::now();
+        w.say("ready\nturns\nready\nslow\nlast\n").await;
+        w.expect(if way == "unordered(64)" { "ready\nready\n" } else { "ready\n" }).await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "{way}");
+        if way == "unordered(64)" {
+            continue;
+        }
+        w.expect("turns\nready\n").await;
+        // A millisecond, and one in which the clock of the timers ticks.
+        assert!(start.elapsed() <= Duration::from_millis(2), "{way}: {:?}", start.elapsed());
+        w.expect("slow\nlast\n").await;
+        assert_eq!(start.elapsed(), SLOW, "{way}");
     }
 }
 

@@ -15,6 +15,7 @@ use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{Addr, ConnectionService, Endpoint, Handle, Server, TlsConfig, memory};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -75,6 +76,15 @@ pub struct Issued {
     pub key: String,
     pub der: Vec<u8>,
     key_der: Vec<u8>,
+}
+
+impl Issued {
+    /// For a resolver of rustls.
+    pub fn certified(&self) -> Arc<CertifiedKey> {
+        let key = PrivateKeyDer::try_from(self.key_der.clone()).unwrap();
+        let key = ring::default_provider().key_provider.load_private_key(key).unwrap();
+        Arc::new(CertifiedKey::new(vec![CertificateDer::from(self.der.clone())], key))
+    }
 }
 
 impl Ca {
@@ -178,6 +188,19 @@ impl Client {
     pub async fn memory(&self, connector: &Connector) -> io::Result<TlsStream<MemoryStream>> {
         self.shake(connector.connect().await.unwrap()).await
     }
+}
+
+/// What a client sends first.
+pub async fn client_hello(ca: &Ca) -> Vec<u8> {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let client = Client::new(ca, "localhost").alpn(&["echo/1"]);
+    let shaking = tokio::spawn(async move { client.shake(ours).await.is_ok() });
+    let mut header = [0; 5];
+    theirs.read_exact(&mut header).await.unwrap();
+    let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+    theirs.read_exact(&mut hello).await.unwrap();
+    shaking.abort();
+    [&header[..], &hello].concat()
 }
 
 /// Writes, and reads as much.

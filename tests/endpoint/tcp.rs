@@ -163,7 +163,7 @@ fn without_options(which: &str) -> Command {
     command.args(["-e", &format!("inject=setsockopt:error=ENOPROTOOPT:when={which}")]);
     command.arg(support::command("echo").get_program());
     // Without the warning about an option that is left out, which would come before the lines that are read.
-    command.args(["--log", "error"]);
+    command.args(["--log-level", "error"]);
     command
 }
 

@@ -51,6 +51,6 @@ macro_rules! replayed {
 }
 
 replayed! {
-    lines line_raw netstring length_prefixed combinators endpoint session escape proxy hello restart inherited memcached smtp
-    dns scgi
+    lines line_raw netstring length_prefixed combinators endpoint session client escape proxy hello restart inherited
+    memcached smtp dns scgi
 }

@@ -237,7 +237,7 @@ fn serves_with_its_log(to: impl Into<Stdio>, gone: impl FnOnce()) {
     let socket = folder.join("x.sock");
     let mut command = command("capped_echo");
     command
-        .args(["--log", "info", "--listen"])
+        .args(["--log-level", "info", "--listen"])
         .arg(format!("unix:{}", socket.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null());

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector};
 use ropewalk::{
-    ConnectionService, Error, LengthPrefixed, Lines, Result, Server, Session, framed, reply_fn, service_fn, session,
+    ConnectionService, Error, LengthPrefixed, Lines, Reply, Result, Server, Session, framed, reply_fn, service_fn,
+    session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -94,6 +95,42 @@ async fn the_default_budget_is_a_quarter_of_what_there_is_at_most() {
     let budget = server.handle().memory().budget().unwrap();
     assert!(budget > 0 && budget <= machine / 4, "{budget} of {machine}");
     server.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_that_is_not_copied_counts_while_it_waits() {
+    let big = Bytes::from(vec![b'x'; 300 * KIB]);
+    let leaf = framed(Lines::lf().unlimited(), reply_fn(move |_: Bytes| big.clone()));
+    let (server, connector) = serve(leaf).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"answer\n").await.unwrap();
+    settle().await;
+    let in_use = server.handle().memory().in_use();
+    assert!((299 * KIB..310 * KIB).contains(&in_use), "{in_use}");
+    client.read_exact(&mut vec![0; 300 * KIB + 1]).await.unwrap();
+    settle().await;
+    assert_eq!(server.handle().memory().in_use(), 0);
+    server.end().await;
+}
+
+/// The most that is in use while a peer sends the first `sent` bytes of a frame of `len` bytes.
+async fn while_reading(len: usize, sent: usize) -> usize {
+    let frame = [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
+    let leaf = framed(LengthPrefixed::u32().unlimited(), service_fn(async |_: Bytes| Ok(Reply::<Bytes>::none())));
+    worst(leaf, &frame[..sent], 64 * KIB).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_is_read_into_no_more_memory_than_its_length_and_no_more_than_twice_what_has_arrived() {
+    for len in [100 * KIB, 500 * KIB, MIB, 3 * MIB] {
+        let most = while_reading(len, len + 3).await;
+        assert!(most <= len + 5 * KIB, "{most} of {len}");
+    }
+    // The peer has only announced the rest.
+    for sent in [70 * KIB, 200 * KIB, 600 * KIB] {
+        let most = while_reading(16 * MIB, sent).await;
+        assert!(most <= 2 * sent + KIB, "{most} for {sent}");
+    }
 }
 
 /// What `docs/src/deployment.md` says, for frames and answers of this size: read, and unwritten under `framed`.

@@ -10,24 +10,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::encrypted::{self, Ca, Client, Folder, PATIENCE, Running, echo, localhost, soon, until};
+use crate::encrypted::{self, Ca, Client, Folder, PATIENCE, Running, client_hello, echo, localhost, soon, until};
 use crate::support;
 
 fn service() -> impl ConnectionService {
     framed(RawBytes, reply_fn(|bytes: Bytes| bytes))
-}
-
-/// What a client sends first.
-async fn client_hello(ca: &Ca) -> Vec<u8> {
-    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
-    let client = Client::new(ca, "localhost").alpn(&["echo/1"]);
-    let shaking = tokio::spawn(async move { client.shake(ours).await.is_ok() });
-    let mut header = [0; 5];
-    theirs.read_exact(&mut header).await.unwrap();
-    let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
-    theirs.read_exact(&mut hello).await.unwrap();
-    shaking.abort();
-    [&header[..], &hello].concat()
 }
 
 #[tokio::test(start_paused = true)]

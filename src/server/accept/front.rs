@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::Addr;
+use ropewalk_middleware::{Addr, Error, Result};
 
-use super::gate::Gate;
+use super::Listening;
+use super::all::{All, Services};
 use super::workers::Workers;
-use super::{Accept, Listening};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 use crate::server::books::shared::Shared;
 use crate::server::restart::{Passed, RestartError, Succession};
-use crate::server::service::ConnectionService;
 
 /// What a server is to accept on.
 pub(in crate::server) enum Sockets {
@@ -63,27 +61,24 @@ impl Sockets {
     }
 }
 
-/// One accept loop, or one on each worker.
-pub(in crate::server) enum Front<S: ConnectionService> {
-    Here(Accept<S>),
+/// The accept loops of this runtime, or those of each worker.
+pub(in crate::server) enum Front {
+    Here(All),
     Workers(Workers),
 }
 
-impl<S: ConnectionService> Front<S> {
+impl Front {
     /// Ready to accept, which it does from the first poll on.
     pub(in crate::server) async fn new(
         sockets: Sockets,
         endpoints: &[Endpoint],
-        service: S,
+        services: Services,
         shared: &Arc<Shared>,
     ) -> Result<Self> {
         Ok(match sockets {
-            Sockets::Here(listeners) => {
-                Self::Here(Accept::new(listeners, Gate::new(service, 1, Arc::clone(shared)), 0))
-            }
+            Sockets::Here(listeners) => Self::Here(All::new(listeners, &services, 0, shared)),
             Sockets::Workers(workers, sockets) => {
-                let gate = Gate::new(service, workers, Arc::clone(shared));
-                Self::Workers(Workers::start(workers, sockets, endpoints, &gate, shared).await?)
+                Self::Workers(Workers::start(workers, sockets, endpoints, &services, shared).await?)
             }
         })
     }

@@ -1,24 +1,62 @@
-//! The one service of a server, which one accept loop after the other calls.
+//! A service of a server, which one accept loop after the other calls.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures::task::AtomicWaker;
-use ropewalk_middleware::{Addr, Connection, Peer, Stream};
+use ropewalk_middleware::{Addr, Connection, Error, Peer};
 
+use super::lobby::{Accepted, Lobby};
 use super::task::{ConnectionTask, panic_text, panicked};
-use crate::error::Error;
 use crate::server::books::MadeRoom;
 use crate::server::books::registry::SHARDS;
 use crate::server::books::shared::{Entered, Shared};
 use crate::server::service::ConnectionService;
 
-/// Where each connection comes through, whichever loop has accepted it. So the service is readied and called as one
-/// value, without a clone that would keep a permit to itself, and the caps are those of the server.
-pub(super) struct Gate<S> {
+/// The gate of a service, whatever its type is.
+pub(in crate::server) trait AnyGate: Send + Sync {
+    /// Admits a connection from the lobby, if there is room, as soon as the service is ready. An error is that of the
+    /// service, which can't be made ready any more. `number` is that of the loop.
+    fn poll_enter(&self, number: usize, lobby: &mut Lobby, cx: &mut Context<'_>) -> Poll<Result<Door, Error>>;
+
+    /// Has a connection make room for one of this peer that waits.
+    fn make_room(&self, newcomer: &Peer) -> MadeRoom;
+}
+
+/// The result of a look at the gate.
+pub(in crate::server) enum Door {
+    /// A connection was admitted.
+    Passed,
+    /// No connection waits, and there is room.
+    Open,
+    /// There is no room.
+    Full,
+}
+
+/// What the gates of one server know.
+#[derive(Clone)]
+pub(in crate::server) struct Gateway {
+    pub(in crate::server) shared: Arc<Shared>,
+    /// How many loops come by at each gate.
+    pub(in crate::server) loops: usize,
+    /// Held while a connection is admitted, if there are several gates: the limit of the server counts them together.
+    pub(in crate::server) together: Option<Arc<Mutex<()>>>,
+}
+
+impl Gateway {
+    fn lock(&self) -> Option<MutexGuard<'_, ()>> {
+        self.together.as_ref().map(|together| together.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where each connection of a service comes through, whichever loop has accepted it. So the service is readied and called
+/// as one value, without a clone that would keep a permit to itself, and the caps are those of the server.
+pub(in crate::server) struct Gate<S> {
+    /// Its number among the gates of the server.
+    index: usize,
     service: Mutex<Readied<S>>,
-    shared: Arc<Shared>,
+    gateway: Gateway,
     loops: Arc<Loops>,
     /// Wakes all of them: a service has room for one waker.
     waker: Waker,
@@ -43,40 +81,38 @@ impl Wake for Loops {
 }
 
 impl<S: ConnectionService> Gate<S> {
-    /// For so many loops, which are numbered from 0.
-    pub(in crate::server) fn new(service: S, loops: usize, shared: Arc<Shared>) -> Arc<Self> {
-        let loops = Arc::new(Loops((0..loops).map(|_| AtomicWaker::new()).collect()));
+    pub(in crate::server) fn new(index: usize, service: S, gateway: Gateway) -> Arc<dyn AnyGate> {
+        let loops = Arc::new(Loops((0..gateway.loops).map(|_| AtomicWaker::new()).collect()));
         let waker = Waker::from(Arc::clone(&loops));
-        Arc::new(Self { service: Mutex::new(Readied { service, ready: false }), shared, loops, waker })
+        Arc::new(Self { index, service: Mutex::new(Readied { service, ready: false }), gateway, loops, waker })
     }
 
-    /// A listener could not take a connection for want of descriptors. The oldest silent preamble is closed, or else a
-    /// connection that would make room for a peer without an address.
-    pub(super) fn free_descriptor(&self) {
-        if self.shared.preambles.drop_silent() {
-            return;
-        }
-        let nobody = Peer::new(Addr::Memory);
-        // The connections are put in order piece by piece, where they are not in order yet.
-        for _ in 0..=SHARDS {
-            match self.make_room(&nobody) {
-                MadeRoom::Undecided => {}
-                // Nobody waits for that room.
-                MadeRoom::Yes => return self.shared.keep_promise(&nobody),
-                MadeRoom::No(_) => return,
-            }
-        }
+    fn lock(&self) -> MutexGuard<'_, Readied<S>> {
+        // A panic of the service is caught below, so what is locked is whole.
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ready when the service is. If there is room for one more connection too, the gate is open: that holds as long as nobody
-    /// else comes through, and nobody does before the result is dropped. `promised` says that room was made for it. An error is
-    /// the service's, which can't be readied any more.
-    pub(super) fn poll_open(
-        &self,
-        number: usize,
-        promised: bool,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Open<'_, S>>, Error>> {
+    /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves data; the work begins
+    /// in the task, that of a leaf's function before its first await too.
+    fn enter(&self, mut readied: MutexGuard<'_, Readied<S>>, together: Option<MutexGuard<'_, ()>>, accepted: Accepted) {
+        let (stream, peer, listener) = accepted;
+        let shared = &self.gateway.shared;
+        readied.ready = false;
+        let connection = Connection::accepted(stream, peer, listener).with_budget(shared.memory.budget());
+        let entered: Entered = shared.enter(&connection);
+        // It is counted from here on.
+        drop(together);
+        let called = catch_unwind(AssertUnwindSafe(|| readied.service.call(connection)));
+        drop(readied);
+        match called {
+            Ok(run) => drop(tokio::spawn(ConnectionTask::new(run, entered))),
+            Err(panic) => panicked(&entered, panic),
+        }
+    }
+}
+
+impl<S: ConnectionService> AnyGate for Gate<S> {
+    fn poll_enter(&self, number: usize, lobby: &mut Lobby, cx: &mut Context<'_>) -> Poll<Result<Door, Error>> {
         self.loops.0[number].register(cx.waker());
         let cx = &mut Context::from_waker(&self.waker);
         let mut readied = self.lock();
@@ -84,29 +120,20 @@ impl<S: ConnectionService> Gate<S> {
             ready!(readied.poll_service(cx))?;
             readied.ready = true;
         }
-        let open = self.shared.poll_room(promised, cx).is_ready();
-        Poll::Ready(Ok(open.then_some(Open { readied, shared: &self.shared })))
+        // Held until the connection is counted, so that no other one takes the room meanwhile.
+        let together = self.gateway.lock();
+        if self.gateway.shared.poll_room(self.index, lobby.has_promise(), cx).is_pending() {
+            return Poll::Ready(Ok(Door::Full));
+        }
+        let Some(accepted) = lobby.next() else { return Poll::Ready(Ok(Door::Open)) };
+        self.enter(readied, together, accepted);
+        Poll::Ready(Ok(Door::Passed))
     }
 
-    /// Has a connection make room for one of this peer's that waits.
-    pub(in crate::server) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
+    fn make_room(&self, newcomer: &Peer) -> MadeRoom {
         // So that no connection is in the books whose service has not been called yet.
         let _shut = self.lock();
-        self.shared.make_room(newcomer)
-    }
-
-    /// How many loops come by here.
-    pub(in crate::server) fn loops(&self) -> usize {
-        self.loops.0.len()
-    }
-
-    pub(in crate::server) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Readied<S>> {
-        // A panic of the service is caught below, so what is locked is whole.
-        self.service.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gateway.shared.make_room(newcomer)
     }
 }
 
@@ -122,24 +149,20 @@ impl<S: ConnectionService> Readied<S> {
     }
 }
 
-/// The gate, open for one connection.
-pub(in crate::server) struct Open<'a, S> {
-    readied: MutexGuard<'a, Readied<S>>,
-    shared: &'a Arc<Shared>,
-}
-
-impl<S: ConnectionService> Open<'_, S> {
-    /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves data; the work begins
-    /// in the task, that of a leaf's function before its first await too.
-    pub(in crate::server) fn enter(mut self, stream: Stream, peer: Peer, listener: usize) {
-        self.readied.ready = false;
-        let connection = Connection::accepted(stream, peer, listener).with_budget(self.shared.memory.budget());
-        let entered: Entered = self.shared.enter(&connection);
-        let called = catch_unwind(AssertUnwindSafe(|| self.readied.service.call(connection)));
-        drop(self);
-        match called {
-            Ok(run) => drop(tokio::spawn(ConnectionTask::new(run, entered))),
-            Err(panic) => panicked(&entered, panic),
+/// A listener could not take a connection for want of descriptors. The oldest silent preamble is closed, or else a
+/// connection that would make room for a peer without an address.
+pub(super) fn free_descriptor(gate: &dyn AnyGate, shared: &Shared) {
+    if shared.preambles.drop_silent() {
+        return;
+    }
+    let nobody = Peer::new(Addr::Memory);
+    // The connections are put in order piece by piece, where they are not in order yet.
+    for _ in 0..=SHARDS {
+        match gate.make_room(&nobody) {
+            MadeRoom::Undecided => {}
+            // Nobody waits for that room.
+            MadeRoom::Yes => return shared.keep_promise(&nobody),
+            MadeRoom::No(_) => return,
         }
     }
 }

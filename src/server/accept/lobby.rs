@@ -32,7 +32,7 @@ const HELD_UP: Duration = Duration::from_secs(1);
 pub(super) type Accepted = (Stream, Peer, usize);
 
 /// The connections of one accept loop that wait for room.
-pub(super) struct Lobby {
+pub(in crate::server) struct Lobby {
     waiting: VecDeque<Waiting>,
     places: usize,
     /// Runs while it is known when to look again.

@@ -1,7 +1,8 @@
 //! The accept loop: ready, accept, call, spawn. Nothing slow happens here.
 
+pub(super) mod all;
 pub(super) mod front;
-mod gate;
+pub(super) mod gate;
 mod lobby;
 mod task;
 mod workers;
@@ -10,13 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{Peer, Stream};
+use ropewalk_middleware::{Error, Peer, Stream};
 
-use self::gate::Gate;
+use self::gate::{AnyGate, Door, free_descriptor};
 use self::lobby::{Accepted, Lobby};
-use super::ConnectionService;
+use super::books::shared::Shared;
 use super::restart::{Passed, RestartError};
-use crate::error::Error;
 use crate::listener::{HandOver, Listener};
 
 /// Connections accepted in one turn before open ones get theirs.
@@ -25,10 +25,14 @@ const ACCEPTS_A_TURN: usize = 16;
 /// The most connections a drain holds until they can be served: all that the largest backlog of a socket had.
 const MOST_HELD: usize = 65_536;
 
-/// One loop over all listeners of one runtime. It accepts only when the one service is ready.
-pub(super) struct Accept<S: ConnectionService> {
+/// One loop over the listeners that one service has in one runtime.
+pub(super) struct Accept {
     listeners: Vec<Listening>,
-    gate: Arc<Gate<S>>,
+    gate: Arc<dyn AnyGate>,
+    /// The only service of the server is made ready ahead of a connection, so nothing is accepted while it isn't ready. One
+    /// of several is made ready when a connection is there: an idle one would keep a permit of a layer that they share.
+    ahead: bool,
+    shared: Arc<Shared>,
     /// Which of the loops at the gate this is.
     number: usize,
     /// Accepted and not yet served: another loop was faster to the gate, or the server is full.
@@ -48,30 +52,30 @@ pub(super) struct Listening {
     /// The number of its socket, in the order in which all of the server's are handed over.
     socket: usize,
     listener: Box<dyn Listener>,
+    /// How many of its errors are counted.
+    errors: u64,
     /// Whether its socket is another process's.
     given_up: bool,
 }
 
 impl Listening {
     pub(super) fn new(endpoint: usize, socket: usize, listener: Box<dyn Listener>) -> Self {
-        Self { endpoint, socket, listener, given_up: false }
+        Self { endpoint, socket, listener, errors: 0, given_up: false }
     }
 }
 
-/// What became of those that wait, once the service is ready.
-enum Door {
-    /// One has been let in.
-    Passed,
-    /// Nobody waits, and there is room.
-    Open,
-    /// There is no room.
-    Full,
-}
-
-impl<S: ConnectionService> Accept<S> {
-    fn new(listeners: Vec<Listening>, gate: Arc<Gate<S>>, number: usize) -> Self {
-        let lobby = Lobby::new(gate.loops(), gate.shared());
-        Self { listeners, gate, number, lobby, held: VecDeque::new(), first: 0, closing: false }
+impl Accept {
+    /// `loops` counts those of all gates and runtimes.
+    pub(super) fn new(
+        listeners: Vec<Listening>,
+        gate: Arc<dyn AnyGate>,
+        number: usize,
+        loops: usize,
+        ahead: bool,
+        shared: &Arc<Shared>,
+    ) -> Self {
+        let (lobby, shared) = (Lobby::new(loops, shared), Arc::clone(shared));
+        Self { listeners, gate, ahead, shared, number, lobby, held: VecDeque::new(), first: 0, closing: false }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -101,16 +105,17 @@ impl<S: ConnectionService> Accept<S> {
         Poll::Ready(())
     }
 
-    /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
-    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+    /// The listening sockets by their numbers, for a new process to take over; `places` are the endpoints they were bound
+    /// by.
+    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<(usize, Passed)>, RestartError> {
         let mut sockets = Vec::with_capacity(self.listeners.len());
-        for Listening { endpoint, listener, .. } in &self.listeners {
+        for Listening { endpoint, socket: number, listener, .. } in &self.listeners {
             let place = &places[*endpoint];
             let Some(HandOver { socket, path }) = listener.hand_over() else {
                 return Err(RestartError::Endpoint { endpoint: place.clone() });
             };
             let path = path.map(|path| (path.absolute().to_owned(), path.id()));
-            sockets.push(Passed { place: place.clone(), socket: socket.try_clone_to_owned()?, path });
+            sockets.push((*number, Passed { place: place.clone(), socket: socket.try_clone_to_owned()?, path }));
         }
         Ok(sockets)
     }
@@ -146,7 +151,7 @@ impl<S: ConnectionService> Accept<S> {
     /// Gives up what was not served. Its peers see a reset, as they would have from the kernel.
     pub(super) fn close(&mut self) {
         let pending: usize = self.listeners.iter().map(|listening| listening.listener.pending()).sum();
-        self.gate.shared().outcome.unserved(self.lobby.len() + self.held.len() + pending);
+        self.shared.outcome.unserved(self.lobby.len() + self.held.len() + pending);
         self.listeners.clear();
         while self.next_waits() {
             if let Some((mut stream, ..)) = self.lobby.next() {
@@ -175,9 +180,13 @@ impl<S: ConnectionService> Accept<S> {
 
     fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            match ready!(self.poll_enter(cx))? {
+            if !self.ahead && self.lobby.is_empty() {
+                let accepted = ready!(self.poll_listeners(cx));
+                self.lobby.push(accepted);
+            }
+            match ready!(self.gate.poll_enter(self.number, &mut self.lobby, cx))? {
                 Door::Passed => return Poll::Ready(Ok(())),
-                Door::Full if self.closing || !self.gate.shared().makes_room() => return Poll::Pending,
+                Door::Full if self.closing || !self.shared.makes_room() => return Poll::Pending,
                 Door::Full => return self.poll_full(cx),
                 Door::Open => {
                     let accepted = ready!(self.poll_listeners(cx));
@@ -185,15 +194,6 @@ impl<S: ConnectionService> Accept<S> {
                 }
             }
         }
-    }
-
-    /// Lets one in that waits, if there is room. Locked no longer than it takes to look: accepting is a system call.
-    fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<Door, Error>> {
-        let gate = ready!(self.gate.poll_open(self.number, self.lobby.has_promise(), cx))?;
-        let Some(gate) = gate else { return Poll::Ready(Ok(Door::Full)) };
-        let Some((stream, peer, endpoint)) = self.lobby.next() else { return Poll::Ready(Ok(Door::Open)) };
-        gate.enter(stream, peer, endpoint);
-        Poll::Ready(Ok(Door::Passed))
     }
 
     /// The server is full. Takes some of those that wait, and has room made for those who have a right to it. Always pending:
@@ -218,23 +218,28 @@ impl<S: ConnectionService> Accept<S> {
         let n = self.listeners.len();
         for turn in 0..n {
             let i = (self.first + turn) % n;
-            let Listening { endpoint, listener, .. } = &mut self.listeners[i];
+            let Listening { endpoint, listener, errors, .. } = &mut self.listeners[i];
             if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
                 self.first = (i + 1) % n;
                 return Poll::Ready((stream, peer, *endpoint));
             }
             if let Some(error) = listener.failure() {
-                self.gate.shared().incidents.listener_failed(&listener.local_addr(), &error);
+                self.shared.incidents.listener_failed(&listener.local_addr(), &error);
+            }
+            let failed = listener.accept_errors();
+            if failed > *errors {
+                self.shared.count_accept_errors(*endpoint, failed - *errors);
+                *errors = failed;
             }
             if listener.lacks_descriptors() {
-                self.gate.free_descriptor();
+                free_descriptor(&*self.gate, &self.shared);
             }
         }
         Poll::Pending
     }
 }
 
-impl<S: ConnectionService> Drop for Accept<S> {
+impl Drop for Accept {
     fn drop(&mut self) {
         self.close();
     }

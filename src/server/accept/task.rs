@@ -8,9 +8,8 @@ use std::task::{Context, Poll};
 
 use pin_project::pin_project;
 use ropewalk_middleware::event::aside;
-use ropewalk_middleware::{CloseReason, Escaped};
+use ropewalk_middleware::{BoxError, CloseReason, Error, Escaped};
 
-use crate::error::{BoxError, Error};
 use crate::server::books::shared::Entered;
 
 /// Runs a connection until it ends, is aborted or panics, and closes its entry in the books.

@@ -10,14 +10,13 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::unconstrained;
 
-use super::gate::Gate;
-use super::{Accept, Listening};
+use super::Listening;
+use super::all::{All, Services};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 use crate::server::books::shared::{Phase, Shared};
 use crate::server::restart::{Passed, RestartError};
-use crate::server::service::ConnectionService;
+use ropewalk_middleware::{Error, Result};
 
 /// What the workers are told. Each word is said after those above it, and stands for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,11 +47,11 @@ pub(in crate::server) struct Workers {
 
 impl Workers {
     /// Starts the threads, and waits until each is ready to accept.
-    pub(super) async fn start<S: ConnectionService>(
+    pub(super) async fn start(
         workers: usize,
         sockets: Vec<Vec<Opened>>,
         endpoints: &[Endpoint],
-        gate: &Arc<Gate<S>>,
+        services: &Services,
         shared: &Arc<Shared>,
     ) -> Result<Self> {
         let told = watch::Sender::new(Told { order: Order::Wait, taken: Vec::new() });
@@ -60,9 +59,9 @@ impl Workers {
         let (failed, failures) = mpsc::channel(workers);
         let mut starting = Vec::with_capacity(workers);
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
-            let (endpoints, gate, shared) = (endpoints.to_vec(), Arc::clone(gate), Arc::clone(shared));
+            let (endpoints, services, shared) = (endpoints.to_vec(), services.clone(), Arc::clone(shared));
             let (told, failed) = (told.subscribe(), Failed(failed.clone()));
-            let worker = Worker { number, sockets, endpoints, gate, shared, told, failed };
+            let worker = Worker { number, sockets, endpoints, services, shared, told, failed };
             let (started, is_started) = oneshot::channel();
             thread::Builder::new().name(format!("ropewalk-{number}")).spawn(move || worker.run(started)).map_err(
                 |error| {
@@ -162,17 +161,17 @@ fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<Share>>> 
 }
 
 /// One worker, before it has a thread.
-struct Worker<S> {
+struct Worker {
     number: usize,
     sockets: Vec<Share>,
     endpoints: Vec<Endpoint>,
-    gate: Arc<Gate<S>>,
+    services: Services,
     shared: Arc<Shared>,
     told: watch::Receiver<Told>,
     failed: Failed,
 }
 
-impl<S: ConnectionService> Worker<S> {
+impl Worker {
     /// The thread. What fails before it is ready to accept is told to who has started it.
     fn run(self, started: oneshot::Sender<Result>) {
         let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -194,18 +193,18 @@ impl<S: ConnectionService> Worker<S> {
         });
     }
 
-    fn accept(self) -> Result<(Accept<S>, watch::Receiver<Told>, Failed)> {
+    fn accept(self) -> Result<(All, watch::Receiver<Told>, Failed)> {
         let listening = |Share { endpoint, socket, opened }| {
             let listener = self.endpoints[endpoint].listener(opened, &self.shared.preambles)?;
             Ok(Listening::new(endpoint, socket, listener))
         };
         let listeners = self.sockets.into_iter().map(listening).collect::<Result<_>>()?;
-        Ok((Accept::new(listeners, self.gate, self.number), self.told, self.failed))
+        Ok((All::new(listeners, &self.services, self.number, &self.shared), self.told, self.failed))
     }
 }
 
 /// Takes connections as it is told, to the last one. Whether that is over is told by dropping `failed`.
-async fn take<S: ConnectionService>(mut accept: Accept<S>, mut told: watch::Receiver<Told>, failed: Failed) {
+async fn take(mut accept: All, mut told: watch::Receiver<Told>, failed: Failed) {
     ordered(&mut told, Order::Accept).await;
     let order = tokio::select! {
         biased;

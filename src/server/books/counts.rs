@@ -36,6 +36,13 @@ impl Counts {
         self.closed[reason.index()]
     }
 
+    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::AccessLayer), an
+    /// [`AcceptRateLayer`](crate::AcceptRateLayer). [`Counts::closed`] tells them apart.
+    pub fn refused(&self) -> u64 {
+        use CloseReason::{AcceptRate, AccessDenied, Refused, RefusedAtOnce};
+        [Refused, RefusedAtOnce, AccessDenied, AcceptRate].map(|reason| self.closed(reason)).iter().sum()
+    }
+
     /// Connections that ended, for any reason.
     pub fn closed_in_all(&self) -> u64 {
         self.closed.iter().sum()

@@ -51,12 +51,14 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) runtime: OnceLock<Handle>,
     pub(in crate::server) memory: Memory,
     max: AtomicUsize,
-    /// Wakes the accept loops when there is room again.
-    room: AtomicWaker,
+    /// Wakes the accept loops when there is room again: one of each service.
+    room: Box<[AtomicWaker]>,
     /// Told when the last connection has gone.
     idle: Notify,
     pub(in crate::server) phase: watch::Sender<Phase>,
     pub(in crate::server) addresses: OnceLock<Vec<Addr>>,
+    /// The name of its service for each endpoint.
+    pub(in crate::server) names: OnceLock<Vec<Arc<str>>>,
     pub(in crate::server) preambles: Preambles,
     pub(in crate::server) reloads: Reloads,
     pub(in crate::server) restarts: watch::Sender<Restarts>,
@@ -106,6 +108,7 @@ impl Shared {
         preambles: usize,
         memory: usize,
         restartable: bool,
+        services: usize,
         reloads: Reloads,
     ) -> Arc<Self> {
         let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
@@ -116,10 +119,11 @@ impl Shared {
             runtime: OnceLock::new(),
             memory: Memory::new(memory, Waker::from(Arc::new(Owner(Weak::clone(server))))),
             max: AtomicUsize::new(max),
-            room: AtomicWaker::new(),
+            room: (0..services).map(|_| AtomicWaker::new()).collect(),
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
+            names: OnceLock::new(),
             preambles: Preambles::new(preambles),
             reloads,
             restarts: watch::Sender::new(restarts),
@@ -130,7 +134,7 @@ impl Shared {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
         // No user code runs under it; what it guards is whole whatever panicked.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,7 +149,7 @@ impl Shared {
 
     pub(in crate::server) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
-        self.room.wake();
+        self.wake_loops();
     }
 
     /// Whether there is no room for one more connection: for one that room was made for, or for any other.
@@ -153,13 +157,17 @@ impl Shared {
         self.lock().is_full(self.max(), promised)
     }
 
-    /// Ready when one more connection may be accepted. Only the gate asks, with one waker for all accept loops.
-    pub(in crate::server) fn poll_room(&self, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when one more connection may be accepted. Only the gates ask, each with one waker for all accept loops.
+    pub(in crate::server) fn poll_room(&self, service: usize, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_full(promised) {
             return Poll::Ready(());
         }
-        self.room.register(cx.waker());
+        self.room[service].register(cx.waker());
         if self.is_full(promised) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn wake_loops(&self) {
+        self.room.iter().for_each(AtomicWaker::wake);
     }
 
     /// Whether connections make room for others when the server is full.
@@ -186,7 +194,7 @@ impl Shared {
     /// Room that was made for this peer is taken by now, or not wanted any more.
     pub(in crate::server) fn keep_promise(&self, newcomer: &Peer) {
         self.lock().keep_promise(newcomer);
-        self.room.wake();
+        self.wake_loops();
     }
 
     /// A connection is closed that waited while there was no room.
@@ -194,6 +202,9 @@ impl Shared {
         let mut books = self.lock();
         books.counts.accept();
         books.counts.close(CloseReason::NoRoom);
+        let tally = books.tally(connection.listener());
+        tally.counts.accept();
+        tally.counts.close(CloseReason::NoRoom);
         drop(books);
         connection.closing().set_reason(CloseReason::NoRoom);
         connection.abort();
@@ -337,13 +348,14 @@ impl Shared {
     }
 
     fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
-        self.registry.remove(place);
         let mut books = self.lock();
+        // Under the lock, so that whoever sums up finds it in one of the two. Its task holds another handle on it.
+        self.registry.remove(place);
         let scattered = books.leave(closing, reason, self.max());
         let left = books.counts.active();
         drop(books);
         drop(scattered);
-        self.room.wake();
+        self.wake_loops();
         if left == 0 {
             // Kept for the next caller, so the last one is never missed.
             self.idle.notify_one();

@@ -211,7 +211,7 @@ mod tests {
         let mut heard = signal(SignalKind::terminate()).unwrap();
         // Which of two that are ready is taken first may be left to chance.
         for _ in 0..20 {
-            let shared = Shared::new(1, None, 1, usize::MAX, false, Reloads::default());
+            let shared = Shared::new(1, None, 1, usize::MAX, false, 1, Reloads::default());
             let drain = Duration::from_secs(60);
             let runtime = tokio::runtime::Handle::current();
             let keeper = Keeper { shared: Arc::clone(&shared), runtime, signals: true, drain, exit: None };

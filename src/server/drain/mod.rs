@@ -12,7 +12,6 @@ use ropewalk_middleware::ConnectionInfo;
 use ropewalk_middleware::event::aside;
 use tokio::time::{sleep, sleep_until};
 
-use super::ConnectionService;
 use super::accept::front::Front;
 use super::books::shared::{Phase, Shared};
 use super::run::signals::Signals;
@@ -22,12 +21,7 @@ pub(super) const GONE: Duration = Duration::from_secs(1);
 
 /// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left. A first
 /// signal in a drain that something else began (a handle, a hot restart) gives them `drain` from then on at most.
-pub(super) async fn finish<S: ConnectionService>(
-    shared: &Shared,
-    front: Front<S>,
-    signals: &mut Signals,
-    drain: Duration,
-) {
+pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals, drain: Duration) {
     let (mut front, mut phase) = (Some(front), shared.phase.subscribe());
     loop {
         let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
@@ -87,7 +81,7 @@ pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
 }
 
 /// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed. Cancel safe.
-async fn all_gone<S: ConnectionService>(shared: &Shared, front: &mut Option<Front<S>>) {
+async fn all_gone(shared: &Shared, front: &mut Option<Front>) {
     if let Some(front) = front {
         poll_fn(|cx| front.poll_pending(cx)).await;
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use ropewalk_middleware::event::aside;
 
-use crate::error::Result;
+use ropewalk_middleware::Result;
 
 /// A resource that starts and stops with a server: a file, a pool, a registration.
 ///

@@ -12,8 +12,8 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use ropewalk_middleware::Addr;
 use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{Addr, Error, Result};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,7 +22,7 @@ use self::notify::Notify;
 use self::options::Options;
 use self::serve::{OnListening, Over};
 use self::signals::{Hangup, Signals, Told};
-use super::ConnectionService;
+use super::accept::all::Services;
 use super::accept::front::{Front, Sockets};
 use super::books::shared::{Phase, Shared};
 use super::budget;
@@ -30,13 +30,13 @@ use super::drain::deadline;
 use super::drain::{end, finish};
 use super::restart::{Attempt, RestartError, Step, Succession, start as start_successor};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Result};
 use crate::wire::after;
 
 /// A server whose endpoints are bound.
 pub(super) struct Bound {
     pub(super) sockets: Sockets,
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) services: Services,
     pub(super) succession: Option<Succession>,
     pub(super) signals: Signals,
     hangup: Hangup,
@@ -47,11 +47,11 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    pub(super) async fn run<S: ConnectionService>(self, service: S) -> Result {
-        let Self { sockets, endpoints, succession, mut signals, hangup, mut lifecycles, .. } = self;
+    pub(super) async fn run(self) -> Result {
+        let Self { sockets, endpoints, services, succession, mut signals, hangup, mut lifecycles, .. } = self;
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
         let over = Over(Arc::clone(&shared));
-        let mut front = Front::new(sockets, &endpoints, service, &shared).await?;
+        let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = succession {
             if let Err(error) = take_over(succession, &mut signals).await {
@@ -137,8 +137,8 @@ async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup) 
 }
 
 /// A server that accepts.
-struct Running<'a, S: ConnectionService> {
-    front: Front<S>,
+struct Running<'a> {
+    front: Front,
     /// The endpoints, without their options.
     places: Vec<String>,
     options: Options,
@@ -157,7 +157,7 @@ enum Event {
     Restarted(Result<Step, RestartError>),
 }
 
-impl<S: ConnectionService> Running<'_, S> {
+impl Running<'_> {
     /// Accepts until told to stop. An error is that of a service that can't be readied any more, or of a worker; what is
     /// open goes on.
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
@@ -274,7 +274,7 @@ impl<S: ConnectionService> Running<'_, S> {
 
     /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
     /// still to come of them: connections that were taken and go through their preambles, or wait for a slot.
-    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front<S>, Options) {
+    async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front, Options) {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
         }

@@ -3,8 +3,8 @@
 #[cfg(feature = "systemd")]
 use ropewalk_middleware::event::Limit;
 
-use crate::error::Error;
 use crate::server::restart::RestartError;
+use ropewalk_middleware::Error;
 
 /// What tells a service manager, if the server was told to and there is one.
 #[derive(Clone, Debug, Default)]

@@ -6,15 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::Addr;
+use ropewalk_middleware::{Addr, Error, Result};
 
 use super::Bound;
 use super::lifecycle::Lifecycles;
 use super::options::Options;
 use super::signals::{Hangup, Signals};
 use crate::endpoint::{self, Endpoint, EndpointError};
-use crate::error::{Error, Result};
+use crate::server::accept::all::Services;
 use crate::server::accept::front::Sockets;
+use crate::server::accept::gate::{AnyGate, Gate, Gateway};
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
 use crate::server::restart::Succession;
@@ -22,11 +23,26 @@ use crate::server::service::ConnectionService;
 
 pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
 type Running = Pin<Box<dyn Future<Output = Result> + Send>>;
-type Start = Box<dyn FnOnce(Bound) -> Running + Send>;
+
+/// A service of a server that has not begun.
+pub(in crate::server) struct Planned {
+    pub(in crate::server) name: Arc<str>,
+    /// Makes its gate, which has this number.
+    pub(in crate::server) open: Box<dyn FnOnce(usize, Gateway) -> Arc<dyn AnyGate> + Send>,
+}
+
+impl Planned {
+    pub(in crate::server) fn new<S: ConnectionService>(name: impl Into<Arc<str>>, service: S) -> Self {
+        Self { name: name.into(), open: Box::new(move |index, gateway| Gate::new(index, service, gateway)) }
+    }
+}
 
 /// The settings of a server before it begins.
 pub(in crate::server) struct Plan {
     pub(in crate::server) endpoints: Vec<Result<Endpoint, EndpointError>>,
+    /// The number of its service for each endpoint.
+    pub(in crate::server) of: Vec<Option<usize>>,
+    pub(in crate::server) services: Vec<Planned>,
     pub(in crate::server) lifecycles: Lifecycles,
     pub(in crate::server) options: Options,
     pub(in crate::server) on_listening: Option<OnListening>,
@@ -38,6 +54,9 @@ impl Plan {
         if self.endpoints.is_empty() {
             return Err(Error::other("no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")"));
         }
+        let orphan =
+            || Error::other("the endpoints of Server::listen have no service: end with `serve`, not with `run`");
+        let of = self.of.iter().copied().collect::<Option<Vec<usize>>>().ok_or_else(orphan)?;
         // A string that is not an endpoint, or a missing file, is refused before the server listens anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
@@ -57,9 +76,31 @@ impl Plan {
         let (sockets, addresses) = Sockets::open(&endpoints, options.workers, &mut succession, &shared).await?;
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
-        let Self { lifecycles, options, on_listening, .. } = self;
-        Ok(Bound { sockets, endpoints, succession, signals, hangup, lifecycles, options, on_listening, shared })
+        let Self { lifecycles, options, on_listening, services, .. } = self;
+        let names = of.iter().map(|&service| Arc::clone(&services[service].name)).collect();
+        drop(shared.names.set(names));
+        let services = open(services, of, options.workers.unwrap_or(1), &shared);
+        Ok(Bound {
+            sockets,
+            endpoints,
+            services,
+            succession,
+            signals,
+            hangup,
+            lifecycles,
+            options,
+            on_listening,
+            shared,
+        })
     }
+}
+
+/// Opens the gates of the services.
+fn open(services: Vec<Planned>, of: Vec<usize>, runtimes: usize, shared: &Arc<Shared>) -> Services {
+    let together = (services.len() > 1).then(Arc::default);
+    let gateway = Gateway { shared: Arc::clone(shared), loops: runtimes, together };
+    let each = services.into_iter().enumerate();
+    Services { gates: each.map(|(index, service)| (service.open)(index, gateway.clone())).collect(), of, runtimes }
 }
 
 /// A server that is ready to run: await it.
@@ -80,15 +121,14 @@ pub struct Serve {
 }
 
 enum Stage {
-    Plan(Option<(Box<Plan>, Start)>),
+    Plan(Option<Box<Plan>>),
     Run(Running),
 }
 
 impl Serve {
-    pub(in crate::server) fn new<S: ConnectionService>(plan: Plan, service: S, shared: Arc<Shared>) -> Self {
-        let start: Start = Box::new(move |bound| Box::pin(bound.run(service)));
+    pub(in crate::server) fn new(plan: Plan, shared: Arc<Shared>) -> Self {
         let over = Over(Arc::clone(&shared));
-        Self { handle: Handle(shared), stage: Stage::Plan(Some((Box::new(plan), start))), _over: over }
+        Self { handle: Handle(shared), stage: Stage::Plan(Some(Box::new(plan))), _over: over }
     }
 
     /// A handle on this server.
@@ -108,10 +148,10 @@ impl Serve {
     /// The error names the first endpoint that can't be bound; then no endpoint stays bound.
     pub async fn bind(mut self) -> Result<Self> {
         if let Stage::Plan(plan) = &mut self.stage
-            && let Some((plan, start)) = plan.take()
+            && let Some(plan) = plan.take()
         {
             let bound = plan.bind(Arc::clone(&self.handle.0)).await?;
-            self.stage = Stage::Run(start(bound));
+            self.stage = Stage::Run(Box::pin(bound.run()));
         }
         Ok(self)
     }
@@ -126,9 +166,9 @@ impl Future for Serve {
                 Stage::Run(running) => return running.as_mut().poll(cx),
                 Stage::Plan(plan) => {
                     // Taken only by `bind`, which returns a running server or an error.
-                    let Some((plan, start)) = plan.take() else { return Poll::Pending };
+                    let Some(plan) = plan.take() else { return Poll::Pending };
                     let shared = Arc::clone(&self.handle.0);
-                    self.stage = Stage::Run(Box::pin(async move { start(plan.bind(shared).await?).await }));
+                    self.stage = Stage::Run(Box::pin(async move { plan.bind(shared).await?.run().await }));
                 }
             }
         }

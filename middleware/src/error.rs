@@ -1,11 +1,12 @@
-//! The one error type of this crate, which takes every error of a session or a service.
+//! The one error type of servers and clients, which takes every error of a session or a service.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
 use ropewalk_codecs::{CodecError, ErrorKind};
-use ropewalk_middleware::CloseReason;
+
+use crate::CloseReason;
 
 /// Any error as a trait object, as tower's layers use it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -21,7 +22,7 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// and its causes on one line.
 ///
 /// ```
-/// fn port(text: &str) -> ropewalk::Result<u16> {
+/// fn port(text: &str) -> ropewalk_middleware::Result<u16> {
 ///     Ok(text.parse()?)
 /// }
 /// assert!(port("8007x").unwrap_err().downcast_ref::<std::num::ParseIntError>().is_some());
@@ -38,7 +39,7 @@ impl Error {
     /// Makes an error from a boxed one, or from a text.
     ///
     /// ```
-    /// let error = ropewalk::Error::other("the stove is cold");
+    /// let error = ropewalk_middleware::Error::other("the stove is cold");
     /// assert_eq!(error.to_string(), "the stove is cold");
     /// ```
     pub fn other(error: impl Into<BoxError>) -> Self {
@@ -50,7 +51,8 @@ impl Error {
     }
 
     /// Makes an error of the codec, from any type.
-    pub(crate) fn codec(error: impl Into<BoxError>) -> Self {
+    #[doc(hidden)]
+    pub fn codec(error: impl Into<BoxError>) -> Self {
         let mut error = Self::other(error);
         error.0.reason = error.close_reason().or(Some(CloseReason::CodecError));
         error
@@ -74,37 +76,19 @@ impl Error {
 
     /// Whether the peer missed a read deadline: one of the three of a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer),
     /// or the leaf's for a frame that has begun. A last answer can still be sent.
-    ///
-    /// ```
-    /// use ropewalk::{Lines, Result, Session};
-    ///
-    /// async fn smtp(mut s: Session<Lines>) -> Result {
-    ///     loop {
-    ///         match s.next().await {
-    ///             Ok(Some(line)) => s.reply(line)?,
-    ///             Ok(None) => return Ok(()),
-    ///             Err(error) => {
-    ///                 if error.is_read_timeout() {
-    ///                     s.reply("421 that took too long")?;
-    ///                 }
-    ///                 return Err(error);
-    ///             }
-    ///         }
-    ///     }
-    /// }
-    /// # let _ = ropewalk::session(Lines::crlf(), smtp);
-    /// ```
     pub fn is_read_timeout(&self) -> bool {
         self.downcast_ref::<SessionError>().is_some_and(|error| error.is_read_timeout())
     }
 
     /// Whether a frame was over its limit.
-    pub(crate) fn is_too_long(&self) -> bool {
+    #[doc(hidden)]
+    pub fn is_too_long(&self) -> bool {
         self.downcast_ref::<CodecError>().is_some_and(|e| matches!(e.kind(), ErrorKind::TooLong { .. }))
     }
 
     /// The close reason of this error, if it has one.
-    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+    #[doc(hidden)]
+    pub fn close_reason(&self) -> Option<CloseReason> {
         if self.0.reason.is_some() {
             return self.0.reason;
         }
@@ -126,13 +110,15 @@ impl Error {
     }
 
     /// An error of the connection itself: the peer, or the network path to it, is gone.
-    pub(crate) fn wire(error: io::Error) -> Self {
+    #[doc(hidden)]
+    pub fn wire(error: io::Error) -> Self {
         Self(Box::new(Inner { error: Box::new(error), reason: Some(CloseReason::PeerReset) }))
     }
 
     /// An error of a service. A reason implied by its type is ignored, because the error may come from another
     /// connection.
-    pub(crate) fn service(error: impl Into<BoxError>) -> Self {
+    #[doc(hidden)]
+    pub fn service(error: impl Into<BoxError>) -> Self {
         let mut error = Self::other(error);
         error.0.reason = error.0.reason.or(Some(CloseReason::ServiceError));
         error
@@ -191,7 +177,7 @@ impl StdError for Opaque {
     }
 }
 
-/// The errors that a [`Session`](crate::Session) itself raises.
+/// The errors that a `Session` itself raises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -246,7 +232,8 @@ pub enum SessionError {
 
 impl SessionError {
     /// Whether the peer missed a read deadline.
-    pub(crate) fn is_read_timeout(self) -> bool {
+    #[doc(hidden)]
+    pub fn is_read_timeout(self) -> bool {
         matches!(self, Self::FirstFrameTimeout | Self::FrameTimeout | Self::IdleTimeout)
     }
 }

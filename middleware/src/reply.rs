@@ -3,19 +3,20 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
+use std::slice;
 use std::sync::Arc;
 use std::vec;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use futures::{Stream, stream};
+use futures::{Stream, TryStreamExt, stream};
 
-use crate::error::Result;
+use crate::Result;
 
 /// The answer to one frame: no frame, one, several or a stream of frames, and whether the connection closes after it.
 ///
 /// ```
-/// use ropewalk::Reply;
+/// use ropewalk_middleware::Reply;
 ///
 /// let silent: Reply<&str> = Reply::none();
 /// let goodbye = Reply::one("bye").then_close();
@@ -27,11 +28,15 @@ use crate::error::Result;
 /// the peer accepts them, and after every 256 frames other connections get their turn.
 #[must_use = "a reply is sent when the service returns it"]
 pub struct Reply<F> {
-    pub(crate) body: Body<F>,
-    pub(crate) close: bool,
+    #[doc(hidden)]
+    pub body: Body<F>,
+    #[doc(hidden)]
+    pub close: bool,
 }
 
-pub(crate) enum Body<F> {
+/// The frames of an answer, for the code that encodes them.
+#[doc(hidden)]
+pub enum Body<F> {
     None,
     One(F),
     Many(vec::IntoIter<F>),
@@ -61,7 +66,7 @@ impl<F> Reply<F> {
 
     /// A stream of frames, polled only while there is room for them. An error of the stream is treated as an error of
     /// the service: it ends the connection after the frames before it are written, or
-    /// [`Framed::on_error`](crate::Framed::on_error) turns it into an answer.
+    /// `Framed::on_error` turns it into an answer.
     pub fn stream(frames: impl Stream<Item = Result<F>> + Send + 'static) -> Self {
         Self { body: Body::Stream(Box::pin(frames)), close: false }
     }
@@ -70,7 +75,7 @@ impl<F> Reply<F> {
     /// it at once, so that answers of no frame and of one cost no stream; the rest are taken only while there is room.
     ///
     /// ```
-    /// use ropewalk::Reply;
+    /// use ropewalk_middleware::Reply;
     ///
     /// let numbers = |up_to: u64| Reply::iter((0..up_to).map(|n| n.to_string()));
     /// # let _ = numbers(1_000_000_000);
@@ -89,7 +94,7 @@ impl<F> Reply<F> {
     }
 
     /// Closes the connection when this answer is written. Frames received after the one it answers are not served.
-    /// Under [`Framed::unordered`](crate::Framed::unordered), where answers have no order, the calls under way are
+    /// Under `Framed::unordered`, where answers have no order, the calls under way are
     /// answered first, and no more calls are made.
     pub fn then_close(mut self) -> Self {
         self.close = true;
@@ -97,15 +102,76 @@ impl<F> Reply<F> {
     }
 }
 
+/// What is in a [`Reply`]: see [`Reply::view`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplyView<'a, F> {
+    /// Frames that are there already: none, one or several.
+    Frames(&'a [F]),
+    /// A stream, whose frames are not there yet.
+    Stream,
+}
+
+impl<F> Reply<F> {
+    /// A view of its frames, for layers that log or count them.
+    ///
+    /// ```
+    /// use ropewalk_middleware::{Reply, ReplyView};
+    ///
+    /// assert_eq!(Reply::many(["one", "two"]).view(), ReplyView::Frames(&["one", "two"]));
+    /// ```
+    pub fn view(&self) -> ReplyView<'_, F> {
+        match &self.body {
+            Body::None => ReplyView::Frames(&[]),
+            Body::One(frame) => ReplyView::Frames(slice::from_ref(frame)),
+            Body::Many(frames) => ReplyView::Frames(frames.as_slice()),
+            Body::Stream(_) => ReplyView::Stream,
+        }
+    }
+
+    /// Whether the connection closes after it.
+    pub fn closes(&self) -> bool {
+        self.close
+    }
+
+    /// The same answer with each frame converted; those of a stream when they come.
+    ///
+    /// ```
+    /// use ropewalk_middleware::{Reply, ReplyView};
+    ///
+    /// let reply = Reply::many([1, 2]).then_close().map(|n| n * 10);
+    /// assert_eq!((reply.view(), reply.closes()), (ReplyView::Frames(&[10, 20]), true));
+    /// ```
+    pub fn map<T, M>(self, mut convert: M) -> Reply<T>
+    where
+        F: 'static,
+        M: FnMut(F) -> T + Send + 'static,
+    {
+        let Self { body, close } = self;
+        let body = match body {
+            Body::None => Body::None,
+            Body::One(frame) => Body::One(convert(frame)),
+            Body::Many(frames) => Body::Many(frames.map(convert).collect::<Vec<_>>().into_iter()),
+            Body::Stream(frames) => Body::Stream(Box::pin(frames.map_ok(convert))),
+        };
+        Reply { body, close }
+    }
+}
+
+impl<F> fmt::Debug for Body<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::One(_) => "one",
+            Self::Many(_) => "many",
+            Self::Stream(_) => "stream",
+        })
+    }
+}
+
 impl<F> fmt::Debug for Reply<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let body = match &self.body {
-            Body::None => "none",
-            Body::One(_) => "one",
-            Body::Many(_) => "many",
-            Body::Stream(_) => "stream",
-        };
-        f.debug_struct("Reply").field("body", &body).field("then_close", &self.close).finish()
+        f.debug_struct("Reply").field("body", &self.body).field("then_close", &self.close).finish()
     }
 }
 
@@ -115,7 +181,7 @@ impl<F> fmt::Debug for Reply<F> {
 /// `Reply::one(frame)`, or implement the trait in three lines:
 ///
 /// ```
-/// use ropewalk::{IntoReply, Reply};
+/// use ropewalk_middleware::{IntoReply, Reply};
 ///
 /// struct Answer(u32);
 ///
