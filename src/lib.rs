@@ -140,7 +140,7 @@ pub use tls::{ClientTls, TlsConfig, TlsError};
 pub use rustls;
 
 /// The snippets of README and the book, as documentation tests. Chapters without snippets are missing here;
-/// `tests/docs.rs` checks that.
+/// `tests/docs/` checks that.
 #[cfg(doctest)]
 mod book {
     macro_rules! chapters {

@@ -15,8 +15,8 @@ use super::Options;
 use super::backoff::random;
 use super::connect::{dial, late};
 use super::error::{Cause, ClientError, Fatal, cause};
-use super::handle::State;
 use super::shared::{Gate, Later, Outcome, Shared, earlier};
+use super::state::State;
 use crate::endpoint::{ConnectError, Remote};
 use crate::wire::{Timer, after};
 

@@ -1,5 +1,6 @@
 //! The counts of a server, and while it is full the order in which its connections make room.
 
+pub(super) mod counts;
 pub(super) mod endpoints;
 pub(super) mod incidents;
 pub(super) mod registry;
@@ -11,8 +12,8 @@ use ropewalk_middleware::crowd::{Choice, Crowd};
 use ropewalk_middleware::{CloseReason, Closing, MakeRoom, Peer, Stats};
 use tokio::time::Instant;
 
+use self::counts::Counts;
 use self::registry::{Registry, SHARDS};
-use super::handle::Counts;
 
 /// All that changes when a connection comes or goes, under one lock.
 #[derive(Debug, Default)]

@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Error, Result};
 
+use super::Bound;
 use super::lifecycle::Lifecycles;
+use super::options::Options;
 use super::signals::{Hangup, Signals};
-use super::{Bound, Options};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::server::accept::all::Services;
 use crate::server::accept::front::Sockets;
