@@ -75,13 +75,14 @@
 //!
 //! All are off by default.
 //!
+//! - `anyhow`: `?` from [`Error`] to `anyhow::Error`.
 //! - `tls`: encrypted endpoints and STARTTLS, by rustls.
 //! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a clap command
 //!   line.
 //! - `json`, `postcard`: frames of serde types with any codec.
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 //! - `laws`: checks for your own codecs.
-//! - `testing`: whole servers under simulated faults.
+//! - `testing`: whole servers under simulated faults, and checks for layers.
 //! - `tower`: `NotSent` for tower's `Retry`, and `Load`, of clients.
 #![forbid(unsafe_code)]
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
@@ -154,7 +155,6 @@ mod book {
         State: "../docs/src/state.md",
         Codecs: "../docs/src/codecs.md",
         Layers: "../docs/src/layers.md",
-        WritingALayer: "../docs/src/writing-a-layer.md",
         TlsAndProxy: "../docs/src/tls-and-proxy.md",
         Testing: "../docs/src/testing.md",
         Deployment: "../docs/src/deployment.md",
