@@ -6,7 +6,7 @@ mod record;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ropewalk::client::{Backoff, Client, ClientError, Handle, Part, Pipelined, Tag};
+use ropewalk::client::{Backoff, Client, ClientError, Handle, Part, Pipelined, State, Tag};
 use ropewalk::{Bytes, Endpoint, Listener, memory};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
@@ -104,6 +104,8 @@ struct World {
     ends: Vec<End>,
     /// Each with the name in its request; `None` of one that was dropped.
     calls: Vec<Option<Call>>,
+    /// Whether the client may have ended.
+    told_to_end: bool,
 }
 
 impl World {
@@ -127,7 +129,16 @@ impl World {
             }
         };
         let (store, handle) = made.unwrap_or_else(|error| panic!("no client: {error}"));
-        Self { kind, store: Some(store), handle, listener, record, ends: Vec::new(), calls: Vec::new() }
+        Self {
+            kind,
+            store: Some(store),
+            handle,
+            listener,
+            record,
+            ends: Vec::new(),
+            calls: Vec::new(),
+            told_to_end: false,
+        }
     }
 
     /// Takes one step of the script, and some of the bytes after it.
@@ -157,7 +168,10 @@ impl World {
                 _ => self.say(b"\n"),
             },
         }
+        self.told_to_end |= op & 7 == 7 && n >= 6;
         self.take_in();
+        // It would if its task panicked.
+        assert!(self.told_to_end || !matches!(self.handle.state(), State::Ended), "the client has ended");
         let counts = self.handle.counts();
         assert_eq!(counts.calls(), counts.answered() + counts.failed() + counts.dropped() + counts.pending());
     }
