@@ -67,6 +67,7 @@
 //! | errors | [`Error`], [`SessionError`], [`CodecError`]; from a server that can't start: [`BindError`], [`EndpointError`] |
 //! | the end of a connection | [`CloseReason`], [`Closing`], [`Counts`] |
 //! | logs | [`LogLayer`] and [`FrameLogLayer`] for the lines, [`BackgroundLog`] to write them without blocking |
+//! | metrics (feature `metrics`) | `metrics::export`, for Prometheus and others |
 //! | tests | [`memory::endpoint`]: a whole server without a socket; `testing::Simulation`: one under faults |
 //!
 //! The book, in `docs/src` of the repository, explains all of this from the beginning.
@@ -83,6 +84,7 @@
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 //! - `laws`: checks for your own codecs.
 //! - `testing`: whole servers under simulated faults, and checks for layers.
+//! - `metrics`: the server's counts for the recorder of the `metrics` crate.
 //! - `tower`: `NotSent` for tower's `Retry`, and `Load`, of clients.
 #![forbid(unsafe_code)]
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
@@ -96,6 +98,8 @@ mod endpoint;
 mod leaf;
 mod listener;
 pub mod memory;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod outbox;
 mod server;
 mod session;

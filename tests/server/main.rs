@@ -27,6 +27,7 @@ mod server {
     mod make_room_lockout;
     mod memory_budget;
     mod memory_use;
+    mod metrics;
     mod panics_connections;
     mod panics_frames;
     mod serving;
