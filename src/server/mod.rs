@@ -22,6 +22,7 @@ use ropewalk_middleware::{Addr, MakeRoom, Result};
 use tower_layer::{Identity, Layer, Stack};
 
 pub use self::books::endpoints::EndpointInfo;
+pub use self::books::table::EndpointState;
 pub use self::budget::MemoryUse;
 pub use self::drain::report::DrainReport;
 pub use self::handle::{Counts, Handle};
