@@ -5,6 +5,7 @@ pub(super) mod endpoints;
 pub(super) mod incidents;
 pub(super) mod registry;
 pub(super) mod shared;
+pub(super) mod table;
 
 use std::net::IpAddr;
 

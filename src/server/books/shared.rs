@@ -17,11 +17,13 @@ use tokio::time::Instant;
 use super::counts::Counts;
 use super::incidents::Incidents;
 use super::registry::{Place, Registry};
+use super::table::Endpoints;
 use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
 use crate::server::budget::Memory;
 use crate::server::drain::report::Outcome;
 use crate::server::restart::RestartError;
+use crate::server::run::command::Control;
 use crate::server::run::reload::Reloads;
 use crate::wire::after;
 
@@ -57,8 +59,8 @@ pub(in crate::server) struct Shared {
     idle: Notify,
     pub(in crate::server) phase: watch::Sender<Phase>,
     pub(in crate::server) addresses: OnceLock<Vec<Addr>>,
-    /// The name of its service for each endpoint.
-    pub(in crate::server) names: OnceLock<Vec<Arc<str>>>,
+    pub(in crate::server) endpoints: Endpoints,
+    pub(in crate::server) control: Control,
     pub(in crate::server) preambles: Preambles,
     pub(in crate::server) reloads: Reloads,
     pub(in crate::server) restarts: watch::Sender<Restarts>,
@@ -123,7 +125,8 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
-            names: OnceLock::new(),
+            endpoints: Endpoints::default(),
+            control: Control::default(),
             preambles: Preambles::new(preambles),
             reloads,
             restarts: watch::Sender::new(restarts),
