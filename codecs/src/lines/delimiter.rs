@@ -1,6 +1,6 @@
 //! Where a line ends.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use memchr::{memchr, memmem};
 
 use super::newline;
@@ -57,11 +57,12 @@ impl Delimiter {
     #[inline(always)]
     pub(super) fn put(&self, dst: &mut BytesMut) {
         match self {
-            // Of a length the compiler knows: a call would cost more.
-            Self::Lf | Self::Any => dst.extend_from_slice(b"\n"),
-            Self::CrLf => dst.extend_from_slice(b"\r\n"),
-            Self::Bytes(bytes) => dst.extend_from_slice(bytes),
+            Self::Bytes(bytes) => return put_bytes(bytes, dst),
+            Self::CrLf => dst.put_u8(b'\r'),
+            Self::Lf | Self::Any => {}
         }
+        // Of a length the compiler knows: a call would cost more.
+        dst.put_u8(b'\n');
     }
 
     /// How far a buffer of `len` bytes without a delimiter need not be searched again.
@@ -134,6 +135,12 @@ fn line(content: usize, trail: usize) -> Span {
 #[inline(always)]
 fn follows_cr(buffer: &[u8], lf: usize) -> bool {
     lf.checked_sub(1).is_some_and(|before| buffer.get(before) == Some(&b'\r'))
+}
+
+// Of one body with the others, it would be the call that each of them makes.
+#[inline(never)]
+fn put_bytes(delimiter: &[u8], dst: &mut BytesMut) {
+    dst.extend_from_slice(delimiter);
 }
 
 #[inline(never)]
