@@ -21,8 +21,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use self::addr::Addr;
 pub use self::activity::ConnectionState;
+pub use self::addr::Addr;
 pub use self::budget::{Marks, MemoryBudget};
 pub use self::closing::{CloseReason, Closing};
 pub use self::deadlines::ReadDeadlines;

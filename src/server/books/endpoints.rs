@@ -6,7 +6,8 @@ use ropewalk_middleware::Addr;
 
 use super::Tally;
 use super::shared::Shared;
-use crate::server::handle::{Counts, Handle};
+use crate::server::books::counts::Counts;
+use crate::server::handle::Handle;
 
 /// One endpoint of a server, with its counts at one moment: see [`Handle::endpoints`].
 #[derive(Clone, Debug)]
