@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use ropewalk_middleware::crowd::Choice;
-use ropewalk_middleware::event::tracing::Level;
-use ropewalk_middleware::event::{Limit, event};
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, MakeRoom, Peer};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -16,6 +14,7 @@ use tokio::time::Instant;
 
 use super::counts::Counts;
 use super::incidents::Incidents;
+use super::log::Log;
 use super::registry::{Place, Registry};
 use super::table::Endpoints;
 use super::{Books, MadeRoom};
@@ -69,21 +68,6 @@ pub(in crate::server) struct Shared {
     log: Log,
     pub(in crate::server) outcome: Outcome,
     pub(in crate::server) incidents: Incidents,
-}
-
-/// The lines that each connection may cause: so many a second.
-#[derive(Debug)]
-pub(in crate::server) struct Log {
-    pub(in crate::server) errors: Limit,
-    pub(in crate::server) panics: Limit,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        let errors = |suppressed| event!(DEBUG, suppressed, "more connections ended by an error");
-        let panics = |suppressed| event!(ERROR, suppressed, "more panics of connections' services");
-        Self { errors: Limit::new(Level::DEBUG, errors), panics: Limit::new(Level::ERROR, panics) }
-    }
 }
 
 /// The restarts of a server: how many were asked for and how many are done; at most one is under way.
