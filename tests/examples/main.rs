@@ -19,12 +19,15 @@ mod examples {
     mod dns_client_bind;
     mod dns_clients;
     mod dns_zones;
+    #[cfg(target_os = "linux")] // Elsewhere the loopback has one address.
+    mod hardened;
     mod line_raw;
     mod logfile;
     mod memcached;
     mod memcached_client;
     mod memcached_clients;
     mod memcached_parts;
+    mod metrics;
     mod port_forward;
     mod process;
     mod redis_client;

@@ -73,7 +73,7 @@ async fn of_101_peers_that_have_not_logged_in_one_is_refused() {
 async fn a_service_of_frames_reports_a_login() {
     let layer = LoginLayer::new().at_most(1).refuse_with("busy\n");
     let service = per_connection(Lines::lf(), |opened: &ropewalk::Opened<Lines>| {
-        let info = opened.info().clone();
+        let info = opened.info();
         reply_fn(move |line: Bytes| {
             login::complete(&info);
             line

@@ -1,8 +1,4 @@
 //! The example `hardened` under attack.
-#![cfg(target_os = "linux")] // Elsewhere the loopback has one address.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use support::{Client, Example, until};
+
+use crate::support::{Client, Example, until};
 
 /// The connections that each kind of attacker tries to hold.
 const EACH: usize = 84;
@@ -103,7 +100,7 @@ fn every_good_client_is_served_while_five_hundred_attack() {
 
 #[test]
 fn networks_that_are_denied_are_not_served() {
-    let dir = support::TempDir::new();
+    let dir = crate::support::TempDir::new();
     let file = dir.join("rules");
     std::fs::write(&file, "deny 127.0.0.9/32\nallow all\n").unwrap();
     let example = Example::start_with("hardened", &["--access".as_ref(), file.as_os_str()]);

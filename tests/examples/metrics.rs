@@ -1,12 +1,9 @@
 //! The example `metrics`: what Prometheus would read.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use support::{Client, Example, TempDir, program, skipped, until};
+use crate::support::{Client, Example, TempDir, program, skipped, until};
 
 /// The values in Prometheus's text format.
 fn scraped(example: &Example) -> String {
@@ -41,7 +38,7 @@ fn the_counts_of_connections_are_served_beside_the_lines() {
 
 /// The example, with a socket in its folder for the metrics.
 fn metrics() -> Example {
-    let (mut command, dir) = (support::command("metrics"), TempDir::new());
+    let (mut command, dir) = (crate::support::command("metrics"), TempDir::new());
     command.arg("--metrics").arg(format!("unix:{}", dir.join("metrics").display()));
     Example::spawn(command, dir)
 }
