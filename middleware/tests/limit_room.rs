@@ -11,7 +11,7 @@ use ropewalk_middleware::limit::{ConnectionLimit, RefuseWith};
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, ConnectionLimitLayer, MakeRoom, Peer, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
-use tokio::time::advance;
+use tokio::time::{advance, timeout};
 use tower::{Layer, Service, ServiceExt};
 
 /// A connection that is served or refused, and its peer.
@@ -46,7 +46,10 @@ fn limit(max: usize) -> ConnectionLimitLayer<RefuseWith> {
 
 async fn is_refused(mut served: Served) -> bool {
     let mut heard = String::new();
-    served.peer.read_to_string(&mut heard).await.unwrap();
+    // One that is served hears nothing.
+    if timeout(Duration::from_millis(1), served.peer.read_to_string(&mut heard)).await.is_err() {
+        return false;
+    }
     drop(served.peer);
     served.task.await.unwrap().unwrap();
     heard == "full" && served.closing.reason() == Some(CloseReason::Refused)
@@ -136,7 +139,12 @@ async fn one_that_goes_while_it_waits_for_its_place_takes_none() {
     first.await.unwrap().unwrap();
     settle().await;
     assert_eq!((layer.active(), layer.available()), (0, 1));
+    advance(Duration::from_secs(30)).await;
     let third = serve(&mut service, "192.0.2.1", 0).await;
+    assert_eq!((layer.active(), third.closing.reason()), (1, None));
+    // It has gone from among those that make room as well, which by now it would have been the first of.
+    advance(Duration::from_secs(30)).await;
+    assert!(is_refused(serve(&mut service, "192.0.2.2", 0).await).await);
     assert_eq!((layer.active(), third.closing.reason()), (1, None));
 }
 

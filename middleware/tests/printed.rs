@@ -1,0 +1,61 @@
+//! What is printed for a person who looks for the reason of something, `{:?}`, names it.
+
+mod common;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use common::{Hold, connection};
+use ropewalk_middleware::accept_rate::Rate;
+use ropewalk_middleware::{
+    AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer,
+    CatchPanicLayer, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, Histogram, LifetimeLayer, LogLayer,
+    PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+};
+use tower::{Layer, Service};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[track_caller]
+fn names(what: &impl Debug, name: &str) {
+    let printed = format!("{what:?}");
+    assert!(printed.starts_with(name), "{printed:?} instead of {name}");
+}
+
+#[test]
+fn every_layer_and_its_service_print_their_names() {
+    macro_rules! named {
+        ($($name:literal: $layer:expr;)*) => {
+            $(
+                names(&$layer, concat!($name, "Layer"));
+                names(&$layer.layer(Hold::default()), concat!($name, " {"));
+            )*
+        };
+    }
+    named! {
+        "AcceptRate": AcceptRateLayer::new().per_peer(Rate::new(1, SECOND));
+        "Access": AccessLayer::new(AccessRules::allow_all());
+        "CallDeadline": CallDeadlineLayer::new(SECOND);
+        "CallLatency": CallLatencyLayer::new();
+        "CallLimit": CallLimitLayer::new(1);
+        "CallRefuse": CallLimitLayer::new(1).refuse();
+        "CatchPanic": CatchPanicLayer::new();
+        "ConnectionLimit": ConnectionLimitLayer::new(1);
+        "FrameLog": FrameLogLayer::new();
+        "FrameRate": FrameRateLayer::new(1, SECOND);
+        "Lifetime": LifetimeLayer::new(SECOND);
+        "Log": LogLayer::new();
+        "PeerLimit": PeerLimitLayer::new(1);
+        "ReadDeadline": ReadDeadlineLayer::new();
+        "State": StateLayer::new("state");
+    }
+}
+
+#[tokio::test]
+async fn what_a_layer_hands_out_prints_its_name() {
+    // How many took how long.
+    names(&Histogram::default(), "{");
+    names(&BackgroundLog::to(std::io::sink()), "BackgroundLog");
+    names(&connection().0, "Connection");
+    names(&ConnectionLimitLayer::new(1).layer(Hold::default()).call(connection().0), "ResponseFuture");
+}
