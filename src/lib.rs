@@ -55,7 +55,7 @@
 //! | subject | items |
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`]; [`CodecExt`] for typed frames, [`Framing`] for borrowed ones; [`custom`] for your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
-//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
+//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
 //! | a connection, from other tasks | [`ConnectionInfo`], [`Handle::connections`] |
@@ -77,7 +77,7 @@
 //!
 //! - `anyhow`: `?` from [`Error`] to `anyhow::Error`.
 //! - `tls`: encrypted endpoints and STARTTLS, by rustls.
-//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a clap command
+//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a clap command
 //!   line.
 //! - `json`, `postcard`: frames of serde types with any codec.
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
@@ -141,7 +141,7 @@ pub use tls::{ClientTls, TlsConfig, TlsError};
 pub use rustls;
 
 /// The snippets of README and the book, as documentation tests. Chapters without snippets are missing here;
-/// `tests/docs.rs` checks that.
+/// `tests/docs/` checks that.
 #[cfg(doctest)]
 mod book {
     macro_rules! chapters {

@@ -5,7 +5,7 @@
 //! doesn't end up around a connection by accident:
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`],
-//!   [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`], [`FrameRateLayer`], [`CallLatencyLayer`],
 //!   [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
@@ -63,6 +63,7 @@
 
 pub mod accept_rate;
 pub mod access;
+pub mod bandwidth;
 pub mod call;
 pub mod connection;
 pub mod crowd;
@@ -74,6 +75,7 @@ mod frame;
 pub mod lifetime;
 pub mod limit;
 pub mod log;
+pub mod login;
 mod per_connection;
 pub mod proxy;
 pub mod rate;
@@ -85,6 +87,7 @@ pub mod testing;
 
 pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
+pub use bandwidth::{Bandwidth, BandwidthLayer};
 pub use call::{
     CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
     CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
@@ -100,6 +103,7 @@ pub use frame::Frame;
 pub use lifetime::{Lifetime, LifetimeLayer};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
 pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use login::{Login, LoginLayer};
 pub use per_connection::{PerConnection, PerConnectionFuture, PerConnectionLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};

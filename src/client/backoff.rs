@@ -3,9 +3,13 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+/// The default times.
+const LEAST: Duration = Duration::from_millis(100);
+const MOST: Duration = Duration::from_secs(30);
+
 /// How long a client waits between two attempts to connect. The time is chosen at random between a minimum and a bound
 /// that doubles with each failure up to a maximum ("full jitter"), so that the clients of a server that was unreachable
-/// do not all return at once.
+/// do not all return at once. That begins with the first wait: a server that ends has lost all its clients in one moment.
 ///
 /// Only one attempt is under way at a time, however many callers wait. The bound is reset only after a connection has
 /// lasted 10 s, so that a server that accepts and closes is not flooded with attempts.
@@ -25,8 +29,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits at least the first time and at most the second. The bound of the first wait is the first time, that of the
-    /// second wait is twice that, and so on.
+    /// Waits at least the first time and at most the second. The bound of the first wait is twice the first time, that of
+    /// the second wait is four times that time, and so on.
     pub fn between(least: Duration, most: Duration) -> Self {
         // Without a minimum it would be a busy loop.
         let least = least.max(Duration::from_millis(1));
@@ -35,15 +39,16 @@ impl Backoff {
 
     /// The wait after this many failures in a row, at least one. `random` is in 0..=1.
     pub(super) fn wait(self, failures: u32, random: f64) -> Duration {
-        let doubled = self.least.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(self.most);
-        self.least.max(doubled.mul_f64(random))
+        let bound = self.least.saturating_mul(1 << failures.min(20)).min(self.most);
+        // Not the larger of the two: half of all clients would come back at the same moment.
+        self.least.saturating_add((bound - self.least).mul_f64(random))
     }
 }
 
 impl Default for Backoff {
     /// Between 100 ms and 30 s.
     fn default() -> Self {
-        Self::between(Duration::from_millis(100), Duration::from_secs(30))
+        Self::between(LEAST, MOST)
     }
 }
 
@@ -61,11 +66,11 @@ mod tests {
     #[test]
     fn the_bound_doubles_and_the_wait_is_below_it_and_above_the_floor() {
         let backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(10));
-        for (failures, most) in [(1, 100), (2, 200), (3, 400), (7, 6400), (8, 10_000), (1000, 10_000)] {
+        for (failures, most) in [(1, 200), (2, 400), (3, 800), (6, 6400), (7, 10_000), (1000, 10_000)] {
             assert_eq!(backoff.wait(failures, 1.0), Duration::from_millis(most));
             assert_eq!(backoff.wait(failures, 0.0), Duration::from_millis(100));
         }
-        assert_eq!(backoff.wait(3, 0.5), Duration::from_millis(200));
+        assert_eq!(backoff.wait(3, 0.5), Duration::from_millis(450));
         assert_eq!(Backoff::between(Duration::ZERO, Duration::ZERO).wait(9, 1.0), Duration::from_millis(1));
     }
 

@@ -32,15 +32,6 @@ pub struct Pipelined<Req, Ans> {
     ticket: Ticket,
 }
 
-/// What a clone has of being ready.
-enum Ticket {
-    Nothing,
-    /// A place, before which it waited so long.
-    Place(Duration),
-    Waiting(usize),
-    Refused(ClientError),
-}
-
 impl<Req, Ans> Pipelined<Req, Ans> {
     pub(super) fn new(shared: Arc<Shared<Req, Ans>>) -> Self {
         Self { shared, ticket: Ticket::Nothing }
@@ -73,102 +64,16 @@ impl<Req, Ans> Pipelined<Req, Ans> {
     ///
     /// See [`ClientError`], which tells whether the server may have seen the request.
     pub async fn ask(&self, req: impl Into<Req>) -> Result<Ans, ClientError> {
-        let mut service = self.clone();
-        poll_fn(|cx| service.poll_place(cx)).await;
-        service.start(req.into()).await
+        // Not a clone: that would cost more than the place.
+        let mut asking = Asking { shared: &self.shared, ticket: Ticket::Nothing };
+        poll_fn(|cx| asking.ticket.poll_place(asking.shared, cx)).await;
+        asking.ticket.start(asking.shared, req.into()).await
     }
 
     /// How many calls have a place, without those that are answered; `usize::MAX` while there is no connection.
     pub fn in_flight(&self) -> usize {
         let inner = self.shared.lock();
         if matches!(inner.gate, Gate::Open) { inner.taken() } else { usize::MAX }
-    }
-
-    fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Ticket::Place(_) = self.ticket {
-            return Poll::Ready(());
-        }
-        let mut inner = self.shared.lock();
-        if let Ticket::Waiting(key) = self.ticket {
-            let waiter = &mut inner.waiters[key];
-            let Some(granted) = waiter.granted.take() else {
-                let old = waiter.waker.replace(cx.waker().clone());
-                drop(inner);
-                drop(old);
-                return Poll::Pending;
-            };
-            inner.waiters.remove(key);
-            self.ticket = match granted {
-                Grant::Place(waited) => Ticket::Place(waited),
-                Grant::Refused(error) => Ticket::Refused(error),
-            };
-            return Poll::Ready(());
-        }
-        match &inner.gate {
-            Gate::Open if inner.free > 0 && inner.waiting.is_empty() => {
-                inner.free -= 1;
-                self.ticket = Ticket::Place(Duration::ZERO);
-                return Poll::Ready(());
-            }
-            Gate::Refusing(error) => {
-                self.ticket = Ticket::Refused(error.clone());
-                return Poll::Ready(());
-            }
-            // It was told already. Only a place that is free would be better.
-            _ if matches!(self.ticket, Ticket::Refused(_)) => return Poll::Ready(()),
-            _ => {}
-        }
-        let waker = Some(cx.waker().clone());
-        let key = inner.waiters.insert(Waiter { waker, since: Instant::now(), granted: None });
-        inner.waiting.push_back(key);
-        self.ticket = Ticket::Waiting(key);
-        // For its deadline.
-        self.shared.wake(inner);
-        Poll::Pending
-    }
-
-    fn start(&mut self, req: Req) -> Call<Req, Ans> {
-        let waited = match std::mem::replace(&mut self.ticket, Ticket::Nothing) {
-            Ticket::Place(waited) => waited,
-            Ticket::Refused(error) => return Call(At::Failed(error)),
-            other => {
-                self.ticket = other;
-                return Call(At::Failed(ClientError::NotReady));
-            }
-        };
-        let mut inner = self.shared.lock();
-        if let Gate::Refusing(error) = &inner.gate {
-            // It was ready before the client was told to drain.
-            let error = error.clone();
-            inner.free += 1;
-            return Call(At::Failed(error));
-        }
-        let key = inner.enqueue(req, waited);
-        self.shared.wake(inner);
-        Call(At::Slot(Arc::clone(&self.shared), key))
-    }
-
-    /// Gives back what it has of being ready.
-    fn give_back(&mut self) {
-        let mut later = Later::default();
-        let mut inner = self.shared.lock();
-        let waiter = match std::mem::replace(&mut self.ticket, Ticket::Nothing) {
-            Ticket::Waiting(key) => {
-                inner.waiting.retain(|&waiting| waiting != key);
-                Some(inner.waiters.remove(key))
-            }
-            Ticket::Place(_) => {
-                inner.free_place(&mut later);
-                None
-            }
-            Ticket::Nothing | Ticket::Refused(_) => None,
-        };
-        if let Some(Waiter { granted: Some(Grant::Place(_)), .. }) = waiter {
-            inner.free_place(&mut later);
-        }
-        drop(inner);
-        drop(waiter);
-        later.run();
     }
 }
 
@@ -182,9 +87,7 @@ impl<Req, Ans> Clone for Pipelined<Req, Ans> {
 
 impl<Req, Ans> Drop for Pipelined<Req, Ans> {
     fn drop(&mut self) {
-        if !matches!(self.ticket, Ticket::Nothing | Ticket::Refused(_)) {
-            self.give_back();
-        }
+        self.ticket.give_back(&self.shared);
         if self.shared.services.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.wake(self.shared.lock());
         }
@@ -203,11 +106,127 @@ impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
     type Future = Call<Req, Ans>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        self.poll_place(cx).map(Ok)
+        self.ticket.poll_place(&self.shared, cx).map(Ok)
     }
 
     fn call(&mut self, req: Req) -> Call<Req, Ans> {
-        self.start(req)
+        self.ticket.start(&self.shared, req)
+    }
+}
+
+/// The right to make a call, or the wait for it.
+enum Ticket {
+    Nothing,
+    /// A place, before which it waited so long.
+    Place(Duration),
+    Waiting(usize),
+    Refused(ClientError),
+}
+
+impl Ticket {
+    fn poll_place<Req, Ans>(&mut self, shared: &Shared<Req, Ans>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Place(_) = *self {
+            return Poll::Ready(());
+        }
+        let mut inner = shared.lock();
+        if let Self::Waiting(key) = *self {
+            let waiter = &mut inner.waiters[key];
+            let Some(granted) = waiter.granted.take() else {
+                let old = waiter.waker.replace(cx.waker().clone());
+                drop(inner);
+                drop(old);
+                return Poll::Pending;
+            };
+            inner.waiters.remove(key);
+            *self = match granted {
+                Grant::Place(waited) => Self::Place(waited),
+                Grant::Refused(error) => Self::Refused(error),
+            };
+            return Poll::Ready(());
+        }
+        match &inner.gate {
+            Gate::Open if inner.free > 0 && inner.waiting.is_empty() => {
+                inner.free -= 1;
+                *self = Self::Place(Duration::ZERO);
+                return Poll::Ready(());
+            }
+            Gate::Refusing(error) => {
+                *self = Self::Refused(error.clone());
+                return Poll::Ready(());
+            }
+            // It was told already. Only a place that is free would be better.
+            _ if matches!(*self, Self::Refused(_)) => return Poll::Ready(()),
+            _ => {}
+        }
+        let waker = Some(cx.waker().clone());
+        let key = inner.waiters.insert(Waiter { waker, since: Instant::now(), granted: None });
+        inner.waiting.push_back(key);
+        *self = Self::Waiting(key);
+        // For its deadline.
+        shared.wake(inner);
+        Poll::Pending
+    }
+
+    fn start<Req, Ans>(&mut self, shared: &Arc<Shared<Req, Ans>>, req: Req) -> Call<Req, Ans> {
+        let waited = match std::mem::replace(self, Self::Nothing) {
+            Self::Place(waited) => waited,
+            Self::Refused(error) => return Call(At::Failed(error)),
+            other => {
+                *self = other;
+                return Call(At::Failed(ClientError::NotReady));
+            }
+        };
+        let mut inner = shared.lock();
+        if let Gate::Refusing(error) = &inner.gate {
+            // It was ready before the client was told to drain.
+            let error = error.clone();
+            inner.free += 1;
+            return Call(At::Failed(error));
+        }
+        let key = inner.enqueue(req, waited);
+        shared.wake(inner);
+        Call(At::Slot(Arc::clone(shared), key))
+    }
+
+    /// Gives back what there is to give.
+    fn give_back<Req, Ans>(&mut self, shared: &Shared<Req, Ans>) {
+        if matches!(self, Self::Nothing | Self::Refused(_)) {
+            return;
+        }
+        let mut later = Later::default();
+        let mut inner = shared.lock();
+        let waiter = match std::mem::replace(self, Self::Nothing) {
+            Self::Waiting(key) => {
+                // From the front: those that have waited longest give up first.
+                if let Some(at) = inner.waiting.iter().position(|&waiting| waiting == key) {
+                    inner.waiting.remove(at);
+                }
+                Some(inner.waiters.remove(key))
+            }
+            Self::Place(_) => {
+                inner.free_place(&mut later);
+                None
+            }
+            _ => None,
+        };
+        if let Some(Waiter { granted: Some(Grant::Place(_)), .. }) = waiter {
+            inner.free_place(&mut later);
+        }
+        drop(inner);
+        drop(waiter);
+        later.run();
+    }
+}
+
+/// A call of [`Pipelined::ask`] that waits for its place; dropped, it gives the place back.
+struct Asking<'a, Req, Ans> {
+    shared: &'a Arc<Shared<Req, Ans>>,
+    ticket: Ticket,
+}
+
+impl<Req, Ans> Drop for Asking<'_, Req, Ans> {
+    fn drop(&mut self) {
+        self.ticket.give_back(self.shared);
     }
 }
 

@@ -200,10 +200,10 @@ impl<C, M, O, E, G> fmt::Debug for Framed<C, M, O, E, G> {
 
 impl<C, M, O, E, G, S, R> Service<Connection> for Framed<C, M, O, E, G>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone + 'static,
     M: MakeFrameService<C, Service = S> + Clone,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     O: Order + Clone,
     E: OnError<R::Frame> + Clone,
     G: Goodbye<R::Frame> + Clone,
@@ -243,10 +243,10 @@ enum Stage<L, D> {
 impl<C, M, O, E, G, S, R, Q> Future
     for FramedFuture<Framed<C, M, O, E, G>, Dispatch<C, S, C::Item, R::Frame, Q, WithGoodbye<E, G>>>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + 'static,
     M: MakeFrameService<C, Service = S>,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     O: Order<Calls<S::Future> = Q>,
     Q: Calls<S::Future>,
     E: OnError<R::Frame>,

@@ -9,6 +9,7 @@ pub(crate) mod tcp;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod unix;
+pub(crate) mod watch;
 
 use std::fmt;
 use std::io;

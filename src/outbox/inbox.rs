@@ -83,7 +83,7 @@ impl<C> Source<C> {
     fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
         match self {
             Self::Frames(queue) => queue.encode(codec, wire),
-            Self::Raw(queue) => queue.encode_by(wire, |wire, bytes| wire.encode_raw(&bytes)),
+            Self::Raw(queue) => queue.encode_by(wire, Wire::push_raw),
         }
     }
 

@@ -10,6 +10,7 @@ use tokio_util::codec::Encoder;
 
 use super::{Session, Waits};
 use crate::dispatch::{Failed, poll_reply};
+use crate::wire::Wire;
 use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
@@ -111,7 +112,7 @@ where
             *begun = true;
         }
         wire.check_live()?;
-        let answered = ready!(poll_reply(wire, codec, reply, cx));
+        let answered = ready!(poll_reply(wire, codec, reply, Wire::encode, cx));
         wire.count_answers();
         Poll::Ready(match answered {
             Ok(true) => Ok(ControlFlow::Break(())),

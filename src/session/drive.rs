@@ -98,9 +98,9 @@ impl<C, S, O, E, G> fmt::Debug for Drive<C, S, O, E, G> {
 
 impl<C, S, O, E, G, R> IntoFuture for Drive<C, S, O, E, G>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + 'static,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     O: Order,
     E: OnError<R::Frame>,
     G: Goodbye<R::Frame>,
@@ -132,9 +132,9 @@ impl<D> fmt::Debug for Driving<D> {
 
 impl<C, S, Q, E, R> Future for Driving<Dispatch<C, S, C::Item, R::Frame, Q, E>>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + 'static,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     Q: crate::dispatch::Calls<S::Future>,
     E: OnError<R::Frame>,
 {

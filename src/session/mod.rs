@@ -110,14 +110,15 @@ impl<C> Session<C> {
         Ok(())
     }
 
-    /// Queues bytes as they are, without the codec: the counterpart of [`Session::raw`].
+    /// Queues bytes as they are, without the codec: the counterpart of [`Session::raw`]. If they make it more than 64 KiB
+    /// of queued answers, all are written as far as that is possible without waiting, and only the rest is copied.
     ///
     /// # Errors
     ///
     /// [`SessionError::WriteLimit`] and those of the connection, as for [`Session::reply`].
     pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
         self.make_room()?;
-        self.wire.encode_raw(bytes.as_ref());
+        self.wire.encode_raw(bytes.as_ref())?;
         self.wire.count_answers();
         Ok(())
     }

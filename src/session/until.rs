@@ -13,7 +13,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 use super::{Homing, Session};
-use crate::dispatch::{Calls, Dispatch, EndConnection, InOrder, Order};
+use crate::dispatch::{Calls, Copied, Dispatch, EndConnection, InOrder, Order};
 use crate::outbox::Inbox;
 use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
@@ -241,6 +241,7 @@ impl<'a, C, S, P, Q> Future
             <S::Response as IntoReply>::Frame,
             Q,
             EndConnection,
+            Copied,
         >,
         C::Item,
     >

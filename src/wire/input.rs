@@ -30,6 +30,8 @@ const COPY: usize = 512;
 pub(super) struct Input {
     /// Sized to the bytes that were read, because frames may share it.
     buf: BytesMut,
+    /// The announced length of the frame that `buf` begins with, if it fits; 0 if it is not known.
+    whole: u32,
 }
 
 impl Input {
@@ -59,13 +61,31 @@ impl Input {
         &mut self.buf
     }
 
+    /// Sets the announced length of the frame that has begun; 0 if it is not known.
+    #[inline]
+    pub(super) fn expect(&mut self, whole: usize) {
+        self.whole = u32::try_from(whole).unwrap_or(0);
+    }
+
+    /// Makes room for a read: for as many bytes as have arrived, but for no more than the frame needs if its length is
+    /// known, or the last few bytes of it would need a buffer twice the size.
+    fn make_room(&mut self) {
+        let len = self.buf.len();
+        let rest = (self.whole as usize).checked_sub(len).filter(|rest| *rest > 0);
+        if self.buf.capacity() - len >= rest.unwrap_or(ROOM).min(ROOM) {
+            return;
+        }
+        let Some(rest) = rest else { return self.buf.reserve(len.clamp(ROOM, GROWTH)) };
+        let mut buf = Vec::from(std::mem::take(&mut self.buf));
+        buf.reserve_exact(rest.min(len.max(ROOM)));
+        self.buf = Bytes::from(buf).into();
+    }
+
     /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
     pub(super) fn poll_fill(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut connection = Pin::new(connection);
         if self.buf.len() > CARRY {
-            if self.buf.capacity() - self.buf.len() < ROOM {
-                self.buf.reserve(self.buf.len().clamp(ROOM, GROWTH));
-            }
+            self.make_room();
             return poll_read_buf(connection, cx, &mut self.buf);
         }
         let mut scratch = scratch::take_read();

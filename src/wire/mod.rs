@@ -8,6 +8,7 @@ mod decode;
 mod drain;
 mod finish;
 mod input;
+mod large;
 mod limits;
 mod memory;
 mod offer;
@@ -25,10 +26,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use ropewalk_middleware::{
     BoxError, CloseReason, Closing, Connection, Error, ReadDeadlines, Result, SessionError, Stats,
 };
 use tokio::task::unconstrained;
+use tokio::time::Instant;
 use tokio_util::codec::Encoder;
 
 pub(crate) use self::limits::Limits;
@@ -77,6 +80,8 @@ pub(crate) struct Wire {
     turn: u32,
     /// The awaited future has had a turn of the scheduler.
     waited: bool,
+    /// Until then no more answers are written ahead of calls under way.
+    tended: Option<Instant>,
     /// The peer did not accept its answers in time.
     stalled: bool,
     /// Bytes have moved since the last recorded activity.
@@ -111,6 +116,7 @@ impl Wire {
             skip: 0,
             turn: 0,
             waited: false,
+            tended: None,
             stalled: false,
             moved: false,
             waiting: false,
@@ -171,10 +177,27 @@ impl Wire {
         Ok(())
     }
 
-    /// Queues bytes after the queued frames.
-    pub(crate) fn encode_raw(&mut self, bytes: &[u8]) {
+    /// The same, for types that can be compared: a large [`Bytes`] is not copied if the codec is one of this crate's.
+    #[inline(always)]
+    pub(crate) fn encode_shared<C, T>(&mut self, codec: &mut C, frame: T) -> Result
+    where
+        C: Encoder<T, Error: Into<BoxError>> + 'static,
+        T: 'static,
+    {
+        match large::encode(codec, &frame, &mut self.output) {
+            None => self.encode(codec, frame),
+            Some(Ok(())) => {
+                self.stats().add_frames_out(1);
+                Ok(())
+            }
+            Some(Err(error)) => Err(Error::codec(error)),
+        }
+    }
+
+    /// Queues bytes after the queued frames; many bytes are not copied.
+    pub(crate) fn push_raw(&mut self, bytes: Bytes) {
         self.stats().excuse_first_frame();
-        self.output.buf().extend_from_slice(bytes);
+        self.output.push(bytes);
     }
 
     /// The number of bytes encoded and not written yet.

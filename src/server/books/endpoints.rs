@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ropewalk_middleware::Addr;
 
 use super::Tally;
+use super::counts::Counts;
 use super::shared::Shared;
 use super::table::{EndpointState, Entry};
-use crate::server::handle::{Counts, Handle};
+use crate::server::handle::Handle;
 
 /// One endpoint of a server, with its counts at one moment: see [`Handle::endpoints`].
 #[derive(Clone, Debug)]

@@ -1,7 +1,9 @@
 //! The counts of a server, and while it is full the order in which its connections make room.
 
+pub(super) mod counts;
 pub(super) mod endpoints;
 pub(super) mod incidents;
+pub(super) mod log;
 pub(super) mod registry;
 pub(super) mod shared;
 pub(super) mod table;
@@ -12,8 +14,8 @@ use ropewalk_middleware::crowd::{Choice, Crowd};
 use ropewalk_middleware::{CloseReason, Closing, MakeRoom, Peer, Stats};
 use tokio::time::Instant;
 
+use self::counts::Counts;
 use self::registry::{Registry, SHARDS};
-use super::handle::Counts;
 
 /// All that changes when a connection comes or goes, under one lock.
 #[derive(Debug, Default)]

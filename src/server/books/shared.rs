@@ -1,30 +1,30 @@
 //! What the accept loop, the connections and the handle of one server share.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use ropewalk_middleware::crowd::Choice;
-use ropewalk_middleware::event::tracing::Level;
-use ropewalk_middleware::event::{Limit, event};
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, MakeRoom, Peer};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::counts::Counts;
 use super::incidents::Incidents;
+use super::log::Log;
 use super::registry::{Place, Registry};
 use super::table::Endpoints;
 use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
 use crate::server::budget::Memory;
 use crate::server::drain::report::Outcome;
-use crate::server::handle::Counts;
 use crate::server::restart::RestartError;
 use crate::server::run::command::Control;
 use crate::server::run::reload::Reloads;
+use crate::wire::after;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,21 +70,6 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) incidents: Incidents,
 }
 
-/// The lines that each connection may cause: so many a second.
-#[derive(Debug)]
-pub(in crate::server) struct Log {
-    pub(in crate::server) errors: Limit,
-    pub(in crate::server) panics: Limit,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        let errors = |suppressed| event!(DEBUG, suppressed, "more connections ended by an error");
-        let panics = |suppressed| event!(ERROR, suppressed, "more panics of connections' services");
-        Self { errors: Limit::new(Level::DEBUG, errors), panics: Limit::new(Level::ERROR, panics) }
-    }
-}
-
 /// The restarts of a server: how many were asked for and how many are done; at most one is under way.
 #[derive(Debug)]
 pub(in crate::server) struct Restarts {
@@ -118,7 +103,7 @@ impl Shared {
             make_room,
             registry: Registry::default(),
             runtime: OnceLock::new(),
-            memory: Memory::new(memory, server),
+            memory: Memory::new(memory, Waker::from(Arc::new(Owner(Weak::clone(server))))),
             max: AtomicUsize::new(max),
             room: (0..services).map(|_| AtomicWaker::new()).collect(),
             idle: Notify::new(),
@@ -230,7 +215,7 @@ impl Shared {
 
     /// A drain under way ends then at the latest.
     pub(in crate::server) fn hasten_drain(&self, within: Duration) {
-        let latest = deadline(within);
+        let latest = after(Instant::now(), within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Draining(deadline) if *deadline > latest => {
                 *deadline = latest;
@@ -241,7 +226,7 @@ impl Shared {
     }
 
     pub(in crate::server) fn begin_drain(&self, within: Duration) {
-        let deadline = deadline(within);
+        let deadline = after(Instant::now(), within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Running | Phase::Draining(_) => {
                 self.outcome.begin(|| self.counts());
@@ -365,10 +350,19 @@ impl Shared {
     }
 }
 
-/// Beyond the clock's range is as good as for ever; a second signal ends it all the same.
-pub(in crate::server) fn deadline(within: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
+/// Woken when a mark is passed.
+struct Owner(Weak<Shared>);
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.memory.look(&shared.registry, false);
+        }
+    }
 }
 
 /// An open connection's entry in the books; dropping it closes the entry with the connection's reason.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::GONE;
 use super::stalls::{self, Stalls};
 use crate::server::books::shared::{Phase, Shared};
-use crate::server::run::Options;
+use crate::server::run::options::Options;
 use crate::server::run::signals::Signals;
 
 /// How long the server's own runtime may take to notice a signal before this thread acts on it.

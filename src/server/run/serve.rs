@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Error, Result};
 
+use super::Bound;
 use super::lifecycle::Lifecycles;
+use super::options::Options;
 use super::signals::{Hangup, Signals};
-use super::{Bound, Options};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::server::accept::all::Services;
 use crate::server::accept::front::Sockets;
@@ -32,7 +33,7 @@ pub(in crate::server) struct Planned {
 
 impl Planned {
     pub(in crate::server) fn new<S: ConnectionService>(name: impl Into<Arc<str>>, service: S) -> Self {
-        Self { name: name.into(), open: Box::new(move |index, gateway| Gate::new(index, service, gateway)) }
+        Self { name: name.into(), open: Box::new(move |index, gateway| Gate::open(index, service, gateway)) }
     }
 }
 
