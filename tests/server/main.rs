@@ -24,6 +24,8 @@ mod server {
     mod connections;
     mod counts;
     mod endpoint_counts;
+    mod endpoints_running;
+    mod errors_outward;
     mod incidents;
     mod lifecycles;
     mod make_room;

@@ -93,7 +93,7 @@ impl Front {
     }
 
     /// Accepts on a new endpoint with this number.
-    pub(in crate::server) fn add(&mut self, number: usize, service: usize, endpoint: Endpoint, new: NewSockets) {
+    pub(in crate::server) fn add(&mut self, number: usize, service: usize, endpoint: &Endpoint, new: NewSockets) {
         match (self, new) {
             (Self::Here { all, sockets }, NewSockets::Here(listeners)) => {
                 let first = *sockets;

@@ -81,7 +81,7 @@ impl Wake for Loops {
 }
 
 impl<S: ConnectionService> Gate<S> {
-    pub(in crate::server) fn new(index: usize, service: S, gateway: Gateway) -> Arc<dyn AnyGate> {
+    pub(in crate::server) fn open(index: usize, service: S, gateway: Gateway) -> Arc<dyn AnyGate> {
         let loops = Arc::new(Loops((0..gateway.loops).map(|_| AtomicWaker::new()).collect()));
         let waker = Waker::from(Arc::clone(&loops));
         Arc::new(Self { index, service: Mutex::new(Readied { service, ready: false }), gateway, loops, waker })

@@ -136,7 +136,7 @@ impl Workers {
     }
 
     /// Has the workers accept on a new endpoint with this number.
-    pub(super) fn add(&mut self, number: usize, service: usize, endpoint: Endpoint, opened: Vec<Opened>) {
+    pub(super) fn add(&mut self, number: usize, service: usize, endpoint: &Endpoint, opened: Vec<Opened>) {
         let first = self.next;
         self.next += opened.len();
         for turn in 0..self.changes.len().max(opened.len()) {

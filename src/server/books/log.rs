@@ -1,4 +1,4 @@
-//! Lines of the log that peers can cause, so many a second.
+//! The limits of the log lines that connections cause.
 
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, event};

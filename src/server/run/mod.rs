@@ -248,7 +248,7 @@ impl Running<'_> {
                 self.shared.reloads.add_endpoint(&endpoint);
                 self.places.push(endpoint.place());
                 let number = self.shared.endpoints.add(service, address);
-                self.front.add(number, service, endpoint, sockets);
+                self.front.add(number, service, &endpoint, sockets);
                 control::log(self.shared, number, None);
                 drop(answer.send(Ok(number)));
             }

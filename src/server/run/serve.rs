@@ -33,7 +33,7 @@ pub(in crate::server) struct Planned {
 
 impl Planned {
     pub(in crate::server) fn new<S: ConnectionService>(name: impl Into<Arc<str>>, service: S) -> Self {
-        Self { name: name.into(), open: Box::new(move |index, gateway| Gate::new(index, service, gateway)) }
+        Self { name: name.into(), open: Box::new(move |index, gateway| Gate::open(index, service, gateway)) }
     }
 }
 

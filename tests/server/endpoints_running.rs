@@ -1,5 +1,4 @@
 //! Endpoints that are added, removed, paused and resumed while the server runs.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Errors on their way out of this crate.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::num::ParseIntError;
 
