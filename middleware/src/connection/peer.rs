@@ -1,4 +1,4 @@
-//! Who is at the other end.
+//! The other end of a connection.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,9 +13,9 @@ use crate::proxy::{Header, Proxied};
 /// An address of any kind of endpoint.
 ///
 /// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path `%`, `?`, control
-/// characters and what is not UTF-8 are written as `%` and two hexadecimal digits, so that it is one line and can be
-/// parsed; an abstract name comes behind an `@`, `unix:@name`, and so an `@` at the front of a path is written as
-/// `%40`.
+/// characters and bytes that are not UTF-8 are written as `%` and two hexadecimal digits, so that the address is one
+/// line and can be parsed; an abstract name has an `@` before it, `unix:@name`, so an `@` at the start of a path is
+/// written as `%40`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Addr {
@@ -23,14 +23,14 @@ pub enum Addr {
     Tcp(SocketAddr),
     /// A Unix socket's path; most clients have no path.
     Unix(Option<Arc<Path>>),
-    /// A name in Linux's abstract namespace, without the NUL in front.
+    /// A name in Linux's abstract namespace, without the leading NUL.
     Abstract(Arc<[u8]>),
     /// An in-process connection.
     Memory,
 }
 
 impl Addr {
-    /// The same, with an IPv4 address mapped into IPv6 as what it is.
+    /// The same, with an IPv4 address mapped into IPv6 as an IPv4 address.
     pub(crate) fn canonical(self) -> Self {
         match self {
             Self::Tcp(SocketAddr::V6(addr)) => match addr.ip().to_ipv4_mapped() {
@@ -78,7 +78,7 @@ impl fmt::Display for Addr {
 /// Writes a path so that it can be parsed.
 fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
     let path = path.as_bytes();
-    // An endpoint that begins with two slashes would be taken for a URL, one that begins with an "@" for a name.
+    // A path that begins with two slashes would be parsed as a URL, one that begins with an "@" as an abstract name.
     if path.starts_with(b"//") || path.starts_with(b"@") {
         write!(f, "%{:02X}", path[0])?;
         return write_bytes(f, &path[1..]);
@@ -86,8 +86,8 @@ fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
     write_bytes(f, path)
 }
 
-/// Writes bytes so that they can be parsed, and read: what stands for itself as it is, any other byte as `%` and two
-/// hexadecimal digits.
+/// Writes bytes so that they can be parsed: harmless bytes as they are, any other byte as `%` and two hexadecimal
+/// digits.
 fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -102,7 +102,7 @@ fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     Ok(())
 }
 
-/// The process at the other end of a Unix socket, as the kernel vouches for it.
+/// The process at the other end of a Unix socket, as reported by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -110,7 +110,7 @@ pub struct Credentials {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// Its process, where the system tells.
+    /// Its process, if the system reports it.
     pub pid: Option<i32>,
 }
 
@@ -120,15 +120,15 @@ impl From<tokio::net::unix::UCred> for Credentials {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     addr: Addr,
-    // Boxed: of most peers nothing more is known, and every connection keeps one.
+    // Boxed, because every connection has a `Peer`, and most have no more than an address.
     more: Option<Box<More>>,
 }
 
-/// What is known of a peer beside its address.
+/// The data of a peer other than its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct More {
     credentials: Option<Credentials>,
@@ -137,14 +137,14 @@ struct More {
 }
 
 impl Peer {
-    /// A peer known by its address. An IPv4 address mapped into IPv6, as a socket of both families has it, becomes the
-    /// IPv4 address it is.
+    /// A peer with this address. An IPv4 address mapped into IPv6, as sockets of both families report it, becomes an
+    /// IPv4 address.
     pub fn new(addr: impl Into<Addr>) -> Self {
         Self { addr: addr.into().canonical(), more: None }
     }
 
-    /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are
-    /// the proxy's. Where the header has no address (`UNKNOWN`, `LOCAL`, a datagram) it stays the proxy itself.
+    /// The peer described by a proxy's header: its address is the client's, and it has no credentials, because those
+    /// are the proxy's. If the header has no address (`UNKNOWN`, `LOCAL`, a datagram), the peer is the proxy itself.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -179,19 +179,19 @@ impl Peer {
         self
     }
 
-    /// The same, with what a TLS handshake settled.
+    /// The same, with the result of a TLS handshake.
     #[must_use]
     pub fn with_tls(mut self, tls: TlsInfo) -> Self {
         self.more_mut().tls = Some(tls);
         self
     }
 
-    /// The peer's address: behind a proxy that told of it (see [`proxied`](Self::proxied)) the client's.
+    /// The peer's address; behind a proxy that sent it (see [`proxied`](Self::proxied)) the client's.
     pub fn addr(&self) -> &Addr {
         &self.addr
     }
 
-    /// The peer's IP address, where it has one.
+    /// The peer's IP address, if it has one.
     pub fn ip(&self) -> Option<IpAddr> {
         match self.addr {
             Addr::Tcp(addr) => Some(addr.ip()),
@@ -199,8 +199,8 @@ impl Peer {
         }
     }
 
-    /// The address by which peers are told apart where each is to have its share: an IPv4 address, or the first 64 bits
-    /// of an IPv6 address, for one host has all of the rest. Behind a proxy that told of it, the client's.
+    /// The address by which limits distinguish peers: an IPv4 address, or the first 64 bits of an IPv6 address, because
+    /// one host may use all addresses with these bits. Behind a proxy that sent it, the client's.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -221,18 +221,17 @@ impl Peer {
         self.more.as_ref()?.credentials
     }
 
-    /// What the TLS handshake settled; `None` where there is no TLS.
+    /// The result of the TLS handshake; `None` without TLS.
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.more.as_ref()?.tls.as_ref()
     }
 
-    /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; otherwise
-    /// empty.
+    /// The peer's certificates in DER, its own first, if the server asks for one and has verified it; otherwise empty.
     pub fn certificates(&self) -> &[Vec<u8>] {
         self.tls().map_or(&[], TlsInfo::certificates)
     }
 
-    /// What a proxy told in its PROXY header, and the proxy itself; `None` where no header was asked for.
+    /// The PROXY header of a proxy, and the proxy itself; `None` if the endpoint expects no header.
     pub fn proxied(&self) -> Option<&Proxied> {
         self.more.as_ref()?.proxied.as_deref()
     }
@@ -242,7 +241,7 @@ impl Peer {
     }
 }
 
-/// What counts as one peer.
+/// The address that counts as one peer.
 pub(crate) fn host(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),

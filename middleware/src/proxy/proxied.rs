@@ -3,7 +3,7 @@
 use super::Header;
 use crate::connection::{Addr, Peer};
 
-/// What a connection's PROXY header told, and its sender: see [`Peer::proxied`].
+/// A connection's PROXY header and its sender: see [`Peer::proxied`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proxied {
     proxy: Peer,
@@ -20,12 +20,12 @@ impl Proxied {
         &self.proxy
     }
 
-    /// The header as it came, with its values.
+    /// The received header, with its values.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Where the client had connected to, where the header tells: the proxy's address towards the clients.
+    /// The address that the client connected to, if the header has it: the proxy's own address towards the clients.
     pub fn destination(&self) -> Option<&Addr> {
         self.header.destination()
     }
