@@ -18,13 +18,13 @@ const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
 
 const SCHEMES: &str = "the schemes are tcp:, tls:, unix:, systemd: and fd:";
 
-const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
+const NO_URL: &str = "an endpoint is not a URL, and \"//\" is not part of it";
 
 /// The text as a whole, so that every error can quote it.
 #[derive(Clone, Copy)]
-pub(super) struct Input<'a>(&'a str);
+pub(super) struct Text<'a>(&'a str);
 
-impl Input<'_> {
+impl Text<'_> {
     pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
         let (mut fix, own): (String, _) = (fix.into(), self.0.split_once(':').map_or("", |(scheme, _)| scheme));
         // All these schemes have the same addresses, paths or names.
@@ -40,7 +40,7 @@ impl Input<'_> {
     }
 }
 
-/// The parts of a text, before they are looked at.
+/// The parts of a text, not checked yet.
 pub(super) struct Parts<'a> {
     pub(super) scheme: &'a str,
     /// The scheme of its socket.
@@ -50,12 +50,12 @@ pub(super) struct Parts<'a> {
     pub(super) options: Vec<&'a str>,
 }
 
-impl<'a> Input<'a> {
+impl<'a> Text<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self(text)
     }
 
-    /// Takes the text apart.
+    /// Splits the text into its parts.
     pub(super) fn parts(self) -> Result<Parts<'a>, EndpointError> {
         let text = self.0;
         if text.is_empty() {
@@ -81,7 +81,7 @@ impl<'a> Input<'a> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
-    let input = Input(text);
+    let input = Text(text);
     let Parts { scheme, transport, encrypted, place, mut options } = input.parts()?;
     let (kind, known) = kind(input, transport, place)?;
     let proxied = proxied::take_trusted(input, scheme, &kind, &mut options)?;
@@ -95,7 +95,7 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
 
 /// The socket, and the options that it accepts.
 pub(super) fn kind(
-    input: Input<'_>,
+    input: Text<'_>,
     transport: &str,
     place: &str,
 ) -> Result<(Kind, &'static [&'static str]), EndpointError> {
@@ -123,7 +123,7 @@ pub(super) fn kind(
 
 /// An endpoint and its options.
 fn plain(
-    input: Input<'_>,
+    input: Text<'_>,
     mut endpoint: Endpoint,
     scheme: &str,
     options: &[&str],
@@ -138,15 +138,15 @@ fn plain(
 /// An encrypted endpoint and its options.
 #[cfg(feature = "tls")]
 fn tls(
-    input: Input<'_>,
+    input: Text<'_>,
     mut endpoint: Endpoint,
     scheme: &str,
     options: &[&str],
     known: &[&str],
 ) -> Result<Endpoint, EndpointError> {
-    use super::tls::{OPTIONS, Options};
+    use super::tls::{OPTIONS, TlsOptions};
     let known = [&OPTIONS[..], known].concat();
-    let mut tls = Options::default();
+    let mut tls = TlsOptions::default();
     for option in options {
         match option.split_once('=').unwrap_or((option, "")) {
             (name, value) if OPTIONS.contains(&name) => tls.set(input, name, value)?,
@@ -157,17 +157,17 @@ fn tls(
 }
 
 #[cfg(not(feature = "tls"))]
-fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
+fn tls(input: Text<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
     Err(without_tls(input))
 }
 
 #[cfg(not(feature = "tls"))]
-pub(super) fn without_tls(input: Input<'_>) -> EndpointError {
+pub(super) fn without_tls(input: Text<'_>) -> EndpointError {
     let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
     input.error("this program was built without ropewalk's feature tls", fix)
 }
 
-fn no_scheme(input: Input<'_>) -> EndpointError {
+fn no_scheme(input: Text<'_>) -> EndpointError {
     let text = input.0;
     let fix = if text.bytes().all(|b| b.is_ascii_digit()) {
         format!("write tcp:{text}")
@@ -179,7 +179,7 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
     input.error("it does not say of which kind it is", fix)
 }
 
-fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
+fn unknown_scheme(input: Text<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
     let fix = if matches!(lower.as_str(), "proxy" | "haproxy") {
         format!("write {PREFIX}tcp: or {PREFIX}unix:")
@@ -193,7 +193,7 @@ fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     input.error(format!("the scheme {scheme:?} is unknown"), fix)
 }
 
-fn tcp(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
+fn tcp(input: Text<'_>, place: &str) -> Result<Kind, EndpointError> {
     if place.is_empty() {
         return Err(input.error("there is no port", "write tcp:8007, or tcp:127.0.0.1:8007"));
     }
@@ -226,7 +226,7 @@ fn tcp(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
     }
 }
 
-fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
+fn tcp6(input: Text<'_>, place: &str) -> Result<Kind, EndpointError> {
     let Some((address, rest)) = place[1..].split_once(']') else {
         return Err(input.error("the \"[\" is not closed", "write tcp:[::1]:8007"));
     };
@@ -236,7 +236,7 @@ fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
         return Err(input.error(problem, format!("write tcp:[{address}]:8007")));
     };
     let port = port(input, digits)?;
-    // Parsed with its brackets, for the sake of scopes: `[fe80::1%2]`.
+    // Parsed with its brackets, so that scopes are accepted: `[fe80::1%2]`.
     match format!("[{address}]:{port}").parse::<SocketAddrV6>() {
         Ok(addr) => Ok(Kind::Tcp(addr.into())),
         Err(_) => match Scoped::parse(input, address, port)? {
@@ -247,7 +247,7 @@ fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
 }
 
 /// Distinguishes names that can be looked up from mistakes.
-fn check_host(input: Input<'_>, host: &str) -> Result<(), EndpointError> {
+fn check_host(input: Text<'_>, host: &str) -> Result<(), EndpointError> {
     if let Some(c) = host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))) {
         let fix = if c == ':' { "write tcp:ADDRESS:PORT, with one \":\" between" } else { "write tcp:ADDRESS:PORT" };
         return Err(input.error(format!("{c:?} in {host:?} is not part of an address or a name"), fix));
@@ -259,7 +259,7 @@ fn check_host(input: Input<'_>, host: &str) -> Result<(), EndpointError> {
     Ok(())
 }
 
-fn port(input: Input<'_>, digits: &str) -> Result<u16, EndpointError> {
+fn port(input: Text<'_>, digits: &str) -> Result<u16, EndpointError> {
     let fix = "write a port from 0 (any free one) to 65535";
     if digits.is_empty() {
         return Err(input.error("there is no port after the last \":\"", fix));
@@ -272,7 +272,7 @@ fn port(input: Input<'_>, digits: &str) -> Result<u16, EndpointError> {
     })
 }
 
-fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
+fn unix(input: Text<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     if place.is_empty() {
         return Err(input.error("there is no path", "write unix:/run/x.sock"));
     }
@@ -293,16 +293,16 @@ fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     }
 }
 
-fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
+fn abstract_name(input: Text<'_>, name: &str) -> Result<Kind, EndpointError> {
     let name = decode(input, name)?;
     match check_name(&name) {
         Ok(()) => Ok(Kind::Abstract(name.into())),
-        Err(problem) => Err(input.error(problem, "write unix:@name, with 1 to 107 bytes behind the \"@\"")),
+        Err(problem) => Err(input.error(problem, "write unix:@name, with 1 to 107 bytes after the \"@\"")),
     }
 }
 
 /// Decodes `%` with two hexadecimal digits.
-pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
+pub(super) fn decode(input: Text<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
     let mut parts = place.split('%');
     let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
     for part in parts {
@@ -318,7 +318,7 @@ pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointE
 }
 
 fn set_option(
-    input: Input<'_>,
+    input: Text<'_>,
     endpoint: &mut Endpoint,
     option: &str,
     scheme: &str,
@@ -347,7 +347,7 @@ fn set_option(
         return Err(input.error(format!("the option {name} is given twice"), "keep one"));
     }
     match number(value, base, max) {
-        Ok(0) if name == "backlog" => Err(input.error("a backlog of 0 lets nobody in", fix)),
+        Ok(0) if name == "backlog" => Err(input.error("a backlog of 0 would accept no connections", fix)),
         Ok(n) => {
             *slot = Some(n);
             Ok(())
@@ -358,7 +358,7 @@ fn set_option(
 }
 
 /// Sets the user or the group: a valid name, or a number.
-fn set_name(input: Input<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
+fn set_name(input: Text<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$');
     if slot.is_some() {
         return Err(input.error(format!("the option {option} is given twice"), "keep one"));
@@ -377,11 +377,11 @@ enum Number {
     Over,
 }
 
-/// A number of digits alone: no sign, no space.
+/// Parses a number that has only digits: no sign, no space.
 fn number(text: &str, base: u32, max: u32) -> Result<u32, Number> {
     if text.is_empty() || !text.chars().all(|c| c.is_digit(base)) {
         return Err(Number::None);
     }
-    // All digits, so what fails here is too large.
+    // All are digits, so a number that fails here is too large.
     u32::from_str_radix(text, base).ok().filter(|&n| n <= max).ok_or(Number::Over)
 }

@@ -6,8 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::EndpointError;
-use super::parse::{Input, decode};
-use crate::tls::{Source, TlsConfig};
+use super::parse::{Text, decode};
+use crate::tls::{CertSource, TlsConfig};
 
 /// The names of the options.
 pub(super) const OPTIONS: [&str; 5] = ["cert", "key", "certs", "client-ca", "alpn"];
@@ -16,7 +16,7 @@ const FORMS: &str = "write ?cert=FILE&key=FILE, or ?certs=FOLDER";
 
 /// The options parsed so far.
 #[derive(Default)]
-pub(super) struct Options {
+pub(super) struct TlsOptions {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     certs: Option<PathBuf>,
@@ -24,8 +24,8 @@ pub(super) struct Options {
     alpn: Option<Vec<Vec<u8>>>,
 }
 
-impl Options {
-    pub(super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
+impl TlsOptions {
+    pub(super) fn set(&mut self, input: Text<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
         let twice = || input.error(format!("the option {name} is given twice"), "keep one");
         let slot = match name {
             "cert" => &mut self.cert,
@@ -41,7 +41,7 @@ impl Options {
         slot.replace(path).map_or(Ok(()), |_| Err(twice()))
     }
 
-    pub(super) fn finish(self, input: Input<'_>) -> Result<TlsConfig, EndpointError> {
+    pub(super) fn finish(self, input: Text<'_>) -> Result<TlsConfig, EndpointError> {
         let mut tls = match (self.cert, self.key, self.certs) {
             (Some(cert), Some(key), None) => TlsConfig::files(cert, key),
             (None, None, Some(folder)) => TlsConfig::folder(folder),
@@ -65,7 +65,7 @@ impl Options {
 }
 
 /// Names of protocols, separated by commas. RFC 7301 allows 1 to 255 bytes for each.
-pub(super) fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
+pub(super) fn protocols(input: Text<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
     let one =
         |name| {
             let protocol = decode(input, name)?;
@@ -88,12 +88,12 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
         write_value(f, path.as_os_str().as_bytes())
     };
     match &tls.source {
-        Source::Files { cert, key } => {
+        CertSource::Files { cert, key } => {
             option(f, "cert", cert)?;
             option(f, "key", key)?;
         }
-        Source::Folder(path) => option(f, "certs", path)?,
-        Source::Pem { .. } | Source::Rustls(_) => {}
+        CertSource::Folder(path) => option(f, "certs", path)?,
+        CertSource::Pem { .. } | CertSource::Rustls(_) => {}
     }
     if let Some(path) = &tls.client_ca {
         option(f, "client-ca", path)?;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ropewalk_middleware::proxy::Version;
 
-use super::super::parse::{self, Input, Parts};
+use super::super::parse::{self, Parts, Text};
 use super::super::{EndpointError, Kind, proxied};
 use super::{Remote, To};
 
@@ -12,14 +12,14 @@ use super::{Remote, To};
 pub(super) use self::encrypted::write as write_tls;
 
 pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
-    let input = Input::new(text);
+    let input = Text::new(text);
     let Parts { scheme, transport, encrypted, place, options } = input.parts()?;
     let mut remote: Remote = to(input, scheme, transport, place)?.into();
     if scheme.starts_with(proxied::PREFIX) {
         remote.proxied = Some(Version::V2);
     }
     #[cfg(feature = "tls")]
-    let mut tls = encrypted::Options::new(encrypted);
+    let mut tls = encrypted::ClientTlsOptions::new(encrypted);
     #[cfg(not(feature = "tls"))]
     if encrypted {
         return Err(parse::without_tls(input));
@@ -57,34 +57,34 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
     Ok(remote)
 }
 
-/// The place: one of those where a server can listen, and that say whom to connect to.
-fn to(input: Input<'_>, scheme: &str, transport: &str, place: &str) -> Result<To, EndpointError> {
+/// Parses the address: one of those of endpoints that can also be connected to.
+fn to(input: Text<'_>, scheme: &str, transport: &str, place: &str) -> Result<To, EndpointError> {
     if matches!(transport, "systemd" | "fd") {
         let fix = "write tcp:HOST:PORT or unix:PATH";
-        return Err(input.error("an inherited socket is one to listen on, and not to connect to", fix));
+        return Err(input.error("an inherited socket can't be connected to", fix));
     }
     Ok(match parse::kind(input, transport, place)?.0 {
         Kind::Tcp(addr) if addr.port() == 0 => {
-            return Err(input.error("nobody listens on port 0", "write the port of the server"));
+            return Err(input.error("port 0 can't be connected to", "write the port of the server"));
         }
-        // All addresses of a machine, where one listens.
+        // For an endpoint this means all addresses of the machine.
         Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED && !place.contains(':') => {
             let fix = format!("write {scheme}:HOST:{}", addr.port());
-            return Err(input.error("it does not say whom to connect to", fix));
+            return Err(input.error("it has no address to connect to", fix));
         }
         Kind::Tcp(addr) => To::Tcp(addr),
         Kind::Scoped(scoped) => To::Scoped(scoped),
         Kind::Name(host, port) => To::Name(host, port),
         Kind::Unix(path) => To::Unix(path),
         Kind::Abstract(name) => To::Abstract(name),
-        _ => return Err(input.error("it is one to listen on", "write tcp:HOST:PORT or unix:PATH")),
+        _ => return Err(input.error("it can only be listened on", "write tcp:HOST:PORT or unix:PATH")),
     })
 }
 
-fn unknown(input: Input<'_>, scheme: &str, name: &str, known: &[&str]) -> EndpointError {
+fn unknown(input: Text<'_>, scheme: &str, name: &str, known: &[&str]) -> EndpointError {
     let options = match known {
-        [] => format!("{scheme}: has no options where one connects"),
-        known => format!("the options of {scheme}: are {} where one connects", known.join(", ")),
+        [] => format!("{scheme}: has no options for a client"),
+        known => format!("the options of {scheme}: for a client are {}", known.join(", ")),
     };
     match name {
         "" => input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {options}")),
@@ -92,13 +92,13 @@ fn unknown(input: Input<'_>, scheme: &str, name: &str, known: &[&str]) -> Endpoi
     }
 }
 
-fn from(input: Input<'_>, value: &str) -> Result<IpAddr, EndpointError> {
+fn from(input: Text<'_>, value: &str) -> Result<IpAddr, EndpointError> {
     value.parse().map_err(|_| {
         input.error(format!("{value:?} is not an address"), "write one of this machine's, such as from=192.0.2.7")
     })
 }
 
-fn version(input: Input<'_>, value: &str) -> Result<Version, EndpointError> {
+fn version(input: Text<'_>, value: &str) -> Result<Version, EndpointError> {
     match value {
         "1" => Ok(Version::V1),
         "2" => Ok(Version::V2),
@@ -114,19 +114,19 @@ mod encrypted {
     use std::path::{Path, PathBuf};
 
     use super::super::super::EndpointError;
-    use super::super::super::parse::{Input, decode};
+    use super::super::super::parse::{Text, decode};
     use super::super::super::tls::{protocols, write_value};
     use crate::tls::ClientTls;
 
-    /// The options of a remote with TLS, as far as they were given.
-    pub(in super::super) struct Options {
+    /// The options parsed so far of a remote with TLS.
+    pub(in super::super) struct ClientTlsOptions {
         names: &'static [&'static str],
         tls: ClientTls,
         cert: Option<PathBuf>,
         key: Option<PathBuf>,
     }
 
-    impl Options {
+    impl ClientTlsOptions {
         pub(in super::super) fn new(encrypted: bool) -> Self {
             let names: &[_] = if encrypted { &["ca", "name", "cert", "key", "alpn"] } else { &[] };
             Self { names, tls: ClientTls::new(), cert: None, key: None }
@@ -136,7 +136,7 @@ mod encrypted {
             self.names
         }
 
-        pub(in super::super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
+        pub(in super::super) fn set(&mut self, input: Text<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
             if value.is_empty() {
                 return Err(input.error(format!("the option {name} has no value"), format!("write {name}=…")));
             }
@@ -152,7 +152,7 @@ mod encrypted {
             Ok(())
         }
 
-        pub(in super::super) fn finish(self, input: Input<'_>, host: Option<&str>) -> Result<ClientTls, EndpointError> {
+        pub(in super::super) fn finish(self, input: Text<'_>, host: Option<&str>) -> Result<ClientTls, EndpointError> {
             let tls = match (self.cert, self.key) {
                 (None, None) => self.tls,
                 (Some(cert), Some(key)) => self.tls.identity(cert, key),
@@ -167,7 +167,7 @@ mod encrypted {
             match tls.server_name(host) {
                 Ok(_) => Ok(tls),
                 Err(_) => Err(input.error(
-                    "there is no name that the server's certificate could be verified by",
+                    "there is no name to verify the server's certificate by",
                     "write name=HOST, the name that the certificate is for",
                 )),
             }
