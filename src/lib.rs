@@ -55,7 +55,7 @@
 //! | subject | items |
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`]; [`CodecExt`] for typed frames, [`Framing`] for borrowed ones; [`custom`] for your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
-//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
+//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
 //! | a connection, from other tasks | [`ConnectionInfo`], [`Handle::connections`] |
@@ -67,6 +67,7 @@
 //! | errors | [`Error`], [`SessionError`], [`CodecError`]; from a server that can't start: [`BindError`], [`EndpointError`] |
 //! | the end of a connection | [`CloseReason`], [`Closing`], [`Counts`] |
 //! | logs | [`LogLayer`] and [`FrameLogLayer`] for the lines, [`BackgroundLog`] to write them without blocking |
+//! | metrics (feature `metrics`) | `metrics::export`, for Prometheus and others |
 //! | tests | [`memory::endpoint`]: a whole server without a socket; `testing::Simulation`: one under faults |
 //!
 //! The book, in `docs/src` of the repository, explains all of this from the beginning.
@@ -75,13 +76,15 @@
 //!
 //! All are off by default.
 //!
+//! - `anyhow`: `?` from [`Error`] to `anyhow::Error`.
 //! - `tls`: encrypted endpoints and STARTTLS, by rustls.
 //! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a clap command
 //!   line.
 //! - `json`, `postcard`: frames of serde types with any codec.
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 //! - `laws`: checks for your own codecs.
-//! - `testing`: whole servers under simulated faults.
+//! - `testing`: whole servers under simulated faults, and checks for layers.
+//! - `metrics`: the server's counts for the recorder of the `metrics` crate.
 //! - `tower`: `NotSent` for tower's `Retry`, and `Load`, of clients.
 #![forbid(unsafe_code)]
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
@@ -95,6 +98,8 @@ mod endpoint;
 mod leaf;
 mod listener;
 pub mod memory;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod outbox;
 mod server;
 mod session;
@@ -126,7 +131,8 @@ pub use leaf::{
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};
 pub use server::{
-    ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
+    ConnectionService, Counts, DrainReport, EndpointInfo, Handle, Lifecycle, MemoryUse, Reload, ReloadFn, Restart,
+    RestartError, Serve, Server, reload_fn,
 };
 #[cfg(feature = "tls")]
 pub use session::UpgradeTls;
@@ -139,7 +145,7 @@ pub use tls::{ClientTls, TlsConfig, TlsError};
 pub use rustls;
 
 /// The snippets of README and the book, as documentation tests. Chapters without snippets are missing here;
-/// `tests/docs.rs` checks that.
+/// `tests/docs/` checks that.
 #[cfg(doctest)]
 mod book {
     macro_rules! chapters {
@@ -153,7 +159,6 @@ mod book {
         State: "../docs/src/state.md",
         Codecs: "../docs/src/codecs.md",
         Layers: "../docs/src/layers.md",
-        WritingALayer: "../docs/src/writing-a-layer.md",
         TlsAndProxy: "../docs/src/tls-and-proxy.md",
         Testing: "../docs/src/testing.md",
         Deployment: "../docs/src/deployment.md",

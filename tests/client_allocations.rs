@@ -1,11 +1,13 @@
-//! What a call asks of the allocator: the frame of its answer, and nothing else.
+//! What a call asks of the allocator: the frame of its answer, and little else.
 #![allow(clippy::unwrap_used)]
 
 mod called;
 
 use std::alloc::System;
+use std::pin::pin;
 
 use called::ends;
+use futures::poll;
 use ropewalk::client::Client;
 use ropewalk::{Bytes, Lines};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -20,7 +22,7 @@ const LINE: &[u8] = b"0123456789012345678901234567890123456789012345678901234567
 
 // The only test of this file: the allocator counts for all threads.
 #[tokio::test(start_paused = true)]
-async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else() {
+async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else_and_a_single_one_a_buffer_besides() {
     let (connector, mut ends) = ends(64 * 1024).await;
     let (mut store, _handle) = Client::new().connect(connector).pipelined::<Bytes, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
@@ -46,4 +48,21 @@ async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else() {
     let calls = 10 * BURST;
     assert!(allocations >= calls, "the frames are counted");
     assert!(allocations <= calls + calls / 20, "{allocations} allocations for {calls} calls");
+
+    // One at a time, by `ask`: the bytes that were read are in a buffer of their own, and a burst has one.
+    let mut one = [0; LINE.len() + 1];
+    let mut single = async || {
+        let mut asked = pin!(store.ask(Bytes::from_static(LINE)));
+        assert!(poll!(&mut asked).is_pending());
+        end.0.read_exact(&mut one).await.unwrap();
+        end.0.write_all(&one).await.unwrap();
+        assert_eq!(asked.await.unwrap(), LINE);
+    };
+    single().await;
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..BURST {
+        single().await;
+    }
+    let allocations = region.change().allocations;
+    assert!((BURST..=2 * BURST).contains(&allocations), "{allocations} allocations for {BURST} calls");
 }

@@ -136,7 +136,7 @@ async fn a_thousand_clients_try_seldom_and_apart_and_are_back_within_the_bound_o
         assert!(all <= GONE.as_secs_f64() / most.as_secs_f64() * 2.5 + 6.0, "{all} attempts of each");
         assert!(second <= 5.0, "{second} attempts of each in a second");
         assert!(moment <= 0.2, "{moment} of all tried within 10 ms");
-        assert!(cost < attempts.len() as u32 * Duration::from_micros(100), "{cost:?} for {}", attempts.len());
+        assert!(cost.as_nanos() < attempts.len() as u128 * 100_000, "{cost:?} for {} attempts", attempts.len());
         assert!(waited <= most, "back after {waited:?}");
         assert!(clients.iter().all(|(_, handle)| handle.counts().connections() == 2));
     }

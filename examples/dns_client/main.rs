@@ -1,15 +1,19 @@
 //! Try it: `cargo run --example dns`, then `cargo run --example dns_client -- www.example.org mail.example.org`; or a public
 //! server, encrypted: `--to 'tls:9.9.9.9:853?name=dns.quad9.net'`.
 
+mod id;
+
 use std::io::{Write, stdout};
 use std::time::Duration;
 
 use clap::Parser;
 use domain::base::{Message, MessageBuilder, Name, Rtype};
 use domain::rdata::A;
-use ropewalk::client::{Client, Tag};
-use ropewalk::{Bytes, LengthPrefixed, Remote, Result};
+use ropewalk::client::Client;
+use ropewalk::{LengthPrefixed, Remote, Result};
 use tokio::task::JoinSet;
+
+use self::id::Id;
 
 #[derive(Parser)]
 struct Cli {
@@ -18,28 +22,6 @@ struct Cli {
     /// The names whose IPv4 addresses are asked for, all at once
     #[arg(required = true)]
     names: Vec<Name<Vec<u8>>>,
-}
-
-/// The number that a query and its answer begin with.
-#[derive(Clone, Default)]
-struct Id(u16);
-
-impl Tag<Vec<u8>, Bytes> for Id {
-    type Id = u16;
-
-    fn assign(&mut self, query: &mut Vec<u8>, taken: &dyn Fn(&u16) -> bool) -> u16 {
-        while taken(&self.0) {
-            self.0 = self.0.wrapping_add(1);
-        }
-        let id = self.0;
-        self.0 = self.0.wrapping_add(1);
-        query[..2].copy_from_slice(&id.to_be_bytes());
-        id
-    }
-
-    fn finish(&mut self, answer: &Bytes) -> Option<u16> {
-        answer.first_chunk().map(|id| u16::from_be_bytes(*id))
-    }
 }
 
 #[tokio::main]

@@ -1,12 +1,16 @@
 //! Try it: `cargo run --example memcached`, then `cargo run --example memcached_client -- set greeting hello` and
 //! `cargo run --example memcached_client -- get greeting other`; or memcached itself, with `--to tcp:127.0.0.1:11211`.
 
+mod codec;
+
 use std::io::{Write, stdout};
 use std::time::Duration;
 
 use clap::Parser;
-use ropewalk::client::{Client, Part};
-use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, LineOrRaw, LineRaw, Remote, Result};
+use ropewalk::client::Client;
+use ropewalk::{Bytes, LineOrRaw, LineRaw, Remote, Result};
+
+use self::codec::{Memcached, part};
 
 #[derive(Parser)]
 struct Cli {
@@ -15,48 +19,6 @@ struct Cli {
     /// A command and its words: `get KEY...`, `set KEY VALUE`
     #[arg(required = true)]
     words: Vec<String>,
-}
-
-/// The client's side of the text protocol: commands out; lines, and the data behind them, in.
-#[derive(Clone)]
-struct Memcached(LineRaw);
-
-impl Decoder for Memcached {
-    type Item = LineOrRaw;
-    type Error = CodecError;
-
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<LineOrRaw>, CodecError> {
-        let frame = self.0.decode(src)?;
-        if let Some(LineOrRaw::Line(line)) = &frame
-            && let Some(length) = data_length(line)
-        {
-            self.0.raw_whole(length + 2);
-        }
-        Ok(frame)
-    }
-}
-
-impl Encoder<Bytes> for Memcached {
-    type Error = CodecError;
-
-    fn encode(&mut self, command: Bytes, dst: &mut BytesMut) -> Result<(), CodecError> {
-        dst.extend_from_slice(&[&command, "\r\n".as_bytes()].concat());
-        Ok(())
-    }
-}
-
-/// How long the data is behind `VALUE key flags length`.
-fn data_length(line: &[u8]) -> Option<usize> {
-    let words = std::str::from_utf8(line).ok()?.strip_prefix("VALUE ")?;
-    words.split(' ').nth(2)?.parse().ok().filter(|length| *length <= 1024 * 1024)
-}
-
-/// The values of a `get` come up to `END`; any other answer is a line.
-fn part(frame: &LineOrRaw) -> Part {
-    match frame {
-        LineOrRaw::Line(line) if data_length(line).is_none() => Part::Last,
-        _ => Part::More,
-    }
 }
 
 #[tokio::main]

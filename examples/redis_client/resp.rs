@@ -1,6 +1,7 @@
 //! RESP, version 3, as far as most answers need it: commands out, values in.
 
 use std::fmt;
+use std::io::Write;
 
 use bytes::Buf;
 use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, ErrorKind};
@@ -9,14 +10,29 @@ use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, ErrorKind};
 const MAX: usize = 16 * 1024 * 1024;
 const MAX_DEPTH: usize = 8;
 
-/// A command and its words.
+/// A command and its words, encoded: one buffer, in place of one for each word.
 #[derive(Clone, Debug)]
-pub(crate) struct Command(Vec<Bytes>);
+pub(crate) struct Command(Vec<u8>);
 
 impl Command {
-    pub(crate) fn new<W: AsRef<[u8]>>(words: impl IntoIterator<Item = W>) -> Self {
-        Self(words.into_iter().map(|word| Bytes::copy_from_slice(word.as_ref())).collect())
+    pub(crate) fn new<W: AsRef<[u8]>>(words: impl IntoIterator<Item = W, IntoIter: ExactSizeIterator>) -> Self {
+        let words = words.into_iter();
+        let mut encoded = Vec::with_capacity(128);
+        header(b'*', words.len(), &mut encoded);
+        for word in words {
+            header(b'$', word.as_ref().len(), &mut encoded);
+            encoded.extend_from_slice(word.as_ref());
+            encoded.extend_from_slice(b"\r\n");
+        }
+        Self(encoded)
     }
+}
+
+/// The line before a list of `n` words, or before a word of `n` bytes.
+fn header(kind: u8, n: usize, out: &mut Vec<u8>) {
+    out.push(kind);
+    // Writing to a `Vec` does not fail.
+    let _ = write!(out, "{n}\r\n");
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,13 +67,8 @@ pub(crate) struct Resp;
 impl Encoder<Command> for Resp {
     type Error = CodecError;
 
-    fn encode(&mut self, Command(words): Command, dst: &mut BytesMut) -> Result<(), CodecError> {
-        dst.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-        for word in words {
-            dst.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            dst.extend_from_slice(&word);
-            dst.extend_from_slice(b"\r\n");
-        }
+    fn encode(&mut self, Command(encoded): Command, dst: &mut BytesMut) -> Result<(), CodecError> {
+        dst.extend_from_slice(&encoded);
         Ok(())
     }
 }

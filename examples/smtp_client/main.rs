@@ -1,11 +1,14 @@
 //! Try it: `cargo run --example smtp -- --maildir /tmp/mail`, then
 //! `echo hello | cargo run --example smtp_client -- --from ann@example.org --rcpt bob@example.org`.
 
-use std::{path::PathBuf, time::Duration};
+mod say;
+
+use std::path::PathBuf;
 
 use clap::Parser;
-use ropewalk::{ClientTls, Error, Lines, Remote, Result, Session, connect};
-use tokio::time::timeout;
+use ropewalk::{ClientTls, Lines, Remote, Result, Session, connect};
+
+use self::say::say;
 
 #[derive(Parser)]
 struct Cli {
@@ -21,20 +24,6 @@ struct Cli {
     /// The name that the server's certificate must have
     #[arg(long, default_value = "localhost")]
     name: String,
-}
-
-/// Sends a line, if there is one, and waits for the reply to it, which has to be a good one.
-async fn say(s: &mut Session<Lines>, line: Option<&str>) -> Result {
-    line.map_or(Ok(()), |line| s.reply(line))?;
-    loop {
-        let reply = timeout(Duration::from_secs(60), s.next()).await??.ok_or_else(|| Error::other("no reply"))?;
-        match &reply[..] {
-            // More lines follow.
-            [_, _, _, b'-', ..] => {}
-            [b'2' | b'3', ..] => return Ok(()),
-            _ => return Err(Error::other(format!("the server says {}", reply.escape_ascii()))),
-        }
-    }
 }
 
 #[tokio::main]

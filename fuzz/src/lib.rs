@@ -1,5 +1,6 @@
-//! The bodies of the fuzz targets. No fuzzer is needed to call them: `tests/fuzz_corpus.rs` replays the corpora with them.
+//! The bodies of the fuzz targets. No fuzzer is needed to call them: `tests/fuzz/corpus.rs` replays the corpora with them.
 
+mod client;
 mod combinators;
 mod drive;
 mod endpoint;
@@ -18,6 +19,7 @@ mod proxy;
 mod restart;
 mod session;
 
+pub use self::client::client;
 pub use self::combinators::combinators;
 pub use self::endpoint::endpoint;
 pub use self::escape::escape;
@@ -35,7 +37,7 @@ pub use self::session::session;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its program and of its corpus.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 17] = [
     ("lines", lines),
     ("line_raw", line_raw),
     ("netstring", netstring),
@@ -43,6 +45,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("combinators", combinators),
     ("endpoint", endpoint),
     ("session", session),
+    ("client", client),
     ("escape", escape),
     ("proxy", proxy),
     ("hello", hello),

@@ -18,8 +18,12 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 ///
 /// Like `anyhow::Error` it is not a `std::error::Error` itself (otherwise `From` could not accept all of them), and its
 /// size is one pointer. [`Error::downcast_ref`] finds the error it was made from. [`Error::other`] makes one from a
-/// text or a [`BoxError`]: `return Err(Error::other("no such key"))`. `{error}` prints the error, `{error:?}` the error
-/// and its causes on one line.
+/// text or a [`BoxError`]: `return Err(Error::other("no such key"))`.
+///
+/// A boxed error (or one of anyhow) does not convert by `?` alone, because the `From` for every error type rules out
+/// another one: write `.map_err(Error::other)?`. Outward, `?` converts to
+/// a [`BoxError`] and, with the feature `anyhow`, to `anyhow::Error`. `{error}` prints the error, `{error:?}` the error and
+/// its causes on one line.
 ///
 /// ```
 /// fn port(text: &str) -> ropewalk_middleware::Result<u16> {
@@ -153,6 +157,14 @@ impl fmt::Debug for Error {
 impl From<Error> for BoxError {
     fn from(error: Error) -> Self {
         Box::new(Opaque(error))
+    }
+}
+
+/// `downcast_ref::<BoxError>` finds the error it was made from.
+#[cfg(feature = "anyhow")]
+impl From<Error> for anyhow::Error {
+    fn from(error: Error) -> Self {
+        Self::from_boxed(error.into_inner())
     }
 }
 

@@ -5,7 +5,7 @@
 //! doesn't end up around a connection by accident:
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`],
-//!   [`LifetimeLayer`], [`BandwidthLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`], [`FrameRateLayer`], [`CallLatencyLayer`],
 //!   [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
@@ -75,6 +75,7 @@ mod frame;
 pub mod lifetime;
 pub mod limit;
 pub mod log;
+pub mod login;
 mod per_connection;
 pub mod proxy;
 pub mod rate;
@@ -92,8 +93,8 @@ pub use call::{
     CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
 };
 pub use connection::{
-    Addr, CloseReason, Closing, Connection, ConnectionInfo, Credentials, Io, LingeringClose, Peer, ReadDeadlines,
-    Stats, Stream, TlsInfo, TlsVersion,
+    Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io, LingeringClose, Peer,
+    ReadDeadlines, Stats, Stream, TlsInfo, TlsVersion,
 };
 pub use crowd::MakeRoom;
 pub use error::{BoxError, Error, Result, SessionError};
@@ -102,6 +103,7 @@ pub use frame::Frame;
 pub use lifetime::{Lifetime, LifetimeLayer};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
 pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use login::{Login, LoginLayer};
 pub use per_connection::{PerConnection, PerConnectionFuture, PerConnectionLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};

@@ -41,7 +41,7 @@ impl Backoff {
     pub(super) fn wait(self, failures: u32, random: f64) -> Duration {
         let bound = self.least.saturating_mul(1 << failures.min(20)).min(self.most);
         // Not the larger of the two: half of all clients would come back at the same moment.
-        self.least + (bound - self.least).mul_f64(random)
+        self.least.saturating_add((bound - self.least).mul_f64(random))
     }
 }
 

@@ -25,6 +25,9 @@ use crate::endpoint::Remote;
 use crate::session::Session;
 use crate::wire::after;
 
+/// The least maximum age: with a shorter one a client would only connect.
+const LEAST_AGE: Duration = Duration::from_secs(1);
+
 /// The limits and deadlines of a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
@@ -144,8 +147,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
     /// failing a call: calls that were sent are answered first, and queued ones go to the new connection. At least 1 s;
     /// unlimited by default.
     pub fn max_age(mut self, age: Duration) -> Self {
-        // Otherwise it would only connect.
-        self.options.max_age = Some(age.max(Duration::from_secs(1)));
+        self.options.max_age = Some(age.max(LEAST_AGE));
         self
     }
 

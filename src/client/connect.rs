@@ -197,7 +197,7 @@ mod tests {
                 port => Ok(port),
             }
         });
-        assert_eq!((connected.await.unwrap(), start.elapsed()), (2, STAGGER));
+        assert_eq!((connected.await.unwrap(), start.elapsed()), (2, Duration::from_millis(250)));
     }
 
     #[tokio::test(start_paused = true)]

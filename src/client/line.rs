@@ -15,7 +15,7 @@ use super::shared::{Gate, Later, Shared, earlier};
 use crate::wire::{Timer, Wire, after};
 use ropewalk_middleware::{BoxError, Error};
 
-/// Answers that are handed out under one lock, and requests that are taken under one.
+/// Requests that are taken under one lock.
 const BATCH: usize = 256;
 
 /// Why there is no connection any more.
@@ -125,7 +125,13 @@ where
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.shared.register(cx);
         loop {
-            ready!(self.wire.poll_turn(cx));
+            if !self.wire.has_turn() {
+                // A server that always has more to say must not keep calls from their deadlines.
+                if let Poll::Ready(Some(end)) = self.poll_deadlines(cx) {
+                    return Poll::Ready(end);
+                }
+                ready!(self.wire.poll_turn(cx));
+            }
             if let Err(end) = self.read() {
                 return Poll::Ready(end);
             }
@@ -150,10 +156,11 @@ where
         }
     }
 
-    /// Delivers all answers that were read, up to a frame that isn't one.
+    /// Delivers the answers that were read, up to a frame that isn't one, or to the end of the turn.
     fn read(&mut self) -> Result<(), End> {
         let mut result = Ok(());
-        while self.answers.len() < BATCH && result.is_ok() {
+        // Frames that complete no answer count as well.
+        while self.wire.has_turn() && result.is_ok() {
             match self.wire.decode(&mut self.codec) {
                 Some(Ok(frame)) => result = self.take(frame),
                 Some(Err(error)) => result = Err(End::Broken(error)),

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use ropewalk_middleware::event::event;
 use ropewalk_middleware::{BoxError, Connection, Error, Escaped, Result};
@@ -14,13 +15,13 @@ use super::Options;
 use super::backoff::random;
 use super::connect::{dial, late};
 use super::error::{Cause, ClientError, Fatal, cause};
-use super::handle::State;
 use super::shared::{Gate, Later, Outcome, Shared, earlier};
+use super::state::State;
 use crate::endpoint::{ConnectError, Remote};
 use crate::wire::{Timer, after};
 
 /// A connection that stood for so long has shown that the server works.
-const STABLE: std::time::Duration = std::time::Duration::from_secs(10);
+const STABLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Task<Req, Ans> {
     shared: Arc<Shared<Req, Ans>>,
@@ -67,7 +68,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
             turn += 1;
             self.failures = self.failures.saturating_add(1);
             let wait = self.options.backoff.wait(self.failures, random());
-            let until = Instant::now() + wait;
+            let until = after(Instant::now(), wait);
             self.error = Some(Arc::clone(&error));
             self.shared.set_state(State::Waiting { until, error: Arc::clone(&error) });
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);

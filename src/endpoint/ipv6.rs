@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use super::parse::Text;
+use super::input::Input;
 use super::{Endpoint, EndpointError, Kind};
 
 /// The longest name of an interface.
@@ -19,7 +19,7 @@ pub(crate) struct Scoped {
 
 impl Scoped {
     /// Parses the text in the brackets: `fe80::1%eth0`. `None` if it is not such an address.
-    pub(super) fn parse(input: Text<'_>, address: &str, port: u16) -> Result<Option<Self>, EndpointError> {
+    pub(super) fn parse(input: Input<'_>, address: &str, port: u16) -> Result<Option<Self>, EndpointError> {
         let Some((ip, interface)) = address.split_once('%') else { return Ok(None) };
         let Ok(ip) = ip.parse() else { return Ok(None) };
         let fix = "write tcp:[fe80::1%eth0]:8007";
@@ -71,7 +71,7 @@ impl Endpoint {
     }
 
     /// Takes the option `v6only`.
-    pub(super) fn set_v6_only(&mut self, input: Text<'_>, value: &str) -> Result<(), EndpointError> {
+    pub(super) fn set_v6_only(&mut self, input: Input<'_>, value: &str) -> Result<(), EndpointError> {
         let only = match value {
             "true" => true,
             "false" => false,

@@ -7,81 +7,17 @@ use std::path::PathBuf;
 
 #[cfg(feature = "systemd")]
 use super::inherited::Inherited;
+use super::input::{Input, PREFIX, Parts, decode};
 use super::ipv6::Scoped;
-use super::proxied::{self, PREFIX};
+use super::proxied;
 use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_name, check_path};
-
-/// The prefix of the scheme that encrypts any socket but TCP, for which the scheme is `tls:`.
-pub(super) const ENCRYPTED: &str = "tls+";
-
-const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
 
 const SCHEMES: &str = "the schemes are tcp:, tls:, unix:, systemd: and fd:";
 
 const NO_URL: &str = "an endpoint is not a URL, and \"//\" is not part of it";
 
-/// The text as a whole, so that every error can quote it.
-#[derive(Clone, Copy)]
-pub(super) struct Text<'a>(&'a str);
-
-impl Text<'_> {
-    pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
-        let (mut fix, own): (String, _) = (fix.into(), self.0.split_once(':').map_or("", |(scheme, _)| scheme));
-        // All these schemes have the same addresses, paths or names.
-        for plain in ["tcp", "unix", "systemd", "fd"] {
-            let tls = if plain == "tcp" { "tls".to_owned() } else { format!("{ENCRYPTED}{plain}") };
-            let transport = own.strip_prefix(PREFIX).unwrap_or(own);
-            if own != plain && (transport == plain || transport == tls) {
-                fix = fix.replace(&format!("write {plain}:"), &format!("write {own}:"));
-                fix = fix.replace(&format!("or {plain}:"), &format!("or {own}:"));
-            }
-        }
-        EndpointError::new(self.0, problem, fix)
-    }
-}
-
-/// The parts of a text, not checked yet.
-pub(super) struct Parts<'a> {
-    pub(super) scheme: &'a str,
-    /// The scheme of its socket.
-    pub(super) transport: &'a str,
-    pub(super) encrypted: bool,
-    pub(super) place: &'a str,
-    pub(super) options: Vec<&'a str>,
-}
-
-impl<'a> Text<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self(text)
-    }
-
-    /// Splits the text into its parts.
-    pub(super) fn parts(self) -> Result<Parts<'a>, EndpointError> {
-        let text = self.0;
-        if text.is_empty() {
-            return Err(self.error("it is empty", FORMS));
-        }
-        let Some((scheme, rest)) = text.split_once(':') else {
-            return Err(no_scheme(self));
-        };
-        let (place, options) = match rest.split_once('?') {
-            Some((place, options)) => (place, options.split('&').collect()),
-            None => (rest, Vec::new()),
-        };
-        let behind = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
-        let (encrypted, transport) = match behind.strip_prefix(ENCRYPTED) {
-            Some("tcp" | "tls") => {
-                return Err(self.error(format!("the scheme {behind:?} is unknown"), "TCP with TLS is tls:"));
-            }
-            Some(transport) => (true, transport),
-            None => (behind == "tls", behind),
-        };
-        Ok(Parts { scheme, transport, encrypted, place, options })
-    }
-}
-
 pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
-    let input = Text(text);
+    let input = Input::new(text);
     let Parts { scheme, transport, encrypted, place, mut options } = input.parts()?;
     let (kind, known) = kind(input, transport, place)?;
     let proxied = proxied::take_trusted(input, scheme, &kind, &mut options)?;
@@ -95,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
 
 /// The socket, and the options that it accepts.
 pub(super) fn kind(
-    input: Text<'_>,
+    input: Input<'_>,
     transport: &str,
     place: &str,
 ) -> Result<(Kind, &'static [&'static str]), EndpointError> {
@@ -123,7 +59,7 @@ pub(super) fn kind(
 
 /// An endpoint and its options.
 fn plain(
-    input: Text<'_>,
+    input: Input<'_>,
     mut endpoint: Endpoint,
     scheme: &str,
     options: &[&str],
@@ -138,7 +74,7 @@ fn plain(
 /// An encrypted endpoint and its options.
 #[cfg(feature = "tls")]
 fn tls(
-    input: Text<'_>,
+    input: Input<'_>,
     mut endpoint: Endpoint,
     scheme: &str,
     options: &[&str],
@@ -157,43 +93,33 @@ fn tls(
 }
 
 #[cfg(not(feature = "tls"))]
-fn tls(input: Text<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
+fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
     Err(without_tls(input))
 }
 
 #[cfg(not(feature = "tls"))]
-pub(super) fn without_tls(input: Text<'_>) -> EndpointError {
+pub(super) fn without_tls(input: Input<'_>) -> EndpointError {
     let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
     input.error("this program was built without ropewalk's feature tls", fix)
 }
 
-fn no_scheme(input: Text<'_>) -> EndpointError {
-    let text = input.0;
-    let fix = if text.bytes().all(|b| b.is_ascii_digit()) {
-        format!("write tcp:{text}")
-    } else if text.contains('/') {
-        format!("write unix:{text}")
-    } else {
-        FORMS.to_owned()
-    };
-    input.error("it does not say of which kind it is", fix)
-}
-
-fn unknown_scheme(input: Text<'_>, scheme: &str) -> EndpointError {
+fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
     let lower = scheme.to_ascii_lowercase();
     let fix = if matches!(lower.as_str(), "proxy" | "haproxy") {
         format!("write {PREFIX}tcp: or {PREFIX}unix:")
     } else if matches!(lower.as_str(), "tcp" | "tls" | "unix" | "systemd" | "fd") {
         format!("write {lower}: in lower case")
-    } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
-        format!("{SCHEMES}, so write tcp:{} if that is an address", input.0)
+    } else if input.text.parse::<SocketAddr>().is_ok()
+        || port(input, input.text.rsplit(':').next().unwrap_or("")).is_ok()
+    {
+        format!("{SCHEMES}, so write tcp:{} if that is an address", input.text)
     } else {
         SCHEMES.to_owned()
     };
     input.error(format!("the scheme {scheme:?} is unknown"), fix)
 }
 
-fn tcp(input: Text<'_>, place: &str) -> Result<Kind, EndpointError> {
+fn tcp(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
     if place.is_empty() {
         return Err(input.error("there is no port", "write tcp:8007, or tcp:127.0.0.1:8007"));
     }
@@ -226,7 +152,7 @@ fn tcp(input: Text<'_>, place: &str) -> Result<Kind, EndpointError> {
     }
 }
 
-fn tcp6(input: Text<'_>, place: &str) -> Result<Kind, EndpointError> {
+fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
     let Some((address, rest)) = place[1..].split_once(']') else {
         return Err(input.error("the \"[\" is not closed", "write tcp:[::1]:8007"));
     };
@@ -247,7 +173,7 @@ fn tcp6(input: Text<'_>, place: &str) -> Result<Kind, EndpointError> {
 }
 
 /// Distinguishes names that can be looked up from mistakes.
-fn check_host(input: Text<'_>, host: &str) -> Result<(), EndpointError> {
+fn check_host(input: Input<'_>, host: &str) -> Result<(), EndpointError> {
     if let Some(c) = host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))) {
         let fix = if c == ':' { "write tcp:ADDRESS:PORT, with one \":\" between" } else { "write tcp:ADDRESS:PORT" };
         return Err(input.error(format!("{c:?} in {host:?} is not part of an address or a name"), fix));
@@ -259,7 +185,7 @@ fn check_host(input: Text<'_>, host: &str) -> Result<(), EndpointError> {
     Ok(())
 }
 
-fn port(input: Text<'_>, digits: &str) -> Result<u16, EndpointError> {
+fn port(input: Input<'_>, digits: &str) -> Result<u16, EndpointError> {
     let fix = "write a port from 0 (any free one) to 65535";
     if digits.is_empty() {
         return Err(input.error("there is no port after the last \":\"", fix));
@@ -272,7 +198,7 @@ fn port(input: Text<'_>, digits: &str) -> Result<u16, EndpointError> {
     })
 }
 
-fn unix(input: Text<'_>, place: &str) -> Result<PathBuf, EndpointError> {
+fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     if place.is_empty() {
         return Err(input.error("there is no path", "write unix:/run/x.sock"));
     }
@@ -293,7 +219,7 @@ fn unix(input: Text<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     }
 }
 
-fn abstract_name(input: Text<'_>, name: &str) -> Result<Kind, EndpointError> {
+fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
     let name = decode(input, name)?;
     match check_name(&name) {
         Ok(()) => Ok(Kind::Abstract(name.into())),
@@ -301,24 +227,8 @@ fn abstract_name(input: Text<'_>, name: &str) -> Result<Kind, EndpointError> {
     }
 }
 
-/// Decodes `%` with two hexadecimal digits.
-pub(super) fn decode(input: Text<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
-    let mut parts = place.split('%');
-    let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
-    for part in parts {
-        let byte = part.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let Some(byte) = byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) else {
-            let shown: String = part.chars().take(2).collect();
-            return Err(input.error(format!("\"%{shown}\" is not % and two hexadecimal digits"), "write %25 for a %"));
-        };
-        path.push(byte);
-        path.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    Ok(path)
-}
-
 fn set_option(
-    input: Text<'_>,
+    input: Input<'_>,
     endpoint: &mut Endpoint,
     option: &str,
     scheme: &str,
@@ -358,7 +268,7 @@ fn set_option(
 }
 
 /// Sets the user or the group: a valid name, or a number.
-fn set_name(input: Text<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
+fn set_name(input: Input<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$');
     if slot.is_some() {
         return Err(input.error(format!("the option {option} is given twice"), "keep one"));

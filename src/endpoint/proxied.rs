@@ -7,12 +7,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ropewalk_middleware::Addr;
 
-use super::parse::Text;
+use super::input::{Input, PREFIX};
 use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
-
-/// The prefix of the scheme.
-pub(super) const PREFIX: &str = "proxy+";
 
 /// The problem of a text, and the text to write instead.
 type Mistake = (String, String);
@@ -93,7 +90,7 @@ pub(super) fn takes_trust(scheme: &str, kind: &Kind) -> bool {
 
 /// Takes the option `trust` out of the others: the networks that an endpoint trusts, if it is behind a proxy.
 pub(super) fn take_trusted(
-    input: Text<'_>,
+    input: Input<'_>,
     scheme: &str,
     kind: &Kind,
     options: &mut Vec<&str>,

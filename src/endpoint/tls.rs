@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::EndpointError;
-use super::parse::{Text, decode};
+use super::input::{Input, decode};
 use crate::tls::{CertSource, TlsConfig};
 
 /// The names of the options.
@@ -25,7 +25,7 @@ pub(super) struct TlsOptions {
 }
 
 impl TlsOptions {
-    pub(super) fn set(&mut self, input: Text<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
+    pub(super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
         let twice = || input.error(format!("the option {name} is given twice"), "keep one");
         let slot = match name {
             "cert" => &mut self.cert,
@@ -41,7 +41,7 @@ impl TlsOptions {
         slot.replace(path).map_or(Ok(()), |_| Err(twice()))
     }
 
-    pub(super) fn finish(self, input: Text<'_>) -> Result<TlsConfig, EndpointError> {
+    pub(super) fn finish(self, input: Input<'_>) -> Result<TlsConfig, EndpointError> {
         let mut tls = match (self.cert, self.key, self.certs) {
             (Some(cert), Some(key), None) => TlsConfig::files(cert, key),
             (None, None, Some(folder)) => TlsConfig::folder(folder),
@@ -65,7 +65,7 @@ impl TlsOptions {
 }
 
 /// Names of protocols, separated by commas. RFC 7301 allows 1 to 255 bytes for each.
-pub(super) fn protocols(input: Text<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
+pub(super) fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
     let one =
         |name| {
             let protocol = decode(input, name)?;

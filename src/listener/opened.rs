@@ -9,7 +9,6 @@ use rustix::net::{AddressFamily, SocketType, getsockname};
 use socket2::{SockRef, Socket};
 
 use super::unix::BoundPath;
-use super::{Listener, tcp, unix};
 
 /// A listening socket that no runtime watches yet, and its path if this process has to remove it.
 pub(crate) struct Opened {
@@ -33,16 +32,6 @@ impl Opened {
         let socket = SockRef::from(&self.socket);
         socket.set_nonblocking(true)?;
         backlog.map_or(Ok(()), |backlog| socket.listen(backlog))
-    }
-
-    /// A listener watched by the current runtime. `backlog` is the most connections that can wait in the socket.
-    pub(crate) fn listener(self, backlog: usize) -> io::Result<Box<dyn Listener>> {
-        let family = socket_domain(&self.socket)?;
-        let socket = Socket::from(self.socket);
-        match family {
-            AddressFamily::UNIX => Ok(Box::new(unix::watch(socket, self.path, backlog)?)),
-            _ => Ok(Box::new(tcp::watch(socket, backlog)?)),
-        }
     }
 
     /// Another descriptor of the same socket, for another runtime to watch. The path stays with this one.

@@ -65,6 +65,7 @@ pub(crate) struct Paced<A> {
     failure: Option<io::Error>,
     /// Whether there was no descriptor left, until `lacks_descriptors` is called.
     lacks_descriptors: bool,
+    errors: u64,
 }
 
 impl<A: SocketListener> Paced<A> {
@@ -80,6 +81,7 @@ impl<A: SocketListener> Paced<A> {
             wait: None,
             failure: None,
             lacks_descriptors: false,
+            errors: 0,
         }
     }
 
@@ -141,6 +143,7 @@ impl<A: SocketListener> Listener for Paced<A> {
                 Err(error) => error,
             };
             self.log(&error);
+            self.errors += 1;
             self.lacks_descriptors |= matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
             match self.pace.failed(&error) {
                 Reaction::Retry => {}
@@ -181,6 +184,10 @@ impl<A: SocketListener> Listener for Paced<A> {
 
     fn lacks_descriptors(&mut self) -> bool {
         std::mem::take(&mut self.lacks_descriptors)
+    }
+
+    fn accept_errors(&self) -> u64 {
+        self.errors
     }
 
     fn local_addr(&self) -> Addr {

@@ -21,20 +21,23 @@ use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::{Addr, MakeRoom, Result};
 use tower_layer::{Identity, Layer, Stack};
 
+pub use self::books::counts::Counts;
+pub use self::books::endpoints::EndpointInfo;
 pub use self::budget::MemoryUse;
 pub use self::drain::report::DrainReport;
-pub use self::handle::{Counts, Handle};
+pub use self::handle::Handle;
 pub use self::restart::{Restart, RestartError};
 pub use self::run::lifecycle::Lifecycle;
+pub use self::run::reload::{Reload, ReloadFn, reload_fn};
 pub use self::run::serve::Serve;
 pub use self::service::ConnectionService;
 
 use self::books::incidents::OnFailure;
 use self::books::shared::Shared;
 use self::budget::default_budget;
-use self::run::Options;
 use self::run::lifecycle::Lifecycles;
 use self::run::notify::Notify;
+use self::run::options::Options;
 use self::run::reload::Reloads;
 use self::run::serve::{OnListening, Plan, Planned};
 use crate::endpoint::{Endpoint, EndpointError};
@@ -169,8 +172,8 @@ impl<L> Server<L> {
 
     /// Drains on SIGTERM and SIGINT; a second signal aborts the connections that are left. The first signal in a drain
     /// that a handle or a hot restart has begun shortens it to at most [`drain_within`](Self::drain_within) from then
-    /// on. With [`hot_restart`](Self::hot_restart), SIGUSR2 restarts. If the server has certificates that can be read
-    /// again, SIGHUP reloads them as [`Handle::reload`] does. Signals don't end the process (but see
+    /// on. With [`hot_restart`](Self::hot_restart), SIGUSR2 restarts. If the server has certificates or other resources
+    /// that can be read again, SIGHUP reloads them as [`Handle::reload`] does. Signals don't end the process (but see
     /// [`exit_if_stuck`](Self::exit_if_stuck)); the server's future resolves. The runtime keeps catching the signals
     /// after that, so a program that goes on for long should listen for them with `tokio::signal`.
     pub fn signals(mut self) -> Self {

@@ -3,6 +3,7 @@
 use ropewalk_middleware::{ConnectionInfo, PerConnectionLayer};
 use tower_layer::{Layer, Stack};
 
+use super::run::reload::Reload;
 use super::run::serve::Planned;
 use super::{ConnectionService, Server};
 use crate::endpoint::{Endpoint, EndpointError};
@@ -28,6 +29,14 @@ impl<L> Server<L> {
         F: FnMut(&ConnectionInfo) -> N + Clone,
     {
         self.layer(PerConnectionLayer::new(layer))
+    }
+
+    /// Adds a resource that is read again by [`Handle::reload`](crate::Handle::reload) and, with
+    /// [`signals`](Self::signals), by SIGHUP, together with the certificates of the server: all of them, or none if one
+    /// can't be read. Resources are read in the order of these calls.
+    pub fn reload(self, resource: impl Reload) -> Self {
+        self.reloads.add_resource(resource);
+        self
     }
 
     /// Adds a service with endpoints of its own, beside the one of [`serve`](Self::serve). It can be called any number of

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::{TlsError, files};
+use super::TlsError;
+use super::files::{self, Roots};
 
 /// The TLS configuration of a client, for [`Remote::tls`] and [`Session::upgrade_tls`]: how it verifies a server, and
 /// which certificate and protocols it offers.
@@ -33,23 +34,11 @@ use super::{TlsError, files};
 /// [`Session::upgrade_tls`]: crate::Session::upgrade_tls
 #[derive(Clone, Default)]
 pub struct ClientTls {
-    pub(super) roots: Roots,
+    roots: Roots,
     name: Option<String>,
-    pub(super) alpn: Vec<Vec<u8>>,
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
+    alpn: Vec<Vec<u8>>,
+    identity: Option<(PathBuf, PathBuf)>,
     loaded: Arc<OnceLock<Arc<ClientConfig>>>,
-}
-
-/// The authorities by which servers' certificates are verified.
-#[derive(Clone, Default)]
-pub(super) enum Roots {
-    /// The roots of the system.
-    #[default]
-    System,
-    File(PathBuf),
-    Pem(Arc<[u8]>),
-    /// A complete configuration.
-    Rustls(Arc<ClientConfig>),
 }
 
 impl ClientTls {
@@ -115,7 +104,7 @@ impl ClientTls {
         if let Some(config) = self.loaded.get() {
             return Ok(Arc::clone(config));
         }
-        let config = files::read_client(self)?;
+        let config = files::read_client(&self.roots, self.identity_paths(), &self.alpn)?;
         Ok(Arc::clone(self.loaded.get_or_init(|| config)))
     }
 

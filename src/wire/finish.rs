@@ -60,6 +60,7 @@ impl Wire {
             self.closing.set_reason(error.close_reason().unwrap_or(CloseReason::Aborted));
             return Err(error);
         }
+        self.stats().set_lingering();
         Ok(())
     }
 

@@ -88,6 +88,8 @@ pub(crate) struct Wire {
     moved: bool,
     /// It is recorded that the wire waits for the peer.
     waiting: bool,
+    /// It is recorded that bytes wait to be written.
+    writing: bool,
     /// A frame was refused because of the write limit, and the queue has not been empty since.
     over_limit: bool,
     /// Boxed, because few connections need it at a time, and every connection has this field.
@@ -118,6 +120,7 @@ impl Wire {
             stalled: false,
             moved: false,
             waiting: false,
+            writing: false,
             over_limit: false,
             drain: None,
             wait: Wait::default(),

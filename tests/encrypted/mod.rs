@@ -17,6 +17,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -41,30 +42,28 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A directory that goes with this value.
-pub struct Folder(pub PathBuf);
+pub struct Folder(TempDir);
 
 impl Folder {
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ropewalk-tls-{}-{n}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
     }
 
     /// Puts a file there, at once: who reads it sees the old one or the new one.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-        let (path, half) = (self.0.join(name), self.0.join(format!("{name}.half")));
+        let (path, half) = (self.join(name), self.join(&format!("{name}.half")));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&half, text).unwrap();
         fs::rename(half, &path).unwrap();
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A subscriber is user code: it may panic, and its writer may block. Events are emitted in accept loops, tasks and
 //! destructors, where a panic would do much more harm than the loss of a line. So all events and spans of these crates
-//! go through this module, which catches the panics. `tests/tidy.rs` forbids tracing's own macros elsewhere.
+//! go through this module, which catches the panics. `tests/tidy/` forbids tracing's own macros elsewhere.
 //!
 //! * [`event!`](crate::__event) writes a line on the current thread.
 //! * [`aside!`](crate::__aside) writes it from a thread that may block: for code that must continue if the log blocks.

@@ -1,4 +1,4 @@
-//! When each connection has to end, and the task that ends them.
+//! When each connection of a layer has to end, and the task that ends them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,12 @@ use crate::{CloseReason, Closing};
 type Due = (Instant, u64);
 
 /// The ages of the connections of one layer.
-pub(super) struct Ages {
-    pub(super) max_age: Duration,
-    pub(super) jitter: Duration,
-    pub(super) grace: Duration,
+pub(crate) struct Ages {
+    pub(crate) max_age: Duration,
+    pub(crate) jitter: Duration,
+    pub(crate) grace: Duration,
+    /// The close reason of connections that it ends.
+    reason: CloseReason,
     /// The source of the jitter.
     random: RandomState,
     schedule: Mutex<Schedule>,
@@ -40,9 +42,9 @@ enum Action {
 }
 
 impl Ages {
-    pub(super) fn new(max_age: Duration, jitter: Duration, grace: Duration) -> Arc<Self> {
+    pub(crate) fn new(max_age: Duration, jitter: Duration, grace: Duration, reason: CloseReason) -> Arc<Self> {
         let (random, schedule, changed) = Default::default();
-        Arc::new(Self { max_age, jitter, grace, random, schedule, changed })
+        Arc::new(Self { max_age, jitter, grace, reason, random, schedule, changed })
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule> {
@@ -51,7 +53,7 @@ impl Ages {
     }
 
     /// Watches the age of a connection from now on, until the guard is dropped.
-    pub(super) fn enter(this: &Arc<Self>, closing: Closing) -> Age {
+    pub(crate) fn enter(this: &Arc<Self>, closing: Closing) -> Age {
         let id = closing.id();
         let age = this.max_age.saturating_add(this.jitter.mul_f64(this.share(id)));
         let Some(at) = Instant::now().checked_add(age) else { return Age { ages: Arc::clone(this), due: None } };
@@ -136,10 +138,10 @@ async fn watch(mut watcher: Watcher) {
     loop {
         match ages.next(Instant::now()) {
             Upcoming::Now(Action::Drain(closing)) => {
-                closing.set_reason(CloseReason::MaxAge);
+                closing.set_reason(ages.reason);
                 closing.drain();
             }
-            Upcoming::Now(Action::Abort(closing)) => closing.abort_for(CloseReason::MaxAge),
+            Upcoming::Now(Action::Abort(closing)) => closing.abort_for(ages.reason),
             // Waits until then, or until the ages have changed.
             Upcoming::Later(at) => drop(timeout_at(at, ages.changed.notified()).await),
             Upcoming::Nothing => {
@@ -153,7 +155,7 @@ async fn watch(mut watcher: Watcher) {
 }
 
 /// A connection whose age is watched, until this is dropped.
-pub(super) struct Age {
+pub(crate) struct Age {
     ages: Arc<Ages>,
     /// `None` if its maximum age is beyond the clock's range: then it may live forever.
     due: Option<Due>,

@@ -4,18 +4,19 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ropewalk_middleware::proxy::Version;
 
-use super::super::parse::{self, Parts, Text};
-use super::super::{EndpointError, Kind, proxied};
+use super::super::input::{Input, PREFIX, Parts};
+use super::super::parse;
+use super::super::{EndpointError, Kind};
 use super::{Remote, To};
 
 #[cfg(feature = "tls")]
 pub(super) use self::encrypted::write as write_tls;
 
 pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
-    let input = Text::new(text);
+    let input = Input::new(text);
     let Parts { scheme, transport, encrypted, place, options } = input.parts()?;
     let mut remote: Remote = to(input, scheme, transport, place)?.into();
-    if scheme.starts_with(proxied::PREFIX) {
+    if scheme.starts_with(PREFIX) {
         remote.proxied = Some(Version::V2);
     }
     #[cfg(feature = "tls")]
@@ -58,7 +59,7 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
 }
 
 /// Parses the address: one of those of endpoints that can also be connected to.
-fn to(input: Text<'_>, scheme: &str, transport: &str, place: &str) -> Result<To, EndpointError> {
+fn to(input: Input<'_>, scheme: &str, transport: &str, place: &str) -> Result<To, EndpointError> {
     if matches!(transport, "systemd" | "fd") {
         let fix = "write tcp:HOST:PORT or unix:PATH";
         return Err(input.error("an inherited socket can't be connected to", fix));
@@ -81,7 +82,7 @@ fn to(input: Text<'_>, scheme: &str, transport: &str, place: &str) -> Result<To,
     })
 }
 
-fn unknown(input: Text<'_>, scheme: &str, name: &str, known: &[&str]) -> EndpointError {
+fn unknown(input: Input<'_>, scheme: &str, name: &str, known: &[&str]) -> EndpointError {
     let options = match known {
         [] => format!("{scheme}: has no options for a client"),
         known => format!("the options of {scheme}: for a client are {}", known.join(", ")),
@@ -92,13 +93,13 @@ fn unknown(input: Text<'_>, scheme: &str, name: &str, known: &[&str]) -> Endpoin
     }
 }
 
-fn from(input: Text<'_>, value: &str) -> Result<IpAddr, EndpointError> {
+fn from(input: Input<'_>, value: &str) -> Result<IpAddr, EndpointError> {
     value.parse().map_err(|_| {
         input.error(format!("{value:?} is not an address"), "write one of this machine's, such as from=192.0.2.7")
     })
 }
 
-fn version(input: Text<'_>, value: &str) -> Result<Version, EndpointError> {
+fn version(input: Input<'_>, value: &str) -> Result<Version, EndpointError> {
     match value {
         "1" => Ok(Version::V1),
         "2" => Ok(Version::V2),
@@ -114,7 +115,7 @@ mod encrypted {
     use std::path::{Path, PathBuf};
 
     use super::super::super::EndpointError;
-    use super::super::super::parse::{Text, decode};
+    use super::super::super::input::{Input, decode};
     use super::super::super::tls::{protocols, write_value};
     use crate::tls::ClientTls;
 
@@ -136,7 +137,7 @@ mod encrypted {
             self.names
         }
 
-        pub(in super::super) fn set(&mut self, input: Text<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
+        pub(in super::super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
             if value.is_empty() {
                 return Err(input.error(format!("the option {name} has no value"), format!("write {name}=…")));
             }
@@ -152,7 +153,7 @@ mod encrypted {
             Ok(())
         }
 
-        pub(in super::super) fn finish(self, input: Text<'_>, host: Option<&str>) -> Result<ClientTls, EndpointError> {
+        pub(in super::super) fn finish(self, input: Input<'_>, host: Option<&str>) -> Result<ClientTls, EndpointError> {
             let tls = match (self.cert, self.key) {
                 (None, None) => self.tls,
                 (Some(cert), Some(key)) => self.tls.identity(cert, key),

@@ -52,13 +52,15 @@ pub(super) struct Listening {
     /// The number of its socket, in the order in which all of the server's are handed over.
     socket: usize,
     listener: Box<dyn Listener>,
+    /// How many of its errors are counted.
+    errors: u64,
     /// Whether its socket is another process's.
     given_up: bool,
 }
 
 impl Listening {
     pub(super) fn new(endpoint: usize, socket: usize, listener: Box<dyn Listener>) -> Self {
-        Self { endpoint, socket, listener, given_up: false }
+        Self { endpoint, socket, listener, errors: 0, given_up: false }
     }
 }
 
@@ -216,13 +218,18 @@ impl Accept {
         let n = self.listeners.len();
         for turn in 0..n {
             let i = (self.first + turn) % n;
-            let Listening { endpoint, listener, .. } = &mut self.listeners[i];
+            let Listening { endpoint, listener, errors, .. } = &mut self.listeners[i];
             if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
                 self.first = (i + 1) % n;
                 return Poll::Ready((stream, peer, *endpoint));
             }
             if let Some(error) = listener.failure() {
                 self.shared.incidents.listener_failed(&listener.local_addr(), &error);
+            }
+            let failed = listener.accept_errors();
+            if failed > *errors {
+                self.shared.count_accept_errors(*endpoint, failed - *errors);
+                *errors = failed;
             }
             if listener.lacks_descriptors() {
                 free_descriptor(&*self.gate, &self.shared);

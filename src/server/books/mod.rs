@@ -1,5 +1,7 @@
 //! The counts of a server, and while it is full the order in which its connections make room.
 
+pub(super) mod counts;
+pub(super) mod endpoints;
 pub(super) mod incidents;
 pub(super) mod registry;
 pub(super) mod shared;
@@ -7,16 +9,18 @@ pub(super) mod shared;
 use std::net::IpAddr;
 
 use ropewalk_middleware::crowd::{Choice, Crowd};
-use ropewalk_middleware::{CloseReason, Closing, MakeRoom, Peer};
+use ropewalk_middleware::{CloseReason, Closing, MakeRoom, Peer, Stats};
 use tokio::time::Instant;
 
+use self::counts::Counts;
 use self::registry::{Registry, SHARDS};
-use super::handle::Counts;
 
 /// All that changes when a connection comes or goes, under one lock.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     pub(super) counts: Counts,
+    /// The same for each endpoint, by its number.
+    pub(super) each: Vec<Tally>,
     /// The addresses for which room was made that is there, or will be in a moment. At most as many as wait in the lobbies.
     promised: Vec<Option<IpAddr>>,
     /// Made when the server is first full and a connection waits, dropped when it is half empty: until then a connection costs
@@ -24,6 +28,27 @@ pub(super) struct Books {
     crowd: Option<Box<Crowd>>,
     /// How many shards of the registry are in it. Each takes a turn.
     counted: usize,
+}
+
+/// The counts of one endpoint. Bytes and frames are those of its closed connections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) counts: Counts,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) frames_in: u64,
+    pub(super) frames_out: u64,
+    pub(super) accept_errors: u64,
+}
+
+impl Tally {
+    /// Adds what a connection has counted.
+    pub(super) fn add(&mut self, stats: &Stats) {
+        self.bytes_in += stats.bytes_in();
+        self.bytes_out += stats.bytes_out();
+        self.frames_in += stats.frames_in();
+        self.frames_out += stats.frames_out();
+    }
 }
 
 /// Whether room was made.
@@ -44,6 +69,7 @@ impl Books {
 
     pub(super) fn enter(&mut self, closing: &Closing) {
         self.counts.accept();
+        self.tally(closing.info().listener()).counts.accept();
         if let Some(crowd) = &mut self.crowd {
             crowd.insert(closing.clone());
         }
@@ -52,9 +78,20 @@ impl Books {
     /// Returns what is to be dropped when the lock is free again.
     pub(super) fn leave(&mut self, closing: &Closing, reason: CloseReason, max: usize) -> Option<Box<Crowd>> {
         self.counts.close(reason);
+        let info = closing.info();
+        let tally = self.tally(info.listener());
+        tally.counts.close(reason);
+        tally.add(&info.stats());
         self.crowd.as_mut()?.remove(closing);
         // Made again no sooner than half of the cap has come.
         if self.counts.active() < max as u64 / 2 { self.crowd.take() } else { None }
+    }
+
+    pub(super) fn tally(&mut self, endpoint: usize) -> &mut Tally {
+        if self.each.len() <= endpoint {
+            self.each.resize_with(endpoint + 1, Tally::default);
+        }
+        &mut self.each[endpoint]
     }
 
     pub(super) fn make_room(&mut self, max: usize, newcomer: &Peer, rules: &MakeRoom, registry: &Registry) -> Choice {

@@ -92,6 +92,13 @@ impl Registry {
         connections
     }
 
+    /// Looks at all open connections, under the locks of the registry.
+    pub(super) fn each_open(&self, mut f: impl FnMut(&ConnectionInfo)) {
+        for shard in 0..SHARDS {
+            self.shard(shard).iter().for_each(|(_, closing)| f(&closing.info()));
+        }
+    }
+
     /// Aborts those of these connections that are still open. The numbers are in order.
     pub(in crate::server) fn abort_these(&self, ids: &[u64]) {
         self.connections(|connection| ids.binary_search(&connection.id()).is_ok())

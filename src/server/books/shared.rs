@@ -1,8 +1,8 @@
 //! What the accept loop, the connections and the handle of one server share.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
@@ -14,15 +14,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::counts::Counts;
 use super::incidents::Incidents;
 use super::registry::{Place, Registry};
 use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
 use crate::server::budget::Memory;
 use crate::server::drain::report::Outcome;
-use crate::server::handle::Counts;
 use crate::server::restart::RestartError;
 use crate::server::run::reload::Reloads;
+use crate::wire::after;
 
 /// How far a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub(in crate::server) struct Shared {
     idle: Notify,
     pub(in crate::server) phase: watch::Sender<Phase>,
     pub(in crate::server) addresses: OnceLock<Vec<Addr>>,
+    /// The name of its service for each endpoint.
+    pub(in crate::server) names: OnceLock<Vec<Arc<str>>>,
     pub(in crate::server) preambles: Preambles,
     pub(in crate::server) reloads: Reloads,
     pub(in crate::server) restarts: watch::Sender<Restarts>,
@@ -114,12 +117,13 @@ impl Shared {
             make_room,
             registry: Registry::default(),
             runtime: OnceLock::new(),
-            memory: Memory::new(memory, server),
+            memory: Memory::new(memory, Waker::from(Arc::new(Owner(Weak::clone(server))))),
             max: AtomicUsize::new(max),
             room: (0..services).map(|_| AtomicWaker::new()).collect(),
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
+            names: OnceLock::new(),
             preambles: Preambles::new(preambles),
             reloads,
             restarts: watch::Sender::new(restarts),
@@ -130,7 +134,7 @@ impl Shared {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
         // No user code runs under it; what it guards is whole whatever panicked.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,6 +202,9 @@ impl Shared {
         let mut books = self.lock();
         books.counts.accept();
         books.counts.close(CloseReason::NoRoom);
+        let tally = books.tally(connection.listener());
+        tally.counts.accept();
+        tally.counts.close(CloseReason::NoRoom);
         drop(books);
         connection.closing().set_reason(CloseReason::NoRoom);
         connection.abort();
@@ -221,7 +228,7 @@ impl Shared {
 
     /// A drain under way ends then at the latest.
     pub(in crate::server) fn hasten_drain(&self, within: Duration) {
-        let latest = deadline(within);
+        let latest = after(Instant::now(), within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Draining(deadline) if *deadline > latest => {
                 *deadline = latest;
@@ -232,7 +239,7 @@ impl Shared {
     }
 
     pub(in crate::server) fn begin_drain(&self, within: Duration) {
-        let deadline = deadline(within);
+        let deadline = after(Instant::now(), within);
         self.phase.send_if_modified(|phase| match phase {
             Phase::Running | Phase::Draining(_) => {
                 self.outcome.begin(|| self.counts());
@@ -341,8 +348,9 @@ impl Shared {
     }
 
     fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
-        self.registry.remove(place);
         let mut books = self.lock();
+        // Under the lock, so that whoever sums up finds it in one of the two. Its task holds another handle on it.
+        self.registry.remove(place);
         let scattered = books.leave(closing, reason, self.max());
         let left = books.counts.active();
         drop(books);
@@ -355,10 +363,19 @@ impl Shared {
     }
 }
 
-/// Beyond the clock's range is as good as for ever; a second signal ends it all the same.
-pub(in crate::server) fn deadline(within: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(within).unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
+/// Woken when a mark is passed.
+struct Owner(Weak<Shared>);
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.memory.look(&shared.registry, false);
+        }
+    }
 }
 
 /// An open connection's entry in the books; dropping it closes the entry with the connection's reason.

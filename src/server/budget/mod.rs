@@ -8,23 +8,23 @@
 //! Below 90 % no connections are checked. Above, the connection whose buffers have grown or shrunk checks all
 //! connections, once for each further 64th of the budget in use; and a task does so once in each [`PATIENCE`].
 
+mod keep;
 mod machine;
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Wake, Waker};
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use ropewalk_middleware::connection::{Marks, MemoryBudget};
-use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{CloseReason, Closing};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::books::registry::Registry;
-use super::books::shared::Shared;
+
+pub(super) use self::keep::keep;
 
 /// How long memory may be short before the largest connections are aborted.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -107,8 +107,8 @@ struct Shed {
 }
 
 impl Memory {
-    pub(super) fn new(bytes: usize, server: &Weak<Shared>) -> Self {
-        let owner = Waker::from(Arc::new(Owner(Weak::clone(server))));
+    /// The owner is woken when a mark is passed, and then calls [`look`](Self::look).
+    pub(super) fn new(bytes: usize, owner: Waker) -> Self {
         let budget = MemoryBudget::new(bytes.max(1), owner);
         budget.set_marks(plenty(budget.max()));
         let (aborted, became_short) = (AtomicU64::new(0), Notify::new());
@@ -126,7 +126,7 @@ impl Memory {
 
     /// Checks the bytes in use and decides which connections wait and which end. With `tick` it is called because time
     /// has passed.
-    fn look(&self, registry: &Registry, tick: bool) {
+    pub(super) fn look(&self, registry: &Registry, tick: bool) {
         // Changes meanwhile may pass marks that are not set yet. More than once in a row is rare, and the task covers
         // that case.
         for _ in 0..4 {
@@ -257,52 +257,6 @@ impl Crowd {
         };
         Shed { marks, victims }
     }
-}
-
-/// Woken when a mark is passed.
-struct Owner(Weak<Shared>);
-
-impl Wake for Owner {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.memory.look(&shared.registry, false);
-        }
-    }
-}
-
-/// The task that watches a server's memory while it is short. Dropping this ends the task.
-pub(super) struct Keeping(JoinHandle<()>);
-
-impl Drop for Keeping {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Watches a server's memory while it is short.
-pub(super) fn keep(shared: &Arc<Shared>) -> Keeping {
-    let shared = Arc::clone(shared);
-    Keeping(tokio::spawn(async move {
-        loop {
-            shared.memory.became_short.notified().await;
-            while let Some(since) = shared.memory.short_since() {
-                sleep_until(since + PATIENCE).await;
-                shared.memory.look(&shared.registry, true);
-                let MemoryUse { in_use, budget, aborted } = shared.memory.in_use();
-                aside!(
-                    WARN,
-                    in_use,
-                    budget,
-                    aborted,
-                    "memory was short: the largest connections had to wait, or to go"
-                );
-            }
-        }
-    }))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::GONE;
 use super::stalls::{self, Stalls};
 use crate::server::books::shared::{Phase, Shared};
-use crate::server::run::Options;
+use crate::server::run::options::Options;
 use crate::server::run::signals::Signals;
 
 /// How long the server's own runtime may take to notice a signal before this thread acts on it.
@@ -211,7 +211,7 @@ mod tests {
         let mut heard = signal(SignalKind::terminate()).unwrap();
         // Which of two that are ready is taken first may be left to chance.
         for _ in 0..20 {
-            let shared = Shared::new(1, None, 1, usize::MAX, false, Reloads::default());
+            let shared = Shared::new(1, None, 1, usize::MAX, false, 1, Reloads::default());
             let drain = Duration::from_secs(60);
             let runtime = tokio::runtime::Handle::current();
             let keeper = Keeper { shared: Arc::clone(&shared), runtime, signals: true, drain, exit: None };

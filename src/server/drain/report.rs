@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ropewalk_middleware::CloseReason;
 
-use crate::server::handle::Counts;
+use crate::server::books::counts::Counts;
 
 /// How a server's connections ended, from the beginning of its drain to its end. See
 /// [`Handle::drain_report`](crate::Handle::drain_report).

@@ -2,6 +2,7 @@
 
 pub(super) mod lifecycle;
 pub(super) mod notify;
+pub(super) mod options;
 pub(super) mod reload;
 pub(super) mod serve;
 pub(super) mod signals;
@@ -10,44 +11,26 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
 
-#[cfg(feature = "cli")]
-use ropewalk_middleware::BackgroundLog;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Addr, Error, Result};
 use tokio::runtime::Handle;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
+use self::options::Options;
 use self::serve::{OnListening, Over};
 use self::signals::{Hangup, Signals, Told};
 use super::accept::all::Services;
 use super::accept::front::{Front, Sockets};
-use super::books::shared::{self, Phase, Shared};
+use super::books::shared::{Phase, Shared};
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, Restart, RestartError, Step, Succession, start as start_successor};
+use super::restart::{Attempt, RestartError, Step, Succession, start as start_successor};
 use crate::endpoint::Endpoint;
-
-/// What a server was told about its running.
-pub(super) struct Options {
-    pub(super) signals: bool,
-    pub(super) drain: Duration,
-    /// How much of that the listeners stay open.
-    pub(super) grace: Duration,
-    pub(super) restart: Option<Restart>,
-    pub(super) notify: Notify,
-    /// The code to exit with when the drain's deadline finds threads blocked.
-    pub(super) exit: Option<i32>,
-    /// How many threads of the server's own accept and serve; without any the runtime it is awaited on does.
-    pub(super) workers: Option<usize>,
-    /// The log that is the server's own. Held here, it is written until the server is over.
-    #[cfg(feature = "cli")]
-    pub(super) log: Option<BackgroundLog>,
-}
+use crate::wire::after;
 
 /// A server whose endpoints are bound.
 pub(super) struct Bound {
@@ -271,7 +254,7 @@ impl Running<'_> {
 
     /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any more.
     async fn grace(&mut self, signals: &mut Signals) {
-        let until = shared::deadline(self.options.grace);
+        let until = after(Instant::now(), self.options.grace);
         let mut phase = self.shared.phase.subscribe();
         loop {
             let Phase::Draining(deadline) = *phase.borrow_and_update() else { return };

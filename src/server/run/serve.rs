@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Error, Result};
 
+use super::Bound;
 use super::lifecycle::Lifecycles;
+use super::options::Options;
 use super::signals::{Hangup, Signals};
-use super::{Bound, Options};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::server::accept::all::Services;
 use crate::server::accept::front::Sockets;
@@ -76,6 +77,8 @@ impl Plan {
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
+        let names = of.iter().map(|&service| Arc::clone(&services[service].name)).collect();
+        drop(shared.names.set(names));
         let services = open(services, of, options.workers.unwrap_or(1), &shared);
         Ok(Bound {
             sockets,
