@@ -131,8 +131,8 @@ pub use leaf::{
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};
 pub use server::{
-    ConnectionService, Counts, DrainReport, EndpointInfo, Handle, Lifecycle, MemoryUse, Reload, ReloadFn, Restart,
-    RestartError, Serve, Server, reload_fn,
+    ConnectionService, Counts, DrainReport, EndpointInfo, EndpointState, Handle, Lifecycle, MemoryUse, Reload,
+    ReloadFn, Restart, RestartError, Serve, Server, reload_fn,
 };
 #[cfg(feature = "tls")]
 pub use session::UpgradeTls;

@@ -11,15 +11,7 @@ use bytes::BytesMut;
 use crate::error::CodecError;
 use crate::{LengthPrefixed, Lines, Netstring, RawBytes};
 
-/// Where the frame belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    /// How many bytes of the buffer come before the frame.
-    pub at: usize,
-    /// How many bytes of the frame were copied into the buffer already and must not be sent again: a header that stands
-    /// before the length.
-    pub copied: usize,
-}
+pub use crate::frame::Gap;
 
 /// Encodes a frame without its bytes. `None` if the codec is not one of these four; it is then not called. On an error
 /// `dst` is unchanged.

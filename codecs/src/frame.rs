@@ -190,3 +190,13 @@ impl Progress {
         self.skip(src, src.remaining());
     }
 }
+
+/// Where a frame belongs that was encoded without its bytes: see [`around`](crate::around).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// How many bytes of the buffer come before the frame.
+    pub at: usize,
+    /// How many bytes of the frame were copied into the buffer already and must not be sent again: a header that stands
+    /// before the length.
+    pub copied: usize,
+}

@@ -6,9 +6,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use self::prefix::Prefix;
-use crate::around::Gap;
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, Span, limit};
+use crate::frame::{Gap, Progress, Span, limit};
 use crate::framing::Framing;
 use crate::own_limit;
 

@@ -11,9 +11,8 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use self::delimiter::Delimiter;
 pub use self::utf8::Utf8;
-use crate::around::Gap;
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, Span, limit};
+use crate::frame::{Gap, Progress, Span, limit};
 use crate::framing::Framing;
 use crate::own_limit;
 

@@ -23,6 +23,7 @@ use tower_layer::{Identity, Layer, Stack};
 
 pub use self::books::counts::Counts;
 pub use self::books::endpoints::EndpointInfo;
+pub use self::books::table::EndpointState;
 pub use self::budget::MemoryUse;
 pub use self::drain::report::DrainReport;
 pub use self::handle::Handle;

@@ -19,6 +19,9 @@ const ROOM: usize = 4 * 1024;
 /// A buffer grows by its length, by at most this much at once: growth depends on received bytes, never on announced
 /// ones.
 const GROWTH: usize = 1024 * 1024;
+/// A buffer that the thread has kept is used for a frame of which no more than so many times the bytes that have arrived
+/// are missing: peers that only announce large frames must not hold all of these buffers, or others would be made.
+const REUSED: usize = 3;
 /// Up to this much is copied out of the thread's buffer. If there is more, the buffer itself is cut to size and kept,
 /// and the thread gets another one.
 const COPY_READ: usize = 16 * 1024;
@@ -76,8 +79,16 @@ impl Input {
             return;
         }
         let Some(rest) = rest else { return self.buf.reserve(len.clamp(ROOM, GROWTH)) };
+        if rest <= REUSED * len
+            && let Some(mut buf) = scratch::take_large(self.whole as usize)
+        {
+            buf.extend_from_slice(&self.buf);
+            self.buf = buf;
+            return;
+        }
         let mut buf = Vec::from(std::mem::take(&mut self.buf));
-        buf.reserve_exact(rest.min(len.max(ROOM)));
+        // A little more if that is all of the frame: its last bytes need no growth of their own.
+        buf.reserve_exact(if rest <= len + len / 8 { rest } else { len });
         self.buf = Bytes::from(buf).into();
     }
 
@@ -113,7 +124,8 @@ impl Input {
     /// copied than were taken.
     pub(super) fn leave(&mut self, taken: usize) {
         if self.buf.len() <= CARRY.max(taken) {
-            self.buf = BytesMut::from(&self.buf[..]);
+            let rest = BytesMut::from(&self.buf[..]);
+            scratch::give_large(std::mem::replace(&mut self.buf, rest), taken);
         }
     }
 

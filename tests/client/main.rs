@@ -11,7 +11,9 @@ mod client {
     mod bounds;
     mod calls;
     mod ends;
+    mod floods;
     mod forward;
     mod rules;
+    mod storm;
     mod tower;
 }

@@ -15,6 +15,7 @@ mod dispatch {
     mod calls;
     mod failed_answers;
     mod foreign_codecs;
+    mod large_frames;
     mod pending_calls;
     mod slow_readers;
     mod turns;

@@ -12,9 +12,11 @@ mod support;
 #[path = "."]
 mod examples {
     mod answers;
+    mod balance;
     mod chat;
     mod dns;
     mod dns_client;
+    mod dns_client_bind;
     mod dns_clients;
     mod dns_zones;
     mod line_raw;
@@ -29,6 +31,8 @@ mod examples {
     mod scgi;
     mod smtp;
     mod smtp_client;
+    mod smtp_client_postfix;
     mod smtp_clients;
     mod smtp_parts;
+    mod web;
 }

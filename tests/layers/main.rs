@@ -11,7 +11,9 @@ mod wired;
 mod layers {
     mod calls;
     mod frames;
+    mod layer_with;
     mod limits;
+    mod login;
     mod read_deadlines;
     mod read_deadlines_transport;
 }

@@ -13,6 +13,7 @@ mod outbox {
     mod pushes;
     mod pushing;
     mod rooms;
+    mod rooms_in_order;
     mod threads;
     mod turns;
 }

@@ -9,6 +9,8 @@ mod staffed;
 mod support;
 #[path = "../transports/mod.rs"]
 mod transports;
+#[path = "../wired/mod.rs"]
+mod wired;
 
 /// The path of each test begins with this: `cargo test server` runs them all.
 #[path = "."]
@@ -21,6 +23,7 @@ mod server {
     mod capped_peers;
     mod connections;
     mod counts;
+    mod endpoint_counts;
     mod incidents;
     mod lifecycles;
     mod make_room;
@@ -30,6 +33,8 @@ mod server {
     mod metrics;
     mod panics_connections;
     mod panics_frames;
+    mod reload;
+    mod serve_on;
     mod serving;
     mod workers;
 }

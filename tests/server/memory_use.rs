@@ -1,5 +1,6 @@
 //! What counts as memory of the connections, and how much one of them takes at most.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -182,4 +183,38 @@ async fn one_connection_takes_no_more_than_the_documentation_says() {
     });
     let worst = worst(pushes, b"x", 1).await;
     assert!(worst <= 2 * (MIB + 50 * KIB), "{worst}");
+}
+
+/// The buffers of large frames are used again, but not while their frames exist.
+#[tokio::test(start_paused = true)]
+async fn a_large_frame_that_is_kept_is_not_overwritten_by_later_ones() {
+    let kept = Arc::<Mutex<Vec<Bytes>>>::default();
+    let keep = Arc::clone(&kept);
+    let service = reply_fn(move |frame: Bytes| {
+        // Every other one is kept.
+        let n = frame[0];
+        if n % 2 == 0 {
+            keep.lock().unwrap().push(frame);
+        }
+        Bytes::copy_from_slice(&[n])
+    });
+    let (endpoint, connector) = memory::endpoint_with_capacity(MIB);
+    let server = Server::new().listen(endpoint).serve(framed(LengthPrefixed::u32().unlimited(), service));
+    let server = Running::start(server).await;
+    let mut client = connector.connect().await.unwrap();
+    for n in 0..20_u8 {
+        let len = 200 * KIB + usize::from(n) * KIB;
+        client.write_all(&u32::try_from(len).unwrap().to_be_bytes()).await.unwrap();
+        client.write_all(&vec![n; len]).await.unwrap();
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [0, 0, 0, 1, n]);
+    }
+    for (frame, n) in kept.lock().unwrap().iter().zip((0..20).step_by(2)) {
+        assert!(frame.iter().all(|byte| *byte == n), "frame {n} was overwritten");
+    }
+    assert_eq!(kept.lock().unwrap().len(), 10);
+    assert_eq!(server.handle().memory().in_use(), 0, "what a thread keeps is no connection's");
+    drop(client);
+    server.end().await;
 }

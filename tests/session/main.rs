@@ -18,4 +18,5 @@ mod session {
     mod frames;
     mod goodbye;
     mod raw;
+    mod until;
 }

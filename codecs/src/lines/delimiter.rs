@@ -1,6 +1,6 @@
 //! Where a line ends.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use memchr::{memchr, memmem};
 
 use super::newline;
@@ -56,11 +56,12 @@ impl Delimiter {
     #[inline(always)]
     pub(super) fn put(&self, dst: &mut BytesMut) {
         match self {
-            // With a length known to the compiler no call is needed.
-            Self::Lf | Self::Any => dst.extend_from_slice(b"\n"),
-            Self::CrLf => dst.extend_from_slice(b"\r\n"),
-            Self::Bytes(bytes) => dst.extend_from_slice(bytes),
+            Self::Bytes(bytes) => return put_bytes(bytes, dst),
+            Self::CrLf => dst.put_u8(b'\r'),
+            Self::Lf | Self::Any => {}
         }
+        // With a length known to the compiler no call is needed.
+        dst.put_u8(b'\n');
     }
 
     /// The number of bytes that need no second search in a buffer of `len` bytes without a delimiter.
@@ -133,6 +134,12 @@ fn line(content: usize, trail: usize) -> Span {
 #[inline(always)]
 fn follows_cr(buffer: &[u8], lf: usize) -> bool {
     lf.checked_sub(1).is_some_and(|before| buffer.get(before) == Some(&b'\r'))
+}
+
+// Of one body with the others, it would be the call that each of them makes.
+#[inline(never)]
+fn put_bytes(delimiter: &[u8], dst: &mut BytesMut) {
+    dst.extend_from_slice(delimiter);
 }
 
 #[inline(never)]

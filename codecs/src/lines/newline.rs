@@ -32,6 +32,7 @@ pub(super) fn find(bytes: &[u8]) -> Option<usize> {
 pub(super) fn is_in(bytes: &[u8]) -> bool {
     // The last block overlaps the first, so that together they cover all bytes.
     match bytes.last_chunk::<BLOCK>() {
+        Some(last) if bytes.len() == BLOCK => has_lf(last),
         Some(last) if bytes.len() <= NEAR => bytes.first_chunk::<BLOCK>().is_some_and(has_lf) || has_lf(last),
         _ => memchr(b'\n', bytes).is_some(),
     }

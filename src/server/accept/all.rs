@@ -9,6 +9,7 @@ use super::gate::AnyGate;
 use super::{Accept, Listening};
 use crate::server::books::shared::Shared;
 use crate::server::restart::{Passed, RestartError};
+use crate::server::run::command::Change;
 
 /// The services of a server: their gates, and which endpoint is whose.
 #[derive(Clone)]
@@ -64,13 +65,36 @@ impl All {
         Ok(sockets.into_iter().map(|(_, passed)| passed).collect())
     }
 
+    /// `taken` is by the order in which the sockets were handed over.
     pub(super) fn give_up(&mut self, taken: &[bool]) {
+        let mut sockets: Vec<usize> = self.0.iter().flat_map(Accept::sockets).collect();
+        sockets.sort_unstable();
+        self.give_up_numbers(&by_number(&sockets, taken));
+    }
+
+    /// `taken` is by the numbers of the sockets.
+    pub(super) fn give_up_numbers(&mut self, taken: &[bool]) {
         self.0.iter_mut().for_each(|accept| accept.give_up(taken));
+    }
+
+    pub(super) fn add(&mut self, service: usize, listeners: impl IntoIterator<Item = Listening>) {
+        self.0[service].add(listeners);
+    }
+
+    pub(super) fn change(&mut self, number: usize, change: Change) {
+        self.0.iter_mut().for_each(|accept| accept.change(number, change));
     }
 
     pub(super) fn close(&mut self) {
         self.0.iter_mut().for_each(Accept::close);
     }
+}
+
+/// Which sockets were taken, by their numbers; `sockets` are their numbers in the order of `taken`.
+pub(super) fn by_number(sockets: &[usize], taken: &[bool]) -> Vec<bool> {
+    let mut by_number = vec![false; sockets.iter().max().map_or(0, |most| most + 1)];
+    sockets.iter().zip(taken).for_each(|(&number, &taken)| by_number[number] = taken);
+    by_number
 }
 
 fn both(one: Poll<()>, other: Poll<()>) -> Poll<()> {

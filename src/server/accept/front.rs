@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ropewalk_middleware::{Addr, Error, Result};
+use tokio::sync::mpsc;
 
 use super::Listening;
 use super::all::{All, Services};
@@ -12,6 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::listener::opened::Opened;
 use crate::server::books::shared::Shared;
 use crate::server::restart::{Passed, RestartError, Succession};
+use crate::server::run::command::{Change, Closed, NewSockets};
 
 /// What a server is to accept on.
 pub(in crate::server) enum Sockets {
@@ -63,7 +65,11 @@ impl Sockets {
 
 /// The accept loops of this runtime, or those of each worker.
 pub(in crate::server) enum Front {
-    Here(All),
+    Here {
+        all: All,
+        /// The number of the next socket.
+        sockets: usize,
+    },
     Workers(Workers),
 }
 
@@ -76,17 +82,45 @@ impl Front {
         shared: &Arc<Shared>,
     ) -> Result<Self> {
         Ok(match sockets {
-            Sockets::Here(listeners) => Self::Here(All::new(listeners, &services, 0, shared)),
+            Sockets::Here(listeners) => {
+                let sockets = listeners.len();
+                Self::Here { all: All::new(listeners, &services, 0, shared), sockets }
+            }
             Sockets::Workers(workers, sockets) => {
                 Self::Workers(Workers::start(workers, sockets, endpoints, &services, shared).await?)
             }
         })
     }
 
+    /// Accepts on a new endpoint with this number.
+    pub(in crate::server) fn add(&mut self, number: usize, service: usize, endpoint: Endpoint, new: NewSockets) {
+        match (self, new) {
+            (Self::Here { all, sockets }, NewSockets::Here(listeners)) => {
+                let first = *sockets;
+                *sockets += listeners.len();
+                let numbered = listeners.into_iter().zip(first..);
+                all.add(service, numbered.map(|(listener, socket)| Listening::new(number, socket, listener)));
+            }
+            (Self::Workers(workers), NewSockets::Workers(opened)) => workers.add(number, service, endpoint, opened),
+            // They are made for the front that there is.
+            _ => {}
+        }
+    }
+
+    /// Changes an endpoint. What is returned ends when all loops have done so.
+    pub(in crate::server) fn change(&mut self, number: usize, change: Change) -> Closed {
+        let (done, changed) = mpsc::channel(1);
+        match self {
+            Self::Here { all, .. } => all.change(number, change),
+            Self::Workers(workers) => workers.change(number, change, &done),
+        }
+        changed
+    }
+
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more, or of a worker.
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         match self {
-            Self::Here(accept) => accept.poll(cx),
+            Self::Here { all: accept, .. } => accept.poll(cx),
             Self::Workers(workers) => workers.poll(cx),
         }
     }
@@ -94,7 +128,7 @@ impl Front {
     /// Closes what is given up, and accepts what already waits elsewhere before that closes, or has the workers do so.
     pub(in crate::server) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Here(accept) => accept.poll_backlog(cx),
+            Self::Here { all: accept, .. } => accept.poll_backlog(cx),
             Self::Workers(workers) => {
                 workers.last_call();
                 Poll::Ready(())
@@ -105,7 +139,7 @@ impl Front {
     /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
     pub(in crate::server) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
         match self {
-            Self::Here(accept) => accept.hand_over(places),
+            Self::Here { all: accept, .. } => accept.hand_over(places),
             Self::Workers(workers) => workers.hand_over(places),
         }
     }
@@ -114,7 +148,7 @@ impl Front {
     /// they are bound to is that one's to remove. All others are this process's, so with none all are.
     pub(in crate::server) fn give_up(&mut self, taken: &[bool]) {
         match self {
-            Self::Here(accept) => accept.give_up(taken),
+            Self::Here { all: accept, .. } => accept.give_up(taken),
             Self::Workers(workers) => workers.give_up(taken),
         }
     }
@@ -122,7 +156,7 @@ impl Front {
     /// Gives up what was taken and not served. Done when [`poll_pending`](Self::poll_pending) is ready.
     pub(in crate::server) fn close(&mut self) {
         match self {
-            Self::Here(accept) => accept.close(),
+            Self::Here { all: accept, .. } => accept.close(),
             Self::Workers(workers) => workers.close(),
         }
     }
@@ -130,7 +164,7 @@ impl Front {
     /// Ready when nothing is to come any more of what was taken before the listeners closed.
     pub(in crate::server) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Here(accept) => accept.poll_pending(cx),
+            Self::Here { all: accept, .. } => accept.poll_pending(cx),
             Self::Workers(workers) => workers.poll_pending(cx),
         }
     }

@@ -17,6 +17,7 @@ use self::gate::{AnyGate, Door, free_descriptor};
 use self::lobby::{Accepted, Lobby};
 use super::books::shared::Shared;
 use super::restart::{Passed, RestartError};
+use super::run::command::Change;
 use crate::listener::{HandOver, Listener};
 
 /// Connections accepted in one turn before open ones get theirs.
@@ -56,11 +57,15 @@ pub(super) struct Listening {
     errors: u64,
     /// Whether its socket is another process's.
     given_up: bool,
+    /// It isn't asked for connections.
+    paused: bool,
+    /// It is removed: what it has taken is served, and then it is dropped.
+    removed: bool,
 }
 
 impl Listening {
     pub(super) fn new(endpoint: usize, socket: usize, listener: Box<dyn Listener>) -> Self {
-        Self { endpoint, socket, listener, errors: 0, given_up: false }
+        Self { endpoint, socket, listener, errors: 0, given_up: false, paused: false, removed: false }
     }
 }
 
@@ -94,7 +99,9 @@ impl Accept {
     /// [`poll_pending`](Self::poll_pending).
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.closing = true;
-        for Listening { listener, given_up, .. } in &mut self.listeners {
+        for Listening { listener, given_up, paused, .. } in &mut self.listeners {
+            // What waits on a paused endpoint is served as well.
+            *paused = false;
             if *given_up { listener.handed_over() } else { listener.last_call() }
         }
         // What was taken from a socket before it was given up may be pending.
@@ -109,7 +116,8 @@ impl Accept {
     /// by.
     pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<(usize, Passed)>, RestartError> {
         let mut sockets = Vec::with_capacity(self.listeners.len());
-        for Listening { endpoint, socket: number, listener, .. } in &self.listeners {
+        let open = self.listeners.iter().filter(|listening| !listening.removed);
+        for Listening { endpoint, socket: number, listener, .. } in open {
             let place = &places[*endpoint];
             let Some(HandOver { socket, path }) = listener.hand_over() else {
                 return Err(RestartError::Endpoint { endpoint: place.clone() });
@@ -158,6 +166,35 @@ impl Accept {
                 stream.abort();
             }
         }
+    }
+
+    /// Adds listeners of a new endpoint.
+    pub(super) fn add(&mut self, listeners: impl IntoIterator<Item = Listening>) {
+        self.listeners.extend(listeners);
+    }
+
+    /// Changes an endpoint, if it is one of these.
+    pub(super) fn change(&mut self, number: usize, change: Change) {
+        for listening in self.listeners.iter_mut().filter(|listening| listening.endpoint == number) {
+            match change {
+                Change::Remove => {
+                    listening.listener.last_call();
+                    listening.removed = true;
+                }
+                Change::Pause => listening.paused = true,
+                Change::Resume => listening.paused = false,
+            }
+        }
+        self.drop_removed();
+    }
+
+    fn drop_removed(&mut self) {
+        self.listeners.retain(|listening| !listening.removed || listening.listener.has_pending());
+    }
+
+    /// The numbers of the sockets.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = usize> {
+        self.listeners.iter().filter(|listening| !listening.removed).map(|listening| listening.socket)
     }
 
     /// Takes what the listeners have, whether or not it can be served now.
@@ -215,10 +252,16 @@ impl Accept {
     }
 
     fn poll_listeners(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer, usize)> {
+        if self.listeners.iter().any(|listening| listening.removed) {
+            self.drop_removed();
+        }
         let n = self.listeners.len();
         for turn in 0..n {
             let i = (self.first + turn) % n;
-            let Listening { endpoint, listener, errors, .. } = &mut self.listeners[i];
+            let Listening { endpoint, listener, errors, paused, removed, .. } = &mut self.listeners[i];
+            if *paused && !*removed {
+                continue;
+            }
             if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
                 self.first = (i + 1) % n;
                 return Poll::Ready((stream, peer, *endpoint));

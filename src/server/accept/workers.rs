@@ -1,5 +1,6 @@
 //! Accept loops on threads of their own, each with a runtime of its own; connections stay where they were accepted.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::unconstrained;
 
 use super::Listening;
-use super::all::{All, Services};
+use super::all::{All, Services, by_number};
 use crate::endpoint::Endpoint;
 use crate::listener::opened::Opened;
 use crate::server::books::shared::{Phase, Shared};
 use crate::server::restart::{Passed, RestartError};
+use crate::server::run::command::Change;
+use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
 
 /// What the workers are told. Each word is said after those above it, and stands for them.
@@ -29,6 +32,16 @@ enum Order {
     Close,
 }
 
+/// How many changes a blocked worker may have before it.
+const CHANGES: usize = 64;
+
+/// An endpoint that comes, or is changed, on one worker.
+enum WorkerChange {
+    /// With the number of its service.
+    Add(Box<(usize, Endpoint, Share)>),
+    Change(usize, Change, mpsc::Sender<Infallible>),
+}
+
 /// What they know of.
 struct Told {
     order: Order,
@@ -40,7 +53,13 @@ struct Told {
 pub(in crate::server) struct Workers {
     /// By endpoint; the workers have descriptors of their own. These are for a new process to take over, and have the paths.
     sockets: Vec<Vec<Opened>>,
+    /// The numbers of these sockets.
+    numbers: Vec<Vec<usize>>,
+    /// The number of the next one.
+    next: usize,
     told: watch::Sender<Told>,
+    /// To each worker: the endpoints that come and go while it accepts.
+    changes: Vec<mpsc::Sender<WorkerChange>>,
     /// Tells why a worker can't go on. It ends when nothing more is to come from any of them.
     failures: mpsc::Receiver<Error>,
 }
@@ -57,11 +76,13 @@ impl Workers {
         let told = watch::Sender::new(Told { order: Order::Wait, taken: Vec::new() });
         // Each fails once.
         let (failed, failures) = mpsc::channel(workers);
-        let mut starting = Vec::with_capacity(workers);
+        let (mut starting, mut changes) = (Vec::with_capacity(workers), Vec::with_capacity(workers));
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
             let (endpoints, services, shared) = (endpoints.to_vec(), services.clone(), Arc::clone(shared));
             let (told, failed) = (told.subscribe(), Failed(failed.clone()));
-            let worker = Worker { number, sockets, endpoints, services, shared, told, failed };
+            let (change, changed) = mpsc::channel(CHANGES);
+            changes.push(change);
+            let worker = Worker { number, sockets, endpoints, services, shared, told, changes: changed, failed };
             let (started, is_started) = oneshot::channel();
             thread::Builder::new().name(format!("ropewalk-{number}")).spawn(move || worker.run(started)).map_err(
                 |error| {
@@ -77,7 +98,13 @@ impl Workers {
         for started in starting {
             started.await??;
         }
-        Ok(Self { sockets, told, failures })
+        let mut next = 0;
+        let mut count = |sockets: &Vec<Opened>| {
+            next += sockets.len();
+            (next - sockets.len()..next).collect()
+        };
+        let numbers = sockets.iter().map(&mut count).collect();
+        Ok(Self { sockets, numbers, next, told, changes, failures })
     }
 
     /// Has the workers accept. Ready with the first error of one of them.
@@ -103,7 +130,49 @@ impl Workers {
                 path.set_owned(!taken.get(number).is_some_and(|taken| *taken));
             }
         }
-        self.told.send_modify(|told| told.taken = taken.to_vec());
+        let numbers: Vec<usize> = self.numbers.iter().flatten().copied().collect();
+        let taken = by_number(&numbers, taken);
+        self.told.send_modify(|told| told.taken = taken);
+    }
+
+    /// Has the workers accept on a new endpoint with this number.
+    pub(super) fn add(&mut self, number: usize, service: usize, endpoint: Endpoint, opened: Vec<Opened>) {
+        let first = self.next;
+        self.next += opened.len();
+        for turn in 0..self.changes.len().max(opened.len()) {
+            let n = turn % opened.len();
+            match opened[n].share() {
+                Ok(share) => {
+                    let share = Share { endpoint: number, socket: first + n, opened: share };
+                    self.tell_worker(turn, WorkerChange::Add(Box::new((service, endpoint.clone(), share))));
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    aside!(ERROR, number, %error, "a worker has no socket of the new endpoint");
+                }
+            }
+        }
+        self.numbers.push((first..self.next).collect());
+        self.sockets.push(opened);
+    }
+
+    /// Has the workers change an endpoint. Each drops its `done` when it has.
+    pub(super) fn change(&mut self, number: usize, change: Change, done: &mpsc::Sender<Infallible>) {
+        if change == Change::Remove {
+            // A socket listens as long as any process or thread has it.
+            self.sockets[number].clear();
+            self.numbers[number].clear();
+        }
+        for worker in 0..self.changes.len() {
+            self.tell_worker(worker, WorkerChange::Change(number, change, done.clone()));
+        }
+    }
+
+    fn tell_worker(&self, worker: usize, change: WorkerChange) {
+        let worker = worker % self.changes.len();
+        if self.changes[worker].try_send(change).is_err() {
+            aside!(ERROR, worker, "a worker is blocked or gone, and does not hear of a changed endpoint");
+        }
     }
 
     pub(in crate::server) fn last_call(&mut self) {
@@ -168,6 +237,7 @@ struct Worker {
     services: Services,
     shared: Arc<Shared>,
     told: watch::Receiver<Told>,
+    changes: mpsc::Receiver<WorkerChange>,
     failed: Failed,
 }
 
@@ -179,12 +249,12 @@ impl Worker {
             Err(error) => return drop(started.send(Err(error.into()))),
         };
         self.shared.incidents.watch(runtime.metrics());
-        let mut phase = self.shared.phase.subscribe();
+        let (mut phase, shared) = (self.shared.phase.subscribe(), Arc::clone(&self.shared));
         runtime.block_on(async {
             match self.accept() {
-                Ok((accept, told, failed)) => {
+                Ok((accept, told, changes, failed)) => {
                     drop(started.send(Ok(())));
-                    take(accept, told, failed).await;
+                    take(accept, told, changes, &shared, failed).await;
                 }
                 Err(error) => return drop(started.send(Err(error))),
             }
@@ -193,32 +263,44 @@ impl Worker {
         });
     }
 
-    fn accept(self) -> Result<(All, watch::Receiver<Told>, Failed)> {
+    fn accept(self) -> Result<(All, watch::Receiver<Told>, mpsc::Receiver<WorkerChange>, Failed)> {
         let listening = |Share { endpoint, socket, opened }| {
             let listener = self.endpoints[endpoint].listener(opened, &self.shared.preambles)?;
             Ok(Listening::new(endpoint, socket, listener))
         };
         let listeners = self.sockets.into_iter().map(listening).collect::<Result<_>>()?;
-        Ok((All::new(listeners, &self.services, self.number, &self.shared), self.told, self.failed))
+        let all = All::new(listeners, &self.services, self.number, &self.shared);
+        Ok((all, self.told, self.changes, self.failed))
     }
 }
 
 /// Takes connections as it is told, to the last one. Whether that is over is told by dropping `failed`.
-async fn take(mut accept: All, mut told: watch::Receiver<Told>, failed: Failed) {
+async fn take(
+    mut accept: All,
+    mut told: watch::Receiver<Told>,
+    mut changes: mpsc::Receiver<WorkerChange>,
+    shared: &Shared,
+    failed: Failed,
+) {
     ordered(&mut told, Order::Accept).await;
-    let order = tokio::select! {
-        biased;
-        order = ordered(&mut told, Order::LastCall) => order,
-        error = poll_fn(|cx| accept.poll(cx)) => {
-            accept.close();
-            return failed.say(error);
+    let order = loop {
+        tokio::select! {
+            biased;
+            order = ordered(&mut told, Order::LastCall) => break order,
+            Some(change) = changes.recv() => obey(&mut accept, change, shared),
+            error = poll_fn(|cx| accept.poll(cx)) => {
+                accept.close();
+                return failed.say(error);
+            }
         }
     };
+    // A change that comes too late is not made.
+    drop(changes);
     if order == Order::Close {
         // What it gives up is counted before `failed` goes.
         return accept.close();
     }
-    accept.give_up(&told.borrow().taken);
+    accept.give_up_numbers(&told.borrow().taken);
     // All of it in one turn: see `Running::close`.
     unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     tokio::select! {
@@ -229,6 +311,23 @@ async fn take(mut accept: All, mut told: watch::Receiver<Told>, failed: Failed) 
     // Before `failed` goes, by which it is told that nothing is to come any more.
     accept.close();
     drop(failed);
+}
+
+/// Makes a change of an endpoint on this worker.
+fn obey(accept: &mut All, change: WorkerChange, shared: &Shared) {
+    match change {
+        WorkerChange::Add(new) => {
+            let (service, endpoint, Share { endpoint: number, socket, opened }) = *new;
+            match endpoint.listener(opened, &shared.preambles) {
+                Ok(listener) => accept.add(service, [Listening::new(number, socket, listener)]),
+                Err(error) => {
+                    let error = error.to_string();
+                    aside!(ERROR, number, %error, "a worker can't accept on a new endpoint");
+                }
+            }
+        }
+        WorkerChange::Change(number, change, _done) => accept.change(number, change),
+    }
 }
 
 /// Waits for this order, or a later one. Nobody left to give any is the last.

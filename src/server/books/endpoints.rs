@@ -7,6 +7,7 @@ use ropewalk_middleware::Addr;
 use super::Tally;
 use super::counts::Counts;
 use super::shared::Shared;
+use super::table::{EndpointState, Entry};
 use crate::server::handle::Handle;
 
 /// One endpoint of a server, with its counts at one moment: see [`Handle::endpoints`].
@@ -15,11 +16,12 @@ pub struct EndpointInfo {
     number: usize,
     service: Arc<str>,
     address: Addr,
+    state: EndpointState,
     tally: Tally,
 }
 
 impl EndpointInfo {
-    /// Its number, in the order of the calls of `listen` and `serve_on`:
+    /// Its number, in the order of the calls of `listen`, `serve_on` and [`Handle::add_endpoint`]:
     /// [`ConnectionInfo::listener`](crate::ConnectionInfo::listener) of its connections.
     pub fn number(&self) -> usize {
         self.number
@@ -34,6 +36,11 @@ impl EndpointInfo {
     /// The address it is bound to.
     pub fn address(&self) -> &Addr {
         &self.address
+    }
+
+    /// Whether connections are accepted on it.
+    pub fn state(&self) -> EndpointState {
+        self.state
     }
 
     /// How many of its connections were accepted, are open, and were closed for each reason.
@@ -81,12 +88,12 @@ impl Handle {
     /// # }
     /// ```
     pub fn endpoints(&self) -> Vec<EndpointInfo> {
-        let (Some(addresses), Some(names)) = (self.0.addresses.get(), self.0.names.get()) else { return Vec::new() };
-        let tallies = self.0.tallies(addresses.len());
-        let each = addresses.iter().zip(names).zip(tallies).enumerate();
-        each.map(|(number, ((address, service), tally))| {
-            let (address, service) = (address.clone(), Arc::clone(service));
-            EndpointInfo { number, service, address, tally }
+        let (services, entries) = self.0.endpoints.all();
+        let tallies = self.0.tallies(entries.len());
+        let each = entries.into_iter().zip(tallies).enumerate();
+        each.map(|(number, (entry, tally))| {
+            let Entry { service, address, state } = entry;
+            EndpointInfo { number, service: Arc::clone(&services[service]), address, state, tally }
         })
         .collect()
     }

@@ -3,8 +3,10 @@
 pub(super) mod counts;
 pub(super) mod endpoints;
 pub(super) mod incidents;
+mod log;
 pub(super) mod registry;
 pub(super) mod shared;
+pub(super) mod table;
 
 use std::net::IpAddr;
 

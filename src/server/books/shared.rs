@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use ropewalk_middleware::crowd::Choice;
-use ropewalk_middleware::event::tracing::Level;
-use ropewalk_middleware::event::{Limit, event};
 use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, MakeRoom, Peer};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -16,12 +14,15 @@ use tokio::time::Instant;
 
 use super::counts::Counts;
 use super::incidents::Incidents;
+use super::log::Log;
 use super::registry::{Place, Registry};
+use super::table::Endpoints;
 use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
 use crate::server::budget::Memory;
 use crate::server::drain::report::Outcome;
 use crate::server::restart::RestartError;
+use crate::server::run::command::Control;
 use crate::server::run::reload::Reloads;
 use crate::wire::after;
 
@@ -57,8 +58,8 @@ pub(in crate::server) struct Shared {
     idle: Notify,
     pub(in crate::server) phase: watch::Sender<Phase>,
     pub(in crate::server) addresses: OnceLock<Vec<Addr>>,
-    /// The name of its service for each endpoint.
-    pub(in crate::server) names: OnceLock<Vec<Arc<str>>>,
+    pub(in crate::server) endpoints: Endpoints,
+    pub(in crate::server) control: Control,
     pub(in crate::server) preambles: Preambles,
     pub(in crate::server) reloads: Reloads,
     pub(in crate::server) restarts: watch::Sender<Restarts>,
@@ -67,21 +68,6 @@ pub(in crate::server) struct Shared {
     log: Log,
     pub(in crate::server) outcome: Outcome,
     pub(in crate::server) incidents: Incidents,
-}
-
-/// The lines that each connection may cause: so many a second.
-#[derive(Debug)]
-pub(in crate::server) struct Log {
-    pub(in crate::server) errors: Limit,
-    pub(in crate::server) panics: Limit,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        let errors = |suppressed| event!(DEBUG, suppressed, "more connections ended by an error");
-        let panics = |suppressed| event!(ERROR, suppressed, "more panics of connections' services");
-        Self { errors: Limit::new(Level::DEBUG, errors), panics: Limit::new(Level::ERROR, panics) }
-    }
 }
 
 /// The restarts of a server: how many were asked for and how many are done; at most one is under way.
@@ -123,7 +109,8 @@ impl Shared {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             addresses: OnceLock::new(),
-            names: OnceLock::new(),
+            endpoints: Endpoints::default(),
+            control: Control::default(),
             preambles: Preambles::new(preambles),
             reloads,
             restarts: watch::Sender::new(restarts),

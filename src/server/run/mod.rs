@@ -1,5 +1,7 @@
 //! A server from its first accept to its last connection.
 
+pub(super) mod command;
+mod control;
 pub(super) mod lifecycle;
 pub(super) mod notify;
 pub(super) mod options;
@@ -15,8 +17,10 @@ use std::sync::Arc;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Addr, Error, Result};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use self::command::{Command, New};
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
 use self::options::Options;
@@ -25,6 +29,7 @@ use self::signals::{Hangup, Signals, Told};
 use super::accept::all::Services;
 use super::accept::front::{Front, Sockets};
 use super::books::shared::{Phase, Shared};
+use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
@@ -69,8 +74,10 @@ impl Bound {
         let _feeding = options.notify.feed_watchdog();
         let _keeping = budget::keep(&shared);
         let places = endpoints.iter().map(Endpoint::place).collect();
-        let mut running = Running { front, places, options, shared: &shared };
+        let commands = shared.control.open(options.workers);
+        let mut running = Running { front, places, options, commands, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
+        shared.control.close();
         let (front, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
         finish(&shared, front, &mut signals, options.drain).await;
@@ -142,6 +149,7 @@ struct Running<'a> {
     /// The endpoints, without their options.
     places: Vec<String>,
     options: Options,
+    commands: mpsc::Receiver<Command>,
     shared: &'a Shared,
 }
 
@@ -153,6 +161,8 @@ enum Event {
     /// The service can't be readied any more, or a worker can't go on.
     Failed(Error),
     RestartWanted,
+    /// Told by a handle to change the endpoints.
+    Command(Command),
     /// The new process has come a step further, or to nothing.
     Restarted(Result<Step, RestartError>),
 }
@@ -179,6 +189,7 @@ impl Running<'_> {
                     aside!(ERROR, error = %text, "the service can't be readied, or a worker can't go on: draining");
                     return Err(error);
                 }
+                Event::Command(command) => self.obey(command),
                 Event::Signal(Told::Restart) => drop(self.shared.ask_restart()),
                 Event::RestartWanted => match self.begin_restart() {
                     Ok(begun) => attempt = Some(begun),
@@ -208,7 +219,7 @@ impl Running<'_> {
         attempt: &mut Option<Attempt>,
     ) -> Event {
         let (mut phase, mut restarts) = (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
-        let front = &mut self.front;
+        let (front, commands) = (&mut self.front, &mut self.commands);
         let idle = attempt.is_none();
         let attempted = async {
             match attempt {
@@ -223,7 +234,37 @@ impl Running<'_> {
             outcome = attempted => Event::Restarted(outcome),
             _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => Event::RestartWanted,
             never = reloading => match never {},
+            // Not while a new process takes over the endpoints.
+            Some(command) = commands.recv(), if idle => Event::Command(command),
             error = poll_fn(|cx| front.poll(cx)) => Event::Failed(error),
+        }
+    }
+
+    /// Changes the endpoints.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Add(new, answer) => {
+                let New { service, endpoint, address, sockets } = *new;
+                self.shared.reloads.add_endpoint(&endpoint);
+                self.places.push(endpoint.place());
+                let number = self.shared.endpoints.add(service, address);
+                self.front.add(number, service, endpoint, sockets);
+                control::log(self.shared, number, None);
+                drop(answer.send(Ok(number)));
+            }
+            Command::Change(number, change, answer) => {
+                let changed = match self.shared.endpoints.state(number) {
+                    None | Some(EndpointState::Removed) => {
+                        Err(Error::other(format!("the server has no endpoint with the number {number}")))
+                    }
+                    Some(_) => {
+                        self.shared.endpoints.set_state(number, change.state());
+                        control::log(self.shared, number, Some(change));
+                        Ok(self.front.change(number, change))
+                    }
+                };
+                drop(answer.send(changed));
+            }
         }
     }
 

@@ -77,8 +77,10 @@ impl Plan {
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
-        let names = of.iter().map(|&service| Arc::clone(&services[service].name)).collect();
-        drop(shared.names.set(names));
+        shared.endpoints.begin(services.iter().map(|service| Arc::clone(&service.name)).collect());
+        for (&service, address) in of.iter().zip(shared.addresses.get().into_iter().flatten()) {
+            shared.endpoints.add(service, address.clone());
+        }
         let services = open(services, of, options.workers.unwrap_or(1), &shared);
         Ok(Bound {
             sockets,

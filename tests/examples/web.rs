@@ -1,9 +1,6 @@
 //! The examples `http` and `websocket`: guests on the endpoints of a server.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
-use support::{Client, Example, until};
+use crate::support::{Client, Example, until};
 
 /// A message of a client; its mask changes nothing.
 fn message(kind: u8, payload: &str) -> Vec<u8> {

@@ -1,9 +1,5 @@
 //! Large frames of answers, which are written from where they are: in order, whole, under the same deadlines and limits.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
-
-mod wired;
-
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +14,8 @@ use ropewalk::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::time::{Instant, advance, timeout};
-use wired::{over, settle};
+
+use crate::wired::{over, settle};
 
 const KIB: usize = 1024;
 const SECOND: Duration = Duration::from_secs(1);

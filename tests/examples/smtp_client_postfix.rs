@@ -1,8 +1,4 @@
 //! The smtp_client example against Postfix, where it is installed: its smtp-sink in plaintext, its smtpd with STARTTLS.
-#![allow(clippy::unwrap_used)]
-
-mod encrypted;
-mod support;
 
 use std::fs;
 use std::io::Write;
@@ -10,8 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use encrypted::{Ca, Folder};
-use support::{TempDir, command, program, until};
+use crate::encrypted::{Ca, Folder};
+use crate::support::{self, TempDir, command, program, until};
 
 const MAIL: &str = "Subject: one\n\n.\n..two\nhello\n";
 

@@ -1,9 +1,6 @@
 //! The balance example before three memcached, where that is installed: one of them is killed under load, and started again.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
-#[path = "../examples/balance/ring.rs"]
+#[path = "../../examples/balance/ring.rs"]
 mod ring;
 
 use std::collections::HashMap;
@@ -17,7 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ring::Ring;
-use support::{Example, TempDir, command, program, until};
+
+use crate::support::{Example, TempDir, command, program, until};
 
 /// A memcached on a Unix socket.
 struct Memcached(Child, PathBuf);

@@ -1,8 +1,4 @@
 //! Defaults of what comes before a connection that the README's table names, as a running server has them.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod encrypted;
-mod harness;
 
 use std::fmt;
 use std::io::Write;
@@ -11,9 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use encrypted::{Ca, client_hello};
-use harness::addressed::addressed;
-use harness::{Running, shouter};
 use ropewalk::accept_rate::Rate;
 use ropewalk::{AcceptRateLayer, Addr, Connection, Endpoint, Error, PreambleDrop, Server, TlsConfig, memory};
 use rustls::ServerConfig;
@@ -23,6 +16,10 @@ use rustls::sign::CertifiedKey;
 use tokio::io::AsyncWriteExt;
 use tokio::task::yield_now;
 use tokio::time::Instant;
+
+use crate::encrypted::{Ca, client_hello};
+use crate::harness::addressed::addressed;
+use crate::harness::{self, Running, shouter};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);

@@ -1,8 +1,4 @@
 //! The dns_client example against BIND, where it is installed: in plaintext and over TLS, with answers that overtake others.
-#![allow(clippy::unwrap_used)]
-
-mod encrypted;
-mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -11,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use encrypted::{Ca, Folder};
-use support::{TempDir, command, program, until};
+use crate::encrypted::{Ca, Folder};
+use crate::support::{TempDir, command, program, until};
 
 const ZONE: &str = "\
 $TTL 60

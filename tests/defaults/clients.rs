@@ -1,19 +1,17 @@
 //! Defaults of `docs/src/limits.md`, as a running client has them.
-#![allow(clippy::unwrap_used)]
-
-mod called;
 
 use std::future::pending;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use called::{call, ends, nobody, serve, settle, soon};
 use ropewalk::client::{Client, ClientError, Handle, Part, Pipelined, State, forward};
 use ropewalk::memory;
 use ropewalk::{Addr, Bytes, Dial, Dialing, Lines, Remote, Server, connect, framed, reply_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::called::{call, ends, nobody, serve, settle, soon};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,19 +1,17 @@
 //! A thousand clients whose server is gone for ten seconds: how often they try, what that costs, and when they are back.
-#![allow(clippy::unwrap_used)]
-
-mod called;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use called::{Store, soon};
 use futures::future::join_all;
 use ropewalk::client::{Backoff, Client, Handle};
 use ropewalk::memory::{self, Connector};
 use ropewalk::{Addr, Bytes, Dial, Dialing, Lines, Remote, Server, framed, reply_fn};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::called::{Store, soon};
 
 const CLIENTS: usize = 1000;
 const GONE: Duration = Duration::from_secs(10);

@@ -1,7 +1,4 @@
 //! A session that lends itself to a service of frames until a certain frame arrives.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod wired;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +11,8 @@ use ropewalk::{
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep;
 use tower::Layer;
-use wired::{settle, wired};
+
+use crate::wired::{settle, wired};
 
 #[tokio::test(start_paused = true)]
 async fn frames_are_served_until_the_one_that_is_returned_and_nothing_behind_it_is_decoded() {

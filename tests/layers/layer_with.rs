@@ -1,7 +1,4 @@
 //! Layers that are made anew for each connection, at both levels.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod wired;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +8,8 @@ use ropewalk::{Lines, Reply, Result, Server, Session, framed, memory, reply_fn, 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::layer::layer_fn;
 use tower::util::MapRequest;
-use wired::wired;
+
+use crate::wired::wired;
 
 /// A layer with its state in an `Arc`, as one that is used around frames must not have it.
 fn login<S>(

@@ -1,5 +1,4 @@
 //! A server that never stops talking: other tasks have their turns, and calls their deadlines.
-#![allow(clippy::unwrap_used)]
 
 use std::future::poll_fn;
 use std::io;

@@ -1,13 +1,11 @@
 //! Rooms whose members receive the frames of all senders in one order.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod wired;
 
 use ropewalk::{Lines, Member, Outbox, Room, Session, SlowConsumer, session};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
-use wired::{Wired, wired};
+
+use crate::wired::{Wired, wired};
 
 /// So many that a send takes several turns.
 const MEMBERS: usize = 600;

@@ -1,16 +1,14 @@
 //! Peers that have to log in, under a server: the deadline, the limit, and their defaults.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod harness;
 
 use std::future::pending;
 use std::time::Duration;
 
-use harness::{ask, assert_cut, assert_reasons, on_memory, on_tcp, rest};
 use ropewalk::{
     Bytes, CloseReason, Lines, LoginLayer, Result, Server, Session, login, per_connection, reply_fn, session,
 };
 use tokio::time::Instant;
+
+use crate::harness::{ask, assert_cut, assert_reasons, on_memory, on_tcp, rest};
 
 const SECOND: Duration = Duration::from_secs(1);
 

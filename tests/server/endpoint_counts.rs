@@ -1,7 +1,4 @@
 //! The counts of each endpoint, and the state of each connection.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod wired;
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +10,8 @@ use ropewalk::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
-use wired::{settle, wired, wired_with};
+
+use crate::wired::{settle, wired, wired_with};
 
 fn sums_agree(handle: &Handle) {
     let (counts, endpoints) = (handle.counts(), handle.endpoints());
