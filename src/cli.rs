@@ -36,7 +36,7 @@ use crate::server::{Restart, Server};
 /// # let _ = server;
 /// ```
 #[derive(Parser, Clone, Debug)]
-// Or the text above would become what `--help` says of the program.
+// Without this, `--help` would describe the program with the text above.
 #[command(about = None, long_about = None)]
 pub struct ServerArgs {
     /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660],
@@ -58,7 +58,7 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// The same with each endpoint changed: given a certificate, say.
+    /// The same with each endpoint changed, for example given a certificate.
     #[must_use]
     pub fn map_endpoints(mut self, f: impl FnMut(Endpoint) -> Endpoint) -> Self {
         self.endpoints = self.endpoints.into_iter().map(f).collect();
@@ -68,8 +68,8 @@ impl ServerArgs {
     /// Writes the log to standard error, at the level of `--log-level`, until this is dropped: keep it to the end of `main`. It is a
     /// [`BackgroundLog`], so a log that can't be written, or is not read, does not stop the server.
     ///
-    /// [`server`](Self::server) does this too, until the server is over. Call it for a program that logs something before or
-    /// after that. Where the program has a subscriber already, that one stays.
+    /// [`server`](Self::server) does this too, until the server has ended. Call it in a program that logs before or
+    /// after that. If the program has a subscriber already, it stays.
     pub fn log(&self) -> BackgroundLog {
         let log = BackgroundLog::to(stderr());
         let lines = fmt::layer().with_writer(log.writer()).log_internal_errors(false);
@@ -77,8 +77,7 @@ impl ServerArgs {
         log
     }
 
-    /// Sets for how long the program waits for a peer if the command line has no `--idle`. Without this it then has no such
-    /// deadline.
+    /// Sets how long the program waits for a peer if the command line has no `--idle`. The default is no deadline.
     ///
     /// ```
     /// # use clap::Parser;
@@ -97,19 +96,20 @@ impl ServerArgs {
         self
     }
 
-    /// For how long a peer is waited for: [`server`](Self::server) makes it the deadline for the first frame, for each frame and
-    /// between two ([`ReadDeadlineLayer`]). `None` is no deadline of this kind.
+    /// How long the program waits for a peer: [`server`](Self::server) uses it as the deadline for the first frame, for
+    /// each frame and between two frames ([`ReadDeadlineLayer`]). `None` means no such deadline.
     pub fn idle(&self) -> Option<Duration> {
         let given = self.idle.map(|seconds| Duration::from_secs(seconds.into()));
         given.or(self.default_idle).filter(|time| !time.is_zero())
     }
 
     /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on, with the
-    /// deadlines of [`idle`](Self::idle), and with the [log](Self::log) on from here until the server is over; with the feature
-    /// `systemd` it tells the [service manager](Server::sd_notify) how it is. Once it accepts it prints a line for each
-    /// endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or `listening on tls:127.0.0.1:8007` if it is encrypted.
+    /// deadlines of [`idle`](Self::idle), and with the [log](Self::log) on from here until the server has ended; with
+    /// the feature `systemd` it reports its state to the [service manager](Server::sd_notify). Once it accepts
+    /// connections, it prints a line for each endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or
+    /// `listening on tls:127.0.0.1:8007` if it is encrypted.
     ///
-    /// A program with a log of its own installs that one first.
+    /// A program with its own log has to install that log first.
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
         let log = (!has_been_set()).then(|| self.log());
         let (idle, endpoints) = (self.idle(), self.endpoints.clone());
@@ -124,7 +124,7 @@ impl ServerArgs {
         server.keep_log(log).signals().hot_restart(Restart::new()).on_listening(move |addresses| {
             let line = |(endpoint, address): (&Endpoint, _)| format!("listening on {}\n", endpoint.bound_to(address));
             let text: String = endpoints.iter().zip(addresses).map(line).collect();
-            // A standard error that is closed, or not read, is no reason not to serve.
+            // The server serves even if standard error is closed or not read.
             let line = text.clone();
             if !aside(move || drop(stderr().write_all(line.as_bytes()))) {
                 drop(stderr().write_all(text.as_bytes()));
@@ -139,7 +139,7 @@ mod tests {
 
     use super::ServerArgs;
 
-    /// A program with flags of the names that programs like to give theirs.
+    /// A program with flags that have common names.
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]

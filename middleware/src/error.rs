@@ -215,12 +215,12 @@ pub enum SessionError {
     WriteStalled,
     /// The connection was aborted: the server was stopped, or its drain reached the deadline.
     Aborted,
-    /// `upgrade_tls` was called when plaintext behind the request had already been read. The session is over.
+    /// `upgrade_tls` was called when plaintext after the request had already been read. The session is over.
     PlaintextBehind {
         /// How many bytes of it were read.
         bytes: usize,
     },
-    /// `upgrade_tls` was called on a connection that has TLS already. The session goes on.
+    /// `upgrade_tls` was called on a connection that has TLS already. The session continues.
     AlreadyEncrypted,
     /// The handshake of `upgrade_tls` was not completed in time.
     HandshakeTimedOut,
@@ -232,7 +232,7 @@ pub enum SessionError {
     FrameTimeout,
     /// The peer was idle for longer than the layer allows.
     IdleTimeout,
-    /// The codec found no frame in as many bytes as the input limit allows, and keeps no limit itself.
+    /// The codec found no frame in as many bytes as the input limit allows, and has no limit of its own.
     InputLimit {
         /// The limit in bytes.
         max: usize,
@@ -262,7 +262,7 @@ impl fmt::Display for SessionError {
                     "more than the {max} raw bytes allowed at once: take them with raw_chunks, or raise raw_limit"
                 )
             }
-            Self::Truncated { missing } => write!(f, "the peer closed with {missing} raw bytes still to come"),
+            Self::Truncated { missing } => write!(f, "the peer closed before the last {missing} raw bytes"),
             Self::WriteLimit { max } => {
                 write!(
                     f,
@@ -274,11 +274,11 @@ impl fmt::Display for SessionError {
             }
             Self::Aborted => f.write_str("the server aborted the connection"),
             Self::PlaintextBehind { bytes } => {
-                write!(f, "{bytes} bytes of plaintext came behind the request to encrypt, perhaps from an attacker")
+                write!(f, "{bytes} bytes of plaintext arrived after the request to encrypt, perhaps from an attacker")
             }
             Self::AlreadyEncrypted => f.write_str("the connection is encrypted already"),
             Self::HandshakeTimedOut => f.write_str("the TLS handshake took too long"),
-            Self::FirstFrameTimeout => f.write_str("the peer sent no whole frame in the time there is for the first"),
+            Self::FirstFrameTimeout => f.write_str("the peer sent no complete first frame in time"),
             Self::FrameTimeout => f.write_str("the peer did not finish its frame in time"),
             Self::IdleTimeout => f.write_str("the peer was idle for too long"),
             Self::InputLimit { max } => write!(

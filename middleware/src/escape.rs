@@ -1,18 +1,18 @@
-//! Peer data made fit for a log line.
+//! Peer data made safe for a log line.
 
 use std::fmt::{self, Display, Write as _};
 
-/// The most bytes an [`Escaped`] value writes: 256, the tail of a cut one included.
+/// The most bytes an [`Escaped`] value writes: 256, including the tail of a cut one.
 pub const ESCAPED_MAX: usize = 256;
 
 /// Room for the longest tail, `...(18446744073709551615 bytes)`.
 const TAIL: usize = 31;
 
-/// Bytes or text of a peer, as they may stand in a log: escaped, and cut to [`ESCAPED_MAX`] bytes.
+/// Bytes or text of a peer, made safe for a log: escaped, and cut to [`ESCAPED_MAX`] bytes.
 ///
-/// Only printable ASCII is written; everything else, quotes and backslashes too, is escaped as in a Rust byte string.
-/// What does not fit is cut at a whole escape, and a tail says how long it was. `Debug` is the same in double quotes,
-/// which makes it safe beside other fields on one line.
+/// Only printable ASCII is written; all other bytes, quotes and backslashes are escaped as in a Rust byte string. A
+/// longer value is cut after a whole escape, and a tail gives its length. `Debug` is the same in double quotes, which
+/// makes it safe beside other fields on one line.
 ///
 /// ```
 /// use ropewalk_middleware::Escaped;
@@ -21,33 +21,33 @@ const TAIL: usize = 31;
 /// assert!(Escaped::new(&[b'a'; 5000]).to_string().ends_with("aaa...(5000 bytes)"));
 /// ```
 #[derive(Clone, Copy)]
-pub struct Escaped<'a>(Source<'a>);
+pub struct Escaped<'a>(Unescaped<'a>);
 
 #[derive(Clone, Copy)]
-enum Source<'a> {
+enum Unescaped<'a> {
     Bytes(&'a [u8]),
     Text(&'a dyn Display),
 }
 
 impl<'a> Escaped<'a> {
-    /// Bytes as they came from a peer.
+    /// Bytes as a peer sent them.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self(Source::Bytes(bytes))
+        Self(Unescaped::Bytes(bytes))
     }
 
-    /// Anything that may quote a peer: an error, an address.
+    /// A value whose text may quote a peer: an error, an address.
     pub fn display(text: &'a dyn Display) -> Self {
-        Self(Source::Text(text))
+        Self(Unescaped::Text(text))
     }
 }
 
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = Line::default();
+        let mut line = EscapedLine::default();
         match self.0 {
-            Source::Bytes(bytes) => line.push(bytes),
-            // A text that fails half-way is shown as far as it came: a log line must not fail.
-            Source::Text(text) => drop(write!(line, "{text}")),
+            Unescaped::Bytes(bytes) => line.push(bytes),
+            // A text whose formatting fails is shown up to there: a log line must not fail.
+            Unescaped::Text(text) => drop(write!(line, "{text}")),
         }
         line.finish(f)
     }
@@ -59,23 +59,23 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
-/// Takes any number of bytes, keeps what one log line shows of them.
-struct Line {
+/// Accepts any number of bytes, and keeps those that a log line shows.
+struct EscapedLine {
     shown: [u8; ESCAPED_MAX],
     len: usize,
-    /// How much of `shown` is kept beside a tail: the last whole escape that leaves it room.
+    /// How much of `shown` is kept before a tail: up to the last whole escape that leaves room for it.
     cut: usize,
     full: bool,
     total: usize,
 }
 
-impl Default for Line {
+impl Default for EscapedLine {
     fn default() -> Self {
         Self { shown: [0; ESCAPED_MAX], len: 0, cut: 0, full: false, total: 0 }
     }
 }
 
-impl Line {
+impl EscapedLine {
     fn push(&mut self, bytes: &[u8]) {
         self.total = self.total.saturating_add(bytes.len());
         for byte in bytes {
@@ -111,7 +111,7 @@ impl Line {
     }
 }
 
-impl fmt::Write for Line {
+impl fmt::Write for EscapedLine {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.push(text.as_bytes());
         Ok(())

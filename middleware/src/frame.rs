@@ -1,11 +1,11 @@
-//! What tells a frame from a connection.
+//! The trait that distinguishes a frame from a connection.
 
-/// A frame: any type that is [`Sync`], as about every type is that holds data. A [`Connection`](crate::Connection) is
+/// A frame: any type that is [`Sync`], as nearly every type that holds data is. A [`Connection`](crate::Connection) is
 /// not.
 ///
-/// It is there for the layers around frames, which fit no connection by it. There is nothing to implement.
+/// Layers around frames require it, so that they can't go around connections by mistake. There is nothing to implement.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no frame",
+    message = "`{Self}` is not a frame",
     label = "this layer goes around a service of frames",
     note = "put it around the service inside `framed(codec, service)`; around connections go `ReadDeadlineLayer`, \
             `ConnectionLimitLayer`, `PeerLimitLayer` and `LogLayer`",
@@ -13,6 +13,6 @@
 )]
 pub trait Frame {}
 
-// A connection may hold a transport that is `Send` and no more, so it is not `Sync`; `tests/ui/` watches over that.
+// A connection may hold a transport that is only `Send`, so it is not `Sync`; a test in `tests/ui/` checks that.
 #[diagnostic::do_not_recommend]
 impl<T: ?Sized + Sync> Frame for T {}

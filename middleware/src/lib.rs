@@ -1,4 +1,4 @@
-//! The connection every layer sees, and the tower layers for connections and frames.
+//! The connection that every layer sees, and the tower layers for connections and frames.
 //!
 //! A server takes a `Service<Connection, Response = ()>` and calls it once for each connection; frames are answered by a
 //! `Service<Frame>`. Layers wrap both. Each layer here fits one of the two levels only, so that a layer for frames
@@ -13,11 +13,11 @@
 //! The chapter on layers of ropewalk's book (`docs/src/layers.md` in the repository) has the table: what each does, and what it
 //! costs.
 //!
-//! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle has the reason for which it ended, its
-//! [`Stats`] the bytes and frames it counted; both may be kept when the connection has moved on. [`Escaped`] makes data of a
-//! peer safe for a log, and [`BackgroundLog`] writes a log without blocking.
-//! [`Reply`] is what a service of frames answers with, and [`IntoReply`] the bound of a layer that changes answers;
-//! [`Error`] takes every error. [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
+//! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle has the reason why it ended, its
+//! [`Stats`] the counted bytes and frames; both may be kept after the connection has been passed on. [`Escaped`] makes
+//! data of a peer safe for a log, and [`BackgroundLog`] writes a log without blocking. [`Reply`] is the answer of a
+//! service of frames, and [`IntoReply`] the bound of a layer that changes answers; [`Error`] is made from any error.
+//! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer from a header.
 //!
 //! # Example
 //!

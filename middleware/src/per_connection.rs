@@ -18,9 +18,9 @@ use crate::{Connection, ConnectionInfo};
 /// It goes around connections; the server's `Server::layer_with` adds it. For a layer around frames there is
 /// `Framed::layer_with`, with the same kind of function.
 ///
-/// The service behind it is cloned for each connection, and the clone that was made ready is the one that is used. The
-/// layer itself is waited for in the connection's own task: when its service isn't ready, the connection waits, and not
-/// the accept loop.
+/// The inner service is cloned for each connection, and the value that was made ready is the one that is used. The
+/// readiness of the layer's service is awaited in the connection's own task: while it isn't ready, the connection
+/// waits, not the accept loop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,12 +72,12 @@ pub struct PerConnection<S, M> {
 }
 
 impl<S, M> PerConnection<S, M> {
-    /// The service behind the layers.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the layers, without them.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -100,7 +100,7 @@ where
 
     fn call(&mut self, connection: Connection) -> Self::Future {
         let next = self.inner.clone();
-        // The one that was made ready, with what it has reserved.
+        // The value that was made ready, with its reservation.
         let ready = mem::replace(&mut self.inner, next);
         let service = (self.make)(&connection.info()).layer(ready);
         PerConnectionFuture { state: State::Waits { service, connection: Some(connection) } }
@@ -125,7 +125,7 @@ pub struct PerConnectionFuture<S: Service<Connection>> {
 enum State<S, F> {
     /// The layer's service is not ready yet.
     Waits { service: S, connection: Option<Connection> },
-    /// The layer's service is dropped by then, as by tower's `oneshot`.
+    /// The layer's service has been dropped by then, as in tower's `oneshot`.
     Serves(#[pin] F),
 }
 

@@ -1,4 +1,4 @@
-//! How many frames, or bytes, a peer may send in a time.
+//! Limits on the frames, or bytes, that a peer may send in a time.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,14 +16,14 @@ use crate::Frame;
 ///
 /// Every connection has a bucket of tokens, full at first, that fills up again at the rate. A frame takes one token, or
 /// one for each of its bytes. While there are no tokens left the service is not ready; then the leaf reads no more than
-/// one buffer ahead, and the peer is held up by its own full socket. No frame is refused or lost. For both limits at
-/// once take two layers.
+/// one buffer ahead, and the peer has to wait because its socket is full. No frame is refused or lost. For both limits
+/// use two layers.
 ///
-/// The clock is looked at only when the bucket is empty. So over time the rate is exact, but a peer that was silent for
-/// long may send up to twice the burst in one go, as with tower's windows. A frame may take more than there is: then
-/// the next one waits until the debt is paid.
+/// The clock is read only when the bucket is empty. So over time the rate is exact, but a peer that was silent for long
+/// may send up to twice the burst at once, as with tower's windows. A frame may take more tokens than there are: then
+/// the next one waits until the deficit is made up.
 ///
-/// Unlike tower's `RateLimit` it is `Clone`, and each clone has its own bucket, which is what `framed` wants.
+/// Unlike tower's `RateLimit` it is `Clone`, and each clone has its own bucket, as `framed` needs it.
 ///
 /// It goes around frames only.
 ///
@@ -41,38 +41,38 @@ use crate::Frame;
 /// ```
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct FrameRateLayer<C = PerFrame> {
-    rate: Rate,
+    rate: TokenRate,
     cost: PhantomData<fn() -> C>,
 }
 
 impl FrameRateLayer {
-    /// So many frames in a time, and as many at once.
+    /// At most `frames` in each `per`, and as many at once.
     ///
     /// # Panics
     ///
     /// Panics if either is zero.
     pub fn new(frames: u32, per: Duration) -> Self {
-        Self { rate: Rate::new(frames.into(), per), cost: PhantomData }
+        Self { rate: TokenRate::new(frames.into(), per), cost: PhantomData }
     }
 
-    /// So many bytes in a time, and as many at once. An empty frame counts as one byte.
+    /// At most `bytes` in each `per`, and as many at once. An empty frame counts as one byte.
     ///
     /// # Panics
     ///
     /// Panics if either is zero.
     pub fn bytes(bytes: u32, per: Duration) -> FrameRateLayer<PerByte> {
-        FrameRateLayer { rate: Rate::new(bytes.into(), per), cost: PhantomData }
+        FrameRateLayer { rate: TokenRate::new(bytes.into(), per), cost: PhantomData }
     }
 }
 
 impl<C> FrameRateLayer<C> {
-    /// Another size of the bucket: how much may come at once.
+    /// Sets the size of the bucket: how much may come at once.
     ///
     /// # Panics
     ///
     /// Panics if it is zero.
     pub fn burst(mut self, burst: u32) -> Self {
-        assert!(burst > 0, "a bucket that holds nothing lets nothing through");
+        assert!(burst > 0, "a burst of 0 would let no frame through");
         self.rate.burst = burst.into();
         self
     }
@@ -100,7 +100,7 @@ impl<S, C> Layer<S> for FrameRateLayer<C> {
     }
 }
 
-/// What a frame takes of the bucket. Sealed.
+/// The number of tokens that a frame takes. Sealed.
 pub trait Cost<F>: sealed::Sealed {
     #[doc(hidden)]
     fn of(frame: &F) -> i64;
@@ -132,7 +132,7 @@ impl<F: Frame + AsRef<[u8]>> Cost<F> for PerByte {
     }
 }
 
-/// A service whose frames come at no more than a rate; made by [`FrameRateLayer`].
+/// A service whose frames are limited to a rate; made by [`FrameRateLayer`].
 pub struct FrameRate<S, C = PerFrame> {
     inner: S,
     bucket: Bucket,
@@ -140,12 +140,12 @@ pub struct FrameRate<S, C = PerFrame> {
 }
 
 impl<S, C> FrameRate<S, C> {
-    /// The service behind the rate.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the rate, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -153,7 +153,7 @@ impl<S, C> FrameRate<S, C> {
 }
 
 impl<S: Clone, C> Clone for FrameRate<S, C> {
-    /// Another service with a full bucket of its own: it is for another connection.
+    /// Another service with a full bucket of its own, because each clone serves another connection.
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), bucket: Bucket::new(self.bucket.rate), cost: PhantomData }
     }
@@ -195,25 +195,25 @@ impl<S: fmt::Debug, C> fmt::Debug for FrameRate<S, C> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Rate {
+struct TokenRate {
     tokens: i64,
     per: Duration,
     burst: i64,
 }
 
-impl Rate {
+impl TokenRate {
     fn new(tokens: i64, per: Duration) -> Self {
         assert!(tokens > 0 && !per.is_zero(), "a rate has a number and a time");
         Self { tokens, per, burst: tokens }
     }
 
-    /// How many tokens come in a time, up to as many as anybody asks for.
+    /// How many tokens arrive in a time; `i64::MAX` if there are more.
     fn tokens_in(&self, time: Duration) -> i64 {
         let tokens = time.as_nanos().saturating_mul(self.tokens.unsigned_abs().into()) / self.per.as_nanos();
         i64::try_from(tokens).unwrap_or(i64::MAX)
     }
 
-    /// How long so many tokens take to come, rounded up.
+    /// How long this many tokens take to arrive, rounded up.
     fn time_of(&self, tokens: i64) -> Duration {
         let tokens = u128::from(tokens.unsigned_abs());
         let nanos = tokens.saturating_mul(self.per.as_nanos()).div_ceil(self.tokens.unsigned_abs().into());
@@ -223,17 +223,17 @@ impl Rate {
 
 /// The tokens of one connection.
 struct Bucket {
-    rate: Rate,
-    /// Below zero after a frame that took more than there was.
+    rate: TokenRate,
+    /// Negative after a frame that took more tokens than there were.
     tokens: i64,
-    /// What had come until then is in `tokens`. None while the bucket is as it was made: then it is full.
+    /// The tokens that arrived until then are in `tokens`. `None` while the bucket is new, and so full.
     filled: Option<Instant>,
-    /// Made for the first wait.
+    /// Made at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Bucket {
-    fn new(rate: Rate) -> Self {
+    fn new(rate: TokenRate) -> Self {
         Self { rate, tokens: rate.burst, filled: None, timer: None }
     }
 
@@ -254,11 +254,11 @@ impl Bucket {
             let came = self.rate.tokens_in(now - filled);
             self.tokens = self.tokens.saturating_add(came);
             if self.tokens >= self.rate.burst {
-                // What does not go in is lost.
+                // Tokens beyond the burst are lost.
                 self.tokens = self.rate.burst;
                 self.filled = Some(now);
             } else {
-                // The part of a token that has come as well is not forgotten.
+                // The fraction of a token that has arrived too stays counted.
                 self.filled = Some((filled + self.rate.time_of(came)).min(now));
             }
             if self.tokens > 0 {

@@ -1,4 +1,4 @@
-//! How long the peers of a server are waited for.
+//! Read deadlines for connections.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,17 +8,18 @@ use tower_service::Service;
 
 use crate::{Connection, ReadDeadlines};
 
-/// Ends connections whose peers keep a frame waiting: the first one (10 s), any one that has begun (30 s), or the next
-/// (60 s).
+/// Ends connections whose peers are late with a frame: with the first one (10 s), with one that has begun (30 s), or
+/// with the next (60 s).
 ///
-/// A peer that connects and says nothing, or one that has gone to sleep, holds a place: without these deadlines it does
-/// until its place is needed ([`MakeRoom`](crate::MakeRoom)), and a frame that has begun has 30 s for each 64 KiB of
-/// it. They are for protocols that know better, and take the place of that one. A peer that waits for *our* answer is
-/// never ended by them, however slow the service is.
+/// A peer that connects and sends nothing, or that has gone to sleep, holds a slot. Without these deadlines it holds
+/// the slot until another connection needs it ([`MakeRoom`](crate::MakeRoom)), and a frame that has begun has 30 s for
+/// each 64 KiB. With this layer its deadlines replace that one. A peer that waits for *our* answer is never
+/// disconnected by them, however slow the service is.
 ///
-/// The layer itself only puts the [`ReadDeadlines`] on the connection. They are kept by the leaves, `framed` and
-/// `session`, for only they know frames; a `Service<Connection>` of your own would have to do it itself. A connection
-/// they end is closed properly, with the reason [`FirstFrameTimeout`], [`FrameTimeout`] or [`IdleTimeout`].
+/// The layer itself only sets the [`ReadDeadlines`] of the connection. The leaves, `framed` and `session`, enforce
+/// them, because only they know frames; a `Service<Connection>` of your own would have to enforce them itself. A
+/// connection that misses a deadline is closed properly, with the reason [`FirstFrameTimeout`], [`FrameTimeout`] or
+/// [`IdleTimeout`].
 ///
 /// It goes around connections only.
 ///
@@ -41,27 +42,27 @@ use crate::{Connection, ReadDeadlines};
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct ReadDeadlineLayer {
-    /// None to leave the connection those it has.
+    /// `None` leaves the deadlines of the connection as they are.
     deadlines: Option<ReadDeadlines>,
 }
 
 impl ReadDeadlineLayer {
-    /// All three, with their defaults.
+    /// All three deadlines, with their defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Another deadline for the first frame, from when it is waited for until it is whole; `None` turns it off.
+    /// Sets the deadline for the first frame, from the beginning of the wait until it is complete; `None` turns it off.
     pub fn first_frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().first_frame(deadline)).into()
     }
 
-    /// Another deadline for each frame, from its first byte until it is whole; `None` turns it off.
+    /// Sets the deadline for each frame, from its first byte until it is complete; `None` turns it off.
     pub fn frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().frame(deadline)).into()
     }
 
-    /// Another deadline between two frames; `None` turns it off.
+    /// Sets the deadline between two frames; `None` turns it off.
     pub fn idle(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().idle(deadline)).into()
     }
@@ -78,8 +79,8 @@ impl Default for ReadDeadlineLayer {
 }
 
 impl From<Option<ReadDeadlines>> for ReadDeadlineLayer {
-    /// These deadlines; `None` makes a layer that changes nothing, for a server whose deadlines are a matter of its
-    /// configuration.
+    /// These deadlines; `None` makes a layer that changes nothing, for a server whose configuration may set no
+    /// deadlines.
     fn from(deadlines: Option<ReadDeadlines>) -> Self {
         Self { deadlines }
     }
@@ -93,7 +94,7 @@ impl<S> Layer<S> for ReadDeadlineLayer {
     }
 }
 
-/// A service whose peers are not waited for endlessly; made by [`ReadDeadlineLayer`].
+/// A service whose connections have read deadlines; made by [`ReadDeadlineLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReadDeadline<S> {
     inner: S,
@@ -101,12 +102,12 @@ pub struct ReadDeadline<S> {
 }
 
 impl<S> ReadDeadline<S> {
-    /// The service behind this one.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind this one, without the deadlines.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner

@@ -24,8 +24,8 @@ use crate::Result;
 /// # let _ = (silent, goodbye, listing);
 /// ```
 ///
-/// An answer of no frame or of one allocates no memory. Several frames and a stream wait for room: they are encoded as
-/// the peer accepts them, and after every 256 frames other connections get their turn.
+/// An answer of no frame or of one allocates no memory. Several frames, and a stream, are encoded as the peer accepts
+/// them, and after every 256 frames other connections get their turns.
 #[must_use = "a reply is sent when the service returns it"]
 pub struct Reply<F> {
     #[doc(hidden)]
@@ -64,9 +64,9 @@ impl<F> Reply<F> {
         Self { body: Body::Many(frames.into_iter().collect::<Vec<_>>().into_iter()), close: false }
     }
 
-    /// A stream of frames, polled only while there is room for them. An error of the stream is treated as an error of
-    /// the service: it ends the connection after the frames before it are written, or
-    /// `Framed::on_error` turns it into an answer.
+    /// A stream of frames, polled only while there is room in the write buffer. An error of the stream is treated as an
+    /// error of the service: it ends the connection after the frames before it are written, or `Framed::on_error` turns
+    /// it into an answer.
     pub fn stream(frames: impl Stream<Item = Result<F>> + Send + 'static) -> Self {
         Self { body: Body::Stream(Box::pin(frames)), close: false }
     }
@@ -102,18 +102,18 @@ impl<F> Reply<F> {
     }
 }
 
-/// What is in a [`Reply`]: see [`Reply::view`].
+/// The contents of a [`Reply`]: see [`Reply::view`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplyView<'a, F> {
-    /// Frames that are there already: none, one or several.
+    /// The frames, if they are known already: none, one or several.
     Frames(&'a [F]),
-    /// A stream, whose frames are not there yet.
+    /// A stream, whose frames are not known yet.
     Stream,
 }
 
 impl<F> Reply<F> {
-    /// A view of its frames, for layers that log or count them.
+    /// A view of the frames, for layers that log or count them.
     ///
     /// ```
     /// use ropewalk_middleware::{Reply, ReplyView};
@@ -129,12 +129,12 @@ impl<F> Reply<F> {
         }
     }
 
-    /// Whether the connection closes after it.
+    /// Whether the connection closes after this answer.
     pub fn closes(&self) -> bool {
         self.close
     }
 
-    /// The same answer with each frame converted; those of a stream when they come.
+    /// The same answer with each frame converted; the frames of a stream are converted when they arrive.
     ///
     /// ```
     /// use ropewalk_middleware::{Reply, ReplyView};
@@ -193,7 +193,7 @@ impl<F> fmt::Debug for Reply<F> {
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no answer to a frame",
+    message = "`{Self}` is not an answer to a frame",
     label = "the service answers with this",
     note = "a service answers with a frame (`Bytes`, `&'static str`, `String` …), an `Option` of one, or a `Reply`: \
             return `Reply::one(x)` or `Reply::none()`, or implement `IntoReply` for your own type",

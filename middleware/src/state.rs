@@ -1,17 +1,17 @@
-//! Shared state for a service: what Twisted keeps in the factory.
+//! Shared state for a service, as Twisted keeps it in the factory.
 
 use std::task::{Context, Poll};
 
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Hands a clone of `state` to the service with every request.
+/// Passes a clone of `state` to the service with every request.
 ///
 /// It turns a `Service<(T, Req)>` into a `Service<Req>`, at either level: around the connections or around the frames.
-/// A service that wants state does not serve without it, so a forgotten state is a compile error.
+/// A service that needs state has another type than one without, so a forgotten state is a compile error.
 ///
-/// The state is cloned once a request: put what is not cheap to clone into an `Arc`. One struct holding all the state
-/// reads better than several layers of it.
+/// The state is cloned once for each request: put data that is not cheap to clone into an `Arc`. One struct with all
+/// the state reads better than several of these layers.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -33,7 +33,7 @@ pub struct StateLayer<T> {
 }
 
 impl<T> StateLayer<T> {
-    /// A layer that hands out clones of `state`.
+    /// A layer that passes clones of `state`.
     pub fn new(state: T) -> Self {
         Self { state }
     }
@@ -47,7 +47,7 @@ impl<S, T: Clone> Layer<S> for StateLayer<T> {
     }
 }
 
-/// A service that is handed its state with every request; made by [`StateLayer`].
+/// A service that gets its state with every request; made by [`StateLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct State<S, T> {
     inner: S,
@@ -55,12 +55,12 @@ pub struct State<S, T> {
 }
 
 impl<S, T> State<S, T> {
-    /// The service behind this one.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind this one, without its state.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner

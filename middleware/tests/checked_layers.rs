@@ -253,7 +253,7 @@ fn a_fault_of_a_layer_around_connections_is_found() {
 }
 
 #[test]
-#[should_panic(expected = "give back in Drop what a call has taken")]
+#[should_panic(expected = "release in Drop what a call has taken")]
 fn the_panic_of_a_check_says_what_to_do() {
     check_layer(faulty(Kind::GivesBackAtTheEndOnly), frames()).run();
 }

@@ -41,8 +41,8 @@ impl Endpoint {
         preambles: &Preambles,
     ) -> Result<Vec<Box<dyn Listener>>, BindError> {
         self.check()?;
-        if let (Kind::Bound(slot), []) = (&self.kind, &*inherited) {
-            let bound = slot.take().and_then(|listener| self.complete(listener, preambles));
+        if let (Kind::Bound(premade), []) = (&self.kind, &*inherited) {
+            let bound = premade.take().and_then(|listener| self.complete(listener, preambles));
             return Ok(vec![bound.map_err(|cause| self.failed(cause))?]);
         }
         let opened = self.open(1, inherited).await?;
@@ -97,7 +97,7 @@ impl Endpoint {
     }
 
     fn system_backlog(&self) -> i32 {
-        // Clamped when it was set, so it fits.
+        // It was clamped when it was set, so it fits.
         i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
     }
 

@@ -136,7 +136,7 @@ impl ConnectError {
         &self.remote
     }
 
-    /// What the system, or the TLS handshake, said.
+    /// The error of the system or of the TLS handshake.
     pub fn cause(&self) -> &io::Error {
         &self.cause
     }

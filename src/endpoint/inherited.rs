@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use filedescriptor::FileDescriptor;
 
-use super::passed::{Fault, check_name, find, misdirected};
+use super::passed::{Mistake, check_name, find, misdirected};
 use super::{Endpoint, Kind};
 use crate::listener::opened;
 
@@ -41,11 +41,11 @@ impl Endpoint {
 }
 
 impl Inherited {
-    pub(super) fn parse_systemd(name: &str) -> Result<Self, Fault> {
+    pub(super) fn parse_systemd(name: &str) -> Result<Self, Mistake> {
         check_name(name).map(|()| Self::Systemd(name.to_owned()))
     }
 
-    pub(super) fn parse_fd(number: &str) -> Result<Self, Fault> {
+    pub(super) fn parse_fd(number: &str) -> Result<Self, Mistake> {
         let fix = "write a number from 3 to 65535, such as fd:3";
         let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         match number.parse::<u16>() {
@@ -57,7 +57,7 @@ impl Inherited {
 
     /// Takes ownership of the socket. A descriptor that is refused is left unchanged.
     pub(super) fn take(&self) -> io::Result<OwnedFd> {
-        let refuse = |(problem, fix): Fault| io::Error::new(io::ErrorKind::InvalidInput, format!("{problem}: {fix}"));
+        let refuse = |(problem, fix): Mistake| io::Error::new(io::ErrorKind::InvalidInput, format!("{problem}: {fix}"));
         // Held to the end, so that a second caller finds the number taken.
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = match self {
@@ -93,7 +93,7 @@ impl fmt::Display for Inherited {
     }
 }
 
-fn check_fd(number: RawFd) -> Result<(), Fault> {
+fn check_fd(number: RawFd) -> Result<(), Mistake> {
     let fix = "the first that can be inherited is fd:3";
     if number < 3 { Err((format!("{number} is standard input, output or error"), fix)) } else { Ok(()) }
 }

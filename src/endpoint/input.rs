@@ -1,4 +1,4 @@
-//! The text of an endpoint or remote, taken apart before its parts are looked at.
+//! The text of an endpoint or remote, split into its parts.
 
 use super::EndpointError;
 
@@ -32,7 +32,7 @@ impl Input<'_> {
     }
 }
 
-/// The parts of a text, before they are looked at.
+/// The parts of a text, not checked yet.
 pub(super) struct Parts<'a> {
     pub(super) scheme: &'a str,
     /// The scheme of its socket.
@@ -47,7 +47,7 @@ impl<'a> Input<'a> {
         Self { text }
     }
 
-    /// Takes the text apart.
+    /// Splits the text into its parts.
     pub(super) fn parts(self) -> Result<Parts<'a>, EndpointError> {
         let text = self.text;
         if text.is_empty() {

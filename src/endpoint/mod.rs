@@ -147,12 +147,12 @@ enum Kind {
     Abstract(Arc<[u8]>),
     #[cfg(feature = "systemd")]
     Inherited(inherited::Inherited),
-    Bound(Slot),
+    Bound(Premade),
 }
 
 /// A listener that exists already, until the first bind takes it.
 #[derive(Clone)]
-struct Slot {
+struct Premade {
     addr: Addr,
     listener: Arc<Mutex<Option<Box<dyn Listener>>>>,
 }
@@ -183,7 +183,7 @@ impl Endpoint {
     /// endpoint that is bound.
     pub fn from_listener(listener: impl Listener) -> Self {
         let addr = listener.local_addr();
-        Kind::Bound(Slot { addr, listener: Arc::new(Mutex::new(Some(Box::new(listener)))) }).into()
+        Kind::Bound(Premade { addr, listener: Arc::new(Mutex::new(Some(Box::new(listener)))) }).into()
     }
 
     /// How many connections may wait to be accepted: at least 1; the system may allow fewer. For TCP and Unix sockets
@@ -322,7 +322,7 @@ fn check_name(name: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-impl Slot {
+impl Premade {
     fn take(&self) -> io::Result<Box<dyn Listener>> {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         listener.take().ok_or_else(|| {
@@ -332,16 +332,16 @@ impl Slot {
     }
 }
 
-impl PartialEq for Slot {
-    /// Clones of one slot are equal.
+impl PartialEq for Premade {
+    /// Clones of one value are equal.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.listener, &other.listener)
     }
 }
 
-impl Eq for Slot {}
+impl Eq for Premade {}
 
-impl fmt::Debug for Slot {
+impl fmt::Debug for Premade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.addr.fmt(f)
     }

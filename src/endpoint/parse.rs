@@ -14,7 +14,7 @@ use super::{Endpoint, EndpointError, Kind, MAX_BACKLOG, MAX_PATH, check_name, ch
 
 const SCHEMES: &str = "the schemes are tcp:, tls:, unix:, systemd: and fd:";
 
-const NO_URL: &str = "an endpoint is no URL, and \"//\" not part of it";
+const NO_URL: &str = "an endpoint is not a URL, and \"//\" is not part of it";
 
 pub(super) fn parse(text: &str) -> Result<Endpoint, EndpointError> {
     let input = Input::new(text);
@@ -80,9 +80,9 @@ fn tls(
     options: &[&str],
     known: &[&str],
 ) -> Result<Endpoint, EndpointError> {
-    use super::tls::{OPTIONS, Options};
+    use super::tls::{OPTIONS, TlsOptions};
     let known = [&OPTIONS[..], known].concat();
-    let mut tls = Options::default();
+    let mut tls = TlsOptions::default();
     for option in options {
         match option.split_once('=').unwrap_or((option, "")) {
             (name, value) if OPTIONS.contains(&name) => tls.set(input, name, value)?,
@@ -162,7 +162,7 @@ fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
         return Err(input.error(problem, format!("write tcp:[{address}]:8007")));
     };
     let port = port(input, digits)?;
-    // Parsed with its brackets, for the sake of scopes: `[fe80::1%2]`.
+    // Parsed with its brackets, so that scopes are accepted: `[fe80::1%2]`.
     match format!("[{address}]:{port}").parse::<SocketAddrV6>() {
         Ok(addr) => Ok(Kind::Tcp(addr.into())),
         Err(_) => match Scoped::parse(input, address, port)? {
@@ -223,7 +223,7 @@ fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
     let name = decode(input, name)?;
     match check_name(&name) {
         Ok(()) => Ok(Kind::Abstract(name.into())),
-        Err(problem) => Err(input.error(problem, "write unix:@name, with 1 to 107 bytes behind the \"@\"")),
+        Err(problem) => Err(input.error(problem, "write unix:@name, with 1 to 107 bytes after the \"@\"")),
     }
 }
 
@@ -257,7 +257,7 @@ fn set_option(
         return Err(input.error(format!("the option {name} is given twice"), "keep one"));
     }
     match number(value, base, max) {
-        Ok(0) if name == "backlog" => Err(input.error("a backlog of 0 lets nobody in", fix)),
+        Ok(0) if name == "backlog" => Err(input.error("a backlog of 0 would accept no connections", fix)),
         Ok(n) => {
             *slot = Some(n);
             Ok(())
@@ -287,11 +287,11 @@ enum Number {
     Over,
 }
 
-/// A number of digits alone: no sign, no space.
+/// Parses a number that has only digits: no sign, no space.
 fn number(text: &str, base: u32, max: u32) -> Result<u32, Number> {
     if text.is_empty() || !text.chars().all(|c| c.is_digit(base)) {
         return Err(Number::None);
     }
-    // All digits, so what fails here is too large.
+    // All are digits, so a number that fails here is too large.
     u32::from_str_radix(text, base).ok().filter(|&n| n <= max).ok_or(Number::Over)
 }

@@ -8,9 +8,9 @@ use std::os::fd::RawFd;
 const MAX_NAME: usize = 255;
 
 /// The problem of a text, and the text to write instead.
-pub(super) type Fault = (String, &'static str);
+pub(super) type Mistake = (String, &'static str);
 
-pub(super) fn check_name(name: &str) -> Result<(), Fault> {
+pub(super) fn check_name(name: &str) -> Result<(), Mistake> {
     let fix = "write systemd:NAME, by FileDescriptorName= in the socket unit, or systemd:0 for the first";
     if name.is_empty() {
         return Err(("there is no name".to_owned(), fix));
@@ -32,7 +32,7 @@ pub(super) fn misdirected(pid: Option<&OsStr>, own: u32) -> Option<String> {
         Some(pid) => match pid.to_str().and_then(|pid| pid.parse::<u32>().ok()) {
             Some(pid) if pid == own => return None,
             Some(pid) => format!("LISTEN_PID names process {pid}, and this is process {own}"),
-            None => format!("LISTEN_PID is {pid:?}, which is no process"),
+            None => format!("LISTEN_PID is {pid:?}, which is not a process"),
         },
     };
     Some(format!(
@@ -45,7 +45,7 @@ pub(super) fn misdirected(pid: Option<&OsStr>, own: u32) -> Option<String> {
 pub(super) fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, String> {
     if passed.is_empty() {
         return Err(
-            "no socket was passed to this process (LISTEN_FDS and LISTEN_PID name none): start it by its socket \
+            "no socket was passed to this process (LISTEN_FDS and LISTEN_PID name no socket): start it by its socket \
                     unit, or try it with systemd-socket-activate"
                 .to_owned(),
         );
@@ -59,7 +59,7 @@ pub(super) fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, Stri
     match (named.next(), named.next()) {
         (Some((_, &(number, _))), None) => Ok(number),
         (Some((first, _)), Some((second, _))) => Err(format!(
-            "several sockets have that name: name each by its place, systemd:{first}, systemd:{second}, or give them a \
+            "several sockets have that name: name each by its index, systemd:{first}, systemd:{second}, or give them a \
              unit of their own"
         )),
         (None, _) => {
@@ -74,7 +74,7 @@ mod tests {
     use super::find;
 
     #[test]
-    fn a_socket_is_found_by_its_name_or_its_place_and_by_nothing_else() {
+    fn a_socket_is_found_by_its_name_or_its_index_and_by_nothing_else() {
         let passed = [(3, "web".to_owned()), (4, "admin".to_owned()), (5, "web".to_owned())];
         assert_eq!(find("admin", &passed), Ok(4));
         assert_eq!(find("2", &passed), Ok(5));

@@ -12,7 +12,7 @@ use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
 
 /// The problem of a text, and the text to write instead.
-type Fault = (String, String);
+type Mistake = (String, String);
 
 impl Endpoint {
     /// Puts the endpoint behind a proxy: each connection begins with a PROXY header (version 1 or 2), before the TLS
@@ -48,10 +48,10 @@ impl Endpoint {
         let Some(trusted) = &self.proxied else { return Ok(()) };
         let text = match (peers, trusted.networks()) {
             (Known::ByAddress, []) => {
-                "no proxy is trusted: name the networks of those that send PROXY headers, as in trust=10.0.0.0/8,::1"
+                "no proxy is trusted: name the networks of your proxies, as in trust=10.0.0.0/8,::1"
             }
             (Known::ByPermission, [_, ..]) => {
-                "trust is for endpoints with addresses: who may connect to a Unix socket is said by its mode"
+                "trust is for endpoints with addresses: the mode of a Unix socket sets which processes may connect"
             }
             (Known::Not, _) => NO_PERMISSIONS,
             _ => return Ok(()),
@@ -60,7 +60,7 @@ impl Endpoint {
     }
 }
 
-const NO_PERMISSIONS: &str = "an abstract name has no permissions, so anybody could send PROXY headers: use a path";
+const NO_PERMISSIONS: &str = "an abstract name has no permissions, so any process could send PROXY headers: use a path";
 
 /// How a proxy is identified.
 pub(super) enum Known {
@@ -116,7 +116,7 @@ pub(super) fn take_trusted(
         (Some(_), []) => return Ok(Some(Trusted::new([]))),
         (Some(Kind::Unix(_)), _) => (
             "the option trust is for endpoints with addresses".to_owned(),
-            "say who may connect by mode=, such as mode=660, and drop the option".to_owned(),
+            "set the permissions by mode=, such as mode=660, and drop the option".to_owned(),
         ),
         (Some(_), [value]) => match networks(value.split_once('=').map_or("", |(_, value)| value)) {
             Ok(trusted) => return Ok(Some(trusted)),
@@ -130,7 +130,7 @@ pub(super) fn take_trusted(
 }
 
 /// The networks of `trust=`.
-fn networks(text: &str) -> Result<Trusted, Fault> {
+fn networks(text: &str) -> Result<Trusted, Mistake> {
     if text.is_empty() {
         return Err(("trust= names no network".to_owned(), EXAMPLE.to_owned()));
     }
@@ -139,7 +139,7 @@ fn networks(text: &str) -> Result<Trusted, Fault> {
 
 const EXAMPLE: &str = "write the networks of the proxies, such as trust=10.0.0.0/8,::1";
 
-fn network(text: &str) -> Result<IpNet, Fault> {
+fn network(text: &str) -> Result<IpNet, Mistake> {
     let network = match text.parse::<IpAddr>() {
         Ok(ip) => IpNet::from(ip),
         Err(_) => text.parse().map_err(|_| (format!("{text:?} is not a network"), EXAMPLE.to_owned()))?,

@@ -1,4 +1,4 @@
-//! Where a client connects to: the places of endpoints, with options of their own.
+//! Remotes: the addresses that a client connects to, as values and strings.
 
 mod parse;
 
@@ -23,9 +23,9 @@ use crate::tls::ClientTls;
 /// A connection under way, as [`Dial::dial`] returns it.
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<(Stream, Peer)>> + Send + 'a>>;
 
-/// Something that makes connections: to a [`Remote`] what a [`Listener`](crate::Listener) is to an
-/// [`Endpoint`](crate::Endpoint). A foreign transport (vsock, a simulated network) is one implementation away, and
-/// [`Stream::from_io`] takes its streams; [`memory::Connector`](crate::memory::Connector) is one.
+/// Makes connections: it is to a [`Remote`] what a [`Listener`](crate::Listener) is to an
+/// [`Endpoint`](crate::Endpoint). Implement it for another transport (vsock, a simulated network); [`Stream::from_io`]
+/// wraps its streams, and [`memory::Connector`](crate::memory::Connector) is an implementation.
 pub trait Dial: Send + Sync + 'static {
     /// Makes one connection. It is cancel safe: a future dropped before it is ready leaves no connection. The caller sets a
     /// deadline.
@@ -35,7 +35,7 @@ pub trait Dial: Send + Sync + 'static {
     fn addr(&self) -> Addr;
 }
 
-/// Where a client connects to.
+/// The address that a client connects to.
 ///
 /// It is written as a string or built in code, and `Display` writes the string again:
 ///
@@ -50,14 +50,15 @@ pub trait Dial: Send + Sync + 'static {
 /// | `tls+unix:/run/x.sock?name=example.org` | a Unix socket with TLS |
 /// | `proxy+tcp:192.0.2.1:8007` | the connection begins with a PROXY header (before TLS, if there is any) |
 ///
-/// Options follow behind a `?`, with `&` between them. `from=ADDRESS` is the local address of a TCP connection.
-/// `header=1` or `header=2` is the version of the PROXY header (2), for `proxy+` only. With TLS, `ca` is a PEM file with
-/// the roots; `name` the name that the certificate must have and that is asked for (SNI), which else is the host, and
-/// which a Unix socket needs; `cert` and `key` are the client's own certificate, for servers that ask for one; `alpn=a,b`
-/// names the protocols offered, the best first. In paths and names `%26` stands for `&`, as any byte may be written.
+/// Options follow a `?`, separated by `&`. `from=ADDRESS` is the local address of a TCP connection. `header=1` or
+/// `header=2` is the version of the PROXY header (2), for `proxy+` only. With TLS, `ca` is a PEM file with the roots;
+/// `name` is the name that the certificate must have and that is sent to the server (SNI), by default the host, and
+/// required for a Unix socket; `cert` and `key` are the client's own certificate, for servers that ask for one;
+/// `alpn=a,b` lists the offered protocols, the preferred one first. In paths and names any byte may be percent-encoded;
+/// `&` is written as `%26`.
 ///
-/// A name's addresses are tried in turns of the two families, the next one after 250 ms or as soon as one has failed. A
-/// port alone (`tcp:8007`) does not say whom to connect to, and is refused.
+/// A name's addresses are tried alternating between the two families, the next one after 250 ms or as soon as one has
+/// failed. A port alone (`tcp:8007`) has no address to connect to, and is refused.
 ///
 /// TCP sockets have the options of accepted ones: see [`Endpoint`](crate::Endpoint).
 ///
@@ -75,13 +76,13 @@ pub trait Dial: Send + Sync + 'static {
 pub struct Remote {
     pub(crate) to: To,
     pub(crate) from: Option<IpAddr>,
-    /// The version of the PROXY header, where one is written.
+    /// The version of the PROXY header, if one is written.
     pub(crate) proxied: Option<Version>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<ClientTls>,
 }
 
-/// The place.
+/// The kind of address.
 #[derive(Clone)]
 pub(crate) enum To {
     Tcp(SocketAddr),
@@ -109,27 +110,27 @@ impl Remote {
         To::Abstract(name.as_ref().into()).into()
     }
 
-    /// What connects by means of its own.
+    /// A remote of a transport of your own.
     pub fn dial(dial: impl Dial) -> Self {
         To::Dial(Arc::new(dial)).into()
     }
 
-    /// The local address of a TCP connection. For other places it means nothing.
+    /// Sets the local address of a TCP connection. Other remotes ignore it.
     #[must_use]
     pub fn from_ip(mut self, ip: IpAddr) -> Self {
         self.from = Some(ip);
         self
     }
 
-    /// The connection begins with a PROXY header of this version. It tells of the connection itself: of its own address, and of
-    /// the remote's.
+    /// Begins the connection with a PROXY header of this version. The header has the addresses of the connection
+    /// itself: the local one and the remote's.
     #[must_use]
     pub fn proxied(mut self, version: Version) -> Self {
         self.proxied = Some(version);
         self
     }
 
-    /// The same with TLS. Any remote may have it, one in memory too.
+    /// The same with TLS. It works with any remote, also one in memory.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
@@ -137,12 +138,12 @@ impl Remote {
         self
     }
 
-    /// Reads the files that it names, if that has not been done yet, so that what is wrong with them shows before the first
-    /// connection. It waits for the file system.
+    /// Reads the files that it names, if that has not been done yet, so that errors in them show before the first
+    /// connection. It blocks on the file system.
     ///
     /// # Errors
     ///
-    /// Those of [`ClientTls::load`], and where there is no name that the certificate could be verified by.
+    /// Those of [`ClientTls::load`], and a missing name to verify the certificate by.
     #[cfg(feature = "tls")]
     pub fn load(&self) -> Result<(), crate::tls::TlsError> {
         let Some(tls) = &self.tls else { return Ok(()) };
@@ -150,7 +151,7 @@ impl Remote {
         tls.server_name(self.host().as_deref()).map(drop)
     }
 
-    /// The name by which the peer of a TCP connection is called: a certificate must have it, unless another is given.
+    /// The host of a TCP remote: the certificate must have this name, unless another name is set.
     #[cfg(feature = "tls")]
     pub(crate) fn host(&self) -> Option<String> {
         match &self.to {
@@ -175,8 +176,9 @@ impl From<To> for Remote {
 }
 
 impl fmt::Display for Remote {
-    /// The string that parses to the same remote. What connects by means of its own has none, and is written as `memory:`, or
-    /// as `dial:` and its address; roots and certificates that are in no file are not written.
+    /// Writes the string that parses to the same remote. A remote of a transport of your own has no such string; it is
+    /// written as `memory:`, or as `dial:` and its address. Roots and certificates that don't come from files are
+    /// omitted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.proxied.is_some() {
             f.write_str(PREFIX)?;

@@ -11,7 +11,7 @@ use ropewalk_middleware::Addr;
 use super::ipv6::Scoped;
 #[cfg(feature = "tls")]
 use super::tls;
-use super::{Endpoint, EndpointError, Kind, Slot, input, parse, proxied};
+use super::{Endpoint, EndpointError, Kind, Premade, input, parse, proxied};
 
 impl fmt::Display for Endpoint {
     /// Writes the string that parses to the same endpoint. A listener made in code has no such string; it is written as
@@ -28,8 +28,8 @@ impl fmt::Display for Endpoint {
             Kind::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,
             #[cfg(feature = "systemd")]
             Kind::Inherited(which) => which.fmt(f)?,
-            Kind::Bound(Slot { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
-            Kind::Bound(slot) => write!(f, "listener:{}", slot.addr)?,
+            Kind::Bound(Premade { addr: Addr::Memory, .. }) => f.write_str("memory:")?,
+            Kind::Bound(premade) => write!(f, "listener:{}", premade.addr)?,
         }
         #[cfg(not(feature = "tls"))]
         let sign = '?';

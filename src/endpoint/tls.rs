@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::EndpointError;
 use super::input::{Input, decode};
-use crate::tls::{Source, TlsConfig};
+use crate::tls::{CertSource, TlsConfig};
 
 /// The names of the options.
 pub(super) const OPTIONS: [&str; 5] = ["cert", "key", "certs", "client-ca", "alpn"];
@@ -16,7 +16,7 @@ const FORMS: &str = "write ?cert=FILE&key=FILE, or ?certs=FOLDER";
 
 /// The options parsed so far.
 #[derive(Default)]
-pub(super) struct Options {
+pub(super) struct TlsOptions {
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     certs: Option<PathBuf>,
@@ -24,7 +24,7 @@ pub(super) struct Options {
     alpn: Option<Vec<Vec<u8>>>,
 }
 
-impl Options {
+impl TlsOptions {
     pub(super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
         let twice = || input.error(format!("the option {name} is given twice"), "keep one");
         let slot = match name {
@@ -88,12 +88,12 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
         write_value(f, path.as_os_str().as_bytes())
     };
     match &tls.source {
-        Source::Files { cert, key } => {
+        CertSource::Files { cert, key } => {
             option(f, "cert", cert)?;
             option(f, "key", key)?;
         }
-        Source::Folder(path) => option(f, "certs", path)?,
-        Source::Pem { .. } | Source::Rustls(_) => {}
+        CertSource::Folder(path) => option(f, "certs", path)?,
+        CertSource::Pem { .. } | CertSource::Rustls(_) => {}
     }
     if let Some(path) = &tls.client_ca {
         option(f, "client-ca", path)?;

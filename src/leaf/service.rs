@@ -7,7 +7,7 @@ use tower_service::Service;
 /// [`framed`](crate::framed) and [`per_connection`](crate::per_connection) require this alias for the sake of its
 /// compiler message. It is implemented for every service, and can't be implemented by hand.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no service of `{F}`, which are the frames of this codec",
+    message = "`{Self}` is not a service of `{F}`, which are the frames of this codec",
     label = "this can't answer these frames",
     note = "an async function of a frame goes into `service_fn(f)`, a plain one into `reply_fn(f)`",
     note = "a function of `(state, frame)` needs `StateLayer::new(state)` around its service",

@@ -245,7 +245,7 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                     };
                     let result = std::mem::replace(result, Ok(()));
                     match returned {
-                        // The task it was moved to does not tell with which error it ended.
+                        // The error of the task that the session was moved to is not known here.
                         Ok(housed) if *moved && result.is_ok() && housed.wire.is_over_limit() => {
                             this.closing.set_reason(CloseReason::WriteLimit);
                             housed.wire.abort();

@@ -1,9 +1,9 @@
-//! What to do when accepting fails: whose fault it is, and how long to wait.
+//! Errors of accepting: whether they concern the connection or the listener, and how long to wait.
 
 use std::io;
 use std::time::Duration;
 
-/// The first wait of a row.
+/// The first of several waits.
 const FIRST: Duration = Duration::from_millis(5);
 
 /// The longest wait.
@@ -12,29 +12,30 @@ const LONGEST: Duration = Duration::from_millis(100);
 /// How many errors in a row are retried before the other tasks get a turn.
 const BATCH: u32 = 64;
 
-/// How many errors in a row are retried before even a connection's own errors are waited out. No backlog holds as many
-/// broken connections, so by then the error is not any connection's, and retrying it for ever would take a processor.
+/// How many errors in a row are retried before there is a wait even after errors of connections. No backlog holds this
+/// many broken connections, so the error must have another cause, and retrying without end would occupy a processor.
 const STREAK: u32 = 4096;
 
-/// How many errors in a row, of those that are waited out and are not for want of anything, are taken for the listener's
-/// end: at the longest wait they take ten seconds.
+/// After this many waits in a row that are not due to a shortage, the listener is considered failed: at the longest
+/// wait they take ten seconds.
 const HOPELESS: u32 = 100;
 
-/// Whose an accept error is.
+/// The scope of an accept error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Of the one connection that would have been accepted; the next one may be fine.
+pub(super) enum Scope {
+    /// The one connection that would have been accepted; the next one may be fine.
     Connection,
-    /// Of the listener, or of the machine: no descriptors or no memory left, or an error nobody has heard of. The next
-    /// try is likely to fail as well, so there is a wait before it.
+    /// The listener or the machine: no descriptors or no memory left, or an unknown error. The next try is likely to
+    /// fail as well, so there is a wait before it.
     Listener,
 }
 
-/// Tells whose an accept error is, by its error number.
+/// Determines the scope of an accept error by its error number.
 ///
-/// Linux hands errors already pending on the new connection out of `accept`, so the network's errors count as the
-/// connection's. An unknown error, or one without a number, is the listener's: taking it for a connection's would spin.
-pub(super) fn classify(error: &io::Error) -> Fault {
+/// On Linux `accept` returns errors that are pending on the new connection, so network errors count as the
+/// connection's. An unknown error, or one without a number, counts as the listener's, because retrying it without a
+/// wait might spin.
+pub(super) fn classify(error: &io::Error) -> Scope {
     match error.raw_os_error() {
         Some(
             libc::ECONNABORTED
@@ -53,63 +54,63 @@ pub(super) fn classify(error: &io::Error) -> Fault {
             | libc::EPIPE
             | libc::EPROTO
             | libc::ETIMEDOUT,
-        ) => Fault::Connection,
+        ) => Scope::Connection,
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        Some(libc::ENONET) => Fault::Connection,
-        _ => Fault::Listener,
+        Some(libc::ENONET) => Scope::Connection,
+        _ => Scope::Listener,
     }
 }
 
-/// Whether the socket itself can't accept, and so never will: it is closed, shut down, or none.
+/// Whether the socket can never accept again: it is closed, shut down, or not a listening socket.
 fn is_final(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK))
 }
 
-/// Whether something has run out, which may be there again at any time.
+/// Whether it is a shortage of descriptors or memory, which may end at any time.
 fn is_want(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum Reaction {
     /// Try again at once.
     Retry,
-    /// Try again after the other tasks had a turn.
+    /// Try again after other tasks had their turns.
     Yield,
     /// Try again after a wait.
     Wait(Duration),
 }
 
-/// The pace of a listener whose accepting fails. It slows down without an end, so the listener is never given up, and
+/// The pace of retries of a listener whose accepting fails. The listener is retried for ever, with growing waits, and
 /// the first success brings it back to full speed.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RetryPace {
     /// Errors since the last success.
     streak: u32,
-    /// The wait before, if there was one since the last success.
+    /// The last wait, if there was one since the last success.
     last_wait: Option<Duration>,
-    /// Waits since the last success, but for those for want of something.
+    /// Waits in a row since the last success or shortage.
     waits: u32,
-    /// Whether it was taken for good since the last success.
+    /// Whether the listener was considered failed since the last success.
     failed: bool,
 }
 
-impl Pace {
+impl RetryPace {
     /// What to do after this error.
-    pub(super) fn failed(&mut self, error: &io::Error) -> Next {
+    pub(super) fn failed(&mut self, error: &io::Error) -> Reaction {
         self.streak = self.streak.wrapping_add(1);
-        if classify(error) == Fault::Listener || self.streak.is_multiple_of(STREAK) {
+        if classify(error) == Scope::Listener || self.streak.is_multiple_of(STREAK) {
             let wait = self.last_wait.map_or(FIRST, |last| (last * 2).min(LONGEST));
             self.last_wait = Some(wait);
             self.waits = if is_want(error) { 0 } else { self.waits.saturating_add(1) };
-            return Next::Wait(wait);
+            return Reaction::Wait(wait);
         }
-        if self.streak.is_multiple_of(BATCH) { Next::Yield } else { Next::Retry }
+        if self.streak.is_multiple_of(BATCH) { Reaction::Yield } else { Reaction::Retry }
     }
 
-    /// Whether with this error, which was told to [`failed`](Self::failed), the listener shows that it will not accept any
-    /// more. True once until the next success: it is asked on, for nothing is lost by that.
+    /// Whether this error, which was passed to [`failed`](Self::failed), means that the listener will accept no more.
+    /// True only once until the next success. The listener is still retried, which does no harm.
     pub(super) fn has_just_failed_for_good(&mut self, error: &io::Error) -> bool {
         let hopeless = is_final(error) || self.waits >= HOPELESS;
         hopeless && !std::mem::replace(&mut self.failed, hopeless)
@@ -126,44 +127,44 @@ mod tests {
     use std::io;
     use std::time::Duration;
 
-    use super::{Fault, Next, Pace, classify};
+    use super::{Reaction, RetryPace, Scope, classify};
 
     fn errno(n: i32) -> io::Error {
         io::Error::from_raw_os_error(n)
     }
 
     #[test]
-    fn a_connections_own_errors_are_told_from_the_listeners() {
+    fn a_connections_own_errors_are_distinguished_from_the_listeners() {
         for n in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
-            assert_eq!(classify(&errno(n)), Fault::Listener, "{n}");
+            assert_eq!(classify(&errno(n)), Scope::Listener, "{n}");
         }
         for n in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EINTR] {
-            assert_eq!(classify(&errno(n)), Fault::Connection, "{n}");
+            assert_eq!(classify(&errno(n)), Scope::Connection, "{n}");
         }
     }
 
     #[test]
     fn an_unknown_error_and_one_without_a_number_are_the_listeners() {
-        assert_eq!(classify(&errno(999)), Fault::Listener);
-        assert_eq!(classify(&io::Error::other("shutting down")), Fault::Listener);
-        assert_eq!(classify(&io::ErrorKind::ConnectionAborted.into()), Fault::Listener);
+        assert_eq!(classify(&errno(999)), Scope::Listener);
+        assert_eq!(classify(&io::Error::other("shutting down")), Scope::Listener);
+        assert_eq!(classify(&io::ErrorKind::ConnectionAborted.into()), Scope::Listener);
     }
 
     #[test]
     fn waits_double_to_the_longest_and_start_over_after_a_success() {
-        let mut pace = Pace::default();
+        let mut pace = RetryPace::default();
         let waits: Vec<_> = (0..7).map(|_| pace.failed(&errno(libc::EMFILE))).collect();
-        assert_eq!(waits, [5, 10, 20, 40, 80, 100, 100].map(|ms| Next::Wait(Duration::from_millis(ms))));
+        assert_eq!(waits, [5, 10, 20, 40, 80, 100, 100].map(|ms| Reaction::Wait(Duration::from_millis(ms))));
         pace.succeeded();
-        assert_eq!(pace.failed(&errno(libc::EMFILE)), Next::Wait(Duration::from_millis(5)));
+        assert_eq!(pace.failed(&errno(libc::EMFILE)), Reaction::Wait(Duration::from_millis(5)));
     }
 
     #[test]
     fn an_error_that_never_ends_is_waited_out_even_if_it_looks_like_a_connections() {
-        let mut pace = Pace::default();
+        let mut pace = RetryPace::default();
         let next: Vec<_> = (0..10_000).map(|_| pace.failed(&errno(libc::EOPNOTSUPP))).collect();
-        assert_eq!(next.iter().filter(|n| matches!(n, Next::Yield)).count(), 10_000 / 64 - 2);
-        assert_eq!(next[4095], Next::Wait(Duration::from_millis(5)));
-        assert_eq!(next[8191], Next::Wait(Duration::from_millis(10)));
+        assert_eq!(next.iter().filter(|n| matches!(n, Reaction::Yield)).count(), 10_000 / 64 - 2);
+        assert_eq!(next[4095], Reaction::Wait(Duration::from_millis(5)));
+        assert_eq!(next[8191], Reaction::Wait(Duration::from_millis(10)));
     }
 }

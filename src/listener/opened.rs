@@ -10,9 +10,10 @@ use socket2::{SockRef, Socket};
 
 use super::unix::BoundPath;
 
-/// A listening socket that no runtime watches yet, and the path it is bound to if that is this process's to remove.
+/// A listening socket that no runtime watches yet, and its path if this process has to remove it.
 pub(crate) struct Opened {
-    // Dropped first: while the socket is open no other file can be given its inode number, so the path can be told.
+    // Dropped before the socket: while that is open no other file can get its inode number, so the path's file is
+    // identified by it.
     pub(crate) path: Option<BoundPath>,
     pub(crate) socket: OwnedFd,
 }
@@ -22,11 +23,11 @@ impl Opened {
         Self { path, socket: socket.into() }
     }
 
-    /// Makes a socket of another process fit for this one, if it is what a server can accept connections on. With
-    /// `backlog` it listens anew, which changes how many may wait and nothing else.
+    /// Checks that a socket of another process can accept connections, and prepares it for this process. With `backlog`
+    /// it calls `listen` again, which changes only how many connections may wait.
     pub(crate) fn prepare(&self, backlog: Option<i32>) -> io::Result<()> {
         check(&self.socket)?;
-        // It may come from a process that cares for neither: it is to block nobody, and no child of ours is to have it.
+        // Another process may not have set these: the socket must not block, and child processes must not inherit it.
         fcntl_setfd(&self.socket, fcntl_getfd(&self.socket)? | FdFlags::CLOEXEC)?;
         let socket = SockRef::from(&self.socket);
         socket.set_nonblocking(true)?;
@@ -38,18 +39,18 @@ impl Opened {
         Ok(Self { path: None, socket: self.socket.try_clone()? })
     }
 
-    /// Whether both are bound to the same address: then they are of one group, or the same socket.
+    /// Whether both are bound to the same address: then they belong to one group, or are the same socket.
     pub(crate) fn is_beside(&self, other: &Self) -> bool {
         getsockname(&self.socket).is_ok_and(|name| getsockname(&other.socket) == Ok(name))
     }
 }
 
-/// The family of a stream socket that listens; of anything else, what it is instead and what to do about it.
+/// The family of a listening stream socket. For any other descriptor the error says what it is and what to do.
 pub(crate) fn check(socket: &OwnedFd) -> io::Result<AddressFamily> {
     let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     let kind = match socket_type(socket) {
         Ok(kind) => kind,
-        Err(rustix::io::Errno::NOTSOCK) => return refuse("it is no socket, but a file or a pipe".to_owned()),
+        Err(rustix::io::Errno::NOTSOCK) => return refuse("it is not a socket, but a file or a pipe".to_owned()),
         Err(error) => return Err(error.into()),
     };
     if kind != SocketType::STREAM {
@@ -62,7 +63,7 @@ pub(crate) fn check(socket: &OwnedFd) -> io::Result<AddressFamily> {
     }
     let family = socket_domain(socket)?;
     if !matches!(family, AddressFamily::INET | AddressFamily::INET6 | AddressFamily::UNIX) {
-        return refuse(format!("its address family ({}) is none of IPv4, IPv6 and Unix", family.as_raw()));
+        return refuse(format!("its address family ({}) is not IPv4, IPv6 or Unix", family.as_raw()));
     }
     if !socket_acceptconn(socket)? {
         return refuse("it does not listen; it may be a connection (a socket unit needs Accept=no)".to_owned());

@@ -1,4 +1,4 @@
-//! A source of connections that may fail, made into a listener that does not.
+//! Makes a listener that doesn't fail from a socket whose accepting may fail.
 
 #[cfg(test)]
 mod tests;
@@ -17,58 +17,58 @@ use rustix::process::{Resource, getrlimit};
 use socket2::{SockAddr, Socket};
 use tokio::time::{Sleep, sleep};
 
-use super::accept_error::{Fault, Next, Pace, classify};
+use super::accept_error::{Reaction, RetryPace, Scope, classify};
 use super::{HandOver, Listener};
 
-/// How many descriptors the last call leaves to those who answer; of a small limit a sixteenth.
+/// How many descriptors the last call leaves for the connections that are served; a sixteenth of a small limit.
 const SPARE: u64 = 64;
 
-/// What the kernel's listeners have in common.
-pub(crate) trait Accept: Send + 'static {
-    /// The next connection, or why there is none.
+/// Operations that the listeners on kernel sockets have in common.
+pub(crate) trait SocketListener: Send + 'static {
+    /// The next connection, or the error of accepting it.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>>;
 
-    /// Takes a connection that waits, asked of the kernel and not of the runtime, which may have yet to learn of it;
-    /// `WouldBlock` when none does.
+    /// Accepts a waiting connection directly from the kernel, because the runtime may not know of it yet; `WouldBlock`
+    /// if no connection waits.
     fn take_waiting(&self) -> io::Result<(Socket, SockAddr)>;
 
-    /// Has the runtime watch a connection that was taken so.
+    /// Registers such a connection with the runtime.
     fn watch(socket: Socket, from: &SockAddr) -> io::Result<(Stream, Peer)>;
 
     /// The address it is bound to.
     fn local_addr(&self) -> Addr;
 
-    /// What another process needs to take it over.
+    /// The data that another process needs to take it over.
     fn hand_over(&self) -> HandOver<'_>;
 
-    /// Whether what it is bound to is this process's to remove.
+    /// Sets whether this process has to remove the path that the socket is bound to.
     fn set_owner(&mut self, _ours: bool) {}
 }
 
-/// A listener over any [`Accept`]: retries and waits as [`Pace`] says.
+/// A listener over any [`SocketListener`], which retries and waits as [`RetryPace`] says.
 ///
-/// At the last call it takes all that waits, whether or not it can be served now, and closes the socket. So new peers are
-/// refused from that moment on, and those that had connected are handed out as they are asked for.
+/// At the last call it accepts all waiting connections, whether or not they can be served now, and closes the socket.
+/// So new peers are refused from that moment on, and the accepted connections are returned as the server asks for them.
 pub(crate) struct Paced<A> {
-    /// Until the last call.
+    /// The socket, until the last call.
     inner: Option<A>,
     local: Addr,
     /// The most that can wait in the kernel's backlog.
     backlog: usize,
-    /// Taken at the last call.
+    /// Connections accepted at the last call.
     held: VecDeque<(Socket, SockAddr)>,
-    pace: Pace,
+    pace: RetryPace,
     log: Limit,
     /// It stays here, not in a future, so that a caller that stops polling does not start the wait over.
     wait: Option<Pin<Box<Sleep>>>,
-    /// Why it accepts no more, until somebody has asked.
+    /// The error for which it accepts no more, until `failure` is called.
     failure: Option<io::Error>,
-    /// Whether there was no descriptor left, until somebody has asked.
+    /// Whether there was no descriptor left, until `lacks_descriptors` is called.
     lacks_descriptors: bool,
     errors: u64,
 }
 
-impl<A: Accept> Paced<A> {
+impl<A: SocketListener> Paced<A> {
     pub(crate) fn new(inner: A, backlog: usize) -> Self {
         let more = |suppressed| event!(WARN, suppressed, "more connections could not be accepted");
         Self {
@@ -76,7 +76,7 @@ impl<A: Accept> Paced<A> {
             inner: Some(inner),
             backlog,
             held: VecDeque::new(),
-            pace: Pace::default(),
+            pace: RetryPace::default(),
             log: Limit::new(Level::WARN, more),
             wait: None,
             failure: None,
@@ -97,19 +97,20 @@ impl<A: Accept> Paced<A> {
             return inner.poll_accept(cx);
         }
         let held = self.held.pop_front();
-        // Nobody is to be woken when nothing is left.
+        // Without connections it stays pending, and needs no waker.
         held.map_or(Poll::Pending, |(socket, from)| Poll::Ready(A::watch(socket, &from)))
     }
 
-    /// Takes what waits. Returns the error that kept it from taking all.
+    /// Accepts all waiting connections. Returns the error that prevented it.
     fn hold(&mut self, inner: &A) -> io::Result<()> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let last = limit - SPARE.min(limit / 16);
-        // Connections that come meanwhile would keep this from ending; a failed attempt is one of a connection that waited.
+        // Limited, because connections that arrive meanwhile could keep this from ending. A failed attempt counts as
+        // one waiting connection.
         for _ in 0..=self.backlog {
             match inner.take_waiting() {
                 Ok((socket, from)) => {
-                    // The system gives the lowest number that is free, so all below it are in use.
+                    // The system returns the lowest free number, so all numbers below it are in use.
                     let number = u64::try_from(socket.as_raw_fd()).unwrap_or(u64::MAX);
                     self.held.push_back((socket, from));
                     if number >= last {
@@ -119,7 +120,7 @@ impl<A: Accept> Paced<A> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if classify(&error) == Fault::Connection => {}
+                Err(error) if classify(&error) == Scope::Connection => {}
                 Err(error) => return Err(error),
             }
         }
@@ -127,7 +128,7 @@ impl<A: Accept> Paced<A> {
     }
 }
 
-impl<A: Accept> Listener for Paced<A> {
+impl<A: SocketListener> Listener for Paced<A> {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
         loop {
             if let Some(wait) = &mut self.wait {
@@ -145,12 +146,12 @@ impl<A: Accept> Listener for Paced<A> {
             self.errors += 1;
             self.lacks_descriptors |= matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
             match self.pace.failed(&error) {
-                Next::Retry => {}
-                Next::Yield => {
+                Reaction::Retry => {}
+                Reaction::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Next::Wait(duration) => self.wait = Some(Box::pin(sleep(duration))),
+                Reaction::Wait(duration) => self.wait = Some(Box::pin(sleep(duration))),
             }
             if self.pace.has_just_failed_for_good(&error) {
                 self.failure = Some(error);
@@ -161,7 +162,7 @@ impl<A: Accept> Listener for Paced<A> {
     fn last_call(&mut self) {
         let Some(inner) = self.inner.take() else { return };
         let taken = self.hold(&inner);
-        // Closed before anything is said about it.
+        // Closed before anything is logged.
         drop(inner);
         self.wait = None;
         if let Err(error) = taken {
@@ -194,7 +195,7 @@ impl<A: Accept> Listener for Paced<A> {
     }
 
     fn hand_over(&self) -> Option<HandOver<'_>> {
-        self.inner.as_ref().map(Accept::hand_over)
+        self.inner.as_ref().map(SocketListener::hand_over)
     }
 
     fn set_owner(&mut self, ours: bool) {

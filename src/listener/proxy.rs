@@ -1,4 +1,4 @@
-//! The PROXY header before a connection: believed only from who is trusted.
+//! The PROXY header before a connection, accepted only from trusted proxies.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,11 @@ use tokio::io::AsyncReadExt;
 
 use super::preamble::{Step, StepFuture};
 
-/// How long a header may take in all. One segment may be lost on the way: sent again it comes after 3 s at most.
+/// How long a header may take in total. It allows for one lost segment, which arrives by retransmission after at most 3
+/// s.
 const HEADER: Duration = Duration::from_secs(5);
 
-/// Who may say in whose name a connection comes.
+/// The networks of the proxies whose headers are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trusted(Vec<IpNet>);
 
@@ -29,14 +30,14 @@ impl Trusted {
         &self.0
     }
 
-    /// Where peers have addresses, theirs counts. A peer on a Unix socket or in memory was let in by the path's
-    /// permissions, or by code.
+    /// A peer with an address is trusted if one of the networks contains it. A peer on a Unix socket or in memory is
+    /// trusted, because the path's permissions, or code, have allowed it to connect.
     fn trusts(&self, peer: &Peer) -> bool {
         peer.ip().is_none_or(|ip| self.0.iter().any(|network| network.contains(&ip)))
     }
 }
 
-/// A network in the form in which peers' addresses come: without host bits, and IPv4 as such.
+/// The network in the form of peers' addresses: without host bits, and mapped IPv4 as IPv4.
 fn canonical(network: IpNet) -> IpNet {
     if let IpNet::V6(v6) = network
         && let Some(v4) = v6.addr().to_ipv4_mapped()
@@ -47,7 +48,7 @@ fn canonical(network: IpNet) -> IpNet {
     network.trunc()
 }
 
-/// Reads the header, and makes the client it tells of the peer.
+/// The step that reads the header, and makes the client named in it the peer.
 pub(crate) struct ReadHeader {
     trusted: Trusted,
     log: Limit,
@@ -90,7 +91,7 @@ impl Step for ReadHeader {
     }
 }
 
-/// Reads a header and not a byte more: what follows is the next step's, or the service's.
+/// Reads a header and not a byte more, because the next bytes belong to the next step or the service.
 async fn read(stream: &mut Stream) -> io::Result<Header> {
     let mut bytes = Vec::new();
     loop {
@@ -100,7 +101,7 @@ async fn read(stream: &mut Stream) -> io::Result<Header> {
                 if (&mut *stream).take(need as u64).read_buf(&mut bytes).await? == 0 {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
-                        "the peer closed before its PROXY header was whole",
+                        "the peer closed before its PROXY header was complete",
                     ));
                 }
             }
@@ -108,8 +109,7 @@ async fn read(stream: &mut Stream) -> io::Result<Header> {
     }
 }
 
-/// A proxy that is not trusted, or sends something else, is a slip in somebody's configuration: worth a line, though
-/// not one for each connection.
+/// An untrusted proxy, or one that sends no header, is probably a configuration error: it is logged, at a limited rate.
 fn warn(log: &Limit, peer: &Peer, problem: &dyn fmt::Display) {
     if log.pass() {
         let (peer, problem) = (format!("{:?}", Escaped::display(peer)), problem.to_string());
@@ -117,13 +117,13 @@ fn warn(log: &Limit, peer: &Peer, problem: &dyn fmt::Display) {
     }
 }
 
-/// Why the header of a peer is not read.
+/// The error of a peer that is not trusted.
 #[derive(Debug)]
 struct Untrusted;
 
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("its peer is in none of the networks trusted to send PROXY headers (trust=)")
+        f.write_str("its peer is not in the networks trusted to send PROXY headers (trust=)")
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_trusted_by_its_address_in_whichever_form_either_is_written() {
+    fn a_peer_is_trusted_by_its_address_in_any_form() {
         let networks = ["10.0.0.0/8", "::1/128", "2001:db8::/32", "::ffff:192.0.2.0/120", "203.0.113.77/24"];
         for ip in ["10.0.0.0", "10.255.255.255", "::ffff:10.1.2.3", "::1", "2001:db8:1::1", "192.0.2.9", "203.0.113.1"]
         {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_address_is_trusted() {
+    fn a_peer_without_an_address_is_trusted() {
         for addr in [Addr::Unix(None), Addr::Memory] {
             assert!(Trusted::new([]).trusts(&Peer::new(addr)));
         }

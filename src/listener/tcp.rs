@@ -13,18 +13,20 @@ use tokio::net::TcpStream;
 
 use super::HandOver;
 use super::opened::Opened;
-use super::paced::{Accept, Paced};
+use super::paced::{Paced, SocketListener};
 
-/// Whether an accepted socket has its listener's options. Where that isn't known for sure they are set on each.
+/// Whether an accepted socket inherits its listener's options. On systems where that is uncertain, they are set on each
+/// socket.
 const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Whether the kernel shares connections out among the sockets of one port (`SO_REUSEPORT`). Elsewhere the option lets
-/// several sockets have it, and one of them gets all.
+/// Whether the kernel distributes connections among the sockets of one port (`SO_REUSEPORT`). On other systems the
+/// option allows several sockets, but one of them gets all connections.
 const SHARED_OUT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// How much the kernel takes that it can't send yet. Without it, it takes megabytes, and is then heard of again only when a
-/// good part of those is gone: a peer that reads steadily would look as if it took nothing for minutes. With it, it is heard
-/// of when half of so much is gone, which in a write stall is little more than the least that a peer has to take.
+/// How many unsent bytes the kernel accepts. Without this option it accepts megabytes, and reports the socket writable
+/// again only when a good part of them is sent: a peer that reads steadily would look for minutes as if it accepted
+/// nothing. With it, the socket is reported writable when half of this is sent, about as much as a peer has to accept
+/// anyway in the time of a write stall.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 32 * 1024;
 
@@ -34,12 +36,13 @@ pub(crate) struct Tcp {
     local: SocketAddr,
 }
 
-/// Binds so many sockets to one address, and listens on each: the kernel shares the connections out among them. Where it
-/// doesn't, it is one socket. Whether one of IPv6 takes IPv4 as well is left to the system unless it is said.
+/// Binds this many sockets to one address, and listens on each: the kernel distributes the connections among them. On
+/// systems where it doesn't, there is one socket. With `v6_only` as `None` the system decides whether an IPv6 socket
+/// accepts IPv4 as well.
 pub(crate) fn open(addr: SocketAddr, v6_only: Option<bool>, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
     let socket = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        // A server that starts again does not wait for the connections its predecessor closed.
+        // So a restarted server can bind while connections of the previous one are in TIME_WAIT.
         required("SO_REUSEADDR", socket.set_reuse_address(true))?;
         if let Some(only) = v6_only {
             required("IPV6_V6ONLY", socket.set_only_v6(only))?;
@@ -49,8 +52,8 @@ pub(crate) fn open(addr: SocketAddr, v6_only: Option<bool>, backlog: i32, socket
         io::Result::Ok(socket)
     };
     let first = socket()?;
-    // Bound before it may share its address: so a port that another server has is found out, even if that one shares its
-    // own.
+    // Bound before the option is set, so that a port in use by another server is an error, even if that server shares
+    // the port.
     first.bind(&addr.into())?;
     let addr = first.local_addr()?;
     let mut group = vec![first];
@@ -65,9 +68,9 @@ pub(crate) fn open(addr: SocketAddr, v6_only: Option<bool>, backlog: i32, socket
     Ok(group.into_iter().map(|socket| Opened::new(socket, None)).collect())
 }
 
-/// Has the runtime watch a socket that listens, and whose backlog holds so many.
+/// Registers a listening socket with the runtime. `backlog` is the most connections that can wait in it.
 pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
-    // Those of another process may have others.
+    // A socket of another process may have other options.
     let refused = set_options(&SockRef::from(&socket))?;
     let socket = tokio::net::TcpListener::from_std(socket.into())?;
     let local = socket.local_addr()?;
@@ -78,8 +81,8 @@ pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
     Ok(Paced::new(Tcp { socket, local }, backlog))
 }
 
-/// No delay for small writes; a peer that vanished without a word is noticed after two minutes, and one that reads slowly is
-/// seen to read. Returns the options that the system refuses, of those that it works without.
+/// Sets the options: no delay for small writes; keepalive, so that a peer that vanished is noticed after two minutes;
+/// and a small unsent buffer, so that a slow reader is seen to read. Returns the optional ones that the system refuses.
 pub(crate) fn set_options(socket: &SockRef<'_>) -> io::Result<Vec<(&'static str, io::Error)>> {
     required("SO_KEEPALIVE", socket.set_keepalive(true))?;
     let probes = |keepalive| socket.set_tcp_keepalive(&keepalive);
@@ -91,7 +94,7 @@ pub(crate) fn set_options(socket: &SockRef<'_>) -> io::Result<Vec<(&'static str,
         ("TCP_KEEPINTVL", probes(TcpKeepalive::new().with_interval(Duration::from_secs(10)))),
         ("TCP_KEEPCNT", probes(TcpKeepalive::new().with_retries(6))),
     ];
-    // No memory is taken where all are there.
+    // No memory is allocated if all options are set.
     Ok(set.into_iter().filter_map(|(option, set)| Some((option, set.err()?))).collect())
 }
 
@@ -100,7 +103,7 @@ fn required(option: &str, set: io::Result<()>) -> io::Result<()> {
     set.map_err(|error| io::Error::new(error.kind(), format!("the system refuses the socket option {option}: {error}")))
 }
 
-impl Accept for Tcp {
+impl SocketListener for Tcp {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         let (stream, addr) = ready!(self.socket.poll_accept(cx))?;
         if !INHERITED {

@@ -8,14 +8,14 @@ use tokio::runtime::Handle;
 use super::preamble::{Step, StepFuture, Turns};
 use crate::tls::{HANDSHAKE, TlsConfig, accept};
 
-/// A handshake with the certificates of the moment. As it computes a lot, it does so in turns.
+/// A handshake with the current certificates. Because it computes a lot, it does so in turns.
 pub(crate) struct Handshake {
     tls: TlsConfig,
     turns: Turns,
 }
 
 impl Handshake {
-    /// To be called in the runtime it will run in: as many compute at once as that has threads.
+    /// Call it in the runtime of the handshakes: as many compute at once as that runtime has threads.
     pub(crate) fn new(tls: TlsConfig) -> Self {
         Self { tls, turns: Turns::new(Handle::current().metrics().num_workers()) }
     }

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
-/// How the writer's side stands.
+/// The state of the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Nothing more will be written; what was written can still be read.
+    /// No more bytes will be written; those written before can still be read.
     Finished,
     /// The reader is gone, and the writer does not know yet.
     Unread,
@@ -38,17 +38,17 @@ impl Pipe {
         self.bytes.is_empty()
     }
 
-    /// Whether a write would reach nobody: the writer has not ended the direction, but its reader is gone.
+    /// Whether written bytes would be lost: the writer has not ended the direction, but its reader is gone.
     pub(super) fn is_unread(&self) -> bool {
         self.state == State::Unread
     }
 
-    /// How many bytes a write takes at most.
+    /// The most bytes that a write accepts.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Reads what there is; the waker returned is the writer's.
+    /// Reads the available bytes; the returned waker is the writer's.
     pub(super) fn poll_read(&mut self, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Option<Waker>>> {
         if self.state == State::Reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -75,7 +75,7 @@ impl Pipe {
         Poll::Ready(())
     }
 
-    /// Writes what there is room for; the waker returned is the reader's.
+    /// Writes as much as there is room for; the returned waker is the reader's.
     pub(super) fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<(usize, Option<Waker>)>> {
         match self.state {
             State::Open => {}
@@ -108,7 +108,7 @@ impl Pipe {
         self.wakers()
     }
 
-    /// Breaks the direction, and loses what was not read.
+    /// Resets the direction; unread bytes are lost.
     pub(super) fn reset(&mut self) -> Wakers {
         self.state = State::Reset;
         self.bytes = VecDeque::new();
@@ -120,5 +120,5 @@ impl Pipe {
     }
 }
 
-/// Who waits for a direction; to be woken when its lock is free again.
+/// The tasks that wait for a direction; wake them after the lock is released.
 pub(super) type Wakers = [Option<Waker>; 2];

@@ -12,7 +12,7 @@ use tokio::task::coop::poll_proceed;
 
 use super::pipe::{Pipe, Wakers};
 
-/// Which end, and so which pipe it writes to; it reads from the other one.
+/// Which end, and so to which pipe it writes; it reads from the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Client,
@@ -81,8 +81,8 @@ impl Pipes {
         }
     }
 
-    /// Writes what there is room for. What nobody will read is taken as well, as the kernel does that has not asked the
-    /// other one yet; the answer of that one is a reset.
+    /// Writes as much as there is room for. Bytes for a reader that is gone are accepted as well, as by a kernel that
+    /// doesn't know yet; the answer to them is a reset.
     fn poll_write(&mut self, end: End, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<(usize, [Wakers; 2])>> {
         let pipe = self.writing(end);
         if pipe.is_unread() {
@@ -97,7 +97,7 @@ impl Pipes {
         [self.from_client.reset(), self.from_server.reset()]
     }
 
-    /// What the drop of an end does to both directions.
+    /// The effect of the drop of an end on both directions.
     fn close(&mut self, end: End, abort: bool) -> [Wakers; 2] {
         if abort || !self.reading(end).is_empty() {
             self.reset()
@@ -107,7 +107,7 @@ impl Pipes {
     }
 }
 
-/// Called with the lock released, because a waker may run anything.
+/// Called with the lock released, because a waker may run any code.
 fn wake(wakers: impl IntoIterator<Item = Option<std::task::Waker>>) {
     wakers.into_iter().flatten().for_each(std::task::Waker::wake);
 }
@@ -131,7 +131,7 @@ impl Drop for MemoryStream {
 
 impl AsyncRead for MemoryStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Two ends that never wait for each other would hold their thread otherwise.
+        // Otherwise two ends that never wait for each other would occupy their thread.
         let coop = ready!(poll_proceed(cx));
         let result = ready!(self.lock().reading(self.end).poll_read(cx, buf));
         coop.made_progress();

@@ -1,4 +1,4 @@
-//! It behaves as a TCP socket does, under paused time.
+//! Tests that a memory connection behaves as a TCP socket does, under paused time.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -155,7 +155,7 @@ async fn a_write_after_a_clean_drop_succeeds_and_resets_the_connection_and_the_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_has_ended_its_direction_can_not_write_whether_or_not_somebody_would_read() {
+async fn a_peer_that_has_ended_its_direction_can_not_write_with_or_without_a_reader() {
     let (mut client, mut server) = connected(64).await;
     server.write_all(b"answer").await.unwrap();
     client.shutdown().await.unwrap();

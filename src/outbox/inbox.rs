@@ -19,11 +19,11 @@ pub(crate) struct Inbox<C>(Option<Box<Link<C>>>);
 /// One outbox and the link to the next. A linked list, because a connection seldom has more than one outbox, and this
 /// is the smallest form for one.
 struct Link<C> {
-    source: Source<C>,
+    source: AnyQueue<C>,
     next: Option<Box<Self>>,
 }
 
-enum Source<C> {
+enum AnyQueue<C> {
     Frames(Arc<dyn Encodes<C>>),
     /// Bytes that bypass the codec.
     Raw(Arc<Queue<Bytes>>),
@@ -78,7 +78,7 @@ impl<F> Queue<F> {
     }
 }
 
-impl<C> Source<C> {
+impl<C> AnyQueue<C> {
     /// Encodes the queued frames while the wire has room and the turn lasts. Returns whether some are left.
     fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
         match self {
@@ -123,7 +123,7 @@ impl<C> Inbox<C> {
         F: Send + 'static,
     {
         let queue = Queue::new(connection, capacity, slow);
-        self.add(Source::Frames(Arc::clone(&queue) as _));
+        self.add(AnyQueue::Frames(Arc::clone(&queue) as _));
         Outbox(queue)
     }
 
@@ -134,12 +134,12 @@ impl<C> Inbox<C> {
         slow: SlowConsumer,
     ) -> Outbox<Bytes> {
         let queue = Queue::new(connection, capacity, slow);
-        self.add(Source::Raw(Arc::clone(&queue)));
+        self.add(AnyQueue::Raw(Arc::clone(&queue)));
         Outbox(queue)
     }
 
     /// Adds one, and drops those that are done: a session may make one for each subscription.
-    fn add(&mut self, source: Source<C>) {
+    fn add(&mut self, source: AnyQueue<C>) {
         let mut at = &mut self.0;
         while at.is_some() {
             if at.as_ref().is_some_and(|link| link.source.is_done()) {
@@ -160,7 +160,7 @@ impl<C> Inbox<C> {
 
     #[cold]
     fn poll_pushed(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
-        // Before the queues are looked into, so that any later push wakes this task.
+        // Registered before the queues are checked, so that any later push wakes this task.
         wire.closing().watch(cx);
         self.rotate();
         loop {
@@ -175,7 +175,7 @@ impl<C> Inbox<C> {
             if !wire.has_turn()
                 && let Poll::Ready(Err(error)) = wire.poll_flush(cx)
             {
-                // Written after each turn, because the queues may never run empty.
+                // Written after each turn, because the queues may never become empty.
                 return Poll::Ready(Err(error));
             }
             ready!(wire.poll_turn(cx));

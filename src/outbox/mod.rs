@@ -62,7 +62,7 @@ impl<F> fmt::Display for PushError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full(_) => "the outbox of the connection is full",
-            Self::Closed(_) => "the connection takes no more frames",
+            Self::Closed(_) => "the connection accepts no more frames",
         })
     }
 }
@@ -156,7 +156,7 @@ impl<F> fmt::Debug for Capacity<F> {
 /// [`during_idle`](crate::Session::during_idle) waits, and under `framed` between any two answers, also while calls are
 /// pending. A [`Reply::stream`](crate::Reply::stream) that does not end holds them up. Layers around frames don't see
 /// them; `stats().frames_out()` counts them. A frame that the codec refuses to encode is dropped and
-/// [counted](Self::refused), and the connection goes on.
+/// [counted](Self::refused), and the connection continues.
 ///
 /// At the end of the peer's input, and when the connection drains, the frames pushed until then are written before the
 /// session's `next` returns `None`; after that the outbox is closed. Queued frames are dropped by an abort, by an

@@ -226,10 +226,10 @@ impl World {
     pub fn audit(&self, handle: &Handle) {
         let (counts, preambles) = (handle.counts(), handle.preambles());
         let closed: u64 = counts.reasons().map(|(_, n)| n).sum();
-        assert_eq!(counts.active(), 0, "connections are open still: {counts:?}");
+        assert_eq!(counts.active(), 0, "connections are still open: {counts:?}");
         assert_eq!(counts.accepted(), closed, "accepted and not closed, or closed and not accepted: {counts:?}");
-        assert_eq!(preambles.pending(), 0, "preambles are under way still: {preambles:?}");
-        assert_eq!(handle.memory().in_use(), 0, "the buffers of connections that have ended are counted still");
+        assert_eq!(preambles.pending(), 0, "preambles are still under way: {preambles:?}");
+        assert_eq!(handle.memory().in_use(), 0, "the buffers of ended connections are still counted");
     }
 }
 

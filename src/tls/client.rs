@@ -1,4 +1,4 @@
-//! The client's side of TLS: which roots, which name, and a certificate of its own.
+//! The client's side of TLS: roots, name, and the client's own certificate.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,16 @@ use rustls::pki_types::ServerName;
 use super::TlsError;
 use super::files::{self, Roots};
 
-/// How a client verifies a server, and which certificate and protocols it offers: for [`Remote::tls`] and
-/// [`Session::upgrade_tls`].
+/// The TLS configuration of a client, for [`Remote::tls`] and [`Session::upgrade_tls`]: how it verifies a server, and
+/// which certificate and protocols it offers.
 ///
-/// A server's certificate is verified always: by the roots of the system, unless [`ca`](Self::ca) names others, and by the name
-/// of the remote's host, unless [`name`](Self::name) gives another. Where there is no host (a Unix socket, a session) a
-/// missing name is an error. TLS 1.2 and 1.3 are spoken, by the `ring` provider; nothing is installed for the process.
+/// A server's certificate is always verified: by the roots of the system, unless [`ca`](Self::ca) names others, and by
+/// the name of the remote's host, unless [`name`](Self::name) sets another. If there is no host (a Unix socket, a
+/// session), a missing name is an error. TLS 1.2 and 1.3 are supported, with the `ring` provider; no process-wide
+/// provider is installed.
 ///
-/// Files are read once: by [`ClientTls::load`], or at the first handshake. Clones share what was read, and the sessions that
-/// servers let them resume.
+/// Files are read once: by [`ClientTls::load`], or at the first handshake. Clones share the files read, and the TLS
+/// sessions that servers allow them to resume.
 ///
 /// ```
 /// use ropewalk::{ClientTls, Remote};
@@ -41,64 +42,64 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// By the roots of the system, and without a certificate of one's own.
+    /// A configuration with the roots of the system, and without a certificate of the client.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A configuration made by hand: it is taken as it is, with its roots, its certificate and its protocols.
+    /// A configuration made by hand. It is used as it is, with its roots, its certificate and its protocols.
     pub fn rustls(config: impl Into<Arc<ClientConfig>>) -> Self {
         Self { roots: Roots::Rustls(config.into()), ..Self::default() }
     }
 
-    /// The roots are those in this PEM file, and no others.
+    /// Sets the roots to those in this PEM file, and no others.
     #[must_use]
     pub fn ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.roots = Roots::File(path.into());
         self.apart()
     }
 
-    /// The roots are those in this text, which is PEM, and no others.
+    /// Sets the roots to those in this PEM text, and no others.
     #[must_use]
     pub fn ca_pem(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.roots = Roots::Pem(pem.as_ref().into());
         self.apart()
     }
 
-    /// The name (or IP address) that the server's certificate must have, and that the server is asked for (SNI).
+    /// Sets the name (or IP address) that the server's certificate must have. A name is also sent to the server (SNI).
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The certificate shown to servers that ask for one: PEM files with the chain, the client's own certificate first, and
-    /// with its key. They may be the same file.
+    /// Sets the certificate for servers that ask for one: PEM files with the chain, the client's own certificate first,
+    /// and with its key. They may be the same file.
     #[must_use]
     pub fn identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((cert.into(), key.into()));
         self.apart()
     }
 
-    /// The protocols offered (ALPN), the best first. Which one the server chose is in
-    /// [`TlsInfo::alpn`](crate::TlsInfo::alpn).
+    /// Sets the offered protocols (ALPN), the preferred one first. [`TlsInfo::alpn`](crate::TlsInfo::alpn) is the one
+    /// that the server chose.
     #[must_use]
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
         self.apart()
     }
 
-    /// Reads the files now, if that has not been done yet. It waits for the file system.
+    /// Reads the files now, if that has not been done yet. It blocks on the file system.
     ///
     /// # Errors
     ///
-    /// A file that is missing or holds no certificate or no key, a key that does not match, a system without roots.
+    /// A file that is missing or has no certificate or no key, a key that does not match, a system without roots.
     pub fn load(&self) -> Result<(), TlsError> {
         self.current().map(drop)
     }
 
-    /// What handshakes are done with. One for all of a remote's, so that sessions can be resumed.
+    /// The configuration for handshakes. All handshakes of a remote use the same one, so that sessions can be resumed.
     pub(crate) fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
         if let Some(config) = self.loaded.get() {
             return Ok(Arc::clone(config));
@@ -107,11 +108,11 @@ impl ClientTls {
         Ok(Arc::clone(self.loaded.get_or_init(|| config)))
     }
 
-    /// The name that the certificate is verified by: its own, or else that of the host.
+    /// The name by which the certificate is verified: the one set here, or else that of the host.
     pub(crate) fn server_name(&self, host: Option<&str>) -> Result<ServerName<'static>, TlsError> {
         let Some(name) = self.name.as_deref().or(host) else {
             let fix = "give it one by ClientTls::name, or name=HOST in the remote's string";
-            return Err(TlsError::other("there is no name that the server's certificate could be verified by", fix));
+            return Err(TlsError::other("there is no name to verify the server's certificate by", fix));
         };
         ServerName::try_from(name.to_owned()).map_err(|_| {
             TlsError::other(
@@ -137,7 +138,7 @@ impl ClientTls {
         &self.alpn
     }
 
-    /// What was read before is not this one's any more.
+    /// Detaches this value from the clones with which it shares the files read.
     fn apart(mut self) -> Self {
         self.loaded = Arc::default();
         self

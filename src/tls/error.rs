@@ -1,11 +1,11 @@
-//! What may be wrong with certificates.
+//! Errors of certificates.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Certificates that can't be used. Its message names the file, and says what is wrong with it and what to do.
+/// Certificates that can't be used. The message names the file, the problem, and what to do.
 #[derive(Debug)]
 pub struct TlsError {
     path: Option<PathBuf>,
@@ -18,7 +18,7 @@ impl TlsError {
         Self { path: Some(path.to_owned()), problem: problem.into(), fix }
     }
 
-    /// One that is no file's.
+    /// An error that concerns no file.
     pub(super) fn other(problem: impl Into<String>, fix: &'static str) -> Self {
         Self { path: None, problem: problem.into(), fix }
     }
@@ -32,12 +32,12 @@ impl TlsError {
         Self::new(path, error.to_string(), fix)
     }
 
-    /// The same, of what is in no file.
+    /// The same without the path, for PEM text in memory.
     pub(super) fn in_memory(self) -> Self {
         Self { path: None, ..self }
     }
 
-    /// The file or folder at fault, if it is one's.
+    /// The file or folder with the problem, if there is one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::names::Names;
-use super::{Source, TlsConfig, TlsError, validity};
+use super::{CertSource, TlsConfig, TlsError, validity};
 
 const NO_CERTIFICATE: &str = "it must hold the chain in PEM, the server's own certificate first";
 const NO_KEY: &str = "it must hold the private key in PEM, unencrypted";
@@ -28,23 +28,23 @@ const LAYOUT: &str = "it must have NAME.pem (chain and key), NAME.crt with NAME.
 /// The files of a folder whose certificates are in use.
 pub(super) type InUse = BTreeSet<PathBuf>;
 
-/// Reads all that the configuration names. A file of a folder that can't be used is passed over, unless it is in use:
-/// then all stays as it is.
+/// Reads all files that the configuration names. A file of a folder that can't be used is skipped, unless its
+/// certificate is in use: then reading fails, and nothing changes.
 pub(super) fn read(tls: &TlsConfig, in_use: &InUse) -> Result<(Arc<ServerConfig>, InUse), TlsError> {
     let provider = Arc::new(ring::default_provider());
     let mut used = InUse::default();
     let names = match &tls.source {
-        Source::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
-        Source::Folder(path) => folder(path, &provider, in_use, &mut used)?,
-        Source::Pem { cert, key } => {
+        CertSource::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
+        CertSource::Folder(path) => folder(path, &provider, in_use, &mut used)?,
+        CertSource::Pem { cert, key } => {
             let (at_cert, at_key) = ((Path::new("the certificate"), &cert[..]), (Path::new("the key"), &key[..]));
             Names::only(certified(at_cert, at_key, &provider).map_err(TlsError::in_memory)?)
         }
-        Source::Rustls(config) => return Ok((by_hand(config, tls)?, used)),
+        CertSource::Rustls(config) => return Ok((by_hand(config, tls)?, used)),
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError::other(error.to_string(), "this is a fault of the provider"))?;
+        .map_err(|error| TlsError::other(error.to_string(), "the crypto provider is at fault"))?;
     let builder = match &tls.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -78,7 +78,7 @@ fn certificate(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<Cer
     certified((cert, &open(cert)?), (key, &open(key)?), provider)
 }
 
-/// The same of what files hold. The two must match.
+/// The same from the contents of the files. The two must match.
 fn certified(
     (cert, chain_pem): (&Path, &[u8]),
     (key, key_pem): (&Path, &[u8]),
@@ -93,7 +93,7 @@ fn certified(
     CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
         RustlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
             let problem = format!("it is not the key of the certificate in {cert:?}");
-            TlsError::new(key, problem, "give the key the certificate was made with")
+            TlsError::new(key, problem, "give the key that belongs to the certificate")
         }
         RustlsError::InvalidCertificate(error) => TlsError::new(cert, error.to_string(), NO_CERTIFICATE),
         error => TlsError::new(key, error.to_string(), NO_KEY),
@@ -109,19 +109,19 @@ fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(chain)
 }
 
-/// The authorities whose certificates of servers are accepted.
+/// The authorities by which servers' certificates are verified.
 #[derive(Clone, Default)]
 pub(super) enum Roots {
-    /// Those of the system.
+    /// The roots of the system.
     #[default]
     System,
     File(PathBuf),
     Pem(Arc<[u8]>),
-    /// All is as this has it.
+    /// A complete configuration.
     Rustls(Arc<ClientConfig>),
 }
 
-/// All that a client's configuration names: its roots, the files of its certificate and key, and its protocols.
+/// Reads all files that a client's configuration names: its roots, and its certificate and key. Sets its protocols.
 pub(super) fn read_client(
     roots: &Roots,
     identity: Option<(&Path, &Path)>,
@@ -150,7 +150,7 @@ pub(super) fn read_client(
     Ok(Arc::new(config))
 }
 
-/// The certificates that may have signed a peer's.
+/// The authorities by which peers' certificates are verified.
 fn roots_in(path: &Path) -> Result<RootCertStore, TlsError> {
     roots_of(path, &open(path)?)
 }
@@ -168,13 +168,13 @@ fn open(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| TlsError::unreadable(path, &error))
 }
 
-/// All certificates of a folder. Other things lie there too: the CA's own certificate, parameters, a file that is half
-/// written.
+/// All certificates of a folder. It may contain other files too: the CA's own certificate, parameters, a partly written
+/// file.
 fn folder(path: &Path, provider: &CryptoProvider, in_use: &InUse, used: &mut InUse) -> Result<Names, TlsError> {
     let unreadable = |error: io::Error| TlsError::unreadable(path, &error);
     let entries: Result<Vec<_>, _> = fs::read_dir(path).map_err(unreadable)?.collect();
     let mut entries: Vec<PathBuf> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
-    // So that it is the same one each time that stands first for a name.
+    // Sorted, so that the same certificate always comes first for a name.
     entries.sort();
     let mut names = Names::default();
     let mut first_error = None;
@@ -184,7 +184,7 @@ fn folder(path: &Path, provider: &CryptoProvider, in_use: &InUse, used: &mut InU
             Err(error) if in_use.contains(&cert) => return Err(error),
             Err(error) => {
                 let file = cert.display();
-                event!(WARN, %file, %error, "a file in the folder of certificates is passed over");
+                event!(WARN, %file, %error, "a file in the folder of certificates is skipped");
                 first_error.get_or_insert(error);
             }
         }
@@ -215,12 +215,12 @@ fn is_default(path: &Path) -> bool {
     path.file_stem() == Some(OsStr::new("default"))
 }
 
-/// The files of a certificate and its key that an entry stands for. Hidden files are somebody's scratch.
+/// The files with the certificate and the key of an entry. Hidden files are ignored.
 fn pair(entry: &Path) -> Option<(PathBuf, PathBuf)> {
     if entry.file_name()?.as_bytes().starts_with(b".") {
         return None;
     }
-    // The folder may be that of one certificate, as certbot lays them out.
+    // An entry may be part of the layout of certbot, with a folder for each certificate.
     let of_chain = |chain: PathBuf| chain.is_file().then(|| (chain.clone(), chain.with_file_name("privkey.pem")));
     match entry.extension().and_then(OsStr::to_str) {
         Some("pem") if entry.ends_with("fullchain.pem") && entry.with_file_name("privkey.pem").is_file() => {
@@ -242,8 +242,8 @@ fn add_names(names: &mut Names, path: &Path, certified: &Arc<CertifiedKey>, is_d
         any = true;
     }
     if !any {
-        let problem = "there is no DNS name (subjectAltName) in the certificate, so it would never be shown";
-        return Err(TlsError::new(path, problem, "have one made with its names, or call it default"));
+        let problem = "there is no DNS name (subjectAltName) in the certificate, so it would never be used";
+        return Err(TlsError::new(path, problem, "get one with its names, or name the file default"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! TLS by rustls (feature `tls`): which certificates, and the handshake.
+//! TLS by rustls (feature `tls`): certificates and the handshake.
 
 mod client;
 mod error;
@@ -20,20 +20,20 @@ pub(crate) use self::stream::{HANDSHAKE, Side, accept, connect};
 
 use self::files::InUse;
 
-/// Which certificates a server shows, whose it asks for, and which protocols it speaks: for [`Endpoint::tls`] and
-/// [`Session::upgrade_tls`].
+/// The TLS configuration of a server, for [`Endpoint::tls`] and [`Session::upgrade_tls`]: its certificates, which
+/// certificates of peers it accepts, and its protocols.
 ///
-/// TLS 1.2 and 1.3 are spoken, with rustls's own choice of ciphers, by the `ring` provider; nothing is installed for the
-/// process as a whole.
+/// TLS 1.2 and 1.3 are supported, with rustls's default ciphers and the `ring` provider; no process-wide provider is
+/// installed.
 ///
-/// A close says goodbye (`close_notify`). A peer that ends without it may have been cut off by somebody else: reading fails
-/// with `UnexpectedEof` then, behind whatever came before.
+/// A close sends `close_notify`. If the peer's stream ends without one, an attacker may have cut it: after the bytes
+/// before the end, reading fails with `UnexpectedEof`.
 ///
-/// A certificate that has expired or is not valid yet is served, for clients to refuse; whenever one is read a warning in
-/// the log names its file and the date.
+/// A certificate that has expired or is not valid yet is used all the same, and clients refuse it; whenever one is
+/// read, a warning in the log names its file and the date.
 ///
-/// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first handshake; whichever comes
-/// first. Clones share what was read, so a reload reaches all of them; connections made before keep what they have.
+/// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first handshake, whichever is
+/// first. Clones share the files read, so a reload affects all of them; existing connections are not affected.
 ///
 /// ```no_run
 /// use ropewalk::{Endpoint, TlsConfig};
@@ -47,13 +47,14 @@ use self::files::InUse;
 /// [`Session::upgrade_tls`]: crate::Session::upgrade_tls
 #[derive(Clone)]
 pub struct TlsConfig {
-    pub(crate) source: Source,
+    pub(crate) source: CertSource,
     pub(crate) client_ca: Option<PathBuf>,
     pub(crate) alpn: Vec<Vec<u8>>,
     loaded: Arc<Loaded>,
 }
 
-/// What was read, and by which reading: of two at once the one that began last is the one that stays.
+/// The current configuration, and the number of the reading that produced it: of several at once the one that began
+/// last stays.
 #[derive(Default)]
 struct Loaded {
     begun: AtomicU64,
@@ -67,22 +68,22 @@ struct Current {
     in_use: InUse,
 }
 
-/// A configuration that was read, and is not in force yet.
+/// A configuration that was read, but is not in use yet.
 pub(crate) struct Reading {
     number: u64,
     config: Arc<ServerConfig>,
     in_use: InUse,
 }
 
-/// Where the certificates come from.
+/// The source of the certificates.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) enum CertSource {
     /// A chain and its key.
     Files {
         cert: PathBuf,
         key: PathBuf,
     },
-    /// A folder of them.
+    /// A folder of certificates.
     Folder(PathBuf),
     /// A chain and its key, in PEM.
     Pem {
@@ -93,67 +94,70 @@ pub(crate) enum Source {
 }
 
 impl TlsConfig {
-    /// One certificate, for whatever name a peer asks: a PEM file with the chain, the server's own certificate first, and
-    /// one with its key (PKCS #8, PKCS #1 or SEC 1). They may be the same file.
+    /// One certificate for all names: a PEM file with the chain, the server's own certificate first, and one with its
+    /// key (PKCS #8, PKCS #1 or SEC 1). They may be the same file.
     pub fn files(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Source::Files { cert: cert.into(), key: key.into() }.into()
+        CertSource::Files { cert: cert.into(), key: key.into() }.into()
     }
 
-    /// The certificates of a folder, chosen by the name a peer asks for (SNI). Those are `NAME.pem` with chain and key in
-    /// one file, `NAME.crt` with `NAME.key`, and folders `NAME/` with `fullchain.pem` and `privkey.pem`; the folder itself may
-    /// hold these two. Other files are passed over: hidden ones in silence, and those that are called like a certificate and
-    /// can't be used (`ca.crt` without a key, `dhparam.pem`, a half-written file) with a warning in the log. So a stray file
-    /// keeps no server from starting. A reload fails, and changes nothing, when a file whose certificate is in use can't
-    /// be used any more; one that was removed takes its certificate with it.
+    /// The certificates of a folder, chosen by the name a peer asks for (SNI): `NAME.pem` with chain and key in one
+    /// file, `NAME.crt` with `NAME.key`, and folders `NAME/` with `fullchain.pem` and `privkey.pem`; the folder itself
+    /// may contain these two. Other files are skipped: hidden ones silently, and those that are named like a
+    /// certificate but can't be used (`ca.crt` without a key, `dhparam.pem`, a partly written file) with a warning in
+    /// the log. So a stray file doesn't prevent a server from starting. A reload fails, and changes nothing, if a file
+    /// whose certificate is in use can't be used any more; the certificate of a removed file is dropped.
     ///
-    /// A certificate answers to the DNS names in it (`subjectAltName`), whatever its file is called; `*.example.org` to
-    /// every name with one label more than `example.org`, unless another certificate has just that name. The one called
-    /// `default` answers when no other does, and when a peer asks for no name. Without it such a peer is refused.
+    /// A certificate is used for the DNS names in it (`subjectAltName`), independent of its file name; one for
+    /// `*.example.org` is used for every name with one label more than `example.org`, unless another certificate has
+    /// exactly that name. The one named `default` is used if no other matches, and for a peer that asks for no name.
+    /// Without it such a peer is refused.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
-        Source::Folder(path.into()).into()
+        CertSource::Folder(path.into()).into()
     }
 
-    /// The same as [`TlsConfig::files`], with what such files hold. It is never reloaded.
+    /// The same as [`TlsConfig::files`], with the contents of such files. It is never reloaded.
     pub fn pem(cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
-        Source::Pem { cert: cert.as_ref().into(), key: key.as_ref().into() }.into()
+        CertSource::Pem { cert: cert.as_ref().into(), key: key.as_ref().into() }.into()
     }
 
-    /// A configuration made by hand. It is taken as it is, so it is never reloaded.
+    /// A configuration made by hand. It is used as it is, except for [`alpn`](Self::alpn), and never reloaded.
     pub fn rustls(config: impl Into<Arc<ServerConfig>>) -> Self {
-        Source::Rustls(config.into()).into()
+        CertSource::Rustls(config.into()).into()
     }
 
-    /// Asks every peer for a certificate that one in this PEM file has signed (mutual TLS); without it the handshake
-    /// fails. [`Peer::certificates`](crate::Peer::certificates) has it then. For certificates from files only.
+    /// Requires a certificate of every peer, signed by one in this PEM file (mutual TLS); without it the handshake
+    /// fails. [`Peer::certificates`](crate::Peer::certificates) returns it. It does not go with a configuration made by
+    /// hand.
     #[must_use]
     pub fn client_ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.client_ca = Some(path.into());
         self.apart()
     }
 
-    /// The protocols spoken (ALPN), the best first. A peer that offers others only is refused
-    /// (`no_application_protocol`); one that offers none is not. Without this, what a peer offers is ignored.
+    /// Sets the supported protocols (ALPN), the preferred one first. A peer that offers only others is refused
+    /// (`no_application_protocol`); one that offers no protocols is not. By default the protocols that a peer offers
+    /// are ignored.
     #[must_use]
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
         self.apart()
     }
 
-    /// Reads the files now, if that has not been done yet. It waits for the file system.
+    /// Reads the files now, if that has not been done yet. It blocks on the file system.
     ///
     /// # Errors
     ///
-    /// A file that is missing or holds no certificate or no key, a key that does not match, a folder without any certificate
-    /// that can be used.
+    /// A file that is missing or has no certificate or no key, a key that does not match, a folder without any usable
+    /// certificate.
     pub fn load(&self) -> Result<(), TlsError> {
         self.current().map(drop)
     }
 
-    /// Reads the files again. It waits for the file system. If anything is wrong with them, nothing changes. Of several at
-    /// once the one that began last stays.
+    /// Reads the files again. It blocks on the file system. If there is an error, nothing changes. Of several reloads
+    /// at once the one that began last stays.
     ///
-    /// A [`Handle::reload`](crate::Handle::reload) does so for all endpoints of a server; this is for a configuration that
-    /// only [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses.
+    /// [`Handle::reload`](crate::Handle::reload) does this for all endpoints of a server; call this for a configuration
+    /// that only [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses.
     ///
     /// # Errors
     ///
@@ -163,7 +167,7 @@ impl TlsConfig {
         Ok(())
     }
 
-    /// Reads the files, and changes nothing yet.
+    /// Reads the files without using them yet.
     pub(crate) fn read(&self) -> Result<Reading, TlsError> {
         let number = self.loaded.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let in_use = self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).in_use.clone();
@@ -171,7 +175,7 @@ impl TlsConfig {
         Ok(Reading { number, config, in_use })
     }
 
-    /// From here on handshakes are done with this, unless a later reading is there already.
+    /// Uses this configuration for handshakes from here on, unless a later reading is in use already.
     pub(crate) fn set(&self, Reading { number, config, in_use }: Reading) {
         let mut current = self.loaded.current.write().unwrap_or_else(PoisonError::into_inner);
         if number > current.number {
@@ -179,7 +183,7 @@ impl TlsConfig {
         }
     }
 
-    /// What handshakes are done with now.
+    /// The current configuration for handshakes.
     pub(crate) fn current(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let current = || self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).config.clone();
         if let Some(config) = current() {
@@ -188,7 +192,7 @@ impl TlsConfig {
         let reading = self.read()?;
         let config = Arc::clone(&reading.config);
         self.set(reading);
-        // What a reload has read meanwhile is newer.
+        // If a reload has set one meanwhile, that is newer.
         Ok(current().unwrap_or(config))
     }
 
@@ -197,15 +201,15 @@ impl TlsConfig {
         self.source.path().is_some() || self.client_ca.is_some()
     }
 
-    /// What was read before is not this one's any more.
+    /// Detaches this value from the clones with which it shares the files read.
     fn apart(mut self) -> Self {
         self.loaded = Arc::default();
         self
     }
 }
 
-impl From<Source> for TlsConfig {
-    fn from(source: Source) -> Self {
+impl From<CertSource> for TlsConfig {
+    fn from(source: CertSource) -> Self {
         Self { source, client_ca: None, alpn: Vec::new(), loaded: Arc::default() }
     }
 }
@@ -223,7 +227,7 @@ impl From<Arc<ServerConfig>> for TlsConfig {
 }
 
 impl PartialEq for TlsConfig {
-    /// Equal are those that say the same; of those made by hand, the clones of one another.
+    /// Two configurations are equal if their settings are; those made by hand if they are clones of each other.
     fn eq(&self, other: &Self) -> bool {
         (&self.source, &self.client_ca, &self.alpn) == (&other.source, &other.client_ca, &other.alpn)
     }
@@ -237,7 +241,7 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-impl Source {
+impl CertSource {
     /// The file or folder of the server's certificates.
     fn path(&self) -> Option<&Path> {
         match self {
@@ -248,7 +252,7 @@ impl Source {
     }
 }
 
-impl PartialEq for Source {
+impl PartialEq for CertSource {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Files { cert, key }, Self::Files { cert: c, key: k }) => (cert, key) == (c, k),
@@ -260,11 +264,11 @@ impl PartialEq for Source {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for CertSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path() {
             Some(path) => path.fmt(f),
-            // Not what it is made of: there is a key in it.
+            // The contents are not printed, because they include a key.
             None => f.write_str("(in memory)"),
         }
     }

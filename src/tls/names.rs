@@ -1,4 +1,4 @@
-//! Which certificate is shown: by the name a peer asks for.
+//! The choice of a certificate by the name that a peer asks for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use rustls::sign::CertifiedKey;
 #[derive(Debug, Default)]
 pub(super) struct Names {
     exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows the `*.`.
+    /// By the part after the `*.`.
     wildcards: HashMap<String, Arc<CertifiedKey>>,
-    /// Shown when no other is.
+    /// Used if no other matches.
     default: Option<Arc<CertifiedKey>>,
 }
 
 impl Names {
-    /// One certificate, whatever the name.
+    /// One certificate for all names.
     pub(super) fn only(key: CertifiedKey) -> Self {
         Self { default: Some(Arc::new(key)), ..Self::default() }
     }
@@ -26,7 +26,7 @@ impl Names {
         self.default = Some(key);
     }
 
-    /// Of two certificates for a name the first one stands.
+    /// Adds a certificate. If a name has two certificates, the first one stays.
     pub(super) fn add(&mut self, name: &str, key: &Arc<CertifiedKey>) {
         let name = name.to_ascii_lowercase();
         let (names, name) = match name.strip_prefix("*.") {

@@ -1,4 +1,4 @@
-//! The handshake, and the encrypted stream that comes of it.
+//! The handshake, and the encrypted stream that it produces.
 
 use std::io;
 use std::pin::Pin;
@@ -14,14 +14,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-/// How long a handshake may take in all.
+/// How long a handshake may take in total.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How much a peer whose handshake failed may still send: more than it could have before it read the alert.
+/// How much a peer whose handshake failed may still send: more than it can send before it reads the alert.
 const REFUSED: u64 = 64 * 1024;
 
-/// Does the server's side of a handshake. It has no deadline of its own, but for the end of one that failed. Where it is
-/// that of a connection, `closing` is that one's: aborted in its middle, the stream ends in a reset as any other does.
+/// Does the server's side of a handshake. It has no deadline of its own, except for the alert of a failed one. In the
+/// middle of a connection, `closing` is that of the connection: if it is aborted during the handshake, the stream ends
+/// in a reset, like any other.
 pub(crate) async fn accept(
     config: Arc<ServerConfig>,
     stream: Stream,
@@ -53,8 +54,8 @@ pub(crate) async fn connect(
     Ok((Stream::boxed(Tls(tls.into())), info))
 }
 
-/// Which side of a handshake is done in the middle of a connection, and with what.
-#[allow(unreachable_pub, missing_debug_implementations)] // it stands in a sealed trait
+/// The side of a handshake in the middle of a connection, with its configuration.
+#[allow(unreachable_pub, missing_debug_implementations)] // it is part of a sealed trait
 pub enum Side {
     Server(Arc<ServerConfig>),
     Client(Arc<ClientConfig>, ServerName<'static>),
@@ -69,7 +70,7 @@ impl Side {
     }
 }
 
-/// Lets the peer read why: a socket closed with input unread is reset, and the reset destroys the alert.
+/// Lets the peer read the alert: a socket closed with unread input is reset, and the reset destroys the alert.
 async fn refuse(stream: &mut Stream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = stream.take(REFUSED);
@@ -81,7 +82,7 @@ async fn refuse(stream: &mut Stream) -> io::Result<()> {
 fn settled(session: &CommonState, name: Option<String>) -> TlsInfo {
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,
-        // rustls speaks no other.
+        // rustls has no other version.
         _ => TlsVersion::Tls13,
     };
     let mut info = TlsInfo::new(version);
@@ -97,8 +98,8 @@ fn settled(session: &CommonState, name: Option<String>) -> TlsInfo {
     info
 }
 
-/// An encrypted stream. A shutdown says goodbye (`close_notify`) before it half-closes what is underneath; an end without
-/// the peer's goodbye is an error (`UnexpectedEof`), for somebody else may have cut the stream.
+/// An encrypted stream. A shutdown sends `close_notify` before it half-closes the transport; an end without the peer's
+/// `close_notify` is an error (`UnexpectedEof`), because an attacker may have cut the stream.
 struct Tls(TlsStream<Under>);
 
 impl Io for Tls {
@@ -110,7 +111,7 @@ impl Io for Tls {
         self.0.get_ref().0.stream.local_addr()
     }
 
-    /// A read that finds nothing has handed out all that was decrypted, so what is underneath is what is left.
+    /// A read that is pending has returned all decrypted bytes, so only those in the transport are left.
     fn arrived(&self) -> Option<u64> {
         self.0.get_ref().0.stream.arrived()
     }
@@ -152,7 +153,7 @@ impl AsyncWrite for Tls {
     }
 }
 
-/// What is underneath, and how much it has taken: rustls holds back up to 64 KiB of what was written.
+/// The transport, and how many bytes it has accepted: rustls may buffer up to 64 KiB of written data.
 struct Under {
     stream: Stream,
     handed_on: u64,

@@ -1,4 +1,4 @@
-//! Certificates out of their time, which the log tells of.
+//! Warnings about certificates that are expired or not valid yet.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use ropewalk_middleware::event::aside;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage};
 
-/// Warns of the certificates of a chain that have expired or are not valid yet. They are served all the same: clients
-/// refuse them, and a server that refused to start would be of no more use to anybody.
+/// Logs a warning for the certificates of a chain that have expired or are not valid yet. They are used all the same:
+/// clients refuse them, but a server that refused to start would be no better.
 pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
     for (place, certificate) in chain.iter().enumerate() {
         match fault(certificate, UnixTime::now()) {
@@ -19,7 +19,8 @@ pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
                 let (file, valid_from) = (file.display().to_string(), date(not_before));
                 aside!(WARN, %file, place, %valid_from, "the certificate is not valid yet");
             }
-            // Without anybody to trust there is always something; only the time is asked, which is looked at first.
+            // There is always some error, because no authority is trusted here; only the validity period matters, which
+            // is checked first.
             _ => {}
         }
     }
@@ -30,7 +31,7 @@ fn fault(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Error> {
     parsed.verify_for_usage(&[], &[], &[], now, KeyUsage::server_auth(), None, None).err()
 }
 
-/// The day, in UTC, as ISO 8601 has it. A year begins in March here, so that a leap day is its last.
+/// The day in UTC, in ISO 8601 form. Years begin in March here, so that a leap day is the last day.
 fn date(time: UnixTime) -> String {
     let days = time.as_secs() / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);

@@ -118,17 +118,20 @@ async fn a_connection_that_is_not_made_in_10_s_is_given_up() {
 
 #[test]
 fn what_says_nobody_to_connect_to_is_refused_with_what_to_write() {
-    assert!(refused("tcp:8007").contains("it does not say whom to connect to: write tcp:HOST:8007"));
-    assert!(refused("tcp:127.0.0.1:0").contains("nobody listens on port 0"));
-    assert!(refused("systemd:web").contains("an inherited socket is one to listen on"));
-    assert!(refused("fd:3").contains("an inherited socket is one to listen on"));
+    assert!(refused("tcp:8007").contains("it has no address to connect to: write tcp:HOST:8007"));
+    assert!(refused("tcp:127.0.0.1:0").contains("port 0 can't be connected to"));
+    assert!(refused("systemd:web").contains("an inherited socket can't be connected to"));
+    assert!(refused("fd:3").contains("an inherited socket can't be connected to"));
 }
 
 #[test]
 fn the_options_of_a_listener_are_not_those_of_a_remote() {
-    assert!(refused("tcp:a:1?backlog=3").contains("the option \"backlog\" is unknown: the options of tcp: are from"));
-    assert!(refused("unix:/x?mode=660").contains("unix: has no options where one connects"));
-    assert!(refused("proxy+tcp:a:1?trust=10.0.0.0/8").contains("are from, header where one connects"));
+    assert!(
+        refused("tcp:a:1?backlog=3")
+            .contains("the option \"backlog\" is unknown: the options of tcp: for a client are from")
+    );
+    assert!(refused("unix:/x?mode=660").contains("unix: has no options for a client"));
+    assert!(refused("proxy+tcp:a:1?trust=10.0.0.0/8").contains("for a client are from, header"));
     assert!(refused("tcp:a:1?from=here").contains("\"here\" is not an address"));
     assert!(refused("proxy+tcp:a:1?header=3").contains("write header=1 or header=2"));
     assert!(refused("tcp:a:1?from=::1&from=::1").contains("the option from is given twice"));

@@ -164,7 +164,7 @@ async fn a_regular_file_is_kept() {
     let dir = Dir::new();
     fs::write(dir.path(), "precious").unwrap();
     let message = refused(&dir.path()).await;
-    assert!(message.contains("a file that is no socket"), "{message}");
+    assert!(message.contains("a file that is not a socket"), "{message}");
     assert_eq!(fs::read(dir.path()).unwrap(), b"precious");
 }
 

@@ -196,7 +196,7 @@ async fn a_session_may_say_goodbye_and_the_reason_stays() {
     });
     let (server, connector) = deadlines(leaf).await;
     let mut client = connector.connect().await.unwrap();
-    assert_eq!(rest(&mut client).await, "421 the peer sent no whole frame in the time there is for the first\n");
+    assert_eq!(rest(&mut client).await, "421 the peer sent no complete first frame in time\n");
     drop(client);
     ended_by(server, CloseReason::FirstFrameTimeout).await;
 }

@@ -157,7 +157,10 @@ fn what_was_not_passed_to_this_process_is_not_taken() {
         ("LISTEN_FDS=1 exec \"$@\" 3<&0", "LISTEN_FDS is set and LISTEN_PID is not"),
         ("LISTEN_PID=1 LISTEN_FDS=1 exec \"$@\" 3<&0", "LISTEN_PID names process 1, and this is process "),
         ("LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID names process 1, and"),
-        ("LISTEN_PID=x LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID is \"x\", which is no process"),
+        (
+            "LISTEN_PID=x LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0",
+            "LISTEN_PID is \"x\", which is not a process",
+        ),
         ("LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID is not"),
         ("export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; \"$@\" 3<&0; false", "have it start this one by exec"),
         ("LISTEN_PID=$$ exec \"$@\" 3<&0", none),
@@ -186,7 +189,7 @@ fn what_is_no_listening_stream_socket_is_refused_and_named() {
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let packets = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
     let table: [(OwnedFd, &str); 5] = [
-        (file(), "it is no socket"),
+        (file(), "it is not a socket"),
         (UdpSocket::bind("127.0.0.1:0").unwrap().into(), "it is a datagram socket"),
         (packets.into(), "it is a socket of packets"),
         (connection.into(), "it does not listen"),

@@ -93,7 +93,7 @@ async fn a_file_that_can_not_be_read_is_named() {
     for (text, problem) in [
         ("tls:a:1?cert=/c", "there is no key to the certificate"),
         ("tls:a:1?key=/k", "there is no certificate to the key"),
-        ("tls+unix:/x?ca=/c", "there is no name that the server's certificate could be verified by"),
+        ("tls+unix:/x?ca=/c", "there is no name to verify the server's certificate by"),
         ("tls:a:1?certs=/c", "the option \"certs\" is unknown"),
         ("tls:a:1?ca=", "the option ca has no value"),
     ] {

@@ -162,15 +162,11 @@ impl<C: Subject> Driver<'_, C> {
             let event = self.run.events.last();
             if matches!(event, Some(Event::Frame(_))) && !self.laws.final_frame {
                 let got = event.map(Event::show).unwrap_or_default();
-                return Err(Broken::new(
-                    Law::PrefixSafety,
-                    "no frame at the end of the stream that was not whole",
-                    got,
-                ));
+                return Err(Broken::new(Law::PrefixSafety, "no incomplete frame at the end of the stream", got));
             }
         }
         if unread > 0 && !told_before && self.run.marks.len() == before {
-            let expected = format!("an error: the stream ended and {unread} bytes are no frame");
+            let expected = format!("an error: the stream ended and {unread} bytes are not a frame");
             return Err(Broken::new(Law::PrefixSafety, expected, "nothing"));
         }
         Ok(())

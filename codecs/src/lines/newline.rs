@@ -89,7 +89,7 @@ mod tests {
     use super::{NEAR, find, is_in};
 
     #[test]
-    fn the_first_lf_is_found_wherever_it_lies_and_whatever_is_around_it() {
+    fn the_first_lf_is_found_at_any_index_and_among_any_bytes() {
         // Word arithmetic could mistake neighbours of LF in value, with and without the high bit, for an LF.
         for around in [0, 9, 11, b'x', 0x7f, 0x80, 0x8a, 0x8b, 0xff] {
             for len in 0..NEAR + 70 {

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many tokens in a time, and so many at once.
+/// A rate of connections: tokens that arrive at an interval, and the most tokens a bucket holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How long one token takes to come.
+    /// The time between two tokens.
     interval: Duration,
-    /// How far ahead of the clock a bucket may be: the time in which all its tokens but one come.
+    /// How far ahead of the clock a bucket may be: the time in which all its tokens except one arrive.
     ahead: Duration,
 }
 
 impl Rate {
-    /// At most so many connections in a time, evenly, and as many at once.
+    /// At most `connections` in each `per`, evenly spread, and as many at once.
     ///
     /// # Panics
     ///
@@ -25,34 +25,34 @@ impl Rate {
     #[must_use]
     pub fn new(connections: u32, per: Duration) -> Self {
         assert!(connections > 0 && !per.is_zero(), "a rate has a number and a time");
-        // With more tokens than nanoseconds each still takes one nanosecond.
+        // With more tokens than nanoseconds, each token still takes one nanosecond.
         let interval = (per / connections).max(Duration::from_nanos(1));
         Self { interval, ahead: Duration::ZERO }.burst(connections)
     }
 
-    /// How many connections may come at once: what a bucket holds when it is full.
+    /// How many connections may come at once: the tokens of a full bucket.
     ///
     /// # Panics
     ///
     /// Panics if it is zero.
     #[must_use]
     pub fn burst(mut self, connections: u32) -> Self {
-        assert!(connections > 0, "a bucket without room lets nobody in");
+        assert!(connections > 0, "a burst of 0 would refuse every connection");
         self.ahead = self.interval.saturating_mul(connections - 1);
         self
     }
 
-    /// When the bucket is full again once a token more is taken; `None` if it holds no token now.
+    /// When the bucket will be full again after one more token is taken; `None` if it has no token now.
     fn take(self, full: Option<Instant>, now: Instant) -> Option<Instant> {
         let full = full.map_or(now, |full| full.max(now));
         (full - now <= self.ahead).then(|| full + self.interval)
     }
 }
 
-/// Fewer peers than this are not looked through.
+/// A table with fewer peers than this is not swept.
 const FEW: usize = 1024;
 
-/// How long a table that stays full is left alone before it is looked through again.
+/// The pause between two sweeps of a table that stays full.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The buckets of one layer.
@@ -69,20 +69,20 @@ pub(super) struct Buckets {
 struct Taken {
     peers: HashMap<IpAddr, Instant>,
     all: Option<Instant>,
-    /// As many peers as this make the table be looked through.
+    /// The table is swept when it has this many peers.
     sweep_at: usize,
-    /// The table stayed full: when to look through it again.
+    /// The earliest next sweep, if the last one left the table more than half full.
     sweep_after: Option<Instant>,
     untracked: u64,
 }
 
 impl Buckets {
-    /// With room for at most so many peers.
+    /// Buckets for at most `most` peers.
     pub(super) fn new(peer: Option<Rate>, all: Option<Rate>, most: usize) -> Self {
         Self { peer, all, most, taken: Mutex::new(Taken { sweep_at: FEW.min(most), ..Taken::default() }) }
     }
 
-    /// Takes a token of the peer's bucket and one of the shared bucket; both or neither. Whether it got them.
+    /// Takes a token of the peer's bucket and one of the shared bucket: both or neither. Returns whether it took them.
     pub(super) fn take(&self, peer: Option<IpAddr>) -> bool {
         let now = Instant::now();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,8 +126,8 @@ impl Taken {
         }
     }
 
-    /// Forgets the peers whose buckets are full again. The table doubles between two sweeps, or a second passes, so a
-    /// connection costs a few entries at most.
+    /// Forgets the peers whose buckets are full again. Between two sweeps the table doubles, or a second passes, so
+    /// that a sweep costs a connection a few entries at most.
     fn sweep(&mut self, now: Instant, most: usize) {
         self.peers.retain(|_, full| *full > now);
         self.peers.shrink_to(2 * self.peers.len());

@@ -19,18 +19,18 @@ use crate::{CloseReason, Connection};
 /// Limits how many connections a peer, and all peers together, may open in a time.
 ///
 /// Each peer has a bucket of tokens, full at first, that fills at its rate; all peers share a second one. A connection
-/// takes a token of its peer's bucket and then one of the shared bucket. Without a token it is refused, and takes no token
-/// elsewhere: a peer over its own rate costs the others nothing. A peer is an IPv4 address or the first 64 bits of an IPv6
-/// address; peers without an address (Unix sockets, memory) have the shared rate only.
+/// takes a token of its peer's bucket and then one of the shared bucket. Without both tokens it is refused, and takes
+/// neither: a peer over its own rate uses nothing of the shared rate. A peer is an IPv4 address or the first 64 bits of
+/// an IPv6 address; peers without an address (Unix sockets, memory) have the shared rate only.
 ///
-/// A refused connection ends with [`CloseReason::AcceptRate`]. It is closed without a word, or with a
-/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; the bounds on refusals under way are those
-/// of a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+/// A refused connection ends with [`CloseReason::AcceptRate`]. It is closed silently or with a
+/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way are limited as in a
+/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
-/// The layer remembers a peer until its bucket is full again, and at most [`MAX_PEERS`](Self::MAX_PEERS) of them, some 40
-/// bytes each. While there are more, further peers have the shared rate only, and [`untracked`](Self::untracked) counts
-/// their connections. The layer and its clones share the buckets. A connection costs a look at the clock and a lock; a
-/// frame costs nothing.
+/// The layer remembers a peer until its bucket is full again, and at most [`MAX_PEERS`](Self::MAX_PEERS) peers, some 40
+/// bytes each. Beyond that, further peers are under the shared rate only, and [`untracked`](Self::untracked) counts
+/// their connections. The layer and its clones share the buckets. A connection costs one reading of the clock and a
+/// lock; a frame costs nothing.
 ///
 /// It goes around connections only. Under the PROXY protocol the peer is the client, not the proxy.
 ///
@@ -70,7 +70,7 @@ impl AcceptRateLayer {
     /// The most peers remembered at once.
     pub const MAX_PEERS: usize = 65_536;
 
-    /// Without a rate yet: [`per_peer`](Self::per_peer) and [`of_all`](Self::of_all) set them.
+    /// A layer without a rate: [`per_peer`](Self::per_peer) and [`of_all`](Self::of_all) set the rates.
     pub fn new() -> Self {
         Self { shared: Shared::new(None, None), refusal: RefuseWith(Bytes::new()) }
     }
@@ -83,12 +83,12 @@ impl Default for AcceptRateLayer {
 }
 
 impl<P> AcceptRateLayer<P> {
-    /// The rate of each peer. The buckets begin anew, and are shared with no earlier clone.
+    /// Sets the rate of each peer. The buckets start full again, and earlier clones keep their own.
     pub fn per_peer(self, rate: Rate) -> Self {
         Self { shared: Shared::new(Some(rate), self.shared.buckets.all), refusal: self.refusal }
     }
 
-    /// The rate of all peers together. The buckets begin anew, and are shared with no earlier clone.
+    /// Sets the rate of all peers together. The buckets start full again, and earlier clones keep their own.
     pub fn of_all(self, rate: Rate) -> Self {
         Self { shared: Shared::new(self.shared.buckets.peer, Some(rate)), refusal: self.refusal }
     }
@@ -105,7 +105,7 @@ impl<P> AcceptRateLayer<P> {
         AcceptRateLayer { shared: self.shared, refusal: RefuseBy(service) }
     }
 
-    /// How many connections were let in under the shared rate only, because the table of peers was full.
+    /// How many connections were accepted under the shared rate only, because the table of peers was full.
     pub fn untracked(&self) -> u64 {
         self.shared.buckets.untracked()
     }
@@ -131,7 +131,7 @@ impl<S, P: Clone> Layer<S> for AcceptRateLayer<P> {
     }
 }
 
-/// A service whose connections come at no more than a rate; made by [`AcceptRateLayer`].
+/// A service whose connections are limited to a rate; made by [`AcceptRateLayer`].
 #[derive(Clone)]
 pub struct AcceptRate<S, P = RefuseWith> {
     inner: S,
@@ -139,19 +139,19 @@ pub struct AcceptRate<S, P = RefuseWith> {
 }
 
 impl<S, P> AcceptRate<S, P> {
-    /// The service behind the rate.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the rate, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
 }
 
-/// A connection that is served, or refused because it came too soon.
+/// A connection that is served, or refused because it exceeds the rate.
 pub type AcceptRateFuture<F, R> = ResponseFuture<F, R, Unlimited>;
 
 impl<S, P> Service<Connection> for AcceptRate<S, P>

@@ -17,14 +17,14 @@ use crate::{CloseReason, Connection};
 
 /// Refuses the connections of peers that its rules deny.
 ///
-/// A refused connection ends with [`CloseReason::AccessDenied`]. It is closed without a word, or with a
-/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; the bounds on refusals under way are those of
-/// a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+/// A refused connection ends with [`CloseReason::AccessDenied`]. It is closed silently or with a
+/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way are limited as in a
+/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
-/// The rules are shared: [`replace`](Self::replace) on one clone of the layer acts for all, from the next connection on.
-/// Connections that are open stay open. A connection costs a read lock and the look-up; a frame costs nothing.
+/// The rules are shared: [`replace`](Self::replace) on one clone of the layer acts for all, from the next connection
+/// on. Open connections stay open. A connection costs a read lock and a look-up; a frame costs nothing.
 ///
-/// It goes around connections only. Under the PROXY protocol the address is the client's.
+/// It goes around connections only. With the PROXY protocol the address is the client's.
 ///
 /// ```
 /// use ropewalk_middleware::access::{AccessLayer, AccessRules};
@@ -51,13 +51,13 @@ struct Shared {
 
 impl Shared {
     fn rules(&self) -> Arc<AccessRules> {
-        // Only an `Arc` is moved under the lock: it is whole even if a thread panicked.
+        // Only an `Arc` is replaced under the lock, so it is consistent even after a panic.
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl AccessLayer {
-    /// Refuses, without a word, the connections that these rules deny.
+    /// Closes the connections that these rules deny, silently.
     pub fn new(rules: AccessRules) -> Self {
         let rules = RwLock::new(Arc::new(rules));
         let shared = Arc::new(Shared { rules, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) });
@@ -81,7 +81,7 @@ impl<P> AccessLayer<P> {
     /// Replaces all the rules, for this layer and its clones.
     pub fn replace(&self, rules: AccessRules) {
         let rules = Arc::new(rules);
-        // The old rules are dropped behind the lock.
+        // The old rules are dropped after the lock is released.
         let _old = std::mem::replace(&mut *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner), rules);
     }
 
@@ -114,12 +114,12 @@ pub struct Access<S, P = RefuseWith> {
 }
 
 impl<S, P> Access<S, P> {
-    /// The service behind the rules.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the rules, without them.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner

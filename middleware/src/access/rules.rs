@@ -19,17 +19,18 @@ pub enum Verdict {
     Deny,
 }
 
-/// Which networks are served: the rule of the longest prefix that holds the address decides, whatever the order of the rules.
+/// Which networks are served. The rule with the longest prefix that contains the address decides, independent of the
+/// order of the rules.
 ///
-/// A second rule for the same network replaces the first. An address that no rule holds gets the default: `Allow` for
-/// [`allow_all`](Self::allow_all), `Deny` for [`deny_all`](Self::deny_all). Peers without an address (Unix sockets,
+/// A second rule for the same network replaces the first. An address that no rule contains gets the default: `Allow`
+/// for [`allow_all`](Self::allow_all), `Deny` for [`deny_all`](Self::deny_all). Peers without an address (Unix sockets,
 /// memory) are allowed unless [`without_address`](Self::without_address) says otherwise.
 ///
 /// An IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`) is treated as the IPv4 address, and so is a mapped network
 /// (`::ffff:192.0.2.0/120`). A look-up costs one hash per prefix length in use, at most 162.
 ///
-/// As text, a rule is a line: `allow 192.0.2.0/24`, `deny 2001:db8::/32`, `allow 192.0.2.7`, `deny all`. Empty lines, and
-/// the rest of a line behind a `#`, are skipped. A line for `all`, the default, is required.
+/// As text, a rule is a line: `allow 192.0.2.0/24`, `deny 2001:db8::/32`, `allow 192.0.2.7`, `deny all`. Empty lines,
+/// and the rest of a line after a `#`, are skipped. A line for `all`, the default, is required.
 ///
 /// ```
 /// use ropewalk_middleware::access::{AccessRules, Verdict};
@@ -46,20 +47,20 @@ pub enum Verdict {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRules {
-    /// By prefix length, the networks with such a prefix.
+    /// The networks by the length of their prefixes.
     networks: BTreeMap<u8, HashMap<IpNet, Verdict>>,
     default: Verdict,
     without_address: Verdict,
 }
 
 impl AccessRules {
-    /// Allows every address, but for the networks denied.
+    /// Allows every address except the denied networks.
     #[must_use]
     pub fn allow_all() -> Self {
         Self::with_default(Verdict::Allow)
     }
 
-    /// Denies every address, but for the networks allowed.
+    /// Denies every address except the allowed networks.
     #[must_use]
     pub fn deny_all() -> Self {
         Self::with_default(Verdict::Deny)
@@ -81,8 +82,8 @@ impl AccessRules {
         self.rule(network.into(), Verdict::Deny)
     }
 
-    /// Decides about peers that have no address: on Unix sockets, in memory, and behind a PROXY header that names no address of
-    /// a host.
+    /// Sets the verdict for peers without an IP address: on Unix sockets, in memory, or behind a PROXY header that
+    /// names no IP address.
     #[must_use]
     pub fn without_address(mut self, verdict: Verdict) -> Self {
         self.without_address = verdict;
@@ -126,7 +127,7 @@ impl AccessRules {
     }
 }
 
-/// A network without host bits; one of mapped IPv4 addresses as a network of IPv4.
+/// The network without host bits; a network of mapped IPv4 addresses becomes an IPv4 network.
 fn canonical(network: IpNet) -> IpNet {
     if let IpNet::V6(v6) = network
         && let (Some(v4), Some(prefix)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
@@ -159,7 +160,7 @@ impl FromStr for AccessRules {
     }
 }
 
-/// The network of a line, or `None` for `all`, and what the line says of it.
+/// The network of a line, or `None` for `all`, and its verdict.
 fn parse(line: &str) -> Result<(Option<IpNet>, Verdict), Problem> {
     let (verb, network) = line.split_once(char::is_whitespace).ok_or(Problem::Words)?;
     let verdict = match verb {
@@ -191,7 +192,7 @@ enum Problem {
 }
 
 impl AccessRulesError {
-    /// The number of the line; the first is 1. The last one, if a line for `all` is missing.
+    /// The number of the line; the first is 1. If a line for `all` is missing, it is the number of the last line.
     pub fn line(&self) -> usize {
         self.line
     }

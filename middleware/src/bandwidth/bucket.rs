@@ -1,27 +1,27 @@
-//! The bytes that may pass in a time, of one connection or of all.
+//! The rate in bytes of one connection, or of all together.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much of the time that nothing passed may be made up for. It bounds a burst, and is longer than a timer is late.
+/// How much unused time may be made up for. It bounds a burst, and is longer than the delay of a timer.
 const CREDIT: Duration = Duration::from_millis(50);
 
-/// The smallest piece worth a system call, where the rate is not so low that it would take too long.
+/// The smallest piece that is worth a system call. With a rate so low that it takes over 50 ms, pieces are smaller.
 const SMALL_PIECE: u64 = 512;
 
 /// Bytes a second.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rate(u64);
+pub(super) struct ByteRate(u64);
 
-impl Rate {
+impl ByteRate {
     pub(super) fn new(bytes: u64) -> Self {
         assert!(bytes > 0, "a rate of no bytes lets nothing pass");
         Self(bytes)
     }
 
-    /// How many bytes pass at once at most: those of a millisecond, so that many connections have their turn soon.
+    /// The most bytes that pass at once: those of a millisecond, so that many connections get their turns soon.
     pub(super) fn piece(self) -> usize {
         let piece = (self.0 / 1000).max(SMALL_PIECE.min(self.0 / 20)).max(1);
         usize::try_from(piece).unwrap_or(usize::MAX)
@@ -33,55 +33,55 @@ impl Rate {
     }
 }
 
-/// How far ahead the time at a rate is taken.
+/// Books time at a rate: each byte takes a part of it.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    rate: Rate,
-    /// When all bytes that were taken so far have passed at the rate.
+    rate: ByteRate,
+    /// When all bytes booked so far will have passed at the rate.
     taken_until: Instant,
 }
 
 impl Bucket {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(super) fn new(rate: ByteRate) -> Self {
         Self { rate, taken_until: Instant::now() }
     }
 
-    pub(super) fn rate(&self) -> Rate {
+    pub(super) fn rate(&self) -> ByteRate {
         self.rate
     }
 
-    /// From when on more bytes may pass.
+    /// When more bytes may pass.
     pub(super) fn free_from(&self) -> Instant {
         self.taken_until
     }
 
-    /// Takes the time of so many bytes, and says when it begins.
+    /// Books the time of these bytes, and returns when it begins.
     pub(super) fn take(&mut self, bytes: usize, now: Instant) -> Instant {
         let start = self.taken_until.max(now.checked_sub(CREDIT).unwrap_or(now));
         self.taken_until = start + self.rate.time_of(bytes);
         start
     }
 
-    /// Gives back the time of bytes that did not pass.
+    /// Returns the time of bytes that did not pass.
     fn give_back(&mut self, bytes: usize) {
         self.taken_until = self.taken_until.checked_sub(self.rate.time_of(bytes)).unwrap_or(self.taken_until);
     }
 }
 
-/// A bucket of several connections.
+/// A bucket that several connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    rate: Rate,
-    /// Made at the first use: a layer may be made before the runtime, whose clock counts.
+    rate: ByteRate,
+    /// Made at the first use, because a layer may be made before the runtime whose clock it uses.
     bucket: Mutex<Option<Bucket>>,
 }
 
 impl Shared {
-    pub(super) fn new(rate: Rate) -> Arc<Self> {
+    pub(super) fn new(rate: ByteRate) -> Arc<Self> {
         Arc::new(Self { rate, bucket: Mutex::new(None) })
     }
 
-    pub(super) fn rate(&self) -> Rate {
+    pub(super) fn rate(&self) -> ByteRate {
         self.rate
     }
 
@@ -98,7 +98,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Bucket>> {
-        // A panic in there leaves nothing half done.
+        // The bucket is consistent even after a panic.
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::bucket::{Bucket, Rate, Shared};
+use super::bucket::{Bucket, ByteRate, Shared};
 use crate::{Addr, Io, Stream};
 
 /// A stream that reads and writes no faster than its rates.
@@ -29,18 +29,18 @@ pub(super) struct Direction {
     own: Option<Bucket>,
     shared: Option<Arc<Shared>>,
     turn: Option<Turn>,
-    /// Made for the first wait.
+    /// Made at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// So many bytes may pass from then on; their time is taken of the shared rate.
+/// From `from` on, `bytes` may pass; their time is booked in the shared bucket.
 struct Turn {
     bytes: usize,
     from: Instant,
 }
 
 impl Direction {
-    pub(super) fn new(own: Option<Rate>, shared: Option<Arc<Shared>>) -> Self {
+    pub(super) fn new(own: Option<ByteRate>, shared: Option<Arc<Shared>>) -> Self {
         Self { own: own.map(Bucket::new), shared, turn: None, timer: None }
     }
 
@@ -48,15 +48,17 @@ impl Direction {
         self.own.is_some() || self.shared.is_some()
     }
 
-    /// Whether it waits for its turn, with bytes of the shared rate set aside.
+    /// Whether a turn is booked in the shared bucket.
     fn has_turn(&self) -> bool {
         self.turn.is_some()
     }
 
-    /// Ready with the number of bytes that may pass now, at most `wanted`. After that [`passed`](Self::passed) is due.
+    /// Ready with the number of bytes that may pass now, at most `wanted`. Then [`passed`](Self::passed) must be
+    /// called.
     fn poll_turn(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
         if self.turn.is_none() {
-            // First its own rate, so that it sets nothing of the shared rate aside while that holds it up.
+            // The connection's own rate comes first, so that a connection waiting for it books nothing of the shared
+            // rate.
             if let Some(until) = self.own.as_ref().map(Bucket::free_from) {
                 ready!(self.poll_wait(cx, until));
             }
@@ -82,7 +84,7 @@ impl Direction {
         timer.as_mut().poll(cx)
     }
 
-    /// So many bytes passed in the turn, which ends it.
+    /// Ends the turn in which these bytes passed.
     fn passed(&mut self, bytes: usize) {
         if let Some(own) = &mut self.own
             && bytes > 0
@@ -96,7 +98,7 @@ impl Direction {
         }
     }
 
-    /// Ends the turn by what was read or written.
+    /// Ends the turn with the result of a read or write.
     fn settle(&mut self, polled: &Poll<io::Result<usize>>) {
         self.passed(match polled {
             Poll::Ready(Ok(bytes)) => *bytes,
@@ -139,7 +141,7 @@ impl AsyncRead for Limited {
         if !read.is_limited() {
             return Pin::new(inner).poll_read(cx, buf);
         }
-        // A connection without anything to read takes no turn.
+        // A connection that has nothing to read takes no turn.
         if !read.has_turn() && read.shared.is_some() {
             ready!(inner.poll_readable(cx));
         }
@@ -172,7 +174,7 @@ impl AsyncWrite for Limited {
         if !self.write.is_limited() {
             return Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs);
         }
-        // A turn is short: it seldom has room for more than the first.
+        // Only the first buffer: a turn seldom has room for more.
         let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
         self.poll_write(cx, first)
     }

@@ -1,4 +1,4 @@
-//! How many bytes a second may pass: [`BandwidthLayer`].
+//! Limits on the bytes a second: [`BandwidthLayer`].
 
 mod bucket;
 mod limited;
@@ -10,25 +10,25 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::bucket::{Rate, Shared};
+use self::bucket::{ByteRate, Shared};
 use self::limited::{Direction, Limited};
 use crate::{Connection, Stream};
 
 /// Limits how many bytes a second each connection, and all connections together, may read and write.
 ///
-/// Bytes above the rate wait: they are neither refused nor lost. A peer that sends faster is held up by its own full socket,
-/// and a service that writes faster by `send`, `flush` or the write buffer, as with a slow peer. Reads and writes are cut
-/// into small pieces, so the bytes flow evenly: over 10 s the rate is exact to 1 %, and at most the bytes of 50 ms pass at
-/// once. Connections that share a rate take turns, in the order in which they have something to read or write; a connection
-/// that is held up by its own rate takes nothing of the shared rate meanwhile.
+/// Bytes above the rate wait: they are neither refused nor lost. A peer that sends faster has to wait because its
+/// socket is full, and a service that writes faster waits in `send` or `flush`, or for room in the write buffer, as
+/// with a slow peer. Reads and writes are cut into small pieces, so the bytes flow evenly: over 10 s the rate is exact
+/// to 1 %, and at most the bytes of 50 ms pass at once. Connections that share a rate take turns, in the order in which
+/// they have something to read or write; a connection that waits for its own rate uses nothing of the shared rate.
 ///
-/// The bytes are those of the protocol: under TLS the plaintext, behind a proxy without the PROXY header. The deadlines for
-/// frames and for writing don't know of the rate. With less than some 2 KiB a second for each connection choose longer ones
-/// ([`ReadDeadlineLayer::frame`](crate::ReadDeadlineLayer::frame)).
+/// The bytes counted are those of the protocol: with TLS the plaintext, and no PROXY header. The deadlines for frames
+/// and for writing don't take the rate into account. With less than some 2 KiB a second for each connection choose
+/// longer deadlines ([`ReadDeadlineLayer::frame`](crate::ReadDeadlineLayer::frame)).
 ///
-/// The layer and its clones share the shared rates; each connection has its own rates. A connection costs a box; each read
-/// and write costs a look at the clock and, under a shared rate, a lock and (reading) a look whether bytes have arrived.
-/// Without any rate the layer does nothing.
+/// The layer and its clones share the shared rates; each connection has its own rates. A connection costs a box; each
+/// read and write costs one reading of the clock and, under a shared rate, a lock and (for a read) a check whether
+/// bytes have arrived. Without any rate the layer does nothing.
 ///
 /// It goes around connections only.
 ///
@@ -45,18 +45,18 @@ use crate::{Connection, Stream};
 #[derive(Clone, Debug, Default)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct BandwidthLayer {
-    read: Limits,
-    write: Limits,
+    read: Rates,
+    write: Rates,
 }
 
 /// The rates of one direction.
 #[derive(Clone, Debug, Default)]
-struct Limits {
-    each: Option<Rate>,
+struct Rates {
+    each: Option<ByteRate>,
     all: Option<Arc<Shared>>,
 }
 
-impl Limits {
+impl Rates {
     fn is_set(&self) -> bool {
         self.each.is_some() || self.all.is_some()
     }
@@ -67,48 +67,48 @@ impl Limits {
 }
 
 impl BandwidthLayer {
-    /// Without a rate yet.
+    /// A layer without a rate.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// At most so many bytes a second are read from each connection.
+    /// Limits the bytes a second that are read from each connection.
     ///
     /// # Panics
     ///
     /// Panics if it is zero.
     pub fn read(mut self, bytes: u64) -> Self {
-        self.read.each = Some(Rate::new(bytes));
+        self.read.each = Some(ByteRate::new(bytes));
         self
     }
 
-    /// At most so many bytes a second are written to each connection.
+    /// Limits the bytes a second that are written to each connection.
     ///
     /// # Panics
     ///
     /// Panics if it is zero.
     pub fn write(mut self, bytes: u64) -> Self {
-        self.write.each = Some(Rate::new(bytes));
+        self.write.each = Some(ByteRate::new(bytes));
         self
     }
 
-    /// At most so many bytes a second are read from all connections together. It is shared with no earlier clone.
+    /// Limits the bytes a second that are read from all connections together. Earlier clones don't share this rate.
     ///
     /// # Panics
     ///
     /// Panics if it is zero.
     pub fn read_of_all(mut self, bytes: u64) -> Self {
-        self.read.all = Some(Shared::new(Rate::new(bytes)));
+        self.read.all = Some(Shared::new(ByteRate::new(bytes)));
         self
     }
 
-    /// At most so many bytes a second are written to all connections together. It is shared with no earlier clone.
+    /// Limits the bytes a second that are written to all connections together. Earlier clones don't share this rate.
     ///
     /// # Panics
     ///
     /// Panics if it is zero.
     pub fn write_of_all(mut self, bytes: u64) -> Self {
-        self.write.all = Some(Shared::new(Rate::new(bytes)));
+        self.write.all = Some(Shared::new(ByteRate::new(bytes)));
         self
     }
 }
@@ -121,7 +121,7 @@ impl<S> Layer<S> for BandwidthLayer {
     }
 }
 
-/// A service whose connections read and write no faster than a rate; made by [`BandwidthLayer`].
+/// A service whose connections read and write at a limited rate; made by [`BandwidthLayer`].
 #[derive(Clone)]
 pub struct Bandwidth<S> {
     inner: S,
@@ -129,12 +129,12 @@ pub struct Bandwidth<S> {
 }
 
 impl<S> Bandwidth<S> {
-    /// The service behind the rate.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the rate, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner

@@ -163,7 +163,7 @@ where
                 return Poll::Ready(Err(CallPanicked::caught(panic)));
             }
         };
-        // Dropping the call's values may panic as well; and the call must not be polled again.
+        // Dropping the call's values may panic as well, and the call must not be polled again.
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| state.set(State::Panicked(None)))) {
             std::mem::forget(another);
         }

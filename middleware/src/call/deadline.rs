@@ -12,19 +12,18 @@ use tower_service::Service;
 use super::timer::{self, Timer};
 use crate::{BoxError, Frame};
 
-/// Gives each call so long for its answer.
+/// Limits how long each call may take.
 ///
-/// After that the call is dropped and has failed with [`CallTimedOut`]. Under `framed` that ends the connection, unless
-/// `on_error` makes an answer of it. As with tower's `Timeout` the error is boxed; one of the service behind goes
-/// through as it is.
+/// After that time the call is dropped and fails with [`CallTimedOut`]. Under `framed` the error ends the connection,
+/// unless `on_error` turns it into an answer. As with tower's `Timeout` the error is boxed; errors of the inner service
+/// are passed on unchanged.
 ///
-/// Unlike tower's it costs a call that is answered at once neither a timer nor a look at the clock. The time runs from
-/// the first time the call has to wait, and the calls of a connection share a timer, which is made by the first of them
-/// and moved only when it fires ([`CallTimer`](crate::CallTimer): elsewhere than under `framed` and `Session::drive` each
-/// call that waits makes its own). Calls that wait at the same time have one each. A service that is not ready is not
-/// under the deadline: a call begins when it is made.
+/// Unlike with tower's, a call that is answered at once needs no timer and doesn't read the clock. The time counts from
+/// the first wait of the call. The calls of a connection reuse one timer ([`CallTimer`](crate::CallTimer)), which is
+/// reset only when it fires; calls that wait at the same time have one each. Outside `framed` and `Session::drive` each
+/// call that waits makes its own. The time until the service is ready doesn't count: a call begins when it is made.
 ///
-/// It goes around frames only. How long the *peer* may take is for [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
+/// It goes around frames only. [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) limits how long the *peer* may take.
 ///
 /// ```
 /// use std::time::Duration;
@@ -69,12 +68,12 @@ pub struct CallDeadline<S> {
 }
 
 impl<S> CallDeadline<S> {
-    /// The service behind the deadline.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the deadline, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -110,7 +109,7 @@ pub struct CallDeadlineFuture<F> {
     #[pin]
     future: F,
     patience: Duration,
-    /// From its first wait on.
+    /// Set at the first wait.
     timer: Option<Pin<Box<Timer>>>,
 }
 
@@ -136,7 +135,7 @@ where
     }
 }
 
-/// Apart, and so not in the way of calls that are answered at once.
+/// A function of its own, so that calls that are answered at once stay small.
 #[inline(never)]
 fn wait<T>(timer: &mut Option<Pin<Box<Timer>>>, patience: Duration, cx: &mut Context<'_>) -> Poll<Result<T, BoxError>> {
     let timer = timer.get_or_insert_with(|| timer::take(patience));

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Buckets in each power of two: 8, so that a duration is known to an eighth.
+/// Buckets in each power of two: 8, so that a duration is known to one eighth.
 const STEPS: usize = 1 << STEP_BITS;
 const STEP_BITS: usize = 3;
-/// What takes 2^42 ns (73 minutes) or more is in the last bucket.
+/// Durations of 2^42 ns (73 minutes) or more are in the last bucket.
 const LONGEST: usize = 42;
 const BUCKETS: usize = (LONGEST - STEP_BITS + 1) * STEPS;
 
-/// A histogram of durations; cheap to clone, and all clones are the same one.
+/// A histogram of durations. It is cheap to clone, and all clones share the counts.
 ///
-/// The buckets are an eighth of a power of two wide: what it tells is at most 12.5 % too much, from a nanosecond to
-/// over an hour. It takes 2.5 KiB. Reading it stops no call: figures read one after the other may be a few calls apart.
+/// The buckets are an eighth of a power of two wide, from a nanosecond to over an hour: a reported duration is at most
+/// 12.5 % too long. It takes 2.5 KiB. Calls go on while it is read, so two figures read one after the other may be a
+/// few calls apart.
 ///
-/// It is what [`CallLatencyLayer`](super::CallLatencyLayer) fills. [`buckets`](Self::buckets) is what a metrics system
-/// of your choice wants to have.
+/// [`CallLatencyLayer`](super::CallLatencyLayer) fills it. [`buckets`](Self::buckets) has the data for a metrics
+/// system.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,7 +41,7 @@ impl Histogram {
         Self(Arc::new([const { AtomicU64::new(0) }; BUCKETS]))
     }
 
-    /// Counts a duration, as often as `times` says.
+    /// Counts a duration `times` times.
     pub fn record(&self, duration: Duration, times: u64) {
         if let Some(bucket) = self.0.get(bucket_of(duration)) {
             bucket.fetch_add(times, Relaxed);
@@ -52,19 +53,20 @@ impl Histogram {
         self.0.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
 
-    /// The buckets that are not empty, from short to long: a duration that nothing in the bucket reaches, and how many
-    /// are in it.
+    /// The buckets that are not empty, from short to long: the exclusive upper end of each, and how many durations are
+    /// in it.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let counts = self.0.iter().map(|bucket| bucket.load(Relaxed));
         (1..).map(start_of).zip(counts).filter(|(_, count)| *count > 0)
     }
 
-    /// What a part `q` of the durations, from 0 to 1, stays below: the median with 0.5. Zero if there are no durations.
+    /// The duration below which a fraction `q` of all durations lies, with `q` from 0 to 1: 0.5 gives the median. Zero
+    /// if there are no durations.
     pub fn quantile(&self, q: f64) -> Duration {
         let counts: Vec<_> = self.buckets().collect();
         let all: u64 = counts.iter().map(|(_, count)| count).sum();
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        // A rank that is off by one beyond 2^52 calls does no harm; and it is not negative.
+        // The rank may be off by one beyond 2^52 calls, which does no harm; it is never negative.
         let rank = (q.clamp(0.0, 1.0) * all as f64).ceil() as u64;
         let mut seen = 0;
         let found = counts.iter().find(|(_, count)| {
@@ -87,7 +89,7 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// The first 8 buckets are a nanosecond wide, then each 8 are as wide together as all before them.
+/// The first 8 buckets are a nanosecond wide; each further 8 buckets together are as wide as all before them.
 fn bucket_of(duration: Duration) -> usize {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let Some(power) = nanos.checked_ilog2().map(|power| power as usize).filter(|power| *power >= STEP_BITS) else {
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_for_ever_is_in_the_last_bucket() {
+    fn a_duration_beyond_the_range_is_in_the_last_bucket() {
         assert_eq!(bucket_of(Duration::MAX), BUCKETS - 1);
     }
 }

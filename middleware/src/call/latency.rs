@@ -10,15 +10,16 @@ use tower_service::Service;
 use super::Histogram;
 use crate::Frame;
 
-/// One call in so many is timed, once a connection has had as many.
+/// One call in this many is timed, after a connection has had as many.
 const SAMPLE: u64 = 16;
 
-/// Keeps a histogram of how long calls take, those of all connections together.
+/// Keeps a histogram of the durations of calls, those of all connections together.
 ///
-/// The first 16 calls of a connection are timed, and of the others one in 16, which counts for 16. So a call costs next
-/// to nothing in the mean, and the quantiles are those of a sample; [`every_call`](Self::every_call) times them all, at
-/// two looks at the clock and about three counters each. The time runs from the call to its answer. A call that is
-/// dropped counts with the time it had: a deadline around this layer is seen in the histogram.
+/// The first 16 calls of a connection are timed, and of the others one in 16, which counts 16 times. So the mean cost
+/// of a call is next to nothing, and the quantiles are those of a sample; [`every_call`](Self::every_call) times all
+/// calls, which costs two readings of the clock and about three counters each. The time counts from the call to its
+/// answer. A dropped call counts with the time until it was dropped: a deadline around this layer shows in the
+/// histogram.
 ///
 /// It goes around frames only.
 ///
@@ -87,32 +88,32 @@ pub struct CallLatency<S> {
 }
 
 impl<S> CallLatency<S> {
-    /// The service behind this one.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind this one, which nobody times.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
 
-    /// For how many calls the next one stands; `None` if it is not timed.
+    /// How many times the next call counts; `None` if it is not timed.
     fn weigh(&mut self) -> Option<u64> {
         let before = self.calls;
         self.calls += 1;
         if before < self.sample {
             Some(1)
         } else {
-            // A power of two: cheaper than a division.
+            // The sample is a power of two, so no division is needed.
             (before & (self.sample - 1) == 0).then_some(self.sample)
         }
     }
 }
 
 impl<S: Clone> Clone for CallLatency<S> {
-    /// Another service on the same histogram, with its own first calls.
+    /// Another service with the same histogram, whose own first calls are all timed.
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), histogram: self.histogram.clone(), sample: self.sample, calls: 0 }
     }
@@ -134,7 +135,7 @@ where
 
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        // Before the call: a service may do all its work in it.
+        // Started before the call, because a service may do all its work in `call`.
         let timing = self.weigh().map(|weight| Timing::start(weight, &self.histogram));
         CallLatencyFuture { future: self.inner.call(frame), timing }
     }
@@ -162,7 +163,7 @@ impl<F: Future> Future for CallLatencyFuture<F> {
     }
 }
 
-/// Counts the time until it is dropped.
+/// Records the time until it is dropped.
 #[derive(Debug)]
 struct Timing {
     start: Instant,

@@ -8,24 +8,24 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::places::{Place, Places, Ticket};
 use super::refuse::CallRefuseLayer;
+use super::slots::{CallSlot, CallSlots, Ticket};
 use crate::Frame;
 
-/// Caps how many calls are under way at once, those of all connections together.
+/// Limits how many calls are under way at once, those of all connections together.
 ///
-/// The layer is what is shared: a layer value and its clones count together, and so do all services made from them, the
-/// clone for each connection among them. Over the cap the service is not ready, and the connection that has waited
-/// longest is next; with [`refuse`](Self::refuse), the call fails instead. A place is given back when the call is done
-/// or dropped. An idle connection holds no place.
+/// A layer value and its clones share one count, and so do all services made from them, including the clone for each
+/// connection. At the limit the service is not ready, and the connection that has waited longest is next; with
+/// [`refuse`](Self::refuse), the call fails instead. A slot is released when the call is done or dropped. An idle
+/// connection holds no slot.
 ///
-/// Not so under tower's `load_shed`: a call that it turns away stands in the queue all the same, and is given a place
-/// it does not use before its next frame, as under tower's `ConcurrencyLimit`.
+/// Under tower's `load_shed` it does: a call that `load_shed` refuses stays in the queue, and its connection is given a
+/// slot that it doesn't use before its next frame, as under tower's `ConcurrencyLimit`.
 ///
-/// It is what tower's `ConcurrencyLimit` is, without the semaphore: a call that finds room costs two counters. How many
-/// calls of *one* connection run at once is for `concurrent` on the leaf.
+/// It replaces tower's `ConcurrencyLimit` without a semaphore: a call that finds a free slot costs two counters.
+/// `concurrent` on the leaf sets how many calls of *one* connection run at once.
 ///
-/// It goes around frames only; [`ConnectionLimitLayer`](crate::ConnectionLimitLayer) caps connections.
+/// It goes around frames only; [`ConnectionLimitLayer`](crate::ConnectionLimitLayer) limits connections.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -41,28 +41,28 @@ use crate::Frame;
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct CallLimitLayer {
-    places: Arc<Places>,
+    slots: Arc<CallSlots>,
 }
 
 impl CallLimitLayer {
     /// At most `max` calls at once; the others wait. With 0 no call is made.
     pub fn new(max: usize) -> Self {
-        Self { places: Places::new(max) }
+        Self { slots: CallSlots::new(max) }
     }
 
-    /// The same cap for calls that do not wait: over it they fail with [`CallRefused`](super::CallRefused).
+    /// The same limit for calls that do not wait: above it they fail with [`CallRefused`](super::CallRefused).
     pub fn refuse(self) -> CallRefuseLayer {
-        CallRefuseLayer::new(self.places)
+        CallRefuseLayer::new(self.slots)
     }
 
-    /// How many calls are under way at this moment, or about to be made.
+    /// How many slots are taken at this moment, by calls under way or about to be made.
     pub fn active(&self) -> usize {
-        self.places.taken()
+        self.slots.taken()
     }
 
-    /// The cap.
+    /// The limit.
     pub fn max(&self) -> usize {
-        self.places.max
+        self.slots.max
     }
 }
 
@@ -70,26 +70,26 @@ impl<S> Layer<S> for CallLimitLayer {
     type Service = CallLimit<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CallLimit { inner, places: Arc::clone(&self.places), place: None, ticket: None }
+        CallLimit { inner, slots: Arc::clone(&self.slots), slot: None, ticket: None }
     }
 }
 
-/// A service behind a cap on its calls; made by [`CallLimitLayer`].
+/// A service with a limit on its calls; made by [`CallLimitLayer`].
 pub struct CallLimit<S> {
     inner: S,
-    places: Arc<Places>,
-    /// For the next call: taken by `poll_ready`.
-    place: Option<Place>,
+    slots: Arc<CallSlots>,
+    /// The slot for the next call, taken by `poll_ready`.
+    slot: Option<CallSlot>,
     ticket: Option<Ticket>,
 }
 
 impl<S> CallLimit<S> {
-    /// The service behind the cap.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the cap, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -97,9 +97,9 @@ impl<S> CallLimit<S> {
 }
 
 impl<S: Clone> Clone for CallLimit<S> {
-    /// Another service under the same cap. It has no place yet: readiness is not cloned.
+    /// Another service under the same limit. It has no slot yet: readiness is not cloned.
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), places: Arc::clone(&self.places), place: None, ticket: None }
+        Self { inner: self.inner.clone(), slots: Arc::clone(&self.slots), slot: None, ticket: None }
     }
 }
 
@@ -114,22 +114,23 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if self.place.is_none() {
-            self.place = Some(ready!(self.places.poll_take(&mut self.ticket, cx)));
+        if self.slot.is_none() {
+            self.slot = Some(ready!(self.slots.poll_take(&mut self.ticket, cx)));
         }
         let ready = self.inner.poll_ready(cx);
         if ready.is_pending() {
-            // Others can use it meanwhile: what is behind may wait for long, a rate for its peer's next token.
-            self.place = None;
+            // Released for others, because the inner service may wait for long, as a rate does for its peer's next
+            // token.
+            self.slot = None;
         }
         ready
     }
 
-    /// Called without having been ready it makes the call all the same, which counts.
+    /// A call without a slot, before the service was ready, is made and counted all the same.
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        let place = self.place.take().unwrap_or_else(|| self.places.take_anyway());
-        CallLimitFuture { future: self.inner.call(frame), place: Some(place) }
+        let slot = self.slot.take().unwrap_or_else(|| self.slots.take_above_max());
+        CallLimitFuture { future: self.inner.call(frame), slot: Some(slot) }
     }
 }
 
@@ -137,20 +138,20 @@ impl<S: fmt::Debug> fmt::Debug for CallLimit<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallLimit")
             .field("inner", &self.inner)
-            .field("max", &self.places.max)
-            .field("active", &self.places.taken())
+            .field("max", &self.slots.max)
+            .field("active", &self.slots.taken())
             .finish_non_exhaustive()
     }
 }
 
-/// A call that has its place.
+/// A call that has its slot.
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct CallLimitFuture<F> {
     #[pin]
     future: F,
-    place: Option<Place>,
+    slot: Option<CallSlot>,
 }
 
 impl<F: Future> Future for CallLimitFuture<F> {
@@ -160,8 +161,8 @@ impl<F: Future> Future for CallLimitFuture<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let output = ready!(this.future.poll(cx));
-        // Here, and not when somebody gets round to dropping a future that is done.
-        *this.place = None;
+        // Released here, because a finished future may be dropped much later.
+        *this.slot = None;
         Poll::Ready(output)
     }
 }

@@ -1,12 +1,12 @@
-//! Layers for the calls a frame makes: how long one may take, how many there may be, how long they take.
+//! Layers for calls: deadlines, limits, panics and latency.
 
 mod catch;
 mod deadline;
 mod histogram;
 mod latency;
 mod limit;
-mod places;
 mod refuse;
+mod slots;
 mod timer;
 
 pub use self::catch::{CallPanicked, CatchPanic, CatchPanicFuture, CatchPanicLayer};

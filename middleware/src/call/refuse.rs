@@ -9,17 +9,17 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::places::{Place, Places, Ticket};
+use super::slots::{CallSlot, CallSlots, Ticket};
 use crate::{BoxError, Frame};
 
-/// Caps how many calls are under way at once, and fails those over the cap with [`CallRefused`]; made by
+/// Limits how many calls are under way at once, and fails those above the limit with [`CallRefused`]; made by
 /// [`CallLimitLayer::refuse`](super::CallLimitLayer::refuse).
 ///
-/// Under `framed` an error ends the connection, unless `on_error` makes an answer of it. The error is boxed; one of the
-/// service behind goes through as it is.
+/// Under `framed` an error ends the connection, unless `on_error` turns it into an answer. The error is boxed; errors
+/// of the inner service are passed on unchanged.
 ///
-/// A call that is refused takes nothing of the service behind: that one is not even asked whether it is ready. A call that
-/// found room, and then has to wait until the service behind is ready, takes no slot meanwhile and is not refused any more:
+/// A refused call reserves nothing in the inner service, which is not even polled for readiness. A call that found a
+/// free slot, and then has to wait until the inner service is ready, holds no slot meanwhile and is no longer refused:
 /// if all slots are taken by then, it waits for one.
 ///
 /// ```
@@ -38,22 +38,22 @@ use crate::{BoxError, Frame};
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct CallRefuseLayer {
-    places: Arc<Places>,
+    slots: Arc<CallSlots>,
 }
 
 impl CallRefuseLayer {
-    pub(super) fn new(places: Arc<Places>) -> Self {
-        Self { places }
+    pub(super) fn new(slots: Arc<CallSlots>) -> Self {
+        Self { slots }
     }
 
     /// How many calls are under way at this moment.
     pub fn active(&self) -> usize {
-        self.places.taken()
+        self.slots.taken()
     }
 
-    /// The cap.
+    /// The limit.
     pub fn max(&self) -> usize {
-        self.places.max
+        self.slots.max
     }
 }
 
@@ -61,32 +61,32 @@ impl<S> Layer<S> for CallRefuseLayer {
     type Service = CallRefuse<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CallRefuse::new(inner, Arc::clone(&self.places))
+        CallRefuse::new(inner, Arc::clone(&self.slots))
     }
 }
 
-/// A service that refuses calls over a cap; made by [`CallRefuseLayer`].
+/// A service that refuses calls above a limit; made by [`CallRefuseLayer`].
 pub struct CallRefuse<S> {
     inner: S,
-    places: Arc<Places>,
-    /// The next call found room, and the service behind was asked whether it is ready. What that one reserves is used.
+    slots: Arc<CallSlots>,
+    /// The next call found a free slot, and the inner service was polled for readiness: its reservation has to be used.
     admitted: bool,
-    /// For the next call.
-    place: Option<Place>,
+    /// The slot for the next call.
+    slot: Option<CallSlot>,
     ticket: Option<Ticket>,
 }
 
 impl<S> CallRefuse<S> {
-    fn new(inner: S, places: Arc<Places>) -> Self {
-        Self { inner, places, admitted: false, place: None, ticket: None }
+    fn new(inner: S, slots: Arc<CallSlots>) -> Self {
+        Self { inner, slots, admitted: false, slot: None, ticket: None }
     }
 
-    /// The service behind the cap.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the cap, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -94,9 +94,9 @@ impl<S> CallRefuse<S> {
 }
 
 impl<S: Clone> Clone for CallRefuse<S> {
-    /// Another service under the same cap. It has no slot yet: readiness is not cloned.
+    /// Another service under the same limit. It has no slot yet: readiness is not cloned.
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.places))
+        Self::new(self.inner.clone(), Arc::clone(&self.slots))
     }
 }
 
@@ -113,32 +113,33 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if !self.admitted {
-            self.place = self.places.take_now();
-            if self.place.is_none() {
-                // The call is refused. What the service behind reserves for one, it would keep.
+            self.slot = self.slots.take_now();
+            if self.slot.is_none() {
+                // The call will be refused. The inner service is not polled, because it would keep a reservation that
+                // is never used.
                 return Poll::Ready(Ok(()));
             }
             self.admitted = true;
         }
         let polled = self.inner.poll_ready(cx);
         if !matches!(polled, Poll::Ready(Ok(()))) {
-            // Others can use it meanwhile, as under a `CallLimit`.
-            self.place = None;
+            // Released for others, as in `CallLimit`.
+            self.slot = None;
             self.admitted = polled.is_pending();
             return polled.map_err(Into::into);
         }
-        if self.place.is_none() {
-            self.place = Some(ready!(self.places.poll_take(&mut self.ticket, cx)));
+        if self.slot.is_none() {
+            self.slot = Some(ready!(self.slots.poll_take(&mut self.ticket, cx)));
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Called without having been ready, it is refused.
+    /// A call before the service was ready is refused.
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         self.admitted = false;
-        let place = self.place.take();
-        CallRefuseFuture { future: place.is_some().then(|| self.inner.call(frame)), place }
+        let slot = self.slot.take();
+        CallRefuseFuture { future: slot.is_some().then(|| self.inner.call(frame)), slot }
     }
 }
 
@@ -146,21 +147,21 @@ impl<S: fmt::Debug> fmt::Debug for CallRefuse<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallRefuse")
             .field("inner", &self.inner)
-            .field("max", &self.places.max)
-            .field("active", &self.places.taken())
+            .field("max", &self.slots.max)
+            .field("active", &self.slots.taken())
             .finish_non_exhaustive()
     }
 }
 
-/// A call that has its place, or is refused.
+/// A call that has its slot, or is refused.
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct CallRefuseFuture<F> {
-    /// None for a call that was not made.
+    /// `None` if the call was refused.
     #[pin]
     future: Option<F>,
-    place: Option<Place>,
+    slot: Option<CallSlot>,
 }
 
 impl<F, T, E> Future for CallRefuseFuture<F>
@@ -176,14 +177,14 @@ where
         let Some(future) = this.future.as_pin_mut() else { return Poll::Ready(Err(CallRefused(()).into())) };
         let polled = future.poll(cx);
         if polled.is_ready() {
-            // Here, and not when somebody gets round to dropping a future that is done.
-            *this.place = None;
+            // Released here, because a finished future may be dropped much later.
+            *this.slot = None;
         }
         polled.map_err(Into::into)
     }
 }
 
-/// The error of a call over the cap of a [`CallRefuseLayer`]: it was not made.
+/// The error of a call above the limit of a [`CallRefuseLayer`]: the call was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallRefused(());
 

@@ -13,14 +13,14 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 thread_local! {
-    /// That of the connection whose calls are being polled here; `None` where no connection lends one.
+    /// The timer of the connection whose calls this thread is polling; `None` if no connection lends one.
     static LENT: Cell<Option<CallTimer>> = const { Cell::new(None) };
 }
 
-/// The timer of a connection's calls: made by the first that waits, and left to the next.
+/// The timer of a connection's calls: made by the first call that waits, and reused by the next.
 ///
-/// Code that polls the calls of a connection keeps one and lends it meanwhile, as `framed` and `Session::drive` do. So a
-/// call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer) need not hold on to what its connection shares, which
+/// Code that polls the calls of a connection, such as `framed` and `Session::drive`, keeps one and lends it during each
+/// poll. So a call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer) needs no reference to its connection, which
 /// would cost each frame a reference count.
 ///
 /// ```
@@ -39,7 +39,7 @@ thread_local! {
 pub struct CallTimer(Option<Pin<Box<Timer>>>);
 
 impl CallTimer {
-    /// For whatever this thread polls until the loan ends.
+    /// Lends the timer to all calls that this thread polls until the loan ends.
     pub fn lend(self) -> LentTimer {
         LentTimer { outer: swap(Some(self)) }
     }
@@ -53,14 +53,14 @@ impl fmt::Debug for CallTimer {
 
 /// A [`CallTimer`] that is lent, until this is dropped or ended.
 #[derive(Debug)]
-#[must_use = "dropped, it ends, and the timer with it"]
+#[must_use = "dropping it ends the loan and drops the timer"]
 pub struct LentTimer {
-    /// One connection may poll another.
+    /// The timer lent before: a call of one connection may poll another connection.
     outer: Option<CallTimer>,
 }
 
 impl LentTimer {
-    /// The timer, for the next time.
+    /// Ends the loan and returns the timer, for the next one.
     pub fn end(self) -> CallTimer {
         swap(None).unwrap_or_default()
     }
@@ -72,12 +72,12 @@ impl Drop for LentTimer {
     }
 }
 
-/// Puts another in the place of what is lent. A thread that is on its way out has nothing to lend.
+/// Replaces the lent timer and returns the previous one. On a thread that is being torn down it does nothing.
 fn swap(timer: Option<CallTimer>) -> Option<CallTimer> {
     LENT.try_with(|lent| lent.replace(timer)).ok().flatten()
 }
 
-/// A timer for a call that begins to wait now: the one that is lent, or a new one.
+/// A timer for a call that begins to wait now: the lent one, or a new one.
 pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Instant::now();
@@ -88,20 +88,22 @@ pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
     if is_lent {
         swap(Some(CallTimer(None)));
     }
-    // One of another runtime may never fire: a call may run a runtime of its own.
+    // A timer of another runtime may never fire, and a call may run its own runtime.
     let Some(mut timer) = spare.filter(|timer| timer.runtime == runtime) else {
         return Box::pin(Timer { until, runtime, sleep: sleep_until(until) });
     };
     let mut this = timer.as_mut().project();
     *this.until = until;
-    // It was set by an earlier call, and so fires too early at worst; unless that one had longer.
+    // An earlier call has set it, so it usually fires too early, which does no harm; only a longer deadline has to be
+    // replaced.
     if this.sleep.deadline() > until {
         this.sleep.as_mut().reset(until);
     }
     timer
 }
 
-/// Leaves a timer, still set, to the next call that waits, if somebody lent it and it is the first to come back.
+/// Returns a timer, still set, for the next call that waits, if the connection lends timers and none has been returned
+/// yet.
 pub(super) fn put_back(timer: Pin<Box<Timer>>) {
     match swap(None) {
         Some(CallTimer(None)) => drop(swap(Some(CallTimer(Some(timer))))),
@@ -109,12 +111,12 @@ pub(super) fn put_back(timer: Pin<Box<Timer>>) {
     }
 }
 
-/// Whose timers are made here.
+/// The runtime in which this thread makes timers.
 fn this_runtime() -> Option<Id> {
     Handle::try_current().ok().map(|runtime| runtime.id())
 }
 
-/// Ready once `until` has passed, however early it was set to fire.
+/// Ready once `until` has passed, even if it was set to fire earlier.
 #[pin_project]
 #[derive(Debug)]
 pub(super) struct Timer {
@@ -134,7 +136,7 @@ impl Future for Timer {
             if !fired && coop::has_budget_remaining() {
                 return Poll::Pending;
             }
-            // A call that has used up its task's turn makes every timer say "not yet", so the clock is asked.
+            // When the task's budget is used up every timer returns `Pending`, so the clock is read.
             if Instant::now() >= *this.until {
                 return Poll::Ready(());
             }

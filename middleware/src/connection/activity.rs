@@ -1,14 +1,15 @@
-//! When bytes last moved on a connection, and whether anything is under way: what a full server goes by.
+//! When bytes last moved on a connection, and whether anything is under way. A full server decides by this which
+//! connections make room.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// A leaf moves the bytes and tells when it waits. Of a plain service only its reads and writes are known.
+/// A leaf reads and writes, and reports when it waits. Of a plain service only the reads and writes are known.
 const LEAF: u8 = 1;
-/// The peer's first whole frame is waited for.
+/// The peer's first complete frame is awaited.
 const FIRST_FRAME: u8 = 2;
 /// The leaf waits for the peer: no call is pending, and nothing is unwritten.
 const WAITING: u8 = 4;
-/// A plain service has something to write that the transport did not take.
+/// A plain service has something to write that the transport did not accept.
 const BLOCKED: u8 = 8;
 /// The leaf has unwritten bytes.
 const WRITING: u8 = 16;
@@ -35,7 +36,7 @@ pub enum ConnectionState {
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     flags: AtomicU8,
-    /// In nanoseconds since the connection was opened.
+    /// When bytes last moved, in nanoseconds since the connection was opened.
     moved: AtomicU64,
 }
 
@@ -89,7 +90,7 @@ impl Activity {
         self.set(BLOCKED, blocked);
     }
 
-    /// Whether a leaf waits for the peer's first frame. Whether one has come is for the counters to say.
+    /// Whether a leaf expects a first frame of the peer. The counters say whether one has arrived.
     pub(super) fn wants_first_frame(&self) -> bool {
         self.has(FIRST_FRAME)
     }

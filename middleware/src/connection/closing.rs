@@ -1,4 +1,4 @@
-//! Why and when a connection ends: the drain and abort signals it hears, and the reason it leaves behind.
+//! Why and when a connection ends: its drain and abort signals, and its close reason.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::info::ConnectionInfo;
 use super::peer::Peer;
 use super::shared::Shared;
 
-/// Why a connection ended. It is set once: later reasons are ignored. Each that stands for a deadline or a limit names it,
-/// with its default.
+/// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a deadline or a limit
+/// names it, with its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -47,7 +47,7 @@ pub enum CloseReason {
     FrameTimeout,
     /// The peer sent nothing between two frames for 60 s, under a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
     IdleTimeout,
-    /// A session queued more answers than may wait to be written, so that one is missing: 1 MiB (`write_limit`).
+    /// A session queued more answers than may wait to be written, 1 MiB (`write_limit`), so that one is missing.
     WriteLimit,
     /// A limit was reached, and the connection made room: its peer had sent no complete frame, for 5 s or with an address over
     /// its share. See [`MakeRoom`](crate::MakeRoom).
@@ -56,7 +56,7 @@ pub enum CloseReason {
     MadeRoomIdle,
     /// A limit was reached, and the connection made room for a peer of another address: its own had more than its share.
     MadeRoomShare,
-    /// The server was full, and too many connections waited (64), most of them from this one's address.
+    /// The server was full, and too many connections waited (64); this connection's address had the most of them.
     NoRoom,
     /// The codec found no frame in as many bytes as allowed: 16 MiB (`input_limit` on either leaf).
     InputLimit,
@@ -76,9 +76,9 @@ pub enum CloseReason {
     LoginLimit,
     /// The peer accepted pushed frames too slowly, and its outbox disconnects then (`SlowConsumer::Disconnect`).
     SlowConsumer,
-    /// A client's: the server sent what nobody had asked for, so that no answer behind it can be trusted.
+    /// Of a client: the server sent a frame that answers no request, so later answers can't be matched.
     Desynchronized,
-    /// A client's: the server gave no answers on it for 60 s (`Client::stalled_after`), or more of one than may be.
+    /// Of a client: the server sent no answers on it for 60 s (`Client::stalled_after`), or an answer over the limit.
     Replaced,
 }
 
@@ -180,7 +180,8 @@ pub(super) struct ClosingState {
     signals: AtomicU8,
     reason: AtomicU8,
     drain_waker: AtomicWaker,
-    /// The task that moves the bytes: a slot of its own, so that no other wait for the drain takes it away.
+    /// The waker of the task that moves the bytes. It has a place of its own, so that other waits for the drain don't
+    /// replace it.
     mover: AtomicWaker,
     abort_waker: AtomicWaker,
 }
@@ -191,7 +192,7 @@ impl ClosingState {
         self.signals.fetch_or(LOST, Ordering::Relaxed);
     }
 
-    /// Notes whether what was written is part of something.
+    /// Notes whether the bytes written so far end within a frame.
     pub(super) fn set_partial(&self, partial: bool) {
         if partial {
             self.signals.fetch_or(PARTIAL, Ordering::Relaxed);
@@ -209,7 +210,7 @@ impl ClosingState {
         }
     }
 
-    /// Has it look again whether there is memory, if it waits for that.
+    /// Has the connection check again whether there is memory, if it waits for that.
     pub(super) fn resume(&self) {
         if self.signals.load(Ordering::SeqCst) & PAUSED != 0 {
             self.set_paused(false);
@@ -217,12 +218,13 @@ impl ClosingState {
         }
     }
 
-    /// Has the task that moves the bytes look again at what there is to do.
+    /// Wakes the task that moves the bytes.
     pub(super) fn wake(&self) {
         self.mover.wake();
     }
 
-    /// Whether the connection, dropped as it is, is to be broken: it was told to, or what was written would look whole.
+    /// Whether a drop of the connection has to be a reset: it was told to abort, or a part of a frame was written,
+    /// which must not look whole.
     pub(super) fn ends_in_reset(&self) -> bool {
         self.signals.load(Ordering::Acquire) & (ABORTED | PARTIAL) != 0
     }
@@ -230,8 +232,8 @@ impl ClosingState {
 
 /// A handle on a connection's end; cheap to clone, and it outlives the connection.
 ///
-/// The task that runs a connection is told through it to drain (finish what was received, then close) or to abort. A
-/// layer that watches the connection, such as a log, reads from it why the connection ended.
+/// Through it the task that runs a connection is told to drain (finish what was received, then close) or to abort. A
+/// layer that watches the connection, such as a log, reads why the connection ended.
 #[derive(Clone, Debug)]
 pub struct Closing(pub(super) Arc<Shared>);
 
@@ -240,7 +242,7 @@ impl Closing {
         &self.0.closing
     }
 
-    /// Asks the connection to finish what it has received and close. Level-triggered: it stays set.
+    /// Asks the connection to finish what it has received and close. The request stays set.
     pub fn drain(&self) {
         self.state().signals.fetch_or(DRAINING, Ordering::AcqRel);
         self.state().drain_waker.wake();
@@ -248,7 +250,7 @@ impl Closing {
     }
 
     /// Asks the connection to drain because another process has taken the server's place: a peer that has just
-    /// connected can't know, and what it sends first is waited for.
+    /// connected can't know, so the connection waits for its first frame.
     pub fn drain_for_successor(&self) {
         self.state().signals.fetch_or(SUCCEEDED, Ordering::Relaxed);
         self.drain();
@@ -264,24 +266,25 @@ impl Closing {
         self.state().signals.load(Ordering::Acquire) & DRAINING != 0
     }
 
-    /// Ready once the connection was asked to drain. One waiter a connection: the last task that polled is woken.
+    /// Ready once the connection was asked to drain. Each connection has one waiter: the last task that polled is
+    /// woken.
     pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_draining() {
             return Poll::Ready(());
         }
         self.state().drain_waker.register(cx.waker());
-        // Between the look and the registration the signal may have come.
+        // The signal may have come between the check and the registration.
         if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Has the task woken when the connection is told to drain or to abort, or may read again. Look afterwards: it may
-    /// have been told before. Only the task that moves the connection's bytes may call it: there is one waiter, the
-    /// last task that asked.
+    /// Registers the task to be woken when the connection is told to drain or to abort, or may read again. Check for
+    /// these afterwards, because they may have happened before. Only the task that moves the connection's bytes may
+    /// call it: there is one waiter, the last task that registered.
     pub fn watch(&self, cx: &mut Context<'_>) {
         self.state().mover.register(cx.waker());
     }
 
-    /// Breaks the connection: its task is dropped at its next step, whatever it waits for.
+    /// Breaks the connection: its task is woken and dropped at its next step.
     pub fn abort(&self) {
         self.state().signals.fetch_or(ABORTED, Ordering::AcqRel);
         self.state().abort_waker.wake();
@@ -309,12 +312,12 @@ impl Closing {
         if self.is_aborted() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// All that is known of its connection.
+    /// A handle on the connection.
     pub fn info(&self) -> ConnectionInfo {
         ConnectionInfo(Arc::clone(&self.0))
     }
 
-    /// Its connection's number.
+    /// The connection's number.
     pub(crate) fn id(&self) -> u64 {
         self.0.id
     }
@@ -323,17 +326,17 @@ impl Closing {
         self.0.peer()
     }
 
-    /// Since when the connection is open.
+    /// When the connection was opened.
     pub(crate) fn opened(&self) -> Instant {
         self.0.opened
     }
 
-    /// Since when no byte has moved, as far as it was noted.
+    /// When bytes last moved, as far as it was noted.
     pub(crate) fn idle_since(&self) -> Instant {
         self.0.idle_since()
     }
 
-    /// Whether the peer's first whole frame is still to come.
+    /// Whether the peer's first complete frame has not arrived.
     pub(crate) fn is_silent(&self) -> bool {
         self.0.is_silent()
     }
@@ -353,7 +356,7 @@ impl Closing {
         CloseReason::from_u8(self.state().reason.load(Ordering::Acquire))
     }
 
-    /// Says why the connection ends. The first reason stands; returns the one that does.
+    /// Sets the reason why the connection ends. The first reason stands, and is returned.
     pub fn set_reason(&self, reason: CloseReason) -> CloseReason {
         let state = self.state();
         match state.reason.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire) {
@@ -362,8 +365,8 @@ impl Closing {
         }
     }
 
-    /// Settles the reason from how the service ended, unless one was given before: `failed` says whether it returned
-    /// an error.
+    /// Derives the reason from how the service ended, unless one was set before. `failed` says whether the service
+    /// returned an error.
     pub fn settle(&self, failed: bool) -> CloseReason {
         let reason = if self.is_aborted() {
             CloseReason::Aborted

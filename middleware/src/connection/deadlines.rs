@@ -1,15 +1,16 @@
-//! How long a peer is waited for.
+//! How long a connection waits for its peer.
 
 use std::time::Duration;
 
 /// How long a peer may take to send its first frame, any frame, and between two frames.
 ///
-/// A [`Connection`](super::Connection) carries them from a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) to the
-/// code that reads its frames and keeps them: the leaves `framed` and `session` do. Without the layer a leaf has one of
-/// its own, for a frame that has begun.
+/// A [`Connection`](super::Connection) carries them from a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) to the leaf,
+/// `framed` or `session`, which enforces them. Without the layer a leaf has a deadline of its own, for a frame that has
+/// begun.
 ///
-/// Each begins when its wait does, and the time in which the peer is not waited for does not count: a service that takes
-/// its time, answers of 64 KiB or more that the peer has yet to take. None means that it is off.
+/// Each deadline counts from the beginning of its wait. The time in which the connection doesn't wait for the peer
+/// doesn't count: while the service works, or while 64 KiB or more of answers wait to be written. `None` turns a
+/// deadline off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,14 +25,12 @@ use std::time::Duration;
 pub struct ReadDeadlines {
     /// Until the first frame is whole. 10 s by default.
     pub first_frame: Option<Duration>,
-    /// From the first byte of a frame, as far as it was waited for, until it is whole; however the bytes are spread. 30
-    /// s by default. Of raw bytes that are taken as they come it is for each chunk: the code that takes them has to say
-    /// how long all may take. A decoder that takes bytes and yields nothing is taken to be within a frame, so a
-    /// protocol's keep-alives are best frames too. What is dropped of raw bytes as it comes, and the frame behind it,
-    /// are under one.
+    /// From the first byte of a frame until the frame is complete, however slowly its bytes arrive. 30 s by default.
+    /// Raw bytes that are read in chunks have this time for each chunk: the code that reads them has to limit the
+    /// total. A decoder that consumes bytes and yields nothing counts as within a frame, so a protocol's keep-alives
+    /// should be frames too. Raw bytes that are skipped, and the frame after them, share one deadline.
     pub frame: Option<Duration>,
-    /// Between two frames, until the first byte of the next. What is sent to the peer is not a frame of the peer's. 60
-    /// s by default.
+    /// Between two frames, until the first byte of the next. Sending to the peer doesn't reset it. 60 s by default.
     pub idle: Option<Duration>,
 }
 
@@ -39,21 +38,21 @@ impl ReadDeadlines {
     /// No deadline at all.
     pub const OFF: Self = Self { first_frame: None, frame: None, idle: None };
 
-    /// Another deadline for the first frame; `None` turns it off.
+    /// Sets the deadline for the first frame; `None` turns it off.
     #[must_use]
     pub fn first_frame(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.first_frame = deadline.into();
         self
     }
 
-    /// Another deadline for each frame; `None` turns it off.
+    /// Sets the deadline for each frame; `None` turns it off.
     #[must_use]
     pub fn frame(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.frame = deadline.into();
         self
     }
 
-    /// Another deadline between two frames; `None` turns it off.
+    /// Sets the deadline between two frames; `None` turns it off.
     #[must_use]
     pub fn idle(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.idle = deadline.into();

@@ -1,4 +1,4 @@
-//! The lingering close: a reset must not eat the last answer.
+//! The lingering close, so that a reset doesn't destroy the last answer.
 
 use std::borrow::BorrowMut;
 use std::fmt;
@@ -16,21 +16,22 @@ use super::Connection;
 /// How long a closed connection is still read from: 2 s.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// How many bytes a closed connection still takes: 16 MiB.
+/// How many bytes a closed connection still reads: 16 MiB.
 pub const LINGER_BYTES: u64 = 16 << 20;
 
 /// Ends a connection so that the peer can read everything that was written.
 ///
 /// A socket closed with input unread is reset by the kernel, and the reset destroys what the peer has not read yet. So:
-/// half-close, then read and discard until the peer closes too, [`LINGER`] has passed or [`LINGER_BYTES`] have come.
+/// half-close, then read and discard until the peer closes too, [`LINGER`] has passed or [`LINGER_BYTES`] have been
+/// read.
 ///
-/// Resolves when the connection is gone; nothing is to be done about errors at this point, so it has no error. Dropped
-/// early it closes at once; one that only borrows its connection ([`Connection::close_mut`]) leaves it to its owner,
-/// which may begin anew.
-#[must_use = "dropped, it closes at once: await it"]
+/// Resolves when the connection is closed. It has no error, because errors can't be handled at this point. If it is
+/// dropped early, the connection closes at once; if it only borrows the connection ([`Connection::close_mut`]), the
+/// owner keeps the connection and may close it again.
+#[must_use = "dropping it closes the connection at once: await it"]
 pub struct LingeringClose<C = Connection> {
     connection: C,
-    /// Made at the first wait: a peer that has closed already needs no timer.
+    /// Made at the first wait, because a peer that has closed already needs no timer.
     deadline: Option<Pin<Box<Sleep>>>,
     left: u64,
     shut: bool,
@@ -41,7 +42,7 @@ impl<C: BorrowMut<Connection>> LingeringClose<C> {
         Self { connection, deadline: None, left: LINGER_BYTES, shut: false }
     }
 
-    /// Ready when the peer has closed as well, or has sent all that is still taken.
+    /// Ready when the peer has closed as well, or has sent [`LINGER_BYTES`].
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.shut {
             if ready!(Pin::new(self.connection.borrow_mut()).poll_shutdown(cx)).is_err() {
@@ -50,7 +51,7 @@ impl<C: BorrowMut<Connection>> LingeringClose<C> {
             self.shut = true;
         }
         let mut bin = [MaybeUninit::uninit(); 4096];
-        // A bounded number of reads a turn, so that a peer at line rate does not hold the worker.
+        // A bounded number of reads in each turn, so that a peer that sends at line rate does not occupy the worker.
         for _ in 0..64 {
             let mut buf = ReadBuf::uninit(&mut bin);
             match ready!(Pin::new(self.connection.borrow_mut()).poll_read(cx, &mut buf)) {
@@ -71,7 +72,8 @@ impl<C: BorrowMut<Connection> + Unpin> Future for LingeringClose<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // First: once a peer that always has more to say has used up the task's turn, every timer says "not yet".
+        // The deadline is polled first: once a peer that keeps sending has used up the task's budget, every timer
+        // returns `Pending`.
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {

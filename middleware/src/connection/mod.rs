@@ -1,4 +1,4 @@
-//! The connection: what every layer sees.
+//! The connection that every layer sees.
 
 mod activity;
 mod addr;
@@ -39,8 +39,8 @@ use crate::Escaped;
 
 /// One accepted connection, of any kind: a byte stream, and the peer at the other end.
 ///
-/// It is one concrete type, so one service serves every kind of listener. It counts the bytes that pass, and its
-/// [`Closing`] and [`Stats`] handles may be kept when the connection itself has moved on.
+/// It is one concrete type, so one service serves every kind of listener. It counts the bytes that pass. Its
+/// [`Closing`] and [`Stats`] handles stay valid when the connection itself has been passed on.
 ///
 /// ```
 /// use ropewalk_middleware::{Addr, Connection, Peer};
@@ -53,35 +53,35 @@ use crate::Escaped;
 /// # }
 /// ```
 pub struct Connection {
-    /// Taken only as the connection itself is taken apart.
+    /// `None` only while the connection is taken apart.
     stream: Option<Stream>,
-    /// Its counters, and with them everything that its handles share.
+    /// Its counters, which also give access to everything that its handles share.
     stats: Stats,
     /// The deadlines it was given. Boxed, because most connections were given no deadlines and need no space for them.
     read_deadlines: Option<Box<ReadDeadlines>>,
 }
 
 impl Connection {
-    /// A connection of a listener that has no number (it is given 0).
+    /// A connection of a listener without a number; it gets 0.
     pub fn new(stream: impl Into<Stream>, peer: Peer) -> Self {
         Self::accepted(stream.into(), peer, 0)
     }
 
-    /// A connection that came in on the server's `listener`th endpoint.
+    /// A connection that was accepted by the server's `listener`th endpoint.
     pub fn accepted(stream: Stream, peer: Peer, listener: usize) -> Self {
         let stats = Stats(Arc::new(Shared::new(peer, listener)));
         Self { stream: Some(stream), stats, read_deadlines: None }
     }
 
-    /// The same connection with another local address than its socket's; for transports without addresses of their own.
+    /// The same connection with another local address than its socket's, for transports without addresses.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
-        // Set before? Then the first stands.
+        // The first address stays.
         self.shared().set_local(local.canonical());
         self
     }
 
-    /// The same connection over other bytes: a layer that encrypts, counts or replays wraps the stream here.
+    /// The same connection with another stream: a layer that encrypts, counts or replays wraps the stream here.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn map_stream(self, f: impl FnOnce(Stream) -> Stream) -> Self {
         let local = self.local();
@@ -97,50 +97,50 @@ impl Connection {
         self
     }
 
-    /// Changes these deadlines, for the code that keeps them. Given [`ReadDeadlines::OFF`] it has no deadline,
-    /// not even that of a leaf for a frame that has begun.
+    /// Replaces these deadlines, which the leaf enforces. With [`ReadDeadlines::OFF`] the connection has no read
+    /// deadline, not even that of a leaf for a frame that has begun.
     pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
         self.shared().forget_read_deadlines();
         self.read_deadlines = Some(Box::new(deadlines));
     }
 
-    /// How long its peer is waited for. The code that reads the frames keeps these deadlines.
+    /// Its read deadlines, which the code that reads the frames has to enforce.
     pub fn read_deadlines(&self) -> ReadDeadlines {
         self.given_read_deadlines().unwrap_or(ReadDeadlines::OFF)
     }
 
-    /// The same, where any were given: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), on the way, or by
-    /// [`ConnectionInfo::set_read_deadlines`]. They take the place of a leaf's own.
+    /// The same, if any were set: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), by other code before the leaf,
+    /// or by [`ConnectionInfo::set_read_deadlines`]. They replace the leaf's own.
     #[inline]
     pub fn given_read_deadlines(&self) -> Option<ReadDeadlines> {
         let own = self.read_deadlines.as_deref().copied();
-        // Asked at each wait: most connections have nothing rare to look at.
+        // Called at each wait, and most connections have no rare values.
         if self.shared().has_rare() { self.shared().read_deadlines().or(own) } else { own }
     }
 
-    /// Puts another stream in place and returns the one that was there, to be wrapped and put back. Handles on the
-    /// connection stay valid, and the local address stays the same.
+    /// Replaces the stream and returns the previous one, to be wrapped and put back. Handles on the connection stay
+    /// valid, and the local address stays the same.
     pub fn replace_stream(&mut self, stream: Stream) -> Stream {
-        // Set before? Then it stays so.
+        // An address that was set before stays.
         self.shared().set_local(self.local());
         // As in `stream`.
         self.stream.replace(stream).expect("a connection has its stream until it is taken apart")
     }
 
-    /// Notes that the bytes are encrypted from here on, where that came later than the connection (STARTTLS). The first
-    /// handshake stands.
+    /// Notes that the connection is encrypted from here on, after it began in plaintext (STARTTLS). The first handshake
+    /// stays.
     pub fn set_tls(&self, tls: TlsInfo) {
         self.shared().know(self.peer().clone().with_tls(tls));
     }
 
-    /// What the TLS handshake settled (server name, ALPN, version, certificates); `None` where there is no TLS.
+    /// The result of the TLS handshake (server name, ALPN, version, certificates); `None` without TLS.
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.peer().tls()
     }
 
     /// The transport underneath.
     pub fn stream(&self) -> &Stream {
-        // Taking the stream out takes the connection by value.
+        // The stream is taken out only with the connection by value.
         self.stream.as_ref().expect("a connection has its stream until it is taken apart")
     }
 
@@ -149,8 +149,9 @@ impl Connection {
         self.shared().peer()
     }
 
-    /// The address of this end: its socket's, behind a proxy as well. Where a client had connected to is known to
-    /// [`Proxied::destination`](crate::proxy::Proxied::destination).
+    /// The address of this end: that of its socket, even behind a proxy.
+    /// [`Proxied::destination`](crate::proxy::Proxied::destination) is the address that a client behind a proxy
+    /// connected to.
     pub fn local(&self) -> Addr {
         if let Some(addr) = self.shared().local() {
             return addr.clone();
@@ -158,17 +159,17 @@ impl Connection {
         self.stream().local_addr().unwrap_or(Addr::Memory)
     }
 
-    /// A number no other connection of this process has or had.
+    /// A number that is unique among all connections of this process, past ones included.
     pub fn id(&self) -> u64 {
         self.shared().id
     }
 
-    /// Which of the server's endpoints it came in on: 0 is the first.
+    /// The index of the server's endpoint that accepted it: 0 is the first.
     pub fn listener(&self) -> usize {
         self.shared().listener()
     }
 
-    /// Its end: the drain and abort signals, and the reason.
+    /// Its drain and abort signals, and the reason for its end.
     pub fn closing(&self) -> Closing {
         Closing(Arc::clone(&self.stats.0))
     }
@@ -178,7 +179,7 @@ impl Connection {
         self.stats.clone()
     }
 
-    /// A handle on all that is known of it, to list, ask, drain or abort it from elsewhere.
+    /// A handle to list, inspect, drain or abort the connection from elsewhere.
     pub fn info(&self) -> ConnectionInfo {
         ConnectionInfo(Arc::clone(&self.stats.0))
     }
@@ -187,21 +188,21 @@ impl Connection {
         &self.stats.0
     }
 
-    /// Breaks the connection: the peer sees a reset, and nothing that was not yet taken by the kernel is sent.
+    /// Breaks the connection: the peer sees a reset, and data that the kernel has not accepted yet is not sent.
     ///
-    /// A Unix socket can't be told to reset: it is closed, and the peer sees an end unless something it sent was not
-    /// read. A stream of another kind does what its [`Io::abort`] says.
+    /// A Unix socket can't be reset: it is closed, and the peer sees an end of the stream, or a reset if something it
+    /// sent was not read. For a stream of another kind, [`Io::abort`] decides.
     pub fn abort(mut self) {
         self.closing().set_reason(CloseReason::Aborted);
-        // Not `Closing::abort`: that ends the task as well, and with it what its author has still to do.
+        // Not `Closing::abort`, which would also end the task, and with it the code after this call.
         if let Some(stream) = &mut self.stream {
             stream.abort();
         }
     }
 
-    /// Notes whether what was written is part of something whose rest is still to be written. Dropped while it is, by a
-    /// panic or a timeout around it say, the connection ends in a reset, so that the part does not look whole.
-    /// For the code that keeps the rest.
+    /// Notes whether the bytes written so far end within a frame whose rest is still to be written. If the connection
+    /// is dropped in that state, for example by a panic or a timeout, it ends in a reset, so that the part does not
+    /// look whole. The code that holds the rest calls it.
     pub fn set_partial(&self, partial: bool) {
         self.shared().closing.set_partial(partial);
     }
@@ -217,15 +218,15 @@ impl Connection {
         LingeringClose::new(self)
     }
 
-    /// Ends the connection after one write that waits for nothing; whatever is not taken at once is lost.
+    /// Ends the connection after one write without waiting; bytes that are not accepted at once are lost.
     pub(crate) fn write_once(mut self, bytes: &[u8]) {
         let written = self.stream.take().map_or(0, |stream| stream.write_once(bytes).unwrap_or(0));
         self.shared().counters.bytes_out.add(written as u64);
     }
 
-    /// Writes what the kernel takes at this moment. The runtime may still believe that it takes nothing: it hears of
-    /// the peer between two turns of its tasks only. 0 if nothing is taken, and on any other transport than the
-    /// kernel's sockets.
+    /// Writes as much as the kernel accepts at this moment. The runtime may still consider the socket not writable,
+    /// because it is notified only between two turns of its tasks. Returns 0 if nothing is accepted, and for every
+    /// transport that is not a kernel socket.
     ///
     /// # Errors
     ///
@@ -246,7 +247,7 @@ impl Connection {
         Pin::new(self.stream.as_mut().expect("a connection has its stream until it is taken apart"))
     }
 
-    /// Counts what was written. A leaf says itself when bytes have moved: once for all that moved in its turn.
+    /// Counts written bytes. A leaf reports itself when bytes have moved, once in each turn.
     fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let plain = self.shared().activity.is_plain();
         if plain {
@@ -261,7 +262,7 @@ impl Connection {
         Poll::Ready(self.note(result))
     }
 
-    /// Notes a peer that is gone, so that the reason can name it.
+    /// Notes that the peer is gone, so that the close reason can say so.
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result
             && is_lost(error)
@@ -272,7 +273,7 @@ impl Connection {
     }
 }
 
-/// The counters without another handle on them, for code that counts each frame.
+/// The counters by reference, for code that counts each frame.
 impl AsRef<Stats> for Connection {
     #[inline]
     fn as_ref(&self) -> &Stats {
@@ -281,10 +282,10 @@ impl AsRef<Stats> for Connection {
 }
 
 impl Drop for Connection {
-    /// A connection that was told to abort ends in a reset, wherever it is dropped, and so does one with something half
-    /// written, which must not look whole.
+    /// A connection that was told to abort ends in a reset, wherever it is dropped, and so does one with a partly
+    /// written frame, which must not look whole.
     fn drop(&mut self) {
-        // Its buffers go with it.
+        // Its buffers are dropped with it.
         self.set_buffered(0);
         if self.shared().closing.ends_in_reset()
             && let Some(stream) = &mut self.stream
@@ -294,7 +295,7 @@ impl Drop for Connection {
     }
 }
 
-/// Whether an I/O error says that the peer, or the way to it, is gone.
+/// Whether an I/O error means that the peer, or the network path to it, is gone.
 fn is_lost(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(
@@ -314,7 +315,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("id", &self.id())
-            // A Unix socket's path is the peer's choice.
+            // Escaped, because the peer chooses its Unix socket's path.
             .field("peer", &format_args!("{}", Escaped::display(self.peer())))
             .field("listener", &self.listener())
             .field("stream", self.stream())

@@ -1,4 +1,4 @@
-//! Who is at the other end.
+//! The other end of a connection.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,7 +8,7 @@ use super::addr::Addr;
 use super::tls::TlsInfo;
 use crate::proxy::Header;
 
-/// The process at the other end of a Unix socket, as the kernel vouches for it.
+/// The process at the other end of a Unix socket, as reported by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -16,7 +16,7 @@ pub struct Credentials {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// Its process, where the system tells.
+    /// Its process, if the system reports it.
     pub pid: Option<i32>,
 }
 
@@ -26,15 +26,15 @@ impl From<tokio::net::unix::UCred> for Credentials {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     addr: Addr,
-    // Boxed: of most peers nothing more is known, and every connection keeps one.
+    // Boxed, because every connection has a `Peer`, and most have no more than an address.
     more: Option<Box<More>>,
 }
 
-/// What is known of a peer beside its address.
+/// The data of a peer other than its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct More {
     credentials: Option<Credentials>,
@@ -43,14 +43,14 @@ struct More {
 }
 
 impl Peer {
-    /// A peer known by its address. An IPv4 address mapped into IPv6, as a socket of both families has it, becomes the
-    /// IPv4 address it is.
+    /// A peer with this address. An IPv4 address mapped into IPv6, as sockets of both families report it, becomes an
+    /// IPv4 address.
     pub fn new(addr: impl Into<Addr>) -> Self {
         Self { addr: addr.into().canonical(), more: None }
     }
 
-    /// The peer that a proxy's header tells of: its address is the client's, and it has no credentials, as those are
-    /// the proxy's. Where the header has no address (`UNKNOWN`, `LOCAL`, a datagram) it stays the proxy itself.
+    /// The peer described by a proxy's header: its address is the client's, and it has no credentials, because those
+    /// are the proxy's. If the header has no address (`UNKNOWN`, `LOCAL`, a datagram), the peer is the proxy itself.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -85,19 +85,19 @@ impl Peer {
         self
     }
 
-    /// The same, with what a TLS handshake settled.
+    /// The same, with the result of a TLS handshake.
     #[must_use]
     pub fn with_tls(mut self, tls: TlsInfo) -> Self {
         self.more_mut().tls = Some(tls);
         self
     }
 
-    /// The peer's address: behind a proxy that told of it (see [`proxied`](Self::proxied)) the client's.
+    /// The peer's address; behind a proxy that sent it (see [`proxied`](Self::proxied)) the client's.
     pub fn addr(&self) -> &Addr {
         &self.addr
     }
 
-    /// The peer's IP address, where it has one.
+    /// The peer's IP address, if it has one.
     pub fn ip(&self) -> Option<IpAddr> {
         match self.addr {
             Addr::Tcp(addr) => Some(addr.ip()),
@@ -105,8 +105,8 @@ impl Peer {
         }
     }
 
-    /// The address by which peers are told apart where each is to have its share: an IPv4 address, or the first 64 bits
-    /// of an IPv6 address, for one host has all of the rest. Behind a proxy that told of it, the client's.
+    /// The address by which limits distinguish peers: an IPv4 address, or the first 64 bits of an IPv6 address, because
+    /// one host may use all addresses with these bits. Behind a proxy that sent it, the client's.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -127,18 +127,17 @@ impl Peer {
         self.more.as_ref()?.credentials
     }
 
-    /// What the TLS handshake settled; `None` where there is no TLS.
+    /// The result of the TLS handshake; `None` without TLS.
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.more.as_ref()?.tls.as_ref()
     }
 
-    /// The peer's certificates in DER, its own first, where the server asks for one and has verified it; otherwise
-    /// empty.
+    /// The peer's certificates in DER, its own first, if the server asks for one and has verified it; otherwise empty.
     pub fn certificates(&self) -> &[Vec<u8>] {
         self.tls().map_or(&[], TlsInfo::certificates)
     }
 
-    /// What a proxy told in its PROXY header, and the proxy itself; `None` where no header was asked for.
+    /// The PROXY header of a proxy, and the proxy itself; `None` if the endpoint expects no header.
     pub fn proxied(&self) -> Option<&Proxied> {
         self.more.as_ref()?.proxied.as_deref()
     }
@@ -148,7 +147,7 @@ impl Peer {
     }
 }
 
-/// What a connection's PROXY header told, and its sender: see [`Peer::proxied`].
+/// A connection's PROXY header and its sender: see [`Peer::proxied`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proxied {
     proxy: Peer,
@@ -165,18 +164,18 @@ impl Proxied {
         &self.proxy
     }
 
-    /// The header as it came, with its values.
+    /// The received header, with its values.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Where the client had connected to, where the header tells: the proxy's address towards the clients.
+    /// The address that the client connected to, if the header has it: the proxy's own address towards the clients.
     pub fn destination(&self) -> Option<&Addr> {
         self.header.destination()
     }
 }
 
-/// What counts as one peer.
+/// The address that counts as one peer.
 pub(crate) fn host(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),

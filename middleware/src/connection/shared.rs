@@ -1,4 +1,4 @@
-//! What outlives the bytes of a connection: its peer, its counters, its end.
+//! The state shared by a connection and its handles: its peer, its counters, its end.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -19,9 +19,9 @@ use super::stats::Counters;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) id: u64,
-    /// Narrow, as the field below: side by side they take no more than either alone would.
+    /// 32 bits, like the field below: together the two take 8 bytes.
     listener: u32,
-    /// What its buffers take: see `budget.rs`.
+    /// The size of its buffers: see `budget.rs`.
     pub(super) buffered: AtomicU32,
     pub(super) budget: Option<MemoryBudget>,
     peer: Peer,
@@ -35,11 +35,11 @@ pub(super) struct Shared {
 
 #[derive(Debug, Default)]
 struct Rare {
-    /// The same peer, when more became known of it later.
+    /// The same peer with data that became known later.
     known: OnceLock<Peer>,
-    /// Its address at our end, where that was noted.
+    /// The local address, if it was noted.
     local: OnceLock<Addr>,
-    /// Deadlines that were given by a handle.
+    /// Deadlines that a handle has set.
     read_deadlines: Mutex<Option<ReadDeadlines>>,
     extensions: Extensions,
 }
@@ -79,7 +79,7 @@ impl Shared {
         self.rare.get().and_then(|rare| rare.known.get()).unwrap_or(&self.peer)
     }
 
-    /// The first better reason stands.
+    /// Replaces the peer by one with more data; only the first call counts.
     pub(super) fn know(&self, peer: Peer) {
         drop(self.rare().known.set(peer));
     }
@@ -88,12 +88,12 @@ impl Shared {
         self.rare.get()?.local.get()
     }
 
-    /// The first one stands.
+    /// Only the first call counts.
     pub(super) fn set_local(&self, addr: Addr) {
         drop(self.rare().local.set(addr));
     }
 
-    /// The deadlines that were given by a handle, and not replaced by the connection's owner since.
+    /// The deadlines that a handle has set, unless the connection's owner has replaced them since.
     #[cold]
     pub(super) fn read_deadlines(&self) -> Option<ReadDeadlines> {
         *self.rare.get()?.read_deadlines.lock().unwrap_or_else(PoisonError::into_inner)
@@ -103,19 +103,19 @@ impl Shared {
         *self.rare().read_deadlines.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadlines);
     }
 
-    /// The connection's owner has given others.
+    /// Called when the connection's owner sets other deadlines.
     pub(super) fn forget_read_deadlines(&self) {
         if let Some(rare) = self.rare.get() {
             *rare.read_deadlines.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
-    /// What was left here, if anything was.
+    /// The stored values, if there are any.
     pub(super) fn extensions(&self) -> Option<&Extensions> {
         self.rare.get().map(|rare| &rare.extensions)
     }
 
-    /// The same, to leave something.
+    /// The same, to store a value.
     pub(super) fn extensions_to_fill(&self) -> &Extensions {
         &self.rare().extensions
     }
@@ -125,12 +125,12 @@ impl Shared {
         self.activity.set_moved(u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Since when no byte has moved, as far as it was noted.
+    /// When bytes last moved, as far as it was noted.
     pub(super) fn idle_since(&self) -> Instant {
         self.opened + Duration::from_nanos(self.activity.moved())
     }
 
-    /// Whether its peer's first whole frame is still to come.
+    /// Whether the peer's first complete frame is expected and has not arrived.
     pub(super) fn is_silent(&self) -> bool {
         self.activity.wants_first_frame() && self.counters.frames_in.get() == 0
     }

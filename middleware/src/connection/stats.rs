@@ -1,4 +1,4 @@
-//! What a connection counted.
+//! The counters of a connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::peer::Peer;
 use super::shared::Shared;
 
-/// One counter with one writer: the task that owns the connection. A plain load and store costs no locked instruction.
+/// A counter with one writer, the task that owns the connection, so a plain load and store are enough.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -40,7 +40,7 @@ impl Stats {
         self.0.counters.bytes_in.get()
     }
 
-    /// Bytes the kernel (or the transport) took from us.
+    /// Bytes that the kernel (or the transport) has accepted.
     pub fn bytes_out(&self) -> u64 {
         self.0.counters.bytes_out.get()
     }
@@ -65,20 +65,20 @@ impl Stats {
         self.0.counters.frames_out.add(n);
     }
 
-    /// How long no byte has moved in either direction, as far as is known: under a leaf until it last waited, for the
-    /// peer or for something else.
+    /// How long no byte has moved in either direction, as far as it was noted: a leaf notes it before each wait.
     pub fn idle(&self) -> Duration {
         self.0.idle_since().elapsed()
     }
 
-    /// Notes that frames are read from here on, and that the peer's first one is waited for. A connection on which it
-    /// does not come is the first to go when a cap is full: see [`MakeRoom`](crate::MakeRoom). For the code that runs
-    /// the codec, as are the three below. It then says itself when bytes have moved and when it waits.
+    /// Notes that frames are read from here on, and that the peer's first frame is expected. A connection on which it
+    /// doesn't arrive is the first to make room at a limit: see [`MakeRoom`](crate::MakeRoom). The code that runs the
+    /// codec calls this and the three methods below; it then has to report itself when bytes have moved and when it
+    /// waits.
     pub fn begin_frames(&self) {
         self.0.activity.begin_frames();
     }
 
-    /// Notes that the peer owes no first frame: raw bytes were read or written, or the connection closes.
+    /// Notes that no first frame is expected any more: raw bytes were read or written, or the connection closes.
     pub fn excuse_first_frame(&self) {
         self.0.activity.excuse_first_frame();
     }
@@ -88,7 +88,7 @@ impl Stats {
         self.0.moved();
     }
 
-    /// Notes whether the peer is waited for, with nothing pending and nothing unwritten.
+    /// Notes whether the connection waits for the peer, with nothing pending and nothing unwritten.
     pub fn set_waiting(&self, waiting: bool) {
         self.0.activity.set_waiting(waiting);
     }

@@ -1,4 +1,4 @@
-//! The bytes of a connection, over whatever carries them.
+//! The byte stream of a connection, over any transport.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -16,36 +16,36 @@ use tokio::task::coop;
 
 use super::addr::Addr;
 
-/// A byte stream of another kind than the two the kernel gives us: TLS, in-process, a foreign transport.
+/// A byte stream that is not a kernel socket: TLS, in-process, a foreign transport.
 ///
-/// It is for types of your own that can be broken; [`Stream::from_io`] takes any others.
+/// Implement it for your own types that can be reset; [`Stream::from_io`] accepts any others.
 ///
-/// Each read and write takes of tokio's budget for one turn of a task, as those of the kernel's sockets do: when it is
-/// used up, the stream is not asked before the next turn. It need not know of the budget itself.
+/// Each read and write uses tokio's budget for one turn of a task, as those of kernel sockets do: when it is used up,
+/// the stream is not polled before the next turn. An implementation need not handle the budget itself.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// Makes the drop that follows a hard one: the peer is to see a reset rather than an end.
+    /// Makes the following drop a reset, so that the peer doesn't see an orderly end.
     fn abort(&mut self) {}
 
-    /// The address of this end, where the transport has one.
+    /// The address of this end, if the transport has one.
     fn local_addr(&self) -> Option<Addr> {
         None
     }
 
-    /// How much has arrived and was not read yet, where the transport can tell: at least 1 if there is anything, and
-    /// not less than will be read, though it may be more (of TLS, it is the ciphertext). A drain reads that much.
+    /// How many bytes have arrived and were not read yet, if the transport knows: at least 1 if there are any, and not
+    /// less than will be read, though it may be more (with TLS, it counts ciphertext). A drain reads that much.
     fn arrived(&self) -> Option<u64> {
         None
     }
 
-    /// Ready when there is something to read (bytes, the end or an error), without reading it. A transport that can't
-    /// tell is ready at once, as it is unless written otherwise: to a server whose preambles are under way it looks
-    /// like one that has sent something.
+    /// Ready when there is something to read (bytes, the end or an error), without reading it. By default it is ready
+    /// at once, for transports that can't tell: such a connection counts as one that has sent something when preambles
+    /// make room.
     fn poll_readable(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// How many bytes it has handed to what is underneath in all, where it may hold back some of what it took (as TLS
-    /// does); else 0. By it a peer that takes its answers slowly is told from one that takes nothing.
+    /// The total of bytes passed on to the transport underneath, if the stream may buffer accepted bytes (as TLS does);
+    /// else 0. It distinguishes a peer that reads its answers slowly from one that reads nothing.
     fn handed_on(&self) -> u64 {
         0
     }
@@ -68,8 +68,8 @@ impl Stream {
         Self::Boxed(Box::new(io))
     }
 
-    /// A stream of a type from elsewhere, for which nobody but its crate could implement [`Io`]. It can't be broken,
-    /// only dropped: [`Connection::abort`](super::Connection::abort) does no more than that with it.
+    /// A stream of another crate's type, for which you can't implement [`Io`]. It can't be reset:
+    /// [`Connection::abort`](super::Connection::abort) only drops it.
     ///
     /// ```
     /// use ropewalk_middleware::{Addr, Connection, Peer, Stream};
@@ -81,7 +81,7 @@ impl Stream {
         Self::boxed(Foreign(io))
     }
 
-    /// The address of this end, where the transport has one. Of an IPv4 connection to a socket of both families it is
+    /// The address of this end, if the transport has one. For an IPv4 connection to a socket of both families it is
     /// the IPv4 address.
     pub fn local_addr(&self) -> Option<Addr> {
         match self {
@@ -91,8 +91,8 @@ impl Stream {
         }
     }
 
-    /// How much has arrived and was not read yet, where the transport can tell: of a socket what the kernel holds, else
-    /// see [`Io::arrived`].
+    /// How many bytes have arrived and were not read yet, if the transport knows: for a kernel socket the bytes in its
+    /// buffer, else see [`Io::arrived`].
     pub fn arrived(&self) -> Option<u64> {
         match self {
             Self::Tcp(tcp) => ioctl_fionread(tcp).ok(),
@@ -101,10 +101,10 @@ impl Stream {
         }
     }
 
-    /// Ready when there is something to read (bytes, the end or an error), without reading it; for other transports
-    /// than the kernel's sockets see [`Io::poll_readable`].
+    /// Ready when there is something to read (bytes, the end or an error), without reading it; for transports other
+    /// than kernel sockets see [`Io::poll_readable`].
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // The runtime may take a socket for readable that was read empty, so the kernel is asked.
+        // The runtime may consider a socket readable that was read empty, so the kernel is asked.
         macro_rules! peek {
             ($socket:expr) => {
                 loop {
@@ -126,7 +126,8 @@ impl Stream {
         }
     }
 
-    /// How much was handed to what is underneath: of a socket 0, as it holds nothing back, else see [`Io::handed_on`].
+    /// How many bytes were passed on to the transport underneath: 0 for a kernel socket, which is the transport itself,
+    /// else see [`Io::handed_on`].
     pub fn handed_on(&self) -> u64 {
         match self {
             Self::Boxed(io) => io.handed_on(),
@@ -134,9 +135,9 @@ impl Stream {
         }
     }
 
-    /// Writes what the kernel takes at this moment; 0 if that is nothing, and on any other transport than its sockets.
+    /// Writes as much as the kernel accepts at this moment; 0 if it accepts nothing, and for every other transport.
     pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        // A peer that has gone must not raise a signal. (On Apple's systems the socket itself sees to that.)
+        // A peer that is gone must not raise a signal. (On Apple's systems an option of the socket prevents it.)
         #[cfg(not(target_vendor = "apple"))]
         let flags = SendFlags::NOSIGNAL;
         #[cfg(target_vendor = "apple")]
@@ -152,11 +153,11 @@ impl Stream {
         }
     }
 
-    /// Writes what is taken at once, and closes.
+    /// Writes as much as is accepted at once, and closes.
     pub(super) fn write_once(self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            // A runtime may take a new socket as not writable until it hears otherwise (tokio long did, and does for
-            // foreign sockets). So the kernel is asked itself; the socket stays non-blocking.
+            // A runtime may consider a new socket not writable until it is notified (tokio long did, and does for
+            // foreign sockets). So the kernel is asked directly; the socket stays non-blocking.
             Self::Tcp(tcp) => tcp.into_std()?.write(bytes),
             Self::Unix(unix) => unix.into_std()?.write(bytes),
             Self::Boxed(mut io) => {
@@ -165,17 +166,17 @@ impl Stream {
                     Poll::Ready(written) => written,
                     Poll::Pending => Ok(0),
                 };
-                // The goodbye of a transport that has one, if it is taken at once as well.
+                // The closing message of a transport that has one (as TLS), if it is accepted at once as well.
                 let _ = Pin::new(&mut *io).poll_shutdown(&mut cx);
                 written
             }
         }
     }
 
-    /// Makes the drop that follows a reset, where the transport can.
+    /// Makes the following drop a reset, if the transport can do that.
     pub fn abort(&mut self) {
         match self {
-            // A socket that can't be told so is closed the ordinary way.
+            // If the option can't be set, the socket is closed in the ordinary way.
             Self::Tcp(tcp) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
             Self::Unix(_) => {}
             Self::Boxed(io) => io.abort(),
@@ -205,7 +206,7 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// A stream that has nothing to say to `Io`.
+/// A stream of another crate's type, with the defaults of `Io`.
 struct Foreign<T>(T);
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for Foreign<T> {}
@@ -249,15 +250,15 @@ fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> 
         return Poll::Pending;
     }
     let output = ready!(poll(cx));
-    // Only now: taken before, it would be the last for a transport that takes of it too, and be given back. Then "not
-    // your turn" could not be told from "nothing there".
+    // The budget is used only now. If it were used before the poll, the last unit would be missing for a transport that
+    // uses the budget too, and then be returned; a spent budget could not be distinguished from an empty transport.
     if let Poll::Ready(budget) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
         budget.made_progress();
     }
     Poll::Ready(output)
 }
 
-/// Runs one poll method on whichever transport there is.
+/// Runs one poll method on the transport.
 macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
         match $self.get_mut() {
@@ -301,7 +302,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // One piece needs no gathering: the plain call is the cheaper one, to the kernel and within TLS.
+        // For a single buffer the plain call is cheaper, both in the kernel and in TLS.
         if let [buf] = bufs {
             return self.poll_write(cx, buf);
         }

@@ -1,9 +1,9 @@
-//! What a TLS handshake settled.
+//! The result of a TLS handshake.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A version of TLS. Older ones are not spoken.
+/// A version of TLS. Older ones are not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TlsVersion {
@@ -22,7 +22,7 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What a TLS handshake settled: see [`Peer::tls`](super::Peer::tls). Cheap to clone.
+/// The result of a TLS handshake: see [`Peer::tls`](super::Peer::tls). Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TlsInfo(Arc<Settled>);
 
@@ -35,7 +35,7 @@ struct Settled {
 }
 
 impl TlsInfo {
-    /// Nothing settled but the version. For the code that does the handshake, as are the methods to add the rest.
+    /// A result with only the version. The code that does the handshake calls it, and the methods that add the rest.
     pub fn new(version: TlsVersion) -> Self {
         Self(Arc::new(Settled { version, server_name: None, alpn: None, certificates: Vec::new() }))
     }
@@ -68,7 +68,7 @@ impl TlsInfo {
         self.0.version
     }
 
-    /// The host name the peer asked for (SNI, RFC 6066), in lower case; it is the peer's word.
+    /// The host name the peer asked for (SNI, RFC 6066), in lower case. It is not verified.
     pub fn server_name(&self) -> Option<&str> {
         self.0.server_name.as_deref()
     }

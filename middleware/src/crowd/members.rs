@@ -8,36 +8,36 @@ use super::queue::{Member, Queue};
 use super::rules::MakeRoom;
 use crate::{CloseReason, Closing};
 
-/// How many connections are looked at again in one turn, because they have spoken or moved bytes since they were last
-/// looked at.
+/// How many connections are examined again in one turn because their peers have sent a frame, or bytes have moved,
+/// since they were last examined.
 const LOOKS: usize = 256;
 
-/// How many turns a choice may take that can't be put off: what it costs must not grow with the number of connections.
+/// How many turns a choice may take that can't be postponed, so that its cost doesn't grow with the number of
+/// connections.
 const TURNS: usize = 8;
 
-/// The connections under a cap, in the order in which [`MakeRoom`] has them make room.
+/// The connections under a limit, in the order in which they make room by [`MakeRoom`].
 ///
-/// It is told when connections come and go, and of nothing in between. What it knows of one is therefore a bound: its
-/// peer may have spoken since, and bytes may have moved. Whether that is so is looked up when the connection is first
-/// in line; then it stands further back. So a choice takes no scan: what it costs beyond a few steps in a tree was paid
-/// for by frames and bytes.
+/// It is told only when connections open and close. Its data about a connection is therefore a bound: the peer may have
+/// sent a frame since, and bytes may have moved. This is checked when the connection is first in line; if so, it is
+/// moved back. So a choice needs no scan: its cost beyond a few steps in a tree is paid for by frames and bytes.
 #[derive(Debug, Default)]
 pub struct Crowd {
     members: HashMap<u64, Member>,
     everyone: Queue,
     addresses: HashMap<IpAddr, Queue>,
-    /// Addresses by their rank: the last is the largest of those with silent connections, if there are any.
+    /// Addresses by rank: the last one has the most connections of those with silent connections, if there are any.
     ranks: BTreeSet<(bool, usize, IpAddr)>,
 }
 
 /// Which connection makes room.
 #[derive(Debug)]
 pub enum Choice {
-    /// This connection, which is to be told to abort for this reason. The crowd takes it for gone.
+    /// This connection, which has to be aborted for this reason. The crowd has removed it already.
     Abort(Closing, CloseReason),
-    /// No connection, and before then no other either, as long as none is added or removed.
+    /// No connection. The answer stays the same until this instant, as long as no connection is added or removed.
     Nobody(Option<Instant>),
-    /// Not decided: ask again when others have had their turn.
+    /// Not decided: ask again after other tasks have had their turns.
     Undecided,
 }
 
@@ -45,7 +45,7 @@ pub enum Choice {
 struct TurnOver;
 
 impl Crowd {
-    /// A connection has come. Told again, nothing changes.
+    /// Adds a connection. Adding it again changes nothing.
     pub fn insert(&mut self, closing: Closing) {
         let (id, host, idle_since) = (closing.id(), closing.peer().host(), closing.idle_since());
         if self.members.contains_key(&id) {
@@ -56,18 +56,20 @@ impl Crowd {
         self.members.insert(id, member);
     }
 
-    /// A connection has gone.
+    /// Removes a connection.
     pub fn remove(&mut self, closing: &Closing) {
         drop(self.take(closing.id()));
     }
 
-    /// Finds a connection that is to be aborted for a peer of this address, of which so many others are about to come.
+    /// Finds a connection that has to be aborted for a peer of the address `newcomer`, from which `coming` others are
+    /// expected.
     pub fn make_room(&mut self, cap: usize, newcomer: Option<IpAddr>, coming: usize, rules: &MakeRoom) -> Choice {
         self.choose(cap, newcomer, coming, rules).unwrap_or(Choice::Undecided)
     }
 
-    /// The same for one that can't wait for another turn. Where bytes have moved on too many connections to look at all of them,
-    /// the longest idle one of an address is found as far as is known, and none for being silent or idle.
+    /// The same for a newcomer that can't wait for another turn. If bytes have moved on too many connections to examine
+    /// all of them, it chooses only by the share of an address, the longest idle connection as far as is known, and
+    /// never a connection for being silent or idle.
     pub fn make_room_now(&mut self, cap: usize, newcomer: Option<IpAddr>, rules: &MakeRoom) -> Choice {
         for _ in 0..TURNS {
             match self.make_room(cap, newcomer, 0, rules) {
@@ -119,7 +121,7 @@ impl Crowd {
                 if self.members.get(&id).is_none_or(|member| member.closing.is_quiet()) {
                     return Ok(self.abort(id, CloseReason::MadeRoomIdle));
                 }
-                // Something is pending. When that is over it may be idle for as long again.
+                // Something is pending, so the idle time counts anew from now.
                 self.put_back(id, now);
             }
         }
@@ -133,14 +135,14 @@ impl Crowd {
         Ok(Choice::Nobody(next))
     }
 
-    /// How many connections each address may have. Of whole ones only, and at least one, so that no two addresses take
-    /// turns at disconnecting each other.
+    /// How many connections each address may have: rounded down, and at least one, so that two addresses don't
+    /// disconnect each other in turn.
     fn share(&self, cap: usize, newcomer: Option<IpAddr>) -> usize {
         let another = newcomer.is_some_and(|host| !self.addresses.contains_key(&host));
         (cap / (self.addresses.len() + usize::from(another)).max(1)).max(1)
     }
 
-    /// The address that has to make room for a newcomer which is below its own share.
+    /// The address that has to make room for a newcomer whose address is below its share.
     fn crowded(&self, newcomer: Option<IpAddr>, coming: usize, share: usize) -> Option<IpAddr> {
         newcomer.filter(|host| self.size(*host) + coming < share).and_then(|_| self.largest(share))
     }
@@ -151,7 +153,7 @@ impl Crowd {
 
     /// The address with the most connections, if that is more than its share.
     fn largest(&self, share: usize) -> Option<IpAddr> {
-        // Those with silent connections stand behind the others, and each address has at least one.
+        // Addresses with silent connections come after the others, and each address has at least one connection.
         let others = ..(true, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let largest = [self.ranks.last(), self.ranks.range(others).next_back()];
         let largest = largest.into_iter().flatten().max_by_key(|(_, size, _)| *size);
@@ -170,7 +172,7 @@ impl Crowd {
             let Some(member) = self.members.get(&id).filter(|member| !member.closing.is_silent()) else {
                 return Ok(Some(id));
             };
-            // It has spoken, or is not a connection of frames.
+            // Its peer has sent a frame, or it is not a connection of frames.
             let host = member.closing.peer().host();
             self.change(host, |queue| {
                 queue.silent.remove(&id);
@@ -178,7 +180,7 @@ impl Crowd {
         }
     }
 
-    /// Whether bytes have moved since it was last looked at; then it stands further back.
+    /// Whether bytes have moved since it was last examined; if so, it is moved back.
     fn has_moved(&mut self, id: u64, looks: &mut usize) -> Result<bool, TurnOver> {
         look(looks)?;
         let Some(member) = self.members.get(&id) else { return Ok(false) };
@@ -238,7 +240,7 @@ fn look(looks: &mut usize) -> Result<(), TurnOver> {
     Ok(())
 }
 
-/// What is beyond the clock's range never comes.
+/// `start + after`; far in the future if that is beyond the clock's range.
 fn later(start: Instant, after: Duration) -> Instant {
     start.checked_add(after).unwrap_or_else(|| start + Duration::from_secs(365 * 24 * 3600))
 }

@@ -1,4 +1,4 @@
-//! Which connections make room when a cap is full.
+//! Which connections make room when a limit is reached.
 
 mod members;
 mod queue;

@@ -4,20 +4,20 @@ use tokio::time::Instant;
 
 use crate::Closing;
 
-/// A connection under a cap.
+/// A connection under a limit.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) closing: Closing,
-    /// As far as is known: bytes may have moved since.
+    /// When bytes last moved, as far as is known.
     pub(super) idle_since: Instant,
 }
 
 /// Connections in the order in which they make room: all of a crowd, or those of one address.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Those that may be without a first frame, by their numbers: the oldest first.
+    /// Connections that may have had no first frame, by their numbers: the oldest first.
     pub(super) silent: BTreeSet<u64>,
-    /// All, the one first that may have been idle for longest.
+    /// All connections, the one that may have been idle for longest first.
     pub(super) idle: BTreeSet<(Instant, u64)>,
 }
 
@@ -34,7 +34,7 @@ impl Queue {
         self.silent.remove(&id);
     }
 
-    /// By which addresses are compared: whether any may be silent, and how many there are.
+    /// The key by which addresses are compared: whether any connection may be silent, and how many there are.
     pub(super) fn rank(&self) -> (bool, usize) {
         (!self.silent.is_empty(), self.idle.len())
     }

@@ -1,4 +1,4 @@
-//! Lines that are waited for only a moment, though their log may block.
+//! Log lines whose writer may block, and that are waited for only a moment.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,19 +10,19 @@ use tracing::dispatcher::{get_default, with_default};
 
 use super::{Span, contain};
 
-/// How long a line is waited for. So the lines of a log that is read stay in their order, and the last one of a process
-/// is written before it exits.
+/// How long the caller waits for a line. So the lines of a log that is read stay in order, and the last line of a
+/// process is written before it exits.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Lines that are still not written and not waited for any more.
+/// Lines that are not written yet, and for which no caller waits any more.
 static STUCK: AtomicUsize = AtomicUsize::new(0);
 
-/// Emits lines from a thread that is allowed to hang, and waits for it for at most 100 ms. While a line hangs, later
-/// ones are dropped: a log that is not read costs the caller 100 ms once, and the process one thread for each caller.
+/// Emits a line from a thread that may block, and waits for it for at most 100 ms. While a line blocks, later ones are
+/// dropped: a log that is not read costs the caller 100 ms once, and the process one thread for each caller.
 ///
-/// For the lines of an accept loop, of the server itself and of the code that has to end it. Each costs a thread, so
-/// only those come here that are few, or limited by a [`Limit`](super::Limit). The line keeps the caller's subscriber,
-/// span and runtime. Returns false where no thread can be had: then it is lost.
+/// It is used for the lines of an accept loop, of the server itself and of the code that ends it. Each line costs a
+/// thread, so use it only for lines that are few, or limited by a [`Limit`](super::Limit). The line keeps the caller's
+/// subscriber, span and runtime. Returns false if no thread can be started: then the line is lost.
 pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
     if STUCK.load(Ordering::Acquire) > 0 {
         return true;
@@ -52,7 +52,7 @@ pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
 enum State {
     #[default]
     Waited,
-    /// It is not waited for any more.
+    /// The caller does not wait for it any more.
     Left,
     Written,
 }
@@ -78,7 +78,7 @@ impl Line {
     }
 }
 
-/// Dropped when the line is written, or when it never will be.
+/// Dropped when the line is written or lost.
 struct Writing(Arc<Line>);
 
 impl Drop for Writing {
@@ -99,7 +99,7 @@ mod tests {
 
     use super::aside;
 
-    /// One test: what is stuck counts for the whole process.
+    /// One test, because lines that block count for the whole process.
     #[test]
     fn a_line_that_hangs_is_left_behind_and_later_ones_are_dropped_until_it_is_written() {
         let (release, hangs) = mpsc::channel::<()>();

@@ -1,4 +1,4 @@
-//! How many lines of one class are written.
+//! Limits how many log lines of one class are written.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,17 +11,17 @@ use tracing::Level;
 
 use super::{aside, may_log};
 
-/// How many lines of a class are written in any second unless told otherwise: 10, the one with the count included.
+/// The default number of lines of a class that are written in any second: 10, including the line with the count.
 pub const LINES: usize = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 type Report = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Lets at most so many lines a second through, counts the others, and reports the count: once a second while lines are
-/// kept back, and for the last time a second after the last one. Clones share the count.
+/// Passes a limited number of lines a second, counts the others, and reports the count: once a second while lines are
+/// suppressed, and for the last time a second after the last suppressed one. Clones share the count.
 ///
-/// A line that is kept back costs a lock and a look at the clock.
+/// A suppressed line costs a lock and one reading of the clock.
 #[derive(Clone)]
 pub struct Limit(Arc<Inner>);
 
@@ -37,33 +37,33 @@ struct State {
     /// When the lines of the last second were written.
     written: VecDeque<Instant>,
     suppressed: u64,
-    /// A task will report what is suppressed.
+    /// A task will report the count of suppressed lines.
     reporting: bool,
 }
 
 impl Limit {
-    /// At most [`LINES`] a second of this level. `report` writes the line with the count, on a thread that may hang.
+    /// At most [`LINES`] a second of this level. `report` writes the line with the count, on a thread that may block.
     pub fn new(level: Level, report: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self::of(LINES, level, report)
     }
 
-    /// The same with another number.
+    /// The same with at most `max` lines a second.
     pub fn of(max: usize, level: Level, report: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner { level, max, state: Mutex::default(), report: Arc::new(report) }))
     }
 
-    /// Whether a line may be written now. A line of a level that no subscriber wants is not counted.
+    /// Whether a line may be written now. A line of a level that no subscriber enables is not counted.
     pub fn pass(&self) -> bool {
         if !may_log(self.0.level) {
             return false;
         }
         let mut state = self.0.lock();
-        // One is kept for the report.
+        // One line is reserved for the report.
         if state.take(self.0.max.saturating_sub(1)) {
             return true;
         }
         state.suppressed += 1;
-        // Without a runtime the count waits for a line that has one, or for the end.
+        // Without a runtime the count is reported with a later line that has one, or when the limit is dropped.
         if !state.reporting
             && let Ok(runtime) = Handle::try_current()
         {
@@ -76,7 +76,7 @@ impl Limit {
 }
 
 impl State {
-    /// Takes one of the places there are in a second.
+    /// Takes one of the lines allowed in a second.
     fn take(&mut self, max: usize) -> bool {
         let now = Instant::now();
         while self.written.front().is_some_and(|written| now.duration_since(*written) >= SECOND) {
@@ -92,7 +92,7 @@ impl State {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What is in there is whole whatever panicked.
+        // The state is consistent even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,13 +1,13 @@
 //! The one way to the log for all crates of ropewalk; not part of the public interface.
 //!
 //! A subscriber is user code: it may panic, and its writer may block. Events are emitted in accept loops, tasks and
-//! destructors, where a panic would end much more than a line. So every event and every span of ours goes through here,
-//! and panics end here. `tests/tidy/` forbids tracing's own macros elsewhere.
+//! destructors, where a panic would do much more harm than the loss of a line. So all events and spans of these crates
+//! go through this module, which catches the panics. `tests/tidy/` forbids tracing's own macros elsewhere.
 //!
-//! * [`event!`](crate::__event) writes a line where it stands.
-//! * [`aside!`](crate::__aside) writes it from a thread that is allowed to hang: for code that must go on if the log blocks.
-//! * [`Limit`] says whether a line of a class that a peer can cause is written, and reports how many were not.
-//! * [`Span`] is a span that is entered, left and closed without a panic.
+//! * [`event!`](crate::__event) writes a line on the current thread.
+//! * [`aside!`](crate::__aside) writes it from a thread that may block: for code that must continue if the log blocks.
+//! * [`Limit`] says whether a line that a peer can cause is written, and reports how many were not.
+//! * [`Span`] is a span that never panics when it is entered, left or closed.
 
 mod aside;
 mod limit;
@@ -43,8 +43,8 @@ macro_rules! __event {
     };
 }
 
-/// Emits an event from a thread that is allowed to hang: see [`aside`](fn@crate::event::aside). It takes its fields
-/// with it, so they are owned.
+/// Emits an event from a thread that may block: see [`aside`](fn@crate::event::aside). The thread takes the fields, so
+/// they are owned.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __aside {
@@ -64,22 +64,22 @@ macro_rules! __span {
     };
 }
 
-/// Whether any subscriber may want a line of this level. Two loads: a disabled line costs no more.
+/// Whether any subscriber may enable lines of this level. A disabled line costs two loads and no more.
 #[inline]
 pub fn may_log(level: Level) -> bool {
     level <= STATIC_MAX_LEVEL && level <= LevelFilter::current()
 }
 
-/// Calls a subscriber, and ends its panic here.
+/// Calls a subscriber, and catches its panic.
 ///
-/// This holds in a destructor that runs because of another panic, too: a panic inside a panic is fatal only when it
-/// leaves the destructor. (With `panic = "abort"` nothing can be contained.)
+/// This also holds in a destructor that runs because of another panic: a second panic is fatal only if it leaves the
+/// destructor. (With `panic = "abort"` no panic can be caught.)
 #[inline]
 pub fn contain<T>(log: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(log)) {
         Ok(value) => Some(value),
         Err(panic) => {
-            // The value it was thrown with is user code as well. A destructor that panics is left where it is.
+            // Dropping the panic's payload is user code as well. If that panics, the second payload is leaked.
             if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
                 std::mem::forget(another);
             }

@@ -8,13 +8,13 @@ use super::{contain, may_log};
 pub struct Span(Option<tracing::Span>);
 
 impl Span {
-    /// The span this makes, if its level is wanted.
+    /// The span that `make` makes, if its level is enabled.
     #[inline]
     pub fn new(level: Level, make: impl FnOnce() -> tracing::Span) -> Self {
         Self(if may_log(level) { contain(make) } else { None })
     }
 
-    /// The span that is entered on this thread, if any.
+    /// The span that this thread is in, if any.
     pub fn current() -> Self {
         Self(contain(tracing::Span::current))
     }

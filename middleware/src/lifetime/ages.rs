@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{CloseReason, Closing};
 
-/// When something is due, and for which connection.
+/// When an action is due, and for which connection.
 type Due = (Instant, u64);
 
 /// The ages of the connections of one layer.
@@ -19,50 +19,50 @@ pub(crate) struct Ages {
     pub(crate) max_age: Duration,
     pub(crate) jitter: Duration,
     pub(crate) grace: Duration,
-    /// The reason of a connection that ends so.
+    /// The close reason of connections that it ends.
     reason: CloseReason,
-    /// Where the jitter comes from.
+    /// The source of the jitter.
     random: RandomState,
-    queue: Mutex<Queue>,
-    /// Something is due earlier than the task knows, or nothing is any more.
+    schedule: Mutex<Schedule>,
+    /// Signals that an action is due earlier than the task expects, or that none is left.
     changed: Notify,
 }
 
 #[derive(Default)]
-struct Queue {
-    due: BTreeMap<Due, Step>,
-    /// Whether the task is there.
+struct Schedule {
+    due: BTreeMap<Due, Action>,
+    /// Whether the task is running.
     watched: bool,
 }
 
-/// What is due.
-enum Step {
+/// An action that is due.
+enum Action {
     Drain(Closing),
     Abort(Closing),
 }
 
 impl Ages {
     pub(crate) fn new(max_age: Duration, jitter: Duration, grace: Duration, reason: CloseReason) -> Arc<Self> {
-        let (random, queue, changed) = Default::default();
-        Arc::new(Self { max_age, jitter, grace, reason, random, queue, changed })
+        let (random, schedule, changed) = Default::default();
+        Arc::new(Self { max_age, jitter, grace, reason, random, schedule, changed })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // No code of others runs under it.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Schedule> {
+        // No user code runs under the lock.
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the age of a connection from now on, until the guard is dropped.
+    /// Watches the age of a connection from now on, until the guard is dropped.
     pub(crate) fn enter(this: &Arc<Self>, closing: Closing) -> Age {
         let id = closing.id();
         let age = this.max_age.saturating_add(this.jitter.mul_f64(this.share(id)));
         let Some(at) = Instant::now().checked_add(age) else { return Age { ages: Arc::clone(this), due: None } };
         let due = (at, id);
-        let mut queue = this.lock();
-        let is_first = queue.due.first_key_value().is_none_or(|(first, _)| due < *first);
-        queue.due.insert(due, Step::Drain(closing));
-        let was_watched = std::mem::replace(&mut queue.watched, true);
-        drop(queue);
+        let mut schedule = this.lock();
+        let is_first = schedule.due.first_key_value().is_none_or(|(first, _)| due < *first);
+        schedule.due.insert(due, Action::Drain(closing));
+        let was_watched = std::mem::replace(&mut schedule.watched, true);
+        drop(schedule);
         if !was_watched {
             tokio::spawn(watch(Watcher { ages: Arc::clone(this), is_done: false }));
         } else if is_first {
@@ -71,56 +71,57 @@ impl Ages {
         Age { ages: Arc::clone(this), due: Some(due) }
     }
 
-    /// A number from 0 to below 1, at random.
+    /// A random number from 0 to below 1.
     fn share(&self, id: u64) -> f64 {
         let bits = u32::try_from(self.random.hash_one(id) >> 32).unwrap_or_default();
         f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// What is due now. Otherwise when the next is due; with nothing left, the task is to end.
-    fn next(&self, now: Instant) -> Next {
-        let mut queue = self.lock();
-        let Some(entry) = queue.due.first_entry() else {
-            queue.watched = false;
-            return Next::Nothing;
+    /// An action that is due now, or the time of the next one; without any the task has to end.
+    fn next(&self, now: Instant) -> Upcoming {
+        let mut schedule = self.lock();
+        let Some(entry) = schedule.due.first_entry() else {
+            schedule.watched = false;
+            return Upcoming::Nothing;
         };
         let (at, id) = *entry.key();
         if at > now {
-            return Next::Later(at);
+            return Upcoming::Later(at);
         }
-        let step = entry.remove();
-        if let Step::Drain(closing) = &step
+        let action = entry.remove();
+        if let Action::Drain(closing) = &action
             && let Some(later) = at.checked_add(self.grace)
         {
-            queue.due.insert((later, id), Step::Abort(closing.clone()));
+            schedule.due.insert((later, id), Action::Abort(closing.clone()));
         }
-        Next::Now(step)
+        Upcoming::Now(action)
     }
 
     fn forget(&self, (at, id): Due) {
-        let mut queue = self.lock();
+        let mut schedule = self.lock();
         let later = at.checked_add(self.grace);
-        let step = queue.due.remove(&(at, id)).or_else(|| queue.due.remove(&(later?, id)));
-        let is_last = queue.due.is_empty();
-        // What the step holds is dropped behind the lock.
-        drop(queue);
-        drop(step);
+        let action = schedule.due.remove(&(at, id)).or_else(|| schedule.due.remove(&(later?, id)));
+        let is_last = schedule.due.is_empty();
+        // The action's handle is dropped after the lock is released.
+        drop(schedule);
+        drop(action);
         if is_last {
             self.changed.notify_one();
         }
     }
 }
 
-enum Next {
-    Now(Step),
+enum Upcoming {
+    Now(Action),
     Later(Instant),
     Nothing,
 }
 
-/// The task's hold on the ages. A runtime that shuts down drops its tasks; then the next connection begins another one.
+/// The task's reference to the ages. A runtime that shuts down drops its tasks; then the next connection starts another
+/// one.
 struct Watcher {
     ages: Arc<Ages>,
-    /// The task has ended by itself, and another one may be there already.
+    /// The task has ended by itself, and another one may be running already.
     is_done: bool,
 }
 
@@ -136,14 +137,14 @@ async fn watch(mut watcher: Watcher) {
     let ages = Arc::clone(&watcher.ages);
     loop {
         match ages.next(Instant::now()) {
-            Next::Now(Step::Drain(closing)) => {
+            Upcoming::Now(Action::Drain(closing)) => {
                 closing.set_reason(ages.reason);
                 closing.drain();
             }
-            Next::Now(Step::Abort(closing)) => closing.abort_for(ages.reason),
-            // Until then, or until the ages have changed.
-            Next::Later(at) => drop(timeout_at(at, ages.changed.notified()).await),
-            Next::Nothing => {
+            Upcoming::Now(Action::Abort(closing)) => closing.abort_for(ages.reason),
+            // Waits until then, or until the ages have changed.
+            Upcoming::Later(at) => drop(timeout_at(at, ages.changed.notified()).await),
+            Upcoming::Nothing => {
                 watcher.is_done = true;
                 return;
             }
@@ -153,10 +154,10 @@ async fn watch(mut watcher: Watcher) {
     }
 }
 
-/// A connection whose age is counted, until this is dropped.
+/// A connection whose age is watched, until this is dropped.
 pub(crate) struct Age {
     ages: Arc<Ages>,
-    /// Without one it may live forever: its age lies beyond the clock.
+    /// `None` if its maximum age is beyond the clock's range: then it may live forever.
     due: Option<Due>,
 }
 

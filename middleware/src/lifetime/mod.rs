@@ -1,4 +1,4 @@
-//! How long a connection may live: [`LifetimeLayer`].
+//! Limits on the age of connections: [`LifetimeLayer`].
 
 pub(crate) mod ages;
 
@@ -21,16 +21,17 @@ const GRACE: Duration = Duration::from_secs(30);
 
 const REASON: CloseReason = CloseReason::MaxAge;
 
-/// Ends connections that have lived for a time, so that clients connect anew: to a new version, or to another server behind
-/// a load balancer.
+/// Ends connections at a maximum age, so that clients reconnect: to a new version, or to another server behind a load
+/// balancer.
 ///
-/// At its age a connection is drained, as all are when a server drains: what has arrived is answered, then it is closed. One
-/// that has not ended after the [grace](Self::grace), 30 s, is aborted. Either way the reason is
-/// [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). [`jitter`](Self::jitter) spreads the ages, or clients that came
-/// together would come back together.
+/// At that age a connection is drained, as in a drain of the server: the requests that have arrived are answered, then
+/// it is closed. A connection that has not ended after the [grace](Self::grace), 30 s, is aborted. Either way the
+/// reason is [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). [`jitter`](Self::jitter) spreads the ages, so that
+/// clients that connected together don't reconnect together.
 ///
-/// One task of the layer keeps all its ages: a connection costs a lock when it opens and one when it ends, some 100 bytes,
-/// and no timer. A frame costs nothing. The layer and its clones share that task, which ends with the last connection.
+/// One task of the layer watches all ages: a connection costs a lock when it opens and one when it ends, some 100
+/// bytes, and no timer. A frame costs nothing. The layer and its clones share that task, which ends with the last
+/// connection.
 ///
 /// It goes around connections only, and its service is called on a tokio runtime.
 ///
@@ -53,13 +54,14 @@ impl LifetimeLayer {
         Self { ages: Ages::new(max_age, Duration::ZERO, GRACE, REASON) }
     }
 
-    /// Lets each connection live longer by a random part of this time. The ages are counted anew, apart from earlier clones.
+    /// Lets each connection live longer by a random part of this time. The layer has a new task of its own, not shared
+    /// with earlier clones.
     pub fn jitter(self, jitter: Duration) -> Self {
         Self { ages: Ages::new(self.ages.max_age, jitter, self.ages.grace, REASON) }
     }
 
-    /// How long a connection may take to end once it is drained; then it is aborted. The ages are counted anew, apart from
-    /// earlier clones.
+    /// How long a connection may take to end once it is drained; then it is aborted. The layer has a new task of its
+    /// own, not shared with earlier clones.
     pub fn grace(self, grace: Duration) -> Self {
         Self { ages: Ages::new(self.ages.max_age, self.ages.jitter, grace, REASON) }
     }
@@ -73,7 +75,7 @@ impl<S> Layer<S> for LifetimeLayer {
     }
 }
 
-/// A service whose connections end at an age; made by [`LifetimeLayer`].
+/// A service whose connections end at a maximum age; made by [`LifetimeLayer`].
 #[derive(Clone)]
 pub struct Lifetime<S> {
     inner: S,
@@ -81,12 +83,12 @@ pub struct Lifetime<S> {
 }
 
 impl<S> Lifetime<S> {
-    /// The service behind the layer.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the layer, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -114,7 +116,7 @@ impl<S: fmt::Debug> fmt::Debug for Lifetime<S> {
     }
 }
 
-/// A connection that ends at an age.
+/// A connection that ends at a maximum age.
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]

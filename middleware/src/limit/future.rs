@@ -9,21 +9,21 @@ use pin_project::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::overflow::Overflow;
-use super::place::{ConnectionPlace, Place};
+use super::slot::{ConnectionPlace, Place};
 use crate::{CloseReason, Connection};
 
-/// A connection under a cap: served or refused.
+/// A connection under a limit: served or refused.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<F, R, P = ConnectionPlace>(#[pin] State<F, R, P>);
 
 #[pin_project(project = StateProj, project_replace = StateReplace)]
 enum State<F, R, P> {
-    /// The fields are dropped in this order: the connection is gone before its place is free.
+    /// The fields are dropped in this order: the connection is gone before its slot is released.
     Served {
         #[pin]
         future: F,
-        place: P,
+        slot: P,
     },
     Refused {
         #[pin]
@@ -38,11 +38,11 @@ enum State<F, R, P> {
 }
 
 impl<F, R, P> ResponseFuture<F, R, P> {
-    pub(crate) fn served(future: F, place: P) -> Self {
-        Self(State::Served { future, place })
+    pub(crate) fn served(future: F, slot: P) -> Self {
+        Self(State::Served { future, slot })
     }
 
-    /// Refuses a connection; without waiting, when too many refusals are under way.
+    /// Refuses a connection; if too many refusals are under way, without waiting.
     pub(crate) fn refuse<O, E>(overflow: &mut O, refusals: &Arc<Semaphore>, connection: Connection) -> Self
     where
         O: Overflow<E, Refusal = R>,
@@ -74,14 +74,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().0;
         let result = match state.as_mut().project() {
-            StateProj::Served { future, place } => {
-                ready!(place.poll_taken(cx));
+            StateProj::Served { future, slot } => {
+                ready!(slot.poll_taken(cx));
                 ready!(future.poll(cx))
             }
             StateProj::Refused { refusal, .. } => ready!(refusal.poll(cx)),
             StateProj::RefusedAtOnce { .. } | StateProj::Done => Ok(()),
         };
-        // The place is given back here, not when somebody gets round to dropping a future that is done.
+        // The slot is released here, because a finished future may be dropped much later.
         if let StateReplace::RefusedAtOnce { connection, text } = state.project_replace(State::Done) {
             connection.write_once(&text);
         }

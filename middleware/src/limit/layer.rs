@@ -4,23 +4,23 @@ use bytes::Bytes;
 use tower_layer::Layer;
 
 use super::overflow::{RefuseBy, RefuseWith, Refuses, Wait};
-use super::places::Places;
 use super::service::ConnectionLimit;
+use super::slots::Slots;
 use crate::MakeRoom;
 
-/// Caps how many connections are open at once, exactly.
+/// Limits how many connections are open at once, exactly.
 ///
-/// The layer is what is shared: a layer value and its clones count together, and so do all services made from them.
-/// What happens over the cap is chosen by
+/// A layer value and its clones share one count, and so do all services made from them. These methods choose what
+/// happens at the limit:
 ///
-/// * [`wait`](Self::wait), the default: connections stay in the backlog until there is room;
-/// * [`refuse_with`](ConnectionLimitLayer::refuse_with): they are told so with a text;
-/// * [`refuse_by`](ConnectionLimitLayer::refuse_by): another service has them.
+/// * [`wait`](Self::wait), the default: connections stay in the backlog until a slot is free;
+/// * [`refuse_with`](ConnectionLimitLayer::refuse_with): they get a text and are closed;
+/// * [`refuse_by`](ConnectionLimitLayer::refuse_by): another service answers them.
 ///
-/// A place is taken before the service behind is called, and given back when its future is done or dropped: at the
-/// end, after an error, after a panic, when the connection is cancelled.
+/// A slot is taken before the inner service is called, and released when its future is done or dropped: at the end,
+/// after an error, after a panic, when the connection is cancelled.
 ///
-/// It goes around connections only; frames have no such limit to pass.
+/// It goes around connections only; [`CallLimitLayer`](crate::CallLimitLayer) limits calls.
 ///
 /// ```
 /// use ropewalk_middleware::ConnectionLimitLayer;
@@ -31,53 +31,53 @@ use crate::MakeRoom;
 #[derive(Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct ConnectionLimitLayer<P = Wait> {
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     overflow: P,
 }
 
 impl<P: Clone> Clone for ConnectionLimitLayer<P> {
     /// Another handle on the same count.
     fn clone(&self) -> Self {
-        Self { places: Arc::clone(&self.places), overflow: self.overflow.clone() }
+        Self { slots: Arc::clone(&self.slots), overflow: self.overflow.clone() }
     }
 }
 
 impl ConnectionLimitLayer {
-    /// At most `max` connections at once; the others wait in the backlog. With 0 no connection is let in.
+    /// At most `max` connections at once; the others wait in the backlog. With 0 no connection is accepted.
     pub fn new(max: usize) -> Self {
-        Self { places: Arc::new(Places::total(max, None)), overflow: Wait(()) }
+        Self { slots: Arc::new(Slots::total(max, None)), overflow: Wait(()) }
     }
 }
 
 impl<P> ConnectionLimitLayer<P> {
-    /// Over the cap, connections are not accepted until there is room. The default.
+    /// At the limit, connections are not accepted until a slot is free. The default.
     ///
-    /// The service is not ready then: the accept loop stands still, and the connections stay in the kernel's backlog.
-    /// The place is reserved when the service becomes ready, so an accept loop that waits for its next connection has
-    /// one: two accept loops under one layer hold two.
+    /// The service is not ready then: the accept loop waits, and the connections stay in the kernel's backlog. The slot
+    /// is reserved when the service becomes ready, so an accept loop that waits for its next connection holds a slot:
+    /// two accept loops under one layer hold two.
     ///
-    /// So `max` has to be more than the number of accept loops that share the layer. Otherwise one that waits for a
-    /// connection which does not come keeps the others, whose connections are there, from accepting any.
+    /// So `max` has to be more than the number of accept loops that share the layer. Otherwise a loop to which no
+    /// connection comes holds a slot and keeps the others, which have connections waiting, from accepting them.
     ///
-    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener), and nobody makes
-    /// room, even after [`make_room`](Self::make_room).
+    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener), and no connection
+    /// makes room, even after [`make_room`](Self::make_room).
     pub fn wait(self) -> ConnectionLimitLayer {
-        let places = match self.places.shared() {
-            Some(_) if self.places.rules().is_none() => self.places,
-            _ => Arc::new(Places::total(self.places.max, None)),
+        let slots = match self.slots.shared() {
+            Some(_) if self.slots.rules().is_none() => self.slots,
+            _ => Arc::new(Slots::total(self.slots.max, None)),
         };
-        ConnectionLimitLayer { places, overflow: Wait(()) }
+        ConnectionLimitLayer { slots, overflow: Wait(()) }
     }
 
-    /// Over the cap, connections get this text, then an end, and are read out for a moment so that it arrives: see
-    /// [`LingeringClose`](crate::LingeringClose). The call succeeds, with reason [`Refused`].
+    /// At the limit, connections get this text and are closed by a [`LingeringClose`](crate::LingeringClose), so that
+    /// the text arrives. The call succeeds, with reason [`Refused`].
     ///
-    /// A peer has 2 s to take the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are under way at once;
-    /// beyond that the text is tried once, without waiting, and the connection is dropped, with reason
+    /// A peer has 2 s to accept the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) refusals are under way
+    /// at once; beyond that one write of the text is tried, without waiting, and the connection is dropped, with reason
     /// [`RefusedAtOnce`].
     ///
-    /// A refusal never waits for the service behind. So a connection that comes while that is not ready is refused
-    /// too, if there was no room when the accept loop last asked.
+    /// A refusal never waits for the inner service. So a connection is also refused if the inner service is not ready
+    /// when it arrives, provided that no slot was free when the accept loop last asked.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -85,12 +85,12 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseWith(text.into()))
     }
 
-    /// Over the cap, connections are served by `service`: a whole `Service<Connection>` with the error type of the one
-    /// behind. The reason is [`Refused`].
+    /// At the limit, connections are served by `service`: a `Service<Connection>` with the error type of the inner
+    /// service. The reason is [`Refused`].
     ///
-    /// At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are with it at once; beyond that, or while it is not ready,
-    /// a connection is dropped without a word, with reason [`RefusedAtOnce`]. It has 10 s for one
-    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), its close included; then the connection is dropped, and
+    /// It serves at most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) connections at once; beyond that, or while it is
+    /// not ready, a connection is dropped silently, with reason [`RefusedAtOnce`]. It has 10 s for each
+    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), including the close; then the connection is dropped, and
     /// the call has succeeded.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
@@ -99,13 +99,13 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseBy(service))
     }
 
-    /// Counts each of the server's endpoints by itself: `max` for every [`listener`](crate::Connection::listener).
+    /// Counts each of the server's endpoints separately: `max` for every [`listener`](crate::Connection::listener).
     ///
-    /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
-    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). To wait is not possible per
-    /// listener: it is not known beforehand on which endpoint the next connection comes in, so no connection can be
-    /// left in the backlog because of its endpoint alone, and to accept and park it would let one endpoint fill up the
-    /// server. Where each endpoint is to wait by itself, run a server for each in one process, with a limit of its own.
+    /// It starts new counts: call it before the layer is cloned. It is for limits that refuse, so it comes after
+    /// [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). A limit per listener can't wait: the
+    /// endpoint of the next connection is not known beforehand, so no connection can be left in the backlog because of
+    /// its endpoint alone, and parking accepted connections would let one endpoint fill the server. If each endpoint
+    /// has to wait separately, run a server for each in one process, each with its limit.
     ///
     /// ```
     /// use ropewalk_middleware::ConnectionLimitLayer;
@@ -116,17 +116,17 @@ impl<P> ConnectionLimitLayer<P> {
     where
         P: Refuses,
     {
-        Self { places: Arc::new(Places::per_listener(self.places.max, self.places.rules())), overflow: self.overflow }
+        Self { slots: Arc::new(Slots::per_listener(self.slots.max, self.slots.rules())), overflow: self.overflow }
     }
 
-    /// Over the cap, a connection is aborted for one that comes, if one of these rules finds one; otherwise the one
-    /// that comes is refused. So silent and idle peers, and those of one address, can't keep the others out. The cap
+    /// At the limit, a connection is aborted to make room for a new one, if one of these rules finds any; otherwise the
+    /// new one is refused. So silent and idle peers, and those of one address, can't keep the others out. The limit
     /// stays exact: the new connection is served when the other one is gone.
     ///
-    /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
-    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). The service behind is called when
-    /// the connection comes, and its future polled when there is room. A connection under such a limit costs it some
-    /// 200 bytes, and a few steps in a tree when it comes and goes.
+    /// It starts new counts: call it before the layer is cloned. It is for limits that refuse, so it comes after
+    /// [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). The inner service is called when the
+    /// connection arrives, and its future is polled when a slot is free. Each connection costs such a limit some 200
+    /// bytes, and a few steps in a tree when it opens and closes.
     ///
     /// ```
     /// use ropewalk_middleware::{ConnectionLimitLayer, MakeRoom};
@@ -137,27 +137,27 @@ impl<P> ConnectionLimitLayer<P> {
     where
         P: Refuses,
     {
-        Self { places: Arc::new(self.places.with_rules(rules.into())), overflow: self.overflow }
+        Self { slots: Arc::new(self.slots.with_rules(rules.into())), overflow: self.overflow }
     }
 
-    /// How many places are taken at this moment, a place reserved by a waiting accept loop included. Per listener: the
+    /// How many slots are taken at this moment, including a slot reserved by a waiting accept loop. Per listener: the
     /// sum.
     pub fn active(&self) -> usize {
-        self.places.active()
+        self.slots.active()
     }
 
-    /// How many places are free at this moment. Per listener: on the fullest.
+    /// How many slots are free at this moment. Per listener: of the listener with the fewest.
     pub fn available(&self) -> usize {
-        self.places.available()
+        self.slots.available()
     }
 
-    /// The cap.
+    /// The limit.
     pub fn max(&self) -> usize {
-        self.places.max
+        self.slots.max
     }
 
     fn overflow<Q>(self, overflow: Q) -> ConnectionLimitLayer<Q> {
-        ConnectionLimitLayer { places: self.places, overflow }
+        ConnectionLimitLayer { slots: self.slots, overflow }
     }
 }
 
@@ -165,6 +165,6 @@ impl<S, P: Clone> Layer<S> for ConnectionLimitLayer<P> {
     type Service = ConnectionLimit<S, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ConnectionLimit::new(inner, Arc::clone(&self.places), self.overflow.clone())
+        ConnectionLimit::new(inner, Arc::clone(&self.slots), self.overflow.clone())
     }
 }

@@ -1,21 +1,21 @@
-//! Caps on the connections that are open at once: of all, and of one peer.
+//! Limits on open connections: of all peers together, and of each peer.
 
 mod future;
 mod layer;
 mod overflow;
 mod peer;
 mod peers;
-mod place;
-mod places;
 mod refuse;
 mod service;
+mod slot;
+mod slots;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::ConnectionLimitLayer;
 pub use self::overflow::{Farewell, MAX_REFUSAL_TIME, Overflow, RefuseBy, RefuseWith, Refuses, Wait};
 pub use self::peer::{PeerLimit, PeerLimitFuture, PeerLimitLayer};
 pub use self::peers::PeerPlace;
-pub use self::place::{ConnectionPlace, Place, Unlimited};
-pub use self::places::MAX_REFUSALS;
 pub use self::refuse::{MaybeRefused, Refuse};
 pub use self::service::ConnectionLimit;
+pub use self::slot::{ConnectionPlace, Place, Unlimited};
+pub use self::slots::MAX_REFUSALS;

@@ -1,4 +1,4 @@
-//! What becomes of a connection over the cap.
+//! What happens to a connection over the limit.
 
 use std::fmt;
 use std::future::{Future, Ready};
@@ -15,42 +15,42 @@ use tower_service::Service;
 
 use crate::Connection;
 
-/// How long a refused peer has to take the text, before the lingering close begins.
+/// How long a refused peer has to accept the text, before the lingering close begins.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How long the service of [`refuse_by`] may take over one connection; then it is dropped.
+/// How long the service of [`refuse_by`] may take for one connection, which is then dropped.
 ///
 /// [`refuse_by`]: crate::ConnectionLimitLayer::refuse_by
 pub const MAX_REFUSAL_TIME: Duration = Duration::from_secs(10);
 
-/// What becomes of a connection over the cap: [`Wait`], [`RefuseWith`] or [`RefuseBy`]. Sealed.
+/// What happens to a connection over the limit: [`Wait`], [`RefuseWith`] or [`RefuseBy`]. Sealed.
 pub trait Overflow<E>: sealed::Sealed {
-    /// What tells the peer.
+    /// The future that refuses a connection.
     #[doc(hidden)]
     type Refusal: Future<Output = Result<(), E>>;
 
-    /// Whether the connections over the cap are left where they are.
+    /// Whether connections over the limit stay in the backlog.
     #[doc(hidden)]
     const WAITS: bool;
 
-    /// Refuses a connection, or gives it back when that can't be done at this moment.
+    /// Refuses a connection, or returns it if that can't be done at this moment.
     #[doc(hidden)]
     fn refuse(&mut self, connection: Connection) -> Result<Self::Refusal, Connection>;
 
-    /// What is still said when there is no room for a proper refusal.
+    /// The text for a connection when too many refusals are under way.
     #[doc(hidden)]
     fn last_words(&self) -> Bytes {
         Bytes::new()
     }
 }
 
-/// The ways that refuse: [`RefuseWith`] and [`RefuseBy`]. Sealed.
+/// The overflows that refuse: [`RefuseWith`] and [`RefuseBy`]. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`per_listener` and `make_room` are for limits that refuse",
     label = "this limit waits",
     note = "call `refuse_with` or `refuse_by` first",
-    note = "a limit that waits leaves connections in the backlog, where nobody knows which endpoint or address they are of; \
-            `Server::make_room` says who makes room when `Server::max_connections` are open"
+    note = "a limit that waits leaves connections in the backlog, before their endpoint or address is known; \
+            `Server::make_room` sets which connections make room at `Server::max_connections`"
 )]
 pub trait Refuses: sealed::Sealed {}
 
@@ -65,7 +65,7 @@ mod sealed {
     impl<R> Sealed for super::RefuseBy<R> {}
 }
 
-/// Connections over the cap are not accepted until there is room.
+/// Connections over the limit are not accepted until a slot is free.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait(pub(super) ());
 
@@ -78,7 +78,7 @@ impl<E> Overflow<E> for Wait {
     }
 }
 
-/// Connections over the cap are told so with a text, and closed.
+/// Connections over the limit get a text and are closed.
 #[derive(Clone, Debug)]
 pub struct RefuseWith(pub(crate) Bytes);
 
@@ -100,7 +100,7 @@ async fn farewell(mut connection: Connection, text: Bytes) {
         connection.write_all(&text).await?;
         connection.flush().await
     });
-    // A peer that will not even take the text is not waited for again.
+    // A peer that doesn't even accept the text gets no lingering close.
     if let Ok(Ok(())) = told.await {
         connection.close().await;
     }
@@ -127,7 +127,7 @@ impl<E> fmt::Debug for Farewell<E> {
     }
 }
 
-/// Connections over the cap are served by another service.
+/// Connections over the limit are served by another service.
 #[derive(Clone, Debug)]
 pub struct RefuseBy<R>(pub(crate) R);
 
@@ -146,14 +146,14 @@ where
     }
 }
 
-/// A refusal by another service, for [`MAX_REFUSAL_TIME`]: peers that are slow on purpose must not keep all the room
-/// there is for refusals.
+/// A refusal by another service, for at most [`MAX_REFUSAL_TIME`], so that peers that are slow on purpose can't occupy
+/// all slots for refusals.
 #[pin_project]
 #[derive(Debug)]
 pub struct Brief<F> {
     #[pin]
     future: F,
-    /// Made when there is something to wait for; boxed for the size of the connections that are served.
+    /// Made at the first wait; boxed so that it doesn't add to the size of served connections.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -165,7 +165,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // First: once a peer that always has more to say has used up the task's turn, every timer says "not yet".
+        // The deadline is polled first: once a peer that keeps sending has used up the task's budget, every timer
+        // returns `Pending`.
         if let Some(deadline) = this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -183,9 +184,9 @@ where
     }
 }
 
-/// Whether a service is ready at this moment, asked without waiting for it.
+/// Whether a service is ready at this moment.
 ///
-/// It leaves a waker behind that wakes no task: a task that waits afterwards has to poll again, as any other.
+/// It registers a waker that wakes no task, so a task that wants to wait afterwards has to poll again.
 pub(super) fn is_ready_now<S: Service<Connection>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
 }

@@ -12,20 +12,19 @@ use super::overflow::{Overflow, RefuseBy, RefuseWith};
 use super::peers::{PeerPlace, Peers};
 use crate::Connection;
 
-/// Caps how many connections one peer has open at once: Twisted's `LimitConnectionsByPeer`.
+/// Limits how many connections each peer may have open at once, as Twisted's `LimitConnectionsByPeer` does.
 ///
-/// A peer is an IPv4 address, or the first 64 bits of an IPv6 address. Those without an address, on Unix sockets and in
-/// the process, are not counted. The layer is what is shared: a layer value and its clones count together, over all
-/// endpoints.
+/// A peer is an IPv4 address, or the first 64 bits of an IPv6 address. Peers without an address, on Unix sockets and in
+/// the process, are not counted. A layer value and its clones share the counts, over all endpoints.
 ///
-/// Over the cap a connection is refused: with nothing, with a [text](Self::refuse_with), or by [another
-/// service](Self::refuse_by), as by a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer), with the same reasons and
-/// the same bound on refusals under way. To wait is not possible: whose the next connection is, is known only when it
-/// has been accepted.
+/// At the limit a connection is refused: silently, with a [text](Self::refuse_with), or by [another
+/// service](Self::refuse_by), with the same reasons and the same limit on refusals under way as in a
+/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer). It can't leave connections in the backlog, because a
+/// connection's peer is known only after it was accepted.
 ///
-/// Many people may share an address, behind a NAT or a proxy: choose a cap that does not hurt them. Under the PROXY
-/// protocol the address is that which the proxy tells. Where its header has no address (`UNKNOWN`, `LOCAL`), that of
-/// the socket is counted, which is the proxy's: such connections (health checks, mostly) share one cap, all of them.
+/// Many users may share an address, behind a NAT or a proxy: choose a limit that does not hurt them. With the PROXY
+/// protocol the address is the one in the header. If the header has no address (`UNKNOWN`, `LOCAL`), that of the socket
+/// counts, which is the proxy's: all such connections (mostly health checks) share one limit.
 ///
 /// It goes around connections only.
 ///
@@ -50,20 +49,21 @@ impl<P: Clone> Clone for PeerLimitLayer<P> {
 }
 
 impl PeerLimitLayer {
-    /// At most `max` connections of one peer at once; the others are closed without a word. With 0 no connection is let in.
+    /// At most `max` connections of one peer at once; the others are closed silently. With 0 every connection of a peer
+    /// with an address is refused.
     pub fn new(max: usize) -> Self {
         Self { peers: Peers::new(max), overflow: RefuseWith(Bytes::new()) }
     }
 }
 
 impl<P> PeerLimitLayer<P> {
-    /// Over the cap, connections get this text: see
+    /// At the limit, connections get this text: see
     /// [`ConnectionLimitLayer::refuse_with`](crate::ConnectionLimitLayer::refuse_with).
     pub fn refuse_with(self, text: impl Into<Bytes>) -> PeerLimitLayer<RefuseWith> {
         PeerLimitLayer { peers: self.peers, overflow: RefuseWith(text.into()) }
     }
 
-    /// Over the cap, connections are served by `service`: see
+    /// At the limit, connections are served by `service`: see
     /// [`ConnectionLimitLayer::refuse_by`](crate::ConnectionLimitLayer::refuse_by).
     pub fn refuse_by<R>(self, service: R) -> PeerLimitLayer<RefuseBy<R>> {
         PeerLimitLayer { peers: self.peers, overflow: RefuseBy(service) }
@@ -79,7 +79,7 @@ impl<P> PeerLimitLayer<P> {
         self.peers.len()
     }
 
-    /// The cap.
+    /// The limit.
     pub fn max(&self) -> usize {
         self.peers.max
     }
@@ -93,7 +93,7 @@ impl<S, P: Clone> Layer<S> for PeerLimitLayer<P> {
     }
 }
 
-/// A service behind a cap on each peer's connections; made by [`PeerLimitLayer`].
+/// A service with a limit on each peer's connections; made by [`PeerLimitLayer`].
 #[derive(Clone)]
 pub struct PeerLimit<S, P = RefuseWith> {
     inner: S,
@@ -102,19 +102,19 @@ pub struct PeerLimit<S, P = RefuseWith> {
 }
 
 impl<S, P> PeerLimit<S, P> {
-    /// The service behind the cap.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the cap, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
 }
 
-/// A connection under a cap on its peer: served or refused.
+/// A connection under a limit on its peer: served or refused.
 pub type PeerLimitFuture<F, R> = ResponseFuture<F, R, PeerPlace>;
 
 impl<S, P> Service<Connection> for PeerLimit<S, P>
@@ -127,13 +127,13 @@ where
     type Future = PeerLimitFuture<S::Future, P::Refusal>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // Whose connection comes next, and whether there is room for it, is not known yet.
+        // The peer of the next connection, and whether it has a free slot, is not known yet.
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, connection: Connection) -> Self::Future {
         match self.peers.enter(connection.peer().ip()) {
-            Some(place) => ResponseFuture::served(self.inner.call(connection), place),
+            Some(slot) => ResponseFuture::served(self.inner.call(connection), slot),
             None => ResponseFuture::refuse(&mut self.overflow, &self.peers.refusals, connection),
         }
     }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use super::places::MAX_REFUSALS;
+use super::slots::MAX_REFUSALS;
 use crate::connection::host;
 
-/// The counts of one layer: an entry for each peer that has a connection, and for no other.
+/// The counts of one layer: an entry for each peer that has a connection.
 #[derive(Debug)]
 pub(super) struct Peers {
     pub(super) max: usize,
@@ -25,11 +25,11 @@ impl Peers {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        // Only counts change under it; they are whole whatever panicked.
+        // Only counts change under the lock, so they are consistent even after a panic.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection of this peer; `None` if it has as many as it may.
+    /// A slot for one more connection of this peer; `None` if it is at the limit.
     pub(super) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Option<PeerPlace> {
         let peer = ip.map(host);
         if let Some(peer) = peer {
@@ -54,11 +54,11 @@ impl Peers {
     }
 }
 
-/// A connection's place among those of its peer; given back when it is dropped.
+/// A connection's slot under the limit of its peer; released when dropped.
 #[derive(Debug)]
 pub struct PeerPlace {
     peers: Arc<Peers>,
-    /// None where the peer has no address, and is not counted.
+    /// `None` if the peer has no address and is not counted.
     peer: Option<IpAddr>,
 }
 

@@ -7,15 +7,15 @@ use tokio::sync::Semaphore;
 
 use super::future::ResponseFuture;
 use super::overflow::{Farewell, RefuseWith};
-use super::place::Unlimited;
-use super::places::MAX_REFUSALS;
+use super::slot::Unlimited;
+use super::slots::MAX_REFUSALS;
 use crate::Connection;
 
 /// Refuses connections in the same way as the layers of this crate do; for layers of your own.
 ///
 /// The peer gets a text and then a lingering close, so that the text arrives. At most [`MAX_REFUSALS`] refusals are under
 /// way at once, of this value and its clones; beyond that, one write is tried and the connection is closed at once. So
-/// neither a slow peer nor a crowd of them can hold up a server that refuses.
+/// slow peers, however many, can't hold up a server that refuses.
 ///
 /// ```
 /// use std::task::{Context, Poll};
@@ -58,7 +58,7 @@ pub struct Refuse {
 pub type MaybeRefused<F, E> = ResponseFuture<F, Farewell<E>, Unlimited>;
 
 impl Refuse {
-    /// Refused peers get this text; an empty one closes the connection without a word.
+    /// Refused peers get this text; with an empty one the connection is closed silently.
     pub fn with(text: impl Into<Bytes>) -> Self {
         Self { text: RefuseWith(text.into()), refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) }
     }
@@ -73,7 +73,7 @@ impl Refuse {
         ResponseFuture::refuse(&mut self.text.clone(), &self.refusals, connection)
     }
 
-    /// The future of a connection that is served, as the same type.
+    /// Wraps the future of a served connection in the same type.
     pub fn serve<F, E>(&self, served: F) -> MaybeRefused<F, E>
     where
         F: Future<Output = Result<(), E>>,

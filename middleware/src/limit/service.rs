@@ -7,51 +7,51 @@ use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::overflow::{Overflow, Wait, is_ready_now};
-use super::place::{ConnectionPlace, Waiting};
-use super::places::{Cap, Places};
+use super::slot::{ConnectionPlace, Waiting};
+use super::slots::{Cap, Slots};
 use crate::Connection;
 
-/// A service behind a cap on its connections; made by [`ConnectionLimitLayer`](super::ConnectionLimitLayer).
+/// A service with a limit on its connections; made by [`ConnectionLimitLayer`](super::ConnectionLimitLayer).
 pub struct ConnectionLimit<S, P = Wait> {
     inner: S,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     overflow: P,
-    /// The place for the next call: reserved by `poll_ready`, and by nobody else's.
-    place: Option<OwnedSemaphorePermit>,
+    /// The slot for the next call, reserved by this service's own `poll_ready`.
+    slot: Option<OwnedSemaphorePermit>,
     waiting: Option<Waiting>,
 }
 
 impl<S, P> ConnectionLimit<S, P> {
-    pub(super) fn new(inner: S, places: Arc<Places>, overflow: P) -> Self {
-        Self { inner, places, overflow, place: None, waiting: None }
+    pub(super) fn new(inner: S, slots: Arc<Slots>, overflow: P) -> Self {
+        Self { inner, slots, overflow, slot: None, waiting: None }
     }
 
-    /// The service behind the cap.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the cap, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
     }
 
-    /// Reserves a place among all listeners' for the next call.
-    fn poll_place(&mut self, cap: &Arc<Cap>, cx: &mut Context<'_>) -> Poll<()> {
-        while self.place.is_none() {
+    /// Reserves a slot of the count for all listeners, for the next call.
+    fn poll_slot(&mut self, cap: &Arc<Cap>, cx: &mut Context<'_>) -> Poll<()> {
+        while self.slot.is_none() {
             let waiting = match &mut self.waiting {
                 Some(waiting) => waiting,
                 None => match cap.try_take() {
-                    Some(place) => {
-                        self.place = Some(place);
+                    Some(slot) => {
+                        self.slot = Some(slot);
                         break;
                     }
                     None => self.waiting.insert(Box::pin(Arc::clone(&cap.permits).acquire_owned())),
                 },
             };
             // It can't fail: the semaphore is never closed.
-            self.place = ready!(waiting.as_mut().poll(cx)).ok();
+            self.slot = ready!(waiting.as_mut().poll(cx)).ok();
             self.waiting = None;
         }
         Poll::Ready(())
@@ -61,7 +61,7 @@ impl<S, P> ConnectionLimit<S, P> {
 impl<S: Service<Connection>, P> ConnectionLimit<S, P> {
     /// Whether another connection makes room for this one.
     fn makes_room(&mut self, cap: &Cap, newcomer: &Connection) -> bool {
-        let Some(rules) = self.places.rules() else { return false };
+        let Some(rules) = self.slots.rules() else { return false };
         is_ready_now(&mut self.inner) && cap.make_room(newcomer.peer(), &rules)
     }
 }
@@ -76,54 +76,53 @@ where
     type Future = ResponseFuture<S::Future, P::Refusal>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let places = Arc::clone(&self.places);
-        match places.shared() {
+        let slots = Arc::clone(&self.slots);
+        match slots.shared() {
             Some(cap) if P::WAITS => {
-                ready!(self.poll_place(cap, cx));
+                ready!(self.poll_slot(cap, cx));
                 self.inner.poll_ready(cx)
             }
-            // Refusals go on while the service behind is busy: at the cap it is not asked to take part.
+            // Refusals continue while the inner service is not ready: at the limit its readiness doesn't matter.
             Some(cap) => match self.inner.poll_ready(cx) {
                 Poll::Pending if cap.permits.available_permits() == 0 => Poll::Ready(Ok(())),
                 polled => polled,
             },
-            // Where the next connection comes in, and whether there is room, is not known yet.
+            // The listener of the next connection, and whether it has a free slot, is not known yet.
             None => self.inner.poll_ready(cx),
         }
     }
 
     /// Serves the connection, or refuses it.
     ///
-    /// When refusing, which of the two is decided here and not in `poll_ready`: the accept loop asks first and waits for
-    /// a connection afterwards, and in the meantime places are given back. So both are looked at afresh: is there a
-    /// place, and is the service behind ready? The second can be in doubt only if there was no place when `poll_ready`
-    /// passed over a busy service; if it is busy still, the connection is refused after all. To keep it would mean to
-    /// park it where only the next connection finds it.
+    /// A limit that refuses decides here and not in `poll_ready`, because the accept loop calls that before it waits
+    /// for a connection, and slots may be released in the meantime. So both are checked again: is a slot free, and is
+    /// the inner service ready? It can be unready only if no slot was free when `poll_ready` ignored its readiness. If
+    /// it is still unready, the connection is refused: it could only be kept if the next connection would resume it.
     fn call(&mut self, connection: Connection) -> Self::Future {
-        let (closing, cap) = (connection.closing(), self.places.of(connection.listener()));
-        if let Some(place) = self.place.take() {
+        let (closing, cap) = (connection.closing(), self.slots.of(connection.listener()));
+        if let Some(slot) = self.slot.take() {
             let future = self.inner.call(connection);
-            return ResponseFuture::served(future, ConnectionPlace::taken(cap, place, &closing));
+            return ResponseFuture::served(future, ConnectionPlace::taken(cap, slot, &closing));
         }
-        // Only after the service behind was called does a connection stand among those that may have to make room.
+        // A connection is added to those that may have to make room only after the inner service was called.
         match cap.try_take() {
-            Some(place) if is_ready_now(&mut self.inner) => {
+            Some(slot) if is_ready_now(&mut self.inner) => {
                 let future = self.inner.call(connection);
-                ResponseFuture::served(future, ConnectionPlace::taken(cap, place, &closing))
+                ResponseFuture::served(future, ConnectionPlace::taken(cap, slot, &closing))
             }
             None if self.makes_room(&cap, &connection) => {
                 let future = self.inner.call(connection);
                 ResponseFuture::served(future, ConnectionPlace::coming(cap, &closing))
             }
-            _ => ResponseFuture::refuse(&mut self.overflow, &self.places.refusals, connection),
+            _ => ResponseFuture::refuse(&mut self.overflow, &self.slots.refusals, connection),
         }
     }
 }
 
 impl<S: Clone, P: Clone> Clone for ConnectionLimit<S, P> {
-    /// Another service under the same cap. It has no place yet: readiness is not cloned.
+    /// Another service under the same limit. It has no slot yet: readiness is not cloned.
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.places), self.overflow.clone())
+        Self::new(self.inner.clone(), Arc::clone(&self.slots), self.overflow.clone())
     }
 }
 
@@ -131,8 +130,8 @@ impl<S: fmt::Debug, P> fmt::Debug for ConnectionLimit<S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionLimit")
             .field("inner", &self.inner)
-            .field("max", &self.places.max)
-            .field("active", &self.places.active())
+            .field("max", &self.slots.max)
+            .field("active", &self.slots.active())
             .finish_non_exhaustive()
     }
 }

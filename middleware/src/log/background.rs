@@ -7,23 +7,24 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How many bytes of lines wait to be written, at most.
+/// The most bytes of lines that wait to be written.
 const WAITING: usize = 1024 * 1024;
 
-/// How long the lines that wait are given at the end.
+/// How long waiting lines may take to be written at the end.
 const LAST: Duration = Duration::from_secs(1);
 
-/// How long a descriptor that says "not now" is left alone.
+/// The pause after a descriptor has returned `WouldBlock`.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Writes a log from a thread of its own, so that a log which is not read, or can't be written, does not stop the
+/// Writes a log from a thread of its own, so that a log that is not read, or can't be written, does not stop the
 /// server.
 ///
-/// A line is copied to a buffer of at most 1 MiB. When that is full lines are lost; a line in the log says how many, as
-/// soon as there is room again. What can't be written (the reader has gone, the disk is full) is lost without a word.
+/// A line is copied to a buffer of at most 1 MiB. When the buffer is full, lines are lost; a line in the log says how
+/// many, as soon as there is room again. Lines that can't be written (the reader is gone, the disk is full) are lost
+/// silently.
 ///
-/// Dropped at the end of `main`, it waits until everything is written, for at most a second. `std::process::exit` drops
-/// nothing: call [`flush`](Self::flush) before it.
+/// When it is dropped, at the end of `main`, it waits until all lines are written, for at most a second.
+/// `std::process::exit` doesn't drop it: call [`flush`](Self::flush) before that.
 ///
 /// ```
 /// use ropewalk_middleware::BackgroundLog;
@@ -32,17 +33,17 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// tracing_subscriber::fmt().with_writer(log.writer()).log_internal_errors(false).init();
 /// ```
 ///
-/// (`log_internal_errors` would have tracing-subscriber write to standard error itself when it fails, and panic when
-/// that fails too.)
-#[must_use = "dropped, it writes no more lines"]
+/// (With `log_internal_errors`, tracing-subscriber writes to standard error when a log line fails, and panics when that
+/// fails too.)
+#[must_use = "no more lines are written once it is dropped"]
 pub struct BackgroundLog(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when there is something to write, or nothing more to come.
+    /// Notified when there is something to write, or when the log is dropped.
     work: Condvar,
-    /// Told when everything is written.
+    /// Notified when all lines are written.
     idle: Condvar,
 }
 
@@ -55,7 +56,8 @@ struct State {
 }
 
 impl BackgroundLog {
-    /// A log that is written to this: `std::io::stderr()`, or a file. Where no thread can be had it is lost.
+    /// A log that is written to `target`: `std::io::stderr()`, or a file. If no thread can be started, all lines are
+    /// lost.
     pub fn to(target: impl Write + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let worker = Arc::clone(&shared);
@@ -64,13 +66,13 @@ impl BackgroundLog {
         Self(shared)
     }
 
-    /// What makes a writer for each line; give it to `with_writer`.
+    /// A function that makes a writer for each line; give it to `with_writer`.
     pub fn writer(&self) -> impl Fn() -> LineWriter + Clone + Send + Sync + use<> {
         let shared = Arc::clone(&self.0);
         move || LineWriter(Arc::clone(&shared))
     }
 
-    /// Waits until everything is written, for at most a second. It blocks the thread.
+    /// Waits until all lines are written, for at most a second. It blocks the thread.
     pub fn flush(&self) {
         let pending = |state: &mut State| state.writing || (!state.waiting.is_empty() && !state.closed);
         drop(self.0.idle.wait_timeout_while(self.0.lock(), LAST, pending));
@@ -110,7 +112,7 @@ impl Shared {
         }
     }
 
-    /// The thread.
+    /// The loop of the thread.
     fn write_all_to(&self, target: impl Write) {
         let (mut lines, mut target) = (Vec::new(), Target { target, torn: false });
         loop {
@@ -128,7 +130,7 @@ impl Shared {
                 let text = format!("{lost} lines of the log were lost here: it is not read as fast as it is written\n");
                 target.write(text.as_bytes());
             }
-            // A burst is no reason to keep its memory.
+            // The memory of a burst is released.
             lines = Vec::new();
             self.lock().writing = false;
             self.idle.notify_all();
@@ -136,18 +138,18 @@ impl Shared {
     }
 }
 
-/// Where the lines go: user code, which may panic.
+/// The target of the lines: user code, which may panic.
 struct Target<W> {
     target: W,
-    /// It has taken a part of a line, and failed at the rest.
+    /// Whether the last line was written only in part.
     torn: bool,
 }
 
 impl<W: Write> Target<W> {
-    /// Writes what can be written.
+    /// Writes as much as can be written.
     fn write(&mut self, lines: &[u8]) {
         if self.torn {
-            // The next line does not begin in the middle of one.
+            // So the next line begins a line of its own.
             self.write_some(b"\n");
         }
         self.write_some(lines);
@@ -164,7 +166,7 @@ impl<W: Write> Target<W> {
                         bytes = &bytes[n..];
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    // A terminal that somebody else has made non-blocking.
+                    // For example a terminal that another process has made non-blocking.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(AGAIN),
                     Err(_) => return,
                 }
@@ -173,7 +175,7 @@ impl<W: Write> Target<W> {
     }
 }
 
-/// Takes one line for a [`BackgroundLog`]. It neither blocks nor fails.
+/// Accepts one line for a [`BackgroundLog`]. It neither blocks nor fails.
 pub struct LineWriter(Arc<Shared>);
 
 impl Write for LineWriter {
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_not_read_blocks_nobody_keeps_a_bound_and_says_what_was_lost() {
+    fn a_log_that_is_not_read_blocks_no_caller_keeps_a_bound_and_counts_lost_lines() {
         let (blocked, go, memory) = Blocked::new();
         let log = BackgroundLog::to(blocked);
         let began = Instant::now();
@@ -288,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_line_behind_one_that_was_written_in_part_begins_a_line() {
-        /// A disk that is full when it holds 10 bytes, until somebody makes room.
+        /// A disk that is full at 10 bytes, until space is freed.
         struct Disk(u32, Memory);
         impl Write for Disk {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -15,13 +15,13 @@ use super::at_level;
 use crate::event::{contain, event, may_log};
 use crate::{Escaped, Frame};
 
-/// Logs every frame that comes in, and how its call ended.
+/// Logs every received frame, and how its call ended.
 ///
 /// The line of a frame has `len`, its length in bytes, and `text`, the frame escaped and cut. The line of the call's
-/// end has `outcome` (`ok`, `error`, `panic`, or `dropped` when it was given up), `duration_us`, and `error`. The
-/// target is `ropewalk::frame`; the level DEBUG, unless [`level`](Self::level) says otherwise. Where the level is
-/// disabled nothing is formatted, allocated or timed. The end of a call that is answered is logged when its future is
-/// dropped, which `framed` does at once.
+/// end has `outcome` (`ok`, `error`, `panic`, or `dropped` when it was dropped unfinished), `duration_us`, and `error`.
+/// The target is `ropewalk::frame`; the level is DEBUG by default ([`level`](Self::level)). If the level is disabled,
+/// nothing is formatted, allocated or timed. The end of a call that is answered is logged when its future is dropped,
+/// which `framed` does at once.
 ///
 /// Frames that are not bytes are logged by [`FrameLogLayer::debug`].
 ///
@@ -51,7 +51,7 @@ impl FrameLogLayer {
 }
 
 impl FrameLogLayer<AsDebug> {
-    /// A layer for frames that are not bytes, such as those of a codec with `map`: `text` is what their `Debug` prints,
+    /// A layer for frames that are not bytes, such as those of a codec with `map`: `text` is their `Debug` output,
     /// escaped and cut, and there is no `len`. A frame that contains a password needs a `Debug` without it.
     ///
     /// ```
@@ -81,17 +81,17 @@ impl<T> FrameLogLayer<T> {
     }
 }
 
-/// Frames are logged as the bytes they are.
+/// Frames are logged as bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct AsBytes(());
 
-/// Frames are logged as their `Debug` prints them.
+/// Frames are logged by their `Debug` output.
 #[derive(Clone, Copy, Debug)]
 pub struct AsDebug(());
 
-/// How the text of a frame is found: [`AsBytes`] or [`AsDebug`]. Sealed.
+/// How the text of a frame is made: [`AsBytes`] or [`AsDebug`]. Sealed.
 pub trait FrameText<F>: sealed::Sealed {
-    /// Logs it at this level.
+    /// Logs the frame at this level.
     #[doc(hidden)]
     fn log(level: Level, frame: &F);
 }
@@ -141,12 +141,12 @@ pub struct FrameLog<S, T = AsBytes> {
 }
 
 impl<S, T> FrameLog<S, T> {
-    /// The service behind the log.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the log, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -170,15 +170,16 @@ where
 
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
-        // The usual answer, in place: no subscriber wants this level.
-        let mut calling = Calling(if may_log(self.level) { Timing::start::<T, F>(self.level, &frame) } else { None });
+        // Checked in place, because usually no subscriber enables this level.
+        let mut calling =
+            Calling(if may_log(self.level) { LoggedCall::start::<T, F>(self.level, &frame) } else { None });
         let future = self.inner.call(frame);
         FrameLogFuture { future, outcome: Outcome::Waits, timing: calling.0.take() }
     }
 }
 
-/// A call that is being made: many a service does its work there, and may panic.
-struct Calling(Option<Timing>);
+/// A call that is being made: a service may do its work there, and may panic.
+struct Calling(Option<LoggedCall>);
 
 impl Drop for Calling {
     fn drop(&mut self) {
@@ -189,8 +190,8 @@ impl Drop for Calling {
 }
 
 /// A call that is logged.
-// Its end is logged when it is dropped, not when it is polled: an answer that is held while something else is called,
-// which might panic, is stored and loaded again for that, and costs each frame more than to find it.
+// The end is logged when the future is dropped, not when it is polled: an answer that is held across a call that might
+// panic has to be stored and loaded again, which costs each frame more than computing the answer.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
@@ -198,17 +199,17 @@ pub struct FrameLogFuture<F> {
     #[pin]
     future: F,
     outcome: Outcome,
-    timing: Option<Timing>,
+    timing: Option<LoggedCall>,
 }
 
-/// What has become of a call so far.
+/// The state of a call.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
     Waits,
-    /// Where a panic leaves it, wherever that is caught.
+    /// Being polled. A panic leaves this state.
     Polled,
     Ok,
-    /// Logged already.
+    /// Failed, and logged already.
     Failed,
 }
 
@@ -250,9 +251,9 @@ impl<F> PinnedDrop for FrameLogFuture<F> {
     }
 }
 
-/// Logs an error and gives it back.
+/// Logs an error and returns it.
 #[cold]
-fn failed<E: Display>(timing: &Option<Timing>, error: E) -> E {
+fn failed<E: Display>(timing: &Option<LoggedCall>, error: E) -> E {
     if let Some(timing) = timing {
         timing.end("error", Some(Escaped::display(&error)));
     }
@@ -261,7 +262,7 @@ fn failed<E: Display>(timing: &Option<Timing>, error: E) -> E {
 
 #[cold]
 #[inline(never)]
-fn ended(timing: &Timing, outcome: Outcome) {
+fn ended(timing: &LoggedCall, outcome: Outcome) {
     match outcome {
         Outcome::Waits if !panicking() => timing.end("dropped", None),
         Outcome::Waits | Outcome::Polled => timing.end("panic", None),
@@ -270,15 +271,15 @@ fn ended(timing: &Timing, outcome: Outcome) {
     }
 }
 
-/// When a call began, if a subscriber wants to know.
+/// The beginning of a call that is logged.
 #[derive(Clone, Copy, Debug)]
-struct Timing {
+struct LoggedCall {
     level: Level,
     start: Instant,
 }
 
-impl Timing {
-    /// `None` if no subscriber wants to know.
+impl LoggedCall {
+    /// `None` if no subscriber enables this level.
     #[cold]
     fn start<T: FrameText<F>, F>(level: Level, frame: &F) -> Option<Self> {
         at_level!(level, AT => {

@@ -14,10 +14,10 @@ use crate::event::Span;
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct LogFuture<F> {
-    /// Gone when it is done, so that what its drop does and counts comes before the last line.
+    /// Dropped when it is done, so that the effects of its drop come before the last line.
     #[pin]
     future: Option<F>,
-    /// None until the first poll.
+    /// `None` until the first poll.
     span: Option<Span>,
     record: Record,
 }
@@ -60,10 +60,10 @@ impl<F> PinnedDrop for LogFuture<F> {
     }
 }
 
-/// Logs the end when a panic passes by.
+/// Logs the end when it is dropped by a panic.
 ///
-/// The code that catches the panic drops the future afterwards, when nothing panics any more: then it can't be told
-/// from a cancelled one.
+/// The code that catches the panic drops the future only afterwards: then it can't be distinguished from a cancelled
+/// one.
 struct Unwinding<'a>(&'a mut Record);
 
 impl Drop for Unwinding<'_> {

@@ -1,4 +1,4 @@
-//! How many connections have lines.
+//! Limits on the number of connections with log lines.
 
 use tracing::Level;
 
@@ -26,7 +26,7 @@ impl Limits {
         };
         Self {
             refused: Limit::new(level, refused),
-            // One more, for the line that counts.
+            // One more, for the line with the count.
             others: max.map(|max| Limit::of(max.saturating_add(1), level, others)),
         }
     }

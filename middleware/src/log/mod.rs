@@ -1,6 +1,6 @@
 //! Log lines for connections and for frames.
 //!
-//! Peers choose what they send, so nothing of theirs is logged as it came: see [`Escaped`](crate::Escaped).
+//! Data of peers is never logged unescaped: see [`Escaped`](crate::Escaped).
 
 mod background;
 mod frame;
@@ -16,7 +16,7 @@ pub use self::future::LogFuture;
 pub use self::layer::LogLayer;
 pub use self::service::Log;
 
-/// Runs `$body` with `$at` a constant: tracing fixes the level of a line when it is compiled.
+/// Runs `$body` with `$at` as a constant, because tracing needs the level of a line at compile time.
 macro_rules! at_level {
     ($level:expr, $at:ident => $body:expr) => {{
         use tracing::Level;

@@ -10,7 +10,7 @@ use super::limits::Limits;
 use crate::event::{Span, event, span};
 use crate::{CloseReason, Closing, Connection, Escaped, Stats};
 
-/// A connection that will be logged as open and as closed: at the latest when this is dropped.
+/// A connection to be logged as opened and as closed: at the latest when this is dropped.
 #[derive(Debug)]
 pub(super) struct Record {
     level: Level,
@@ -34,7 +34,8 @@ impl Record {
         }
     }
 
-    /// Which lines it has. To be asked when the call is made: by then a limit has refused the connection, or not.
+    /// Decides which lines the connection has. Call it after the inner service's `call`, when it is known whether a
+    /// limit has refused the connection.
     pub(super) fn limit(&mut self, limits: &Limits) {
         let refused = matches!(self.closing.reason(), Some(CloseReason::Refused | CloseReason::RefusedAtOnce));
         self.opens = !refused;
@@ -43,9 +44,9 @@ impl Record {
         }
     }
 
-    /// The span of the connection, in which the first line is written here and the last one is to be.
+    /// Makes the span of the connection and writes the first line in it. The last line has to be written in it too.
     ///
-    /// Made late, in the task that runs the connection: a log writes, and the accept loop must not wait for that.
+    /// This is done late, in the task that runs the connection, because the accept loop must not wait for a log.
     pub(super) fn open(&mut self) -> Span {
         let stats = &self.stats;
         at_level!(self.level, AT => {
@@ -54,11 +55,11 @@ impl Record {
                 AT,
                 "connection",
                 id = stats.id(),
-                // A Unix socket's path is the peer's choice.
+                // Escaped, because the peer chooses its Unix socket's path.
                 peer = %Escaped::display(stats.peer()),
                 listener = stats.listener(),
             );
-            // Once, even if a subscriber panicked over it.
+            // Once, even if a subscriber panics.
             if !std::mem::replace(&mut self.opened, true) && self.opens {
                 let _entered = span.enter();
                 event!(target: "ropewalk::connection", AT, "open");
@@ -67,7 +68,7 @@ impl Record {
         })
     }
 
-    /// The service ended by itself. To be called within the span.
+    /// Logs that the service ended by itself. Call it within the span.
     pub(super) fn ended<E: Display>(&mut self, error: Option<&E>) {
         let reason = self.closing.settle(error.is_some());
         if !self.closed {
@@ -75,7 +76,7 @@ impl Record {
         }
     }
 
-    /// The service did not get to its end. To be called within the span.
+    /// Logs that the service was dropped unfinished, or panicked. Call it within the span.
     pub(super) fn cut_short(&mut self) {
         let why = if panicking() { CloseReason::Panic } else { CloseReason::Aborted };
         let reason = self.closing.set_reason(why);
@@ -85,7 +86,7 @@ impl Record {
     }
 
     fn close(&mut self, reason: CloseReason, error: Option<Escaped<'_>>) {
-        // First of all: a subscriber that panics does not get the line again.
+        // Set first, so that a subscriber that panics doesn't get the line again.
         self.closed = true;
         let stats = &self.stats;
         at_level!(self.level, AT => event!(
@@ -104,7 +105,7 @@ impl Record {
 }
 
 impl Drop for Record {
-    /// Does something only when the call itself has panicked, so that there is no future.
+    /// Logs only if the call itself has panicked, so that there is no future.
     fn drop(&mut self) {
         if !self.closed {
             let span = self.open();

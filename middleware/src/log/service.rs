@@ -19,12 +19,12 @@ pub struct Log<S> {
 }
 
 impl<S> Log<S> {
-    /// The service behind the log.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the log, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -45,7 +45,7 @@ where
     }
 
     fn call(&mut self, connection: Connection) -> Self::Future {
-        // Before the call: a service that panics in it is logged as well.
+        // Made before the call, so that a service that panics in `call` is logged as well.
         let mut record = Record::new(self.level, &connection);
         let future = self.inner.call(connection);
         record.limit(&self.limits);

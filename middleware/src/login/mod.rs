@@ -18,23 +18,24 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// How long a peer may take to log in.
 const WITHIN: Duration = Duration::from_secs(120);
 
-/// How many peers may be about to log in.
+/// How many connections may be open whose peers have not logged in.
 const AT_MOST: usize = 100;
 
-/// How long a connection that was drained for that may take to end.
+/// How long a connection that missed the deadline may take to end after its drain.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Limits how long a peer may take to log in, 120 s, and how many peers that have not logged in may be connected, 100.
 ///
-/// The service reports a login by [`complete`]; from then on the connection no longer counts here. One that has not
-/// logged in in time is drained with [`CloseReason::LoginTimeout`], so that a service can say goodbye, and aborted 5 s later.
-/// A connection above the limit is refused, with [`CloseReason::LoginLimit`]: closed without a word, or with a
-/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; the bounds on refusals under way are those of a
-/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+/// The service reports a login by [`complete`]; from then on the connection no longer counts here. A connection that
+/// misses the deadline is drained with [`CloseReason::LoginTimeout`], so that a service can send a last answer, and
+/// aborted 5 s later. A connection above the limit is refused, with [`CloseReason::LoginLimit`]: it is closed silently
+/// or with a [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way are
+/// limited as in a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
-/// The limit alone lets silent peers of one address keep others out: a [`PeerLimitLayer`](crate::PeerLimitLayer) before it
-/// bounds what one address can take. The layer and its clones share the limit and one task for the deadlines. A connection
-/// costs a lock and a small allocation when it opens, and a lock when its peer logs in; a frame costs nothing.
+/// The limit alone lets silent peers of one address keep others out: a [`PeerLimitLayer`](crate::PeerLimitLayer) before
+/// it limits the connections of one address. The layer and its clones share the limit and one task for the deadlines. A
+/// connection costs a lock and a small allocation when it opens, and a lock when its peer logs in; a frame costs
+/// nothing.
 ///
 /// It goes around connections only, and its service is called on a tokio runtime.
 ///
@@ -79,7 +80,7 @@ impl Shared {
         Arc::new(Self { ages, at_most, waiting: AtomicUsize::new(0), refusals })
     }
 
-    /// Counts one more, if there is room.
+    /// Counts one more, if the limit allows it.
     fn enter(&self) -> bool {
         let one_more = |waiting| (waiting < self.at_most).then_some(waiting + 1);
         self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
@@ -87,7 +88,7 @@ impl Shared {
 }
 
 impl LoginLayer {
-    /// With 120 s for a login, and for 100 connections.
+    /// A layer with 120 s for a login, and a limit of 100 connections.
     pub fn new() -> Self {
         Self { shared: Shared::new(WITHIN, AT_MOST), refusal: RefuseWith(Bytes::new()) }
     }
@@ -100,12 +101,13 @@ impl Default for LoginLayer {
 }
 
 impl<P> LoginLayer<P> {
-    /// How long a peer may take to log in. The connections are counted anew, apart from earlier clones.
+    /// How long a peer may take to log in. The layer starts a new count, not shared with earlier clones.
     pub fn within(self, time: Duration) -> Self {
         Self { shared: Shared::new(time, self.shared.at_most), refusal: self.refusal }
     }
 
-    /// How many connections may be open whose peers have not logged in. They are counted anew, apart from earlier clones.
+    /// How many connections may be open whose peers have not logged in. The layer starts a new count, not shared with
+    /// earlier clones.
     pub fn at_most(self, connections: usize) -> Self {
         Self { shared: Shared::new(self.shared.ages.max_age, connections), refusal: self.refusal }
     }
@@ -143,8 +145,8 @@ impl<S, P: Clone> Layer<S> for LoginLayer<P> {
     }
 }
 
-/// The peer of this connection has logged in. Without a [`LoginLayer`] around the connection, and the second time, this does
-/// nothing.
+/// Reports that the peer of this connection has logged in. Without a [`LoginLayer`] around the connection, and after
+/// the first call, this does nothing.
 pub fn complete(connection: &ConnectionInfo) {
     if let Some(pending) = connection.get::<Pending>() {
         pending.end();
@@ -166,13 +168,13 @@ impl Pending {
     }
 
     fn end(&self) {
-        // Dropped after the lock is free.
+        // Dropped after the lock is released.
         let waiting = self.lock().take();
         drop(waiting);
     }
 }
 
-/// Counts as one that has not logged in, until it is dropped.
+/// A connection that counts as not logged in until this is dropped.
 struct Waiting {
     shared: Arc<Shared>,
     _age: Age,
@@ -184,7 +186,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Held by the connection's future: after its end the connection no longer counts, though its info may live on.
+/// Held by the connection's future: after that ends the connection no longer counts, even if handles on it still exist.
 #[derive(Debug)]
 pub struct LoginPlace(ConnectionInfo);
 
@@ -204,12 +206,12 @@ pub struct Login<S, P = RefuseWith> {
 }
 
 impl<S, P> Login<S, P> {
-    /// The service behind the layer.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the layer, without it.
+    /// The inner service, by value.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner

@@ -1,11 +1,11 @@
-//! Why bytes are no PROXY header.
+//! Errors of PROXY headers.
 
 use std::error::Error;
 use std::fmt;
 
 use super::MAX_HEADER;
 
-/// Why bytes are no PROXY header, or a header can't be written.
+/// Why bytes are not a PROXY header, or a header can't be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeaderError {
@@ -29,26 +29,26 @@ pub enum HeaderError {
     BadCommand(u8),
     /// Version 2: an address family or a transport that does not exist.
     BadFamily(u8),
-    /// Version 2: longer than [`MAX_HEADER`], or to be made so.
+    /// Version 2: longer than [`MAX_HEADER`], or it would become so.
     TooLarge {
-        /// Its length in bytes, all included.
+        /// Its total length in bytes.
         len: usize,
     },
     /// Version 2: the addresses do not fit into the length.
     TooShort {
-        /// Its length in bytes, all included.
+        /// Its total length in bytes.
         len: usize,
     },
-    /// Version 2: the values behind the addresses do not fill the length exactly.
+    /// Version 2: the values after the addresses do not fill the length exactly.
     BadTlv,
-    /// Version 2: the CRC32c is not that of the header, not of four bytes, or given twice.
+    /// Version 2: the CRC32c is wrong, does not have four bytes, or is given twice.
     BadChecksum,
 }
 
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHeader => f.write_str("no PROXY header: the peer does not send one, or not first"),
+            Self::NoHeader => f.write_str("no PROXY header: the peer does not begin with one"),
             Self::LineTooLong => f.write_str("bad PROXY header: no CRLF within 107 bytes"),
             Self::BadByte => {
                 f.write_str("bad PROXY header: a byte that is not printable ASCII, or a CR without its LF")
@@ -57,7 +57,7 @@ impl fmt::Display for HeaderError {
             Self::BadFields => f.write_str("bad PROXY header: not two addresses and two ports, one space apart"),
             Self::BadAddress => f.write_str("bad PROXY header: not an address of the family it names"),
             Self::BadPort => f.write_str("bad PROXY header: not a port from 0 to 65535"),
-            Self::BadVersion(version) => write!(f, "bad PROXY header: version {version} in binary, where only 2 is"),
+            Self::BadVersion(version) => write!(f, "bad PROXY header: binary version {version}, but only 2 exists"),
             Self::BadCommand(command) => write!(f, "bad PROXY header: no command has the number {command}"),
             Self::BadFamily(family) => write!(f, "bad PROXY header: no family and transport are {family:#04x}"),
             Self::TooLarge { len } => write!(f, "bad PROXY header: {len} bytes, which is over {MAX_HEADER}"),

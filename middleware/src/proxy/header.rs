@@ -1,4 +1,4 @@
-//! What a PROXY header says.
+//! A PROXY header.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -7,10 +7,10 @@ use super::tlv::{self, Ssl, Tlv, Tlvs};
 use super::{HeaderError, MAX_HEADER};
 use crate::connection::Addr;
 
-/// In version 2: the signature, version and command, family and transport, and the length of what follows.
+/// In version 2: the signature, version and command, family and transport, and the length of the rest.
 pub(super) const FIXED: usize = 16;
 
-/// There a Unix socket's path, or a zero and its abstract name, filled up with zeros.
+/// In version 2: a Unix socket's path, or a zero and its abstract name, padded with zeros.
 pub(super) const PATH: usize = 108;
 
 /// The longest block of addresses: two paths.
@@ -26,11 +26,11 @@ pub enum Version {
     V2,
 }
 
-/// What carried the connection to the proxy.
+/// The transport of the connection to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
-    /// It isn't told.
+    /// Not specified.
     Unspecified,
     /// TCP, or a Unix stream socket.
     Stream,
@@ -70,12 +70,12 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header for a connection handed on: where it comes from, and where it had come to.
+    /// A header for a forwarded connection: the client's address, and the address that the client connected to.
     ///
     /// IPv4 addresses mapped into IPv6 are written as IPv4, and two TCP addresses of different families both as IPv6.
-    /// Addresses of two kinds, and of other kinds than TCP and Unix, are not told: the header says `UNKNOWN` then
-    /// (version 2: unspecified). So it does for a Unix path of over 108 bytes, and an abstract name of over 107 or with
-    /// a zero at its end.
+    /// Two addresses of different kinds, and addresses that are neither TCP nor Unix, are left out: the header is then
+    /// `UNKNOWN` (version 2: unspecified). The same holds for a Unix path of over 108 bytes, and an abstract name of
+    /// over 107 bytes or with a zero at its end.
     pub fn new(source: impl Into<Addr>, destination: impl Into<Addr>) -> Self {
         let addresses = match (source.into().canonical(), destination.into().canonical()) {
             (Addr::Tcp(source), Addr::Tcp(destination)) => {
@@ -91,18 +91,19 @@ impl Header {
         Self { version: Version::V2, local: false, transport, addresses, tlvs: Box::default() }
     }
 
-    /// A header for a connection of the proxy's own, a health check say: the addresses are those of its socket.
+    /// A header for a connection of the proxy's own, such as a health check: it has no addresses, so those of the
+    /// socket apply.
     pub fn local() -> Self {
         let transport = Transport::Unspecified;
         Self { version: Version::V2, local: true, transport, addresses: None, tlvs: Box::default() }
     }
 
-    /// The same with another value. Only version 2 has room for values.
+    /// Adds a value. Only version 2 has values.
     ///
     /// # Errors
     ///
-    /// When the header would get longer than [`MAX_HEADER`] bytes, and for a second or ill-sized [`Tlv::CRC32C`], whose
-    /// value is that of the header in any case.
+    /// When the header would exceed [`MAX_HEADER`] bytes with the longest addresses, and for a second [`Tlv::CRC32C`]
+    /// or one of the wrong size. The value of a CRC32c is always replaced by that of the header.
     pub fn with_tlv(mut self, kind: u8, value: &[u8]) -> Result<Self, HeaderError> {
         let tlvs = tlv::push(&self.tlvs, kind, value);
         let len = FIXED + MAX_BLOCK + tlvs.len();
@@ -114,47 +115,47 @@ impl Header {
         Ok(self)
     }
 
-    /// The same with a CRC32c of itself, by which a receiver can tell that it came through whole.
+    /// Adds a CRC32c, by which a receiver can check that the header is intact.
     #[must_use]
     pub fn with_checksum(self) -> Self {
         match self.clone().with_tlv(Tlv::CRC32C, &[0; 4]) {
             Ok(header) => header,
-            // It has one, or no room for one.
+            // It has one already, or no room for one.
             Err(_) => self,
         }
     }
 
-    /// In which form it came, and for one that was built [`Version::V2`].
+    /// The version that was parsed; for a header that was built, [`Version::V2`].
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// Whether the connection is the proxy's own, and not that of a client behind it.
+    /// Whether the connection is the proxy's own, and not that of a client.
     pub fn is_local(&self) -> bool {
         self.local
     }
 
-    /// What carried the connection to the proxy.
+    /// The transport of the connection to the proxy.
     pub fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// Where the connection to the proxy came from, where the header tells.
+    /// The source of the connection to the proxy, if the header has it.
     pub fn source(&self) -> Option<&Addr> {
         self.addresses.as_ref().map(|(source, _)| source)
     }
 
-    /// Where the connection to the proxy had come to, where the header tells.
+    /// The destination of the connection to the proxy, if the header has it.
     pub fn destination(&self) -> Option<&Addr> {
         self.addresses.as_ref().map(|(_, destination)| destination)
     }
 
-    /// Who is at the other end of the stream, where the header tells: the source, unless it is that of a datagram.
+    /// The client's address, if the header has it: the source, unless it is that of a datagram.
     pub fn client(&self) -> Option<&Addr> {
         self.source().filter(|_| self.transport == Transport::Stream)
     }
 
-    /// What else it tells: values with their types, in their order. Empty for version 1.
+    /// The further values, with their types, in order. Empty for version 1.
     pub fn tlvs(&self) -> Tlvs<'_> {
         Tlvs::new(&self.tlvs)
     }
@@ -164,7 +165,7 @@ impl Header {
         self.tlvs().find(|tlv| tlv.kind == kind).map(|tlv| tlv.value)
     }
 
-    /// What it tells of the client's TLS, where the proxy was what spoke TLS to it.
+    /// The data about the client's TLS, if the client used TLS with the proxy.
     pub fn ssl(&self) -> Option<Ssl<'_>> {
         self.tlv(Tlv::SSL).and_then(Ssl::new)
     }
@@ -173,7 +174,8 @@ impl Header {
 /// Both as they are, or both as IPv6.
 pub(super) fn of_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     if source.is_ipv4() == destination.is_ipv4() {
-        // The scope and flow label of an IPv6 address mean nothing on another machine, and have no place in a header.
+        // The scope and flow label of an IPv6 address mean nothing on another machine, and a header has no field for
+        // them.
         return (bare(source), bare(destination));
     }
     (
@@ -200,7 +202,7 @@ fn fits(addr: &Addr) -> bool {
             let path = path.as_os_str().as_bytes();
             path.len() <= PATH && !path.contains(&0)
         }
-        // Zeros at its end would be taken for those that fill up the field.
+        // Zeros at its end could not be distinguished from the padding.
         Addr::Abstract(name) => name.len() < PATH && name.last().is_some_and(|byte| *byte != 0),
         _ => true,
     }

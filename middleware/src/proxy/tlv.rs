@@ -1,4 +1,4 @@
-//! The values behind the addresses of a version 2 header: type, length, value.
+//! The values after the addresses of a version 2 header: type, length, value.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ const HEAD: usize = 3;
 pub struct Tlv<'a> {
     /// Its type, one of the constants here or any other.
     pub kind: u8,
-    /// The value, as it came from the proxy.
+    /// The value, as the proxy sent it.
     pub value: &'a [u8],
 }
 
 impl Tlv<'_> {
     /// The application protocol (ALPN) the client and the proxy agreed on.
     pub const ALPN: u8 = 0x01;
-    /// The host name the client asked for: that of TLS (SNI), in UTF-8.
+    /// The host name the client asked for, by TLS (SNI), in UTF-8.
     pub const AUTHORITY: u8 = 0x02;
     /// The CRC32c of the header. It was checked, and is written by
     /// [`Header::with_checksum`](super::Header::with_checksum).
@@ -28,7 +28,7 @@ impl Tlv<'_> {
     pub const NOOP: u8 = 0x04;
     /// The proxy's name for the connection, at most 128 bytes.
     pub const UNIQUE_ID: u8 = 0x05;
-    /// What TLS the client spoke to the proxy: see [`Header::ssl`](super::Header::ssl).
+    /// The TLS between the client and the proxy: see [`Header::ssl`](super::Header::ssl).
     pub const SSL: u8 = 0x20;
     /// In [`Ssl`]: the version of TLS, such as `TLSv1.3`.
     pub const SSL_VERSION: u8 = 0x21;
@@ -36,9 +36,9 @@ impl Tlv<'_> {
     pub const SSL_CN: u8 = 0x22;
     /// In [`Ssl`]: the cipher suite.
     pub const SSL_CIPHER: u8 = 0x23;
-    /// In [`Ssl`]: what the proxy's certificate is signed with.
+    /// In [`Ssl`]: the algorithm that signed the proxy's certificate.
     pub const SSL_SIG_ALG: u8 = 0x24;
-    /// In [`Ssl`]: the key of the proxy's certificate.
+    /// In [`Ssl`]: the algorithm of the key of the proxy's certificate.
     pub const SSL_KEY_ALG: u8 = 0x25;
     /// The network namespace the client came from.
     pub const NETNS: u8 = 0x30;
@@ -46,12 +46,12 @@ impl Tlv<'_> {
 
 impl fmt::Debug for Tlv<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In ASCII, as most are texts.
+        // As escaped ASCII, because most values are texts.
         write!(f, "Tlv({:#04x}: {:?})", self.kind, crate::Escaped::new(self.value))
     }
 }
 
-/// The values of a header, in their order: an iterator.
+/// An iterator over the values of a header, in order.
 #[derive(Clone)]
 pub struct Tlvs<'a> {
     left: &'a [u8],
@@ -66,7 +66,7 @@ impl<'a> Tlvs<'a> {
 impl<'a> Iterator for Tlvs<'a> {
     type Item = Tlv<'a>;
 
-    /// The next value; `None` also where the rest is not a value.
+    /// The next value; `None` also if the rest is not a value.
     fn next(&mut self) -> Option<Tlv<'a>> {
         let (&[kind, high, low], rest) = self.left.split_first_chunk()?;
         let (value, left) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
@@ -81,7 +81,7 @@ impl fmt::Debug for Tlvs<'_> {
     }
 }
 
-/// What TLS the client spoke to the proxy ([`Tlv::SSL`]).
+/// The TLS between the client and the proxy ([`Tlv::SSL`]).
 #[derive(Clone)]
 pub struct Ssl<'a> {
     client: u8,
@@ -90,23 +90,23 @@ pub struct Ssl<'a> {
 }
 
 impl<'a> Ssl<'a> {
-    /// `None` for what is not well-formed.
+    /// `None` if the value is not well-formed.
     pub(super) fn new(value: &'a [u8]) -> Option<Self> {
         let (&[client, a, b, c, d], tlvs) = value.split_first_chunk()?;
         is_whole(tlvs).then(|| Self { client, verify: u32::from_be_bytes([a, b, c, d]), tlvs: Tlvs::new(tlvs) })
     }
 
-    /// Whether the client spoke TLS to the proxy.
+    /// Whether the client used TLS with the proxy.
     pub fn is_tls(&self) -> bool {
         self.client & 1 != 0
     }
 
-    /// Whether the client showed a certificate, on this connection or earlier in the TLS session it belongs to.
+    /// Whether the client presented a certificate, on this connection or earlier in its TLS session.
     pub fn has_certificate(&self) -> bool {
         self.client & 6 != 0
     }
 
-    /// Whether the client showed a certificate and the proxy found it good.
+    /// Whether the client presented a certificate and the proxy has verified it.
     pub fn is_verified(&self) -> bool {
         self.has_certificate() && self.verify == 0
     }
@@ -132,21 +132,21 @@ impl fmt::Debug for Ssl<'_> {
     }
 }
 
-/// Values, and one more.
+/// The values with one appended.
 pub(super) fn push(tlvs: &[u8], kind: u8, value: &[u8]) -> Vec<u8> {
-    // A length too large for the field is refused by the caller: it is over that of a header.
+    // A length too large for the field exceeds that of a header, which the caller refuses.
     let [high, low] = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
     [tlvs, &[kind, high, low], value].concat()
 }
 
-/// Whether bytes are values to their end.
+/// Whether the bytes are a sequence of complete values.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     let mut tlvs = Tlvs::new(bytes);
     while tlvs.next().is_some() {}
     tlvs.left.is_empty()
 }
 
-/// Whether values are well-formed, and where the checksum stands among them.
+/// Checks that the values are well-formed. Returns the position of the checksum among them.
 pub(super) fn check(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
     if !is_whole(bytes) {
         return Err(HeaderError::BadTlv);

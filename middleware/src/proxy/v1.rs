@@ -34,7 +34,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
                     Some(_) => Err(HeaderError::BadByte),
                 };
             }
-            // Where the CR would have to stand at the latest.
+            // The last position where the CR may be.
             b' '..=b'~' if at + 2 >= LONGEST => return Err(HeaderError::LineTooLong),
             b' '..=b'~' => {}
             _ => return Err(HeaderError::BadByte),
@@ -45,18 +45,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         Some(b"TCP6") => SHORTEST_TCP6,
         _ => SHORTEST,
     };
-    // The end of the line at least.
+    // At least the end of the line is missing.
     Ok(Parsed::Incomplete { need: shortest.saturating_sub(bytes.len()).max(2) })
 }
 
-/// What stands between `PROXY ` and the end of the line, all of it printable ASCII.
+/// Parses the text between `PROXY ` and the end of the line, which is all printable ASCII.
 fn line(text: &[u8]) -> Result<Header, HeaderError> {
     let text = str::from_utf8(text).map_err(|_| HeaderError::BadByte)?;
     let (protocol, rest) = text.split_once(' ').unwrap_or((text, ""));
     let addresses = match protocol {
         "TCP4" => Some(addresses::<Ipv4Addr>(rest)?),
         "TCP6" => Some(addresses::<Ipv6Addr>(rest)?),
-        // Whatever else stands there is to be ignored.
+        // The specification says to ignore the rest.
         "UNKNOWN" => None,
         _ => return Err(HeaderError::BadProtocol),
     };
@@ -64,8 +64,8 @@ fn line(text: &[u8]) -> Result<Header, HeaderError> {
     Ok(Header { version: Version::V1, local: false, transport, addresses, tlvs: Box::default() })
 }
 
-/// The source is of the family that is named. Some proxies (nginx with its realip module) name that of the client and
-/// write their own address, of another family, as the destination; these are read as if both were IPv6.
+/// The source has to be of the named family. Some proxies (nginx with its realip module) name the client's family and
+/// write their own address, of another family, as the destination; such headers are read as if both were IPv6.
 fn addresses<T>(text: &str) -> Result<(Addr, Addr), HeaderError>
 where
     T: FromStr,
@@ -85,7 +85,7 @@ where
     Ok((source.into(), destination.into()))
 }
 
-/// Digits alone: the standard library takes a sign and zeros in front as well.
+/// Only digits: the standard library also accepts a sign and leading zeros.
 fn port(text: &str) -> Result<u16, HeaderError> {
     let canonical = text == "0" || (text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0'));
     if !canonical {

@@ -26,7 +26,7 @@ enum Family {
 }
 
 impl Family {
-    /// The bytes of its two addresses, with their ports.
+    /// The number of bytes of its two addresses, with their ports.
     fn block(self) -> usize {
         match self {
             Self::Unspecified => 0,
@@ -43,7 +43,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     }
     let local = bytes.get(START.len()).map_or(Ok(false), |byte| command(*byte))?;
     let (family, transport) = match bytes.get(START.len() + 1) {
-        // The family of a proxy's own connection is ignored, whatever it is.
+        // The family is ignored for a proxy's own connection.
         Some(byte) => family(*byte).or_else(|error| if local { Ok(UNSPECIFIED) } else { Err(error) })?,
         None => UNSPECIFIED,
     };
@@ -67,7 +67,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
             check(whole, checksum.map(|at| len - tlvs.len() + at))?;
             tlvs
         }
-        // Where addresses are to be skipped it is not known what stands behind them.
+        // If the addresses have to be skipped, it is unknown where the values begin.
         Err(HeaderError::BadTlv) if !told => &[],
         Err(error) => return Err(error),
     };
@@ -136,8 +136,8 @@ where
     Some((source.into(), destination.into()))
 }
 
-/// A path ends at its first zero. Behind a zero stands an abstract name, filled up with zeros; a field of nothing else
-/// is that of a client without a name.
+/// A path ends at its first zero. After a leading zero comes an abstract name, padded with zeros; a field of zeros only
+/// means a client without a name.
 fn path(field: &[u8]) -> Addr {
     if let [0, name @ ..] = field {
         let len = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -182,7 +182,7 @@ fn write(header: &Header) -> Vec<u8> {
         None => (0, Vec::new()),
     };
     bytes.extend([0x20 | u8::from(!header.local), family << 4 | transport]);
-    // Both are bounded where they are made, far below what the field takes.
+    // Both were limited when they were made, far below the maximum of the field.
     let len = u16::try_from(block.len() + header.tlvs.len()).unwrap_or(u16::MAX);
     bytes.extend(len.to_be_bytes());
     bytes.extend(block);
@@ -218,7 +218,7 @@ fn write_addresses(source: &Addr, destination: &Addr) -> (u8, Vec<u8>) {
             }
             (3, block)
         }
-        // No header is made of any others.
+        // No header is made from other addresses.
         _ => (0, Vec::new()),
     }
 }

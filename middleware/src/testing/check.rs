@@ -1,4 +1,4 @@
-//! The calls that a layer is checked with.
+//! The calls with which a layer is checked.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -17,7 +17,7 @@ use super::probe::{Manner, Probe};
 
 /// How often each kind of call is repeated before the layer has to work as before.
 const TIMES: usize = 3;
-/// A call that takes longer, by a clock that is paused, is never done.
+/// A call that takes longer, by the paused clock, counts as never done.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// A mistake of a layer.
@@ -26,9 +26,9 @@ const LONG: Duration = Duration::from_secs(24 * 3600);
 pub enum Fault {
     /// It calls a service that it has not made ready, such as a clone of the one that is ready.
     CallsUnready,
-    /// After a call, the service behind it is ready and not called: an idle connection holds a permit.
+    /// After a call, the inner service is ready and not called: an idle connection holds a permit.
     KeepsReady,
-    /// It was not woken when the service behind it could be made ready.
+    /// It was not woken when the inner service could be made ready.
     LosesWakeUp,
     /// After calls that were answered, no call goes through.
     EndsByAnswers,
@@ -38,9 +38,9 @@ pub enum Fault {
     LeaksByCancel,
     /// After calls that panicked, no call goes through: something is not given back.
     LeaksByPanics,
-    /// A call behind it went on after it was dropped.
+    /// A call of the inner service continued after the layer's call was dropped.
     KeepsDroppedCalls,
-    /// The call of one connection changed the answers that another one gets, or kept its calls waiting.
+    /// The calls of one connection changed the answers that another one gets, or kept its calls waiting.
     SharesState,
 }
 
@@ -51,25 +51,25 @@ impl fmt::Display for Fault {
                 "it calls a service that it has not made ready: poll_ready and call go to one value, not to a clone"
             }
             Self::KeepsReady => {
-                "after a call, the service behind it is ready and not called, so an idle connection holds a permit: make \
+                "after a call, the inner service is ready and not called, so an idle connection holds a permit: make \
                  it ready in poll_ready only"
             }
             Self::LosesWakeUp => {
-                "it was not woken when the service behind it could be made ready: hand on the context to its poll_ready"
+                "it was not woken when the inner service could be made ready: pass the context on to its poll_ready"
             }
             Self::EndsByAnswers => "after calls that were answered, no call goes through any more",
             Self::LeaksByErrors => {
-                "after calls that failed, no call goes through any more: give back in Drop what a call has taken"
+                "after calls that failed, no call goes through any more: release in Drop what a call has taken"
             }
             Self::LeaksByCancel => {
-                "after calls that were dropped half-way, no call goes through any more: give back in Drop what a call \
+                "after calls that were dropped half-way, no call goes through any more: release in Drop what a call \
                  has taken"
             }
             Self::LeaksByPanics => {
-                "after calls that panicked, no call goes through any more: give back in Drop what a call has taken"
+                "after calls that panicked, no call goes through any more: release in Drop what a call has taken"
             }
             Self::KeepsDroppedCalls => {
-                "a call behind it went on after it was dropped: own the future of the service behind, in no other task"
+                "a call of the inner service went on after the layer's call was dropped: own the inner future, in no other task"
             }
             Self::SharesState => {
                 "the calls of one connection change the answers of another one, or keep its calls waiting: keep the state \
@@ -160,7 +160,7 @@ impl<R> Check<R> {
         outcome
     }
 
-    /// A service behind that is not ready at first.
+    /// Checks a layer whose inner service is not ready at first.
     async fn wakes<S, F, T>(&mut self, new: &impl Fn() -> (S, Probe<F, T>))
     where
         R: Fn(usize) -> F,
@@ -174,7 +174,7 @@ impl<R> Check<R> {
         let mut ended = call.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         probe.open();
         let woken = ended || flag.0.load(Ordering::SeqCst);
-        // If it can go on now, it could have been woken.
+        // If it makes progress now, it should have been woken.
         ended = ended || call.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         if probe.unready_calls() > 0 {
             self.found(Fault::CallsUnready);
@@ -183,7 +183,7 @@ impl<R> Check<R> {
         }
     }
 
-    /// Clones, as each connection gets one.
+    /// Checks clones, because each connection gets one.
     pub(super) fn clones<S, F, T>(&mut self, new: &impl Fn() -> (S, Probe<F, T>))
     where
         R: Fn(usize) -> F,
@@ -225,7 +225,7 @@ impl Wake for Flag {
     }
 }
 
-/// A runtime with a paused clock: what waits for a time has it at once.
+/// Runs the check on a runtime with a paused clock, where timers cost no real time.
 fn run<O>(check: impl Future<Output = O>) -> O {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
     // Only an I/O driver could fail to start, and it has none.
@@ -249,7 +249,7 @@ where
     Some(format!("{ended:?}"))
 }
 
-/// Makes a call of a service that is ready, and has it end in this way.
+/// Makes a call of a ready service that ends in this way.
 async fn spoil<S: Service<F>, F>(service: &mut S, request: F, manner: Manner) {
     let Ok(call) = catch_unwind(AssertUnwindSafe(|| service.call(request))) else { return };
     let mut call = pin!(call);

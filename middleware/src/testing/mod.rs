@@ -19,7 +19,7 @@ pub use self::probe::{Probe, ProbeError, ProbeFuture};
 use self::check::Check;
 use crate::{Addr, Connection, Peer, Stream};
 
-/// Checks a layer around frames, which `make` makes. `frames` are those that the layer treats in different ways, for
+/// Checks the layer around frames that `make` makes. `frames` are those that the layer treats in different ways, for
 /// example a login and a command that needs one.
 ///
 /// ```
@@ -30,7 +30,7 @@ use crate::{Addr, Connection, Peer, Stream};
 ///
 /// let frames = || [Bytes::from("get"), Bytes::from("set")];
 /// check_layer(|| CallDeadlineLayer::new(Duration::from_secs(5)), frames()).run();
-/// // All connections share its slots, and are meant to.
+/// // All connections share its slots, by design.
 /// check_layer(|| CallLimitLayer::new(1), frames()).shares_state().run();
 /// ```
 ///
@@ -45,7 +45,7 @@ where
     LayerCheck { make, frames: frames.into_iter().collect(), shares: false }
 }
 
-/// A check that is not made yet: see [`check_layer`].
+/// A check that has not run yet: see [`check_layer`].
 #[must_use = "nothing is checked until `run` or `faults` is called"]
 pub struct LayerCheck<M, F> {
     make: M,
@@ -55,7 +55,7 @@ pub struct LayerCheck<M, F> {
 
 impl<M, F> LayerCheck<M, F> {
     /// Declares that the connections share a state of the layer, as under a limit or a rate for all of them. Without
-    /// this, a connection must not notice that another one exists.
+    /// this, a connection must not be affected by another one.
     pub fn shares_state(mut self) -> Self {
         self.shares = true;
         self

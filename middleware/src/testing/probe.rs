@@ -1,4 +1,4 @@
-//! The service behind a layer that is checked: it sees what the layer does to it.
+//! The service inside a checked layer, which records the layer's calls.
 
 use std::fmt;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tower_service::Service;
 
-/// What the next calls of a [`Probe`] do.
+/// How the next calls of a [`Probe`] end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
     /// They are answered at once.
@@ -23,10 +23,10 @@ pub(super) enum Manner {
     PanicInPoll,
 }
 
-/// A service that answers as it is told, and notes each mistake of the layer around it. Its clones are noted together.
+/// A service that answers as set, and records each mistake of the layer around it. Its clones share the record.
 pub struct Probe<F, R> {
     shared: Arc<Shared<F, R>>,
-    /// This value was ready, and was not called since: it has reserved something.
+    /// A permit, if this value was made ready and not called since.
     reserved: Option<Reserved<F, R>>,
 }
 
@@ -37,7 +37,7 @@ struct Shared<F, R> {
 
 struct State {
     manner: Manner,
-    /// Whether it can be readied at the moment.
+    /// Whether it can be made ready at the moment.
     open: bool,
     waiting: Vec<Waker>,
     reserved: usize,
@@ -52,7 +52,7 @@ impl<F, R> Shared<F, R> {
     }
 }
 
-/// A permit that a readied service holds for its next call.
+/// A permit that a ready service holds for its next call.
 struct Reserved<F, R>(Arc<Shared<F, R>>);
 
 impl<F, R> Drop for Reserved<F, R> {
@@ -81,7 +81,7 @@ impl<F, R> Probe<F, R> {
         self.shared.lock().manner = manner;
     }
 
-    /// From here on it can't be readied, until it is opened.
+    /// From here on it can't be made ready, until it is opened.
     pub(super) fn shut(&self) {
         self.shared.lock().open = false;
     }

@@ -84,9 +84,9 @@ fn of_nothing_the_shortest_header_is_awaited() {
 #[test]
 fn an_error_says_what_is_wrong() {
     for (error, text) in [
-        (bad(b"HELO"), "no PROXY header: the peer does not send one, or not first"),
+        (bad(b"HELO"), "no PROXY header: the peer does not begin with one"),
         (bad(b"PROXY TCP5 a\r\n"), "bad PROXY header: neither TCP4, TCP6 nor UNKNOWN"),
-        (bad(b"\r\n\r\n\0\r\nQUIT\n\x31"), "bad PROXY header: version 3 in binary, where only 2 is"),
+        (bad(b"\r\n\r\n\0\r\nQUIT\n\x31"), "bad PROXY header: binary version 3, but only 2 exists"),
         (bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x41"), "bad PROXY header: no family and transport are 0x41"),
         (bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"), "bad PROXY header: 65551 bytes, which is over 4096"),
     ] {

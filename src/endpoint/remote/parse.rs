@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
         remote.proxied = Some(Version::V2);
     }
     #[cfg(feature = "tls")]
-    let mut tls = encrypted::Options::new(encrypted);
+    let mut tls = encrypted::ClientTlsOptions::new(encrypted);
     #[cfg(not(feature = "tls"))]
     if encrypted {
         return Err(parse::without_tls(input));
@@ -58,34 +58,34 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
     Ok(remote)
 }
 
-/// The place: one of those where a server can listen, and that say whom to connect to.
+/// Parses the address: one of those of endpoints that can also be connected to.
 fn to(input: Input<'_>, scheme: &str, transport: &str, place: &str) -> Result<To, EndpointError> {
     if matches!(transport, "systemd" | "fd") {
         let fix = "write tcp:HOST:PORT or unix:PATH";
-        return Err(input.error("an inherited socket is one to listen on, and not to connect to", fix));
+        return Err(input.error("an inherited socket can't be connected to", fix));
     }
     Ok(match parse::kind(input, transport, place)?.0 {
         Kind::Tcp(addr) if addr.port() == 0 => {
-            return Err(input.error("nobody listens on port 0", "write the port of the server"));
+            return Err(input.error("port 0 can't be connected to", "write the port of the server"));
         }
-        // All addresses of a machine, where one listens.
+        // For an endpoint this means all addresses of the machine.
         Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED && !place.contains(':') => {
             let fix = format!("write {scheme}:HOST:{}", addr.port());
-            return Err(input.error("it does not say whom to connect to", fix));
+            return Err(input.error("it has no address to connect to", fix));
         }
         Kind::Tcp(addr) => To::Tcp(addr),
         Kind::Scoped(scoped) => To::Scoped(scoped),
         Kind::Name(host, port) => To::Name(host, port),
         Kind::Unix(path) => To::Unix(path),
         Kind::Abstract(name) => To::Abstract(name),
-        _ => return Err(input.error("it is one to listen on", "write tcp:HOST:PORT or unix:PATH")),
+        _ => return Err(input.error("it can only be listened on", "write tcp:HOST:PORT or unix:PATH")),
     })
 }
 
 fn unknown(input: Input<'_>, scheme: &str, name: &str, known: &[&str]) -> EndpointError {
     let options = match known {
-        [] => format!("{scheme}: has no options where one connects"),
-        known => format!("the options of {scheme}: are {} where one connects", known.join(", ")),
+        [] => format!("{scheme}: has no options for a client"),
+        known => format!("the options of {scheme}: for a client are {}", known.join(", ")),
     };
     match name {
         "" => input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {options}")),
@@ -119,15 +119,15 @@ mod encrypted {
     use super::super::super::tls::{protocols, write_value};
     use crate::tls::ClientTls;
 
-    /// The options of a remote with TLS, as far as they were given.
-    pub(in super::super) struct Options {
+    /// The options parsed so far of a remote with TLS.
+    pub(in super::super) struct ClientTlsOptions {
         names: &'static [&'static str],
         tls: ClientTls,
         cert: Option<PathBuf>,
         key: Option<PathBuf>,
     }
 
-    impl Options {
+    impl ClientTlsOptions {
         pub(in super::super) fn new(encrypted: bool) -> Self {
             let names: &[_] = if encrypted { &["ca", "name", "cert", "key", "alpn"] } else { &[] };
             Self { names, tls: ClientTls::new(), cert: None, key: None }
@@ -168,7 +168,7 @@ mod encrypted {
             match tls.server_name(host) {
                 Ok(_) => Ok(tls),
                 Err(_) => Err(input.error(
-                    "there is no name that the server's certificate could be verified by",
+                    "there is no name to verify the server's certificate by",
                     "write name=HOST, the name that the certificate is for",
                 )),
             }

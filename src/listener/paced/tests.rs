@@ -10,11 +10,11 @@ use ropewalk_middleware::{Addr, Peer, Stream};
 use socket2::{SockAddr, Socket};
 use tokio::time::{Instant, timeout};
 
-use super::{Accept, HandOver, Paced};
+use super::{HandOver, Paced, SocketListener};
 use crate::Listener;
 use crate::memory::MemoryStream;
 
-/// Fails with these errors, one a try, then accepts; after `None` as well.
+/// Fails with these errors, one for each attempt, then accepts; `None` in the list accepts too.
 #[derive(Default)]
 struct Script {
     errors: VecDeque<Option<i32>>,
@@ -31,7 +31,7 @@ fn tries(listener: &Paced<Script>) -> &[Instant] {
     &listener.inner.as_ref().unwrap().tries
 }
 
-impl Accept for Script {
+impl SocketListener for Script {
     fn poll_accept(&mut self, _: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         self.tries.push(Instant::now());
         Poll::Ready(match self.errors.pop_front().flatten() {
@@ -61,7 +61,7 @@ async fn accept(listener: &mut impl Listener) {
     poll_fn(|cx| listener.poll_accept(cx)).await;
 }
 
-/// The milliseconds between one try and the next.
+/// The milliseconds between two attempts.
 fn waits(listener: &Paced<Script>) -> Vec<u128> {
     tries(listener).windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
 }
@@ -111,7 +111,7 @@ async fn without_descriptors_it_waits_ever_longer_up_to_a_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn want_of_buffers_or_memory_and_unknown_errors_are_waited_out() {
+async fn there_is_a_wait_after_a_shortage_of_buffers_or_memory_and_after_unknown_errors() {
     for errno in [libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, 999] {
         let mut listener = Script::failing([errno]);
         accept(&mut listener).await;
@@ -120,7 +120,7 @@ async fn want_of_buffers_or_memory_and_unknown_errors_are_waited_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_want_of_a_descriptor_is_told_once() {
+async fn each_shortage_of_descriptors_is_reported_once() {
     for (errno, lacks) in [(libc::EMFILE, true), (libc::ENFILE, true), (libc::ENOMEM, false), (999, false)] {
         let mut listener = Script::failing([errno]);
         assert!(!listener.lacks_descriptors());
@@ -169,7 +169,7 @@ async fn a_caller_that_polls_rarely_does_not_start_the_wait_over() {
     assert!(start.elapsed() <= Duration::from_millis(200), "{:?}", start.elapsed());
 }
 
-/// How often it says that it has failed, in so many waits.
+/// The failures that it reports during these attempts.
 async fn failures(listener: &mut Paced<Script>, tries: usize) -> Vec<Option<i32>> {
     let mut failures = Vec::new();
     for _ in 0..tries {
@@ -189,7 +189,7 @@ async fn a_listener_that_will_never_accept_again_says_so_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_error_that_goes_on_for_ten_seconds_is_a_failure_and_want_of_descriptors_is_none() {
+async fn an_unknown_error_for_ten_seconds_is_a_failure_and_a_shortage_of_descriptors_is_not() {
     let mut listener = Script::failing([999; 1000]);
     assert_eq!(failures(&mut listener, 50).await, []);
     assert_eq!(failures(&mut listener, 100).await, [Some(999)]);

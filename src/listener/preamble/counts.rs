@@ -1,4 +1,4 @@
-//! What became of preambles, in numbers.
+//! Counters of preambles by how they ended.
 
 /// How a preamble ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,8 @@ pub enum PreambleDrop {
     /// It made room for another one after its peer had sent something: its address had more than its share under way, or
     /// no other preamble could be dropped.
     Share,
-    /// The process had no descriptor left for a new connection, and of the silent preambles this was the oldest.
+    /// The process had no descriptor left for a new connection, and this was the oldest silent preamble, or the oldest
+    /// silent one of a crowded address.
     Descriptors,
     /// The server drained, stopped or was dropped.
     Ended,
@@ -29,7 +30,7 @@ impl PreambleDrop {
     pub const ALL: [Self; 4] = [Self::Silent, Self::Share, Self::Descriptors, Self::Ended];
 }
 
-/// What became of the preambles (PROXY headers and TLS handshakes, which come before a connection), at one moment.
+/// The counters of preambles (PROXY headers and TLS handshakes, which come before a connection) at one moment.
 ///
 /// A peer counts as an accepted connection only after its preamble has passed; one that ended before is counted only here.
 /// `begun` is always the sum of `pending`, `passed`, `failed`, `timed_out` and `dropped`.
@@ -56,7 +57,7 @@ impl PreambleCounts {
         }
     }
 
-    /// Taken from the endpoints' sockets since the server began.
+    /// Accepted from the endpoints' sockets since the server began.
     pub fn begun(&self) -> u64 {
         self.begun
     }
@@ -71,7 +72,7 @@ impl PreambleCounts {
         self.passed
     }
 
-    /// Ended by an error: no TLS, a certificate that was refused, a peer that went away.
+    /// Ended by an error: not TLS, a refused certificate, a peer that closed.
     pub fn failed(&self) -> u64 {
         self.failed
     }

@@ -1,4 +1,4 @@
-//! The preambles under way, and which of them makes room when there are too many.
+//! The preambles under way, and the choice of one that makes room when there are too many.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,34 +9,35 @@ use tokio::time::Instant;
 
 use super::counts::PreambleDrop;
 
-/// A peer that was silent for so long makes room for any other. An honest one has long sent something.
+/// A peer that was silent for this long makes room for any other, because an honest peer sends something much earlier.
 const LONG_SILENT: Duration = Duration::from_secs(1);
 
-/// Silent preambles are not dropped for being silent alone while they are less than this part of all.
+/// While fewer than one in this many preambles are silent, an address above its share makes room before them.
 const SILENT_PART: usize = 4;
 
-/// How old a preamble is at least that makes room for another one of its own address. What a peer sent together with its
-/// connection is noticed in less than the first; a handshake takes less than the second, as a rule. So of a crowd that
-/// reconnects at once each waits a little, where otherwise each would end another one's handshake.
+/// The least age at which a preamble makes room for another one of its own address: of a silent one, and of one whose
+/// peer has sent something. Data sent right after connecting is noticed within the first; a handshake usually takes
+/// less than the second. So when a crowd of one address reconnects at once, each waits a little instead of ending the
+/// handshake of another one.
 const NEW: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
 
-/// How far a preamble is.
+/// The stage of a preamble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The peer has sent nothing yet of what is waited for.
+    /// The peer has sent nothing yet of the current step.
     Silent = 0,
     /// The peer has sent something.
     Spoken = 1,
-    /// All is done, and the connection waits to be accepted. It is not dropped any more.
+    /// All steps are done, and the connection waits to be accepted. It is not dropped any more.
     Passed = 2,
 }
 
-/// Whether one more may begin.
+/// Whether one more preamble may begin.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    /// One was dropped for it, or none had to be.
+pub(super) enum MadeRoom {
+    /// Yes. If one was dropped for it, the reason.
     Made(Option<PreambleDrop>),
-    /// Not before then, unless another one ends.
+    /// Not before this instant, unless another one ends.
     NotBefore(Instant),
 }
 
@@ -44,13 +45,13 @@ pub(super) enum Room {
 struct Member {
     host: Option<IpAddr>,
     stage: Stage,
-    /// When the step it is at began, with silence.
+    /// When the current step began.
     since: Instant,
-    /// Tells its task that it was dropped, and why.
+    /// Tells its task that the preamble was dropped, and why.
     drop: oneshot::Sender<PreambleDrop>,
 }
 
-/// The silent ones, and those whose peers have sent something: the oldest first, by their numbers.
+/// The silent preambles, and those whose peers have sent something: the oldest first, by age and number.
 type Stages = [BTreeSet<(Instant, u64)>; 2];
 
 /// The preambles of one address.
@@ -61,15 +62,15 @@ struct Group {
 }
 
 impl Group {
-    /// By which addresses are compared, for either stage: how many there are, if any is at that stage.
+    /// The keys by which addresses are compared, for either stage: the number of preambles, if any is at that stage.
     fn ranks(&self) -> [Option<usize>; 2] {
         [0, 1].map(|stage: usize| (!self.stages[stage].is_empty()).then_some(self.len))
     }
 }
 
-/// The preambles under way of one server. Each call costs a few steps in a tree, however many there are.
+/// The preambles under way of one server. Each call costs a few steps in a tree, independent of their number.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct PreambleCrowd {
     members: HashMap<u64, Member>,
     groups: HashMap<Option<IpAddr>, Group>,
     all: Stages,
@@ -78,7 +79,7 @@ pub(super) struct Crowd {
     last_id: u64,
 }
 
-impl Crowd {
+impl PreambleCrowd {
     pub(super) fn len(&self) -> usize {
         self.members.len()
     }
@@ -87,7 +88,7 @@ impl Crowd {
         self.groups.get(&host).map_or(0, |group| group.len)
     }
 
-    /// Adds one, which is silent. The receiver is told when it is dropped.
+    /// Adds a preamble, which is silent. The receiver is notified when it is dropped.
     pub(super) fn insert(&mut self, host: Option<IpAddr>, now: Instant) -> (u64, oneshot::Receiver<PreambleDrop>) {
         self.last_id += 1;
         let (drop, dropped) = oneshot::channel();
@@ -95,7 +96,7 @@ impl Crowd {
         (self.last_id, dropped)
     }
 
-    /// Changes the stage of one, and to whose address it counts. Returns whether it is still there.
+    /// Changes the stage of a preamble, and the address to which it counts. Returns false if it has been dropped.
     pub(super) fn set(&mut self, id: u64, stage: Stage, host: Option<IpAddr>, now: Instant) -> bool {
         let Some(member) = self.take(id) else { return false };
         let since = if stage == Stage::Silent { now } else { member.since };
@@ -103,12 +104,13 @@ impl Crowd {
         true
     }
 
-    /// Removes one that has ended. Returns whether it was still there.
+    /// Removes a preamble that has ended. Returns false if it had been dropped.
     pub(super) fn remove(&mut self, id: u64) -> bool {
         self.take(id).is_some()
     }
 
-    /// Drops the oldest of the silent ones, if there is one: of the address with the most, if that has more than its share.
+    /// Drops the oldest silent preamble, if there is any: that of the address with the most, if this has more than its
+    /// share.
     pub(super) fn drop_silent(&mut self, max: usize) -> bool {
         let share = (max / self.groups.len().max(1)).max(1);
         let largest = self.ranks[Stage::Silent as usize].last().filter(|(len, _)| *len > share);
@@ -117,7 +119,7 @@ impl Crowd {
         silent.is_some_and(|(_, id)| self.drop(id, PreambleDrop::Descriptors))
     }
 
-    /// Drops those that have been silent for so long. Returns how many, and when the next one will have been.
+    /// Drops the preambles that have been silent for `after`. Returns how many, and when the next one is due.
     pub(super) fn end_silent(&mut self, after: Duration, now: Instant) -> (usize, Option<Instant>) {
         let mut dropped = 0;
         while let Some(&(since, id)) = self.all[Stage::Silent as usize].first() {
@@ -129,41 +131,42 @@ impl Crowd {
         (dropped, None)
     }
 
-    /// Makes room for one more of this address, where there may be so many. Dropped is the first that one of these rules
-    /// finds:
+    /// Makes room for one more preamble of this address under a limit of `max`. It drops the first that one of these
+    /// rules finds:
     ///
-    /// 1. of the address with the most preambles the oldest silent one, if it has more than its equal share;
+    /// 1. the oldest silent one of the address with the most preambles, if that has more than its equal share;
     /// 2. the oldest one that has been silent for a second;
-    /// 3. of the address with the most the oldest one, if it has more than its equal share and less than a quarter of all are
-    ///    silent: otherwise it would push out every newcomer, which is silent for a moment;
-    /// 4. of the address with the most the oldest silent one, if it has several; else the oldest silent one;
+    /// 3. the oldest one of the address with the most, if that has more than its equal share and less than a quarter of
+    ///    all are silent: otherwise that address would push out every newcomer, which is silent for a moment;
+    /// 4. the oldest silent one of the address with the most, if that has several preambles; else the oldest silent
+    ///    one;
     /// 5. the oldest one.
     ///
-    /// Peers without an address fall under the rules 2, 4 and 5 only.
-    pub(super) fn make_room(&mut self, max: usize, host: Option<IpAddr>, now: Instant) -> Room {
+    /// Peers without an address are under rules 2, 4 and 5 only.
+    pub(super) fn make_room(&mut self, max: usize, host: Option<IpAddr>, now: Instant) -> MadeRoom {
         if self.len() < max {
-            return Room::Made(None);
+            return MadeRoom::Made(None);
         }
         let Some((id, reason)) = self.find(max, host, now) else {
-            // All have passed, and wait to be accepted.
-            return Room::NotBefore(now + NEW[1]);
+            // All preambles have passed, and wait to be accepted.
+            return MadeRoom::NotBefore(now + NEW[1]);
         };
         if let Some(member) = self.members.get(&id)
             && member.host == host
         {
             let old_enough = member.since + NEW[usize::from(member.stage == Stage::Spoken)];
             if now < old_enough {
-                return Room::NotBefore(old_enough);
+                return MadeRoom::NotBefore(old_enough);
             }
         }
         self.drop(id, reason);
-        Room::Made(Some(reason))
+        MadeRoom::Made(Some(reason))
     }
 
     fn find(&self, max: usize, newcomer: Option<IpAddr>, now: Instant) -> Option<(u64, PreambleDrop)> {
         let addresses = self.groups.len() + usize::from(!self.groups.contains_key(&newcomer));
         let share = (max / addresses).max(1);
-        // The newcomer counts to its address.
+        // The newcomer counts for its address.
         let own = |stage: Stage| {
             let group = self.groups.get(&newcomer).filter(|group| !group.stages[stage as usize].is_empty())?;
             newcomer.map(|host| (group.len + 1, host))
@@ -188,7 +191,7 @@ impl Crowd {
     }
 
     fn drop(&mut self, id: u64, reason: PreambleDrop) -> bool {
-        // One that ends by itself at this moment does not listen any more.
+        // The send fails if the preamble ends by itself at this moment, which does no harm.
         self.take(id).map(|member| member.drop.send(reason)).is_some()
     }
 

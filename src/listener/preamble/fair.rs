@@ -1,10 +1,10 @@
-//! A queue that takes addresses in turn.
+//! A queue that serves addresses in turn.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// A queue in which each address has its turn, however many entries another one has; those of one address come out in the
-/// order in which they went in. Entries without an address share one turn.
+/// A queue that serves addresses in turn, however many entries each has; the entries of one address keep their order.
+/// Entries without an address share one turn.
 #[derive(Debug)]
 pub(super) struct Fair<T> {
     queues: HashMap<Option<IpAddr>, VecDeque<T>>,
@@ -45,15 +45,15 @@ impl<T> Fair<T> {
     }
 }
 
-/// Of connections in the order in which they came, each with its place: that of the newest of the address with the most, those
-/// included that it has `elsewhere`.
+/// Takes waiting connections as index and address, in the order of arrival. Returns the index of the newest one of the
+/// address with the most connections, including those it has `elsewhere`.
 pub(crate) fn newest_of_most(
     waiting: impl Iterator<Item = (usize, Option<IpAddr>)> + Clone,
     elsewhere: impl Fn(Option<IpAddr>) -> usize,
 ) -> Option<usize> {
     let mut of: HashMap<Option<IpAddr>, usize> = HashMap::new();
     waiting.clone().for_each(|(_, host)| *of.entry(host).or_insert_with(|| elsewhere(host)) += 1);
-    waiting.max_by_key(|(place, host)| (of[host], *place)).map(|(place, _)| place)
+    waiting.max_by_key(|(index, host)| (of[host], *index)).map(|(index, _)| index)
 }
 
 #[cfg(test)]

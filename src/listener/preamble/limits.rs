@@ -1,15 +1,15 @@
-//! How many descriptors there are, and how many of them are for preambles.
+//! The number of descriptors for connections, and for preambles.
 
 use rustix::process::{Resource, getrlimit};
 
-/// The most preambles under way, unless told otherwise.
+/// The default of the most preambles under way, if there are enough descriptors.
 const MAX: usize = 4096;
 
-/// Which part of a server's descriptors they may have.
+/// Preambles may have one in this many of a server's descriptors.
 const PART: usize = 4;
 
-/// How many descriptors the connections and preambles of a server may have: 80 % of the process's limit less 64; of a small
-/// limit, where that would leave next to nothing, half.
+/// How many descriptors the connections and preambles of a server may have: 80 % of the process's limit, minus 64; half
+/// of a small limit, of which that would leave almost nothing.
 pub(crate) fn descriptors() -> usize {
     of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
@@ -19,7 +19,7 @@ fn of(limit: u64) -> usize {
     usize::try_from(share).unwrap_or(usize::MAX)
 }
 
-/// How many preambles may be under way in a server that has so many descriptors.
+/// How many preambles may be under way in a server with this many descriptors.
 pub(crate) fn default_max_preambles(descriptors: usize) -> usize {
     (descriptors / PART).clamp(1, MAX)
 }

@@ -1,4 +1,4 @@
-//! What the log says of preambles that came to nothing: a peer can cause any number of them.
+//! Log lines of preambles that ended without a connection. Their rate is limited, because a peer can cause any number.
 
 use std::fmt::Display;
 
@@ -8,16 +8,16 @@ use ropewalk_middleware::{Addr, Escaped};
 
 use super::counts::PreambleDrop;
 
-/// The lines of one listener, so many a second of each kind.
+/// The lines of one listener, each kind limited in rate.
 #[derive(Clone, Debug)]
-pub(super) struct Log {
+pub(super) struct PreambleLog {
     ended: Limit,
     panicked: Limit,
 }
 
-impl Log {
+impl PreambleLog {
     pub(super) fn new() -> Self {
-        let ended = |suppressed| event!(DEBUG, suppressed, "more preambles came to nothing");
+        let ended = |suppressed| event!(DEBUG, suppressed, "more preambles ended without a connection");
         let panicked = |suppressed| event!(ERROR, suppressed, "more preambles panicked");
         Self { ended: Limit::new(Level::DEBUG, ended), panicked: Limit::new(Level::ERROR, panicked) }
     }
@@ -51,7 +51,7 @@ impl Log {
     }
 }
 
-/// What a peer chose, as it may stand in a line.
+/// Data of a peer, escaped for a log line.
 fn quoted(text: &dyn Display) -> String {
     format!("{:?}", Escaped::display(text))
 }

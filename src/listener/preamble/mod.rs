@@ -1,11 +1,12 @@
-//! What comes before a connection: the steps (a PROXY header, a TLS handshake) an accepted socket goes through first.
+//! Preambles: the steps (a PROXY header, a TLS handshake) that an accepted socket goes through before its connection
+//! begins.
 
 mod counts;
 mod crowd;
 mod fair;
 mod limits;
 mod log;
-mod places;
+mod slots;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tls")]
@@ -27,79 +28,81 @@ use tokio::time::{Sleep, sleep, timeout};
 pub use self::counts::{PreambleCounts, PreambleDrop};
 pub(crate) use self::fair::newest_of_most;
 pub(crate) use self::limits::{default_max_preambles, descriptors};
-pub(crate) use self::places::Preambles;
+pub(crate) use self::slots::Preambles;
 #[cfg(feature = "tls")]
 pub(crate) use self::turns::Turns;
 
 use self::counts::End;
 use self::crowd::Stage;
 use self::fair::Fair;
-use self::log::Log;
-use self::places::{Entered, Place};
+use self::log::PreambleLog;
+use self::slots::{Entered, PreambleSlot};
 use self::waiting::Waiting;
 use super::{HandOver, Listener};
 
-/// How many connections are taken from the inner listener before others get their turn.
+/// How many connections are accepted from the inner listener before other tasks get their turns.
 const BATCH: usize = 16;
 
-/// How long a peer may be silent after the last call, or the hand-over. Then it is an idle connection, and a drain closes those.
-/// One that has begun has the time of its step, to the drain's deadline.
+/// How long a peer may be silent after the last call or the hand-over. After that it counts as idle, and a drain closes
+/// it. A preamble that has begun has the time of its step, until the drain's deadline.
 const LAST: Duration = Duration::from_secs(2);
 
-/// What one step makes of a stream: another stream, and perhaps more about the peer.
+/// The result of a step: the new stream, and the peer, perhaps with more data.
 pub(crate) type StepFuture = Pin<Box<dyn Future<Output = io::Result<(Stream, Peer)>> + Send>>;
 
-/// One thing that comes before a connection.
+/// A step that comes before a connection.
 pub(crate) trait Step: Send + Sync + 'static {
-    /// What it is, for the log: "TLS handshake".
+    /// Its name for the log, such as "TLS handshake".
     fn name(&self) -> &'static str;
 
-    /// How long it may take in all, however little a peer sends at a time.
+    /// How long it may take in total, however little a peer sends at a time.
     fn within(&self) -> Duration;
 
-    /// Refuses a peer that need not be waited for.
+    /// Refuses a peer before the step begins.
     fn check(&self, _peer: &Peer) -> io::Result<()> {
         Ok(())
     }
 
-    /// Takes the step, once there is something to read. It runs in a task of its own, and may be dropped at any moment, which closes the stream.
+    /// Runs the step, once there is something to read. It runs in a task of its own, and may be dropped at any moment,
+    /// which closes the stream.
     fn run(&self, stream: Stream, peer: Peer) -> StepFuture;
 }
 
-/// A listener whose connections go through some steps first. Only those that came through are accepted.
+/// A listener whose connections go through some steps first. Only those that pass are accepted.
 ///
-/// Each runs in a task of its own, so nothing a peer does, or leaves undone, holds up the others; each step has its
-/// deadline. All listeners of a server share so many places ([`Preambles`]). When one more comes, another one makes room
-/// by the rules of [`Crowd::make_room`](crowd::Crowd::make_room): silent peers, and addresses that take more than their
-/// share, do not keep the others out. Its socket is closed when its task has had a turn; a batch may be open by so much. One
-/// that has to wait for a place does so in [`Waiting`], so that those behind it do not.
+/// Each preamble runs in a task of its own, so that no peer can hold up the others; each step has a deadline. All
+/// listeners of a server share a number of slots ([`Preambles`]). When all are taken, an existing preamble makes room
+/// for a new one by the rules of [`PreambleCrowd::make_room`](crowd::PreambleCrowd::make_room), so that silent peers,
+/// and addresses with more than their share, don't keep the others out. The socket of a dropped preamble is closed when
+/// its task has had a turn, so a few more than `max` may be open. A connection that has to wait for a slot does so in
+/// [`Waiting`], so that later ones don't wait for it.
 ///
-/// Those that have passed keep their places until they are accepted, one address after another, without a deadline: under a
-/// server that is at its limit the listener is not asked, so nothing more is taken from the inner one either, and nothing
-/// is dropped.
+/// Connections that have passed keep their slots until they are accepted, one address after another, without a
+/// deadline: a server at its limit doesn't poll the listener, so no more connections are accepted from the inner one
+/// either, and no connection is dropped.
 ///
-/// After the last call it takes what waits in the inner listener, closes that, and goes on until all are through or have
-/// failed; those that are silent for [`LAST`] are dropped. Handed over, it closes the inner listener at once: what waits there
-/// is the new process's.
+/// After the last call it accepts all connections waiting in the inner listener, closes that, and continues until all
+/// have passed or failed; those that are silent for [`LAST`] are dropped. When it is handed over, it closes the inner
+/// listener at once: the connections waiting there belong to the new process.
 pub(crate) struct WithPreamble {
     inner: Option<Box<dyn Listener>>,
     local: Addr,
     steps: Arc<[Box<dyn Step>]>,
     running: JoinSet<Option<Passed>>,
     passed: Fair<Passed>,
-    /// Taken when there was no place.
+    /// Connections that were accepted while no slot was free.
     waiting: Waiting,
-    /// From the last call on: when one may have been silent for too long.
+    /// Set at the last call: when the next preamble may have been silent for too long.
     last: Option<Pin<Box<Sleep>>>,
     preambles: Preambles,
-    log: Log,
+    log: PreambleLog,
 }
 
-/// A connection that came through, and the place it still has.
-type Passed = (Place, Stream, Peer);
+/// A connection that has passed, and the slot it still holds.
+type Passed = (PreambleSlot, Stream, Peer);
 
 impl WithPreamble {
-    /// The steps are taken in this order.
+    /// The steps run in this order.
     pub(crate) fn new(inner: Box<dyn Listener>, steps: Vec<Box<dyn Step>>, preambles: Preambles) -> Self {
         Self {
             local: inner.local_addr(),
@@ -110,7 +113,7 @@ impl WithPreamble {
             waiting: Waiting::new(preambles.max()),
             last: None,
             preambles,
-            log: Log::new(),
+            log: PreambleLog::new(),
         }
     }
 
@@ -118,34 +121,35 @@ impl WithPreamble {
         self.running.len() + self.passed.len() + self.waiting.len()
     }
 
-    /// The next connection that came through.
+    /// The next connection that has passed.
     fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
-        // When none is left nothing wakes us for one. A task that panicked has said so itself, as its place went.
+        // Without tasks this registers no wake-up, and needs none. A panicked task has been logged when its slot was
+        // dropped.
         while let Poll::Ready(Some(joined)) = self.running.poll_join_next(cx) {
             if let Ok(Some(passed)) = joined {
                 self.passed.push(passed.2.host(), passed);
             }
         }
-        while let Some((place, stream, peer)) = self.passed.pop() {
-            if place.end(End::Passed) {
+        while let Some((slot, stream, peer)) = self.passed.pop() {
+            if slot.end(End::Passed) {
                 return Poll::Ready((stream, peer));
             }
         }
         Poll::Pending
     }
 
-    /// Takes the next connection, if there is space for one more that waits.
+    /// Accepts the next connection, if there is space for one more that waits.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.waiting.has_space(&self.preambles, &self.log) {
             return Poll::Pending;
         }
         let Some(inner) = &mut self.inner else { return Poll::Pending };
         let Poll::Ready(connection) = inner.poll_accept(cx) else {
-            // Out of tokio's budget for one turn, "none" only means "not now".
+            // If tokio's budget for this turn is used up, pending doesn't mean that no connection waits.
             if coop::has_budget_remaining() {
                 self.waiting.caught_up();
                 if self.last.is_some() && !inner.has_pending() {
-                    // All that had connected is taken: from here on others are refused, or somebody else's.
+                    // All waiting connections are accepted: later ones are refused, or belong to another process.
                     self.inner = None;
                 }
             }
@@ -156,55 +160,54 @@ impl WithPreamble {
         Poll::Ready(())
     }
 
-    /// Begins with those that wait and have a place by now.
+    /// Begins the preambles of waiting connections for which a slot is free now.
     fn begin(&mut self) {
-        while let Some((stream, peer, Entered { place, dropped, .. })) = self.waiting.enter(&self.preambles, &self.log)
-        {
-            self.running.spawn(run(Arc::clone(&self.steps), stream, peer, place, dropped));
+        while let Some((stream, peer, Entered { slot, dropped, .. })) = self.waiting.enter(&self.preambles, &self.log) {
+            self.running.spawn(run(Arc::clone(&self.steps), stream, peer, slot, dropped));
         }
     }
 }
 
-/// Takes the steps, unless it is told to make room meanwhile.
+/// Runs the steps, unless it has to make room meanwhile.
 async fn run(
     steps: Arc<[Box<dyn Step>]>,
     stream: Stream,
     peer: Peer,
-    place: Place,
+    slot: PreambleSlot,
     dropped: oneshot::Receiver<PreambleDrop>,
 ) -> Option<Passed> {
     let from = peer.addr().clone();
     tokio::select! {
         biased;
         Ok(reason) = dropped => {
-            place.log().dropped(&from, reason);
+            slot.log().dropped(&from, reason);
             None
         }
-        prepared = prepare(&steps, stream, peer, &place) => match prepared {
-            Ok((stream, peer)) => place.set(Stage::Passed, peer.host()).then_some((place, stream, peer)),
+        prepared = prepare(&steps, stream, peer, &slot) => match prepared {
+            Ok((stream, peer)) => slot.set(Stage::Passed, peer.host()).then_some((slot, stream, peer)),
             Err(end) => {
-                place.end(end);
+                slot.end(end);
                 None
             }
         },
     }
 }
 
-/// Takes the steps.
+/// Runs the steps.
 async fn prepare(
     steps: &[Box<dyn Step>],
     mut stream: Stream,
     mut peer: Peer,
-    place: &Place,
+    slot: &PreambleSlot,
 ) -> Result<(Stream, Peer), End> {
     let from = peer.addr().clone();
     for step in steps {
-        place.set(Stage::Silent, peer.host());
+        slot.set(Stage::Silent, peer.host());
         let run = async {
             step.check(&peer)?;
-            // A step costs nothing before there is something to read.
+            // A step allocates nothing before there is something to read.
             poll_fn(|cx| stream.poll_readable(cx)).await;
-            place.set(Stage::Spoken, peer.host());
+            slot.set(Stage::Spoken, peer.host());
             step.run(stream, peer).await
         };
         let end = match timeout(step.within(), run).await {
@@ -213,11 +216,11 @@ async fn prepare(
                 continue;
             }
             Ok(Err(error)) => {
-                place.log().failed(&from, step.name(), &error);
+                slot.log().failed(&from, step.name(), &error);
                 End::Failed
             }
             Err(_) => {
-                place.log().timed_out(&from, step.name());
+                slot.log().timed_out(&from, step.name());
                 End::TimedOut
             }
         };
@@ -237,7 +240,7 @@ impl Listener for WithPreamble {
             if let Poll::Ready(connection) = self.poll_passed(cx) {
                 return Poll::Ready(connection);
             }
-            // One that ends wakes us as well, and may leave its place to one of these.
+            // A preamble that ends also wakes this task, and may have released its slot for one of these.
             self.begin();
             if self.poll_taken(cx).is_pending() {
                 return self.waiting.poll_time(cx);
@@ -265,7 +268,7 @@ impl Listener for WithPreamble {
     }
 
     fn pending(&self) -> usize {
-        // Those under way, and those the inner listener holds.
+        // The preambles under way, and the connections that the inner listener holds.
         Self::pending(self) + self.inner.as_ref().map_or(0, |inner| inner.pending())
     }
 
@@ -298,7 +301,7 @@ impl Listener for WithPreamble {
 
 impl Drop for WithPreamble {
     fn drop(&mut self) {
-        // The others have places, which count them as they go.
+        // The others have slots, which count them when they are dropped.
         (0..self.waiting.len()).for_each(|_| self.preambles.lost(PreambleDrop::Ended));
     }
 }

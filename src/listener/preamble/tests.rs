@@ -17,10 +17,10 @@ use crate::{Bytes, Endpoint, Handle, Listener, RawBytes, Server, framed, memory,
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How many preambles are under way at once.
+/// The limit on preambles under way.
 const PENDING: usize = 256;
 
-/// A preamble of bytes: any number of `.`, then `y` for yes; `p` panics, anything else fails, and is quoted.
+/// A preamble of any number of `.`, then `y` to pass; `p` panics, and any other byte fails and is quoted.
 struct Word;
 
 impl Step for Word {
@@ -58,7 +58,7 @@ async fn accept(listener: &mut WithPreamble) -> Stream {
     poll_fn(|cx| listener.poll_accept(cx)).await.0
 }
 
-/// Polls for a while in which nothing is to be accepted.
+/// Polls for this time, in which no connection must be accepted.
 async fn none_within(listener: &mut WithPreamble, time: Duration) {
     assert!(timeout(time, accept(listener)).await.is_err());
 }
@@ -74,7 +74,7 @@ fn of(counts: &PreambleCounts) -> [u64; 6] {
     [counts.begun(), counts.pending(), counts.passed(), counts.failed(), counts.timed_out(), counts.dropped()]
 }
 
-/// An echo server behind the preamble, its counters, and what connects to it.
+/// An echo server with this preamble, its counters, and a connector to it.
 async fn server(max: usize) -> (Handle, Preambles, Connector, tokio::task::JoinHandle<crate::Result>) {
     let (listener, counts, connector) = listener().await;
     let server = Server::new().listen(Endpoint::from_listener(listener)).max_connections(max);
@@ -90,7 +90,7 @@ async fn echoed(client: &mut MemoryStream, text: &[u8]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_through_is_accepted_and_who_does_not_is_counted() {
+async fn preambles_that_pass_are_accepted_and_all_others_are_counted() {
     let (mut listener, counts, connector) = listener().await;
     let _failed = begun(&connector, b"..n").await;
     let _panicked = begun(&connector, b"p").await;
@@ -125,13 +125,13 @@ async fn the_deadline_is_a_total_one_and_the_connection_is_closed_then() {
         took = drip => took,
         _ = accept(&mut listener) => panic!("it never said yes"),
     };
-    // The first write after the end is still taken.
+    // The first write after the end still succeeds.
     assert!(took >= DEADLINE && took <= DEADLINE + Duration::from_secs(2), "{took:?}");
     assert_eq!(of(&counts.counts()), [1, 0, 0, 0, 1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_hundred_silent_ones_do_not_keep_out_an_honest_one() {
+async fn three_hundred_silent_preambles_do_not_keep_out_an_honest_one() {
     let (mut listener, counts, connector) = listener().await;
     let began = Instant::now();
     let mut silent = Vec::new();
@@ -141,7 +141,7 @@ async fn three_hundred_silent_ones_do_not_keep_out_an_honest_one() {
     none_within(&mut listener, Duration::from_secs(1)).await;
     assert_eq!(of(&counts.counts()), [300, 256, 0, 0, 0, 44]);
     assert_eq!(counts.counts().dropped_for(PreambleDrop::Silent), 44);
-    // The oldest are gone, the newest are still there.
+    // The oldest are closed, the newest are still open.
     assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0);
     assert_eq!(silent[43].read(&mut [0]).await.unwrap(), 0);
     for _ in 0..100 {
@@ -157,7 +157,7 @@ async fn three_hundred_silent_ones_do_not_keep_out_an_honest_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_through_waits_for_room_and_is_not_dropped() {
+async fn a_passed_preamble_waits_for_room_and_is_not_dropped() {
     let (handle, counts, connector, _server) = server(1).await;
     let mut first = begun(&connector, b"y").await;
     echoed(&mut first, b"one").await;
@@ -181,7 +181,7 @@ async fn a_drain_waits_for_preambles_that_have_begun_and_not_for_silent_ones() {
     let began = Instant::now();
     handle.drain(Duration::from_secs(30));
     assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
-    // No socket listens any more, and the half of a preamble goes on.
+    // No socket listens any more, and the preamble that has begun continues.
     assert_eq!(connector.connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     half.write_all(b"yhello").await.unwrap();
     let mut hello = [0; 5];
@@ -197,7 +197,7 @@ async fn a_drain_waits_for_preambles_that_have_begun_and_not_for_silent_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_takes_who_waits_to_be_accepted() {
+async fn a_drain_accepts_the_preambles_that_have_passed() {
     let (handle, counts, connector, server) = server(100).await;
     let mut clients = Vec::new();
     for _ in 0..40 {
@@ -223,7 +223,7 @@ async fn a_server_that_stops_or_is_dropped_drops_what_is_pending() {
         echoed(&mut taken, b"x").await;
         let mut half = begun(&connector, b".").await;
         let mut through = begun(&connector, b"y").await;
-        // At its limit the server takes nothing, so neither has begun.
+        // At its limit the server accepts no connections, so neither has begun.
         handle.set_max_connections(0);
         drop(taken);
         handle.set_max_connections(1);
@@ -266,10 +266,10 @@ async fn handed_over_it_takes_nothing_more_and_finishes_what_it_has_taken() {
     listener.handed_over();
     assert!(listener.has_pending());
     let end = waiting.read(&mut [0]).await;
-    assert!(matches!(end, Ok(0)) || end.is_err(), "left to whoever has the socket now, here nobody: {end:?}");
+    assert!(matches!(end, Ok(0)) || end.is_err(), "left to the process that has the socket now, here none: {end:?}");
     half.write_all(b"y").await.unwrap();
     accept(&mut listener).await;
-    // The silent one is given its time, and no more.
+    // The silent one is dropped after its time.
     none_within(&mut listener, LAST * 2).await;
     assert!(!listener.has_pending());
     assert_eq!(of(&counts.counts()), [2, 0, 1, 0, 0, 1]);
@@ -298,9 +298,10 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    // For all threads: what another one logs first while only this one listens would be taken for what nobody wants.
+    // Set for all threads: otherwise tracing might cache that no subscriber wants a line which another thread logs
+    // first.
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    // Lines are written from threads of their own, in the span in which they came up.
+    // Lines are written from threads of their own, in the span of the caller.
     let _here = tracing::info_span!("this_test").entered();
     let (mut listener, _counts, connector) = listener().await;
     let _quoted = begun(&connector, b"\x1b").await;
@@ -325,13 +326,13 @@ async fn in_a_drain_silent_ones_make_room_for_those_that_waited_and_are_dropped_
     for _ in 0..PENDING {
         silent.push(begun(&connector, b"").await);
     }
-    // They wait to be accepted when the last call comes, and find all places taken.
+    // They wait to be accepted at the last call, when all slots are taken.
     silent.push(connector.connect().await.unwrap());
     let mut late = begun(&connector, b".").await;
     let began = Instant::now();
     handle.drain(DEADLINE * 3);
     tokio::time::sleep(LAST * 2).await;
-    // It has the time that a preamble has, and what comes after it is served.
+    // It has the usual time of a preamble, and its connection is served.
     late.write_all(b"yhello").await.unwrap();
     let mut hello = [0; 5];
     late.read_exact(&mut hello).await.unwrap();
@@ -340,5 +341,5 @@ async fn in_a_drain_silent_ones_make_room_for_those_that_waited_and_are_dropped_
     assert_eq!(began.elapsed(), LAST * 2);
     assert_eq!(of(&counts.counts()), [PENDING as u64 + 2, 0, 1, 0, 0, PENDING as u64 + 1]);
     assert_eq!(counts.counts().dropped_for(PreambleDrop::Ended), PENDING as u64 - 1);
-    assert_eq!(handle.drain_report().unwrap().cut(), 0, "who said nothing has lost nothing");
+    assert_eq!(handle.drain_report().unwrap().cut(), 0, "a peer that sent nothing has lost nothing");
 }

@@ -1,4 +1,4 @@
-//! Turns to compute, so that a crowd of handshakes leaves time to everything else.
+//! Turns to compute, so that many handshakes leave time for all other tasks.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -15,9 +15,10 @@ use super::fair::Fair;
 
 /// The turns of one listener: as many at once as its runtime has threads.
 ///
-/// Its holder computes until it waits for its peer, and gives it back when the runtime has been round once: all other
-/// tasks have been polled by then, and I/O and timers looked at. So a thousand handshakes that become ready at once
-/// delay nobody by more than one on each thread. Addresses have their turns one after another.
+/// The holder of a turn computes until it waits for its peer, and returns the turn when the runtime has completed a
+/// round: by then all other tasks have been polled, and I/O and timers checked. So a thousand handshakes that become
+/// ready at once delay other tasks by no more than one handshake on each thread. Addresses have their turns one after
+/// another.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns(Arc<Mutex<State>>);
 
@@ -27,12 +28,12 @@ struct State {
     waiting: Fair<oneshot::Sender<Turn>>,
 }
 
-/// One turn; given back when it is dropped.
+/// One turn; returned when it is dropped.
 #[derive(Debug)]
 struct Turn(Turns);
 
 impl Turns {
-    /// So many at once.
+    /// At most `at_once` turns at the same time.
     pub(crate) fn new(at_once: usize) -> Self {
         Self(Arc::new(Mutex::new(State { free: at_once.max(1), waiting: Fair::new() })))
     }
@@ -73,7 +74,7 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under it.
+        // No code under the lock panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,7 +90,8 @@ impl Drop for Turn {
                 };
                 next
             };
-            // Those that were dropped meanwhile are passed over. One that is dropped at this moment gives it on.
+            // Futures that were dropped meanwhile are skipped. One that is dropped at this moment drops the turn, which
+            // passes it on.
             if !next.is_closed() {
                 drop(next.send(Self(self.0.clone())));
                 return;
@@ -158,7 +160,7 @@ mod tests {
                     while computed.get() < 1000 {
                         let before = computed.get();
                         yield_now().await;
-                        // A turn ends in one round and is given on in the next one.
+                        // A turn ends in one round and is passed on in the next one.
                         assert!(computed.get() - before <= 2 * at_once, "{} in one round", computed.get() - before);
                     }
                 })

@@ -1,4 +1,4 @@
-//! Connections that were taken from a socket and have no place for their preamble yet.
+//! Connections that were accepted from a socket and have no slot for their preamble yet.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,25 +11,28 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::counts::PreambleDrop;
 use super::fair::newest_of_most;
-use super::log::Log;
-use super::places::{Entered, Preambles};
+use super::log::PreambleLog;
+use super::slots::{Entered, Preambles};
 
-/// The most of one listener, and which part of all places: they have descriptors as well.
+/// The most waiting connections of one listener: `MOST`, or one for each `PART` slots if that is less. They hold
+/// descriptors as well.
 const MOST: usize = 64;
 const PART: usize = 4;
 
-/// How long others may wait in the socket because all places here are taken, while those here get on only by others being
-/// dropped. After that they are taken, for behind those of a crowded address there may be some that have a right to a place.
+/// How long others may wait in the socket because this queue is full, while connections leave it only when preambles
+/// are dropped for them. After that time more are accepted, because behind the connections of a crowded address there
+/// may be some that are entitled to a slot.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// For so long after one had to be dropped for another one they are taken for a crowd that comes to nothing.
+/// For this long after a preamble was dropped for a waiting connection, the waiting ones count as a crowd without
+/// progress.
 const FRUITLESS: Duration = Duration::from_secs(1);
 
-/// The connections of one listener that wait for a place, in the order in which they came.
+/// The connections of one listener that wait for a slot, in the order of arrival.
 pub(super) struct Waiting {
     queue: VecDeque<Newcomer>,
     most: usize,
-    /// Since when others may wait in the socket because these were too many.
+    /// When others may have begun to wait in the socket because this queue was full.
     behind_since: Option<Instant>,
     /// When a preamble was last dropped for one that had waited.
     dropped: Option<Instant>,
@@ -39,14 +42,14 @@ pub(super) struct Waiting {
 struct Newcomer {
     stream: Stream,
     peer: Peer,
-    /// When there may be a place for it.
+    /// When a slot may be free for it.
     then: Instant,
 }
 
 impl Waiting {
-    /// For a server with so many places.
-    pub(super) fn new(places: usize) -> Self {
-        let most = (places / PART).clamp(1, MOST);
+    /// A queue for a server with this many slots.
+    pub(super) fn new(slots: usize) -> Self {
+        let most = (slots / PART).clamp(1, MOST);
         Self { queue: VecDeque::new(), most, behind_since: None, dropped: None, timer: None }
     }
 
@@ -59,10 +62,10 @@ impl Waiting {
         self.queue.push_back(Newcomer { stream, peer, then: now });
     }
 
-    /// The first that has a place, if any has one by now.
-    pub(super) fn enter(&mut self, preambles: &Preambles, log: &Log) -> Option<(Stream, Peer, Entered)> {
+    /// The first connection for which there is a slot now, with its slot.
+    pub(super) fn enter(&mut self, preambles: &Preambles, log: &PreambleLog) -> Option<(Stream, Peer, Entered)> {
         let (now, has_room) = (Instant::now(), preambles.has_room());
-        for (place, newcomer) in self.queue.iter_mut().enumerate() {
+        for (index, newcomer) in self.queue.iter_mut().enumerate() {
             if newcomer.then > now && !has_room {
                 continue;
             }
@@ -71,7 +74,7 @@ impl Waiting {
                     if entered.made_room {
                         self.dropped = Some(now);
                     }
-                    let Newcomer { stream, peer, .. } = self.queue.remove(place)?;
+                    let Newcomer { stream, peer, .. } = self.queue.remove(index)?;
                     return Some((stream, peer, entered));
                 }
                 Err(then) => newcomer.then = then,
@@ -80,8 +83,8 @@ impl Waiting {
         None
     }
 
-    /// Whether one more may be taken from the socket. If there are too many by then, one is turned away.
-    pub(super) fn has_space(&mut self, preambles: &Preambles, log: &Log) -> bool {
+    /// Whether one more may be accepted from the socket. If the queue is over its limit, one is dropped.
+    pub(super) fn has_space(&mut self, preambles: &Preambles, log: &PreambleLog) -> bool {
         let now = Instant::now();
         if self.queue.len() < self.most {
             return true;
@@ -93,16 +96,16 @@ impl Waiting {
         since + PATIENCE <= now && self.dropped.is_some_and(|dropped| now < dropped + FRUITLESS)
     }
 
-    /// None waits in the socket.
+    /// Notes that no connection waits in the socket.
     pub(super) fn caught_up(&mut self) {
         self.behind_since = None;
     }
 
-    /// The newest of the address with the most, here and under way.
-    fn turn_away(&mut self, preambles: &Preambles, log: &Log) {
+    /// Drops the newest connection of the address with the most, counting waiting ones and preambles under way.
+    fn turn_away(&mut self, preambles: &Preambles, log: &PreambleLog) {
         let hosts = self.queue.iter().map(|newcomer| newcomer.peer.host()).enumerate();
         if let Some(newcomer) =
-            newest_of_most(hosts, |host| preambles.of(host)).and_then(|place| self.queue.remove(place))
+            newest_of_most(hosts, |host| preambles.of(host)).and_then(|index| self.queue.remove(index))
         {
             drop(newcomer.stream);
             preambles.lost(PreambleDrop::Share);
@@ -110,7 +113,7 @@ impl Waiting {
         }
     }
 
-    /// Has the task woken when it is time to look again.
+    /// Has the task woken when it is time to try again.
     pub(super) fn poll_time<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let now = Instant::now();
         let patience = self.behind_since.map(|since| since + PATIENCE).filter(|until| *until > now);

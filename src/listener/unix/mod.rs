@@ -15,7 +15,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::HandOver;
 use super::opened::Opened;
-use super::paced::{Accept, Paced};
+use super::paced::{Paced, SocketListener};
 
 pub(crate) use self::path::{Access, BoundPath};
 
@@ -23,7 +23,8 @@ use self::path::{in_use, lock_directory, remove_stale};
 
 /// A bound Unix socket.
 pub(crate) struct Unix {
-    // Dropped first: while the socket is open no other file can be given its inode number, so the path can be told.
+    // Dropped before the socket: while that is open no other file can get its inode number, so the path's file is
+    // identified by it.
     path: Option<BoundPath>,
     local: Addr,
     socket: tokio::net::UnixListener,
@@ -32,7 +33,7 @@ pub(crate) struct Unix {
 /// Binds to a path and listens. The path is not reachable before it has its owner and its mode.
 pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Result<Opened> {
     let addr = SockAddr::unix(path)?;
-    // Kept until the socket listens: before that a live socket looks like a stale one.
+    // Held until the socket listens: before that a live socket looks like a stale one.
     let _lock = lock_directory(path).await;
     let mut socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -46,19 +47,19 @@ pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Resu
         }
         bound => bound?,
     }
-    // From here on whatever fails takes the path away again.
+    // From here on, any error removes the path again.
     let bound = BoundPath::new(path)?;
     bound.set_access(access)?;
     socket.listen(backlog)?;
     if !bound.is_ours() {
-        // Another server started at the same moment and could not lock the directory. It found a socket nobody listened
-        // on yet, and took the path.
+        // Another server started at the same moment and could not lock the directory. It found a socket that did not
+        // listen yet, and replaced it.
         return Err(in_use("another server took the path over while this one started"));
     }
     Ok(Opened::new(socket, Some(bound)))
 }
 
-/// Binds to a name in the abstract namespace and listens. Such a name has no file: it goes with its last socket.
+/// Binds to a name in the abstract namespace and listens. Such a name has no file: it is released with its last socket.
 pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
         let text = "only Linux has abstract names: listen on a path, unix:/run/x.sock";
@@ -72,15 +73,16 @@ pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
     Ok(Opened::new(socket, None))
 }
 
-/// Has the runtime watch a socket that listens, and whose backlog holds so many.
+/// Registers a listening socket with the runtime. `backlog` is the most connections that can wait in it.
 pub(super) fn watch(socket: Socket, path: Option<BoundPath>, backlog: usize) -> io::Result<Paced<Unix>> {
     let local = unix_addr(&socket.local_addr()?);
     let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
     Ok(Paced::new(Unix { path, local, socket }, backlog))
 }
 
-/// The same socket with a mode of its own, which Linux gives to the path it binds, cut by the umask: so the path is at
-/// no moment open wider than asked for. Elsewhere this fails or does nothing, and only the mode set after binding counts.
+/// Sets the mode of the socket itself, which Linux gives to the path, reduced by the umask, when the socket is bound:
+/// so the path never has wider permissions than requested. On other systems this fails or does nothing, and only the
+/// mode set after binding counts.
 fn with_mode(socket: Socket, mode: u32) -> Socket {
     let file = File::from(OwnedFd::from(socket));
     drop(file.set_permissions(Permissions::from_mode(mode)));
@@ -96,7 +98,7 @@ fn unix_addr(addr: &SockAddr) -> Addr {
 
 fn with_peer(stream: tokio::net::UnixStream, addr: Addr) -> (Stream, Peer) {
     let peer = Peer::new(addr);
-    // Without credentials it is a connection still; who needs them asks for them.
+    // A connection without credentials is accepted; code that needs them checks for them.
     let peer = match stream.peer_cred() {
         Ok(cred) => peer.with_credentials(Credentials::from(cred)),
         Err(_) => peer,
@@ -104,7 +106,7 @@ fn with_peer(stream: tokio::net::UnixStream, addr: Addr) -> (Stream, Peer) {
     (stream.into(), peer)
 }
 
-impl Accept for Unix {
+impl SocketListener for Unix {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         let (stream, addr) = ready!(self.socket.poll_accept(cx))?;
         Poll::Ready(Ok(with_peer(stream, addr.into())))

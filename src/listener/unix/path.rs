@@ -1,4 +1,4 @@
-//! The care for the path a Unix socket is bound to: who may have it, with which rights, and who removes it.
+//! The path of a Unix socket: locking, permissions and removal.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
@@ -13,14 +13,14 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::{Instant, sleep};
 
-/// How long a server that starts waits for others in the same directory. Each holds it up for the time of a few system
-/// calls; a process that locks a directory for longer isn't a server of this crate.
+/// How long a starting server waits for others in the same directory. Each of them holds the lock for a few system
+/// calls; a process that holds it for longer isn't a server of this crate.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// How long it waits before it tries the lock again.
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 
-/// Who may connect to a path: its mode, its user and its group. What is not given stays as the system makes it.
+/// The permissions of a path: its mode, user and group. Those that are `None` stay as the system sets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Access {
     pub(crate) mode: Option<u32>,
@@ -30,11 +30,13 @@ pub(crate) struct Access {
     pub(crate) group: Option<String>,
 }
 
-/// Keeps servers that start at the same moment apart: one finds a stale path, removes it, binds and listens, and only
-/// then does the next look. Otherwise that one might remove what the first has just put in place of what it looked at.
+/// Serializes servers that start at the same moment: the next one checks the path only after the first has found it
+/// stale, removed it, bound its socket and listens. Otherwise the second might remove the socket that the first has
+/// just bound.
 ///
-/// The lock is on the directory, as the path itself comes and goes. It is a courtesy among servers: where it can't be had
-/// (the directory is not readable, its file system has no locks, somebody keeps it) the server starts without it.
+/// The lock is on the directory, because the path itself is removed and created. It is advisory: if it can't be taken
+/// (the directory is not readable, its file system has no locks, another process holds it), the server starts without
+/// it.
 pub(super) async fn lock_directory(path: &Path) -> Option<File> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let directory = File::open(directory).ok()?;
@@ -48,7 +50,7 @@ pub(super) async fn lock_directory(path: &Path) -> Option<File> {
     }
 }
 
-/// Removes a socket file that no server listens on any more; anything else is left alone and an error.
+/// Removes a socket file on which no server listens any more. Any other file is left alone, and is an error.
 pub(super) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
@@ -62,18 +64,18 @@ pub(super) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
         } else if kind.is_dir() {
             "a directory"
         } else {
-            "a file that is no socket"
+            "a file that is not a socket"
         };
         return Err(in_use(&format!("there is {what} at the path already; it is left alone, so choose another path")));
     }
-    // Without blocking, because a live server with a full backlog would hold us up.
+    // Non-blocking, because a connect to a live server with a full backlog would wait.
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
     match probe.connect(addr) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Ok(()) => return Err(in_use("a live server listens there; stop it first, or choose another path")),
         Err(error) => {
-            let text = format!("the socket there can't be told to be stale ({error}), so it is left alone");
+            let text = format!("it is unknown whether the socket there is stale ({error}), so it is left alone");
             return Err(in_use(&text));
         }
     }
@@ -87,18 +89,18 @@ pub(super) fn in_use(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
-/// The file a socket is bound to. It goes with this value if it belongs to this process, and if no other file stands
-/// there by then.
+/// The file that a socket is bound to. It is removed when this value is dropped, if this process owns it and the path
+/// still has the same file.
 pub(crate) struct BoundPath {
     path: PathBuf,
-    /// The same path, good even after a change of the working directory.
+    /// The absolute path, which is valid even after a change of the working directory.
     absolute: PathBuf,
     id: (u64, u64),
     owned: bool,
 }
 
 impl BoundPath {
-    /// The file a socket of this process was just bound to.
+    /// The file to which a socket of this process was just bound.
     pub(super) fn new(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         if !metadata.file_type().is_socket() {
@@ -107,12 +109,13 @@ impl BoundPath {
         Ok(Self { path: path.to_owned(), absolute: std::path::absolute(path)?, id: id(&metadata), owned: true })
     }
 
-    /// The file another process has bound and is about to hand over; that one's to remove until it is told otherwise.
+    /// The file that another process has bound and is about to hand over. That process owns it until
+    /// [`set_owned`](Self::set_owned).
     pub(crate) fn inherited(absolute: PathBuf, id: (u64, u64)) -> Self {
         Self { path: absolute.clone(), absolute, id, owned: false }
     }
 
-    /// What another process needs to know it by.
+    /// The path for another process, which may have another working directory.
     pub(crate) fn absolute(&self) -> &Path {
         &self.absolute
     }
@@ -122,12 +125,12 @@ impl BoundPath {
         self.id
     }
 
-    /// Whether it goes with this value.
+    /// Sets whether it is removed with this value.
     pub(crate) fn set_owned(&mut self, owned: bool) {
         self.owned = owned;
     }
 
-    /// Gives the file its owner, then its mode. One that somebody has put in its place since is left alone.
+    /// Sets the owner of the file, then its mode. A file that has replaced it is left alone.
     pub(crate) fn set_access(&self, access: &Access) -> io::Result<()> {
         if !self.is_ours() {
             return Ok(());
@@ -141,7 +144,7 @@ impl BoundPath {
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
-        // Changing a mode follows links, so it is done only where it is needed: where the umask has cut the mode.
+        // Changing a mode follows links, so it is done only if needed: if the umask has reduced the mode.
         if fs::symlink_metadata(&self.path)?.mode() & 0o7777 == mode {
             return Ok(());
         }
@@ -165,7 +168,7 @@ impl Drop for BoundPath {
     }
 }
 
-/// What tells one file from another at the same path.
+/// Identifies a file, also against another one at the same path.
 fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }

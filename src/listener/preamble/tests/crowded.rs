@@ -1,4 +1,4 @@
-//! Crowds of one address: they hold up nobody else, and take no more descriptors than there are for them.
+//! Crowds of one address: they don't delay other addresses, and use no more descriptors than preambles may have.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -12,7 +12,7 @@ use super::{accept, none_within};
 use crate::Listener;
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_for_a_place_does_not_hold_up_a_peer_of_another_address_behind_it() {
+async fn a_connection_that_waits_for_a_slot_does_not_delay_a_later_one_of_another_address() {
     for bytes in [&b""[..], b"."] {
         let (mut listener, preambles, door) = listener(32);
         let crowd = door.crowd("192.0.2.1", bytes, 1000).await;
@@ -51,7 +51,7 @@ async fn while_no_task_has_a_turn_to_close_what_was_dropped_no_more_are_taken() 
     for _ in 0..500 {
         clients.extend(door.crowd("192.0.2.2", b"", 1).await);
     }
-    // Without giving way to the tasks, as if all processors were taken.
+    // Without yielding to other tasks, as if all processors were busy.
     unconstrained(poll_fn(|_| {
         let cx = &mut Context::from_waker(Waker::noop());
         (0..100).for_each(|_| assert!(listener.poll_accept(cx).is_pending()));

@@ -1,4 +1,4 @@
-//! What a server does that has no descriptor left.
+//! A server that has no descriptor left.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::listener::preamble::PreambleDrop;
 use crate::memory;
 use crate::{Bytes, Endpoint, Listener, RawBytes, Server, framed, reply_fn};
 
-/// A listener that is told when it lacks a descriptor for a connection.
+/// A listener that lacks a descriptor when the test says so.
 struct Starved {
     told: mpsc::UnboundedReceiver<()>,
     lacks: bool,

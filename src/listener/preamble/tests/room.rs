@@ -18,7 +18,7 @@ use crate::listener::preamble::{PreambleDrop, Preambles, Step, WithPreamble};
 use crate::listener::proxy::{ReadHeader, Trusted};
 use crate::memory::MemoryStream;
 
-/// Connections that come from any address.
+/// Connections from any address.
 struct Arrivals(mpsc::UnboundedReceiver<(Stream, Peer)>);
 
 impl Listener for Arrivals {
@@ -31,7 +31,7 @@ impl Listener for Arrivals {
     }
 }
 
-/// What connects to a listener.
+/// Makes connections to a listener.
 pub(super) struct Door(mpsc::UnboundedSender<(Stream, Peer)>);
 
 impl Door {
@@ -67,7 +67,7 @@ pub(super) fn listener(max: usize) -> (WithPreamble, Preambles, Door) {
     (listener, preambles, door)
 }
 
-/// Lets the listener take what has come.
+/// Lets the listener accept the waiting connections.
 pub(super) async fn look(listener: &mut WithPreamble) {
     none_within(listener, Duration::from_millis(1)).await;
 }
@@ -91,7 +91,7 @@ async fn the_address_with_the_most_silent_connections_loses_its_oldest() {
     let mut few = door.crowd("192.0.2.1", b"", 2).await;
     let mut many = door.crowd("192.0.2.2", b"", 6).await;
     look(&mut listener).await;
-    // Two newcomers of a third address: its share is 2, that of each.
+    // Two newcomers of a third address: the share of each address is 2.
     let mut new = door.crowd("192.0.2.3", b"", 2).await;
     look(&mut listener).await;
     assert_eq!(open(&mut many).await, [false, false, true, true, true, true]);
@@ -146,7 +146,8 @@ async fn one_that_was_silent_for_a_second_makes_room_before_an_address_that_has_
     assert_eq!(open(&mut silent).await, [false; 4]);
     assert_eq!(open(&mut crowd).await, [true; 8]);
     assert_eq!(dropped(&preambles, PreambleDrop::Silent), 4);
-    // Now nobody has been silent for so long. The crowd has more than its share, and silent ones go before it all the same.
+    // Now no preamble has been silent for that long. The crowd has more than its share, and silent ones are dropped
+    // before it all the same.
     let _newer = door.from("192.0.2.3", b"").await;
     look(&mut listener).await;
     assert_eq!(open(&mut crowd).await, [true; 8]);
@@ -206,7 +207,7 @@ async fn an_ipv6_host_has_one_share_and_a_mapped_address_is_one_of_ipv4() {
         (["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"], "::ffff:192.0.2.2"),
     ] {
         let (mut listener, _preambles, door) = listener(4);
-        // The oldest of all is not the one that goes.
+        // The oldest of all is not dropped.
         let mut first = door.from(one, b"").await;
         let mut clients = Vec::new();
         for ip in many {
@@ -220,7 +221,7 @@ async fn an_ipv6_host_has_one_share_and_a_mapped_address_is_one_of_ipv4() {
     }
 }
 
-/// What a proxy tells of this client.
+/// A proxy's header for this client.
 fn header(client: &str) -> Vec<u8> {
     format!("PROXY TCP4 {client} 192.0.2.99 1000 25\r\n").into_bytes()
 }
@@ -235,7 +236,7 @@ async fn behind_a_proxy_it_is_the_clients_address_that_counts_and_its_silence() 
     let mut silent = door.crowd("10.0.0.1", &one, 3).await;
     let mut begun = door.crowd("10.0.0.1", &[&one[..], b"."].concat(), 3).await;
     look(&mut listener).await;
-    // All come by the same proxy. Those of one client have more than a share, and the silent ones of these go first.
+    // All come through the same proxy. One client has more than its share, and its silent preambles are dropped first.
     let mut new = door.crowd("10.0.0.1", &header("192.0.2.3"), 2).await;
     look(&mut listener).await;
     assert_eq!(open(&mut silent).await, [false, false, true]);
@@ -270,7 +271,7 @@ async fn peers_without_an_address_have_no_share() {
     }
     let mut tcp = door.crowd("192.0.2.1", b".", 1).await;
     look(&mut listener).await;
-    // No address has more than its share, and nobody is silent: the oldest goes.
+    // No address has more than its share, and no preamble is silent: the oldest is dropped.
     let _new = door.from("192.0.2.2", b"").await;
     look(&mut listener).await;
     assert_eq!(open(&mut unix).await, [false, true, true]);
@@ -302,7 +303,7 @@ async fn those_that_have_passed_are_accepted_one_address_after_another_and_are_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_listeners_of_a_server_share_the_places() {
+async fn all_listeners_of_a_server_share_the_slots() {
     let preambles = Preambles::new(4);
     let (mut first, to_first) = listener_of(&preambles, vec![Box::new(Word)]);
     let (mut second, to_second) = listener_of(&preambles, vec![Box::new(Word)]);
@@ -337,7 +338,7 @@ async fn without_descriptors_the_oldest_silent_one_is_closed_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_the_sum_is_exact_and_no_more_than_the_most_are_under_way() {
+async fn the_sum_of_all_ends_is_exact_and_no_more_than_the_maximum_are_under_way() {
     const MAX: usize = 16;
     let mut seed = 7_u64;
     let mut random = move |n: u64| {
@@ -364,7 +365,7 @@ async fn whatever_happens_the_sum_is_exact_and_no_more_than_the_most_are_under_w
             accepted += 1;
         }
         let counts = preambles.counts();
-        // A quarter may wait besides.
+        // In addition, one connection for every four slots may wait.
         assert!(counts.pending() <= MAX as u64 * 5 / 4, "{counts:?}");
         assert_eq!(counts.passed(), accepted);
     }

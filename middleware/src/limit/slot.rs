@@ -1,4 +1,4 @@
-//! The place of one connection under a cap.
+//! The slot of one connection under a limit.
 
 use std::fmt;
 use std::future::Future;
@@ -9,15 +9,15 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use super::peers::PeerPlace;
-use super::places::Cap;
+use super::slots::Cap;
 use crate::Closing;
 
-/// A task that waits for a place.
+/// A wait for a slot.
 pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
 
-/// What a connection has to have before it is served.
+/// The slot that a connection needs before it is served.
 pub trait Place {
-    /// Ready when it has it.
+    /// Ready when the connection has the slot.
     #[doc(hidden)]
     fn poll_taken(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
@@ -26,34 +26,34 @@ pub trait Place {
 
 impl Place for PeerPlace {}
 
-/// The place of a connection under a layer that counts none.
+/// The slot of a connection under a layer that doesn't count open connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unlimited(());
 
 impl Place for Unlimited {}
 
-/// A connection's place under a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer); given back when it is dropped.
+/// A connection's slot under a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer); released when dropped.
 #[derive(Debug)]
 pub struct ConnectionPlace(State);
 
 #[derive(Debug)]
 enum State {
     Taken {
-        _place: Taken,
+        _slot: Taken,
     },
     /// Boxed, so that it adds nothing to the size of the connections that are served.
     Coming(Box<Coming>),
 }
 
-/// A place.
+/// A slot that is taken.
 #[derive(Debug)]
 struct Taken {
     cap: Arc<Cap>,
-    /// Where connections make room for others: its own.
+    /// The connection's own handle, if connections make room for others.
     closing: Option<Closing>,
 }
 
-/// A place that another connection makes room for.
+/// A slot that becomes free when another connection has made room.
 struct Coming {
     cap: Arc<Cap>,
     closing: Option<Closing>,
@@ -63,7 +63,7 @@ struct Coming {
 impl ConnectionPlace {
     pub(super) fn taken(cap: Arc<Cap>, permit: OwnedSemaphorePermit, closing: &Closing) -> Self {
         permit.forget();
-        Self(State::Taken { _place: Taken { closing: cap.enter(closing), cap } })
+        Self(State::Taken { _slot: Taken { closing: cap.enter(closing), cap } })
     }
 
     pub(super) fn coming(cap: Arc<Cap>, closing: &Closing) -> Self {
@@ -78,8 +78,8 @@ impl Place for ConnectionPlace {
             // It can't fail: the semaphore is never closed.
             if let Ok(permit) = ready!(coming.permit.as_mut().poll(cx)) {
                 permit.forget();
-                let place = Taken { cap: Arc::clone(&coming.cap), closing: coming.closing.take() };
-                self.0 = State::Taken { _place: place };
+                let slot = Taken { cap: Arc::clone(&coming.cap), closing: coming.closing.take() };
+                self.0 = State::Taken { _slot: slot };
             }
         }
         Poll::Ready(())

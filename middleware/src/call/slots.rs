@@ -1,16 +1,16 @@
-//! The places for calls, and the queue for them.
+//! The slots for calls, and the queue for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// What all services of one layer share.
+/// The slots that all services of one layer share.
 ///
-/// With room it is one counter. The lock is taken only where no place was found, and where one is given back to those
-/// that wait.
+/// While slots are free it is one counter. The lock is taken only if there is no free slot, or if one is released while
+/// calls wait.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct CallSlots {
     pub(super) max: usize,
     taken: AtomicUsize,
     /// How many wait in the queue.
@@ -21,13 +21,13 @@ pub(super) struct Places {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// By their tickets: the lowest has waited longest.
+    /// Wakers by ticket number: the lowest has waited longest.
     waiting: BTreeMap<u64, Waker>,
-    /// Tickets whose place is taken for them already.
+    /// Tickets for which a slot has been taken already.
     granted: BTreeSet<u64>,
 }
 
-impl Places {
+impl CallSlots {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -43,7 +43,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Whole whatever panicked: a waker's panic comes after the change.
+        // Consistent even after a panic: wakers run after the change.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,53 +59,53 @@ impl Places {
         false
     }
 
-    /// A place, if there is one and nobody waits for it.
+    /// A slot, if one is free and no call waits for it.
     #[inline]
-    pub(super) fn take_now(self: &Arc<Self>) -> Option<Place> {
-        (self.waiting.load(SeqCst) == 0 && self.try_take()).then(|| Place(Arc::clone(self)))
+    pub(super) fn take_now(self: &Arc<Self>) -> Option<CallSlot> {
+        (self.waiting.load(SeqCst) == 0 && self.try_take()).then(|| CallSlot(Arc::clone(self)))
     }
 
-    /// A place beyond the number there is, for a call that was not asked to wait.
-    pub(super) fn take_anyway(self: &Arc<Self>) -> Place {
+    /// A slot above the limit, for a call that was made without waiting.
+    pub(super) fn take_above_max(self: &Arc<Self>) -> CallSlot {
         self.taken.fetch_add(1, SeqCst);
-        Place(Arc::clone(self))
+        CallSlot(Arc::clone(self))
     }
 
-    /// A place, or a place in the queue under `ticket`.
+    /// A slot, or a place in the queue under `ticket`.
     #[inline]
-    pub(super) fn poll_take(self: &Arc<Self>, ticket: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<Place> {
+    pub(super) fn poll_take(self: &Arc<Self>, ticket: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<CallSlot> {
         if ticket.is_none()
-            && let Some(place) = self.take_now()
+            && let Some(slot) = self.take_now()
         {
-            return Poll::Ready(place);
+            return Poll::Ready(slot);
         }
         self.poll_queue(ticket, cx)
     }
 
     #[cold]
-    fn poll_queue(self: &Arc<Self>, slot: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<Place> {
+    fn poll_queue(self: &Arc<Self>, held: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<CallSlot> {
         let ticket =
-            slot.get_or_insert_with(|| Ticket { places: Arc::clone(self), number: self.next.fetch_add(1, SeqCst) });
+            held.get_or_insert_with(|| Ticket { slots: Arc::clone(self), number: self.next.fetch_add(1, SeqCst) });
         let (number, waker) = (ticket.number, cx.waker().clone());
         let mut queue = self.lock();
         if queue.granted.remove(&number) {
             drop(queue);
-            *slot = None;
-            return Poll::Ready(Place(Arc::clone(self)));
+            *held = None;
+            return Poll::Ready(CallSlot(Arc::clone(self)));
         }
-        // Dropped after the lock is free, as all wakers are: nobody knows what comes with their last reference.
+        // Dropped after the lock is released, as all wakers are: dropping a waker may run other code.
         let _earlier = queue.waiting.insert(number, waker);
         self.waiting.store(queue.waiting.len(), SeqCst);
-        // Only now, as a place may have been given back while nobody was seen to wait.
+        // Tried again after queueing: a slot may have been released before this call was seen to wait.
         let first = queue.waiting.first_key_value().is_some_and(|(first, _)| *first == number);
         if !first || !self.try_take() {
             drop(queue);
             return Poll::Pending;
         }
         drop(queue);
-        // It leaves the queue with its ticket.
-        *slot = None;
-        Poll::Ready(Place(Arc::clone(self)))
+        // Dropping the ticket removes it from the queue.
+        *held = None;
+        Poll::Ready(CallSlot(Arc::clone(self)))
     }
 
     #[inline]
@@ -116,7 +116,7 @@ impl Places {
         }
     }
 
-    /// Takes free places for those that have waited longest.
+    /// Takes free slots for the calls that have waited longest.
     #[cold]
     fn grant(&self) {
         loop {
@@ -133,11 +133,11 @@ impl Places {
     }
 }
 
-/// A place that is taken.
+/// A slot that is taken; released when dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Places>);
+pub(super) struct CallSlot(Arc<CallSlots>);
 
-impl Drop for Place {
+impl Drop for CallSlot {
     #[inline]
     fn drop(&mut self) {
         self.0.give_back();
@@ -147,22 +147,22 @@ impl Drop for Place {
 /// A place in the queue.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    places: Arc<Places>,
+    slots: Arc<CallSlots>,
     number: u64,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut queue = self.places.lock();
+        let mut queue = self.slots.lock();
         let _waker = queue.waiting.remove(&self.number);
-        self.places.waiting.store(queue.waiting.len(), SeqCst);
+        self.slots.waiting.store(queue.waiting.len(), SeqCst);
         let granted = queue.granted.remove(&self.number);
         drop(queue);
         if granted {
-            self.places.give_back();
-        } else if self.places.waiting.load(SeqCst) > 0 {
-            // It may have been the first one, and the others waited behind it.
-            self.places.grant();
+            self.slots.give_back();
+        } else if self.slots.waiting.load(SeqCst) > 0 {
+            // It may have been the first in the queue, for which the others waited.
+            self.slots.grant();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The places there are: what all services of one layer share.
+//! The slots that all services of one layer share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,12 +8,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::crowd::{Choice, Crowd};
 use crate::{Closing, MakeRoom, Peer};
 
-/// How many refused connections of one layer are told so and read out at once; those beyond are closed at once.
+/// How many refusals of one layer may be under way at the same time, with their text and lingering close; further
+/// connections are closed at once.
 pub const MAX_REFUSALS: usize = 256;
 
-/// The count of one layer.
+/// The slots of one layer.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Slots {
     pub(super) max: usize,
     count: Count,
     rules: Option<MakeRoom>,
@@ -27,7 +28,7 @@ enum Count {
     PerListener(Mutex<BTreeMap<usize, Arc<Cap>>>),
 }
 
-impl Places {
+impl Slots {
     pub(super) fn total(max: usize, rules: Option<MakeRoom>) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         Self::new(max, Count::Total(Cap::new(max, rules)), rules)
@@ -41,7 +42,7 @@ impl Places {
         Self { max, count, rules, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) }
     }
 
-    /// The same number of places, all of them free, under other rules.
+    /// The same number of slots, all of them free, under other rules.
     pub(super) fn with_rules(&self, rules: Option<MakeRoom>) -> Self {
         match self.count {
             Count::Total(_) => Self::total(self.max, rules),
@@ -49,12 +50,12 @@ impl Places {
         }
     }
 
-    /// The rules by which connections make room, if they do.
+    /// The rules by which connections make room, if there are any.
     pub(super) fn rules(&self) -> Option<MakeRoom> {
         self.rules
     }
 
-    /// The one count, where there is one for all listeners.
+    /// The one count, if there is one for all listeners.
     pub(super) fn shared(&self) -> Option<&Arc<Cap>> {
         match &self.count {
             Count::Total(cap) => Some(cap),
@@ -62,7 +63,7 @@ impl Places {
         }
     }
 
-    /// The count that a connection of this listener falls under.
+    /// The count for connections of this listener.
     pub(super) fn of(&self, listener: usize) -> Arc<Cap> {
         match &self.count {
             Count::Total(cap) => Arc::clone(cap),
@@ -92,7 +93,7 @@ impl Places {
     }
 }
 
-/// So many places, and where connections make room for others, those that have them.
+/// The slots of one count and, if connections make room for others, the connections that hold them.
 #[derive(Debug)]
 pub(super) struct Cap {
     pub(super) permits: Arc<Semaphore>,
@@ -105,11 +106,11 @@ impl Cap {
         Arc::new(Self { permits: Arc::new(Semaphore::new(max)), max, crowd: rules.map(|_| Mutex::default()) })
     }
 
-    /// Has a connection make room for one of this peer's. True if one was told to go.
+    /// Has a connection make room for one of this peer's. True if one was aborted.
     pub(super) fn make_room(&self, newcomer: &Peer, rules: &MakeRoom) -> bool {
         let choice = self.with_crowd(|crowd| crowd.make_room_now(self.max, newcomer.host(), rules));
         let Some(Choice::Abort(closing, reason)) = choice else { return false };
-        // Not under the lock: it runs a waker.
+        // Not called under the lock, because it runs a waker.
         closing.abort_for(reason);
         true
     }
@@ -123,7 +124,7 @@ impl Cap {
     }
 
     fn with_crowd<T>(&self, f: impl FnOnce(&mut Crowd) -> T) -> Option<T> {
-        // No user code runs under it.
+        // No user code runs under the lock.
         Some(f(&mut self.crowd.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
