@@ -185,6 +185,12 @@ fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
         format!("write {PREFIX}tcp: or {PREFIX}unix:")
     } else if matches!(lower.as_str(), "tcp" | "tls" | "unix" | "systemd" | "fd") {
         format!("write {lower}: in lower case")
+    } else if let Some(port) = input.0.strip_prefix(':') {
+        format!("write tcp:{port}")
+    } else if let Some((_, address)) = input.0.split_once("://") {
+        return input.error(NO_URL, format!("write tcp:{address}"));
+    } else if lower == "udp" {
+        SCHEMES.to_owned()
     } else if input.0.parse::<SocketAddr>().is_ok() || port(input, input.0.rsplit(':').next().unwrap_or("")).is_ok() {
         format!("{SCHEMES}, so write tcp:{} if that is an address", input.0)
     } else {
