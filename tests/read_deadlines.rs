@@ -18,9 +18,7 @@ use tokio::time::{Instant, advance, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn deadlines(
-    service: impl ConnectionService + tower::Service<ropewalk::Connection, Response = (), Error = Error, Future: Send>,
-) -> (Running, Connector) {
+async fn deadlines(service: impl ConnectionService<Error = Error>) -> (Running, Connector) {
     on_memory(Server::new().layer(ReadDeadlineLayer::new()), service).await
 }
 
