@@ -112,19 +112,31 @@ impl<F> fmt::Debug for Reply<F> {
 /// The answers that a service may give: a frame, an `Option` of one, or a [`Reply`].
 ///
 /// It is implemented for the common byte and text types. With a frame type of your own, answer with
-/// `Reply::one(frame)`, or implement the trait in three lines:
+/// `Reply::one(frame)`, or implement the trait. Its `Frame` is the answer itself if your codec encodes it, or the frame that
+/// your codec encodes for it:
 ///
 /// ```
-/// use ropewalk::{IntoReply, Reply};
+/// use ropewalk::{Bytes, IntoReply, Lines, Reply, framed, reply_fn};
 ///
-/// struct Answer(u32);
+/// enum Answer {
+///     Number(u64),
+///     Bye,
+/// }
 ///
 /// impl IntoReply for Answer {
-///     type Frame = Self;
-///     fn into_reply(self) -> Reply<Self> {
-///         Reply::one(self)
+///     type Frame = String;
+///
+///     fn into_reply(self) -> Reply<String> {
+///         match self {
+///             Self::Number(n) => Reply::one(format!(":{n}")),
+///             Self::Bye => Reply::one("bye".to_owned()).then_close(),
+///         }
 ///     }
 /// }
+///
+/// let length = |line: Bytes| if line == "quit" { Answer::Bye } else { Answer::Number(line.len() as u64) };
+/// # let _ =
+/// framed(Lines::crlf(), reply_fn(length));
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no answer to a frame",

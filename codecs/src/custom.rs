@@ -75,21 +75,22 @@ pub use crate::frame::{Span, take_frame};
 
 /// Where the frames of a format lie in its bytes: the part of a codec that [`Strict`] can't do.
 pub trait FindFrame {
-    /// Where the frame lies that begins with the first of `bytes`; `None` when more bytes are needed to say so. There is at
-    /// least one byte.
+    /// Returns where in `bytes` the first frame lies. It begins with the first byte, and there is at least one.
     ///
-    /// It may be said before all of the frame has come, as soon as its length has: then the rest is waited for.
+    /// Return the span as soon as the length of the frame is known, also if its bytes have not all arrived: [`Strict`] waits
+    /// for the rest. Return `None` if these bytes don't tell the length yet.
     ///
-    /// While it is `None`, the next call gets the same bytes with more behind them, and `seen` is how many there were the
-    /// last time; at a frame's beginning it is 0. A search goes on from there, or from as much before as the end of a frame
-    /// has bytes, less one: so no byte is looked at again and again. The answer must depend on the bytes alone, not on how
-    /// many came at a time.
+    /// After `None` the next call gets the same bytes with more behind them. `seen` is the number of bytes that the previous
+    /// call got for this frame, and 0 at the first call. A format that searches for the end of a frame can go on from there;
+    /// if the end has several bytes, all of them but the last may have been seen, so it goes on that much earlier. The result
+    /// must depend on the bytes alone, not on the sizes in which they arrive.
     ///
     /// # Errors
     ///
-    /// What is wrong, and with [`CodecError::at`] at which index of `bytes` (0 unless said); [`Strict`] makes an offset in
-    /// the stream of it. Every error is fatal, as where the next frame begins is then unknown. For a frame that is whole
-    /// and of the wrong content there are [`parse`](crate::CodecExt::parse) and [`try_map`](crate::CodecExt::try_map).
+    /// If the bytes are not the beginning of a frame. [`CodecError::at`] sets the index in `bytes` of the first wrong byte
+    /// (0 if it isn't called), from which [`Strict`] computes the offset in the stream. Every error is fatal, because it is
+    /// unknown where the next frame begins. A complete frame with wrong content is no error here, but one of
+    /// [`parse`](crate::CodecExt::parse) or [`try_map`](crate::CodecExt::try_map).
     fn find_frame(&mut self, bytes: &[u8], seen: usize) -> Result<Option<Span>, CodecError>;
 }
 
