@@ -22,7 +22,8 @@ use crate::event::{contain, event, may_log};
 /// disabled nothing is formatted, allocated or timed. The end of a call that is answered is logged when its future is
 /// dropped, which `framed` does at once.
 ///
-/// It goes around frames only: a connection is not bytes, and [`LogLayer`](super::LogLayer) logs it.
+/// It goes around services of frames that are `AsRef<[u8]>`. A frame of a type of your own needs an `impl AsRef<[u8]>` that
+/// returns the bytes to log. Connections are logged by [`LogLayer`](super::LogLayer).
 ///
 /// ```
 /// use bytes::Bytes;
