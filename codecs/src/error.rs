@@ -7,7 +7,7 @@ use std::io;
 /// Any error, boxed: what a conversion of the user's own may fail with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What a codec of this crate fails with.
+/// The error of the codecs of this crate.
 ///
 /// It says what is wrong ([`kind`](Self::kind)), at which byte of the stream ([`offset`](Self::offset)), and whether
 /// decoding can go on ([`is_fatal`](Self::is_fatal)). All three are the same however the bytes were cut into reads.
@@ -38,14 +38,14 @@ struct Inner {
     fatal: bool,
 }
 
-/// The ways in which bytes are not a frame, or a frame not bytes.
+/// What is wrong with bytes that can't be decoded, or with a frame that can't be encoded.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The frame is, or is announced to be, longer than the limit. When encoding: longer than the limit, or than the
     /// length prefix can say.
     TooLong {
-        /// The limit, in bytes of the frame: no delimiter and no prefix counted.
+        /// The limit in bytes of the frame, without delimiter and prefix.
         max: usize,
     },
     /// The length is not well-formed, not in minimal form, or negative once adjusted. When encoding: no such length can
@@ -53,21 +53,21 @@ pub enum ErrorKind {
     BadLength,
     /// The byte after the frame is not the terminator that must stand there.
     MissingTerminator,
-    /// The frame to encode would be read back as something else, because it contains the delimiter or because its end and
-    /// the delimiter together do.
+    /// The frame to encode would be decoded to something else, because it contains the delimiter, or because its end and
+    /// the delimiter together contain it too early.
     DelimiterInFrame,
     /// The stream ended inside a frame.
     Truncated {
-        /// The bytes of the unfinished frame that came, with its prefix.
+        /// How many bytes of the unfinished frame have arrived, including its prefix.
         have: u64,
     },
     /// The frame is not UTF-8.
     InvalidUtf8,
-    /// The frame is whole, but is not what the application expects: the conversion failed.
+    /// The frame is complete, but its conversion to the type that the application expects has failed.
     Parse(BoxError),
     /// The transport failed.
     Io(io::Error),
-    /// Something a codec of another crate said.
+    /// The error of a codec of another crate.
     Other(BoxError),
 }
 
@@ -78,7 +78,7 @@ impl CodecError {
         Self(Box::new(Inner { kind, offset: None, fatal: true }))
     }
 
-    /// A recoverable [`ErrorKind::Parse`]: the frame was whole, its content is wrong.
+    /// A recoverable [`ErrorKind::Parse`]: the frame is complete, and its content is wrong.
     pub fn parse(error: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Parse(error.into())).recoverable()
     }

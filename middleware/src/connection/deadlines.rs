@@ -4,12 +4,11 @@ use std::time::Duration;
 
 /// How long a peer may take to send its first frame, any frame, and between two frames.
 ///
-/// A [`Connection`](super::Connection) carries them from a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) to the
-/// code that reads its frames and keeps them: the leaves `framed` and `session` do. Without the layer a leaf has one of
-/// its own, for a frame that has begun.
+/// A [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) stores them on the [`Connection`](super::Connection), and the leaves
+/// `framed` and `session` enforce them. Without the layer a leaf has only its own deadline, for a frame that has begun.
 ///
-/// Each begins when its wait does, and the time in which the peer is not waited for does not count: a service that takes
-/// its time, answers of 64 KiB or more that the peer has yet to take. None means that it is off.
+/// A deadline runs only while the peer is waited for: not while a call is pending, and not while 64 KiB of answers or more
+/// wait to be accepted by the peer. `None` turns one off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,16 +21,15 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReadDeadlines {
-    /// Until the first frame is whole. 10 s by default.
+    /// From the beginning until the first frame is complete; 10 s by default.
     pub first_frame: Option<Duration>,
-    /// From the first byte of a frame, as far as it was waited for, until it is whole; however the bytes are spread. 30
-    /// s by default. Of raw bytes that are taken as they come it is for each chunk: the code that takes them has to say
-    /// how long all may take. A decoder that takes bytes and yields nothing is taken to be within a frame, so a
-    /// protocol's keep-alives are best frames too. What is dropped of raw bytes as it comes, and the frame behind it,
-    /// are under one.
+    /// From the first byte of a frame until it is complete, however slowly its bytes arrive; 30 s by default.
+    ///
+    /// For raw bytes read as chunks, it is the deadline of each chunk; a deadline for all of them is up to the code that
+    /// reads them. If a decoder consumes bytes without yielding a frame, these count as the beginning of one: let it yield a
+    /// protocol's keep-alives as frames. Raw bytes that are discarded, and the frame after them, have one deadline together.
     pub frame: Option<Duration>,
-    /// Between two frames, until the first byte of the next. What is sent to the peer is not a frame of the peer's. 60
-    /// s by default.
+    /// From the end of a frame to the first byte of the next; 60 s by default. Sending to the peer doesn't reset it.
     pub idle: Option<Duration>,
 }
 
@@ -39,21 +37,21 @@ impl ReadDeadlines {
     /// No deadline at all.
     pub const OFF: Self = Self { first_frame: None, frame: None, idle: None };
 
-    /// Another deadline for the first frame; `None` turns it off.
+    /// Sets the deadline of the first frame; `None` turns it off.
     #[must_use]
     pub fn first_frame(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.first_frame = deadline.into();
         self
     }
 
-    /// Another deadline for each frame; `None` turns it off.
+    /// Sets the deadline of each frame; `None` turns it off.
     #[must_use]
     pub fn frame(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.frame = deadline.into();
         self
     }
 
-    /// Another deadline between two frames; `None` turns it off.
+    /// Sets the deadline between two frames; `None` turns it off.
     #[must_use]
     pub fn idle(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.idle = deadline.into();

@@ -8,19 +8,18 @@ use super::places::Places;
 use super::service::ConnectionLimit;
 use crate::MakeRoom;
 
-/// Caps how many connections are open at once, exactly.
+/// Limits how many connections are open at once, exactly.
 ///
-/// The layer is what is shared: a layer value and its clones count together, and so do all services made from them.
-/// What happens over the cap is chosen by
+/// A layer, its clones and all services made from them share one count. When all slots are taken, further connections
 ///
-/// * [`wait`](Self::wait), the default: connections stay in the backlog until there is room;
-/// * [`refuse_with`](ConnectionLimitLayer::refuse_with): they are told so with a text;
-/// * [`refuse_by`](ConnectionLimitLayer::refuse_by): another service has them.
+/// * stay in the backlog until a slot is free: [`wait`](Self::wait), the default;
+/// * receive a text and are closed: [`refuse_with`](ConnectionLimitLayer::refuse_with);
+/// * are served by another service: [`refuse_by`](ConnectionLimitLayer::refuse_by).
 ///
-/// A place is taken before the service behind is called, and given back when its future is done or dropped: at the
-/// end, after an error, after a panic, when the connection is cancelled.
+/// A connection takes its slot before the inner service is called, and frees it when the future of that call has completed
+/// or was dropped: also after an error, a panic or an abort.
 ///
-/// It goes around connections only; frames have no such limit to pass.
+/// It goes around connections only; [`CallLimitLayer`](crate::CallLimitLayer) limits calls.
 ///
 /// ```
 /// use ropewalk_middleware::ConnectionLimitLayer;
@@ -43,24 +42,22 @@ impl<P: Clone> Clone for ConnectionLimitLayer<P> {
 }
 
 impl ConnectionLimitLayer {
-    /// At most `max` connections at once; the others wait in the backlog. With 0 no connection is let in.
+    /// At most `max` connections at once; the others wait in the backlog. With 0 there is no slot for any connection.
     pub fn new(max: usize) -> Self {
         Self { places: Arc::new(Places::total(max, None)), overflow: Wait(()) }
     }
 }
 
 impl<P> ConnectionLimitLayer<P> {
-    /// Over the cap, connections are not accepted until there is room. The default.
+    /// While all slots are taken, no connection is accepted. The default.
     ///
-    /// The service is not ready then: the accept loop stands still, and the connections stay in the kernel's backlog.
-    /// The place is reserved when the service becomes ready, so an accept loop that waits for its next connection has
-    /// one: two accept loops under one layer hold two.
+    /// The service is not ready then: the accept loop stands still, and connections stay in the kernel's backlog. A slot is
+    /// reserved when the service becomes ready, so each accept loop that waits for a connection holds one.
     ///
-    /// So `max` has to be more than the number of accept loops that share the layer. Otherwise one that waits for a
-    /// connection which does not come keeps the others, whose connections are there, from accepting any.
+    /// Therefore `max` must be greater than the number of accept loops that share the layer. Otherwise a loop for which no
+    /// connection arrives may hold the last slot, and the other loops accept nothing.
     ///
-    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener), and nobody makes
-    /// room, even after [`make_room`](Self::make_room).
+    /// This turns [`per_listener`](Self::per_listener) and [`make_room`](Self::make_room) off again.
     pub fn wait(self) -> ConnectionLimitLayer {
         let places = match self.places.shared() {
             Some(_) if self.places.rules().is_none() => self.places,
@@ -69,15 +66,16 @@ impl<P> ConnectionLimitLayer<P> {
         ConnectionLimitLayer { places, overflow: Wait(()) }
     }
 
-    /// Over the cap, connections get this text, then an end, and are read out for a moment so that it arrives: see
-    /// [`LingeringClose`](crate::LingeringClose). The call succeeds, with reason [`Refused`].
+    /// While all slots are taken, a connection receives this text and is closed, by a
+    /// [`LingeringClose`](crate::LingeringClose), so that the text arrives. The call succeeds, and the close reason is
+    /// [`Refused`].
     ///
-    /// A peer has 2 s to take the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are under way at once;
-    /// beyond that the text is tried once, without waiting, and the connection is dropped, with reason
+    /// A peer has 2 s to accept the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are under way at once;
+    /// beyond that one write is tried, which waits for nothing, and the connection is dropped with the reason
     /// [`RefusedAtOnce`].
     ///
-    /// A refusal never waits for the service behind. So a connection that comes while that is not ready is refused
-    /// too, if there was no room when the accept loop last asked.
+    /// A refusal never waits for the inner service. So while that is not ready, a connection is refused if no slot was free
+    /// when the accept loop last asked.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -85,13 +83,13 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseWith(text.into()))
     }
 
-    /// Over the cap, connections are served by `service`: a whole `Service<Connection>` with the error type of the one
-    /// behind. The reason is [`Refused`].
+    /// While all slots are taken, a connection is served by `service`: any `Service<Connection>` with the error type of the
+    /// inner one. The close reason is [`Refused`].
     ///
-    /// At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are with it at once; beyond that, or while it is not ready,
-    /// a connection is dropped without a word, with reason [`RefusedAtOnce`]. It has 10 s for one
-    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), its close included; then the connection is dropped, and
-    /// the call has succeeded.
+    /// It serves at most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) at once; beyond that, or while it is not ready, a
+    /// connection is dropped without a text, with the reason [`RefusedAtOnce`]. It has 10 s for each
+    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), including the close; then the connection is dropped, and the
+    /// call succeeds.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -99,13 +97,12 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseBy(service))
     }
 
-    /// Counts each of the server's endpoints by itself: `max` for every [`listener`](crate::Connection::listener).
+    /// Gives each endpoint of the server a count of its own: `max` for every [`listener`](crate::Connection::listener).
     ///
-    /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
-    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). To wait is not possible per
-    /// listener: it is not known beforehand on which endpoint the next connection comes in, so no connection can be
-    /// left in the backlog because of its endpoint alone, and to accept and park it would let one endpoint fill up the
-    /// server. Where each endpoint is to wait by itself, run a server for each in one process, with a limit of its own.
+    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and before the layer is cloned,
+    /// because it begins new counts. It doesn't exist for limits that wait: the endpoint of the next connection is known
+    /// only once it is accepted, so it can't be left in the backlog because of its endpoint. If each endpoint has to wait
+    /// by itself, run one server for each, with a limit of its own.
     ///
     /// ```
     /// use ropewalk_middleware::ConnectionLimitLayer;
@@ -119,14 +116,13 @@ impl<P> ConnectionLimitLayer<P> {
         Self { places: Arc::new(Places::per_listener(self.places.max, self.places.rules())), overflow: self.overflow }
     }
 
-    /// Over the cap, a connection is aborted for one that comes, if one of these rules finds one; otherwise the one
-    /// that comes is refused. So silent and idle peers, and those of one address, can't keep the others out. The cap
-    /// stays exact: the new connection is served when the other one is gone.
+    /// While all slots are taken, a new connection causes an open one to be aborted if one of these rules finds one;
+    /// otherwise the new one is refused. So silent and idle peers, and many connections of one address, can't shut others
+    /// out. The limit stays exact: the new connection is served when the aborted one is gone.
     ///
-    /// It starts counts of its own: choose this before the layer is cloned. It is for limits that refuse, so it comes
-    /// after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). The service behind is called when
-    /// the connection comes, and its future polled when there is room. A connection under such a limit costs it some
-    /// 200 bytes, and a few steps in a tree when it comes and goes.
+    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and before the layer is cloned,
+    /// because it begins new counts. The inner service is called when the connection arrives, and its future is polled once
+    /// it has a slot. Each connection takes some 200 bytes, and a few steps in a tree when it opens and when it ends.
     ///
     /// ```
     /// use ropewalk_middleware::{ConnectionLimitLayer, MakeRoom};
@@ -140,18 +136,18 @@ impl<P> ConnectionLimitLayer<P> {
         Self { places: Arc::new(self.places.with_rules(rules.into())), overflow: self.overflow }
     }
 
-    /// How many places are taken at this moment, a place reserved by a waiting accept loop included. Per listener: the
-    /// sum.
+    /// How many slots are taken now, including those reserved by accept loops that wait; after
+    /// [`per_listener`](Self::per_listener) the sum over all endpoints.
     pub fn active(&self) -> usize {
         self.places.active()
     }
 
-    /// How many places are free at this moment. Per listener: on the fullest.
+    /// How many slots are free now; after [`per_listener`](Self::per_listener) those of the fullest endpoint.
     pub fn available(&self) -> usize {
         self.places.available()
     }
 
-    /// The cap.
+    /// The limit.
     pub fn max(&self) -> usize {
         self.places.max
     }

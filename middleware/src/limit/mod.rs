@@ -1,4 +1,4 @@
-//! Caps on the connections that are open at once: of all, and of one peer.
+//! Limits on the connections that are open at once: of all, and of one peer.
 
 mod future;
 mod layer;
