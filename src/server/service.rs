@@ -33,7 +33,7 @@ use crate::error::BoxError;
     note = "wrap a service of frames as `framed(codec, service)` and an async function as `session(codec, f)`",
     note = "`WithState<T>` is a `session_with` function that takes a `T`: add `.layer(StateLayer::new(state))`, with a \
             state of just that type",
-    note = "a layer for frames, such as `FrameLogLayer`, goes around the service inside `framed`",
+    note = "a layer for frames, such as `FrameLogLayer`, goes around the service inside `framed`, or that of `Session::drive`",
     note = "service and future must be `Send + 'static`, and the response `()`"
 )]
 pub trait ConnectionService:
