@@ -76,22 +76,22 @@ pub use crate::frame::{Span, take_frame};
 
 /// Finds the frames of a format in its bytes: the part of a codec that [`Strict`] can't do.
 pub trait FindFrame {
-    /// Returns where the frame lies that begins at `bytes[0]`, or `None` if more bytes are needed to know. `bytes` is
-    /// never empty.
+    /// Returns where in `bytes` the first frame lies. It begins with the first byte, and there is at least one.
     ///
-    /// It may return a span before the whole frame has arrived, as soon as its length is known: [`Strict`] then waits
-    /// for the rest.
+    /// Return the span as soon as the length of the frame is known, also if its bytes have not all arrived: [`Strict`] waits
+    /// for the rest. Return `None` if these bytes don't tell the length yet.
     ///
-    /// After `None` the next call gets the same bytes with more after them, and `seen` is how many there were in the
-    /// last call; at the start of a frame it is 0. Continue the search from there, or, if the end of a frame has `n`
-    /// bytes, from `n - 1` bytes earlier: so no byte is examined again and again. The result must depend on the bytes
-    /// alone, not on how they were cut into reads.
+    /// After `None` the next call gets the same bytes with more behind them. `seen` is the number of bytes that the previous
+    /// call got for this frame, and 0 at the first call. A format that searches for the end of a frame can go on from there;
+    /// if the end has several bytes, all of them but the last may have been seen, so it goes on that much earlier. The result
+    /// must depend on the bytes alone, not on the sizes in which they arrive.
     ///
     /// # Errors
     ///
-    /// What is wrong, placed by [`CodecError::at`] at an index of `bytes` (0 by default), which [`Strict`] turns into
-    /// an offset in the stream. Every error is fatal, because the start of the next frame is then unknown. To refuse
-    /// the content of a whole frame, use [`parse`](crate::CodecExt::parse) or [`try_map`](crate::CodecExt::try_map).
+    /// If the bytes are not the beginning of a frame. [`CodecError::at`] sets the index in `bytes` of the first wrong byte
+    /// (0 if it isn't called), from which [`Strict`] computes the offset in the stream. Every error is fatal, because it is
+    /// unknown where the next frame begins. A complete frame with wrong content is no error here, but one of
+    /// [`parse`](crate::CodecExt::parse) or [`try_map`](crate::CodecExt::try_map).
     fn find_frame(&mut self, bytes: &[u8], seen: usize) -> Result<Option<Span>, CodecError>;
 }
 

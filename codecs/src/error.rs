@@ -53,17 +53,17 @@ pub enum ErrorKind {
     BadLength,
     /// The byte after the frame is not the terminator that must stand there.
     MissingTerminator,
-    /// The frame to encode would be read back as something else, because it contains the delimiter or because its end and
-    /// the delimiter together do.
+    /// The frame to encode would be decoded to something else, because it contains the delimiter, or because its end and
+    /// the delimiter together contain it too early.
     DelimiterInFrame,
     /// The stream ended inside a frame.
     Truncated {
-        /// The bytes of the unfinished frame that came, with its prefix.
+        /// How many bytes of the unfinished frame have arrived, including its prefix.
         have: u64,
     },
     /// The frame is not UTF-8.
     InvalidUtf8,
-    /// The frame is whole, but is not what the application expects: the conversion failed.
+    /// The frame is complete, but its conversion to the type that the application expects has failed.
     Parse(BoxError),
     /// The transport failed.
     Io(io::Error),
@@ -78,7 +78,7 @@ impl CodecError {
         Self(Box::new(Inner { kind, offset: None, fatal: true }))
     }
 
-    /// A recoverable [`ErrorKind::Parse`]: the frame was whole, its content is wrong.
+    /// A recoverable [`ErrorKind::Parse`]: the frame is complete, and its content is wrong.
     pub fn parse(error: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Parse(error.into())).recoverable()
     }

@@ -8,18 +8,16 @@ use tower_service::Service;
 
 use crate::{Connection, ReadDeadlines};
 
-/// Ends connections whose peers are late with a frame: with the first one (10 s), with one that has begun (30 s), or
-/// with the next (60 s).
+/// Closes connections whose peers send no first frame (10 s), don't complete a frame (30 s), or are idle between two
+/// frames (60 s).
 ///
-/// A peer that connects and sends nothing, or that has gone to sleep, holds a slot. Without these deadlines it holds
-/// the slot until another connection needs it ([`MakeRoom`](crate::MakeRoom)), and a frame that has begun has 30 s for
-/// each 64 KiB. With this layer its deadlines replace that one. A peer that waits for *our* answer is never
-/// disconnected by them, however slow the service is.
+/// Without this layer a silent peer keeps its slot until another connection needs it ([`MakeRoom`](crate::MakeRoom)), and a
+/// frame that has begun has 30 s for each 64 KiB of it; with the layer, its deadline for a frame replaces that one. A peer
+/// that waits for an answer is never closed by these deadlines, however slow the service is.
 ///
-/// The layer itself only sets the [`ReadDeadlines`] of the connection. The leaves, `framed` and `session`, enforce
-/// them, because only they know frames; a `Service<Connection>` of your own would have to enforce them itself. A
-/// connection that misses a deadline is closed properly, with the reason [`FirstFrameTimeout`], [`FrameTimeout`] or
-/// [`IdleTimeout`].
+/// The layer only stores the [`ReadDeadlines`] on the connection. The leaves `framed` and `session` enforce them, because
+/// only they know where frames begin and end; a `Service<Connection>` of your own has to do that itself. The connection is
+/// closed properly, with the reason [`FirstFrameTimeout`], [`FrameTimeout`] or [`IdleTimeout`].
 ///
 /// It goes around connections only.
 ///
@@ -42,7 +40,7 @@ use crate::{Connection, ReadDeadlines};
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct ReadDeadlineLayer {
-    /// `None` leaves the deadlines of the connection as they are.
+    /// `None` leaves a connection the deadlines that it has.
     deadlines: Option<ReadDeadlines>,
 }
 
@@ -52,12 +50,12 @@ impl ReadDeadlineLayer {
         Self::default()
     }
 
-    /// Sets the deadline for the first frame, from the beginning of the wait until it is complete; `None` turns it off.
+    /// Sets the deadline of the first frame, from the first wait for it until it is complete; `None` turns it off.
     pub fn first_frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().first_frame(deadline)).into()
     }
 
-    /// Sets the deadline for each frame, from its first byte until it is complete; `None` turns it off.
+    /// Sets the deadline of each frame, from its first byte until it is complete; `None` turns it off.
     pub fn frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().frame(deadline)).into()
     }
@@ -79,8 +77,7 @@ impl Default for ReadDeadlineLayer {
 }
 
 impl From<Option<ReadDeadlines>> for ReadDeadlineLayer {
-    /// These deadlines; `None` makes a layer that changes nothing, for a server whose configuration may set no
-    /// deadlines.
+    /// A layer with these deadlines. `None` makes one that changes nothing, for a server whose configuration decides.
     fn from(deadlines: Option<ReadDeadlines>) -> Self {
         Self { deadlines }
     }
@@ -94,7 +91,7 @@ impl<S> Layer<S> for ReadDeadlineLayer {
     }
 }
 
-/// A service whose connections have read deadlines; made by [`ReadDeadlineLayer`].
+/// A service whose peers have read deadlines; made by [`ReadDeadlineLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReadDeadline<S> {
     inner: S,

@@ -178,17 +178,25 @@ impl<F> fmt::Debug for Reply<F> {
 /// The answers that a service may give: a frame, an `Option` of one, or a [`Reply`].
 ///
 /// It is implemented for the common byte and text types. With a frame type of your own, answer with
-/// `Reply::one(frame)`, or implement the trait in three lines:
+/// `Reply::one(frame)`, or implement the trait. Its `Frame` is the answer itself if your codec encodes it, or the frame that
+/// your codec encodes for it:
 ///
 /// ```
 /// use ropewalk_middleware::{IntoReply, Reply};
 ///
-/// struct Answer(u32);
+/// enum Answer {
+///     Number(u64),
+///     Bye,
+/// }
 ///
 /// impl IntoReply for Answer {
-///     type Frame = Self;
-///     fn into_reply(self) -> Reply<Self> {
-///         Reply::one(self)
+///     type Frame = String;
+///
+///     fn into_reply(self) -> Reply<String> {
+///         match self {
+///             Self::Number(n) => Reply::one(format!(":{n}")),
+///             Self::Bye => Reply::one("bye".to_owned()).then_close(),
+///         }
 ///     }
 /// }
 /// ```

@@ -13,7 +13,7 @@ use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 
 use super::backoff::{Backoff, random};
-use super::gather::{Gathers, Many, MaxAnswer, NoPushes, OnPush, One, Part, TakePush};
+use super::gather::{Gathers, Many, MaxAnswer, NoPushes, OnPush, One, OneOrPush, Part, TakePush};
 use super::handle::Handle;
 use super::leaf::{ClientLeaf, Leaf};
 use super::matching::{ByTag, Fifo, Match, Tag};
@@ -234,19 +234,41 @@ impl<P, L, G, H> Client<P, L, G, H> {
         Client { remotes, options, prepare, layer, gather: Many(Arc::new(part), MaxAnswer::default()), pushes }
     }
 
+    /// Sets which frames belong to no answer, where each answer is one frame: those for which the function returns `true`.
+    /// They go to [`on_push`](Self::on_push). For [`pipelined`](Self::pipelined) only; where answers have several frames,
+    /// [`answers`](Self::answers) says it.
+    ///
+    /// ```
+    /// use ropewalk::Bytes;
+    /// use ropewalk::client::Client;
+    ///
+    /// # let _ =
+    /// Client::new()
+    ///     .connect("tcp:news.example.org:7000")
+    ///     .pushes(|line: &Bytes| line.starts_with(b">"))
+    ///     .on_push(|line: Bytes| println!("{line:?}"));
+    /// ```
+    pub fn pushes<Item, F>(self, is_push: F) -> Client<P, L, OneOrPush<F>, H>
+    where
+        F: Fn(&Item) -> bool + Send + Sync + 'static,
+    {
+        let Self { remotes, options, prepare, layer, pushes, .. } = self;
+        Client { remotes, options, prepare, layer, gather: OneOrPush(Arc::new(is_push)), pushes }
+    }
+
     /// Sets a function that takes frames that belong to no answer. The connection's task calls it in the order of the
     /// frames; it must not block, because no call is answered meanwhile. It must deal with frames that it can't pass on
     /// (to a full channel, for example) itself. By default such frames are dropped.
     ///
     /// ```
-    /// use ropewalk::client::{Client, Part};
+    /// use ropewalk::client::Client;
     /// use ropewalk::{Bytes, Lines};
     ///
     /// let (sender, _pushes) = tokio::sync::mpsc::channel(64);
     /// # let _ =
     /// Client::new()
     ///     .connect("tcp:news.example.org:7000")
-    ///     .answers(|line: &Bytes| if line.starts_with(b">") { Part::Push } else { Part::Last })
+    ///     .pushes(|line: &Bytes| line.starts_with(b">"))
     ///     .on_push(move |line: Bytes| drop(sender.try_send(line)));
     /// ```
     pub fn on_push<Item, F>(self, f: F) -> Client<P, L, G, OnPush<F>>

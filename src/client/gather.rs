@@ -61,6 +61,32 @@ impl<Item: Send + 'static> Gather<Item> for One {
     }
 }
 
+/// An answer is a frame, unless `F` says that it is a push.
+#[allow(missing_debug_implementations)]
+pub struct OneOrPush<F>(pub(super) Arc<F>);
+
+impl<F> Clone for OneOrPush<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<Item, F> Gather<Item> for OneOrPush<F>
+where
+    Item: Send + 'static,
+    F: Fn(&Item) -> bool + Send + Sync + 'static,
+{
+    type Answer = Item;
+
+    fn part(&mut self, frame: &Item) -> Part {
+        if (self.0)(frame) { Part::Push } else { Part::Last }
+    }
+
+    fn add(&mut self, frame: Item, _: Part, _: u64) -> Result<Option<Item>, OverMax> {
+        Ok(Some(frame))
+    }
+}
+
 /// An answer is all frames up to the last one of it, as `F` tells.
 #[allow(missing_debug_implementations)]
 pub struct Many<F>(pub(super) Arc<F>, pub(super) MaxAnswer);
@@ -111,7 +137,7 @@ where
     }
 }
 
-/// What [`One`] and [`Many`] make of the frames of one connection. Sealed.
+/// What [`One`], [`OneOrPush`] and [`Many`] make of the frames of one connection. Sealed.
 #[allow(unreachable_pub)]
 pub trait Gathers<Item>: Clone + Send + Sync + 'static {
     type Answer: Send + 'static;
@@ -126,6 +152,19 @@ impl<Item: Send + 'static> Gathers<Item> for One {
 
     fn begin(&self, _: u64) -> Self {
         *self
+    }
+}
+
+impl<Item, F> Gathers<Item> for OneOrPush<F>
+where
+    Item: Send + 'static,
+    F: Fn(&Item) -> bool + Send + Sync + 'static,
+{
+    type Answer = Item;
+    type Gather = Self;
+
+    fn begin(&self, _: u64) -> Self {
+        self.clone()
     }
 }
 

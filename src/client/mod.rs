@@ -65,7 +65,7 @@ pub use self::builder::Client;
 pub use self::connect::connect;
 pub use self::error::{Cause, ClientError, fatal};
 pub use self::forward::{Forward, forward};
-pub use self::gather::{Many, NoPushes, OnPush, One, Part};
+pub use self::gather::{Many, NoPushes, OnPush, One, OneOrPush, Part};
 pub use self::handle::Handle;
 pub use self::leaf::ClientLeaf;
 pub use self::matching::Tag;

@@ -1,5 +1,8 @@
 //! What a client is doing, and its counters.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use ropewalk_middleware::CloseReason;
 use tokio::time::Instant;
 
@@ -29,7 +32,7 @@ pub enum State {
 /// A client's counters: its calls and connections so far.
 ///
 /// Each accepted call is answered, failed, dropped by its caller, or pending: `calls` is always the sum of these.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ClientCounts {
     pub(super) attempts: u64,
     pub(super) connections: u64,
@@ -79,5 +82,18 @@ impl ClientCounts {
     /// Calls that are queued or sent, and whose callers wait.
     pub fn pending(&self) -> u64 {
         self.calls - self.answered - self.failed - self.dropped
+    }
+}
+
+impl fmt::Debug for ClientCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempts, connections, closed: _, calls, answered, failed, dropped } = self;
+        // Of the many reasons only those that occurred.
+        let counts = CloseReason::ALL.into_iter().map(|reason| (reason.as_str(), self.closed(reason)));
+        let closed: BTreeMap<_, _> = counts.filter(|(_, n)| *n > 0).collect();
+        let mut counts = f.debug_struct("ClientCounts");
+        counts.field("attempts", attempts).field("connections", connections).field("closed", &closed);
+        counts.field("calls", calls).field("answered", answered).field("failed", failed).field("dropped", dropped);
+        counts.finish()
     }
 }

@@ -109,6 +109,12 @@ fn unknown_scheme(input: Input<'_>, scheme: &str) -> EndpointError {
         format!("write {PREFIX}tcp: or {PREFIX}unix:")
     } else if matches!(lower.as_str(), "tcp" | "tls" | "unix" | "systemd" | "fd") {
         format!("write {lower}: in lower case")
+    } else if let Some(port) = input.text.strip_prefix(':') {
+        format!("write tcp:{port}")
+    } else if let Some((_, address)) = input.text.split_once("://") {
+        return input.error(NO_URL, format!("write tcp:{address}"));
+    } else if lower == "udp" {
+        SCHEMES.to_owned()
     } else if input.text.parse::<SocketAddr>().is_ok()
         || port(input, input.text.rsplit(':').next().unwrap_or("")).is_ok()
     {

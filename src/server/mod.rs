@@ -177,6 +177,11 @@ impl<L> Server<L> {
     /// that can be read again, SIGHUP reloads them as [`Handle::reload`] does. Signals don't end the process (but see
     /// [`exit_if_stuck`](Self::exit_if_stuck)); the server's future resolves. The runtime keeps catching the signals
     /// after that, so a program that goes on for long should listen for them with `tokio::signal`.
+    ///
+    /// # Panics
+    ///
+    /// When the server is bound or awaited, in a runtime without I/O, such as that of a `testing::Simulation`. Tests leave
+    /// signals to `main`: see "A public port" in the book's chapter on deployment.
     pub fn signals(mut self) -> Self {
         self.options.signals = true;
         self

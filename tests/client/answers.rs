@@ -36,6 +36,26 @@ async fn the_frames_of_an_answer_are_gathered_and_pushes_come_between() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_of_one_frame_stays_one_frame_between_pushes() {
+    let (connector, _server) = serve(framed(
+        Lines::lf(),
+        reply_fn(|line: Bytes| Reply::many([Bytes::from_static(b">news"), line, Bytes::from_static(b">more")])),
+    ));
+    let pushes = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&pushes);
+    let client = Client::new()
+        .connect(connector)
+        .pushes(|line: &Bytes| line.starts_with(b">"))
+        .on_push(move |line: Bytes| kept.lock().unwrap().push(line));
+    let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
+    let (a, b) = soon(async { tokio::join!(store.ask("a"), store.ask("b")) }).await;
+    assert_eq!((a.unwrap(), b.unwrap()), ("a".into(), "b".into()));
+    assert_eq!(pushes.lock().unwrap()[..3], [">news", ">more", ">news"]);
+    let counts = format!("{:?}", handle.counts());
+    assert!(counts.contains("closed: {}, calls: 2, answered: 2"), "{counts}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_over_its_bounds_replaces_the_connection_and_pushes_do_not_count() {
     let (connector, _server) = serve(framed(
         Lines::lf(),

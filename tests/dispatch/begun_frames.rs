@@ -5,21 +5,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, Connection, ConnectionService, Error, LengthPrefixed, Lines, ReadDeadlineLayer, ReadDeadlines, Server,
-    Session, framed, reply_fn, service_fn, session,
+    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, ReadDeadlineLayer, ReadDeadlines, Server, Session,
+    framed, reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 use tokio_util::codec::LengthDelimitedCodec;
-use tower::Service;
 
 use crate::harness::{Running, ask, assert_reasons, on_memory, rest, shouter};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn serve(
-    leaf: impl ConnectionService + Service<Connection, Response = (), Error = Error, Future: Send>,
-) -> (Running, Connector) {
+async fn serve(leaf: impl ConnectionService<Error = Error>) -> (Running, Connector) {
     on_memory(Server::new(), leaf).await
 }
 

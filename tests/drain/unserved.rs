@@ -127,7 +127,7 @@ async fn workers_count_them_too_before_the_report_is_made() {
 }
 
 /// Serves so many connections, then can't be readied any more.
-fn failing_after(connections: usize) -> impl ConnectionService + Service<Connection, Response = (), Error = Error> {
+fn failing_after(connections: usize) -> impl ConnectionService<Error = Error> {
     struct Failing<S>(S, usize);
     impl<S: Service<Connection, Error = Error>> Service<Connection> for Failing<S> {
         type Response = S::Response;

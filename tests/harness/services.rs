@@ -73,15 +73,12 @@ pub(crate) fn plain()
 }
 
 /// Answers each line in capitals.
-pub(crate) fn shouter() -> impl ConnectionService + Service<Connection, Response = (), Error = Error, Future: Send> {
+pub(crate) fn shouter() -> impl ConnectionService<Error = Error> {
     framed(Lines::lf(), reply_fn(|line: Bytes| shout(&line)))
 }
 
 /// Answers each line when the gate opens for it.
-pub(crate) fn gated(
-    gate: &Arc<Semaphore>,
-    inside: &Gauge,
-) -> impl ConnectionService + Service<Connection, Response = (), Error = Error, Future: Send> {
+pub(crate) fn gated(gate: &Arc<Semaphore>, inside: &Gauge) -> impl ConnectionService<Error = Error> {
     let (gate, inside) = (Arc::clone(gate), inside.clone());
     framed(
         Lines::lf(),

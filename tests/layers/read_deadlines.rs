@@ -16,9 +16,7 @@ use crate::harness::{Running, ask, assert_reasons, on_memory, on_tcp, rest, sett
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn deadlines(
-    service: impl ConnectionService + tower::Service<ropewalk::Connection, Response = (), Error = Error, Future: Send>,
-) -> (Running, Connector) {
+async fn deadlines(service: impl ConnectionService<Error = Error>) -> (Running, Connector) {
     on_memory(Server::new().layer(ReadDeadlineLayer::new()), service).await
 }
 

@@ -1,12 +1,15 @@
 //! The code of `docs/pushing.md`, run.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ropewalk::{
     Bytes, BytesMut, CloseReason, Encoder, Handle, Lines, Member, Opened, Outbox, PushError, ReadDeadlineLayer,
     ReadDeadlines, Reply, Result, Room, Server, Session, SlowConsumer, per_connection, reply_fn, session,
 };
-use tokio::time::{Instant, interval, sleep};
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::harness::{all_done, ask, assert_reasons, expect, on_memory, rest, settle};
 
@@ -41,15 +44,57 @@ fn commands(
     move |line| match &line[..] {
         b"subscribe" => {
             drop(member.replace(topic.join(outbox.clone())));
-            // A subscriber may be silent for as long as it likes.
-            connection.set_read_deadlines(ReadDeadlines::OFF);
+            // A subscriber may be silent for as long as it likes, but not within a line.
+            connection.set_read_deadlines(ReadDeadlines::default().idle(None));
             Reply::one("+subscribed".into())
         }
         b"unsubscribe" => {
             drop(member.take());
+            connection.set_read_deadlines(ReadDeadlines::default());
             Reply::one("+unsubscribed".into())
         }
         _ => Reply::one(format!(":{}", topic.push(line)).into()),
+    }
+}
+
+/// Passes on each guest's lines, at most ten a second. A faster guest is slowed down by its own full socket.
+async fn paced(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
+    let me = room.join(s.outbox(64, SlowConsumer::Disconnect));
+    let mut pace = interval(Duration::from_millis(100));
+    // By default an interval makes up for lost ticks, and so would not slow down a guest that was silent before.
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while let Some(line) = s.next().await? {
+        room.send_except(me.id(), line).await;
+        s.during_idle(pace.tick()).await?;
+    }
+    Ok(())
+}
+
+/// Rooms by name. Peers choose the names, so an empty room is removed.
+type Rooms = Arc<Mutex<HashMap<Bytes, Room<Bytes>>>>;
+
+/// A member of a room that has a name. Dropping it leaves the room.
+struct Seat {
+    rooms: Rooms,
+    name: Bytes,
+    member: Option<Member<Bytes>>,
+}
+
+impl Seat {
+    fn take(rooms: &Rooms, name: Bytes, outbox: Outbox<Bytes>) -> Self {
+        let member = rooms.lock().expect("no panic under it").entry(name.clone()).or_default().join(outbox);
+        Self { rooms: Arc::clone(rooms), name, member: Some(member) }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Under the lock of the map, so that no other connection joins a room that is being removed.
+        let mut rooms = self.rooms.lock().expect("no panic under it");
+        drop(self.member.take());
+        if rooms.get(&self.name).is_some_and(Room::is_empty) {
+            rooms.remove(&self.name);
+        }
     }
 }
 
@@ -114,12 +159,64 @@ async fn a_topic_has_subscribers_that_may_be_silent() {
     ask(&mut subscriber, "subscribe\n", "+subscribed\n").await;
     ask(&mut publisher, "news\n", ":1\n").await;
     expect(&mut subscriber, "news\n").await;
+    let mut fickle = connector.connect().await.unwrap();
+    ask(&mut fickle, "subscribe\nunsubscribe\n", "+subscribed\n+unsubscribed\n").await;
     assert_eq!(rest(&mut publisher).await, "", "it is idle");
+    assert_eq!(rest(&mut fickle).await, "", "it is no subscriber any more");
     sleep(Duration::from_secs(1000)).await;
     ask(&mut subscriber, "unsubscribe\nnews\n", "+unsubscribed\n:0\n").await;
     let ended = tokio::spawn(server.end());
     assert_eq!(rest(&mut subscriber).await, "-shutting down\n");
-    assert_reasons(&ended.await.unwrap(), &[(CloseReason::Drained, 1), (CloseReason::IdleTimeout, 1)]);
+    assert_reasons(&ended.await.unwrap(), &[(CloseReason::Drained, 1), (CloseReason::IdleTimeout, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fast_guest_is_slowed_down_and_a_silent_one_has_no_more_at_once() {
+    let room = Room::new();
+    let (server, connector) = on_memory(Server::new(), session(Lines::lf(), move |s| paced(s, room.clone()))).await;
+    let mut fast = connector.connect().await.unwrap();
+    let mut reader = connector.connect().await.unwrap();
+    settle().await;
+    sleep(Duration::from_secs(100)).await;
+    let begin = Instant::now();
+    fast.write_all("line\n".repeat(300).as_bytes()).await.unwrap();
+    expect(&mut reader, &"line\n".repeat(300)).await;
+    assert!(begin.elapsed() > Duration::from_secs(29), "{:?}", begin.elapsed());
+    drop((fast, reader));
+    all_done(server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_room_is_there_as_long_as_it_has_members() {
+    let rooms = Rooms::default();
+    let shared = Arc::clone(&rooms);
+    let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
+        let rooms = Arc::clone(&shared);
+        async move {
+            let outbox = s.outbox(8, SlowConsumer::Disconnect);
+            let mut seats = Vec::new();
+            while let Some(name) = s.next().await? {
+                seats.push(Seat::take(&rooms, name, outbox.clone()));
+                s.reply("in")?;
+            }
+            Ok(())
+        }
+    });
+    let (server, connector) = on_memory(Server::new(), leaf).await;
+    let [mut one, mut two] = [connector.connect().await.unwrap(), connector.connect().await.unwrap()];
+    ask(&mut one, "a\nb\n", "in\nin\n").await;
+    ask(&mut two, "b\n", "in\n").await;
+    let sizes = || {
+        let rooms = rooms.lock().unwrap();
+        ["a", "b"].map(|name| rooms.get(name.as_bytes()).map(Room::len))
+    };
+    assert_eq!(sizes(), [Some(1), Some(2)]);
+    drop(one);
+    settle().await;
+    assert_eq!(sizes(), [None, Some(1)]);
+    drop(two);
+    all_done(server).await;
+    assert!(rooms.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

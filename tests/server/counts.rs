@@ -9,14 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector};
 use ropewalk::{
-    CloseReason, Connection, ConnectionLimitLayer, Error, Lines, RawBytes, Reply, Server, Session, framed, reply_fn,
-    service_fn, session,
+    CloseReason, ConnectionLimitLayer, Error, Lines, RawBytes, Reply, Server, Session, framed, reply_fn, service_fn,
+    session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tower::Service;
 
 use crate::harness::{
     Gauge, LONG, Running, ask, assert_balanced, assert_cut, assert_reasons, assert_reset, audit, obedient, on_memory,
@@ -30,9 +29,11 @@ async fn count_one(reason: CloseReason, server: Running, connector: Connector, a
     let counts = server.end().await;
     assert_eq!(counts.closed(reason), 1, "{counts:?}");
     assert_eq!(counts.closed_in_all(), 1, "{counts:?}");
+    let debug = format!("Counts {{ accepted: 1, active: 0, closed: {{\"{reason}\": 1}} }}");
+    assert_eq!(format!("{counts:?}"), debug, "only the reasons that occurred");
 }
 
-fn shouter() -> impl ropewalk::ConnectionService + Service<Connection, Response = (), Error = Error, Future: Send> {
+fn shouter() -> impl ropewalk::ConnectionService<Error = Error> {
     framed(Lines::crlf().max(16), reply_fn(|line: Bytes| shout(&line)))
 }
 

@@ -6,13 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, Connection, ConnectionService, Error, LengthPrefixed, Lines, Reply, Server, Session, framed, reply_fn,
-    session,
+    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, Reply, Server, Session, framed, reply_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
-use tower::Service;
 
 use crate::harness::{Running, ask, expect, on_memory, on_tcp, settle, until};
 
@@ -22,7 +20,7 @@ const BUDGET: usize = MIB;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Answers `big` with 60 KiB and any other line with itself.
-fn greedy() -> impl ConnectionService + Service<Connection, Response = (), Error = Error, Future: Send> {
+fn greedy() -> impl ConnectionService<Error = Error> {
     framed(
         Lines::lf().unlimited(),
         reply_fn(|line: Bytes| if line == "big" { vec![b'x'; 60 * KIB].into() } else { line }),

@@ -186,10 +186,7 @@ async fn in_the_drop_of_the_future_of_a_call() {
 }
 
 /// As [`ends_its_own_connection_only`], for what takes more than `fall` to happen.
-async fn after(
-    more: &[u8],
-    service: impl ConnectionService + Service<Connection, Response = (), Error = Error, Future: Send>,
-) {
+async fn after(more: &[u8], service: impl ConnectionService<Error = Error>) {
     let (server, connector) = on_memory(Server::new(), service).await;
     let mut other = connector.connect().await.unwrap();
     ask(&mut other, "a\n", "A\n").await;

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 /// How long a peer may take to send its first frame, any frame, and between two frames.
 ///
-/// A [`Connection`](super::Connection) carries them from a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) to the leaf,
-/// `framed` or `session`, which enforces them. Without the layer a leaf has a deadline of its own, for a frame that has
-/// begun.
+/// A [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) stores them on the [`Connection`](super::Connection), and the leaves
+/// `framed` and `session` enforce them. Without the layer a leaf has only its own deadline, for a frame that has begun.
 ///
-/// Each deadline counts from the beginning of its wait. The time in which the connection doesn't wait for the peer
-/// doesn't count: while the service works, or while 64 KiB or more of answers wait to be written. `None` turns a
-/// deadline off.
+/// A deadline runs only while the peer is waited for: not while a call is pending, and not while 64 KiB of answers or more
+/// wait to be accepted by the peer. `None` turns one off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,14 +21,15 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReadDeadlines {
-    /// Until the first frame is whole. 10 s by default.
+    /// From the beginning until the first frame is complete; 10 s by default.
     pub first_frame: Option<Duration>,
-    /// From the first byte of a frame until the frame is complete, however slowly its bytes arrive. 30 s by default.
-    /// Raw bytes that are read in chunks have this time for each chunk: the code that reads them has to limit the
-    /// total. A decoder that consumes bytes and yields nothing counts as within a frame, so a protocol's keep-alives
-    /// should be frames too. Raw bytes that are skipped, and the frame after them, share one deadline.
+    /// From the first byte of a frame until it is complete, however slowly its bytes arrive; 30 s by default.
+    ///
+    /// For raw bytes read as chunks, it is the deadline of each chunk; a deadline for all of them is up to the code that
+    /// reads them. If a decoder consumes bytes without yielding a frame, these count as the beginning of one: let it yield a
+    /// protocol's keep-alives as frames. Raw bytes that are discarded, and the frame after them, have one deadline together.
     pub frame: Option<Duration>,
-    /// Between two frames, until the first byte of the next. Sending to the peer doesn't reset it. 60 s by default.
+    /// From the end of a frame to the first byte of the next; 60 s by default. Sending to the peer doesn't reset it.
     pub idle: Option<Duration>,
 }
 
@@ -38,14 +37,14 @@ impl ReadDeadlines {
     /// No deadline at all.
     pub const OFF: Self = Self { first_frame: None, frame: None, idle: None };
 
-    /// Sets the deadline for the first frame; `None` turns it off.
+    /// Sets the deadline of the first frame; `None` turns it off.
     #[must_use]
     pub fn first_frame(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.first_frame = deadline.into();
         self
     }
 
-    /// Sets the deadline for each frame; `None` turns it off.
+    /// Sets the deadline of each frame; `None` turns it off.
     #[must_use]
     pub fn frame(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.frame = deadline.into();

@@ -10,15 +10,14 @@ use crate::MakeRoom;
 
 /// Limits how many connections are open at once, exactly.
 ///
-/// A layer value and its clones share one count, and so do all services made from them. These methods choose what
-/// happens at the limit:
+/// A layer, its clones and all services made from them share one count. When all slots are taken, further connections
 ///
-/// * [`wait`](Self::wait), the default: connections stay in the backlog until a slot is free;
-/// * [`refuse_with`](ConnectionLimitLayer::refuse_with): they get a text and are closed;
-/// * [`refuse_by`](ConnectionLimitLayer::refuse_by): another service answers them.
+/// * stay in the backlog until a slot is free: [`wait`](Self::wait), the default;
+/// * receive a text and are closed: [`refuse_with`](ConnectionLimitLayer::refuse_with);
+/// * are served by another service: [`refuse_by`](ConnectionLimitLayer::refuse_by).
 ///
-/// A slot is taken before the inner service is called, and released when its future is done or dropped: at the end,
-/// after an error, after a panic, when the connection is cancelled.
+/// A connection takes its slot before the inner service is called, and frees it when the future of that call has completed
+/// or was dropped: also after an error, a panic or an abort.
 ///
 /// It goes around connections only; [`CallLimitLayer`](crate::CallLimitLayer) limits calls.
 ///
@@ -43,24 +42,22 @@ impl<P: Clone> Clone for ConnectionLimitLayer<P> {
 }
 
 impl ConnectionLimitLayer {
-    /// At most `max` connections at once; the others wait in the backlog. With 0 no connection is accepted.
+    /// At most `max` connections at once; the others wait in the backlog. With 0 there is no slot for any connection.
     pub fn new(max: usize) -> Self {
         Self { slots: Arc::new(Slots::total(max, None)), overflow: Wait(()) }
     }
 }
 
 impl<P> ConnectionLimitLayer<P> {
-    /// At the limit, connections are not accepted until a slot is free. The default.
+    /// While all slots are taken, no connection is accepted. The default.
     ///
-    /// The service is not ready then: the accept loop waits, and the connections stay in the kernel's backlog. The slot
-    /// is reserved when the service becomes ready, so an accept loop that waits for its next connection holds a slot:
-    /// two accept loops under one layer hold two.
+    /// The service is not ready then: the accept loop stands still, and connections stay in the kernel's backlog. A slot is
+    /// reserved when the service becomes ready, so each accept loop that waits for a connection holds one.
     ///
-    /// So `max` has to be more than the number of accept loops that share the layer. Otherwise a loop to which no
-    /// connection comes holds a slot and keeps the others, which have connections waiting, from accepting them.
+    /// Therefore `max` must be greater than the number of accept loops that share the layer. Otherwise a loop for which no
+    /// connection arrives may hold the last slot, and the other loops accept nothing.
     ///
-    /// There is one count for all listeners then, even after [`per_listener`](Self::per_listener), and no connection
-    /// makes room, even after [`make_room`](Self::make_room).
+    /// This turns [`per_listener`](Self::per_listener) and [`make_room`](Self::make_room) off again.
     pub fn wait(self) -> ConnectionLimitLayer {
         let slots = match self.slots.shared() {
             Some(_) if self.slots.rules().is_none() => self.slots,
@@ -69,15 +66,16 @@ impl<P> ConnectionLimitLayer<P> {
         ConnectionLimitLayer { slots, overflow: Wait(()) }
     }
 
-    /// At the limit, connections get this text and are closed by a [`LingeringClose`](crate::LingeringClose), so that
-    /// the text arrives. The call succeeds, with reason [`Refused`].
+    /// While all slots are taken, a connection receives this text and is closed, by a
+    /// [`LingeringClose`](crate::LingeringClose), so that the text arrives. The call succeeds, and the close reason is
+    /// [`Refused`].
     ///
-    /// A peer has 2 s to accept the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) refusals are under way
-    /// at once; beyond that one write of the text is tried, without waiting, and the connection is dropped, with reason
+    /// A peer has 2 s to accept the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are under way at once;
+    /// beyond that one write is tried, which waits for nothing, and the connection is dropped with the reason
     /// [`RefusedAtOnce`].
     ///
-    /// A refusal never waits for the inner service. So a connection is also refused if the inner service is not ready
-    /// when it arrives, provided that no slot was free when the accept loop last asked.
+    /// A refusal never waits for the inner service. So while that is not ready, a connection is refused if no slot was free
+    /// when the accept loop last asked.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -85,13 +83,13 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseWith(text.into()))
     }
 
-    /// At the limit, connections are served by `service`: a `Service<Connection>` with the error type of the inner
-    /// service. The reason is [`Refused`].
+    /// While all slots are taken, a connection is served by `service`: any `Service<Connection>` with the error type of the
+    /// inner one. The close reason is [`Refused`].
     ///
-    /// It serves at most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) connections at once; beyond that, or while it is
-    /// not ready, a connection is dropped silently, with reason [`RefusedAtOnce`]. It has 10 s for each
-    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), including the close; then the connection is dropped, and
-    /// the call has succeeded.
+    /// It serves at most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) at once; beyond that, or while it is not ready, a
+    /// connection is dropped without a text, with the reason [`RefusedAtOnce`]. It has 10 s for each
+    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), including the close; then the connection is dropped, and the
+    /// call succeeds.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -99,13 +97,12 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseBy(service))
     }
 
-    /// Counts each of the server's endpoints separately: `max` for every [`listener`](crate::Connection::listener).
+    /// Gives each endpoint of the server a count of its own: `max` for every [`listener`](crate::Connection::listener).
     ///
-    /// It starts new counts: call it before the layer is cloned. It is for limits that refuse, so it comes after
-    /// [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). A limit per listener can't wait: the
-    /// endpoint of the next connection is not known beforehand, so no connection can be left in the backlog because of
-    /// its endpoint alone, and parking accepted connections would let one endpoint fill the server. If each endpoint
-    /// has to wait separately, run a server for each in one process, each with its limit.
+    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and before the layer is cloned,
+    /// because it begins new counts. It doesn't exist for limits that wait: the endpoint of the next connection is known
+    /// only once it is accepted, so it can't be left in the backlog because of its endpoint. If each endpoint has to wait
+    /// by itself, run one server for each, with a limit of its own.
     ///
     /// ```
     /// use ropewalk_middleware::ConnectionLimitLayer;
@@ -119,14 +116,13 @@ impl<P> ConnectionLimitLayer<P> {
         Self { slots: Arc::new(Slots::per_listener(self.slots.max, self.slots.rules())), overflow: self.overflow }
     }
 
-    /// At the limit, a connection is aborted to make room for a new one, if one of these rules finds any; otherwise the
-    /// new one is refused. So silent and idle peers, and those of one address, can't keep the others out. The limit
-    /// stays exact: the new connection is served when the other one is gone.
+    /// While all slots are taken, a new connection causes an open one to be aborted if one of these rules finds one;
+    /// otherwise the new one is refused. So silent and idle peers, and many connections of one address, can't shut others
+    /// out. The limit stays exact: the new connection is served when the aborted one is gone.
     ///
-    /// It starts new counts: call it before the layer is cloned. It is for limits that refuse, so it comes after
-    /// [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by). The inner service is called when the
-    /// connection arrives, and its future is polled when a slot is free. Each connection costs such a limit some 200
-    /// bytes, and a few steps in a tree when it opens and closes.
+    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and before the layer is cloned,
+    /// because it begins new counts. The inner service is called when the connection arrives, and its future is polled once
+    /// it has a slot. Each connection takes some 200 bytes, and a few steps in a tree when it opens and when it ends.
     ///
     /// ```
     /// use ropewalk_middleware::{ConnectionLimitLayer, MakeRoom};
@@ -140,13 +136,13 @@ impl<P> ConnectionLimitLayer<P> {
         Self { slots: Arc::new(self.slots.with_rules(rules.into())), overflow: self.overflow }
     }
 
-    /// How many slots are taken at this moment, including a slot reserved by a waiting accept loop. Per listener: the
-    /// sum.
+    /// How many slots are taken now, including those reserved by accept loops that wait; after
+    /// [`per_listener`](Self::per_listener) the sum over all endpoints.
     pub fn active(&self) -> usize {
         self.slots.active()
     }
 
-    /// How many slots are free at this moment. Per listener: of the listener with the fewest.
+    /// How many slots are free now; after [`per_listener`](Self::per_listener) those of the fullest endpoint.
     pub fn available(&self) -> usize {
         self.slots.available()
     }

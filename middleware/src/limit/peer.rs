@@ -12,19 +12,19 @@ use super::overflow::{Overflow, RefuseBy, RefuseWith};
 use super::peers::{PeerPlace, Peers};
 use crate::Connection;
 
-/// Limits how many connections each peer may have open at once, as Twisted's `LimitConnectionsByPeer` does.
+/// Limits how many connections one peer has open at once, as Twisted's `LimitConnectionsByPeer` does.
 ///
-/// A peer is an IPv4 address, or the first 64 bits of an IPv6 address. Peers without an address, on Unix sockets and in
-/// the process, are not counted. A layer value and its clones share the counts, over all endpoints.
+/// A peer is an IPv4 address, or the first 64 bits of an IPv6 address. Peers without an address (on Unix sockets and in
+/// memory) are not limited. A layer, its clones and all services made from them share their counts, over all endpoints.
 ///
-/// At the limit a connection is refused: silently, with a [text](Self::refuse_with), or by [another
-/// service](Self::refuse_by), with the same reasons and the same limit on refusals under way as in a
-/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer). It can't leave connections in the backlog, because a
-/// connection's peer is known only after it was accepted.
+/// When a peer has all its slots, a further connection of it is refused: it is closed without a text, or with [a
+/// text](Self::refuse_with), or served by [another service](Self::refuse_by), with the same close reasons and the same limit
+/// on refusals under way as those of a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer). It can't wait in the backlog,
+/// because its peer is known only once it is accepted.
 ///
-/// Many users may share an address, behind a NAT or a proxy: choose a limit that does not hurt them. With the PROXY
-/// protocol the address is the one in the header. If the header has no address (`UNKNOWN`, `LOCAL`), that of the socket
-/// counts, which is the proxy's: all such connections (mostly health checks) share one limit.
+/// Many people may share an address, behind a NAT or a proxy: choose a limit that leaves them room. On a `proxy+` endpoint
+/// the address in the PROXY header counts. A header without one (`UNKNOWN`, `LOCAL`) leaves that of the proxy, so all such
+/// connections (health checks, mostly) share one limit.
 ///
 /// It goes around connections only.
 ///
@@ -49,21 +49,20 @@ impl<P: Clone> Clone for PeerLimitLayer<P> {
 }
 
 impl PeerLimitLayer {
-    /// At most `max` connections of one peer at once; the others are closed silently. With 0 every connection of a peer
-    /// with an address is refused.
+    /// At most `max` connections of one peer at once; the others are closed without a text. With 0 each is refused.
     pub fn new(max: usize) -> Self {
         Self { peers: Peers::new(max), overflow: RefuseWith(Bytes::new()) }
     }
 }
 
 impl<P> PeerLimitLayer<P> {
-    /// At the limit, connections get this text: see
+    /// A connection over the limit receives this text: see
     /// [`ConnectionLimitLayer::refuse_with`](crate::ConnectionLimitLayer::refuse_with).
     pub fn refuse_with(self, text: impl Into<Bytes>) -> PeerLimitLayer<RefuseWith> {
         PeerLimitLayer { peers: self.peers, overflow: RefuseWith(text.into()) }
     }
 
-    /// At the limit, connections are served by `service`: see
+    /// A connection over the limit is served by `service`: see
     /// [`ConnectionLimitLayer::refuse_by`](crate::ConnectionLimitLayer::refuse_by).
     pub fn refuse_by<R>(self, service: R) -> PeerLimitLayer<RefuseBy<R>> {
         PeerLimitLayer { peers: self.peers, overflow: RefuseBy(service) }

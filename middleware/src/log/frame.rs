@@ -25,7 +25,8 @@ use crate::{Escaped, Frame};
 ///
 /// Frames that are not bytes are logged by [`FrameLogLayer::debug`].
 ///
-/// It goes around frames only: a connection is not bytes, and [`LogLayer`](super::LogLayer) logs it.
+/// It goes around services of frames that are `AsRef<[u8]>`. A frame of a type of your own needs an `impl AsRef<[u8]>` that
+/// returns the bytes to log. Connections are logged by [`LogLayer`](super::LogLayer).
 ///
 /// ```
 /// use bytes::Bytes;
