@@ -17,7 +17,9 @@ pub fn markdown(cells: &[Cell]) -> String {
         "# Clients: what a call costs the client\n\nLines of 64 bytes, sent back by a bare epoll loop; `ECHO` of 64 bytes to a \
          redis-server. 64 calls in flight, but for `single`: one.\n",
     );
-    for (shape, threads) in SHAPES {
+    let is_measured =
+        |(shape, threads): &(&str, usize)| cells.iter().any(|cell| (cell.shape, cell.threads) == (*shape, *threads));
+    for (shape, threads) in SHAPES.into_iter().filter(is_measured) {
         let of = |client: &str| {
             cells.iter().find(|cell| cell.client == client && (cell.shape, cell.threads) == (shape, threads))
         };
