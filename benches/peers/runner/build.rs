@@ -65,6 +65,15 @@ pub fn memcached() -> Result<Pair, String> {
     Ok(Pair { ours: root().join("target/release/examples/memcached"), theirs, version })
 }
 
+/// The clients that others have written; those of ours are built with the load generator.
+pub fn clients() {
+    for feature in ["redis", "tokio-tower"] {
+        if !cargo(&["--features", feature, "--bin", &format!("clients-{feature}")]) {
+            eprintln!("left out: clients-{feature}, which does not build");
+        }
+    }
+}
+
 fn built(all: Vec<Peer>, only_ours: bool) -> Vec<Peer> {
     let mut peers: Vec<Peer> = Vec::new();
     let mut outcome: Option<(&str, Result<Built, String>)> = None;

@@ -3,6 +3,7 @@
 mod accept;
 mod build;
 mod chart;
+mod clients;
 mod instructions;
 mod machine;
 mod memcached;
@@ -55,11 +56,13 @@ enum Part {
     Threads,
     /// As many idle connections as the machine allows
     Million,
+    /// Clients: the CPU time of a call, beside one by hand and those of redis
+    Clients,
 }
 
 /// Measures ropewalk beside its peers.
 ///
-/// All parts but `waiting`, `instructions`, `threads` and `million` when none is named. What is not installed is left out with a word.
+/// All parts but `waiting`, `instructions`, `threads`, `million` and `clients` when none is named. What is not installed is left out with a word.
 #[derive(Debug, Parser)]
 #[command(name = "benches/peers/run")]
 struct Args {
@@ -104,13 +107,14 @@ impl Args {
     }
 
     fn wants(&self, part: Part) -> bool {
-        let asked_for = matches!(part, Part::Waiting | Part::Instructions | Part::Threads | Part::Million);
+        let asked_for =
+            matches!(part, Part::Waiting | Part::Instructions | Part::Threads | Part::Million | Part::Clients);
         if self.part.is_empty() { !asked_for } else { self.part.contains(&part) }
     }
 
     /// Whether a part is wanted that has no servers of its own.
     fn wants_peers(&self) -> bool {
-        let own = |part| matches!(part, Part::Tls | Part::Memcached | Part::Waiting);
+        let own = |part| matches!(part, Part::Tls | Part::Memcached | Part::Waiting | Part::Clients);
         Part::value_variants().iter().any(|&part| !own(part) && self.wants(part))
     }
 
@@ -167,6 +171,11 @@ fn main() -> Result {
     }
     if args.wants(Part::Memcached) {
         failures += beside_memcached(&args, &out, &machine)?;
+    }
+    if args.wants(Part::Clients) {
+        let measured = clients::run(&args)?;
+        write(&out, "clients", &machine, &measured, &clients::markdown(&measured))?;
+        failures += measured.iter().map(|cell| cell.failures.len()).sum::<usize>();
     }
     others(&args, &peers, &machine, &out)?;
     println!("written to {}", out.display());

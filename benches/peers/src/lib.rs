@@ -1,5 +1,6 @@
 //! What the load generator, the runner and the servers share.
 
+mod call_cost;
 mod certificate;
 mod coalesced;
 mod mode;
@@ -7,6 +8,7 @@ mod process;
 mod report;
 mod server;
 
+pub use self::call_cost::CallCost;
 pub use self::certificate::Certificate;
 pub use self::coalesced::coalesced;
 pub use self::mode::{Mode, Pattern};
