@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::task::yield_now;
+use tokio::task::coop::consume_budget;
 
 use super::Outbox;
 
-/// After this many members, `send` yields to other tasks.
-const MEMBERS_A_TURN: usize = 256;
+/// After this many members, `send` consumes a unit of the budget that tokio gives a task for its turn.
+///
+/// It doesn't yield at each: the members would write what they have, and a burst of lines would cost each of them a write
+/// for every line.
+const MEMBERS_A_UNIT: usize = 1024;
 
 /// A set of outboxes of many connections: a frame sent to a room is pushed to each of its members. Cheap to clone, and
 /// all clones are the same room.
@@ -98,11 +101,12 @@ impl<F: Clone> Room<F> {
     /// Pushes a frame to all members, and returns how many have accepted it. It waits for no member: each member's
     /// [`SlowConsumer`](super::SlowConsumer) determines what happens to a frame when its outbox is full.
     ///
-    /// After every 256 members it yields to other tasks.
+    /// After every 1024 members it consumes a unit of the budget that tokio gives a task for its turn, and yields to other
+    /// tasks when the budget is used up.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, which is possible only with more than 256 members, some members have the
+    /// If it is dropped before it is ready, which is possible only with more than 1024 members, some members have the
     /// frame and others don't.
     pub async fn send(&self, frame: F) -> usize {
         self.send_to(None, frame).await
@@ -135,9 +139,9 @@ impl<F: Clone> Room<F> {
     async fn send_to(&self, except: Option<usize>, frame: F) -> usize {
         let (all, except) = self.all(except);
         let mut taken = 0;
-        for (n, members) in all.chunks(MEMBERS_A_TURN).enumerate() {
+        for (n, members) in all.chunks(MEMBERS_A_UNIT).enumerate() {
             if n > 0 {
-                yield_now().await;
+                consume_budget().await;
             }
             taken += push_to(members, except.as_ref(), &frame);
         }

@@ -112,6 +112,8 @@ fn answer(line: &[u8]) -> Reply<Bytes> {
     match line {
         b"big" => Reply::one(BIG.clone()),
         b"part" => Reply::one(BIG.slice(10..KIB * 40)),
+        b"least" => Reply::one(BIG.slice(..16 * KIB)),
+        b"less" => Reply::one(BIG.slice(..16 * KIB - 1)),
         b"both" => Reply::many([BIG.clone(), Bytes::from_static(b"and"), BIG.slice(1..)]),
         b"last" => Reply::one(BIG.clone()).then_close(),
         line => Reply::one(Bytes::copy_from_slice(line)),
@@ -124,6 +126,8 @@ fn encoded(mut codec: impl Encoder<Bytes, Error: std::fmt::Debug>, words: &[&str
     for word in words {
         let frames = match *word {
             "big" | "last" => vec![BIG.clone()],
+            "least" => vec![BIG.slice(..16 * KIB)],
+            "less" => vec![BIG.slice(..16 * KIB - 1)],
             "part" => vec![BIG.slice(10..KIB * 40)],
             "both" => vec![BIG.clone(), Bytes::from_static(b"and"), BIG.slice(1..)],
             word => vec![Bytes::copy_from_slice(word.as_bytes())],
@@ -173,6 +177,12 @@ async fn a_large_answer_is_written_from_where_it_is_by_each_codec_of_ours() {
     // The header stands before the length, so it is copied there.
     let header = LengthPrefixed::u32().max(KIB * KIB).header(3);
     assert_eq!(converse(header, &words, ALL).await, BIG.len() - 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_16_kib_is_large_and_one_of_a_byte_less_is_copied() {
+    assert_eq!(converse(Lines::lf().max(KIB * KIB), &["least"], ALL).await, 16 * KIB);
+    assert_eq!(converse(Lines::lf().max(KIB * KIB), &["less"], ALL).await, 0);
 }
 
 #[tokio::test(start_paused = true)]

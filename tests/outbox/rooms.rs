@@ -129,20 +129,27 @@ async fn crowd(n: usize) -> (Room<Bytes>, Wired) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_send_gives_other_tasks_their_turn_after_256_members() {
-    let (room, _w) = crowd(256).await;
-    assert_eq!(room.send("x".into()).now_or_never(), Some(256));
-    let (room, _w) = crowd(257).await;
-    assert_eq!(room.send("x".into()).now_or_never(), None);
-    let (room, _w) = crowd(1000).await;
+async fn sends_give_other_tasks_their_turn_when_the_budget_of_the_task_is_used_up() {
+    let (room, _w) = crowd(1025).await;
     let mut turns = 0;
-    let mut sending = Box::pin(room.send_except(0, "x".into()));
-    let sent = std::future::poll_fn(|cx| {
+    let sender = room.clone();
+    let mut sending = Box::pin(async move {
+        // 128 units are a turn of tokio's.
+        for _ in 0..300 {
+            sender.send("x".into()).await;
+        }
+    });
+    std::future::poll_fn(|cx| {
         turns += 1;
         sending.as_mut().poll(cx)
-    });
-    assert_eq!(sent.await, 999);
-    assert_eq!(turns, 4);
+    })
+    .await;
+    assert_eq!(turns, 3);
+    // One of up to 1024 members, and a burst to more, are not interrupted.
+    let (room, _w) = crowd(1024).await;
+    assert_eq!(room.send("x".into()).now_or_never(), Some(1024));
+    let (room, _w) = crowd(5000).await;
+    assert_eq!(room.send_except(0, "x".into()).now_or_never(), Some(4999));
 }
 
 #[tokio::test(start_paused = true)]

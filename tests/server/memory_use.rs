@@ -193,7 +193,7 @@ async fn a_large_frame_that_is_kept_is_not_overwritten_by_later_ones() {
     let service = reply_fn(move |frame: Bytes| {
         // Every other one is kept.
         let n = frame[0];
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             keep.lock().unwrap().push(frame);
         }
         Bytes::copy_from_slice(&[n])

@@ -3,6 +3,7 @@
 
 mod accept;
 mod client;
+mod fanout;
 mod idle;
 mod load;
 mod memcached;
@@ -56,6 +57,9 @@ pub struct Args {
     /// Nine `get` to each `set` of memcached's text protocol, on keys that are stored first; --size is that of the values
     #[arg(long, conflicts_with = "idle")]
     memcached: bool,
+    /// Bursts of --depth frames on one connection, which all of them receive
+    #[arg(long, conflicts_with_all = ["accept", "idle", "memcached"])]
+    fanout: bool,
     /// Open connections, one frame on each, and hold them
     #[arg(long)]
     idle: bool,
@@ -96,6 +100,7 @@ fn main() -> Result {
     let report = match (args.accept, args.memcached) {
         (true, _) => accept::run(&args, &pattern)?,
         (_, true) => memcached::run(&args)?,
+        _ if args.fanout => fanout::run(&args, &pattern)?,
         _ => load::run(&args, &pattern)?,
     };
     if args.json {

@@ -27,7 +27,7 @@ pub fn bars(cells: &[Cell], peers: &[Peer]) -> Option<String> {
     for (i, (peer, cost)) in bars.iter().enumerate() {
         let y = 54.0 + height * i as f64;
         let class = match peer.kind {
-            Kind::Ours | Kind::Layers => "ours",
+            Kind::Ours | Kind::Layers | Kind::Codec => "ours",
             Kind::Limit => "limit",
             Kind::Peer | Kind::Reference => "other",
         };

@@ -4,6 +4,7 @@ mod accept;
 mod build;
 mod chart;
 mod clients;
+mod fanout;
 mod instructions;
 mod machine;
 mod memcached;
@@ -50,6 +51,8 @@ enum Part {
     Scaling,
     /// Services that wait, against loops by hand
     Waiting,
+    /// What one connection sends and all receive
+    Fanout,
     /// Instructions of a frame, by callgrind
     Instructions,
     /// One thread against several
@@ -62,7 +65,8 @@ enum Part {
 
 /// Measures ropewalk beside its peers.
 ///
-/// All parts but `waiting`, `instructions`, `threads`, `million` and `clients` when none is named. What is not installed is left out with a word.
+/// All parts but `waiting`, `fanout`, `instructions`, `threads`, `million` and `clients` when none is named. What is not installed is
+/// left out with a word.
 #[derive(Debug, Parser)]
 #[command(name = "benches/peers/run")]
 struct Args {
@@ -108,13 +112,13 @@ impl Args {
 
     fn wants(&self, part: Part) -> bool {
         let asked_for =
-            matches!(part, Part::Waiting | Part::Instructions | Part::Threads | Part::Million | Part::Clients);
+            matches!(part, Part::Waiting | Part::Fanout | Part::Instructions | Part::Threads | Part::Million | Part::Clients);
         if self.part.is_empty() { !asked_for } else { self.part.contains(&part) }
     }
 
     /// Whether a part is wanted that has no servers of its own.
     fn wants_peers(&self) -> bool {
-        let own = |part| matches!(part, Part::Tls | Part::Memcached | Part::Waiting | Part::Clients);
+        let own = |part| matches!(part, Part::Tls | Part::Memcached | Part::Waiting | Part::Fanout | Part::Clients);
         Part::value_variants().iter().any(|&part| !own(part) && self.wants(part))
     }
 
@@ -219,6 +223,10 @@ fn others(args: &Args, peers: &[Peer], machine: &Machine, out: &Path) -> Result 
     if args.wants(Part::Waiting) {
         let measured = waiting::run(args)?;
         write(out, "waiting", machine, &measured, &waiting::markdown(&measured))?;
+    }
+    if args.wants(Part::Fanout) {
+        let measured = fanout::run(args)?;
+        write(out, "fanout", machine, &measured, &fanout::markdown(&measured))?;
     }
     if args.wants(Part::Instructions) {
         match instructions::run(args, peers)? {

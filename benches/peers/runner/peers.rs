@@ -14,6 +14,8 @@ pub enum Kind {
     Ours,
     /// Ours under five layers
     Layers,
+    /// Ours with a codec of somebody's own
+    Codec,
     /// A peer's best: measured against
     Peer,
     /// To show where it stands
@@ -54,7 +56,7 @@ impl Peer {
 
     /// All of them, in the order of the tables.
     pub fn all() -> Vec<Self> {
-        use Kind::{Layers, Limit, Ours, Reference};
+        use Kind::{Codec, Layers, Limit, Ours, Reference};
         use Program::{Go, Netty, Rust, Twisted};
         vec![
             Self::new("epoll", "bare epoll", Limit, Rust("epoll"), "raw"),
@@ -69,6 +71,8 @@ impl Peer {
                 Rust("ours"),
                 "layers-static",
             ),
+            Self::new("codec-copies", "ropewalk, a codec with `take_frame`", Codec, Rust("ours"), "codec-copies"),
+            Self::new("codec-shares", "ropewalk, a codec with `split_to`", Codec, Rust("ours"), "codec-shares"),
             Self::new("tokio-coalesce", "tokio-util, coalescing by hand", Kind::Peer, Rust("tokio-coalesce"), ""),
             Self::new("go", "Go, coalescing by hand", Kind::Peer, Go, ""),
             Self::new("actix", "actix, coalescing by hand", Kind::Peer, Rust("actix"), ""),
@@ -100,6 +104,11 @@ impl Peer {
     /// A service that waits, under ropewalk or by hand.
     pub fn waiting(variant: &'static str) -> Self {
         Self::new(variant, "", Kind::Reference, Program::Rust("waiting"), variant)
+    }
+
+    /// A server that passes what one connection sends to all.
+    pub fn fanout(variant: &'static str) -> Self {
+        Self::new(variant, "", Kind::Reference, Program::Rust("fanout"), variant)
     }
 
     /// The name of the program in the target folder, or of what else it is written in.

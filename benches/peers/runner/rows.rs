@@ -28,6 +28,8 @@ pub struct Row {
 
 /// Ours under five layers, against ours without.
 pub const LAYERS: f64 = 1.3;
+/// A codec whose frames share the buffer, against one that copies small frames.
+pub const SHARES: f64 = 1.1;
 /// Ours against the loop that every tutorial teaches, where requests are pipelined.
 pub const NAIVE: f64 = 0.05;
 /// How much worse than the best peer's a p99 may look: less means nothing on such machines.
@@ -54,7 +56,20 @@ const FLAT: Row = Row { depth: 1, layers: false, peer: bound(1.05, 1.0), limit: 
 
 const CODECS: Row = Row { layers: false, limit: bound(1.6, 1.3), ..LINES };
 
-pub const ROWS: [Row; 8] = [
+const LARGE: Row = Row {
+    name: "int32-64k-8x1",
+    words: "int32 frames of 64 KiB, 8 connections × 1",
+    mode: Mode::Int32,
+    conns: 8,
+    depth: 1,
+    size: 64 * 1024,
+    layers: false,
+    peer: bound(0.9, 0.8),
+    limit: bound(1.6, 1.3),
+    ..LINES
+};
+
+pub const ROWS: [Row; 11] = [
     LINES,
     Row {
         name: "lines-1000x64",
@@ -79,5 +94,14 @@ pub const ROWS: [Row; 8] = [
         peer: bound(1.0, 0.9),
         limit: bound(1.25, 1.15),
         ..LINES
+    },
+    LARGE,
+    Row { name: "int32-256k-8x1", words: "int32 frames of 256 KiB, 8 connections × 1", size: 256 * 1024, ..LARGE },
+    Row {
+        name: "int32-1m-8x1",
+        words: "int32 frames of 1 MiB, 8 connections × 1",
+        size: 1024 * 1024,
+        peer: bound(1.0, 0.9),
+        ..LARGE
     },
 ];

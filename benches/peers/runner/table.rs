@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Args;
 use crate::peers::{Kind, Peer};
-use crate::rows::{Bound, LAYERS, NAIVE, P99, ROWS, Row};
+use crate::rows::{Bound, LAYERS, NAIVE, P99, ROWS, Row, SHARES};
 use crate::running::{Server, load};
 use crate::stats::{cpu, median, ratio, spread};
 
@@ -44,7 +44,9 @@ impl Cell {
 pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     for row in &ROWS {
-        let wanted = |peer: &&Peer| (peer.kind != Kind::Layers || row.layers) && args.takes(row.name, peer.name);
+        let wanted = |peer: &&Peer| {
+            (!matches!(peer.kind, Kind::Layers | Kind::Codec) || row.layers) && args.takes(row.name, peer.name)
+        };
         for peer in peers.iter().filter(wanted) {
             cells.push(Cell::new(row.name, peer.name));
         }
@@ -196,6 +198,10 @@ fn demands(cells: &[Cell], peers: &[Peer]) -> String {
         for cell in view.of(Kind::Layers) {
             let marked = mark(against(cell, view.named("framed")), Bound { must: LAYERS, aim: LAYERS });
             let _ = writeln!(text, "| {} | {} | framed | {marked} |", row.name, cell.server);
+        }
+        if let Some(cell) = view.named("codec-shares") {
+            let marked = mark(against(cell, view.named("codec-copies")), Bound { must: SHARES, aim: 1.0 });
+            let _ = writeln!(text, "| {} | {} | codec-copies | {marked} |", row.name, cell.server);
         }
     }
     text

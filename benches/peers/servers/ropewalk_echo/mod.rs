@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Buf;
 use clap::Parser;
+use ropewalk::custom::take_frame;
 use ropewalk::{
-    Bytes, CallDeadlineLayer, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer, LengthPrefixed, Lines,
-    LogLayer, Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
+    Bytes, BytesMut, CallDeadlineLayer, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer,
+    LengthPrefixed, Lines, LogLayer, Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
 };
 use ropewalk_peers::{Mode, Result, ServerArgs, raise_descriptor_limit};
 use tokio::runtime::Builder;
@@ -25,8 +27,39 @@ pub fn main() -> Result {
     runtime.worker_threads(args.threads.max(1)).enable_all().build()?.block_on(run(&args))
 }
 
+/// Lines as somebody writes a codec of their own: `shares` is the way of most, the other that of the documentation.
+#[derive(Clone)]
+struct OwnLines {
+    shares: bool,
+}
+
+impl Decoder for OwnLines {
+    type Item = Bytes;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
+        let Some(lf) = memchr::memchr(b'\n', src) else { return Ok(None) };
+        let line = if self.shares { src.split_to(lf).freeze() } else { take_frame(src, lf) };
+        src.advance(1);
+        Ok(Some(line))
+    }
+}
+
+impl Encoder<Bytes> for OwnLines {
+    type Error = CodecError;
+
+    fn encode(&mut self, line: Bytes, dst: &mut BytesMut) -> Result<(), CodecError> {
+        dst.extend_from_slice(&line);
+        dst.extend_from_slice(b"\n");
+        Ok(())
+    }
+}
+
 async fn run(args: &ServerArgs) -> Result {
     match args.mode {
+        Mode::Line if args.variant.starts_with("codec") => {
+            serve(OwnLines { shares: args.variant == "codec-shares" }, args).await
+        }
         Mode::Line => serve(Lines::lf(), args).await,
         // The load generator has frames of 1 MiB at most.
         Mode::Int32 => serve(LengthPrefixed::u32().max(1024 * 1024), args).await,
