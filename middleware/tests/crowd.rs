@@ -49,8 +49,10 @@ fn goes(choice: Choice, which: &Connection, why: CloseReason) {
 /// Asserts that nobody goes, and from when on somebody may.
 #[track_caller]
 fn stays(choice: Choice, until: Option<Instant>) {
-    let Choice::Nobody(next) = choice else { panic!("{choice:?}") };
-    assert_eq!(next, until);
+    match choice {
+        Choice::Nobody(next) => assert_eq!(next, until),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(start_paused = true)]
