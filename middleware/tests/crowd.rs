@@ -134,9 +134,9 @@ async fn for_a_newcomer_below_its_share_the_longest_idle_of_the_largest_address_
     // Now no address has more.
     stays(crowd.make_room(9, Some(host(3)), 0, &rules), Some(start + 5 * MS + 5 * SECOND));
     many.push(spoken(&mut crowd, 1));
-    // With three to come it has its share, as has an address with more, and a peer without an address has none.
-    for (newcomer, coming) in [(Some(host(3)), 3), (Some(host(1)), 0), (Some(host(2)), 0), (None, 0)] {
-        assert!(matches!(crowd.make_room(9, newcomer, coming, &rules), Choice::Nobody(_)), "{newcomer:?} {coming}");
+    // With three to come it has its share, as have the two addresses that are there; a peer without an address has none.
+    for (cap, newcomer, coming) in [(9, Some(host(3)), 3), (6, Some(host(1)), 0), (6, Some(host(2)), 0), (9, None, 0)] {
+        assert!(matches!(crowd.make_room(cap, newcomer, coming, &rules), Choice::Nobody(_)), "{newcomer:?} {coming}");
     }
     assert!(matches!(crowd.make_room(9, Some(host(3)), 0, &rules.share(false)), Choice::Nobody(_)));
     goes(crowd.make_room(9, Some(host(3)), 2, &rules), &many[3], CloseReason::MadeRoomShare);
