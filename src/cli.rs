@@ -1,4 +1,4 @@
-//! `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a program's command line (feature `cli`).
+//! `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a program's command line (feature `cli`).
 
 use std::io::{Write, stderr};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub struct ServerArgs {
     /// What is logged on standard error: off, error, warn, info, debug or trace, or a level for each part, as in
     /// info,ropewalk::frame=debug
     #[arg(long, value_name = "LEVEL", default_value = "info,ropewalk::server=warn")]
-    log: Targets,
+    log_level: Targets,
     /// How many seconds a peer may take for a frame, and between two; 0 for as long as it likes
     #[arg(long, visible_alias = "patience", value_name = "SECONDS")]
     idle: Option<u32>,
@@ -65,7 +65,7 @@ impl ServerArgs {
         self
     }
 
-    /// Writes the log to standard error, at the level of `--log`, until this is dropped: keep it to the end of `main`. It is a
+    /// Writes the log to standard error, at the level of `--log-level`, until this is dropped: keep it to the end of `main`. It is a
     /// [`BackgroundLog`], so a log that can't be written, or is not read, does not stop the server.
     ///
     /// [`server`](Self::server) does this too, until the server is over. Call it for a program that logs something before or
@@ -73,7 +73,7 @@ impl ServerArgs {
     pub fn log(&self) -> BackgroundLog {
         let log = BackgroundLog::to(stderr());
         let lines = fmt::layer().with_writer(log.writer()).log_internal_errors(false);
-        drop(tracing_subscriber::registry().with(lines).with(self.log.clone()).try_init());
+        drop(tracing_subscriber::registry().with(lines).with(self.log_level.clone()).try_init());
         log
     }
 
@@ -130,5 +130,32 @@ impl ServerArgs {
                 drop(stderr().write_all(text.as_bytes()));
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::ServerArgs;
+
+    /// A program with flags of the names that programs like to give theirs.
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[arg(long)]
+        log: bool,
+        #[arg(long, default_value_t = 100)]
+        max: usize,
+    }
+
+    #[test]
+    fn a_program_may_have_a_flag_for_its_own_log() {
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from(["echo", "--log", "--log-level", "warn", "--max", "3", "--workers", "2"]);
+        assert_eq!((cli.log, cli.max, cli.server.workers), (true, 3, Some(2)));
+        assert_eq!(cli.server.log_level.to_string(), "warn");
+        assert!(!Cli::parse_from(["echo"]).log);
     }
 }

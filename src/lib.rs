@@ -55,7 +55,7 @@
 //! | subject | items |
 //! |---|---|
 //! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`]; [`CodecExt`] for typed frames, [`Framing`] for borrowed ones; [`custom`] for your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
-//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
+//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
 //! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
 //! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
 //! | a connection, from other tasks | [`ConnectionInfo`], [`Handle::connections`] |
@@ -67,6 +67,7 @@
 //! | errors | [`Error`], [`SessionError`], [`CodecError`]; from a server that can't start: [`BindError`], [`EndpointError`] |
 //! | the end of a connection | [`CloseReason`], [`Closing`], [`Counts`] |
 //! | logs | [`LogLayer`] and [`FrameLogLayer`] for the lines, [`BackgroundLog`] to write them without blocking |
+//! | metrics (feature `metrics`) | `metrics::export`, for Prometheus and others |
 //! | tests | [`memory::endpoint`]: a whole server without a socket; `testing::Simulation`: one under faults |
 //!
 //! The book, in `docs/src` of the repository, explains all of this from the beginning.
@@ -75,13 +76,15 @@
 //!
 //! All are off by default.
 //!
+//! - `anyhow`: `?` from [`Error`] to `anyhow::Error`.
 //! - `tls`: encrypted endpoints and STARTTLS, by rustls.
-//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log LEVEL` and `--idle SECONDS` for a clap command
+//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a clap command
 //!   line.
 //! - `json`, `postcard`: frames of serde types with any codec.
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 //! - `laws`: checks for your own codecs.
-//! - `testing`: whole servers under simulated faults.
+//! - `testing`: whole servers under simulated faults, and checks for layers.
+//! - `metrics`: the server's counts for the recorder of the `metrics` crate.
 //! - `tower`: `NotSent` for tower's `Retry`, and `Load`, of clients.
 #![forbid(unsafe_code)]
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
@@ -92,12 +95,12 @@ pub mod cli;
 pub mod client;
 mod dispatch;
 mod endpoint;
-mod error;
 mod leaf;
 mod listener;
 pub mod memory;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod outbox;
-mod reply;
 mod server;
 mod session;
 #[cfg(feature = "testing")]
@@ -114,20 +117,22 @@ pub use tokio_util::codec::{Decoder, Encoder};
 
 pub use ropewalk_codecs::*;
 pub use ropewalk_middleware::*;
+// Also what the crates of layers use, which don't need this one.
+pub use ropewalk_middleware::{BoxError, Error, IntoReply, Reply, Result, SessionError};
 
 pub use client::connect;
 pub use dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order};
 pub use endpoint::{BindError, ConnectError, Dial, Dialing, Endpoint, EndpointError, Remote};
-pub use error::{BoxError, Error, Result, SessionError};
 pub use leaf::{
-    Cloned, FrameService, Framed, FramedFuture, MakeFrameService, NoState, Opened, PerPeer, ReplyFn, ServiceFn,
-    SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session, session_with,
+    Cloned, FrameService, Framed, FramedFuture, LayerWith, MakeFrameService, NoState, Opened, PerPeer, ReplyFn,
+    ServiceFn, SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session,
+    session_with,
 };
 pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};
-pub use reply::{IntoReply, Reply};
 pub use server::{
-    ConnectionService, Counts, DrainReport, Handle, Lifecycle, MemoryUse, Restart, RestartError, Serve, Server,
+    ConnectionService, Counts, DrainReport, EndpointInfo, EndpointState, Handle, Lifecycle, MemoryUse, Reload,
+    ReloadFn, Restart, RestartError, Serve, Server, reload_fn,
 };
 #[cfg(feature = "tls")]
 pub use session::UpgradeTls;
@@ -140,7 +145,7 @@ pub use tls::{ClientTls, TlsConfig, TlsError};
 pub use rustls;
 
 /// The snippets of README and the book, as documentation tests. Chapters without snippets are missing here;
-/// `tests/docs.rs` checks that.
+/// `tests/docs/` checks that.
 #[cfg(doctest)]
 mod book {
     macro_rules! chapters {
@@ -154,7 +159,6 @@ mod book {
         State: "../docs/src/state.md",
         Codecs: "../docs/src/codecs.md",
         Layers: "../docs/src/layers.md",
-        WritingALayer: "../docs/src/writing-a-layer.md",
         TlsAndProxy: "../docs/src/tls-and-proxy.md",
         Testing: "../docs/src/testing.md",
         Deployment: "../docs/src/deployment.md",

@@ -1,8 +1,9 @@
-//! What a codec of your own is made of: say where a frame ends, and [`Strict`] does the rest.
+//! Codecs of your own: a [`FindFrame`] says where a frame lies, and [`Strict`] does the rest.
 //!
-//! Any `Decoder` and `Encoder` is a codec. One that a stranger may talk to has to do more than find frames: keep a limit,
-//! look at no byte twice, say at which byte of the stream what is wrong, deliver nothing after that, and refuse half a
-//! frame at the end. [`Strict`] is a codec that does all this, around a [`FindFrame`] that says where a frame lies:
+//! Any `Decoder` and `Encoder` is a codec. A codec for untrusted peers has to do more than find frames: keep a limit,
+//! examine no byte twice, report errors with their offset in the stream, deliver nothing after an error, and refuse
+//! half a frame at the end. [`Strict`] is a codec that does all this, around a [`FindFrame`] that says where a frame
+//! lies:
 //!
 //! ```
 //! use ropewalk_codecs::custom::{FindFrame, Span, Strict};
@@ -60,8 +61,8 @@
 //!     .check();
 //! ```
 //!
-//! Such a codec is used as any other, also under [`parse`](crate::CodecExt::parse) and [`map`](crate::CodecExt::map). A
-//! `Decoder` that is written by hand does well to take its frames out of the buffer by [`take_frame`].
+//! Such a codec is used like any other, also under [`parse`](crate::CodecExt::parse) and [`map`](crate::CodecExt::map).
+//! A `Decoder` written by hand should take its frames out of the buffer with [`take_frame`].
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -73,44 +74,45 @@ use crate::own_limit;
 
 pub use crate::frame::{Span, take_frame};
 
-/// Where the frames of a format lie in its bytes: the part of a codec that [`Strict`] can't do.
+/// Finds the frames of a format in its bytes: the part of a codec that [`Strict`] can't do.
 pub trait FindFrame {
-    /// Where the frame lies that begins with the first of `bytes`; `None` when more bytes are needed to say so. There is at
-    /// least one byte.
+    /// Returns where the frame lies that begins at `bytes[0]`, or `None` if more bytes are needed to know. `bytes` is
+    /// never empty.
     ///
-    /// It may be said before all of the frame has come, as soon as its length has: then the rest is waited for.
+    /// It may return a span before the whole frame has arrived, as soon as its length is known: [`Strict`] then waits
+    /// for the rest.
     ///
-    /// While it is `None`, the next call gets the same bytes with more behind them, and `seen` is how many there were the
-    /// last time; at a frame's beginning it is 0. A search goes on from there, or from as much before as the end of a frame
-    /// has bytes, less one: so no byte is looked at again and again. The answer must depend on the bytes alone, not on how
-    /// many came at a time.
+    /// After `None` the next call gets the same bytes with more after them, and `seen` is how many there were in the
+    /// last call; at the start of a frame it is 0. Continue the search from there, or, if the end of a frame has `n`
+    /// bytes, from `n - 1` bytes earlier: so no byte is examined again and again. The result must depend on the bytes
+    /// alone, not on how they were cut into reads.
     ///
     /// # Errors
     ///
-    /// What is wrong, and with [`CodecError::at`] at which index of `bytes` (0 unless said); [`Strict`] makes an offset in
-    /// the stream of it. Every error is fatal, as where the next frame begins is then unknown. For a frame that is whole
-    /// and of the wrong content there are [`parse`](crate::CodecExt::parse) and [`try_map`](crate::CodecExt::try_map).
+    /// What is wrong, placed by [`CodecError::at`] at an index of `bytes` (0 by default), which [`Strict`] turns into
+    /// an offset in the stream. Every error is fatal, because the start of the next frame is then unknown. To refuse
+    /// the content of a whole frame, use [`parse`](crate::CodecExt::parse) or [`try_map`](crate::CodecExt::try_map).
     fn find_frame(&mut self, bytes: &[u8], seen: usize) -> Result<Option<Span>, CodecError>;
 }
 
-/// A codec from a [`FindFrame`]: bounded, with offsets in its errors, fused after an error, and without half frames at the
-/// end of the stream or in the output. The [module](self) has an example.
+/// A codec made from a [`FindFrame`]: its frames are bounded, its errors have offsets, it is fused after an error, and
+/// it delivers and writes no half frames. The [module](self) has an example.
 ///
-/// A frame has at most [`max`](Self::max) bytes, 65 536 by default, everything around it included. It is handed out as
-/// [`Bytes`], by [`take_frame`]; or lent, as a [`Framing`].
+/// A frame has at most [`max`](Self::max) bytes, 65 536 by default, including everything around it. It is delivered as
+/// [`Bytes`], by [`take_frame`], or lent, by [`Framing`].
 ///
 /// # Errors
 ///
-/// Decoding: what the format says; [`ErrorKind::TooLong`] as soon as a frame is certain to be over the limit, placed at its
-/// first byte; and [`ErrorKind::Truncated`] if the stream ends within one. All are fatal.
+/// Decoding returns the errors of the format; [`ErrorKind::TooLong`] as soon as a frame is certain to exceed the limit,
+/// placed at the frame's first byte; and [`ErrorKind::Truncated`] if the stream ends within a frame. All are fatal.
 ///
-/// Encoding is the format's, if it is an [`Encoder`]. A frame that comes out longer than the limit is
-/// [`ErrorKind::TooLong`]. After any error the buffer is as it was.
+/// Encoding is that of the format, if it is an [`Encoder`]. A frame whose encoded form exceeds the limit is
+/// [`ErrorKind::TooLong`]. After any error the buffer is unchanged.
 #[derive(Debug, Clone)]
 pub struct Strict<F> {
     format: F,
     max: usize,
-    /// How many bytes the format has seen of the frame at the start of the buffer.
+    /// How many bytes of the frame at the start of the buffer the format has seen.
     seen: usize,
     /// Where that frame lies, once it is known.
     found: Option<Span>,
@@ -124,14 +126,14 @@ impl<F> Strict<F> {
         Self { format, max: 64 * 1024, seen: 0, found: None, progress: Progress::default() }
     }
 
-    /// The most bytes a frame may have, with what stands before and behind its content. Default: 65 536.
+    /// The most bytes a frame may have, including those before and after its content. Default: 65 536.
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = limit(bytes);
         self
     }
 
-    /// No limit: a peer that never ends a frame makes the buffer grow until memory ends.
+    /// No limit: a peer that never ends a frame makes the buffer grow until memory is exhausted.
     #[must_use]
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
@@ -165,7 +167,7 @@ impl<F: FindFrame> Strict<F> {
                 Ok(Some(span))
             }
             Ok(None) => {
-                own_limit::note(src.chunk());
+                own_limit::note(src.chunk(), 0);
                 Ok(None)
             }
             Err(error) => Err(self.fail(src, error)),
@@ -192,15 +194,15 @@ impl<F: FindFrame> Strict<F> {
     fn look(&mut self, bytes: &[u8]) -> Result<Option<Span>, CodecError> {
         let max = self.max;
         let too_long = || Err(CodecError::new(ErrorKind::TooLong { max }));
-        // What lies beyond the limit can't belong to this frame. It is not shown, or the answer would depend on how much
-        // came at once.
+        // Bytes beyond the limit can't belong to this frame. They are not shown to the format, so that its result
+        // doesn't depend on how many bytes arrived at once.
         let shown = &bytes[..bytes.len().min(self.max)];
         if shown.is_empty() {
             return too_long();
         }
         match self.format.find_frame(shown, self.seen)? {
             Some(Span { lead: 0, content: 0, trail: 0 }) => Err(CodecError::new(ErrorKind::Other(
-                "the format found a frame without a byte, which would be found for ever".into(),
+                "the format found a frame of no bytes, which would repeat without end".into(),
             ))),
             Some(span) if span.checked_total().is_none_or(|total| total > max) => too_long(),
             None if shown.len() == max => too_long(),
@@ -211,7 +213,7 @@ impl<F: FindFrame> Strict<F> {
         }
     }
 
-    /// Ends the decoder with an error that is placed in what is left.
+    /// Ends the decoder with an error whose offset, if any, is an index of the unread bytes.
     #[cold]
     fn fail(&mut self, src: &mut impl Buf, error: CodecError) -> CodecError {
         let offset = self.progress.consumed() + error.offset().unwrap_or(0);

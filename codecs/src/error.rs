@@ -1,21 +1,21 @@
-//! What goes wrong between bytes and frames, and where in the stream it did.
+//! Errors of codecs, with their place in the stream.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// Any error, boxed: what a conversion of the user's own may fail with.
+/// Any error, boxed: the error of a user's conversion.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What a codec of this crate fails with.
+/// The error of every codec of this crate.
 ///
 /// It says what is wrong ([`kind`](Self::kind)), at which byte of the stream ([`offset`](Self::offset)), and whether
 /// decoding can go on ([`is_fatal`](Self::is_fatal)). All three are the same however the bytes were cut into reads.
 ///
-/// A *fatal* error means that the framing is lost: the decoder that returned it yields nothing more and discards what it is
-/// handed. After a *recoverable* one the next call goes on with the next frame.
+/// A *fatal* error means that the framing is lost: the decoder that returned it yields nothing more and discards all
+/// further input. After a *recoverable* one the next call continues with the next frame.
 ///
-/// A codec of one's own can use it too:
+/// A codec of your own can use it too:
 ///
 /// ```
 /// use ropewalk_codecs::{CodecError, ErrorKind};
@@ -30,7 +30,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub struct CodecError(Box<Inner>);
 
-/// Behind a pointer: what a decoder returns for each frame has room for an error, and is moved.
+/// Boxed, because the result of each `decode` has room for an error and is moved.
 #[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
@@ -38,14 +38,14 @@ struct Inner {
     fatal: bool,
 }
 
-/// The ways in which bytes are not a frame, or a frame not bytes.
+/// Why bytes could not be decoded, or a frame not encoded.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The frame is, or is announced to be, longer than the limit. When encoding: longer than the limit, or than the
-    /// length prefix can say.
+    /// length prefix can express.
     TooLong {
-        /// The limit, in bytes of the frame: no delimiter and no prefix counted.
+        /// The limit in bytes, without delimiter and prefix; for [`Strict`](crate::custom::Strict) it includes them.
         max: usize,
     },
     /// The length is not well-formed, not in minimal form, or negative once adjusted. When encoding: no such length can
@@ -67,7 +67,7 @@ pub enum ErrorKind {
     Parse(BoxError),
     /// The transport failed.
     Io(io::Error),
-    /// Something a codec of another crate said.
+    /// An error of a codec of another crate.
     Other(BoxError),
 }
 
@@ -83,8 +83,8 @@ impl CodecError {
         Self::new(ErrorKind::Parse(error.into())).recoverable()
     }
 
-    /// The error of any codec as a `CodecError`: one that is a `CodecError` already stays as it is, an [`io::Error`]
-    /// becomes [`ErrorKind::Io`], any other a fatal [`ErrorKind::Other`].
+    /// The error of any codec as a `CodecError`: a `CodecError` stays as it is, an [`io::Error`] becomes
+    /// [`ErrorKind::Io`], any other error becomes a fatal [`ErrorKind::Other`].
     pub fn from_any(error: impl Into<BoxError>) -> Self {
         error.into().downcast::<Self>().map_or_else(
             |error| match error.downcast::<io::Error>() {
@@ -104,9 +104,9 @@ impl CodecError {
 
     /// The same error, after which decoding goes on with the next frame.
     ///
-    /// A decoder that reports [`ErrorKind::TooLong`] so, and drops the rest of that frame as it comes, leaves a byte of it
-    /// in the buffer for as long as its end has not come, as [`Lines`](crate::Lines) does: an empty buffer means that the
-    /// next byte begins a frame.
+    /// A decoder that makes [`ErrorKind::TooLong`] recoverable and drops the rest of that frame as it arrives must
+    /// leave a byte of it in the buffer until the frame has ended, as [`Lines`](crate::Lines) does: an empty buffer
+    /// means that the next byte begins a frame.
     #[must_use]
     pub fn recoverable(mut self) -> Self {
         self.0.fatal = false;
@@ -131,9 +131,10 @@ impl CodecError {
         self.0.kind
     }
 
-    /// The stream offset, counted from the first byte this decoder saw: of the first byte that cannot be right; for a
-    /// length that is refused as a whole, of its first byte; for [`ErrorKind::Parse`], of the frame; for
-    /// [`ErrorKind::Truncated`], of the end of the stream.
+    /// The stream offset, counted from the first byte this decoder saw. It is the offset of the first invalid byte; for
+    /// a length that is refused as a whole, of its first byte; for [`ErrorKind::Parse`], and [`ErrorKind::TooLong`] of
+    /// [`Strict`](crate::custom::Strict), of the frame's first byte; for [`ErrorKind::Truncated`], of the end of the
+    /// stream.
     ///
     /// `None` for errors of encoding, of the transport and of foreign codecs.
     #[must_use]
@@ -143,7 +144,8 @@ impl CodecError {
 
     /// Whether the framing is lost, so that nothing more can be decoded from this stream.
     ///
-    /// It says nothing about an error of encoding: nothing was written then, and encoding may go on with the next frame.
+    /// It has no meaning for an error of encoding: nothing was written then, and encoding may continue with the next
+    /// frame.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.0.fatal
@@ -164,7 +166,7 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong { max } => write!(f, "the frame is longer than the limit of {max} bytes"),
-            Self::BadLength => f.write_str("the length is not one a frame can have"),
+            Self::BadLength => f.write_str("no frame can have this length"),
             Self::MissingTerminator => f.write_str("the terminator is missing after the frame"),
             Self::DelimiterInFrame => {
                 f.write_str("the frame contains the delimiter: escape it or split the frame before sending it")
@@ -172,7 +174,7 @@ impl fmt::Display for ErrorKind {
             Self::Truncated { have } => write!(f, "the stream ended {have} bytes into a frame"),
             Self::InvalidUtf8 => f.write_str("the frame is not valid UTF-8"),
             Self::Io(error) => error.fmt(f),
-            // What a conversion said is what the peer can use.
+            // The conversion's own text, because a protocol may send it to the peer.
             Self::Parse(error) | Self::Other(error) => error.fmt(f),
         }
     }
@@ -181,7 +183,7 @@ impl fmt::Display for ErrorKind {
 impl Error for CodecError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0.kind {
-            // These three print as the error they hold, so what they lead on to is its cause.
+            // These three print the error they hold, so their source is the source of that error.
             ErrorKind::Io(error) => error.source(),
             ErrorKind::Other(error) | ErrorKind::Parse(error) => error.source(),
             _ => None,

@@ -6,7 +6,8 @@ use crate::error::BoxError;
 use crate::map::{Map, TryMap};
 use crate::parsed::Parsed;
 
-/// What every [`Decoder`] can be turned into: one whose frames are of another type. Encoding stays as it is.
+/// Turns any [`Decoder`] into one whose frames have another type. Encoding stays as it is, except with JSON and
+/// postcard.
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -20,7 +21,8 @@ use crate::parsed::Parsed;
 /// # }
 /// ```
 pub trait CodecExt: Decoder {
-    /// Frames of type `T`, which is made from this codec's. The codec has a type that can be named.
+    /// Frames of type `T`, made from this codec's frames by `TryFrom`. The codec's type can be named, unlike with a
+    /// closure.
     fn parse<T>(self) -> Parsed<Self, T>
     where
         Self: Sized,
@@ -49,7 +51,7 @@ pub trait CodecExt: Decoder {
         crate::Postcard::new(self)
     }
 
-    /// Frames that went through a function.
+    /// Frames passed through a function.
     fn map<F, U>(self, f: F) -> Map<Self, F>
     where
         Self: Sized,
@@ -58,7 +60,7 @@ pub trait CodecExt: Decoder {
         Map::new(self, f)
     }
 
-    /// Frames that went through a function that may fail.
+    /// Frames passed through a function that may fail.
     fn try_map<F, U, E>(self, f: F) -> TryMap<Self, F>
     where
         Self: Sized,

@@ -52,7 +52,7 @@ impl Fixed {
     fn find(&mut self, src: &mut impl Buf) -> Option<Span> {
         let whole = !self.progress.is_over(src) && src.remaining() >= self.size;
         if !whole {
-            own_limit::note(src.chunk());
+            own_limit::note(src.chunk(), self.size);
         }
         whole.then(|| Span::bare(self.size))
     }

@@ -1,7 +1,8 @@
-//! What every decoder here shares: how a frame leaves the buffer, and how far into the stream the decoder is.
+//! Shared by all decoders of this crate: how a frame is taken from the buffer, and how far into the stream the decoder
+//! is.
 //!
-//! A codec finds frames in any [`Buf`] that is one piece: in the [`BytesMut`] of a `Decoder`, from which a frame is
-//! taken out, and in a plain slice, in which it stays.
+//! A codec finds frames in any contiguous [`Buf`]: in the [`BytesMut`] of a `Decoder`, from which a frame is taken out,
+//! or in a plain slice, in which it stays.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -14,19 +15,19 @@ use crate::error::{CodecError, ErrorKind};
 /// application holds it.
 const COPY_UP_TO: usize = 512;
 
-/// The most bytes delivered at once where the wire sets no boundary.
+/// The most bytes delivered at once where the format has no boundaries.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// No buffer can be longer than `isize::MAX`. Limits are kept below it with room for any prefix and header, so that
 /// adding those to a length within its limit cannot wrap.
 const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
 
-/// The limit as it is kept: what was asked for, or the largest there can be.
+/// The limit as it is stored: `max`, or the largest possible limit if that is less.
 pub(crate) fn limit(max: usize) -> usize {
     max.min(LARGEST_LIMIT)
 }
 
-/// Where a frame lies at the start of a buffer. Its content is what is handed out; what is around it is dropped.
+/// Where a frame lies at the start of a buffer. Its content is delivered, the bytes around it are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// The bytes before the content: its length, for example.
@@ -55,16 +56,17 @@ impl Span {
         self.end() + self.trail
     }
 
-    /// The same for a span that may say anything.
+    /// The same for a span of user code, whose sum may overflow.
     pub(crate) fn checked_total(self) -> Option<usize> {
         self.lead.checked_add(self.content)?.checked_add(self.trail)
     }
 }
 
-/// Takes a frame of `n` bytes from the start of the buffer, the cheap way: up to 512 bytes are copied, more are shared.
+/// Takes a frame of `n` bytes from the start of the buffer in the cheaper way: up to 512 bytes are copied, more are
+/// shared.
 ///
 /// `src.split_to(n).freeze()` always shares the buffer. For a small frame that costs more than a copy, and the frame
-/// then keeps alive everything that was read together with it.
+/// then keeps the whole buffer alive.
 ///
 /// ```
 /// use bytes::{Buf, BytesMut};
@@ -85,14 +87,14 @@ pub fn take_frame(src: &mut BytesMut, n: usize) -> Bytes {
 }
 
 /// Takes a frame, which must be there, out of `src`.
-// Inlined into the caller's loop: a frame handed up through calls is stored and loaded again at each, which costs more
+// Inlined into the caller's loop: a frame returned through calls is stored and loaded again at each, which costs more
 // than finding it.
 #[inline(always)]
 pub(crate) fn take_span(src: &mut BytesMut, span: Span) -> Bytes {
     if span.content > COPY_UP_TO {
         return share_frame(src, span);
     }
-    // A box is made to `Bytes` with fewer steps than a vector, which might have room to spare.
+    // Converting a box to `Bytes` takes fewer steps than a vector, which may have spare capacity.
     let frame = Box::<[u8]>::from(&src[span.lead..span.end()]);
     src.advance(span.total());
     Bytes::from(frame)
@@ -120,8 +122,8 @@ impl Progress {
         self.consumed
     }
 
-    /// Whether the decoder is fused; if so, what it was handed is discarded, so that a caller that goes on reading
-    /// holds no more than one read.
+    /// Whether the decoder is fused; if so, `src` is discarded, so that a caller that continues reading holds no more
+    /// than one read.
     #[inline(always)]
     pub(crate) fn is_over(&mut self, src: &mut impl Buf) -> bool {
         if self.fused {
@@ -166,13 +168,14 @@ impl Progress {
         error
     }
 
-    /// Ends the decoder: the stream did so, `have` bytes into a frame of which the last are in `src`.
+    /// Ends the decoder because the stream ended, `have` bytes into a frame; the last of those bytes are in `src`.
     pub(crate) fn truncated(&mut self, src: &mut impl Buf, have: u64) -> CodecError {
         let end = src.remaining();
         self.fail(src, ErrorKind::Truncated { have }, end)
     }
 
-    /// The end of the stream for a decoder that leaves a partial frame in `src`: a clean one, or a truncated frame.
+    /// The end of the stream for a decoder that leaves partial frames in `src`: an empty `src` is a clean end, another
+    /// one a truncated frame.
     pub(crate) fn end<T>(&mut self, src: &mut impl Buf) -> Result<Option<T>, CodecError> {
         if !src.has_remaining() {
             return Ok(None);
@@ -186,4 +189,14 @@ impl Progress {
         self.fused = true;
         self.skip(src, src.remaining());
     }
+}
+
+/// Where a frame belongs that was encoded without its bytes: see [`around`](crate::around).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// How many bytes of the buffer come before the frame.
+    pub at: usize,
+    /// How many bytes of the frame were copied into the buffer already and must not be sent again: a header that stands
+    /// before the length.
+    pub copied: usize,
 }

@@ -2,10 +2,11 @@
 
 use crate::error::CodecError;
 
-/// Finds frames in bytes and lends them, without copying: for code that is done with a frame before it wants the next.
+/// Finds frames in bytes and lends them, without copying: for code that has finished with a frame before it asks for
+/// the next.
 ///
-/// It is the same codec with the same limits, errors and offsets as when it is used as a `Decoder`, and it keeps what it
-/// knows in the same place; only the frame is not taken out of the buffer. There is no I/O in it, and no allocation.
+/// It has the same limits, errors, offsets and state as the same codec used as a `Decoder`; only the frame is not taken
+/// out of the buffer. It does no I/O and does not allocate.
 ///
 /// ```
 /// use ropewalk_codecs::{Framing, Lines};
@@ -18,21 +19,21 @@ use crate::error::CodecError;
 ///     total += line.len();
 /// }
 /// assert_eq!(total, 6);
-/// assert_eq!(bytes, b"thr"); // keep it, and put what comes next behind it
+/// assert_eq!(bytes, b"thr"); // keep it, and append what is read next
 /// # Ok(())
 /// # }
 /// ```
 pub trait Framing {
-    /// The next frame of `bytes`, which then begins behind it. `None` if no whole frame is there: what is left of `bytes`
-    /// then has to begin the next call's, with more behind it.
+    /// The next frame of `bytes`; `bytes` then begins after it. `None` if `bytes` has no whole frame: then the next
+    /// call has to get the rest of `bytes` again, with more after it.
     ///
     /// # Errors
     ///
-    /// Those of the codec as a `Decoder`. After a recoverable one the next call goes on with the next frame; after a fatal
-    /// one nothing more is found, and `bytes` is emptied.
+    /// Those of the codec as a `Decoder`. After a recoverable one the next call continues with the next frame; after a
+    /// fatal one nothing more is found, and `bytes` is emptied.
     fn next_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError>;
 
-    /// The same once no more bytes will come, until it is `None`.
+    /// The same after the end of the stream. Call it until it returns `None`.
     ///
     /// # Errors
     ///

@@ -12,10 +12,10 @@ use crate::error::{BoxError, CodecError};
 use crate::tracked::Tracked;
 
 /// Frames of type `T`, read from the JSON in the frames of the codec `C`: made by
-/// [`CodecExt::json`](crate::CodecExt::json). It encodes whatever serde can serialize.
+/// [`CodecExt::json`](crate::CodecExt::json). It encodes any type that serde can serialize.
 ///
-/// Floats come back as they were. JSON has no NaN and no infinities: they are written as `null`, which is not a float
-/// when it is read.
+/// Floats survive a round trip exactly. JSON has no NaN and no infinities: they are written as `null`, which can't be
+/// read as a float.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -36,8 +36,9 @@ use crate::tracked::Tracked;
 ///
 /// # Errors
 ///
-/// Those of `C`; and what is no JSON of a `T`, as a recoverable [`ErrorKind::Parse`](crate::ErrorKind::Parse) with the
-/// offset of [`Parsed`](crate::Parsed)'s. What can't be serialized is an error too, and nothing of it is written.
+/// Those of `C`; and for a frame that is not the JSON of a `T`, a recoverable
+/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). A value that can't be
+/// serialized is an error too, and nothing of it is written.
 pub struct Json<C, T> {
     inner: Tracked<C>,
     // It makes values of T and does not hold one.

@@ -1,7 +1,8 @@
-//! What holds for every codec, as checks for codecs of your own (feature `laws`).
+//! The laws of codecs, as checks for codecs of your own (feature `laws`).
 //!
-//! Seven laws hold for each codec of this crate; [`Law`] has them, each with a wrong codec that breaks it. Give
-//! [`Laws`] what makes your codec, some streams to decode and some frames to encode, and check them in a test:
+//! Seven laws hold for each codec of this crate; [`Law`] lists them, each with a wrong codec that breaks it. Give
+//! [`Laws`] a function that makes your codec, some streams to decode and some frames to encode, and check them in a
+//! test:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -18,11 +19,11 @@
 //! ```
 //!
 //! Codecs that deliver the rest at the end of the stream need [`Laws::final_frame`], those that deliver bytes as they
-//! come [`Laws::merge`], those with errors of their own [`Laws::errors`].
+//! arrive need [`Laws::merge`], and those with an error type of their own need [`Laws::errors`].
 //!
-//! The kit chooses cuts and makes more streams from those given by numbers that only look random: the same
-//! [seed](Laws::seed) gives the same run. What breaks a law is made as short as possible and comes as a [`Violation`],
-//! which prints as a test to paste:
+//! Where streams are cut, and which variants of them are made, is pseudo-random: the same [seed](Laws::seed) gives the
+//! same run. A stream that breaks a law is made as short as possible and reported as a [`Violation`], which prints as a
+//! test to paste:
 //!
 //! ```text
 //! law 1, any segmentation, is broken (seed 0)
@@ -40,9 +41,9 @@
 //! }
 //! ```
 //!
-//! It drives the decoder as `Framed` does: bytes are appended, `decode` is called until it wants more, and `decode_eof`
-//! at the end until there is nothing. A law that is not broken on these streams is not proven; the more streams, and
-//! the closer they are to what can go wrong, the more it says.
+//! The decoder is driven as `Framed` drives it: bytes are appended, `decode` is called until it wants more, and at the
+//! end `decode_eof` until it returns nothing. A law that holds on these streams is not proven: the result is worth more
+//! with more streams, and with streams closer to what can go wrong.
 
 mod check;
 mod cuts;
@@ -66,7 +67,7 @@ pub use self::law::Law;
 pub use self::lent::Lent;
 pub use self::violation::Violation;
 
-/// A decoder the laws can be checked on: any whose frames can be compared and shown, and whose errors can be shown.
+/// A decoder on which the laws can be checked: its frames can be compared and printed, its errors can be printed.
 #[diagnostic::on_unimplemented(
     message = "the laws cannot be checked on `{Self}`",
     note = "it has to be a `Decoder` without borrowed data, its frames `PartialEq + Debug`, its errors `Display`"
@@ -98,7 +99,7 @@ type Faults<E> = Box<dyn Fn(&E) -> Fault>;
 type Merge<T> = Box<dyn Fn(&mut T, T) -> Option<T>>;
 
 /// The laws for one codec: what to check them on, and how. The [module](self) has an example.
-// The bound stands here because the functions below are of what the decoder gives.
+// The bound stands on the struct because fields use the decoder's associated types.
 pub struct Laws<C: Decoder> {
     make: Box<dyn Fn() -> C>,
     expression: Option<String>,
@@ -118,14 +119,14 @@ pub struct Laws<C: Decoder> {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Report {
-    /// With which the same check can be made again.
+    /// The seed that repeats this check.
     pub seed: u64,
-    /// The streams, those made from others among them.
+    /// The streams, including those made from others.
     pub streams: usize,
-    /// How often a stream went through a decoder.
+    /// How often a stream was decoded.
     pub runs: usize,
-    /// How many bytes law 5 overwrote. If 0, no frame that came in pieces was longer than two
-    /// [windows](Laws::window), and nothing was checked.
+    /// How many bytes law 5 overwrote. If it is 0, no frame that arrived in pieces was longer than two
+    /// [windows](Laws::window), and law 5 was not checked.
     pub overwritten: usize,
 }
 
@@ -149,7 +150,7 @@ impl<C: Decoder> Debug for Laws<C> {
 }
 
 impl<C: Subject> Laws<C> {
-    /// The laws for what `make_codec` makes: a codec at the start of a stream, each time.
+    /// The laws for the codecs that `make_codec` makes, each one for the start of a stream.
     pub fn new(make_codec: impl Fn() -> C + 'static) -> Self {
         Self {
             make: Box::new(make_codec),
@@ -174,11 +175,11 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// Frames to encode, one after the other, for laws 2 and 7. What encoding refuses is left out of the stream, the
-    /// rest has to come back; and the stream they make is one more to [decode](Self::streams).
+    /// Frames to encode, one after the other, for laws 2 and 7. Frames that encoding refuses are left out of the
+    /// stream, all others have to be decoded again. The encoded stream is also added to the [streams](Self::streams).
     ///
-    /// Called again, it adds another sequence. The first frame of all is also what has to come after a recoverable
-    /// error.
+    /// Each call adds another sequence. The first frame of the first sequence also has to be delivered after a
+    /// recoverable error.
     #[must_use]
     pub fn frames(self, frames: impl IntoIterator<Item = C::Item>) -> Self
     where
@@ -188,7 +189,7 @@ impl<C: Subject> Laws<C> {
         self.frames_as(frames, C::Item::clone)
     }
 
-    /// [`frames`](Self::frames) of another type than what is decoded: `decoded` says what has to come back for each.
+    /// [`frames`](Self::frames) of another type than the decoded ones: `decoded` gives the frame expected for each.
     #[must_use]
     pub fn frames_as<F>(
         mut self,
@@ -213,15 +214,15 @@ impl<C: Subject> Laws<C> {
     }
 
     /// The most bytes the decoder may leave unread when it wants more: its longest frame with prefix or delimiter.
-    /// Without it law 4 is checked only in that the decoder must not make the buffer grow.
+    /// Without it law 4 only checks that the decoder doesn't make the buffer grow.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = Some(bytes);
         self
     }
 
-    /// How many bytes at the start and at the end of what is unread the decoder may look at again when more has come:
-    /// the longest prefix or delimiter. Default: 16.
+    /// How many bytes at the start and at the end of the unread bytes the decoder may examine again when more has
+    /// arrived: the longest prefix or delimiter. Default: 16.
     ///
     /// # Panics
     ///
@@ -233,14 +234,14 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// Other random cuts and streams. Default: 0.
+    /// The seed of the random cuts and streams. Default: 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// How many random segmentations each stream comes in, besides those chosen by rule. Default: 32.
+    /// How many random segmentations are tried with each stream, besides those chosen by rule. Default: 32.
     #[must_use]
     pub fn splits(mut self, splits: usize) -> Self {
         self.splits = splits;
@@ -261,8 +262,8 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// Frames of which it does not matter how they are cut, as chunks of raw bytes: `merge` appends a frame to the one
-    /// before, or gives it back if the two do not belong together.
+    /// For frames whose boundaries don't matter, such as chunks of raw bytes: `merge` appends a frame to the one
+    /// before, or returns it if the two do not belong together.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -283,7 +284,7 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// How errors of another type than [`CodecError`](crate::CodecError) are compared, and which are fatal: see
+    /// Says how errors of another type than [`CodecError`](crate::CodecError) are compared, and which are fatal: see
     /// [`Fault`].
     #[must_use]
     pub fn errors(mut self, fault: impl Fn(&C::Error) -> Fault + 'static) -> Self {
@@ -291,7 +292,7 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// What to write for the codec in the test of a violation, as `Lines::crlf().max(80)`.
+    /// The expression for the codec in the test of a violation, such as `Lines::crlf().max(80)`.
     #[must_use]
     pub fn named(mut self, expression: impl Into<String>) -> Self {
         self.expression = Some(expression.into());
@@ -312,17 +313,17 @@ impl<C: Subject> Laws<C> {
     ///
     /// # Errors
     ///
-    /// The first that is broken.
+    /// The first violation.
     pub fn try_check(&self) -> Result<Report, Violation> {
         self.check_all()
     }
 
-    /// What the decoder gives for these reads and the end of the stream, a line for each frame and each error. A
+    /// What the decoder returns for these reads and the end of the stream: a line for each frame and each error. A
     /// violation prints as a test that calls this.
     ///
     /// # Panics
     ///
-    /// If that alone breaks a law: 3, 4, 5 or 6.
+    /// If this run alone breaks a law: 3, 4, 5 or 6.
     #[track_caller]
     #[must_use]
     pub fn replay(&self, reads: &[&[u8]]) -> Vec<String> {
@@ -331,7 +332,8 @@ impl<C: Subject> Laws<C> {
         run.events.iter().map(Event::show).collect()
     }
 
-    /// Checks law 5 on these reads: frames end where they did when what was seen is overwritten with `filler`.
+    /// Checks law 5 on these reads: frames must end at the same offsets when the bytes already seen are overwritten
+    /// with `filler`.
     ///
     /// # Panics
     ///
@@ -349,7 +351,7 @@ impl<C: Subject> Laws<C> {
     }
 }
 
-/// Where these reads end, save the last.
+/// Where these reads end, except the last.
 fn cuts_of(reads: &[&[u8]]) -> Vec<usize> {
     let ends = reads.iter().scan(0, |end, read| {
         *end += read.len();

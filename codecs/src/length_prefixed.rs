@@ -7,7 +7,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use self::prefix::Prefix;
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, Span, limit};
+use crate::frame::{Gap, Progress, Span, limit};
 use crate::framing::Framing;
 use crate::own_limit;
 
@@ -15,8 +15,8 @@ use crate::own_limit;
 ///
 /// The frame is what follows the length, as [`Bytes`]; length 0 is an empty frame. With [`header`](Self::header) it is the
 /// header before the length and what follows it, without the length itself. A frame has at most [`max`](Self::max) bytes,
-/// 65 536 by default. That is checked as soon as the length has come; nothing is allocated for a length that was only
-/// announced.
+/// 65 536 by default. The limit is checked as soon as the length has arrived; nothing is allocated for a frame that was
+/// only announced.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -42,11 +42,11 @@ use crate::own_limit;
 ///
 /// Every error of decoding is fatal: [`ErrorKind::TooLong`] for a length over the limit and [`ErrorKind::BadLength`] for
 /// one that is negative once adjusted, both at the first byte of the length; [`ErrorKind::BadLength`] at the byte that
-/// makes a varint longer than 10 bytes, than 64 bits or than it need be; [`ErrorKind::Truncated`] if the stream ends within
-/// a frame.
+/// makes a varint longer than 10 bytes, than 64 bits or than its shortest form; [`ErrorKind::Truncated`] if the stream
+/// ends within a frame.
 ///
-/// Encoding fails with [`ErrorKind::TooLong`] for a frame over the limit, or longer than the prefix can say, and with
-/// [`ErrorKind::BadLength`] for one that is shorter than its header or whose announced length would be negative.
+/// Encoding fails with [`ErrorKind::TooLong`] for a frame over the limit, or longer than the prefix can express, and
+/// with [`ErrorKind::BadLength`] for one that is shorter than its header or whose announced length would be negative.
 #[derive(Debug, Clone)]
 pub struct LengthPrefixed {
     prefix: Prefix,
@@ -112,7 +112,7 @@ impl LengthPrefixed {
         }
     }
 
-    /// The length's lowest byte first.
+    /// The lowest byte of the length comes first.
     ///
     /// # Panics
     ///
@@ -122,7 +122,7 @@ impl LengthPrefixed {
         self.endian(true)
     }
 
-    /// The length's highest byte first, which is the default.
+    /// The highest byte of the length comes first, which is the default.
     ///
     /// # Panics
     ///
@@ -144,15 +144,15 @@ impl LengthPrefixed {
     ///
     /// # Panics
     ///
-    /// If with the other settings no frame is that short.
+    /// If the other settings make every frame longer than this.
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = limit(bytes);
         self.checked()
     }
 
-    /// No limit but the prefix's own: a peer that announces a large frame makes the buffer grow as long as it goes on
-    /// sending.
+    /// No limit except that of the prefix: a peer that announces a large frame makes the buffer grow as long as it
+    /// keeps sending.
     #[must_use]
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
@@ -177,15 +177,15 @@ impl LengthPrefixed {
     ///
     /// # Panics
     ///
-    /// If that is over the limit: set [`max`](Self::max) first.
+    /// If the header alone is over the limit: set [`max`](Self::max) first.
     #[must_use]
     pub fn header(mut self, bytes: usize) -> Self {
         self.header = bytes;
         self.checked()
     }
 
-    /// This many bytes follow beyond those the length says, or fewer if negative. A length that counts its header of
-    /// `k` bytes is `.header(k).adjust(-k)`.
+    /// The frame has this many bytes more than its length says, or fewer if negative. A length that counts its header
+    /// of `k` bytes is `.header(k).adjust(-k)`.
     ///
     /// # Panics
     ///
@@ -196,14 +196,14 @@ impl LengthPrefixed {
         self.checked()
     }
 
-    /// What is added to the number on the wire to give the bytes that follow it. Such sums are of numbers below 2^65, so
-    /// 128 bits cannot wrap.
+    /// Added to the number on the wire, it gives the number of bytes that follow. All such sums are of numbers below
+    /// 2^65, so 128 bits cannot overflow.
     fn offset(&self) -> i128 {
         let own = if self.inclusive { self.prefix.most_bytes() } else { 0 };
         i128::from(self.adjust) - own as i128
     }
 
-    /// The longest frame the prefix can say.
+    /// The longest frame that the prefix can announce.
     fn sayable(&self) -> i128 {
         i128::from(self.prefix.largest()) + self.offset() + self.header as i128
     }
@@ -220,7 +220,7 @@ impl LengthPrefixed {
     fn find(&mut self, src: &mut impl Buf) -> Result<Option<Span>, CodecError> {
         let found = self.look(src)?;
         if found.is_none() {
-            own_limit::note(src.chunk());
+            own_limit::note(src.chunk(), self.whole(src.chunk()));
         }
         Ok(found)
     }
@@ -230,7 +230,7 @@ impl LengthPrefixed {
         if self.progress.is_over(src) {
             return Ok(None);
         }
-        // The prefix is at most ten bytes: reading it again is cheaper than remembering it.
+        // The prefix has at most ten bytes: reading it again is cheaper than storing its value.
         let Some(rest) = src.chunk().get(self.header..) else {
             return Ok(None);
         };
@@ -249,7 +249,16 @@ impl LengthPrefixed {
         Ok(Some(Span { lead: width, content, trail: 0 }))
     }
 
-    /// The size of the frame whose length reads `number`.
+    /// The size of the frame at the start of `bytes`, including its length; 0 if the length has not arrived.
+    #[cold]
+    fn whole(&self, bytes: &[u8]) -> usize {
+        let Some(Ok(Some((number, width)))) = bytes.get(self.header..).map(|rest| self.prefix.read(rest)) else {
+            return 0;
+        };
+        self.frame_size(number).map_or(0, |content| content + width)
+    }
+
+    /// The size of the frame announced by `number`, including its header.
     #[inline(always)]
     fn frame_size(&self, number: u64) -> Result<usize, ErrorKind> {
         match usize::try_from(number) {
@@ -269,7 +278,15 @@ impl LengthPrefixed {
         }
     }
 
-    /// The number that announces this frame, and the frame before and after it.
+    /// Writes the frame's header and its length; the rest of the frame, sent without a copy, comes after them.
+    pub(crate) fn encode_around(&self, frame: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+        let (number, header, _) = self.announce(frame).map_err(CodecError::new)?;
+        dst.extend_from_slice(header);
+        self.prefix.write(number, dst);
+        Ok(Gap { at: dst.len(), copied: header.len() })
+    }
+
+    /// The number that announces this frame, and the parts of the frame before and after that number.
     #[inline]
     fn announce<'a>(&self, frame: &'a [u8]) -> Result<(u64, &'a [u8], &'a [u8]), ErrorKind> {
         let number = frame.len() as u64;

@@ -1,8 +1,10 @@
 #![forbid(unsafe_code)]
-// docs.rs builds with nightly, and shows at each item the feature that it needs.
+// docs.rs builds with nightly, and shows the feature that each item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc = include_str!("../README.md")]
 
+#[doc(hidden)]
+pub mod around;
 pub mod custom;
 mod error;
 mod ext;

@@ -13,20 +13,19 @@ use crate::own_limit;
 pub enum LineOrRaw {
     /// A line, without its delimiter.
     Line(Bytes),
-    /// The next bytes of a raw section, as they came: 1 to 65 536 of them; or all of it, if it was to come
-    /// [whole](LineRaw::raw_whole).
+    /// The next bytes of a raw section as they arrived, 1 to 65 536 of them; or the whole section, after
+    /// [`raw_whole`](LineRaw::raw_whole).
     Raw(Bytes),
 }
 
 /// Lines, and raw sections between them: the shape of memcached's `set`, SMTP's `BDAT`, HTTP's body.
 ///
-/// It decodes [`Lines`] until told otherwise. [`raw(n)`](Self::raw) makes the next `n` bytes a raw section, after which
-/// lines go on by themselves; [`raw_until_lines`](Self::raw_until_lines) makes everything raw until
-/// [`lines`](Self::lines). A switch takes effect at the byte after the last line delivered, whether what follows has
-/// been received already or not. A section whose length is known and small may be wanted in one piece:
-/// [`raw_whole(n)`](Self::raw_whole) delivers it when all of it has come. The owner of the codec may switch it between
-/// two calls of `decode`: the application between two frames, or a codec of your own around this one, when a line
-/// announces how many raw bytes follow:
+/// It decodes [`Lines`] until it is switched. [`raw(n)`](Self::raw) makes the next `n` bytes a raw section, followed by
+/// lines again; [`raw_until_lines`](Self::raw_until_lines) makes everything raw until [`lines`](Self::lines). A switch
+/// takes effect at the byte after the last line delivered, even if the bytes that follow have been received already.
+/// [`raw_whole(n)`](Self::raw_whole) delivers a short section in one piece when all of it has arrived. The owner of the
+/// codec may switch it between two calls of `decode`: the application between two frames, or a codec of your own around
+/// this one, when a line announces how many raw bytes follow:
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -67,10 +66,10 @@ pub enum LineOrRaw {
 /// # Errors
 ///
 /// Those of [`Lines`]. If the stream ends within `raw(n)`, [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) says
-/// how much of the section came. The end of the stream is a proper end of a section without a length.
+/// how much of the section came. A section without a length may end with the stream.
 ///
-/// It encodes lines, from whatever gives bytes or from [`LineOrRaw::Line`]; and [`LineOrRaw::Raw`], which is written as
-/// it is. That the peer knows which bytes are raw is up to the protocol.
+/// It encodes lines, from any `AsRef<[u8]>` or from [`LineOrRaw::Line`]; a [`LineOrRaw::Raw`] is written as it is. The
+/// protocol has to tell the peer which bytes are raw.
 #[derive(Debug, Clone)]
 pub struct LineRaw {
     lines: Lines,
@@ -80,12 +79,12 @@ pub struct LineRaw {
 #[derive(Debug, Clone, Copy)]
 enum Mode {
     Lines,
-    /// This much of a section of so much is left, and not 0.
+    /// `left` bytes remain of a section of `of` bytes; `left` is not 0.
     Raw {
         left: u64,
         of: u64,
     },
-    /// A section of so much, not 0, that is delivered in one piece.
+    /// A section of this many bytes, not 0, is delivered in one piece.
     Whole(usize),
     RawUntilLines,
 }
@@ -116,15 +115,15 @@ impl LineRaw {
         self
     }
 
-    /// Makes the next `n` bytes a raw section, after which lines go on. With 0 they go on at once.
+    /// Makes the next `n` bytes a raw section, followed by lines. With 0, lines follow at once.
     pub fn raw(&mut self, n: u64) {
         self.switch(if n == 0 { Mode::Lines } else { Mode::Raw { left: n, of: n } });
     }
 
-    /// Makes the next `n` bytes a raw section that is delivered in one piece, however it comes. With 0 lines go on at
-    /// once.
+    /// Makes the next `n` bytes a raw section that is delivered in one piece, however it is cut into reads. With 0,
+    /// lines follow at once.
     ///
-    /// The unread bytes grow to `n` as they come, and to no more: what `n` may be at most is for the caller to say.
+    /// The read buffer grows to `n` bytes as they arrive, and no further: the caller has to limit `n`.
     ///
     /// ```
     /// use bytes::BytesMut;
@@ -146,15 +145,15 @@ impl LineRaw {
         self.switch(if n == 0 { Mode::Lines } else { Mode::Whole(n) });
     }
 
-    /// Makes all that follows raw, until [`lines`](Self::lines).
+    /// Makes all following bytes raw, until [`lines`](Self::lines).
     ///
-    /// Raw bytes that were delivered are not taken back: if lines are to go on after a given byte, a chunk may hold
-    /// bytes beyond it. Where the length is known, [`raw`](Self::raw) is exact.
+    /// Delivered bytes are not taken back: if lines continue after a certain byte, a raw chunk may contain bytes beyond
+    /// it. If the length is known, use [`raw`](Self::raw), which is exact.
     pub fn raw_until_lines(&mut self) {
         self.switch(Mode::RawUntilLines);
     }
 
-    /// Makes what follows lines again, also within a section that has not ended.
+    /// Makes the following bytes lines again, even within a section that has not ended.
     pub fn lines(&mut self) {
         self.switch(Mode::Lines);
     }
@@ -174,8 +173,8 @@ impl LineRaw {
         self.lines.progress()
     }
 
-    /// Whether raw bytes come next: not after a fatal error, and not before a skipped line has ended, to which the
-    /// switch was an answer.
+    /// Whether raw bytes come next: not after a fatal error, and not before a skipped line has ended. The codec was
+    /// switched in response to that line's error, so the raw section begins after it.
     fn ready_for_raw(&mut self, src: &mut BytesMut) -> bool {
         !self.progress().is_over(src) && self.lines.skip_rest(src)
     }
@@ -187,7 +186,7 @@ impl LineRaw {
 
     fn whole(&mut self, src: &mut BytesMut, n: usize) -> Option<LineOrRaw> {
         if !self.ready_for_raw(src) || src.len() < n {
-            own_limit::note(src);
+            own_limit::note(src, n);
             return None;
         }
         self.mode = Mode::Lines;
@@ -229,14 +228,14 @@ impl Decoder for LineRaw {
         match self.mode {
             Mode::Lines => Ok(self.lines.decode_eof(src)?.map(LineOrRaw::Line)),
             Mode::RawUntilLines => {
-                // Raw bytes have been delivered: what is left may only be the start of a skipped line's delimiter.
+                // All raw bytes have been delivered: the unread bytes can only belong to a skipped line.
                 let left = src.len();
                 self.progress().skip(src, left);
                 Ok(None)
             }
             Mode::Raw { left, of } => Err(self.progress().truncated(src, of - left)),
             Mode::Whole(_) => {
-                // The rest of a skipped line is not part of it.
+                // The rest of a skipped line is not part of the section.
                 let have = if self.ready_for_raw(src) { src.len() as u64 } else { 0 };
                 Err(self.progress().truncated(src, have))
             }

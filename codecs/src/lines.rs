@@ -12,7 +12,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use self::delimiter::Delimiter;
 pub use self::utf8::Utf8;
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, Span, limit};
+use crate::frame::{Gap, Progress, Span, limit};
 use crate::framing::Framing;
 use crate::own_limit;
 
@@ -43,21 +43,21 @@ use crate::own_limit;
 /// # Errors
 ///
 /// Decoding fails with [`ErrorKind::TooLong`] at the first byte over the limit, as soon as it is certain that the line
-/// is longer, whether its delimiter has come or not. That is fatal, unless [`skip_too_long`](Self::skip_too_long) was
-/// asked for. At the end of the stream an unfinished line is [`ErrorKind::Truncated`], which
-/// [`final_line`](Self::final_line) changes.
+/// is longer, whether its delimiter has arrived or not. The error is fatal, except with
+/// [`skip_too_long`](Self::skip_too_long). At the end of the stream an unfinished line is [`ErrorKind::Truncated`],
+/// except with [`final_line`](Self::final_line).
 ///
-/// Encoding refuses what decoding would not give back: a line over the limit ([`ErrorKind::TooLong`]), and one that
-/// contains the delimiter or completes one early ([`ErrorKind::DelimiterInFrame`]). So no line that a peer has a say in
-/// can smuggle a second one.
+/// Encoding refuses a line that would not be decoded to itself: one over the limit ([`ErrorKind::TooLong`]), and one
+/// that contains the delimiter, or that completes it early ([`ErrorKind::DelimiterInFrame`]). So data from a peer can't
+/// smuggle a second line into an answer.
 #[derive(Debug, Clone)]
 pub struct Lines {
     delimiter: Delimiter,
     max: usize,
     skip_too_long: bool,
     final_line: bool,
-    /// How many bytes of the buffer were searched without finding a delimiter. Relative to the buffer's start, so the
-    /// unread bytes may move to another buffer between two calls.
+    /// How many bytes of the buffer were searched without finding a delimiter. It counts from the buffer's start, so
+    /// the unread bytes may move to another buffer between two calls.
     searched: usize,
     /// Whether the buffer begins within a line already reported as too long.
     skipping: bool,
@@ -77,9 +77,9 @@ impl Lines {
         Self::ended_by(Delimiter::Lf)
     }
 
-    /// Lines that end with LF or with CR LF, whichever comes. A lone CR is data.
+    /// Lines that each end with LF or with CR LF. A lone CR is data.
     ///
-    /// Encoding writes LF, and refuses a line that ends with CR: it would be read back without it.
+    /// Encoding writes LF, and refuses a line that ends with CR, which would be decoded without the CR.
     #[must_use]
     pub fn any() -> Self {
         Self::ended_by(Delimiter::Any)
@@ -89,7 +89,7 @@ impl Lines {
     ///
     /// # Panics
     ///
-    /// If there are no delimiters.
+    /// If the delimiter is empty.
     #[must_use]
     pub fn delimited(delimiter: impl AsRef<[u8]>) -> Self {
         Self::ended_by(Delimiter::new(delimiter.as_ref()))
@@ -114,14 +114,14 @@ impl Lines {
         self
     }
 
-    /// No limit: a peer that never sends a delimiter makes the buffer grow until memory ends.
+    /// No limit: a peer that never sends a delimiter makes the buffer grow until memory is exhausted.
     #[must_use]
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
     }
 
-    /// Makes [`ErrorKind::TooLong`] recoverable: it comes once for that line, the line is dropped up to its delimiter
-    /// as it comes in, and the lines after it are delivered.
+    /// Makes [`ErrorKind::TooLong`] recoverable: it is returned once for the line, the line is dropped up to its
+    /// delimiter as it arrives, and the lines after it are delivered.
     ///
     /// If the stream ends before that delimiter, there is no second error.
     #[must_use]
@@ -131,9 +131,9 @@ impl Lines {
     }
 
     /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. If the
-    /// stream ends behind a delimiter, no further line is delivered.
+    /// stream ends right after a delimiter, no further line is delivered.
     ///
-    /// With [`any`](Self::any) a CR at its end is taken for the first half of CR LF, and does not belong to it. With
+    /// With [`any`](Self::any) a CR at the end of that line is taken for the first half of CR LF and dropped. With
     /// [`crlf`](Self::crlf) half a delimiter is data.
     #[must_use]
     pub fn final_line(mut self) -> Self {
@@ -151,12 +151,12 @@ impl Lines {
         &mut self.progress
     }
 
-    /// Forgets what was searched: the buffer will begin elsewhere.
+    /// Resets the search: the buffer will begin at another byte of the stream.
     pub(crate) fn rewind(&mut self) {
         self.searched = 0;
     }
 
-    /// Drops the rest of a too long line. False if its delimiter has yet to come.
+    /// Drops the rest of a too long line. False if its delimiter has not arrived.
     #[cold]
     pub(crate) fn skip_rest(&mut self, src: &mut impl Buf) -> bool {
         if !self.skipping {
@@ -183,8 +183,8 @@ impl Lines {
         if !self.skip_too_long {
             return self.progress.fail(src, kind, self.max);
         }
-        // Always exactly this much is consumed with the error, so that a caller that counts along counts the same in
-        // every segmentation. No delimiter begins in it, or the line would be short enough.
+        // The error always consumes exactly `max` bytes, so that a caller that counts them gets the same offsets in
+        // every segmentation. No delimiter begins in them, because the line would then be short enough.
         self.progress.skip(src, self.max);
         self.skipping = true;
         CodecError::new(kind).at(self.progress.consumed()).recoverable()
@@ -205,15 +205,29 @@ impl Lines {
         }
     }
 
-    /// There is no line yet, or one that is too long.
+    /// Handles a buffer without a line, or with one that is too long.
     #[cold]
     fn no_line(&mut self, src: &mut impl Buf, found: bool) -> Result<(), CodecError> {
         if found || self.delimiter.is_over(src.chunk(), self.max) {
             return Err(self.too_long(src));
         }
         self.searched = self.delimiter.searched(src.remaining());
-        own_limit::note(src.chunk());
+        own_limit::note(src.chunk(), 0);
         Ok(())
+    }
+
+    /// Checks that this line, once encoded, is decoded to itself.
+    #[inline(always)]
+    fn check(&self, line: &[u8]) -> Result<(), CodecError> {
+        if line.len() > self.max || !self.delimiter.ends_only(line) { Err(self.refuse(line)) } else { Ok(()) }
+    }
+
+    /// Writes what comes after a line; a frame sent without a copy comes before it.
+    pub(crate) fn encode_around(&self, line: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+        self.check(line)?;
+        let at = dst.len();
+        self.delimiter.put(dst);
+        Ok(Gap { at, copied: 0 })
     }
 
     /// Why a line can't be encoded.
@@ -229,7 +243,7 @@ impl Lines {
             return Ok(Some(line));
         }
         if self.skipping {
-            // Reported already; what is left of it may be the start of its delimiter.
+            // The skipped line was reported already; a rest of it may be in the buffer.
             self.progress.skip(src, src.remaining());
             self.rewind();
         }
@@ -238,7 +252,7 @@ impl Lines {
         }
         let span = self.delimiter.unfinished(src.chunk());
         if span.content > self.max {
-            // What may have been the start of the delimiter is content after all.
+            // The bytes that could have been the start of a delimiter are content after all.
             return Err(self.too_long(src));
         }
         self.rewind();
@@ -274,22 +288,15 @@ impl Decoder for Lines {
 impl<T: AsRef<[u8]>> Encoder<T> for Lines {
     type Error = CodecError;
 
-    // Inlined as decoding is: a call would take the line by its address, and free it behind another one.
+    // Inlined as decoding is: in a call the line would be passed by its address, and dropped by another call.
     #[inline(always)]
     fn encode(&mut self, line: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let line = line.as_ref();
-        if line.len() > self.max || !self.delimiter.ends_only(line) {
-            return Err(self.refuse(line));
-        }
-        // For the delimiters that most have as well, so that it grows once.
+        self.check(line)?;
+        // Includes the most common delimiters, so that the buffer grows only once.
         dst.reserve(line.len() + 2);
         dst.extend_from_slice(line);
-        match &self.delimiter {
-            // Of a length the compiler knows: a call would cost more.
-            Delimiter::Lf | Delimiter::Any => dst.extend_from_slice(b"\n"),
-            Delimiter::CrLf => dst.extend_from_slice(b"\r\n"),
-            Delimiter::Bytes(bytes) => dst.extend_from_slice(bytes),
-        }
+        self.delimiter.put(dst);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Frames that went through a function.
+//! Frames passed through a function.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::{BoxError, CodecError};
 use crate::tracked::Tracked;
 
-/// The frames of a codec after a function: made by [`CodecExt::map`](crate::CodecExt::map).
+/// The frames of a codec, passed through a function: made by [`CodecExt::map`](crate::CodecExt::map).
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -24,14 +24,15 @@ use crate::tracked::Tracked;
 ///
 /// # Errors
 ///
-/// Those of the codec, as [`CodecError::from_any`] has them. Encoding is the codec's.
+/// Those of the codec, converted by [`CodecError::from_any`]. Encoding is the codec's.
 #[derive(Clone)]
 pub struct Map<C, F> {
     inner: Tracked<C>,
     f: F,
 }
 
-/// The frames of a codec after a function that may fail: made by [`CodecExt::try_map`](crate::CodecExt::try_map).
+/// The frames of a codec, passed through a function that may fail: made by
+/// [`CodecExt::try_map`](crate::CodecExt::try_map).
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -50,8 +51,9 @@ pub struct Map<C, F> {
 ///
 /// # Errors
 ///
-/// Those of the codec, as [`CodecError::from_any`] has them; and what the function fails with, as a recoverable
-/// [`ErrorKind::Parse`](crate::ErrorKind::Parse), placed as in [`Parsed`](crate::Parsed). Encoding is the codec's.
+/// Those of the codec, converted by [`CodecError::from_any`]; and those of the function, as a recoverable
+/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). Encoding is the
+/// codec's.
 #[derive(Clone)]
 pub struct TryMap<C, F> {
     inner: Tracked<C>,
@@ -108,7 +110,7 @@ where
     }
 }
 
-/// What does not depend on whether the function may fail.
+/// Code shared by `Map` and `TryMap`.
 macro_rules! wraps_a_codec {
     ($name:ident) => {
         impl<C, F> $name<C, F> {

@@ -4,14 +4,14 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::error::{CodecError, ErrorKind};
-use crate::frame::{Progress, Span, limit};
+use crate::frame::{Gap, Progress, Span, limit};
 use crate::framing::Framing;
 use crate::own_limit;
 
 /// Netstrings: the length in decimal digits, a colon, that many bytes, a comma. The frame is those bytes, as [`Bytes`].
 ///
-/// The length is `0`, or digits that do not begin with 0: no sign, no blank, no leading zero. A frame has at most
-/// [`max`](Self::max) bytes, 65 536 by default.
+/// The length is `0`, or digits that do not begin with 0: a sign, a blank and a leading zero are errors. A frame has at
+/// most [`max`](Self::max) bytes, 65 536 by default.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -30,10 +30,10 @@ use crate::own_limit;
 ///
 /// # Errors
 ///
-/// Every error of decoding is fatal and comes at the first byte that cannot be right:
-/// [`ErrorKind::BadLength`] where the length has a byte that does not belong there, [`ErrorKind::TooLong`] at the digit
-/// that takes it over the limit, [`ErrorKind::MissingTerminator`] where the comma should be, and
-/// [`ErrorKind::Truncated`] if the stream ends within a netstring.
+/// Every error of decoding is fatal and placed at the first invalid byte: [`ErrorKind::BadLength`] at a byte of the
+/// length that is not allowed there, [`ErrorKind::TooLong`] at the digit that takes the length over the limit,
+/// [`ErrorKind::MissingTerminator`] where the comma should be, and [`ErrorKind::Truncated`] if the stream ends within a
+/// netstring.
 ///
 /// Encoding a frame over the limit is [`ErrorKind::TooLong`].
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub struct Netstring {
     progress: Progress,
 }
 
-/// What is known of the length at the start of the buffer, so that no digit is looked at twice.
+/// The part of the length that was read, so that no digit is read twice.
 #[derive(Debug, Clone, Copy, Default)]
 struct Head {
     /// The digits read.
@@ -54,7 +54,7 @@ struct Head {
 }
 
 impl Head {
-    /// Reads on to the colon. True if it has come.
+    /// Reads on to the colon. True if the colon has arrived.
     #[inline(always)]
     fn read(&mut self, buffer: &[u8], max: usize) -> Result<bool, ErrorKind> {
         while !self.colon {
@@ -63,7 +63,7 @@ impl Head {
             };
             match byte {
                 b':' if self.digits > 0 => self.colon = true,
-                // A length that began with 0 is 0.
+                // No digit may follow a first 0.
                 b'0'..=b'9' if self.digits == 0 || self.length > 0 => {
                     let digit = usize::from(byte - b'0');
                     match self.length.checked_mul(10).and_then(|length| length.checked_add(digit)) {
@@ -93,10 +93,26 @@ impl Netstring {
         self
     }
 
-    /// No limit: a peer that announces a large frame makes the buffer grow as long as it goes on sending.
+    /// No limit: a peer that announces a large frame makes the buffer grow as long as it keeps sending.
     #[must_use]
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
+    }
+
+    /// Checks that a frame is within the limit.
+    #[inline(always)]
+    fn check(&self, frame: &[u8]) -> Result<(), CodecError> {
+        if frame.len() > self.max { Err(CodecError::new(ErrorKind::TooLong { max: self.max })) } else { Ok(()) }
+    }
+
+    /// Writes the bytes before and after a frame that is sent without a copy.
+    pub(crate) fn encode_around(&self, frame: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+        self.check(frame)?;
+        dst.reserve(AROUND);
+        put_head(dst, frame.len());
+        let at = dst.len();
+        dst.put_u8(b',');
+        Ok(Gap { at, copied: 0 })
     }
 
     #[inline(always)]
@@ -104,13 +120,14 @@ impl Netstring {
         if self.progress.is_over(src) {
             return Ok(None);
         }
-        // Taken out, so that it is in registers while it is read; mostly all of the frame is there.
+        // Taken out of `self`, so that it stays in registers. It is put back only if the frame is incomplete, which is
+        // rare.
         let mut head = std::mem::take(&mut self.head);
         let span = match head.read(src.chunk(), self.max) {
             Ok(true) => Span { lead: head.digits + 1, content: head.length, trail: 1 },
             Ok(false) => {
                 self.head = head;
-                own_limit::note(src.chunk());
+                own_limit::note(src.chunk(), 0);
                 return Ok(None);
             }
             Err(kind) => return Err(self.progress.fail(src, kind, head.digits)),
@@ -121,7 +138,7 @@ impl Netstring {
             Some(_) => Err(self.progress.fail(src, ErrorKind::MissingTerminator, end)),
             None => {
                 self.head = head;
-                own_limit::note(src.chunk());
+                own_limit::note(src.chunk(), span.total());
                 Ok(None)
             }
         }
@@ -171,9 +188,7 @@ impl<T: AsRef<[u8]>> Encoder<T> for Netstring {
     #[inline]
     fn encode(&mut self, frame: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let frame = frame.as_ref();
-        if frame.len() > self.max {
-            return Err(CodecError::new(ErrorKind::TooLong { max: self.max }));
-        }
+        self.check(frame)?;
         dst.reserve(frame.len() + AROUND);
         put_head(dst, frame.len());
         dst.extend_from_slice(frame);
@@ -182,7 +197,7 @@ impl<T: AsRef<[u8]>> Encoder<T> for Netstring {
     }
 }
 
-/// The most bytes that are not content: a length, its colon, and the comma.
+/// The most bytes around the content: a length, its colon, and the comma.
 const AROUND: usize = 22;
 
 /// Writes `n` in digits, and a colon.

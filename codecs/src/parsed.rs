@@ -1,4 +1,4 @@
-//! Frames of a type that is made from a codec's.
+//! Frames of a type that is made from a codec's frames.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::{BoxError, CodecError};
 use crate::tracked::Tracked;
 
-/// Frames of type `T`, which is made by `TryFrom` from the frames of the codec `C`: made by
+/// Frames of type `T`, converted by `TryFrom` from the frames of the codec `C`: made by
 /// [`CodecExt::parse`](crate::CodecExt::parse).
 ///
 /// ```
@@ -48,9 +48,9 @@ use crate::tracked::Tracked;
 ///
 /// # Errors
 ///
-/// Those of `C`, as [`CodecError::from_any`] has them; and what the conversion fails with, as a recoverable
-/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) at the offset where the last frame or error ended, which is where this
-/// frame begins, or the rest of a too long line that was skipped before it. Encoding is that of `C`.
+/// Those of `C`, converted by [`CodecError::from_any`]; and those of the conversion, as a recoverable
+/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) at the offset where the last frame or error ended. There this frame
+/// begins, or the rest of a too long line that was skipped before it. Encoding is that of `C`.
 pub struct Parsed<C, T> {
     inner: Tracked<C>,
     // It makes values of T and does not hold one.

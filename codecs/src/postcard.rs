@@ -12,7 +12,7 @@ use crate::error::{BoxError, CodecError};
 use crate::tracked::Tracked;
 
 /// Frames of type `T`, read from the postcard in the frames of the codec `C`: made by
-/// [`CodecExt::postcard`](crate::CodecExt::postcard). It encodes whatever serde can serialize.
+/// [`CodecExt::postcard`](crate::CodecExt::postcard). It encodes any type that serde can serialize.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -23,7 +23,7 @@ use crate::tracked::Tracked;
 /// let mut points: Postcard<LengthPrefixed, (u8, u8)> = LengthPrefixed::u16().postcard();
 /// let mut buffer = BytesMut::from(&b"\0\x02\x07\x08\0\x03\x07\x08\x09"[..]);
 /// assert_eq!(points.decode(&mut buffer)?, Some((7, 8)));
-/// // Bytes behind the value are an error.
+/// // Bytes after the value are an error.
 /// assert!(!points.decode(&mut buffer).unwrap_err().is_fatal());
 /// points.encode((5u8, 6u8), &mut buffer)?;
 /// assert_eq!(&buffer[..], b"\0\x02\x05\x06");
@@ -33,8 +33,8 @@ use crate::tracked::Tracked;
 ///
 /// # Errors
 ///
-/// Those of `C`; and bytes that are not the postcard form of a `T`, as a recoverable
-/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with the offset of [`Parsed`](crate::Parsed)'s. What can't be
+/// Those of `C`; and for a frame that is not the postcard form of a `T`, a recoverable
+/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). A value that can't be
 /// serialized is an error too, and nothing of it is written.
 pub struct Postcard<C, T> {
     inner: Tracked<C>,
@@ -70,7 +70,7 @@ where
     };
     match postcard::take_from_bytes(frame.as_ref()) {
         Ok((value, [])) => Ok(Some(value)),
-        Ok((_, rest)) => Err(CodecError::parse(format!("{} bytes behind the value", rest.len())).at(start)),
+        Ok((_, rest)) => Err(CodecError::parse(format!("{} bytes after the value", rest.len())).at(start)),
         Err(error) => Err(CodecError::parse(error).at(start)),
     }
 }

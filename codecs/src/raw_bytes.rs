@@ -1,4 +1,4 @@
-//! Bytes as they come.
+//! Bytes as they arrive.
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -6,9 +6,9 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::CodecError;
 use crate::frame::{CHUNK, take_frame};
 
-/// Bytes as they come: chunks of 1 to 65 536 bytes, cut wherever the reads were. What echo needs.
+/// Bytes as they arrive: chunks of 1 to 65 536 bytes, cut where the reads were. An echo server uses it.
 ///
-/// Encoding appends. Neither direction ever fails.
+/// Encoding appends the bytes. Neither direction ever fails.
 ///
 /// ```
 /// use bytes::BytesMut;

@@ -1,4 +1,4 @@
-//! A codec, any codec, and where in the stream its frames are.
+//! Any codec, with the position of its frames in the stream.
 
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
@@ -6,8 +6,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::{BoxError, CodecError};
 use crate::frame::Progress;
 
-/// A codec whose frames come with the offset at which they begin, whose errors are ours, and which is fused after a fatal
-/// one also if it did not do so itself.
+/// A codec whose frames come with the offset at which they begin, whose errors are `CodecError`, and which is fused
+/// after a fatal error even if the inner codec is not.
 #[derive(Debug, Clone)]
 pub(crate) struct Tracked<C> {
     pub(crate) codec: C,

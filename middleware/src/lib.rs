@@ -5,7 +5,7 @@
 //! doesn't end up around a connection by accident:
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`],
-//!   [`LifetimeLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`], [`FrameRateLayer`], [`CallLatencyLayer`],
 //!   [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
@@ -16,7 +16,8 @@
 //! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle has the reason for which it ended, its
 //! [`Stats`] the bytes and frames it counted; both may be kept when the connection has moved on. [`Escaped`] makes data of a
 //! peer safe for a log, and [`BackgroundLog`] writes a log without blocking.
-//! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
+//! [`Reply`] is what a service of frames answers with, and [`IntoReply`] the bound of a layer that changes answers;
+//! [`Error`] takes every error. [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer of one.
 //!
 //! # Example
 //!
@@ -62,9 +63,11 @@
 
 pub mod accept_rate;
 pub mod access;
+pub mod bandwidth;
 pub mod call;
 pub mod connection;
 pub mod crowd;
+mod error;
 mod escape;
 #[doc(hidden)]
 pub mod event;
@@ -72,33 +75,42 @@ mod frame;
 pub mod lifetime;
 pub mod limit;
 pub mod log;
+pub mod login;
+mod per_connection;
 pub mod proxy;
 pub mod rate;
 mod read_deadline;
+mod reply;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
+pub use bandwidth::{Bandwidth, BandwidthLayer};
 pub use call::{
     CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
     CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
 };
 pub use connection::{
-    Addr, CloseReason, Closing, Connection, ConnectionInfo, Credentials, Io, LingeringClose, Peer, ReadDeadlines,
-    Stats, Stream, TlsInfo, TlsVersion,
+    Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io, LingeringClose, Peer,
+    ReadDeadlines, Stats, Stream, TlsInfo, TlsVersion,
 };
 pub use crowd::MakeRoom;
+pub use error::{BoxError, Error, Result, SessionError};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
 pub use lifetime::{Lifetime, LifetimeLayer};
-pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer};
-pub use log::{BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
+pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
+pub use login::{Login, LoginLayer};
+pub use per_connection::{PerConnection, PerConnectionFuture, PerConnectionLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
+#[doc(hidden)]
+pub use reply::Body;
+pub use reply::{IntoReply, Reply, ReplyView};
 pub use state::{State, StateLayer};
-
-/// An error of any type, as tower's layers box it.
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::Connection;
+use ropewalk_middleware::{BoxError, Connection, Error, Result};
 use tokio::runtime;
 use tokio::time::Instant;
 use tokio_util::codec::{Decoder, Encoder};
@@ -22,7 +22,6 @@ use super::service::Pipelined;
 use super::shared::Shared;
 use super::task::Task;
 use crate::endpoint::Remote;
-use crate::error::{BoxError, Error, Result};
 use crate::session::Session;
 use crate::wire::after;
 

@@ -9,14 +9,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use ropewalk_middleware::proxy::{Header, Version};
-use ropewalk_middleware::{Addr, Connection, Peer, Stream};
+use ropewalk_middleware::{Addr, Connection, Error, Peer, Result, Stream};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::{sleep, timeout};
 
 use crate::endpoint::{ConnectError, Remote, To};
-use crate::error::{Error, Result};
 use crate::listener::tcp::set_options;
 
 /// How long `connect` may take.

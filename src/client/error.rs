@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{BoxError, Error};
+use ropewalk_middleware::{BoxError, Error};
 
 /// The cause of a failed call, shared by all calls that failed because of it.
 pub type Cause = Arc<dyn StdError + Send + Sync>;

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ropewalk_middleware::{CloseReason, Connection, Stats};
+use ropewalk_middleware::{CloseReason, Connection, Error, Result, Stats};
 use tokio::io::copy_bidirectional;
 use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use super::connect::{dial, late};
 use crate::endpoint::{ConnectError, Remote};
-use crate::error::{Error, Result};
 
 /// How long connecting to the remote may take: the look-up of a name and all its addresses, the header and the
 /// handshake.

@@ -5,90 +5,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::CloseReason;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::error::{Cause, ClientError};
+use super::error::ClientError;
 use super::shared::{Gate, Later, Shared};
+use super::state::{ClientCounts, State};
 use crate::wire::after;
-
-/// What a client is doing.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum State {
-    /// The client looks up the name, connects, does the handshake, or prepares the connection.
-    Connecting,
-    /// There is a connection.
-    Ready,
-    /// The last attempt failed, or the last connection ended, and the client waits before the next attempt.
-    Waiting {
-        /// When the next attempt begins.
-        until: Instant,
-        /// The error of the last attempt or connection.
-        error: Cause,
-    },
-    /// The client accepts no new calls, and finishes those that it has.
-    Draining,
-    /// It has ended, and its task is gone.
-    Ended,
-}
-
-/// A client's counters: its calls and connections so far.
-///
-/// Each accepted call is answered, failed, dropped by its caller, or pending: `calls` is always the sum of these.
-#[derive(Clone, Debug, Default)]
-pub struct ClientCounts {
-    pub(super) attempts: u64,
-    pub(super) connections: u64,
-    pub(super) closed: [u64; CloseReason::ALL.len()],
-    pub(super) calls: u64,
-    pub(super) answered: u64,
-    pub(super) failed: u64,
-    pub(super) dropped: u64,
-}
-
-impl ClientCounts {
-    /// Attempts to connect.
-    pub fn attempts(&self) -> u64 {
-        self.attempts
-    }
-
-    /// Connections that were made and prepared.
-    pub fn connections(&self) -> u64 {
-        self.connections
-    }
-
-    /// How many connections ended for this reason, including those that could not be prepared.
-    pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.closed[reason.index()]
-    }
-
-    /// Accepted calls.
-    pub fn calls(&self) -> u64 {
-        self.calls
-    }
-
-    /// Calls whose callers have received their answers.
-    pub fn answered(&self) -> u64 {
-        self.answered
-    }
-
-    /// Calls that failed after they were accepted.
-    pub fn failed(&self) -> u64 {
-        self.failed
-    }
-
-    /// Calls that were dropped before their end.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// Calls that are queued or sent, and whose callers wait.
-    pub fn pending(&self) -> u64 {
-        self.calls - self.answered - self.failed - self.dropped
-    }
-}
 
 /// What a handle does with a client of any types.
 trait Steer: Send + Sync {

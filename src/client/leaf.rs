@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::{CloseReason, Closing, Connection};
+use ropewalk_middleware::{BoxError, CloseReason, Closing, Connection, Error, Result};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
@@ -19,7 +19,6 @@ use super::line::{End, Line};
 use super::matching::Match;
 use super::prepare::Prepare;
 use super::shared::{Gate, Later, Outcome, Shared};
-use crate::error::{BoxError, Error, Result};
 use crate::session::Homing;
 use crate::wire::Wire;
 use ropewalk_middleware::connection::LINGER;

@@ -12,8 +12,8 @@ use super::error::{Cause, ClientError, cause};
 use super::gather::{Gather, Part, TakePush};
 use super::matching::{Match, Out, Whose};
 use super::shared::{Gate, Later, Shared, earlier};
-use crate::error::{BoxError, Error};
 use crate::wire::{Timer, Wire, after};
+use ropewalk_middleware::{BoxError, Error};
 
 /// Requests that are taken under one lock.
 const BATCH: usize = 256;

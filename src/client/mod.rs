@@ -57,6 +57,7 @@ mod policy;
 mod prepare;
 mod service;
 mod shared;
+mod state;
 mod task;
 
 pub use self::backoff::Backoff;
@@ -65,12 +66,13 @@ pub use self::connect::connect;
 pub use self::error::{Cause, ClientError, fatal};
 pub use self::forward::{Forward, forward};
 pub use self::gather::{Many, NoPushes, OnPush, One, Part};
-pub use self::handle::{ClientCounts, Handle, State};
+pub use self::handle::Handle;
 pub use self::leaf::ClientLeaf;
 pub use self::matching::Tag;
 #[cfg(feature = "tower")]
 pub use self::policy::NotSent;
 pub use self::prepare::{Prepared, Unprepared};
 pub use self::service::{Call, Pipelined};
+pub use self::state::{ClientCounts, State};
 
 use self::builder::Options;

@@ -4,9 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ropewalk_middleware::Connection;
+use ropewalk_middleware::{Connection, Result};
 
-use crate::error::Result;
 use crate::session::Session;
 
 type Preparing<C> = Pin<Box<dyn Future<Output = Result<Session<C>>> + Send>>;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::{Cause, ClientError};
-use super::handle::{ClientCounts, State};
+use super::state::{ClientCounts, State};
 use crate::wire::after;
 
 /// A call.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ropewalk_middleware::event::event;
-use ropewalk_middleware::{Connection, Escaped};
+use ropewalk_middleware::{BoxError, Connection, Error, Escaped, Result};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tower_service::Service;
 
@@ -15,10 +15,9 @@ use super::Options;
 use super::backoff::random;
 use super::connect::{dial, late};
 use super::error::{Cause, ClientError, Fatal, cause};
-use super::handle::State;
 use super::shared::{Gate, Later, Outcome, Shared, earlier};
+use super::state::State;
 use crate::endpoint::{ConnectError, Remote};
-use crate::error::{BoxError, Error, Result};
 use crate::wire::{Timer, after};
 
 /// A connection that stood for so long has shown that the server works.

@@ -1,7 +1,6 @@
 //! Answers that don't come from the service: to an error, and at the end of a connection that drains.
 
-use crate::error::Error;
-use crate::reply::{IntoReply, Reply};
+use ropewalk_middleware::{Error, IntoReply, Reply};
 
 /// The answer when the codec or the service fails.
 pub trait OnError<F> {

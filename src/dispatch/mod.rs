@@ -13,35 +13,37 @@
 //! is tended: answers are written, and one buffer is read ahead, so that a broken connection is noticed.
 
 mod calls;
+mod encoding;
 mod last_words;
 mod order;
 mod slots;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{CallTimer, CloseReason};
+use ropewalk_middleware::{Body, BoxError, CallTimer, CloseReason, Error, IntoReply, Reply, Result};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 pub(crate) use self::calls::Calls;
+pub(crate) use self::encoding::{Copied, Encoding, Shared};
 pub(crate) use self::last_words::WithGoodbye;
 pub use self::last_words::{EndConnection, Goodbye, NoGoodbye, OnError};
 pub use self::order::{AsReady, Concurrent, InOrder, Order};
 
-use crate::error::{BoxError, Error, Result};
 use crate::outbox::Inbox;
-use crate::reply::{Body, IntoReply, Reply};
 use crate::wire::Wire;
 
 /// The loop's state for one connection. It resolves when no more answers will come; the caller then finishes the wire.
 ///
-/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` the answers to errors and the goodbye.
+/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` the answers to errors and the goodbye, `X` how
+/// answers are encoded.
 #[pin_project]
 #[allow(unreachable_pub)] // the type of a public associated type, which needn't be named
-pub struct Dispatch<C, S, I, F, Q, E> {
+pub struct Dispatch<C, S, I, F, Q, E, X = Shared> {
     codec: C,
     inbox: Inbox<C>,
     /// `None` when no more calls are made, so that a permit it holds for the next call, such as a slot under a limit,
@@ -64,6 +66,7 @@ pub struct Dispatch<C, S, I, F, Q, E> {
     on_error: E,
     /// Lent to the calls while they are polled.
     timer: CallTimer,
+    encoding: PhantomData<fn() -> X>,
 }
 
 /// The state of a call.
@@ -76,27 +79,35 @@ enum Next {
     End,
 }
 
-impl<C, S, I, F, Q, E> fmt::Debug for Dispatch<C, S, I, F, Q, E> {
+impl<C, S, I, F, Q, E, X> fmt::Debug for Dispatch<C, S, I, F, Q, E, X> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatch").finish_non_exhaustive()
     }
 }
 
-impl<C, S, I, F, Q, E> Dispatch<C, S, I, F, Q, E> {
+impl<C, S, I, F, Q, E, X> Dispatch<C, S, I, F, Q, E, X> {
     pub(crate) fn new(codec: C, inbox: Inbox<C>, service: S, calls: Q, on_error: E) -> Self {
         let (service, frame, reply, error, timer) = (Some(service), None, None, None, CallTimer::default());
-        let (go_on, failing, last) = (false, false, false);
-        Self { codec, inbox, service, frame, calls, reply, error, go_on, failing, last, on_error, timer }
+        let (go_on, failing, last, encoding) = (false, false, false, PhantomData);
+        Self { codec, inbox, service, frame, calls, reply, error, go_on, failing, last, on_error, timer, encoding }
+    }
+
+    /// The codec; `None` while a part of an answer is encoded.
+    pub(crate) fn codec_between_answers(self: Pin<&mut Self>) -> Option<&mut C> {
+        let this = self.project();
+        if this.reply.is_none() { Some(this.codec) } else { None }
     }
 }
 
-impl<C, S, Q, E, R> Dispatch<C, S, C::Item, R::Frame, Q, E>
+#[allow(private_bounds)] // `poll` is not public
+impl<C, S, Q, E, R, X> Dispatch<C, S, C::Item, R::Frame, Q, E, X>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
     R: IntoReply,
     Q: Calls<S::Future>,
     E: OnError<R::Frame>,
+    X: Encoding<C, R::Frame>,
 {
     /// Runs until the connection should be closed: at the end of the stream, in a drain, after `then_close`, or with an
     /// error.
@@ -139,7 +150,7 @@ where
             ready!(wire.poll_turn(cx));
             let this = self.as_mut().project();
             if this.reply.is_some() {
-                match ready!(poll_reply(wire, this.codec, this.reply, cx)) {
+                match ready!(poll_reply(wire, this.codec, this.reply, X::encode, cx)) {
                     // In order, the calls after it are not needed any more; without an order no call comes after it.
                     Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
                     Ok(true) => {
@@ -184,7 +195,7 @@ where
             Ok(answer) => match answer.into_reply() {
                 // The most common answer, one frame, is encoded directly.
                 Reply { body: Body::One(frame), close: false } => {
-                    match wire.encode(self.as_mut().project().codec, frame) {
+                    match X::encode(wire, self.as_mut().project().codec, frame) {
                         Ok(()) => Ok(()),
                         Err(error) => self.unanswerable(error, wire),
                     }
@@ -327,17 +338,15 @@ pub(crate) enum Failed {
     Answer(Error),
 }
 
-/// Encodes an answer, as far as there is room for it. Ready when all of it is encoded, with whether the connection
-/// should close.
+/// Encodes an answer, as far as there is room for it, with one of the two methods of the wire for that. Ready when all of
+/// it is encoded, with whether the connection should close.
 pub(crate) fn poll_reply<C, F>(
     wire: &mut Wire,
     codec: &mut C,
     slot: &mut Option<Reply<F>>,
+    mut encode: impl FnMut(&mut Wire, &mut C, F) -> Result,
     cx: &mut Context<'_>,
-) -> Poll<Result<bool, Failed>>
-where
-    C: Encoder<F, Error: Into<BoxError>>,
-{
+) -> Poll<Result<bool, Failed>> {
     while let Some(reply) = slot {
         ready!(wire.poll_turn(cx));
         ready!(wire.poll_room(cx)).map_err(Failed::Wire)?;
@@ -358,7 +367,7 @@ where
             *slot = None;
             return Poll::Ready(Ok(close));
         };
-        wire.encode(codec, frame).map_err(Failed::Answer)?;
+        encode(wire, codec, frame).map_err(Failed::Answer)?;
         wire.count_turn();
         wire.begin_wait();
     }

@@ -11,6 +11,7 @@ use crate::listener::preamble::{Preambles, Step, WithPreamble, default_max_pream
 use crate::listener::proxy::ReadHeader;
 #[cfg(feature = "tls")]
 use crate::listener::tls::Handshake;
+use crate::listener::watch::watch;
 use crate::listener::{tcp, unix};
 
 /// The system's limit on waiting connections where it is unknown: the default of Linux.
@@ -56,7 +57,7 @@ impl Endpoint {
 
     /// Makes a listener on one of its sockets, watched by the current runtime.
     pub(crate) fn listener(&self, opened: Opened, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
-        let listener = opened.listener(self.most_waiting()).and_then(|listener| self.complete(listener, preambles));
+        let listener = watch(opened, self.most_waiting()).and_then(|listener| self.complete(listener, preambles));
         listener.map_err(|cause| self.failed(cause))
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use super::parse::Input;
+use super::input::Input;
 use super::{Endpoint, EndpointError, Kind};
 
 /// The longest name of an interface.

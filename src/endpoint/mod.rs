@@ -4,6 +4,7 @@ mod bind;
 mod error;
 #[cfg(feature = "systemd")]
 mod inherited;
+mod input;
 mod ipv6;
 mod parse;
 #[cfg(feature = "systemd")]

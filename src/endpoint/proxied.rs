@@ -7,12 +7,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ropewalk_middleware::Addr;
 
-use super::parse::Input;
+use super::input::{Input, PREFIX};
 use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
-
-/// The prefix of the scheme.
-pub(super) const PREFIX: &str = "proxy+";
 
 /// The problem of a text, and the text to write instead.
 type Fault = (String, String);

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use ropewalk_middleware::proxy::Version;
 use ropewalk_middleware::{Addr, Peer, Stream};
 
+use super::EndpointError;
+use super::input::{ENCRYPTED, PREFIX};
 use super::ipv6::Scoped;
-use super::{EndpointError, proxied};
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
 
@@ -178,7 +179,7 @@ impl fmt::Display for Remote {
     /// as `dial:` and its address; roots and certificates that are in no file are not written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.proxied.is_some() {
-            f.write_str(proxied::PREFIX)?;
+            f.write_str(PREFIX)?;
         }
         let is_tcp = matches!(self.to, To::Tcp(_) | To::Scoped(_) | To::Name(..));
         #[cfg(feature = "tls")]
@@ -186,7 +187,7 @@ impl fmt::Display for Remote {
         #[cfg(not(feature = "tls"))]
         let encrypted = false;
         if encrypted && !is_tcp {
-            f.write_str(super::parse::ENCRYPTED)?;
+            f.write_str(ENCRYPTED)?;
         }
         let tcp = if encrypted { "tls" } else { "tcp" };
         match &self.to {

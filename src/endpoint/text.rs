@@ -11,7 +11,7 @@ use ropewalk_middleware::Addr;
 use super::ipv6::Scoped;
 #[cfg(feature = "tls")]
 use super::tls;
-use super::{Endpoint, EndpointError, Kind, Slot, parse, proxied};
+use super::{Endpoint, EndpointError, Kind, Slot, input, parse, proxied};
 
 impl fmt::Display for Endpoint {
     /// Writes the string that parses to the same endpoint. A listener made in code has no such string; it is written as
@@ -54,7 +54,7 @@ impl Endpoint {
     /// Writes the prefixes of its scheme; returns the name of the scheme for TCP after them.
     fn write_scheme(&self, f: &mut fmt::Formatter<'_>) -> Result<&'static str, fmt::Error> {
         if self.proxied.is_some() {
-            f.write_str(proxied::PREFIX)?;
+            f.write_str(input::PREFIX)?;
         }
         #[cfg(feature = "tls")]
         if self.tls.is_some() {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::EndpointError;
-use super::parse::{Input, decode};
+use super::input::{Input, decode};
 use crate::tls::{Source, TlsConfig};
 
 /// The names of the options.

@@ -7,19 +7,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::Connection;
+use ropewalk_middleware::{BoxError, Connection, ConnectionInfo, Error, IntoReply, Result};
 use tokio_util::codec::{Decoder, Encoder};
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::end;
 use super::limits::limit_setters;
-use super::opened::{Cloned, MakeFrameService, Opened, PerPeer};
+use super::opened::{Cloned, LayerWith, MakeFrameService, Opened, PerPeer};
 use super::service::FrameService;
 use crate::dispatch::{
     AsReady, Calls, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
 };
-use crate::error::{BoxError, Error, Result};
-use crate::reply::IntoReply;
 use crate::wire::{Limits, Wire};
 
 /// Makes a service of connections from a codec and a service of frames. Every tower layer works around the service of
@@ -118,6 +117,30 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
         Framed { codec, make, order: AsReady(n), on_error, goodbye, limits }
     }
 
+    /// Puts a layer around the service of frames that is made anew for each connection, by a function that receives the
+    /// connection's [`ConnectionInfo`]. Nothing that is made in the function is shared by two connections, so a layer
+    /// may keep a connection's own state in any form. Of several, the one added last sees a frame first.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk::{Bytes, FrameRateLayer, Lines, framed, reply_fn};
+    ///
+    /// // Peers on this machine may send more lines a second.
+    /// framed(Lines::crlf(), reply_fn(|line: Bytes| line)).layer_with(|connection| {
+    ///     let local = connection.peer().ip().is_some_and(|ip| ip.is_loopback());
+    ///     FrameRateLayer::new(if local { 10_000 } else { 10 }, Duration::from_secs(1))
+    /// });
+    /// ```
+    pub fn layer_with<F, N, S>(self, layer: F) -> Framed<C, LayerWith<M, F>, O, E, G>
+    where
+        M: MakeFrameService<C, Service = S>,
+        F: FnOnce(&ConnectionInfo) -> N,
+        N: Layer<S>,
+    {
+        let Self { codec, make, order, on_error, goodbye, limits } = self;
+        Framed { codec, make: LayerWith::new(make, layer), order, on_error, goodbye, limits }
+    }
+
     /// Turns errors into answers: errors of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer
     /// that is a stream and of the codec, and the errors of missed [`ReadDeadlines`](crate::ReadDeadlines).
     ///
@@ -177,10 +200,10 @@ impl<C, M, O, E, G> fmt::Debug for Framed<C, M, O, E, G> {
 
 impl<C, M, O, E, G, S, R> Service<Connection> for Framed<C, M, O, E, G>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone + 'static,
     M: MakeFrameService<C, Service = S> + Clone,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     O: Order + Clone,
     E: OnError<R::Frame> + Clone,
     G: Goodbye<R::Frame> + Clone,
@@ -220,10 +243,10 @@ enum Stage<L, D> {
 impl<C, M, O, E, G, S, R, Q> Future
     for FramedFuture<Framed<C, M, O, E, G>, Dispatch<C, S, C::Item, R::Frame, Q, WithGoodbye<E, G>>>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + 'static,
     M: MakeFrameService<C, Service = S>,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     O: Order<Calls<S::Future> = Q>,
     Q: Calls<S::Future>,
     E: OnError<R::Frame>,

@@ -7,8 +7,7 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use crate::error::{Error, Result};
-use crate::reply::IntoReply;
+use ropewalk_middleware::{Error, IntoReply, Result};
 
 /// Makes a service from an async function that takes one frame.
 ///

@@ -1,8 +1,7 @@
 //! The two leaves, `framed` and `session`: they make a service of connections from a codec and a user's code.
 
-use ropewalk_middleware::CloseReason;
+use ropewalk_middleware::{CloseReason, Result};
 
-use crate::error::Result;
 use crate::wire::Wire;
 
 mod framed;
@@ -14,7 +13,7 @@ mod session;
 
 pub use self::framed::{Framed, FramedFuture, framed, per_connection};
 pub use self::functions::{ReplyFn, ServiceFn, reply_fn, service_fn};
-pub use self::opened::{Cloned, MakeFrameService, Opened, PerPeer};
+pub use self::opened::{Cloned, LayerWith, MakeFrameService, Opened, PerPeer};
 pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
 

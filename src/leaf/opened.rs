@@ -5,10 +5,10 @@ use std::fmt;
 use std::ops::Deref;
 
 use bytes::Bytes;
-use ropewalk_middleware::ConnectionInfo;
+use ropewalk_middleware::{BoxError, ConnectionInfo};
 use tokio_util::codec::Encoder;
+use tower_layer::Layer;
 
-use crate::error::BoxError;
 use crate::outbox::{Capacity, Inbox, Outbox, SlowConsumer};
 
 /// A connection that begins, as the function given to [`per_connection`](crate::per_connection) receives it. It
@@ -128,5 +128,38 @@ where
 impl<F> fmt::Debug for PerPeer<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PerPeer").finish_non_exhaustive()
+    }
+}
+
+/// Puts a layer that is made for the connection around the service of another maker.
+#[derive(Clone, Copy)]
+pub struct LayerWith<M, F> {
+    make: M,
+    layer: F,
+}
+
+impl<M, F> LayerWith<M, F> {
+    pub(super) fn new(make: M, layer: F) -> Self {
+        Self { make, layer }
+    }
+}
+
+impl<C, M, F, L> MakeFrameService<C> for LayerWith<M, F>
+where
+    M: MakeFrameService<C>,
+    F: FnOnce(&ConnectionInfo) -> L,
+    L: Layer<M::Service>,
+{
+    type Service = L::Service;
+
+    fn make(self, connection: &Opened<C>) -> L::Service {
+        let layer = (self.layer)(connection);
+        layer.layer(self.make.make(connection))
+    }
+}
+
+impl<M, F> fmt::Debug for LayerWith<M, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayerWith").finish_non_exhaustive()
     }
 }

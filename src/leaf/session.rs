@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{CloseReason, Closing, Connection};
+use ropewalk_middleware::{CloseReason, Closing, Connection, Error, Result};
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 use tower_service::Service;
 
 use super::end;
 use super::limits::limit_setters;
-use crate::error::{Error, Result};
 use crate::session::{Homing, Housed, Session};
 use crate::wire::{Limits, Wire};
 

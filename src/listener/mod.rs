@@ -9,6 +9,7 @@ pub(crate) mod tcp;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod unix;
+pub(crate) mod watch;
 
 use std::fmt;
 use std::io;
@@ -70,6 +71,12 @@ pub trait Listener: Send + 'static {
     /// that wraps another one passes the call on.
     fn lacks_descriptors(&mut self) -> bool {
         false
+    }
+
+    /// How often it could not accept a connection since it was made; 0 by default. It is called after
+    /// [`poll_accept`](Listener::poll_accept) was pending. A listener that wraps another one passes the call on.
+    fn accept_errors(&self) -> u64 {
+        0
     }
 
     /// Called once, when a hot restart has handed its socket to the new process: from here on the listener must not

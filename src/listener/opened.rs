@@ -9,7 +9,6 @@ use rustix::net::{AddressFamily, SocketType, getsockname};
 use socket2::{SockRef, Socket};
 
 use super::unix::BoundPath;
-use super::{Listener, tcp, unix};
 
 /// A listening socket that no runtime watches yet, and the path it is bound to if that is this process's to remove.
 pub(crate) struct Opened {
@@ -32,16 +31,6 @@ impl Opened {
         let socket = SockRef::from(&self.socket);
         socket.set_nonblocking(true)?;
         backlog.map_or(Ok(()), |backlog| socket.listen(backlog))
-    }
-
-    /// Has the runtime this is called in watch it; its backlog holds so many.
-    pub(crate) fn listener(self, backlog: usize) -> io::Result<Box<dyn Listener>> {
-        let family = socket_domain(&self.socket)?;
-        let socket = Socket::from(self.socket);
-        match family {
-            AddressFamily::UNIX => Ok(Box::new(unix::watch(socket, self.path, backlog)?)),
-            _ => Ok(Box::new(tcp::watch(socket, backlog)?)),
-        }
     }
 
     /// Another descriptor of the same socket, for another runtime to watch. The path stays with this one.

@@ -65,6 +65,7 @@ pub(crate) struct Paced<A> {
     failure: Option<io::Error>,
     /// Whether there was no descriptor left, until somebody has asked.
     lacks_descriptors: bool,
+    errors: u64,
 }
 
 impl<A: Accept> Paced<A> {
@@ -80,6 +81,7 @@ impl<A: Accept> Paced<A> {
             wait: None,
             failure: None,
             lacks_descriptors: false,
+            errors: 0,
         }
     }
 
@@ -140,6 +142,7 @@ impl<A: Accept> Listener for Paced<A> {
                 Err(error) => error,
             };
             self.log(&error);
+            self.errors += 1;
             self.lacks_descriptors |= matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
             match self.pace.failed(&error) {
                 Next::Retry => {}
@@ -180,6 +183,10 @@ impl<A: Accept> Listener for Paced<A> {
 
     fn lacks_descriptors(&mut self) -> bool {
         std::mem::take(&mut self.lacks_descriptors)
+    }
+
+    fn accept_errors(&self) -> u64 {
+        self.errors
     }
 
     fn local_addr(&self) -> Addr {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use ropewalk_middleware::ConnectionInfo;
+use ropewalk_middleware::{BoxError, ConnectionInfo, Result};
 use tokio_util::codec::Encoder;
 
 use super::queue::Queue;
 use super::{Capacity, Outbox, SlowConsumer};
-use crate::error::{BoxError, Result};
 use crate::wire::Wire;
 
 /// The outboxes of one connection, whose frames are encoded with a `C`. It takes one word, because most connections
@@ -84,7 +83,7 @@ impl<C> Source<C> {
     fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
         match self {
             Self::Frames(queue) => queue.encode(codec, wire),
-            Self::Raw(queue) => queue.encode_by(wire, |wire, bytes| wire.encode_raw(&bytes)),
+            Self::Raw(queue) => queue.encode_by(wire, Wire::push_raw),
         }
     }
 

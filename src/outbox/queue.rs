@@ -6,11 +6,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, event};
-use ropewalk_middleware::{CloseReason, ConnectionInfo, Escaped};
+use ropewalk_middleware::{CloseReason, ConnectionInfo, Error, Escaped};
 use tokio::sync::Notify;
 
 use super::{Capacity, PushError, SlowConsumer};
-use crate::error::Error;
 
 /// The rate of log lines about refused frames: a bad frame sent to a room is refused once for each member.
 static REFUSALS: LazyLock<Limit> = LazyLock::new(|| {

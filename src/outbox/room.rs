@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::yield_now;
 
 use super::Outbox;
@@ -27,10 +28,16 @@ const MEMBERS_A_TURN: usize = 256;
 /// ```
 ///
 /// Each member receives the frames of one sender in their order. When two senders send at once, members may receive
-/// their frames in different orders. A frame is cloned and encoded for each member: send large data as `Bytes` or an
+/// their frames in different orders; [`Room::send_in_order`] gives all of them one order. A frame is cloned and encoded for each member: send large data as `Bytes` or an
 /// `Arc`, and encode frames that are costly to encode once, for outboxes made by
 /// [`Session::outbox_raw`](crate::Session::outbox_raw).
-pub struct Room<F>(Arc<Mutex<Members<F>>>);
+pub struct Room<F>(Arc<Shared<F>>);
+
+struct Shared<F> {
+    members: Mutex<Members<F>>,
+    /// Held by the sender whose turn it is, among those that keep a common order.
+    turn: AsyncMutex<()>,
+}
 
 struct Members<F> {
     slots: Slab<Outbox<F>>,
@@ -41,12 +48,13 @@ struct Members<F> {
 impl<F> Room<F> {
     /// A room without members.
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Members { slots: Slab::new(), all: None })))
+        let members = Mutex::new(Members { slots: Slab::new(), all: None });
+        Self(Arc::new(Shared { members, turn: AsyncMutex::new(()) }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Members<F>> {
         // No user code runs while it is held, so its data is consistent even after a panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an outbox, until the returned member is dropped.
@@ -103,6 +111,24 @@ impl<F: Clone> Room<F> {
     /// Does the same as [`Room::send`] for all members but the one with this [`Member::id`]. If no member has this
     /// number, all get the frame.
     pub async fn send_except(&self, id: usize, frame: F) -> usize {
+        self.send_to(Some(id), frame).await
+    }
+
+    /// Does the same as [`Room::send`], but one sender after another: all members receive the frames that are sent in
+    /// this way in one common order, in which the senders have called it. It waits for the senders before it, and not
+    /// for any peer. Frames that are sent in another way have no place in this order.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Room::send`]; the common order is kept.
+    pub async fn send_in_order(&self, frame: F) -> usize {
+        let _turn = self.0.turn.lock().await;
+        self.send_to(None, frame).await
+    }
+
+    /// Does the same as [`Room::send_in_order`] for all members but the one with this [`Member::id`].
+    pub async fn send_in_order_except(&self, id: usize, frame: F) -> usize {
+        let _turn = self.0.turn.lock().await;
         self.send_to(Some(id), frame).await
     }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::{Addr, CloseReason, ConnectionInfo};
+use ropewalk_middleware::{Addr, ConnectionInfo, Result};
 
+use super::books::counts::Counts;
+use super::books::shared::{Phase, Shared};
 use super::budget::MemoryUse;
 use super::drain::drain_these;
-use super::report::DrainReport;
+use super::drain::report::DrainReport;
 use super::restart::RestartError;
-use super::shared::{Phase, Shared};
-use crate::error::Result;
 use crate::listener::PreambleCounts;
 
 /// A handle on a server. It is cheap to clone, and usable from any task, before, while and after the server runs.
@@ -118,14 +118,16 @@ impl Handle {
         self.0.set_max(max);
     }
 
-    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`). Later handshakes use
-    /// them; open connections are not affected. If one file is bad, no endpoint's certificates change.
+    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`), and the resources of
+    /// [`Server::reload`](crate::Server::reload). Later handshakes use the new certificates; open connections are not
+    /// affected. If one of them can't be read, none of them changes.
     ///
     /// Cancel safe: if it is dropped early, the reload still completes.
     ///
     /// # Errors
     ///
-    /// A `TlsError`, which names the file and the problem; it is logged as well.
+    /// The first error of reading: a `TlsError`, which names the file and the problem, or that of a resource. It is logged
+    /// as well.
     pub async fn reload(&self) -> Result {
         self.0.reloads.reload().await
     }
@@ -194,50 +196,5 @@ impl Handle {
     pub async fn ended(&self) {
         // The sender is in the same allocation as this handle's state, so it is never closed.
         drop(self.0.phase.subscribe().wait_for(|phase| *phase == Phase::Ended).await);
-    }
-}
-
-/// A server's counters at one moment. `accepted` always equals `active` plus all closed connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    accepted: u64,
-    active: u64,
-    closed: [u64; CloseReason::ALL.len()],
-}
-
-impl Counts {
-    pub(super) fn accept(&mut self) {
-        self.accepted += 1;
-        self.active += 1;
-    }
-
-    pub(super) fn close(&mut self, reason: CloseReason) {
-        self.active -= 1;
-        self.closed[reason.index()] += 1;
-    }
-
-    /// Connections accepted since the server began.
-    pub fn accepted(&self) -> u64 {
-        self.accepted
-    }
-
-    /// Connections open now.
-    pub fn active(&self) -> u64 {
-        self.active
-    }
-
-    /// Connections that ended for this reason.
-    pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.closed[reason.index()]
-    }
-
-    /// Connections that ended, for any reason.
-    pub fn closed_in_all(&self) -> u64 {
-        self.closed.iter().sum()
-    }
-
-    /// The reasons that occurred, with their counts.
-    pub fn reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
-        CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
     }
 }

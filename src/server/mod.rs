@@ -3,28 +3,13 @@
 mod accept;
 mod books;
 mod budget;
-mod deadline;
 mod drain;
-mod front;
-mod gate;
 mod handle;
-mod incidents;
-mod lifecycle;
 mod limits;
-mod lobby;
-mod notify;
-mod registry;
-mod reload;
-mod report;
 mod restart;
 mod run;
-mod serve;
 mod service;
-mod shared;
-mod signals;
-mod stalls;
-mod task;
-mod workers;
+mod services;
 
 use std::fmt;
 use std::io;
@@ -33,28 +18,34 @@ use std::time::Duration;
 
 #[cfg(feature = "cli")]
 use ropewalk_middleware::BackgroundLog;
-use ropewalk_middleware::{Addr, MakeRoom};
+use ropewalk_middleware::{Addr, MakeRoom, Result};
 use tower_layer::{Identity, Layer, Stack};
 
+pub use self::books::counts::Counts;
+pub use self::books::endpoints::EndpointInfo;
+pub use self::books::table::EndpointState;
 pub use self::budget::MemoryUse;
-pub use self::handle::{Counts, Handle};
-pub use self::lifecycle::Lifecycle;
-pub use self::report::DrainReport;
+pub use self::drain::report::DrainReport;
+pub use self::handle::Handle;
 pub use self::restart::{Restart, RestartError};
-pub use self::serve::Serve;
+pub use self::run::lifecycle::Lifecycle;
+pub use self::run::reload::{Reload, ReloadFn, reload_fn};
+pub use self::run::serve::Serve;
 pub use self::service::ConnectionService;
 
+use self::books::incidents::OnFailure;
+use self::books::shared::Shared;
 use self::budget::default_budget;
-use self::incidents::OnFailure;
-use self::lifecycle::Lifecycles;
-use self::notify::Notify;
-use self::reload::Reloads;
-use self::run::Options;
-use self::serve::{OnListening, Plan};
-use self::shared::Shared;
+use self::run::lifecycle::Lifecycles;
+use self::run::notify::Notify;
+use self::run::options::Options;
+use self::run::reload::Reloads;
+use self::run::serve::{OnListening, Plan, Planned};
 use crate::endpoint::{Endpoint, EndpointError};
-use crate::error::Result;
 use crate::listener::preamble::{default_max_preambles, descriptors};
+
+/// The name of the service of [`Server::serve`].
+const MAIN: &str = "main";
 
 /// How long a drain may take by default: 30 s.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -79,6 +70,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 #[must_use = "a server does nothing until `serve` is called and awaited"]
 pub struct Server<L = Identity> {
     endpoints: Vec<Result<Endpoint, EndpointError>>,
+    /// For each endpoint the number of its service; `None` for that of `serve`.
+    of: Vec<Option<usize>>,
+    services: Vec<Planned>,
     layer: L,
     lifecycles: Lifecycles,
     reloads: Reloads,
@@ -96,6 +90,8 @@ impl Server {
     pub fn new() -> Self {
         Self {
             endpoints: Vec::new(),
+            of: Vec::new(),
+            services: Vec::new(),
             layer: Identity::new(),
             lifecycles: Lifecycles::default(),
             reloads: Reloads::default(),
@@ -134,7 +130,7 @@ impl<L> Server<L> {
     where
         E: TryInto<Endpoint, Error: Into<EndpointError>>,
     {
-        self.endpoints.push(endpoint.try_into().map_err(Into::into));
+        self.add(endpoint, None);
         self
     }
 
@@ -145,6 +141,8 @@ impl<L> Server<L> {
     pub fn layer<N>(self, layer: N) -> Server<Stack<N, L>> {
         Server {
             endpoints: self.endpoints,
+            of: self.of,
+            services: self.services,
             layer: Stack::new(layer, self.layer),
             lifecycles: self.lifecycles,
             reloads: self.reloads,
@@ -175,8 +173,8 @@ impl<L> Server<L> {
 
     /// Drains on SIGTERM and SIGINT; a second signal aborts the connections that are left. The first signal in a drain
     /// that a handle or a hot restart has begun shortens it to at most [`drain_within`](Self::drain_within) from then
-    /// on. With [`hot_restart`](Self::hot_restart), SIGUSR2 restarts. If the server has certificates that can be read
-    /// again, SIGHUP reloads them as [`Handle::reload`] does. Signals don't end the process (but see
+    /// on. With [`hot_restart`](Self::hot_restart), SIGUSR2 restarts. If the server has certificates or other resources
+    /// that can be read again, SIGHUP reloads them as [`Handle::reload`] does. Signals don't end the process (but see
     /// [`exit_if_stuck`](Self::exit_if_stuck)); the server's future resolves. The runtime keeps catching the signals
     /// after that, so a program that goes on for long should listen for them with `tokio::signal`.
     pub fn signals(mut self) -> Self {
@@ -348,28 +346,43 @@ impl<L> Server<L> {
     ///
     /// The result is a `Future` that runs the server. [`Serve::bind`] binds first, so that the addresses are known;
     /// [`Serve::handle`] returns a handle.
-    pub fn serve<S>(self, service: S) -> Serve
+    pub fn serve<S>(mut self, service: S) -> Serve
     where
         L: Layer<S>,
         L::Service: ConnectionService,
     {
+        let main = self.services.len();
+        self.services.push(Planned::new(MAIN, self.layer.layer(service)));
+        self.plan(Some(main))
+    }
+
+    /// Makes the server from this builder, when all of its services were added by [`serve_on`](Self::serve_on).
+    pub fn run(self) -> Serve {
+        self.plan(None)
+    }
+
+    /// `main` is the number of the service that the endpoints of `listen` belong to.
+    fn plan(self, main: Option<usize>) -> Serve {
         let has_preambles = self.endpoints.iter().flatten().any(Endpoint::has_preamble);
         let descriptors = descriptors();
         let preambles = self.max_preambles.unwrap_or_else(|| default_max_preambles(descriptors));
         let besides = if has_preambles { preambles } else { 0 };
         let max = self.max_connections.unwrap_or_else(|| limits::max_connections(descriptors, besides));
         let memory = self.memory.unwrap_or_else(default_budget);
-        let shared = Shared::new(max, self.make_room, preambles, memory, self.options.restart.is_some(), self.reloads);
+        let (services, restarts) = (self.services.len(), self.options.restart.is_some());
+        let shared = Shared::new(max, self.make_room, preambles, memory, restarts, services, self.reloads);
         if let Some(hook) = self.on_failure {
             shared.incidents.on_failure(hook);
         }
         let plan = Plan {
             endpoints: self.endpoints,
+            of: self.of.into_iter().map(|service| service.or(main)).collect(),
+            services: self.services,
             lifecycles: self.lifecycles,
             options: self.options,
             on_listening: self.on_listening,
         };
-        Serve::new(plan, self.layer.layer(service), shared)
+        Serve::new(plan, shared)
     }
 }
 

@@ -3,10 +3,8 @@
 use std::future::Future;
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::Connection;
+use ropewalk_middleware::{BoxError, Connection};
 use tower_service::Service;
-
-use crate::error::BoxError;
 
 /// A tower service of connections: a `Service<Connection, Response = ()>` that is called once for each connection.
 ///

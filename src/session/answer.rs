@@ -10,8 +10,8 @@ use tokio_util::codec::Encoder;
 
 use super::{Session, Waits};
 use crate::dispatch::{Failed, poll_reply};
-use crate::error::{BoxError, Result};
-use crate::reply::{IntoReply, Reply};
+use crate::wire::Wire;
+use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
     /// Waits until less than 64 KiB are unwritten, then queues a frame as [`Session::reply`] does. Unlike
@@ -112,7 +112,7 @@ where
             *begun = true;
         }
         wire.check_live()?;
-        let answered = ready!(poll_reply(wire, codec, reply, cx));
+        let answered = ready!(poll_reply(wire, codec, reply, Wire::encode, cx));
         wire.count_answers();
         Poll::Ready(match answered {
             Ok(true) => Ok(ControlFlow::Break(())),

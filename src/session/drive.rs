@@ -13,8 +13,7 @@ use super::{Homing, Session};
 use crate::dispatch::{
     AsReady, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
 };
-use crate::error::{BoxError, Error, Result};
-use crate::reply::IntoReply;
+use ropewalk_middleware::{BoxError, Error, IntoReply, Result};
 
 impl<C> Session<C> {
     /// Serves the rest of the connection with a service of frames, as [`framed`](crate::framed) does.
@@ -99,9 +98,9 @@ impl<C, S, O, E, G> fmt::Debug for Drive<C, S, O, E, G> {
 
 impl<C, S, O, E, G, R> IntoFuture for Drive<C, S, O, E, G>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + 'static,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     O: Order,
     E: OnError<R::Frame>,
     G: Goodbye<R::Frame>,
@@ -133,9 +132,9 @@ impl<D> fmt::Debug for Driving<D> {
 
 impl<C, S, Q, E, R> Future for Driving<Dispatch<C, S, C::Item, R::Frame, Q, E>>
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + 'static,
     S: Service<C::Item, Response = R, Error: Into<BoxError>>,
-    R: IntoReply,
+    R: IntoReply<Frame: 'static>,
     Q: crate::dispatch::Calls<S::Future>,
     E: OnError<R::Frame>,
 {

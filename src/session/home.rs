@@ -37,6 +37,11 @@ impl Homing {
         Self { housed: Some(Box::new(Housed { wire, home: Some(Home::Task) })) }
     }
 
+    /// Whether it belongs to a leaf, which closes it when it is dropped.
+    pub(crate) fn has_leaf(&self) -> bool {
+        self.housed.as_ref().is_some_and(|housed| matches!(housed.home, Some(Home::Leaf(_))))
+    }
+
     /// Takes the wire of one that belongs to no leaf.
     pub(crate) fn take_own(mut self) -> Option<Box<Wire>> {
         let owned = self.housed.as_ref().is_some_and(|housed| matches!(housed.home, Some(Home::Task)));

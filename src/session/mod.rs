@@ -10,6 +10,7 @@ mod push;
 mod raw;
 #[cfg(feature = "tls")]
 mod tls;
+mod until;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -26,9 +27,9 @@ pub use self::raw::RawChunks;
 #[cfg(feature = "tls")]
 pub use self::tls::UpgradeTls;
 
-use crate::error::{BoxError, Result, SessionError};
 use crate::outbox::Inbox;
 use crate::wire::Wire;
+use ropewalk_middleware::{BoxError, Result, SessionError};
 
 /// A connection with its codec, for an async function that implements the protocol.
 ///
@@ -109,14 +110,15 @@ impl<C> Session<C> {
         Ok(())
     }
 
-    /// Queues bytes as they are, without the codec: the counterpart of [`Session::raw`].
+    /// Queues bytes as they are, without the codec: the counterpart of [`Session::raw`]. If they make it more than 64 KiB
+    /// of queued answers, all are written as far as that is possible without waiting, and only the rest is copied.
     ///
     /// # Errors
     ///
     /// [`SessionError::WriteLimit`] and those of the connection, as for [`Session::reply`].
     pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
         self.make_room()?;
-        self.wire.encode_raw(bytes.as_ref());
+        self.wire.encode_raw(bytes.as_ref())?;
         self.wire.count_answers();
         Ok(())
     }
@@ -229,8 +231,10 @@ impl<C> Session<C> {
         &self.codec
     }
 
-    /// Writes all queued frames and closes the connection so that they arrive: half-closes, then reads and discards
-    /// until the peer has closed too, for at most 2 s and 16 MiB.
+    /// Writes all queued frames and half-closes the connection. It does not wait for the peer to close too: the leaf
+    /// does, for at most 2 s and 16 MiB, when the session's function has returned. So the function's own values, such
+    /// as a [`Member`](crate::Member) of a room, don't live longer because of a slow peer. A session without a leaf,
+    /// made by [`Session::over`], has to wait here.
     ///
     /// # Cancel safety
     ///
@@ -240,11 +244,15 @@ impl<C> Session<C> {
     ///
     /// Those of the last write; the connection is broken then.
     pub async fn close(mut self) -> Result {
-        let finished = self.wire.finish().await;
-        // The connection counts as open until it is closed.
-        let (wire, _home) = self.wire.take();
-        if let (Some(wire), Err(_)) = (wire, &finished) {
-            wire.abort();
+        // Closes the outboxes: what is pushed from now on would not be written.
+        drop(std::mem::take(&mut self.inbox));
+        let finished = if self.wire.has_leaf() { self.wire.finish_writing().await } else { self.wire.finish().await };
+        if finished.is_err() {
+            // The connection counts as open until it is closed.
+            let (wire, _home) = self.wire.take();
+            if let Some(wire) = wire {
+                wire.abort();
+            }
         }
         finished
     }

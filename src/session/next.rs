@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use tokio_util::codec::Decoder;
 
 use super::Session;
-use crate::error::{BoxError, Result};
 use crate::outbox::Inbox;
 use crate::wire::Wire;
+use ropewalk_middleware::{BoxError, Result};
 
 /// The future of [`Session::next`].
 #[must_use = "futures do nothing unless polled"]

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio_util::codec::Encoder;
 
 use super::{Session, Waits};
-use crate::error::{BoxError, Result};
 use crate::outbox::{Capacity, Outbox, SlowConsumer};
+use ropewalk_middleware::{BoxError, Result};
 
 impl<C> Session<C> {
     /// Makes an outbox. Frames that other tasks push to it are written while [`Session::next`] or

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 
 use super::{Session, Waits};
-use crate::error::{Result, SessionError};
+use ropewalk_middleware::{Result, SessionError};
 
 impl<C> Session<C> {
     /// Reads exactly the next `n` bytes, whatever they contain. The next frame begins at the byte after them.

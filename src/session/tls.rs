@@ -1,8 +1,8 @@
 //! STARTTLS: a session that becomes encrypted.
 
 use super::Session;
-use crate::error::Result;
 use crate::tls::{ClientTls, Side, TlsConfig, TlsError};
+use ropewalk_middleware::Result;
 
 /// Either side's configuration, for [`Session::upgrade_tls`]: [`TlsConfig`] or [`ClientTls`].
 pub trait UpgradeTls: sealed::Side {}

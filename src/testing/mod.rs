@@ -1,9 +1,11 @@
-//! Whole servers under simulated faults. A seed determines a run, so a failed run can be repeated.
+//! Whole servers under simulated faults, and checks for layers.
 //!
-//! A [`Simulation`] runs a scenario on one thread, with a simulated clock that advances only when no task can run. The
-//! scenario gets a [`World`]: endpoints whose connections are cut, reset, delayed, stalled, and read and written in
-//! small pieces, and dice for its own choices. The seed determines all of that, so two runs with the same seed are
-//! equal to the last byte, which their [`Trace`]s show.
+//! [`check_layer`] and [`check_connection_layer`] look for the usual mistakes of a layer of your own.
+//!
+//! A [`Simulation`] runs a scenario on one thread, with a simulated clock that advances only when no task can run. A seed
+//! determines a run, so a failed run can be repeated. The scenario gets a [`World`]: endpoints whose connections are
+//! cut, reset, delayed, stalled, and read and written in small pieces, and dice for its own choices. The seed determines
+//! all of that, so two runs with the same seed are equal to the last byte, which their [`Trace`]s show.
 //!
 //! ```
 //! use std::time::Duration;
@@ -49,6 +51,9 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::time::timeout;
+
+/// Checks for layers of your own.
+pub use ropewalk_middleware::testing::*;
 
 pub use self::faults::Faults;
 pub use self::trace::Trace;

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::{TlsError, files};
+use super::TlsError;
+use super::files::{self, Roots};
 
 /// How a client verifies a server, and which certificate and protocols it offers: for [`Remote::tls`] and
 /// [`Session::upgrade_tls`].
@@ -32,23 +33,11 @@ use super::{TlsError, files};
 /// [`Session::upgrade_tls`]: crate::Session::upgrade_tls
 #[derive(Clone, Default)]
 pub struct ClientTls {
-    pub(super) roots: Roots,
+    roots: Roots,
     name: Option<String>,
-    pub(super) alpn: Vec<Vec<u8>>,
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
+    alpn: Vec<Vec<u8>>,
+    identity: Option<(PathBuf, PathBuf)>,
     loaded: Arc<OnceLock<Arc<ClientConfig>>>,
-}
-
-/// The authorities whose certificates of servers are accepted.
-#[derive(Clone, Default)]
-pub(super) enum Roots {
-    /// Those of the system.
-    #[default]
-    System,
-    File(PathBuf),
-    Pem(Arc<[u8]>),
-    /// All is as this has it.
-    Rustls(Arc<ClientConfig>),
 }
 
 impl ClientTls {
@@ -114,7 +103,7 @@ impl ClientTls {
         if let Some(config) = self.loaded.get() {
             return Ok(Arc::clone(config));
         }
-        let config = files::read_client(self)?;
+        let config = files::read_client(&self.roots, self.identity_paths(), &self.alpn)?;
         Ok(Arc::clone(self.loaded.get_or_init(|| config)))
     }
 

@@ -17,7 +17,6 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::client::{ClientTls, Roots};
 use super::names::Names;
 use super::{Source, TlsConfig, TlsError, validity};
 
@@ -49,7 +48,7 @@ pub(super) fn read(tls: &TlsConfig, in_use: &InUse) -> Result<(Arc<ServerConfig>
     let builder = match &tls.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let roots = Arc::new(roots(path)?);
+            let roots = Arc::new(roots_in(path)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
             builder.with_client_cert_verifier(
                 verifier.map_err(|error| TlsError::new(path, error.to_string(), "give the CA of the peers"))?,
@@ -110,33 +109,49 @@ fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(chain)
 }
 
-/// All that a client's configuration names.
-pub(super) fn read_client(tls: &ClientTls) -> Result<Arc<ClientConfig>, TlsError> {
+/// The authorities whose certificates of servers are accepted.
+#[derive(Clone, Default)]
+pub(super) enum Roots {
+    /// Those of the system.
+    #[default]
+    System,
+    File(PathBuf),
+    Pem(Arc<[u8]>),
+    /// All is as this has it.
+    Rustls(Arc<ClientConfig>),
+}
+
+/// All that a client's configuration names: its roots, the files of its certificate and key, and its protocols.
+pub(super) fn read_client(
+    roots: &Roots,
+    identity: Option<(&Path, &Path)>,
+    protocols: &[Vec<u8>],
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let fault = |error: RustlsError| TlsError::other(error.to_string(), "name the roots yourself, by ca");
     let builder = || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let builder = match &tls.roots {
+    let builder = match roots {
         Roots::Rustls(config) => return Ok(Arc::clone(config)),
         Roots::System => builder().and_then(|builder| builder.with_platform_verifier()).map_err(fault)?,
-        Roots::File(path) => builder().map_err(fault)?.with_root_certificates(roots(path)?),
+        Roots::File(path) => builder().map_err(fault)?.with_root_certificates(roots_in(path)?),
         Roots::Pem(pem) => {
             let roots = roots_of(Path::new("the roots"), pem).map_err(TlsError::in_memory)?;
             builder().map_err(fault)?.with_root_certificates(roots)
         }
     };
-    let mut config = match &tls.identity {
+    let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
             let certified = Arc::new(certificate(cert, key, &provider)?);
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
-    config.alpn_protocols.clone_from(&tls.alpn);
+    config.alpn_protocols = protocols.to_vec();
     Ok(Arc::new(config))
 }
 
 /// The certificates that may have signed a peer's.
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+fn roots_in(path: &Path) -> Result<RootCertStore, TlsError> {
     roots_of(path, &open(path)?)
 }
 

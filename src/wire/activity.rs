@@ -9,6 +9,7 @@ impl Wire {
     /// Frees an empty buffer and waits until the task is woken.
     pub(super) fn rest<T>(&mut self) -> Poll<T> {
         self.turn = 0;
+        self.note_writing();
         self.settle_all();
         self.note_moved();
         Poll::Pending
@@ -19,6 +20,16 @@ impl Wire {
     pub(crate) fn note_moved(&mut self) {
         if std::mem::take(&mut self.moved) {
             self.stats().note_moved();
+        }
+    }
+
+    /// Records, before a wait, whether bytes wait to be written.
+    #[inline]
+    fn note_writing(&mut self) {
+        let writing = !self.output.is_flushed();
+        if self.writing != writing {
+            self.writing = writing;
+            self.stats().set_writing(writing);
         }
     }
 

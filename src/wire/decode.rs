@@ -5,7 +5,7 @@ use tokio_util::codec::Decoder;
 
 use super::turn::STEPS_A_TURN;
 use super::{Source, Wire};
-use crate::error::{BoxError, Error, Result, SessionError};
+use ropewalk_middleware::{BoxError, Error, Result, SessionError};
 
 /// After a frame up to this size, the rest of the burst is not moved.
 const SHORT: usize = 16 * 1024;
@@ -148,9 +148,11 @@ impl Wire {
     /// The codec wants more bytes; checks how many it may leave in the buffer.
     fn decoded_none(&mut self, shown: bool) -> Option<Error> {
         let max = self.limits.input_limit;
-        if self.source == Source::Open && self.input.len() > max && !own_limit::holds_for(self.input.bytes()) {
+        let whole = own_limit::holds_for(self.input.bytes());
+        if self.source == Source::Open && self.input.len() > max && whole.is_none() {
             return Some(self.give_up(SessionError::InputLimit { max }));
         }
+        self.input.expect(whole.unwrap_or(0));
         if self.source == Source::Shut {
             self.source = Source::Ended;
         }

@@ -4,13 +4,13 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::connection::LINGER_BYTES;
-use ropewalk_middleware::{CloseReason, Stream};
+use ropewalk_middleware::connection::{LINGER, LINGER_BYTES};
+use ropewalk_middleware::{CloseReason, Error, Result, SessionError, Stream};
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::Wire;
 use super::timer::after;
-use crate::error::{Error, Result, SessionError};
 
 impl Wire {
     /// Writes the rest, then closes so that a reset can't destroy it (see [`ropewalk_middleware::LingeringClose`]).
@@ -19,6 +19,34 @@ impl Wire {
     ///
     /// Cancel safe: called again, it goes on at the same point.
     pub(crate) async fn finish(&mut self) -> Result {
+        self.finish_flush().await?;
+        if self.must_linger() {
+            self.linger().await;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest and half-closes. The caller leaves the lingering close to another `finish`.
+    ///
+    /// Cancel safe, as `finish` is.
+    pub(crate) async fn finish_writing(&mut self) -> Result {
+        self.finish_flush().await?;
+        if self.must_linger() {
+            let until = after(Instant::now(), LINGER);
+            poll_fn(|cx| {
+                self.closing.watch(cx);
+                if self.closing.is_aborted() || Pin::new(&mut self.connection).poll_shutdown(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                // The goodbye of a transport of its own may have to wait for the peer.
+                self.timer.poll(until, cx)
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    async fn finish_flush(&mut self) -> Result {
         let mut budget = LINGER_BYTES;
         // The connection is closing, so no more frames are expected from the peer.
         self.stats().excuse_first_frame();
@@ -32,12 +60,14 @@ impl Wire {
             self.closing.set_reason(error.close_reason().unwrap_or(CloseReason::Aborted));
             return Err(error);
         }
-        // If the peer has closed already, no input is unread, so a plain close does not cause a reset. Other transports
-        // may have to send a goodbye of their own.
-        if !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_)) {
-            self.linger().await;
-        }
+        self.stats().set_lingering();
         Ok(())
+    }
+
+    /// If the peer has closed already, no input is unread, so a plain close does not cause a reset. Other transports
+    /// may have to send a goodbye of their own.
+    fn must_linger(&self) -> bool {
+        !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_))
     }
 
     async fn linger(&mut self) {

@@ -19,6 +19,9 @@ const ROOM: usize = 4 * 1024;
 /// A buffer grows by its length, by at most this much at once: growth depends on received bytes, never on announced
 /// ones.
 const GROWTH: usize = 1024 * 1024;
+/// A buffer that the thread has kept is used for a frame of which no more than so many times the bytes that have arrived
+/// are missing: peers that only announce large frames must not hold all of these buffers, or others would be made.
+const REUSED: usize = 3;
 /// Up to this much is copied out of the thread's buffer. If there is more, the buffer itself is cut to size and kept,
 /// and the thread gets another one.
 const COPY_READ: usize = 16 * 1024;
@@ -30,6 +33,8 @@ const COPY: usize = 512;
 pub(super) struct Input {
     /// Sized to the bytes that were read, because frames may share it.
     buf: BytesMut,
+    /// The announced length of the frame that `buf` begins with, if it fits; 0 if it is not known.
+    whole: u32,
 }
 
 impl Input {
@@ -59,13 +64,39 @@ impl Input {
         &mut self.buf
     }
 
+    /// Sets the announced length of the frame that has begun; 0 if it is not known.
+    #[inline]
+    pub(super) fn expect(&mut self, whole: usize) {
+        self.whole = u32::try_from(whole).unwrap_or(0);
+    }
+
+    /// Makes room for a read: for as many bytes as have arrived, but for no more than the frame needs if its length is
+    /// known, or the last few bytes of it would need a buffer twice the size.
+    fn make_room(&mut self) {
+        let len = self.buf.len();
+        let rest = (self.whole as usize).checked_sub(len).filter(|rest| *rest > 0);
+        if self.buf.capacity() - len >= rest.unwrap_or(ROOM).min(ROOM) {
+            return;
+        }
+        let Some(rest) = rest else { return self.buf.reserve(len.clamp(ROOM, GROWTH)) };
+        if rest <= REUSED * len
+            && let Some(mut buf) = scratch::take_large(self.whole as usize)
+        {
+            buf.extend_from_slice(&self.buf);
+            self.buf = buf;
+            return;
+        }
+        let mut buf = Vec::from(std::mem::take(&mut self.buf));
+        // A little more if that is all of the frame: its last bytes need no growth of their own.
+        buf.reserve_exact(if rest <= len + len / 8 { rest } else { len });
+        self.buf = Bytes::from(buf).into();
+    }
+
     /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
     pub(super) fn poll_fill(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut connection = Pin::new(connection);
         if self.buf.len() > CARRY {
-            if self.buf.capacity() - self.buf.len() < ROOM {
-                self.buf.reserve(self.buf.len().clamp(ROOM, GROWTH));
-            }
+            self.make_room();
             return poll_read_buf(connection, cx, &mut self.buf);
         }
         let mut scratch = scratch::take_read();
@@ -93,7 +124,8 @@ impl Input {
     /// copied than were taken.
     pub(super) fn leave(&mut self, taken: usize) {
         if self.buf.len() <= CARRY.max(taken) {
-            self.buf = BytesMut::from(&self.buf[..]);
+            let rest = BytesMut::from(&self.buf[..]);
+            scratch::give_large(std::mem::replace(&mut self.buf, rest), taken);
         }
     }
 

@@ -8,6 +8,7 @@ mod decode;
 mod drain;
 mod finish;
 mod input;
+mod large;
 mod limits;
 mod memory;
 mod offer;
@@ -25,8 +26,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use ropewalk_middleware::{CloseReason, Closing, Connection, ReadDeadlines, Stats};
+use bytes::Bytes;
+use ropewalk_middleware::{
+    BoxError, CloseReason, Closing, Connection, Error, ReadDeadlines, Result, SessionError, Stats,
+};
 use tokio::task::unconstrained;
+use tokio::time::Instant;
 use tokio_util::codec::Encoder;
 
 pub(crate) use self::limits::Limits;
@@ -37,7 +42,6 @@ use self::drain::Drain;
 use self::input::Input;
 use self::output::Output;
 use self::wait::{Wait, Want};
-use crate::error::{BoxError, Error, Result, SessionError};
 
 /// How much is read ahead of a pending call or a pending write: one buffer.
 const READ_AHEAD: usize = 64 * 1024;
@@ -76,12 +80,16 @@ pub(crate) struct Wire {
     turn: u32,
     /// The awaited future has had a turn of the scheduler.
     waited: bool,
+    /// Until then no more answers are written ahead of calls under way.
+    tended: Option<Instant>,
     /// The peer did not accept its answers in time.
     stalled: bool,
     /// Bytes have moved since the last recorded activity.
     moved: bool,
     /// It is recorded that the wire waits for the peer.
     waiting: bool,
+    /// It is recorded that bytes wait to be written.
+    writing: bool,
     /// A frame was refused because of the write limit, and the queue has not been empty since.
     over_limit: bool,
     /// Boxed, because few connections need it at a time, and every connection has this field.
@@ -108,9 +116,11 @@ impl Wire {
             skip: 0,
             turn: 0,
             waited: false,
+            tended: None,
             stalled: false,
             moved: false,
             waiting: false,
+            writing: false,
             over_limit: false,
             drain: None,
             wait: Wait::default(),
@@ -167,10 +177,27 @@ impl Wire {
         Ok(())
     }
 
-    /// Queues bytes after the queued frames.
-    pub(crate) fn encode_raw(&mut self, bytes: &[u8]) {
+    /// The same, for types that can be compared: a large [`Bytes`] is not copied if the codec is one of this crate's.
+    #[inline(always)]
+    pub(crate) fn encode_shared<C, T>(&mut self, codec: &mut C, frame: T) -> Result
+    where
+        C: Encoder<T, Error: Into<BoxError>> + 'static,
+        T: 'static,
+    {
+        match large::encode(codec, &frame, &mut self.output) {
+            None => self.encode(codec, frame),
+            Some(Ok(())) => {
+                self.stats().add_frames_out(1);
+                Ok(())
+            }
+            Some(Err(error)) => Err(Error::codec(error)),
+        }
+    }
+
+    /// Queues bytes after the queued frames; many bytes are not copied.
+    pub(crate) fn push_raw(&mut self, bytes: Bytes) {
         self.stats().excuse_first_frame();
-        self.output.buf().extend_from_slice(bytes);
+        self.output.push(bytes);
     }
 
     /// The number of bytes encoded and not written yet.

@@ -5,7 +5,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::task::coop::{has_budget_remaining, poll_proceed};
 
 use super::Wire;
-use crate::error::{Error, Result, SessionError};
+use super::large::LARGE;
+use ropewalk_middleware::{Error, Result, SessionError};
 
 impl Wire {
     /// Called before a frame is queued while more than the high-water mark is queued: writes as much as the kernel
@@ -54,6 +55,21 @@ impl Wire {
             }
         }
         if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
+    }
+
+    /// Queues bytes after the queued frames. If they reach the high-water mark, so that they are to be written, as many as
+    /// the transport accepts at once are not copied into the queue.
+    pub(crate) fn encode_raw(&mut self, mut bytes: &[u8]) -> Result {
+        self.stats().excuse_first_frame();
+        if bytes.len() >= LARGE && self.unwritten() + bytes.len() >= self.limits.high_water {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let rest = self.output.write_through(&mut self.connection, bytes, cx);
+            let rest = rest.map_err(|error| self.failed(Error::wire(error)))?;
+            self.moved |= rest.len() < bytes.len();
+            bytes = rest;
+        }
+        self.output.buf().extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Asks the kernel itself, because the runtime learns only between two turns that the peer has read.

@@ -1,19 +1,19 @@
 //! Bytes to be written.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use ropewalk_middleware::Connection;
+use bytes::{Buf, Bytes, BytesMut};
+use ropewalk_middleware::{Connection, Error, Result, SessionError};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
+use super::large::{LARGE, Large, no_parts};
 use super::scratch;
 use super::timer::{Timer, after};
-use crate::error::{Error, Result, SessionError};
 
 /// This many write stalls are the time in which a peer must accept [`PACE`] bytes of its answers, or the rest of them.
 const STALLS: u32 = 4;
@@ -32,6 +32,8 @@ const SMALL: usize = 16 * 1024;
 #[derive(Default)]
 pub(super) struct Output {
     buf: BytesMut,
+    /// The frames between these bytes that are too large to be copied. Boxed, because few connections have one.
+    large: Option<Box<Large>>,
     /// Whether `buf` is the thread's buffer, which is returned before a wait.
     lent: bool,
     /// Whether the transport may hold back bytes that it has accepted.
@@ -85,31 +87,57 @@ impl Stall {
 }
 
 impl Output {
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.buf.len()
+        self.buf.len() + self.large_len()
     }
 
-    /// The bytes of memory it owns.
+    #[inline]
+    fn large_len(&self) -> usize {
+        self.large.as_ref().map_or(0, |large| large.len())
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.buf.is_empty() && self.large.is_none()
+    }
+
+    /// The bytes of memory it owns, or keeps alive.
     #[inline]
     pub(super) fn owned(&mut self) -> usize {
         let capacity = self.buf.capacity();
         if self.lent && capacity <= scratch::KEEP {
             // It is the thread's buffer, or about to be.
-            return 0;
+            return self.large_len();
         }
         self.size = self.size.max(u32::try_from(capacity).unwrap_or(u32::MAX));
-        self.size as usize
+        self.size as usize + self.large_len()
     }
 
     /// Whether the buffer has grown beyond the size of the thread's buffer, and its new size is not counted yet.
     #[inline]
     pub(super) fn has_grown(&self) -> bool {
-        self.buf.capacity() > scratch::KEEP && self.buf.capacity() > self.size as usize
+        self.buf.capacity() > scratch::KEEP && self.buf.capacity() > self.size as usize || self.large.is_some()
     }
 
     /// Whether all is written and flushed.
     pub(super) fn is_flushed(&self) -> bool {
-        self.buf.is_empty() && !self.unflushed && !self.lent
+        self.is_empty() && !self.unflushed && !self.lent
+    }
+
+    /// Queues bytes; of a large frame only its handle.
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        if bytes.len() < LARGE {
+            return self.buf().extend_from_slice(&bytes);
+        }
+        self.push_large(self.buf.len(), bytes);
+    }
+
+    /// Queues a large frame `at` bytes into the buffer, after the large frames before it.
+    pub(super) fn push_large(&mut self, at: usize, frame: Bytes) {
+        if !frame.is_empty() {
+            self.large.get_or_insert_default().push(at, frame);
+        }
     }
 
     /// The buffer to encode into.
@@ -136,13 +164,13 @@ impl Output {
 
     /// The total time that the peer has for all queued bytes if it just keeps the pace.
     pub(super) fn patience_for_all(&self, patience: Duration) -> Duration {
-        let paces = (self.buf.len() as u64).div_ceil(PACE).max(1);
+        let paces = (self.len() as u64).div_ceil(PACE).max(1);
         patience.saturating_mul(STALLS).saturating_mul(u32::try_from(paces).unwrap_or(u32::MAX))
     }
 
     /// Whether the queued bytes should be offered: `more` were queued since the last time.
     pub(super) fn is_due(&self, more: usize) -> bool {
-        self.stalled.as_ref().is_none_or(|stall| self.buf.len() >= stall.left.saturating_add(more))
+        self.stalled.as_ref().is_none_or(|stall| self.len() >= stall.left.saturating_add(more))
     }
 
     /// Whether the wire waits for the peer.
@@ -158,31 +186,30 @@ impl Output {
         timer: &mut Timer,
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
-        let waiting = self.buf.len();
+        let waiting = self.len();
         let mut writes = 0;
-        while !self.buf.is_empty() {
+        while !self.is_empty() {
             if writes == WRITES_A_TURN {
                 // The peer is not the cause of this pause: it is the turn of other connections.
                 cx.waker().wake_by_ref();
-                return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx);
+                return self.poll_stall(connection, patience, waiting - self.len(), timer, cx);
             }
             writes += 1;
-            // One slice, because `send` costs the kernel less than `writev`.
-            match Pin::new(&mut *connection).poll_write(cx, &self.buf) {
+            match self.poll_write(Pin::new(&mut *connection), cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into()))),
                 Poll::Ready(Ok(written)) => {
-                    self.buf.advance(written);
+                    self.advance(written);
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
-                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx),
+                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.len(), timer, cx),
             }
         }
         if self.unflushed {
             match Pin::new(&mut *connection).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
-                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.buf.len(), timer, cx),
+                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.len(), timer, cx),
             }
         }
         if self.is_stalled() {
@@ -192,23 +219,76 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_write(&self, connection: Pin<&mut Connection>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match &self.large {
+            Some(large) if connection.is_write_vectored() => {
+                let mut parts = no_parts();
+                let n = large.parts(&self.buf, &mut parts);
+                connection.poll_write_vectored(cx, &parts[..n])
+            }
+            // One slice, because `send` costs the kernel less than `writev`.
+            _ => connection.poll_write(cx, self.first()),
+        }
+    }
+
+    /// The bytes to be written next, in one piece.
+    #[inline]
+    fn first(&self) -> &[u8] {
+        match &self.large {
+            Some(large) => large.first(&self.buf),
+            None => &self.buf,
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, written: usize) {
+        let Some(large) = &mut self.large else { return self.buf.advance(written) };
+        large.advance(&mut self.buf, written);
+        if large.len() == 0 {
+            self.large = None;
+        }
+    }
+
+    /// Writes what is queued and then these bytes, as much as the transport accepts at once. Returns the rest of these
+    /// bytes, which are not queued. Not for a peer that is behind.
+    pub(super) fn write_through<'a>(
+        &mut self,
+        connection: &mut Connection,
+        bytes: &'a [u8],
+        cx: &mut Context<'_>,
+    ) -> io::Result<&'a [u8]> {
+        if self.large.is_some() || self.is_stalled() || !connection.is_write_vectored() {
+            return Ok(bytes);
+        }
+        let parts = [IoSlice::new(&self.buf), IoSlice::new(bytes)];
+        let from = usize::from(self.buf.is_empty());
+        let Poll::Ready(written) = Pin::new(connection).poll_write_vectored(cx, &parts[from..])? else {
+            return Ok(bytes);
+        };
+        self.unflushed |= written > 0;
+        let queued = written.min(self.buf.len());
+        self.buf.advance(queued);
+        Ok(&bytes[written - queued..])
+    }
+
     /// Writes as much as the kernel accepts at this moment, for a peer that is behind.
     pub(super) fn write_now(&mut self, connection: &mut Connection) -> io::Result<()> {
-        let waiting = self.buf.len();
+        let waiting = self.len();
         let mut written = Ok(1);
-        while !self.buf.is_empty() && matches!(written, Ok(1..)) {
-            written = connection.write_now(&self.buf);
-            self.buf.advance(*written.as_ref().unwrap_or(&0));
+        while !self.is_empty() && matches!(written, Ok(1..)) {
+            written = connection.write_now(self.first());
+            self.advance(*written.as_ref().unwrap_or(&0));
         }
-        let taken = waiting - self.buf.len();
+        let taken = waiting - self.len();
         if taken > 0 {
             connection.set_partial(true);
             // The next flush checks whether that was all.
             self.unflushed = true;
         }
+        let left = self.len();
         if let Some(stall) = &mut self.stalled {
             stall.progress(taken as u64, connection.stream().handed_on());
-            stall.left = self.buf.len();
+            stall.left = left;
         }
         written.map(drop)
     }
@@ -227,7 +307,7 @@ impl Output {
         if taken > 0 {
             connection.set_partial(true);
         }
-        let handed_on = connection.stream().handed_on();
+        let (handed_on, left) = (connection.stream().handed_on(), self.len());
         let stall = match &mut self.stalled {
             Some(stall) => {
                 stall.progress(taken as u64, handed_on);
@@ -235,7 +315,7 @@ impl Output {
             }
             stalled @ None => stalled.insert(Box::new(Stall::new(Instant::now(), handed_on))),
         };
-        stall.left = self.buf.len();
+        stall.left = left;
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
@@ -282,6 +362,7 @@ impl Output {
             scratch::give_write(buf);
         }
         self.stalled = None;
+        self.large = None;
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::wait::Want;
 use super::{Place, Source, Wire};
-use crate::error::{Error, Result, SessionError};
+use ropewalk_middleware::{Error, Result, SessionError};
 
 /// The maximum size of a chunk of raw bytes.
 const RAW_CHUNK: u64 = 64 * 1024;

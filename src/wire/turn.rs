@@ -3,14 +3,19 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::task::{coop, yield_now};
+use tokio::time::Instant;
 
 use super::Wire;
-use crate::error::Error;
+use ropewalk_middleware::Error;
 
 /// Reads and frames of one turn, after which other connections get theirs.
 pub(super) const STEPS_A_TURN: u32 = 256;
+
+/// The least time between two writes ahead of calls under way: a tick of tokio's clock.
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl Wire {
     /// Counts one step of the turn: a read, or a frame, including each frame of a long answer, which may be encoded as
@@ -67,22 +72,48 @@ impl Wire {
         if self.unwritten() == 0 || std::mem::replace(&mut self.waited, true) {
             return Poll::Ready(());
         }
-        // The other connections write meanwhile. The rest of the burst will be answered with about as many bytes.
-        self.output.keep_growing(self.input.len());
         // It wakes this task after all others and the futures they wait for; a direct wake-up might come before them.
         let _ = pin!(yield_now()).poll(cx);
-        if self.moved {
-            return self.rest();
-        }
-        // No bytes were read or written since the last wait.
-        self.turn = 0;
+        self.rest_untended();
         Poll::Pending
+    }
+
+    /// Waits for the awaited future alone.
+    fn rest_untended(&mut self) {
+        // The other connections write meanwhile. The rest of the burst will be answered with about as many bytes.
+        self.output.keep_growing(self.input.len());
+        // If no bytes were read or written since the last wait, nothing is left to be recorded.
+        if self.moved {
+            let _ = self.rest::<()>();
+        }
+        self.turn = 0;
     }
 
     /// Called when the awaited future is pending. If it takes longer than one turn, the connection is tended: the
     /// answers are written and one buffer is read ahead. Ready only with the error that ends the connection.
+    ///
+    /// If that wrote answers, the next futures have a millisecond before it happens again: a burst of calls that all take
+    /// longer than a turn would otherwise cost a write for each.
     pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        ready!(self.poll_waited(cx));
-        self.poll_tend(cx)
+        if let Some(until) = self.tended {
+            if self.timer.poll(until, cx).is_pending() {
+                self.waited = true;
+                self.rest_untended();
+                return Poll::Pending;
+            }
+            self.tended = None;
+        }
+        if self.poll_waited(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let waiting = self.unwritten();
+        let tended = self.poll_tend(cx);
+        if self.unwritten() < waiting && tended.is_pending() {
+            let until = Instant::now() + PAUSE;
+            // The time begins now; only the wake-up is of interest.
+            let _ = self.timer.poll(until, cx);
+            self.tended = Some(until);
+        }
+        tended
     }
 }

@@ -5,12 +5,11 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use ropewalk_middleware::{Io, Stream};
+use ropewalk_middleware::{Error, Io, Result, SessionError, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::{Source, Wire};
-use crate::error::{Error, Result, SessionError};
 use crate::tls::{HANDSHAKE, Side};
 
 impl Wire {

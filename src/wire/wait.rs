@@ -3,12 +3,11 @@
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ropewalk_middleware::ReadDeadlines;
+use ropewalk_middleware::{Error, ReadDeadlines, SessionError};
 use tokio::time::Instant;
 
 use super::Wire;
 use super::timer::after;
-use crate::error::{Error, SessionError};
 
 /// How long the runtime may take to deliver bytes that the transport reports as arrived.
 const GRACE: Duration = Duration::from_secs(1);

@@ -15,7 +15,9 @@ use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{Addr, ConnectionService, Endpoint, Handle, Server, TlsConfig, memory};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -40,30 +42,28 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A directory that goes with this value.
-pub struct Folder(pub PathBuf);
+pub struct Folder(TempDir);
 
 impl Folder {
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ropewalk-tls-{}-{n}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
     }
 
     /// Puts a file there, at once: who reads it sees the old one or the new one.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-        let (path, half) = (self.0.join(name), self.0.join(format!("{name}.half")));
+        let (path, half) = (self.join(name), self.join(&format!("{name}.half")));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&half, text).unwrap();
         fs::rename(half, &path).unwrap();
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
     }
 }
 
@@ -76,6 +76,15 @@ pub struct Issued {
     pub key: String,
     pub der: Vec<u8>,
     key_der: Vec<u8>,
+}
+
+impl Issued {
+    /// For a resolver of rustls.
+    pub fn certified(&self) -> Arc<CertifiedKey> {
+        let key = PrivateKeyDer::try_from(self.key_der.clone()).unwrap();
+        let key = ring::default_provider().key_provider.load_private_key(key).unwrap();
+        Arc::new(CertifiedKey::new(vec![CertificateDer::from(self.der.clone())], key))
+    }
 }
 
 impl Ca {
@@ -179,6 +188,19 @@ impl Client {
     pub async fn memory(&self, connector: &Connector) -> io::Result<TlsStream<MemoryStream>> {
         self.shake(connector.connect().await.unwrap()).await
     }
+}
+
+/// What a client sends first.
+pub async fn client_hello(ca: &Ca) -> Vec<u8> {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    let client = Client::new(ca, "localhost").alpn(&["echo/1"]);
+    let shaking = tokio::spawn(async move { client.shake(ours).await.is_ok() });
+    let mut header = [0; 5];
+    theirs.read_exact(&mut header).await.unwrap();
+    let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+    theirs.read_exact(&mut hello).await.unwrap();
+    shaking.abort();
+    [&header[..], &hello].concat()
 }
 
 /// Writes, and reads as much.

@@ -6,15 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector};
 use ropewalk::{Addr, CloseReason, Connection, ConnectionService, Counts, Error, Handle, Result, Serve, Server};
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
@@ -256,27 +254,23 @@ pub(crate) fn reset(tcp: TcpStream) {
     drop(tcp);
 }
 
-/// A path for a Unix socket that no other test uses; removed with this.
-pub(crate) struct TempPath(PathBuf);
+/// A path for a Unix socket in a folder of its own, which is removed with this.
+pub(crate) struct TempPath {
+    path: PathBuf,
+    _folder: TempDir,
+}
 
 impl TempPath {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("ropewalk-{}-{}.sock", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self(std::env::temp_dir().join(name))
+        let folder = tempfile::tempdir().unwrap();
+        Self { path: folder.path().join("x.sock"), _folder: folder }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("unix:{}", self.0.display())
-    }
-}
-
-impl Drop for TempPath {
-    fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.0));
+        format!("unix:{}", self.path.display())
     }
 }

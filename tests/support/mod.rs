@@ -4,18 +4,19 @@
 mod client;
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::Builder;
 
 #[allow(unused_imports)] // each test file uses its part of it
 pub use self::client::{Client, acknowledged};
@@ -50,26 +51,16 @@ pub fn skipped(why: &str) {
     stderr().write_all(format!("skipped: {why}\n").as_bytes()).unwrap();
 }
 
-/// A directory that goes with this value.
-pub struct TempDir(PathBuf);
+/// A directory that goes with this value. Any user may enter it: some examples change theirs.
+pub struct TempDir(tempfile::TempDir);
 
 impl TempDir {
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ropewalk-{}-{n}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(Builder::new().prefix("ropewalk-").permissions(Permissions::from_mode(0o755)).tempdir().unwrap())
     }
 
     pub fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
+        self.0.path().join(name)
     }
 }
 
@@ -84,6 +75,12 @@ fn binary(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The name of a test as its program knows it, from the path of its module: that begins with the program's own name.
+pub fn test(module: &str, name: &str) -> String {
+    let (_, module) = module.split_once("::").unwrap();
+    format!("{module}::{name}")
 }
 
 /// The command that runs an example, with nothing on its command line yet.

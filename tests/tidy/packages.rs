@@ -1,6 +1,6 @@
 //! The packages of the workspace: examples and benches are named in their manifests, for cargo finds none there by itself.
 
-use super::{assert_none, examples, read, sources};
+use super::{assert_none, examples, read, sources, words};
 
 /// The library once more: it has no tests.
 const LEAN: &str = "examples/lean";
@@ -40,6 +40,23 @@ fn every_example_and_every_bench_is_in_the_manifest_of_its_package() {
     let benches = sources(&["benches"]).into_iter().map(|source| source.path).filter(bench);
     let all = examples().into_iter().map(|(_, source)| source.path).chain(benches);
     assert_none(all.filter(|path| !named.contains(path)).map(|path| format!("{path}: in no Cargo.toml")));
+}
+
+/// Without its `mod` line a file of tests is not compiled, and nothing complains.
+#[test]
+fn every_file_of_tests_is_in_the_program_of_its_folder() {
+    let all = sources(&["tests"]);
+    let programs =
+        all.iter().filter_map(|s| Some((s.path.strip_suffix("main.rs")?, words(&s.code).collect::<Vec<_>>())));
+    let programs: Vec<_> = programs.collect();
+    assert!(programs.len() > 10, "{} programs", programs.len());
+    let is_lost = |path: &str| {
+        programs.iter().any(|(folder, words)| {
+            let module = path.strip_prefix(folder).and_then(|name| name.strip_suffix(".rs"));
+            module.is_some_and(|module| module != "main" && !module.contains('/') && !words.contains(&module))
+        })
+    };
+    assert_none(all.iter().filter(|s| is_lost(&s.path)).map(|s| format!("{}: not in its main.rs", s.path)));
 }
 
 /// What a manifest has from its features to the end of its test's dependencies, without the one on itself.

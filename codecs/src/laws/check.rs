@@ -9,25 +9,25 @@ use super::shrink::shrink;
 use super::violation::{Replay, Test, Violation};
 use super::{Laws, Report, Subject};
 
-/// A stream of one byte has this many limits, so that a decoder without one is found out.
+/// A flood repeats one byte for this many times the limit, to find a decoder without a limit.
 const FLOOD: usize = 3;
-/// Limits above this are not flooded.
+/// Larger limits are not tested with floods.
 const LARGEST_FLOOD: usize = 64 * 1024;
-/// The bytes of which floods are made: they begin lengths, are digits, letters, or something else.
+/// The bytes of which floods are made: first bytes of lengths, digits, letters and others.
 const FLOODS: &[u8] = b"\0\x01 1a\x7f\x80\xff";
 /// How many fillers law 5 tries at most.
 const MOST_FILLERS: usize = 16;
 
-/// What is done with a stream.
+/// How a stream is tested.
 #[derive(Clone, Copy)]
 enum Probe<'a> {
-    /// It comes in these reads.
+    /// It arrives in the given reads.
     Reads,
     /// It ends at the first cut.
     Truncated,
-    /// It comes in these reads, and what was seen of it is overwritten.
+    /// It arrives in the given reads, and the bytes already seen are overwritten with these.
     Overwritten(&'a [u8]),
-    /// After each recoverable error this comes twice, which ends with these frames.
+    /// After each recoverable error these bytes are sent twice, and their frame has to be delivered.
     Followed(&'a [u8]),
 }
 
@@ -63,7 +63,7 @@ impl<C: Subject> Laws<C> {
         Ok(report)
     }
 
-    /// Laws 3, 1 and 6, and what each run shows by itself.
+    /// Laws 3, 1 and 6, and the laws that each run checks by itself.
     fn check_stream(
         &self,
         stream: &[u8],
@@ -98,7 +98,7 @@ impl<C: Subject> Laws<C> {
         Ok(())
     }
 
-    /// Law 6, in that frames go on after a recoverable error.
+    /// The part of law 6 that frames continue after a recoverable error.
     fn check_followed(&self, stream: &[u8], report: &mut Report) -> Result<(), Violation> {
         let Some(frame) = self.sequences.iter().find_map(|frames| frames.get(..1)) else {
             return Ok(());
@@ -123,7 +123,7 @@ impl<C: Subject> Laws<C> {
         Ok(())
     }
 
-    /// The ends of the frames in these streams, short and long: what a decoder looks for.
+    /// The ends of the frames in these streams, short and long, because decoders search for those.
     fn fillers(&self, streams: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut fillers = [&b"\n"[..], b"\r\n", b"\0"].map(<[u8]>::to_vec).to_vec();
         for stream in streams {
@@ -141,7 +141,7 @@ impl<C: Subject> Laws<C> {
         fillers
     }
 
-    /// What a check gives, or its failure on the shortest stream that fails the same law.
+    /// The result of a check, or its failure on the shortest stream that breaks the same law.
     fn require<T>(
         &self,
         probe: Probe<'_>,
@@ -179,7 +179,7 @@ impl<C: Subject> Laws<C> {
         drive(self, (self.make)(), &reads(stream, cuts), None).map_err(|broken| self.alone(stream, cuts, broken))
     }
 
-    /// The same in these reads as in one.
+    /// Checks that the stream gives the same in these reads as in one.
     fn same(&self, whole: &Run<C::Item>, stream: &[u8], cuts: &[usize]) -> Result<(), Violation> {
         let run = self.alone_in(stream, cuts)?;
         let Some(at) = first_difference(&whole.events, &run.events) else {
@@ -189,11 +189,11 @@ impl<C: Subject> Laws<C> {
         Err(self.differs(&whole.events, &run.events, self.violation(law, stream, cuts, Replay::Gives)))
     }
 
-    /// Nothing but what the whole stream gives, before its end at `end`.
+    /// Checks that the stream ended at `end` gives, before its end, only events of the whole stream.
     fn truncated(&self, whole: &Run<C::Item>, stream: &[u8], end: usize) -> Result<(), Violation> {
         let run = drive(self, (self.make)(), &[&stream[..end]], None)
             .map_err(|broken| self.alone(&stream[..end], &[], broken))?;
-        // Of joined frames the last may be a part.
+        // The last of joined frames may be a part of one.
         let before_end = if self.merge.is_some() { run.before_end.saturating_sub(1) } else { run.before_end };
         let part = &run.events[..before_end];
         match first_difference(&whole.events, part) {
@@ -202,7 +202,7 @@ impl<C: Subject> Laws<C> {
                     Event::Frame(_) => Law::PrefixSafety,
                     Event::Error(_) => law_of(&whole.events, part, at),
                 };
-                // The decoder does not know where the stream will end, so it does the same in two reads.
+                // The decoder does not know where the stream will end, so the same happens with two reads.
                 let got = drive(self, (self.make)(), &reads(stream, &[end]), None);
                 let got = got.map_or_else(|_| run.events, |run| run.events);
                 Err(self.differs(&whole.events, &got, self.violation(law, stream, &[end], Replay::Gives)))
@@ -211,14 +211,15 @@ impl<C: Subject> Laws<C> {
         }
     }
 
-    /// Frames that end in the same places when what was seen is overwritten. Gives how many bytes were.
+    /// Checks that frames end at the same offsets when the bytes already seen are overwritten. Returns how many bytes
+    /// were overwritten.
     pub(super) fn overwritten(&self, stream: &[u8], cuts: &[usize], filler: &[u8]) -> Result<usize, Violation> {
         let plain = self.alone_in(stream, cuts)?;
         let run = drive(self, (self.make)(), &reads(stream, cuts), Some(filler));
         let violation = self.violation(Law::LinearWork, stream, cuts, Replay::Overwritten(filler.to_vec()));
         let run = match run {
             Ok(run) => run,
-            // A frame at the end that is an error on other content, or the like.
+            // Other content may make an error of the last frame, for example.
             Err(Broken { law: Law::PrefixSafety | Law::PlacedErrors, .. }) => return Ok(0),
             Err(broken) => {
                 let shown = self.alone(stream, cuts, broken);
@@ -238,8 +239,8 @@ impl<C: Subject> Laws<C> {
         Err(Violation { expected: shown(&plain.marks), got: shown(&run.marks), ..violation })
     }
 
-    /// The frame `next` comes after each recoverable error, if it is sent twice: the first may be lost with the rest of
-    /// what is wrong.
+    /// Checks that the frame `next` is delivered after each recoverable error if it is sent twice: the first may be
+    /// lost with the rest of the bad frame.
     fn followed(&self, stream: &[u8], next: &[u8]) -> Result<(), Violation> {
         let run = self.alone_in(stream, &chunks(stream.len(), 1))?;
         let expected = self.whole(next)?.events;
@@ -260,7 +261,7 @@ impl<C: Subject> Laws<C> {
         Violation { expected: shown(expected), got: shown(got), ..violation }
     }
 
-    /// What one run has shown.
+    /// The violation that one run found by itself.
     pub(super) fn alone(&self, stream: &[u8], cuts: &[usize], broken: Broken) -> Violation {
         Violation {
             expected: vec![broken.expected],
@@ -282,7 +283,7 @@ impl<C: Subject> Laws<C> {
     }
 }
 
-/// The index of the first event that only one of them has.
+/// The index of the first event in which the two differ.
 fn first_difference<T: PartialEq>(some: &[Event<T>], others: &[Event<T>]) -> Option<usize> {
     let same = some.iter().zip(others).take_while(|(one, other)| one == other).count();
     (same < some.len().max(others.len())).then_some(same)
@@ -296,8 +297,8 @@ fn law_of<T>(whole: &[Event<T>], other: &[Event<T>], at: usize) -> Law {
     }
 }
 
-/// Whether frames ended in the same places, as far as that depends on where they end alone: what is wrong with a frame
-/// that was found may be another matter in another content.
+/// Whether frames ended at the same offsets. It compares only as far as content can't matter: a frame that was found
+/// may be valid or not depending on its content.
 fn same_boundaries(plain: &[Mark], other: &[Mark]) -> bool {
     for (one, two) in plain.iter().zip(other) {
         if one.after != two.after && one.given == two.given && one.taken != two.taken {
@@ -334,13 +335,13 @@ mod tests {
     fn what_is_wrong_with_a_frame_that_was_found_may_be_another_matter() {
         let frame = [mark(4, 4, None), mark(8, 8, None)];
         let fault = Some(After::Frames);
-        // A frame here and an error there, at another place: no more is compared.
+        // A frame in one and an error at another offset in the other: the comparison stops.
         assert!(same_boundaries(&frame, &[mark(4, 3, fault), mark(9, 9, None)]));
-        // At the same place it goes on.
+        // At the same offset it continues.
         assert!(!same_boundaries(&frame, &[mark(4, 4, fault), mark(9, 9, None)]));
-        // One of them came later.
+        // One of the two came later.
         assert!(!same_boundaries(&frame, &[mark(5, 3, fault), mark(8, 8, None)]));
-        // Two errors at two places are not that.
+        // Two errors at different offsets are a difference.
         assert!(!same_boundaries(&[mark(4, 4, fault)], &[mark(4, 3, fault)]));
     }
 

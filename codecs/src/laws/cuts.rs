@@ -6,10 +6,10 @@ use super::random::Random;
 const EVERY_CUT: usize = 200;
 /// Up to this length it is cut in three at every pair of bytes.
 const EVERY_PAIR: usize = 40;
-/// How many of the cuts in two and three a longer stream gets.
+/// A longer stream is cut in two and in three this many times each.
 const SOME_CUTS: usize = 64;
 
-/// The stream in reads that end at these offsets, which are sorted, and at its own end.
+/// The stream in reads that end at these sorted offsets and at the end of the stream.
 pub(super) fn reads<'a>(stream: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     let mut start = 0;
     let mut reads = Vec::with_capacity(cuts.len() + 1);
@@ -34,7 +34,7 @@ pub(super) fn segmentations(len: usize, splits: usize, random: &mut Random) -> V
     if len <= EVERY_PAIR {
         all.extend((0..=len).flat_map(|first| (first..=len).map(move |second| vec![first, second])));
     } else {
-        // A cut at the very start makes the second read the third, before which the bytes stay in their buffer.
+        // An empty first read makes the second read the third, before which the bytes do not move to another buffer.
         all.extend((0..SOME_CUTS).map(|_| vec![0, random.below(len + 1)]));
     }
     all.extend((0..splits).map(|_| random_cuts(len, random)));
@@ -48,7 +48,7 @@ pub(super) fn few_segmentations(len: usize, random: &mut Random) -> Vec<Vec<usiz
     few
 }
 
-/// Every offset of a short stream; of a longer one some, and those near its ends.
+/// Every offset of a short stream; for a longer one some of them, and those near its ends.
 pub(super) fn offsets(len: usize, random: &mut Random) -> Vec<usize> {
     if len <= EVERY_CUT {
         return (0..=len).collect();
@@ -58,14 +58,14 @@ pub(super) fn offsets(len: usize, random: &mut Random) -> Vec<usize> {
     some
 }
 
-/// Reads of random sizes, about as large as one another: a few long ones or many short ones. Some are empty.
+/// Reads of random sizes of the same order: a few long ones or many short ones. Some are empty.
 fn random_cuts(len: usize, random: &mut Random) -> Vec<usize> {
     let most = *random.pick(&[3, 9, 40, len / 3 + 1, len + 1]);
     let mut cuts = Vec::new();
     let mut at = random.below(most);
     while at < len {
         cuts.push(at);
-        // Not only empty ones, or it would not come to an end.
+        // At least 2, because with only empty reads the loop would not end.
         at += random.below(most.max(2));
     }
     cuts
@@ -96,13 +96,13 @@ pub(super) fn variant(stream: &[u8], corpus: &[Vec<u8>], random: &mut Random) ->
 mod tests {
     use super::{Random, few_segmentations, reads, segmentations, variant};
 
-    /// FNV-1a: one number for all of them.
+    /// FNV-1a over all numbers.
     fn fingerprint(numbers: impl IntoIterator<Item = usize>) -> u64 {
         let step = |hash: u64, number| (hash ^ number as u64).wrapping_mul(0x0100_0000_01b3);
         numbers.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
     }
 
-    /// A seed that was printed yesterday finds today what it found then; and no cut goes missing unnoticed.
+    /// A printed seed keeps finding the same violation; and the loss of a cut is noticed.
     #[test]
     fn a_seed_stands_for_the_same_cuts_and_the_same_variants() {
         let mut random = Random::new(7);

@@ -1,4 +1,4 @@
-//! One decoder over one stream: what comes out, and the laws that one run alone can break.
+//! Runs one decoder over one stream: its results, and the laws that a single run can break.
 
 use std::fmt::Debug;
 
@@ -8,24 +8,24 @@ use super::fault::{After, Fault};
 use super::law::Law;
 use super::{Laws, Subject};
 
-/// Up to this many unread bytes move to another buffer before every second read, more only now and then.
+/// Up to this many unread bytes move to another buffer before every second read, more bytes less often.
 const MOVES_OFTEN: usize = 1024;
 
-/// A decoder may give this many frames and errors for each byte, and as many without a byte. With more it is taken to
-/// have no end.
+/// A decoder may return this many frames and errors for each byte, and as many without a byte. With more it is assumed
+/// never to end.
 const RESULTS_PER_BYTE: usize = 16;
 
-/// What follows a fatal error, to see that nothing comes of it.
+/// Input after a fatal error, which must have no effect.
 const AFTERMATH: &[u8] = b"\r\n0:,\0\0\x01a\n";
 
-/// What a decoder gave.
+/// A result of a decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Event<T> {
     Frame(T),
     Error(Fault),
 }
 
-/// When an event came and where it ended, which does not depend on what is in a frame.
+/// When an event came and where it ended, which does not depend on the content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     /// The bytes the decoder had been given.
@@ -35,14 +35,14 @@ pub(super) struct Mark {
     pub(super) after: Option<After>,
 }
 
-/// What a whole run gave.
+/// The results of a whole run.
 #[derive(Debug)]
 pub(super) struct Run<T> {
-    /// Frames that belong together are joined, if the options say how.
+    /// The frames and errors. Frames that belong together are joined if there is a `merge` function.
     pub(super) events: Vec<Event<T>>,
     /// How many of these had come when the stream ended.
     pub(super) before_end: usize,
-    /// One for each event as it came.
+    /// One mark for each event, before events are joined.
     pub(super) marks: Vec<Mark>,
     /// How many bytes were overwritten with others.
     pub(super) overwritten: usize,
@@ -62,8 +62,8 @@ impl Broken {
     }
 }
 
-/// What a decoder gives for these reads and the end of the stream. With a `filler`, bytes it has seen without finding a
-/// frame in them are overwritten with it.
+/// What a decoder returns for these reads and the end of the stream. Bytes in which it has found no frame are
+/// overwritten with `filler`, if there is one.
 pub(super) fn drive<C: Subject>(
     laws: &Laws<C>,
     codec: C,
@@ -108,7 +108,7 @@ struct Driver<'a, C: Subject> {
     given: usize,
     taken: usize,
     most_events: usize,
-    /// What follows the last event, if that was an error.
+    /// What may follow the last event, if that was an error.
     last: Option<After>,
     /// The stream offset up to which bytes were overwritten.
     overwritten_to: usize,
@@ -123,7 +123,7 @@ impl<C: Subject> Driver<'_, C> {
         self.last == Some(After::Nothing)
     }
 
-    /// Gives the decoder some bytes and takes what it has.
+    /// Gives the decoder some bytes and collects its results.
     fn read(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         if self.is_over() {
             return Ok(());
@@ -133,7 +133,7 @@ impl<C: Subject> Driver<'_, C> {
         while self.step(C::decode)? {}
         let unread = self.buffer.len();
         if self.is_fused() && unread > 0 {
-            let expected = "whatever follows a fatal error is discarded";
+            let expected = "all bytes after a fatal error are discarded";
             return Err(Broken::new(Law::PlacedErrors, expected, format!("{unread} bytes stay in the buffer")));
         }
         match self.laws.limit {
@@ -155,7 +155,7 @@ impl<C: Subject> Driver<'_, C> {
             self.read(AFTERMATH)?;
         }
         let unread = self.buffer.len();
-        // The rest of what an error was about already need not be one again.
+        // The rest of a frame that was reported as an error need not be reported again.
         let told_before = self.last.is_some();
         let before = self.run.marks.len();
         while self.step(C::decode_eof)? {
@@ -176,7 +176,7 @@ impl<C: Subject> Driver<'_, C> {
         Ok(())
     }
 
-    /// One call. True if there may be more.
+    /// Calls the decoder once. True if it may have more results.
     fn step(
         &mut self,
         decode: impl FnOnce(&mut C, &mut BytesMut) -> Result<Option<C::Item>, C::Error>,
@@ -221,10 +221,10 @@ impl<C: Subject> Driver<'_, C> {
         Ok(())
     }
 
-    /// Overwrites what the decoder has seen, save the window at each side of it.
+    /// Overwrites the bytes the decoder has seen, except the window at each side of them.
     fn overwrite(&mut self, filler: &[u8]) {
         let window = self.laws.window;
-        // Up to `overwritten_to` it has been done.
+        // The bytes up to `overwritten_to` have been overwritten before.
         let first = self.overwritten_to.max(self.taken + window);
         let end = self.buffer.len().saturating_sub(window);
         let Some(middle) = self.buffer.get_mut(first - self.taken..end) else {
@@ -232,7 +232,7 @@ impl<C: Subject> Driver<'_, C> {
         };
         self.overwritten_to = self.taken + end;
         for (index, byte) in middle.iter_mut().enumerate() {
-            // By its place in the stream, so that a call goes on where the last one ended.
+            // Chosen by the offset in the stream, so that the filler continues where the last call ended.
             let other = filler[(first + index) % filler.len()];
             self.run.overwritten += usize::from(*byte != other);
             *byte = other;
@@ -261,7 +261,7 @@ impl<T> Event<T> {
 }
 
 impl<T: Debug> Event<T> {
-    /// As it stands in a violation.
+    /// Its text in a violation.
     pub(super) fn show(&self) -> String {
         match self {
             Self::Frame(frame) => format!("frame {frame:?}"),
@@ -274,7 +274,7 @@ impl<T: Debug> Event<T> {
 mod tests {
     use super::moves_before;
 
-    /// Before which of the reads of one byte each the unread ones move, when so many came with the first.
+    /// The reads of one byte each before which the unread bytes move, after a first read of `first` bytes.
     fn moved(first: usize, more: usize) -> Vec<usize> {
         (0..=more).filter(|&read| moves_before(read, first + read - 1)).collect()
     }

@@ -8,38 +8,39 @@ use super::law::Law;
 use super::violation::{Replay, Violation};
 use super::{Laws, Subject};
 
-/// What stands in the buffer before a frame is encoded.
+/// The content of the buffer before a frame is encoded.
 const BEFORE: &[u8] = b"before";
 
-/// Encodes a frame, and says whether it was taken.
+/// Encodes a frame, and returns whether it was accepted.
 type Encode<C> = Box<dyn Fn(&mut C, &mut BytesMut) -> bool>;
 
 /// A frame to encode.
 pub(super) struct Sent<C: Decoder> {
     pub(super) encode: Encode<C>,
-    /// What must come back.
+    /// The frame that it must be decoded to.
     pub(super) item: Box<dyn Fn() -> C::Item>,
     pub(super) shown: String,
 }
 
-/// A stream of encoded frames, and the frames.
+/// A stream of encoded frames, and the frames it must be decoded to.
 struct Encoded<T> {
     stream: Vec<u8>,
     events: Vec<Event<T>>,
 }
 
 impl<C: Subject> Laws<C> {
-    /// What encoding this sequence gives, for the other laws: empty if it breaks one itself.
+    /// The encoded sequence, for the other laws; empty if encoding it breaks a law.
     pub(super) fn encoded(&self, frames: &[Sent<C>]) -> Vec<u8> {
         self.encode(frames).map(|encoded| encoded.stream).unwrap_or_default()
     }
 
-    /// Checks laws 7 and 2 on a sequence of frames, on the shortest start of it that breaks one.
+    /// Checks laws 7 and 2 on a sequence of frames. It reports the shortest start of the sequence that breaks one.
     pub(super) fn check_frames(&self, frames: &[Sent<C>]) -> Result<(), Violation> {
         let Err(violation) = self.round_trip(frames) else {
             return Ok(());
         };
-        // A frame may depend on the one before, as raw bytes on the line that announces them, so only the last ones go.
+        // Only the last frames are dropped, because a frame may depend on the one before, as raw bytes depend on the
+        // line that announces them.
         (0..frames.len()).try_for_each(|end| self.round_trip(&frames[..end]))?;
         Err(violation)
     }
@@ -68,7 +69,7 @@ impl<C: Subject> Laws<C> {
         {
             return self.half_frame(frame, taken, BEFORE, &alone);
         }
-        let what = if taken { "the buffer with a frame behind it" } else { "the buffer as it was" };
+        let what = if taken { "the buffer with a frame after it" } else { "the buffer as it was" };
         Violation {
             expected: vec![format!("{what}: b\"{}\"", before.escape_ascii())],
             got: vec![format!("b\"{}\"", after.escape_ascii())],

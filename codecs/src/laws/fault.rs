@@ -5,10 +5,10 @@ use std::fmt;
 
 use crate::error::CodecError;
 
-/// What of an error has to be the same in every segmentation, and what law 6 expects after it.
+/// The parts of an error that have to be the same in every segmentation, and what law 6 expects after it.
 ///
-/// For [`CodecError`] the kit knows all that: its kind, its offset, and whether it is fatal. Of any other error it
-/// takes the text and ends the run there, unless [`Laws::errors`](super::Laws::errors) tells it more:
+/// Those of a [`CodecError`] are known: its kind, its offset, and whether it is fatal. Of any other error only the text
+/// is compared, and the run ends there, unless [`Laws::errors`](super::Laws::errors) says more:
 ///
 /// ```
 /// use ropewalk_codecs::laws::{Fault, Laws};
@@ -30,7 +30,7 @@ pub struct Fault {
     pub(super) after: After,
 }
 
-/// What comes after an error.
+/// What may come after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     Nothing,
@@ -39,17 +39,17 @@ pub(super) enum After {
 }
 
 impl Fault {
-    /// An error after which the decoder gives nothing more and discards what it is given.
+    /// An error after which the decoder returns nothing more and discards all input.
     pub fn fatal(text: &(impl fmt::Display + ?Sized)) -> Self {
         Self::new(text, After::Nothing)
     }
 
-    /// An error after which the decoder goes on.
+    /// An error after which the decoder continues.
     pub fn recoverable(text: &(impl fmt::Display + ?Sized)) -> Self {
         Self::new(text, After::Frames)
     }
 
-    /// An error of which nobody has said what comes after it: the run ends there.
+    /// An error after which it is unknown what comes: the run ends there.
     pub fn unknown(text: &(impl fmt::Display + ?Sized)) -> Self {
         Self::new(text, After::Unknown)
     }
@@ -65,7 +65,7 @@ impl Fault {
         Self { text: text.to_string(), offset: None, after }
     }
 
-    /// What the kit makes of an error it has not been told about.
+    /// The default for an error, without [`Laws::errors`](super::Laws::errors).
     pub(super) fn of<E: fmt::Display + 'static>(error: &E) -> Self {
         let Some(error) = (error as &dyn Any).downcast_ref::<CodecError>() else {
             return Self::unknown(error);

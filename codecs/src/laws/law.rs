@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-/// A law of codecs: what it says, how the kit checks it, what that does not show, and a wrong codec it catches.
+/// A law of codecs: what it says, how it is checked, what the check does not show, and a wrong codec that it catches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Law {
     /// The frames and the errors do not depend on how the bytes were cut into reads.
     ///
     /// Checked by comparing each stream in one read with the same stream cut in two at every byte, in three, in reads
-    /// of 1 to 9 bytes, and at random; before every second read the unread bytes move to another buffer. Beyond 200
-    /// bytes the places of single cuts are random too.
+    /// of 1 to 9 bytes, and at random; before every second read the unread bytes move to another buffer. In streams of
+    /// more than 200 bytes the places of single cuts are random too.
     ///
-    /// This codec searches only what is new, and misses a CR LF that comes in two reads:
+    /// This codec searches only new bytes, and misses a CR LF that arrives in two reads:
     ///
     /// ```
     /// # use bytes::{Buf, BytesMut};
@@ -45,12 +45,12 @@ pub enum Law {
     /// assert_eq!(violation.segmentation, [b"\r", b"\n"]); // shrunk to what matters
     /// ```
     AnySegmentation,
-    /// What was encoded is decoded to the same frames, and nothing is encoded that would not be.
+    /// Encoded frames are decoded to the same frames, and a frame that would not be is refused.
     ///
-    /// Checked on the [frames](super::Laws::frames) given: those that encoding refuses are left out, all others have to
-    /// come back, in order, and nothing else.
+    /// Checked on the given [frames](super::Laws::frames): those that encoding refuses are left out, and exactly the
+    /// others have to be decoded, in order.
     ///
-    /// This codec sends whatever it is given, also a second line within the first:
+    /// This codec sends any text, even a second line within the first:
     ///
     /// ```
     /// # use bytes::{Bytes, BytesMut};
@@ -84,9 +84,9 @@ pub enum Law {
     RoundTrip,
     /// A frame is delivered only when it is whole, and at the end of the stream a partial one is an error.
     ///
-    /// Checked by ending each stream at every offset. What may be delivered at the end is said with
-    /// [`final_frame`](super::Laws::final_frame). Of a decoder that takes part of a frame out of the buffer before the
-    /// rest has come, the kit cannot tell at the end whether something is missing.
+    /// Checked by ending each stream at every offset. A codec that may deliver the rest at the end needs
+    /// [`final_frame`](super::Laws::final_frame). If a decoder takes a part of a frame out of the buffer before the
+    /// rest has arrived, the check cannot tell at the end whether something is missing.
     ///
     /// This codec takes half a command for a whole one when the connection breaks:
     ///
@@ -115,17 +115,16 @@ pub enum Law {
     ///
     /// let laws = || Laws::new(|| Hasty).streams(["DELETE /tmp/cache\n"]);
     /// assert_eq!(laws().try_check().unwrap_err().law, Law::PrefixSafety);
-    /// laws().final_frame().check(); // if that is what it is for
+    /// laws().final_frame().check(); // if that is intended
     /// ```
     PrefixSafety,
-    /// No more is held than the longest frame, and nothing is allocated for a length that was only announced.
+    /// A decoder holds no more than the longest frame, and allocates nothing for a length that was only announced.
     ///
-    /// Checked by the bytes left unread when the decoder wants more, of which there may be at most
-    /// [`limit`](super::Laws::limit), also on floods of one byte; and in that a call of `decode` must not make the
-    /// buffer grow. What a decoder allocates elsewhere the kit does not see: for that, count in a test that installs an
-    /// allocator which does, as the crate `stats_alloc` has one.
+    /// Checked in two ways: at most [`limit`](super::Laws::limit) bytes may be unread when the decoder wants more, also
+    /// on floods of one byte; and a call of `decode` must not make the buffer grow. Other allocations of a decoder are
+    /// not seen: count them in a test with a counting allocator, such as that of the crate `stats_alloc`.
     ///
-    /// This codec makes room for whatever the peer says will come:
+    /// This codec allocates as much as the peer announces:
     ///
     /// ```
     /// # use bytes::{Buf, BytesMut};
@@ -156,19 +155,19 @@ pub enum Law {
     BoundedMemory,
     /// Each byte is examined a bounded number of times, however the bytes were cut into reads.
     ///
-    /// Checked without a clock, by a consequence: a decoder that does not look again cannot notice that what it has
-    /// seen is another now. Whenever it wants more, the unread bytes are overwritten with what would end a frame, save
+    /// Checked without a clock, by a consequence: a decoder that does not examine bytes again cannot notice that they
+    /// have changed. Whenever it wants more, the unread bytes are overwritten with bytes that would end a frame, except
     /// a [window](super::Laws::window) at their start, for a prefix that is read again, and one at their end, where a
-    /// delimiter may have begun. Frames still have to end where they did; what is in them is not compared. Also, a
-    /// decoder must not give frames or errors without end.
+    /// delimiter may have begun. Frames still have to end at the same offsets; their content is not compared. Also, a
+    /// decoder must not return frames or errors without end.
     ///
-    /// What that does not show: searching again and ignoring what is found; copying or moving bytes again and again;
-    /// work on bytes a decoder has put aside; and anything about frames shorter than two windows, so give some that are
-    /// longer ([`Report::overwritten`](super::Report::overwritten) says how much was checked). It does show a wrong
-    /// result for a decoder in which content decides where a later frame ends, if that content lies outside the window:
-    /// make the window as wide.
+    /// The check does not show a second search whose result is ignored; bytes copied or moved again and again; work on
+    /// bytes that a decoder has put aside; and anything about frames shorter than two windows, so give some that are
+    /// longer ([`Report::overwritten`](super::Report::overwritten) says how much was checked). It fails wrongly for a
+    /// decoder in which content outside the window decides where a later frame ends: make the window wide enough for
+    /// that content.
     ///
-    /// This codec searches all that has come each time something comes:
+    /// This codec searches all unread bytes again after each read:
     ///
     /// ```
     /// # use bytes::{Buf, BytesMut};
@@ -193,15 +192,16 @@ pub enum Law {
     /// assert_eq!(laws.try_check().unwrap_err().law, Law::LinearWork);
     /// ```
     LinearWork,
-    /// The same error at the same offset in every segmentation; after a fatal one nothing, after a recoverable one the
-    /// next frames.
+    /// An error is the same, at the same offset, in every segmentation; after a fatal one nothing is delivered, after a
+    /// recoverable one the next frames are.
     ///
-    /// Checked with law 1, and in that an error lies within what has come, that a decoder after a fatal error discards
-    /// what it is given, and that after a recoverable one the first of the [frames](super::Laws::frames) given is
-    /// delivered, if it is sent twice: the first may be lost with the rest of a bad frame. What is fatal is known of
-    /// [`CodecError`](crate::CodecError); of other errors say it with [`Laws::errors`](super::Laws::errors).
+    /// Checked with law 1. Also, an error has to lie within the bytes that have arrived, a decoder has to discard all
+    /// input after a fatal error, and after a recoverable one the first of the given [frames](super::Laws::frames) has
+    /// to be delivered if it is sent twice: the first may be lost with the rest of a bad frame. Whether an error is
+    /// fatal is known for [`CodecError`](crate::CodecError); for other errors use
+    /// [`Laws::errors`](super::Laws::errors).
     ///
-    /// This codec says where it was when it noticed, which depends on the reads:
+    /// This codec reports where it was when it found the error, which depends on the reads:
     ///
     /// ```
     /// # use bytes::{Bytes, BytesMut};
@@ -233,10 +233,10 @@ pub enum Law {
     /// assert_eq!(violation.law, Law::PlacedErrors);
     /// ```
     PlacedErrors,
-    /// When encoding fails, the buffer is as it was.
+    /// When encoding fails, the buffer is unchanged.
     ///
-    /// Checked on the [frames](super::Laws::frames) given, in a buffer that is not empty: so give some that encoding
-    /// refuses. A frame that is taken has to stand behind what was there.
+    /// Checked on the given [frames](super::Laws::frames), in a buffer that is not empty: so give some that encoding
+    /// refuses. An accepted frame has to be appended to the content of the buffer.
     ///
     /// This codec writes the length before it knows that the frame may follow:
     ///

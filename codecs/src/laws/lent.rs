@@ -1,4 +1,4 @@
-//! Codecs that lend, as decoders, for the laws are those of decoders.
+//! Codecs that lend frames, as decoders, because the laws are checked on decoders.
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -8,8 +8,8 @@ use crate::{CodecError, Framing};
 /// [`Framing::next_frame`] or [`Framing::last_frame`].
 type Lend<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError>;
 
-/// A codec that lends its frames, as a decoder that copies what it was lent; encoding is the codec's own. So the laws can be
-/// checked on a [`Framing`].
+/// A decoder that copies the frames lent by a codec, so that the laws can be checked on a [`Framing`]. Encoding is that
+/// of the codec.
 ///
 /// ```
 /// use ropewalk_codecs::Lines;

@@ -1,9 +1,9 @@
 //! The same failure on fewer bytes in fewer reads.
 
-/// How many attempts a failure is worth.
+/// How many attempts are made to shrink a failure.
 const ATTEMPTS: usize = 5000;
 
-/// Drops bytes of the stream and merges reads for as long as `fails` gives something, and returns the last it gave.
+/// Drops bytes of the stream and merges reads as long as `fails` still returns a failure. Returns the last failure.
 pub(super) fn shrink<T>(
     stream: &[u8],
     cuts: &[usize],

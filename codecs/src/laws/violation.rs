@@ -7,7 +7,7 @@ use super::law::Law;
 
 /// A law that a codec breaks, on a stream as short as the kit could make it.
 ///
-/// It prints as what was expected and what came, with a test to paste.
+/// It prints the expected and the actual result, and a test to paste.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Violation {
@@ -15,7 +15,7 @@ pub struct Violation {
     pub law: Law,
     /// The bytes of the stream; for law 7, the buffer to encode into.
     pub stream: Vec<u8>,
-    /// The reads in which they came.
+    /// The reads in which they arrived.
     pub segmentation: Vec<Vec<u8>>,
     /// What should have come: a line for each frame or error, or a sentence.
     pub expected: Vec<String>,
@@ -26,27 +26,27 @@ pub struct Violation {
     pub(super) test: Box<Test>,
 }
 
-/// What its test says.
+/// The contents of its test.
 #[derive(Debug, Clone)]
 pub(super) struct Test {
-    /// The codec, if the user has said how to write it.
+    /// The expression for the codec, if the user gave one.
     pub(super) expression: Option<String>,
     pub(super) type_name: &'static str,
     pub(super) replay: Replay,
 }
 
-/// How to see it again.
+/// How the test reproduces the violation.
 #[derive(Debug, Clone)]
 pub(super) enum Replay {
     /// These reads have to give what was expected.
     Gives,
     /// These reads have to end with what was expected.
     EndsWith,
-    /// The run notices it by itself.
+    /// The run detects it by itself.
     Alone,
     /// With bytes overwritten.
     Overwritten(Vec<u8>),
-    /// Encoding this frame, which is taken or refused.
+    /// Encoding this frame, which is accepted or refused.
     Encodes { frame: String, taken: bool },
 }
 

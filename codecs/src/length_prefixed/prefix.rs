@@ -1,4 +1,4 @@
-//! The length as it stands on the wire.
+//! The length as it is encoded on the wire.
 
 use bytes::{BufMut, BytesMut};
 
@@ -13,7 +13,7 @@ pub(super) enum Prefix {
     Varint,
 }
 
-/// 64 bits in groups of seven.
+/// 64 bits in groups of seven need ten bytes.
 const LONGEST_VARINT: usize = 10;
 
 impl Prefix {
@@ -35,27 +35,27 @@ impl Prefix {
         }
     }
 
-    /// The number at the start of `bytes` and how many bytes it has, `None` if it is not whole. The error is the index of
-    /// the first byte that cannot be right.
+    /// The number at the start of `bytes` and its size in bytes, or `None` if it is incomplete. The error is the index
+    /// of the first invalid byte.
     #[inline(always)]
     pub(super) fn read(self, bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
         let Self::Fixed { width, little } = self else {
             return read_varint(bytes);
         };
         if let Some(eight) = bytes.first_chunk::<8>() {
-            // All widths at once: read eight bytes, and shift out those that are not its own.
+            // The same code for all widths: read eight bytes, and shift out those beyond the width.
             let others = 64 - 8 * width;
             let number = if little { u64::from_le_bytes(*eight) << others } else { u64::from_be_bytes(*eight) };
             return Ok(Some((number >> others, width)));
         }
-        // Near the end of what was read there may be fewer.
+        // Near the end of the buffer there may be fewer than eight bytes.
         let Some(bytes) = bytes.get(..width) else {
             return Ok(None);
         };
         Ok(Some((read_short(bytes, little), width)))
     }
 
-    /// Appends a number that is at most the largest.
+    /// Appends a number that is at most [`largest`](Self::largest).
     #[inline]
     pub(super) fn write(self, number: u64, dst: &mut BytesMut) {
         match self {
@@ -75,7 +75,7 @@ fn read_short(bytes: &[u8], little: bool) -> u64 {
 fn read_varint(bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
     let mut number = 0;
     for (index, &byte) in bytes.iter().take(LONGEST_VARINT).enumerate() {
-        // The tenth byte holds the 64th bit alone and is the last.
+        // The tenth byte is the last, and holds only the 64th bit.
         if index == LONGEST_VARINT - 1 && byte > 1 {
             return Err(index);
         }

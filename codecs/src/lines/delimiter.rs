@@ -1,6 +1,6 @@
 //! Where a line ends.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use memchr::{memchr, memmem};
 
 use super::newline;
@@ -26,8 +26,7 @@ impl Delimiter {
         }
     }
 
-    /// The first line of `buffer`, of which a delimiter is known not to begin before `from`, save that a CR just before
-    /// `from` is still looked at.
+    /// The first line of `buffer`. No delimiter ends before `from`, but a CR just before `from` may belong to one.
     #[inline(always)]
     pub(super) fn find(&self, buffer: &[u8], from: usize) -> Option<Span> {
         let found = self.search(buffer, from);
@@ -42,7 +41,7 @@ impl Delimiter {
             return Some(line(search_bytes(buffer, from, bytes)?, bytes.len()));
         }
         loop {
-            // In one place, because it is much code where it is inlined.
+            // Called in one place only, because the inlined code is large.
             let lf = from + newline::find(buffer.get(from..)?)?;
             match self {
                 Self::Lf => return Some(line(lf, 1)),
@@ -53,32 +52,44 @@ impl Delimiter {
         }
     }
 
-    /// How far a buffer of `len` bytes without a delimiter need not be searched again.
+    /// Appends it.
+    #[inline(always)]
+    pub(super) fn put(&self, dst: &mut BytesMut) {
+        match self {
+            Self::Bytes(bytes) => return put_bytes(bytes, dst),
+            Self::CrLf => dst.put_u8(b'\r'),
+            Self::Lf | Self::Any => {}
+        }
+        // With a length known to the compiler no call is needed.
+        dst.put_u8(b'\n');
+    }
+
+    /// The number of bytes that need no second search in a buffer of `len` bytes without a delimiter.
     pub(super) fn searched(&self, len: usize) -> usize {
         match self {
-            // Found by their last byte; the CR before it is looked at from there.
+            // These are found by their LF, from which the CR before it is checked.
             Self::CrLf | Self::Lf | Self::Any => len,
             Self::Bytes(bytes) => len.saturating_sub(bytes.len() - 1),
         }
     }
 
-    /// Where the line lies that is all of `buffer`, which the stream has ended before its delimiter was whole.
+    /// The line that is all of `buffer`, because the stream ended before the delimiter was complete.
     pub(super) fn unfinished(&self, buffer: &[u8]) -> Span {
         match (self, buffer) {
-            // Behind CR the LF was still to come.
+            // The CR is the first half of a delimiter.
             (Self::Any, [content @ .., b'\r']) => line(content.len(), 1),
             _ => Span::bare(buffer.len()),
         }
     }
 
-    /// How many bytes of a too long line without its delimiter can be dropped: all that cannot be part of it, but for
-    /// one, which shows the owner of the buffer that the line goes on.
+    /// How many bytes of a too long line can be dropped before its delimiter has arrived: all that cannot be part of
+    /// the delimiter, except one, which shows the owner of the buffer that the line has not ended.
     pub(super) fn droppable(&self, buffer: &[u8]) -> usize {
         self.searched(buffer.len()).min(buffer.len().saturating_sub(1))
     }
 
-    /// Whether `buffer`, which holds no delimiter, is a line over `max` whatever comes next: no delimiter may have
-    /// begun at or before `max`.
+    /// Whether `buffer`, which holds no delimiter, is certainly a line over `max`, that is, no delimiter can have begun
+    /// at or before `max`.
     pub(super) fn is_over(&self, buffer: &[u8], max: usize) -> bool {
         let tail = match buffer.get(max..) {
             None | Some([]) => return false,
@@ -95,12 +106,12 @@ impl Delimiter {
         }
     }
 
-    /// Whether `line` and the delimiter after it are read back as that line.
+    /// Whether `line` and the delimiter after it are decoded to that line.
     #[inline(always)]
     pub(super) fn ends_only(&self, line: &[u8]) -> bool {
         match self {
             Self::Lf => !newline::is_in(line),
-            // What looks like the optional CR would be taken off again.
+            // A CR at the end would be taken for part of the delimiter.
             Self::Any => !newline::is_in(line) && !line.ends_with(b"\r"),
             _ => self.ends_other(line),
         }
@@ -123,6 +134,12 @@ fn line(content: usize, trail: usize) -> Span {
 #[inline(always)]
 fn follows_cr(buffer: &[u8], lf: usize) -> bool {
     lf.checked_sub(1).is_some_and(|before| buffer.get(before) == Some(&b'\r'))
+}
+
+// Of one body with the others, it would be the call that each of them makes.
+#[inline(never)]
+fn put_bytes(delimiter: &[u8], dst: &mut BytesMut) {
+    dst.extend_from_slice(delimiter);
 }
 
 #[inline(never)]

@@ -1,4 +1,4 @@
-//! Each byte is searched a bounded number of times: counted, not timed.
+//! Tests that each byte is searched a bounded number of times, by counting.
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
@@ -7,7 +7,7 @@ use super::{Lines, delimiter::work};
 
 const LONG: usize = 256 * 1024;
 
-/// The bytes searched while `stream` comes in pieces of `step` bytes, and the lines found.
+/// The number of bytes searched while `stream` arrives in pieces of `step` bytes, and of the lines found.
 fn searched(mut lines: Lines, stream: &[u8], step: usize) -> (usize, usize) {
     let mut buffer = BytesMut::new();
     let mut found = 0;

@@ -2,17 +2,17 @@
 
 use memchr::memchr;
 
-/// As many bytes are compared at once: a whole number of the vectors of every CPU.
+/// This many bytes are compared at once: a multiple of the vector size of every CPU.
 const BLOCK: usize = 64;
 
-/// Lines up to about this length are found without a call.
+/// Lines up to about this length are found without calling `memchr`.
 const NEAR: usize = 2 * BLOCK;
 
 /// The index of the first LF.
 ///
-/// For the lines of most protocols the call of `memchr`, which chooses its code by the CPU, costs more than the search.
-/// So the first blocks are searched in place, in a form that the compiler turns into vector instructions; `memchr` has
-/// the rest, at which it is better.
+/// For lines of the usual length the call of `memchr`, which selects its code by the CPU, costs more than the search.
+/// So the first blocks are searched in place, in a form that the compiler turns into vector instructions; `memchr`,
+/// which is faster on long input, searches the rest.
 #[inline(always)]
 pub(super) fn find(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
@@ -30,8 +30,9 @@ pub(super) fn find(bytes: &[u8]) -> Option<usize> {
 /// Whether there is an LF.
 #[inline(always)]
 pub(super) fn is_in(bytes: &[u8]) -> bool {
-    // The last block overlaps the one before it, so that no rest is left.
+    // The last block overlaps the first, so that together they cover all bytes.
     match bytes.last_chunk::<BLOCK>() {
+        Some(last) if bytes.len() == BLOCK => has_lf(last),
         Some(last) if bytes.len() <= NEAR => bytes.first_chunk::<BLOCK>().is_some_and(has_lf) || has_lf(last),
         _ => memchr(b'\n', bytes).is_some(),
     }
@@ -42,7 +43,7 @@ fn find_far(bytes: &[u8], from: usize) -> Option<usize> {
     Some(from + memchr(b'\n', &bytes[from..])?)
 }
 
-/// Whether an LF is there. Without an early end, so that there is nothing to branch on between the bytes.
+/// Whether there is an LF. It doesn't stop at the first one, so that the loop has no branches.
 #[inline(always)]
 fn has_lf<const N: usize>(bytes: &[u8; N]) -> bool {
     bytes.iter().fold(false, |found, &byte| found | (byte == b'\n'))
@@ -76,7 +77,8 @@ fn lf_in(word: [u8; 8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const LFS: u64 = u64::from_le_bytes([b'\n'; 8]);
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    // A byte that is zero now was an LF. Below the first such byte nothing is borrowed, so the lowest mark is right.
+    // Each LF is now a zero byte. The subtraction borrows only from bytes above the first zero, so the lowest mark is
+    // right.
     let zero = u64::from_le_bytes(word) ^ LFS;
     let marks = zero.wrapping_sub(ONES) & !zero & HIGH;
     marks.trailing_zeros() as usize / 8
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_first_lf_is_found_wherever_it_lies_and_whatever_is_around_it() {
-        // Neighbours of LF in value, with and without the high bit, are what arithmetic on words would take for it.
+        // Word arithmetic could mistake neighbours of LF in value, with and without the high bit, for an LF.
         for around in [0, 9, 11, b'x', 0x7f, 0x80, 0x8a, 0x8b, 0xff] {
             for len in 0..NEAR + 70 {
                 let mut bytes = vec![around; len];

@@ -26,8 +26,8 @@ use crate::lines::Lines;
 ///
 /// # Errors
 ///
-/// Those of [`Lines`], and [`ErrorKind::InvalidUtf8`] at the first byte that is not UTF-8, once the whole line has come.
-/// It is recoverable: the next call gives the next line. Encoding takes strings only.
+/// Those of [`Lines`], and [`ErrorKind::InvalidUtf8`] at the first byte that is not UTF-8, once the whole line has
+/// arrived. It is recoverable: the next call gives the next line. Encoding takes strings only.
 #[derive(Debug, Clone)]
 pub struct Utf8<C> {
     codec: C,

@@ -53,7 +53,7 @@ fn a_frame_that_overwrites_what_is_in_the_buffer_breaks_law_7() {
         }
     }
     let violation = caught(&laws_of::<Overwriting>().frames([Bytes::from("a")]), Law::NoHalfFrames);
-    assert_eq!(violation.expected, ["the buffer with a frame behind it: b\"before\""]);
+    assert_eq!(violation.expected, ["the buffer with a frame after it: b\"before\""]);
     assert_eq!(violation.got, ["b\"a\\n\""]);
 }
 

@@ -10,6 +10,25 @@ const FIRST_FRAME: u8 = 2;
 const WAITING: u8 = 4;
 /// A plain service has something to write that the transport did not take.
 const BLOCKED: u8 = 8;
+/// The leaf has unwritten bytes.
+const WRITING: u8 = 16;
+/// All is written, and the peer is given time to read it.
+const LINGERING: u8 = 32;
+
+/// What a connection does, as far as its leaf has noted it: at its last wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// It waits for bytes of its peer: no call is pending, and everything is written.
+    Reading,
+    /// Its service or session is at work, or has not waited yet. A plain service of connections is always in this state
+    /// or in the next one.
+    Calling,
+    /// Its peer has not accepted all bytes that wait to be written.
+    Writing,
+    /// It has ended: all is written, and the peer is given time to read it.
+    Lingering,
+}
 
 /// The part of a connection's shared state this module owns. It has one writer, the owner of the connection, so plain loads
 /// and stores are enough.
@@ -40,6 +59,26 @@ impl Activity {
 
     pub(super) fn set_waiting(&self, waiting: bool) {
         self.set(WAITING, waiting);
+    }
+
+    pub(super) fn set_writing(&self, writing: bool) {
+        self.set(WRITING, writing);
+    }
+
+    pub(super) fn set_lingering(&self) {
+        self.set(LINGERING, true);
+    }
+
+    pub(super) fn state(&self) -> ConnectionState {
+        if self.has(LINGERING) {
+            ConnectionState::Lingering
+        } else if self.has(WRITING | BLOCKED) {
+            ConnectionState::Writing
+        } else if self.has(WAITING) {
+            ConnectionState::Reading
+        } else {
+            ConnectionState::Calling
+        }
     }
 
     pub(super) fn is_plain(&self) -> bool {

@@ -70,6 +70,10 @@ pub enum CloseReason {
     AcceptRate,
     /// The connection has lived as long as it may: see [`LifetimeLayer`](crate::LifetimeLayer).
     MaxAge,
+    /// The peer did not log in in time: see [`LoginLayer`](crate::LoginLayer).
+    LoginTimeout,
+    /// Too many other peers had not logged in: see [`LoginLayer`](crate::LoginLayer).
+    LoginLimit,
     /// The peer accepted pushed frames too slowly, and its outbox disconnects then (`SlowConsumer::Disconnect`).
     SlowConsumer,
     /// A client's: the server sent what nobody had asked for, so that no answer behind it can be trusted.
@@ -80,7 +84,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -105,6 +109,8 @@ impl CloseReason {
         Self::AccessDenied,
         Self::AcceptRate,
         Self::MaxAge,
+        Self::LoginTimeout,
+        Self::LoginLimit,
         Self::SlowConsumer,
         Self::Desynchronized,
         Self::Replaced,
@@ -137,6 +143,8 @@ impl CloseReason {
             Self::AccessDenied => "access_denied",
             Self::AcceptRate => "accept_rate",
             Self::MaxAge => "max_age",
+            Self::LoginTimeout => "login_timeout",
+            Self::LoginLimit => "login_limit",
             Self::SlowConsumer => "slow_consumer",
             Self::Desynchronized => "desynchronized",
             Self::Replaced => "replaced",

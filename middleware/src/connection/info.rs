@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::activity::ConnectionState;
 use super::shared::Shared;
 use super::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
 use crate::Escaped;
@@ -70,6 +71,29 @@ impl ConnectionInfo {
     /// Its counters.
     pub fn stats(&self) -> Stats {
         Stats(Arc::clone(&self.0))
+    }
+
+    /// What it does now.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ropewalk_middleware::{ConnectionInfo, ConnectionState};
+    /// # fn doc(connections: Vec<ConnectionInfo>) {
+    /// let stuck = |c: &&ConnectionInfo| c.state() == ConnectionState::Writing && c.stats().idle() > Duration::from_secs(10);
+    /// for connection in connections.iter().filter(stuck) {
+    ///     println!("{} has {} bytes unread", connection.peer(), connection.buffered());
+    /// }
+    /// # }
+    /// ```
+    pub fn state(&self) -> ConnectionState {
+        self.0.activity.state()
+    }
+
+    /// How many bytes its buffers take: of a peer that does not read, those that wait for it; of one that sends a large
+    /// frame, those that have arrived. Counted by a leaf at each wait, on connections that a server has accepted; 0 on
+    /// others.
+    pub fn buffered(&self) -> usize {
+        self.closing().buffered()
     }
 
     /// Its drain and abort signals, and the reason for its end.

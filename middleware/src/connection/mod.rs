@@ -1,6 +1,7 @@
 //! The connection: what every layer sees.
 
 mod activity;
+mod addr;
 mod budget;
 mod closing;
 mod deadlines;
@@ -20,13 +21,15 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub use self::activity::ConnectionState;
+pub use self::addr::Addr;
 pub use self::budget::{Marks, MemoryBudget};
 pub use self::closing::{CloseReason, Closing};
 pub use self::deadlines::ReadDeadlines;
 pub use self::info::ConnectionInfo;
 pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
 pub(crate) use self::peer::host;
-pub use self::peer::{Addr, Credentials, Peer};
+pub use self::peer::{Credentials, Peer, Proxied};
 pub use self::stats::Stats;
 pub use self::stream::{Io, Stream};
 pub use self::tls::{TlsInfo, TlsVersion};

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::activity::Activity;
+use super::addr::Addr;
 use super::budget::MemoryBudget;
 use super::closing::ClosingState;
 use super::deadlines::ReadDeadlines;
 use super::info::Extensions;
-use super::peer::{Addr, Peer};
+use super::peer::Peer;
 use super::stats::Counters;
 
 /// The part of a connection its handles share.

@@ -93,6 +93,16 @@ impl Stats {
         self.0.activity.set_waiting(waiting);
     }
 
+    /// Notes whether bytes wait to be written. For the code that runs the codec.
+    pub fn set_writing(&self, writing: bool) {
+        self.0.activity.set_writing(writing);
+    }
+
+    /// Notes that all is written, and that the connection lingers.
+    pub fn set_lingering(&self) {
+        self.0.activity.set_lingering();
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.0.id
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop;
 
-use super::peer::Addr;
+use super::addr::Addr;
 
 /// A byte stream of another kind than the two the kernel gives us: TLS, in-process, a foreign transport.
 ///

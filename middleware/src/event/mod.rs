@@ -2,7 +2,7 @@
 //!
 //! A subscriber is user code: it may panic, and its writer may block. Events are emitted in accept loops, tasks and
 //! destructors, where a panic would end much more than a line. So every event and every span of ours goes through here,
-//! and panics end here. `tests/tidy.rs` forbids tracing's own macros elsewhere.
+//! and panics end here. `tests/tidy/` forbids tracing's own macros elsewhere.
 //!
 //! * [`event!`](crate::__event) writes a line where it stands.
 //! * [`aside!`](crate::__aside) writes it from a thread that is allowed to hang: for code that must go on if the log blocks.

@@ -1,4 +1,4 @@
-//! When each connection has to end, and the task that ends them.
+//! When each connection of a layer has to end, and the task that ends them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,12 @@ use crate::{CloseReason, Closing};
 type Due = (Instant, u64);
 
 /// The ages of the connections of one layer.
-pub(super) struct Ages {
-    pub(super) max_age: Duration,
-    pub(super) jitter: Duration,
-    pub(super) grace: Duration,
+pub(crate) struct Ages {
+    pub(crate) max_age: Duration,
+    pub(crate) jitter: Duration,
+    pub(crate) grace: Duration,
+    /// The reason of a connection that ends so.
+    reason: CloseReason,
     /// Where the jitter comes from.
     random: RandomState,
     queue: Mutex<Queue>,
@@ -40,9 +42,9 @@ enum Step {
 }
 
 impl Ages {
-    pub(super) fn new(max_age: Duration, jitter: Duration, grace: Duration) -> Arc<Self> {
+    pub(crate) fn new(max_age: Duration, jitter: Duration, grace: Duration, reason: CloseReason) -> Arc<Self> {
         let (random, queue, changed) = Default::default();
-        Arc::new(Self { max_age, jitter, grace, random, queue, changed })
+        Arc::new(Self { max_age, jitter, grace, reason, random, queue, changed })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -51,7 +53,7 @@ impl Ages {
     }
 
     /// Counts the age of a connection from now on, until the guard is dropped.
-    pub(super) fn enter(this: &Arc<Self>, closing: Closing) -> Age {
+    pub(crate) fn enter(this: &Arc<Self>, closing: Closing) -> Age {
         let id = closing.id();
         let age = this.max_age.saturating_add(this.jitter.mul_f64(this.share(id)));
         let Some(at) = Instant::now().checked_add(age) else { return Age { ages: Arc::clone(this), due: None } };
@@ -135,10 +137,10 @@ async fn watch(mut watcher: Watcher) {
     loop {
         match ages.next(Instant::now()) {
             Next::Now(Step::Drain(closing)) => {
-                closing.set_reason(CloseReason::MaxAge);
+                closing.set_reason(ages.reason);
                 closing.drain();
             }
-            Next::Now(Step::Abort(closing)) => closing.abort_for(CloseReason::MaxAge),
+            Next::Now(Step::Abort(closing)) => closing.abort_for(ages.reason),
             // Until then, or until the ages have changed.
             Next::Later(at) => drop(timeout_at(at, ages.changed.notified()).await),
             Next::Nothing => {
@@ -152,7 +154,7 @@ async fn watch(mut watcher: Watcher) {
 }
 
 /// A connection whose age is counted, until this is dropped.
-pub(super) struct Age {
+pub(crate) struct Age {
     ages: Arc<Ages>,
     /// Without one it may live forever: its age lies beyond the clock.
     due: Option<Due>,

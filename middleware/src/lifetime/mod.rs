@@ -1,6 +1,6 @@
 //! How long a connection may live: [`LifetimeLayer`].
 
-mod ages;
+pub(crate) mod ages;
 
 use std::fmt;
 use std::future::Future;
@@ -14,10 +14,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::ages::{Age, Ages};
-use crate::Connection;
+use crate::{CloseReason, Connection};
 
 /// How long a connection past its age may take to end by itself.
 const GRACE: Duration = Duration::from_secs(30);
+
+const REASON: CloseReason = CloseReason::MaxAge;
 
 /// Ends connections that have lived for a time, so that clients connect anew: to a new version, or to another server behind
 /// a load balancer.
@@ -48,18 +50,18 @@ pub struct LifetimeLayer {
 impl LifetimeLayer {
     /// Drains each connection this long after it reached the layer.
     pub fn new(max_age: Duration) -> Self {
-        Self { ages: Ages::new(max_age, Duration::ZERO, GRACE) }
+        Self { ages: Ages::new(max_age, Duration::ZERO, GRACE, REASON) }
     }
 
     /// Lets each connection live longer by a random part of this time. The ages are counted anew, apart from earlier clones.
     pub fn jitter(self, jitter: Duration) -> Self {
-        Self { ages: Ages::new(self.ages.max_age, jitter, self.ages.grace) }
+        Self { ages: Ages::new(self.ages.max_age, jitter, self.ages.grace, REASON) }
     }
 
     /// How long a connection may take to end once it is drained; then it is aborted. The ages are counted anew, apart from
     /// earlier clones.
     pub fn grace(self, grace: Duration) -> Self {
-        Self { ages: Ages::new(self.ages.max_age, self.ages.jitter, grace) }
+        Self { ages: Ages::new(self.ages.max_age, self.ages.jitter, grace, REASON) }
     }
 }
 

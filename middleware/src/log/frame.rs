@@ -1,5 +1,6 @@
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread::panicking;
@@ -11,8 +12,8 @@ use tower_service::Service;
 use tracing::{Level, enabled};
 
 use super::at_level;
-use crate::Escaped;
 use crate::event::{contain, event, may_log};
+use crate::{Escaped, Frame};
 
 /// Logs every frame that comes in, and how its call ended.
 ///
@@ -21,6 +22,8 @@ use crate::event::{contain, event, may_log};
 /// target is `ropewalk::frame`; the level DEBUG, unless [`level`](Self::level) says otherwise. Where the level is
 /// disabled nothing is formatted, allocated or timed. The end of a call that is answered is logged when its future is
 /// dropped, which `framed` does at once.
+///
+/// Frames that are not bytes are logged by [`FrameLogLayer::debug`].
 ///
 /// It goes around frames only: a connection is not bytes, and [`LogLayer`](super::LogLayer) logs it.
 ///
@@ -35,19 +38,83 @@ use crate::event::{contain, event, may_log};
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
-pub struct FrameLogLayer {
+pub struct FrameLogLayer<T = AsBytes> {
     level: Level,
+    text: PhantomData<T>,
 }
 
 impl FrameLogLayer {
     /// A layer that logs at DEBUG.
     pub fn new() -> Self {
-        Self { level: Level::DEBUG }
+        Self { level: Level::DEBUG, text: PhantomData }
     }
+}
 
+impl FrameLogLayer<AsDebug> {
+    /// A layer for frames that are not bytes, such as those of a codec with `map`: `text` is what their `Debug` prints,
+    /// escaped and cut, and there is no `len`. A frame that contains a password needs a `Debug` without it.
+    ///
+    /// ```
+    /// use ropewalk_middleware::FrameLogLayer;
+    /// use tower::{ServiceBuilder, service_fn};
+    ///
+    /// #[derive(Debug)]
+    /// enum Command {
+    ///     Get(String),
+    ///     Quit,
+    /// }
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(FrameLogLayer::debug())
+    ///     .service(service_fn(async |command: Command| Ok::<_, std::io::Error>(matches!(command, Command::Quit))));
+    /// # let _ = (service, Command::Get(String::new()));
+    /// ```
+    pub fn debug() -> Self {
+        Self { level: Level::DEBUG, text: PhantomData }
+    }
+}
+
+impl<T> FrameLogLayer<T> {
     /// The same at another level.
     pub fn level(self, level: Level) -> Self {
-        Self { level }
+        Self { level, text: PhantomData }
+    }
+}
+
+/// Frames are logged as the bytes they are.
+#[derive(Clone, Copy, Debug)]
+pub struct AsBytes(());
+
+/// Frames are logged as their `Debug` prints them.
+#[derive(Clone, Copy, Debug)]
+pub struct AsDebug(());
+
+/// How the text of a frame is found: [`AsBytes`] or [`AsDebug`]. Sealed.
+pub trait FrameText<F>: sealed::Sealed {
+    /// Logs it at this level.
+    #[doc(hidden)]
+    fn log(level: Level, frame: &F);
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::AsBytes {}
+    impl Sealed for super::AsDebug {}
+}
+
+impl<F: AsRef<[u8]>> FrameText<F> for AsBytes {
+    fn log(level: Level, frame: &F) {
+        let frame = frame.as_ref();
+        at_level!(level, AT => {
+            event!(target: "ropewalk::frame", AT, len = frame.len(), text = ?Escaped::new(frame), "frame");
+        });
+    }
+}
+
+impl<F: Debug + Frame> FrameText<F> for AsDebug {
+    fn log(level: Level, frame: &F) {
+        let text = format_args!("{frame:?}");
+        at_level!(level, AT => event!(target: "ropewalk::frame", AT, text = ?Escaped::display(&text), "frame"));
     }
 }
 
@@ -57,22 +124,23 @@ impl Default for FrameLogLayer {
     }
 }
 
-impl<S> Layer<S> for FrameLogLayer {
-    type Service = FrameLog<S>;
+impl<S, T> Layer<S> for FrameLogLayer<T> {
+    type Service = FrameLog<S, T>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FrameLog { inner, level: self.level }
+        FrameLog { inner, level: self.level, text: PhantomData }
     }
 }
 
 /// A service whose frames are logged; made by [`FrameLogLayer`].
 #[derive(Clone, Copy, Debug)]
-pub struct FrameLog<S> {
+pub struct FrameLog<S, T = AsBytes> {
     inner: S,
     level: Level,
+    text: PhantomData<T>,
 }
 
-impl<S> FrameLog<S> {
+impl<S, T> FrameLog<S, T> {
     /// The service behind the log.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -85,11 +153,11 @@ impl<S> FrameLog<S> {
     }
 }
 
-impl<S, F> Service<F> for FrameLog<S>
+impl<S, T, F> Service<F> for FrameLog<S, T>
 where
     S: Service<F>,
     S::Error: Display,
-    F: AsRef<[u8]>,
+    T: FrameText<F>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -103,7 +171,7 @@ where
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         // The usual answer, in place: no subscriber wants this level.
-        let mut calling = Calling(if may_log(self.level) { Timing::start(self.level, frame.as_ref()) } else { None });
+        let mut calling = Calling(if may_log(self.level) { Timing::start::<T, F>(self.level, &frame) } else { None });
         let future = self.inner.call(frame);
         FrameLogFuture { future, outcome: Outcome::Waits, timing: calling.0.take() }
     }
@@ -212,13 +280,13 @@ struct Timing {
 impl Timing {
     /// `None` if no subscriber wants to know.
     #[cold]
-    fn start(level: Level, frame: &[u8]) -> Option<Self> {
+    fn start<T: FrameText<F>, F>(level: Level, frame: &F) -> Option<Self> {
         at_level!(level, AT => {
             if contain(|| enabled!(target: "ropewalk::frame", AT)) != Some(true) {
                 return None;
             }
-            event!(target: "ropewalk::frame", AT, len = frame.len(), text = ?Escaped::new(frame), "frame");
         });
+        T::log(level, frame);
         Some(Self { level, start: Instant::now() })
     }
 

@@ -11,7 +11,7 @@ mod record;
 mod service;
 
 pub use self::background::{BackgroundLog, LineWriter};
-pub use self::frame::{FrameLog, FrameLogFuture, FrameLogLayer};
+pub use self::frame::{AsBytes, AsDebug, FrameLog, FrameLogFuture, FrameLogLayer, FrameText};
 pub use self::future::LogFuture;
 pub use self::layer::LogLayer;
 pub use self::service::Log;

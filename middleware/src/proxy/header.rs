@@ -1,10 +1,20 @@
 //! What a PROXY header says.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 
 use super::tlv::{self, Ssl, Tlv, Tlvs};
-use super::{HeaderError, MAX_HEADER, v1, v2};
+use super::{HeaderError, MAX_HEADER};
 use crate::connection::Addr;
+
+/// In version 2: the signature, version and command, family and transport, and the length of what follows.
+pub(super) const FIXED: usize = 16;
+
+/// There a Unix socket's path, or a zero and its abstract name, filled up with zeros.
+pub(super) const PATH: usize = 108;
+
+/// The longest block of addresses: two paths.
+pub(super) const MAX_BLOCK: usize = 2 * PATH;
 
 /// The two forms of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +83,7 @@ impl Header {
                 Some((source.into(), destination.into()))
             }
             (source @ (Addr::Unix(_) | Addr::Abstract(_)), destination @ (Addr::Unix(_) | Addr::Abstract(_))) => {
-                (v2::fits(&source) && v2::fits(&destination)).then_some((source, destination))
+                (fits(&source) && fits(&destination)).then_some((source, destination))
             }
             _ => None,
         };
@@ -95,7 +105,7 @@ impl Header {
     /// value is that of the header in any case.
     pub fn with_tlv(mut self, kind: u8, value: &[u8]) -> Result<Self, HeaderError> {
         let tlvs = tlv::push(&self.tlvs, kind, value);
-        let len = v2::FIXED + v2::MAX_BLOCK + tlvs.len();
+        let len = FIXED + MAX_BLOCK + tlvs.len();
         if len > MAX_HEADER {
             return Err(HeaderError::TooLarge { len });
         }
@@ -158,17 +168,6 @@ impl Header {
     pub fn ssl(&self) -> Option<Ssl<'_>> {
         self.tlv(Tlv::SSL).and_then(Ssl::new)
     }
-
-    /// The header as a line of text. It has no room for values, nor for any addresses but those of TCP: of others it is
-    /// `PROXY UNKNOWN`, as it is of a connection of the proxy's own.
-    pub fn to_v1(&self) -> Vec<u8> {
-        v1::write(self)
-    }
-
-    /// The header in binary.
-    pub fn to_v2(&self) -> Vec<u8> {
-        v2::write(self)
-    }
 }
 
 /// Both as they are, or both as IPv6.
@@ -191,5 +190,18 @@ fn mapped(ip: IpAddr) -> Ipv6Addr {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
+    }
+}
+
+/// Whether an address can be written.
+fn fits(addr: &Addr) -> bool {
+    match addr {
+        Addr::Unix(Some(path)) => {
+            let path = path.as_os_str().as_bytes();
+            path.len() <= PATH && !path.contains(&0)
+        }
+        // Zeros at its end would be taken for those that fill up the field.
+        Addr::Abstract(name) => name.len() < PATH && name.last().is_some_and(|byte| *byte != 0),
+        _ => true,
     }
 }

@@ -35,15 +35,14 @@
 
 mod error;
 mod header;
-mod proxied;
 mod tlv;
 mod v1;
 mod v2;
 
 pub use self::error::HeaderError;
 pub use self::header::{Header, Transport, Version};
-pub use self::proxied::Proxied;
 pub use self::tlv::{Ssl, Tlv, Tlvs};
+pub use crate::connection::Proxied;
 
 /// The longest header that is taken: 4096 bytes, all included. One of version 1 has at most 107.
 pub const MAX_HEADER: usize = 4096;

@@ -94,7 +94,15 @@ fn port(text: &str) -> Result<u16, HeaderError> {
     text.parse().map_err(|_| HeaderError::BadPort)
 }
 
-pub(super) fn write(header: &Header) -> Vec<u8> {
+impl Header {
+    /// The header as a line of text. It has no room for values, nor for any addresses but those of TCP: of others it is
+    /// `PROXY UNKNOWN`, as it is of a connection of the proxy's own.
+    pub fn to_v1(&self) -> Vec<u8> {
+        write(self)
+    }
+}
+
+fn write(header: &Header) -> Vec<u8> {
     let line = match (header.client(), header.destination()) {
         (Some(Addr::Tcp(source)), Some(Addr::Tcp(destination))) => {
             let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };

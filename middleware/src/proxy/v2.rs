@@ -7,20 +7,12 @@ use std::path::Path;
 
 use crc::{CRC_32_ISCSI, Crc};
 
+use super::header::{FIXED, MAX_BLOCK, PATH};
 use super::tlv;
 use super::{Header, HeaderError, MAX_HEADER, Parsed, Transport, Version, may_start};
 use crate::connection::Addr;
 
 const START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-
-/// The signature, version and command, family and transport, and the length of what follows.
-pub(super) const FIXED: usize = 16;
-
-/// A Unix socket's path, or a zero and its abstract name, filled up with zeros.
-const PATH: usize = 108;
-
-/// The longest block of addresses: two paths.
-pub(super) const MAX_BLOCK: usize = 2 * PATH;
 
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
@@ -155,19 +147,6 @@ fn path(field: &[u8]) -> Addr {
     Addr::Unix((!path.is_empty()).then(|| Path::new(OsStr::from_bytes(path)).into()))
 }
 
-/// Whether an address can be written.
-pub(super) fn fits(addr: &Addr) -> bool {
-    match addr {
-        Addr::Unix(Some(path)) => {
-            let path = path.as_os_str().as_bytes();
-            path.len() <= PATH && !path.contains(&0)
-        }
-        // Zeros at its end would be taken for those that fill up the field.
-        Addr::Abstract(name) => name.len() < PATH && name.last().is_some_and(|byte| *byte != 0),
-        _ => true,
-    }
-}
-
 /// The checksum of a header, the four bytes at `at` taken as zeros.
 fn checksum(header: &[u8], at: usize) -> u32 {
     let mut digest = CRC32C.digest();
@@ -184,7 +163,14 @@ fn check(header: &[u8], at: Option<usize>) -> Result<(), HeaderError> {
     }
 }
 
-pub(super) fn write(header: &Header) -> Vec<u8> {
+impl Header {
+    /// The header in binary.
+    pub fn to_v2(&self) -> Vec<u8> {
+        write(self)
+    }
+}
+
+fn write(header: &Header) -> Vec<u8> {
     let mut bytes = START.to_vec();
     let transport = match header.transport {
         Transport::Unspecified => 0,

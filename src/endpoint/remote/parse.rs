@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ropewalk_middleware::proxy::Version;
 
-use super::super::parse::{self, Input, Parts};
-use super::super::{EndpointError, Kind, proxied};
+use super::super::input::{Input, PREFIX, Parts};
+use super::super::parse;
+use super::super::{EndpointError, Kind};
 use super::{Remote, To};
 
 #[cfg(feature = "tls")]
@@ -15,7 +16,7 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
     let input = Input::new(text);
     let Parts { scheme, transport, encrypted, place, options } = input.parts()?;
     let mut remote: Remote = to(input, scheme, transport, place)?.into();
-    if scheme.starts_with(proxied::PREFIX) {
+    if scheme.starts_with(PREFIX) {
         remote.proxied = Some(Version::V2);
     }
     #[cfg(feature = "tls")]
@@ -114,7 +115,7 @@ mod encrypted {
     use std::path::{Path, PathBuf};
 
     use super::super::super::EndpointError;
-    use super::super::super::parse::{Input, decode};
+    use super::super::super::input::{Input, decode};
     use super::super::super::tls::{protocols, write_value};
     use crate::tls::ClientTls;
 

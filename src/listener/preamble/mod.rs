@@ -277,6 +277,10 @@ impl Listener for WithPreamble {
         self.inner.as_mut().is_some_and(|inner| inner.lacks_descriptors())
     }
 
+    fn accept_errors(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.accept_errors())
+    }
+
     fn local_addr(&self) -> Addr {
         self.local.clone()
     }

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 
 use super::VARIABLE;
 use super::messages::{GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket};
-use crate::error::{Error, Result};
 use crate::listener::opened::Opened;
 use crate::listener::unix::BoundPath;
+use ropewalk_middleware::{Error, Result};
 
 /// How long the old process may take over any of its answers. It answers at once unless it is stopped.
 const ANSWER: Duration = Duration::from_secs(60);

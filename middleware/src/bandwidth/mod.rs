@@ -1,0 +1,167 @@
+//! How many bytes a second may pass: [`BandwidthLayer`].
+
+mod bucket;
+mod limited;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+use self::bucket::{Rate, Shared};
+use self::limited::{Direction, Limited};
+use crate::{Connection, Stream};
+
+/// Limits how many bytes a second each connection, and all connections together, may read and write.
+///
+/// Bytes above the rate wait: they are neither refused nor lost. A peer that sends faster is held up by its own full socket,
+/// and a service that writes faster by `send`, `flush` or the write buffer, as with a slow peer. Reads and writes are cut
+/// into small pieces, so the bytes flow evenly: over 10 s the rate is exact to 1 %, and at most the bytes of 50 ms pass at
+/// once. Connections that share a rate take turns, in the order in which they have something to read or write; a connection
+/// that is held up by its own rate takes nothing of the shared rate meanwhile.
+///
+/// The bytes are those of the protocol: under TLS the plaintext, behind a proxy without the PROXY header. The deadlines for
+/// frames and for writing don't know of the rate. With less than some 2 KiB a second for each connection choose longer ones
+/// ([`ReadDeadlineLayer::frame`](crate::ReadDeadlineLayer::frame)).
+///
+/// The layer and its clones share the shared rates; each connection has its own rates. A connection costs a box; each read
+/// and write costs a look at the clock and, under a shared rate, a lock and (reading) a look whether bytes have arrived.
+/// Without any rate the layer does nothing.
+///
+/// It goes around connections only.
+///
+/// ```
+/// use ropewalk_middleware::BandwidthLayer;
+///
+/// const KIB: u64 = 1024;
+/// // Each peer may send 64 KiB a second; answers take at most 1 MiB a second each, and 10 MiB together.
+/// let bandwidth = BandwidthLayer::new()
+///     .read(64 * KIB)
+///     .write(1024 * KIB)
+///     .write_of_all(10 * 1024 * KIB);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a layer does nothing until it is put around a service"]
+pub struct BandwidthLayer {
+    read: Limits,
+    write: Limits,
+}
+
+/// The rates of one direction.
+#[derive(Clone, Debug, Default)]
+struct Limits {
+    each: Option<Rate>,
+    all: Option<Arc<Shared>>,
+}
+
+impl Limits {
+    fn is_set(&self) -> bool {
+        self.each.is_some() || self.all.is_some()
+    }
+
+    fn direction(&self) -> Direction {
+        Direction::new(self.each, self.all.clone())
+    }
+}
+
+impl BandwidthLayer {
+    /// Without a rate yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// At most so many bytes a second are read from each connection.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is zero.
+    pub fn read(mut self, bytes: u64) -> Self {
+        self.read.each = Some(Rate::new(bytes));
+        self
+    }
+
+    /// At most so many bytes a second are written to each connection.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is zero.
+    pub fn write(mut self, bytes: u64) -> Self {
+        self.write.each = Some(Rate::new(bytes));
+        self
+    }
+
+    /// At most so many bytes a second are read from all connections together. It is shared with no earlier clone.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is zero.
+    pub fn read_of_all(mut self, bytes: u64) -> Self {
+        self.read.all = Some(Shared::new(Rate::new(bytes)));
+        self
+    }
+
+    /// At most so many bytes a second are written to all connections together. It is shared with no earlier clone.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it is zero.
+    pub fn write_of_all(mut self, bytes: u64) -> Self {
+        self.write.all = Some(Shared::new(Rate::new(bytes)));
+        self
+    }
+}
+
+impl<S> Layer<S> for BandwidthLayer {
+    type Service = Bandwidth<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Bandwidth { inner, layer: self.clone() }
+    }
+}
+
+/// A service whose connections read and write no faster than a rate; made by [`BandwidthLayer`].
+#[derive(Clone)]
+pub struct Bandwidth<S> {
+    inner: S,
+    layer: BandwidthLayer,
+}
+
+impl<S> Bandwidth<S> {
+    /// The service behind the rate.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service behind the rate, without it.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Service<Connection>> Service<Connection> for Bandwidth<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, connection: Connection) -> Self::Future {
+        let BandwidthLayer { read, write } = &self.layer;
+        if !read.is_set() && !write.is_set() {
+            return self.inner.call(connection);
+        }
+        let limited = |stream| Stream::boxed(Limited::new(stream, read.direction(), write.direction()));
+        self.inner.call(connection.map_stream(limited))
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Bandwidth<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bandwidth").field("inner", &self.inner).field("layer", &self.layer).finish()
+    }
+}

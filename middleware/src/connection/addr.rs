@@ -1,0 +1,100 @@
+//! Addresses, and how they are written.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An address of any kind of endpoint.
+///
+/// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path `%`, `?`, control
+/// characters and what is not UTF-8 are written as `%` and two hexadecimal digits, so that it is one line and can be
+/// parsed; an abstract name comes behind an `@`, `unix:@name`, and so an `@` at the front of a path is written as
+/// `%40`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Addr {
+    /// An IPv4 or IPv6 address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket's path; most clients have no path.
+    Unix(Option<Arc<Path>>),
+    /// A name in Linux's abstract namespace, without the NUL in front.
+    Abstract(Arc<[u8]>),
+    /// An in-process connection.
+    Memory,
+}
+
+impl Addr {
+    /// The same, with an IPv4 address mapped into IPv6 as what it is.
+    pub(crate) fn canonical(self) -> Self {
+        match self {
+            Self::Tcp(SocketAddr::V6(addr)) => match addr.ip().to_ipv4_mapped() {
+                Some(v4) => Self::Tcp((v4, addr.port()).into()),
+                None => self,
+            },
+            _ => self,
+        }
+    }
+}
+
+impl From<SocketAddr> for Addr {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Tcp(addr)
+    }
+}
+
+impl From<tokio::net::unix::SocketAddr> for Addr {
+    fn from(addr: tokio::net::unix::SocketAddr) -> Self {
+        match addr.as_abstract_name() {
+            Some(name) => Self::Abstract(name.into()),
+            None => Self::Unix(addr.as_pathname().map(Arc::from)),
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "tcp:{addr}"),
+            Self::Unix(Some(path)) => {
+                f.write_str("unix:")?;
+                write_path(f, path.as_os_str())
+            }
+            Self::Abstract(name) => {
+                f.write_str("unix:@")?;
+                write_bytes(f, name)
+            }
+            Self::Unix(None) => f.write_str("unix:"),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+/// Writes a path so that it can be parsed.
+fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
+    let path = path.as_bytes();
+    // An endpoint that begins with two slashes would be taken for a URL, one that begins with an "@" for a name.
+    if path.starts_with(b"//") || path.starts_with(b"@") {
+        write!(f, "%{:02X}", path[0])?;
+        return write_bytes(f, &path[1..]);
+    }
+    write_bytes(f, path)
+}
+
+/// Writes bytes so that they can be parsed, and read: what stands for itself as it is, any other byte as `%` and two
+/// hexadecimal digits.
+fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if matches!(c, '%' | '?') || c.is_control() {
+                c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+            } else {
+                write!(f, "{c}")?;
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+    }
+    Ok(())
+}

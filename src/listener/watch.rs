@@ -1,0 +1,20 @@
+//! From an open socket to a listener, which the runtime watches.
+
+use std::io;
+
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
+use socket2::Socket;
+
+use super::opened::Opened;
+use super::{Listener, tcp, unix};
+
+/// Has the runtime this is called in watch the socket; its backlog holds so many.
+pub(crate) fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
+    let family = socket_domain(&opened.socket)?;
+    let socket = Socket::from(opened.socket);
+    match family {
+        AddressFamily::UNIX => Ok(Box::new(unix::watch(socket, opened.path, backlog)?)),
+        _ => Ok(Box::new(tcp::watch(socket, backlog)?)),
+    }
+}

@@ -1,0 +1,168 @@
+//! A service of a server, which one accept loop after the other calls.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use futures::task::AtomicWaker;
+use ropewalk_middleware::{Addr, Connection, Error, Peer};
+
+use super::lobby::{Accepted, Lobby};
+use super::task::{ConnectionTask, panic_text, panicked};
+use crate::server::books::MadeRoom;
+use crate::server::books::registry::SHARDS;
+use crate::server::books::shared::{Entered, Shared};
+use crate::server::service::ConnectionService;
+
+/// The gate of a service, whatever its type is.
+pub(in crate::server) trait AnyGate: Send + Sync {
+    /// Admits a connection from the lobby, if there is room, as soon as the service is ready. An error is that of the
+    /// service, which can't be made ready any more. `number` is that of the loop.
+    fn poll_enter(&self, number: usize, lobby: &mut Lobby, cx: &mut Context<'_>) -> Poll<Result<Door, Error>>;
+
+    /// Has a connection make room for one of this peer that waits.
+    fn make_room(&self, newcomer: &Peer) -> MadeRoom;
+}
+
+/// The result of a look at the gate.
+pub(in crate::server) enum Door {
+    /// A connection was admitted.
+    Passed,
+    /// No connection waits, and there is room.
+    Open,
+    /// There is no room.
+    Full,
+}
+
+/// What the gates of one server know.
+#[derive(Clone)]
+pub(in crate::server) struct Gateway {
+    pub(in crate::server) shared: Arc<Shared>,
+    /// How many loops come by at each gate.
+    pub(in crate::server) loops: usize,
+    /// Held while a connection is admitted, if there are several gates: the limit of the server counts them together.
+    pub(in crate::server) together: Option<Arc<Mutex<()>>>,
+}
+
+impl Gateway {
+    fn lock(&self) -> Option<MutexGuard<'_, ()>> {
+        self.together.as_ref().map(|together| together.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where each connection of a service comes through, whichever loop has accepted it. So the service is readied and called
+/// as one value, without a clone that would keep a permit to itself, and the caps are those of the server.
+pub(in crate::server) struct Gate<S> {
+    /// Its number among the gates of the server.
+    index: usize,
+    service: Mutex<Readied<S>>,
+    gateway: Gateway,
+    loops: Arc<Loops>,
+    /// Wakes all of them: a service has room for one waker.
+    waker: Waker,
+}
+
+struct Readied<S> {
+    service: S,
+    ready: bool,
+}
+
+/// The loops that wait at the gate, or have waited.
+struct Loops(Box<[AtomicWaker]>);
+
+impl Wake for Loops {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.iter().for_each(AtomicWaker::wake);
+    }
+}
+
+impl<S: ConnectionService> Gate<S> {
+    pub(in crate::server) fn new(index: usize, service: S, gateway: Gateway) -> Arc<dyn AnyGate> {
+        let loops = Arc::new(Loops((0..gateway.loops).map(|_| AtomicWaker::new()).collect()));
+        let waker = Waker::from(Arc::clone(&loops));
+        Arc::new(Self { index, service: Mutex::new(Readied { service, ready: false }), gateway, loops, waker })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Readied<S>> {
+        // A panic of the service is caught below, so what is locked is whole.
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves data; the work begins
+    /// in the task, that of a leaf's function before its first await too.
+    fn enter(&self, mut readied: MutexGuard<'_, Readied<S>>, together: Option<MutexGuard<'_, ()>>, accepted: Accepted) {
+        let (stream, peer, listener) = accepted;
+        let shared = &self.gateway.shared;
+        readied.ready = false;
+        let connection = Connection::accepted(stream, peer, listener).with_budget(shared.memory.budget());
+        let entered: Entered = shared.enter(&connection);
+        // It is counted from here on.
+        drop(together);
+        let called = catch_unwind(AssertUnwindSafe(|| readied.service.call(connection)));
+        drop(readied);
+        match called {
+            Ok(run) => drop(tokio::spawn(ConnectionTask::new(run, entered))),
+            Err(panic) => panicked(&entered, panic),
+        }
+    }
+}
+
+impl<S: ConnectionService> AnyGate for Gate<S> {
+    fn poll_enter(&self, number: usize, lobby: &mut Lobby, cx: &mut Context<'_>) -> Poll<Result<Door, Error>> {
+        self.loops.0[number].register(cx.waker());
+        let cx = &mut Context::from_waker(&self.waker);
+        let mut readied = self.lock();
+        if !readied.ready {
+            ready!(readied.poll_service(cx))?;
+            readied.ready = true;
+        }
+        // Held until the connection is counted, so that no other one takes the room meanwhile.
+        let together = self.gateway.lock();
+        if self.gateway.shared.poll_room(self.index, lobby.has_promise(), cx).is_pending() {
+            return Poll::Ready(Ok(Door::Full));
+        }
+        let Some(accepted) = lobby.next() else { return Poll::Ready(Ok(Door::Open)) };
+        self.enter(readied, together, accepted);
+        Poll::Ready(Ok(Door::Passed))
+    }
+
+    fn make_room(&self, newcomer: &Peer) -> MadeRoom {
+        // So that no connection is in the books whose service has not been called yet.
+        let _shut = self.lock();
+        self.gateway.shared.make_room(newcomer)
+    }
+}
+
+impl<S: ConnectionService> Readied<S> {
+    fn poll_service(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match catch_unwind(AssertUnwindSafe(|| self.service.poll_ready(cx))) {
+            Ok(poll) => poll.map_err(Error::other),
+            Err(panic) => {
+                let text = format!("the service panicked in poll_ready: {}", panic_text(&*panic));
+                Poll::Ready(Err(Error::other(text)))
+            }
+        }
+    }
+}
+
+/// A listener could not take a connection for want of descriptors. The oldest silent preamble is closed, or else a
+/// connection that would make room for a peer without an address.
+pub(super) fn free_descriptor(gate: &dyn AnyGate, shared: &Shared) {
+    if shared.preambles.drop_silent() {
+        return;
+    }
+    let nobody = Peer::new(Addr::Memory);
+    // The connections are put in order piece by piece, where they are not in order yet.
+    for _ in 0..=SHARDS {
+        match gate.make_room(&nobody) {
+            MadeRoom::Undecided => {}
+            // Nobody waits for that room.
+            MadeRoom::Yes => return shared.keep_promise(&nobody),
+            MadeRoom::No(_) => return,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Where accepted connections wait while the server is full.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ropewalk_middleware::{Connection, Peer, Stream};
+use rustix::process::{Resource, getrlimit};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::listener::preamble::newest_of_most;
+use crate::server::books::MadeRoom;
+use crate::server::books::shared::Shared;
+
+/// How many connections wait here at most. The others stay in the backlog, as long as nobody waits for too long.
+const PLACES: usize = 64;
+
+/// When one has waited for so long, more are taken from the backlog, for behind those from a crowded address there may be some
+/// that have a right to a place. For each the address with the most of them here loses one.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long it takes at most until it is looked again whether room can be made for one: shares change as others come and go.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long the connection that makes room may take to go, before another one is asked. It may be in a handler that blocks.
+const HELD_UP: Duration = Duration::from_secs(1);
+
+/// An accepted connection, and the number of its endpoint.
+pub(super) type Accepted = (Stream, Peer, usize);
+
+/// The connections of one accept loop that wait for room.
+pub(in crate::server) struct Lobby {
+    waiting: VecDeque<Waiting>,
+    places: usize,
+    /// Runs while it is known when to look again.
+    timer: Option<Pin<Box<Sleep>>>,
+    shared: Arc<Shared>,
+}
+
+struct Waiting {
+    accepted: Accepted,
+    since: Instant,
+    /// When to ask for room, again.
+    ask: Instant,
+    /// Room was made for it, and comes when the one that makes it has gone.
+    promised: bool,
+}
+
+impl Lobby {
+    /// One of so many: each accept loop has its own.
+    pub(in crate::server) fn new(lobbies: usize, shared: &Arc<Shared>) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            places: places(lobbies, shared.max()),
+            timer: None,
+            shared: Arc::clone(shared),
+        }
+    }
+
+    pub(in crate::server) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(in crate::server) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether room was made for one of them.
+    pub(super) fn has_promise(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.promised)
+    }
+
+    pub(in crate::server) fn push(&mut self, accepted: Accepted) {
+        let now = Instant::now();
+        self.waiting.push_back(Waiting { accepted, since: now, ask: now, promised: false });
+    }
+
+    /// The next one to be let in: one that room was made for, or else the one that has waited for longest.
+    pub(in crate::server) fn next(&mut self) -> Option<Accepted> {
+        let first = self.waiting.iter().position(|waiting| waiting.promised).unwrap_or(0);
+        let waiting = self.waiting.remove(first)?;
+        if waiting.promised {
+            self.shared.keep_promise(&waiting.accepted.1);
+        }
+        Some(waiting.accepted)
+    }
+
+    /// Asks for room for each that is due. False if not all could be asked in this turn.
+    pub(in crate::server) fn make_room(&mut self, mut ask: impl FnMut(&Peer) -> MadeRoom) -> bool {
+        let now = Instant::now();
+        for waiting in &mut self.waiting {
+            if waiting.ask > now {
+                continue;
+            }
+            if std::mem::take(&mut waiting.promised) {
+                // The one that was to go is held up.
+                self.shared.keep_promise(&waiting.accepted.1);
+            }
+            match ask(&waiting.accepted.1) {
+                MadeRoom::Yes => (waiting.promised, waiting.ask) = (true, now + HELD_UP),
+                MadeRoom::No(next) => waiting.ask = next.map_or(now + AGAIN, |next| next.min(now + AGAIN)),
+                MadeRoom::Undecided => return false,
+            }
+        }
+        self.turn_away();
+        true
+    }
+
+    /// Whether another one may be taken from the backlog.
+    pub(super) fn has_space(&self) -> bool {
+        self.waiting.len() < self.places || self.oldest().is_some_and(|since| since + PATIENCE <= Instant::now())
+    }
+
+    /// Since when the oldest waits of those that no room was made for.
+    fn oldest(&self) -> Option<Instant> {
+        self.waiting.iter().find(|waiting| !waiting.promised).map(|waiting| waiting.since)
+    }
+
+    /// Closes one of the address with the most, the newest, if there are too many.
+    fn turn_away(&mut self) {
+        if self.waiting.len() <= self.places {
+            return;
+        }
+        let without = self.waiting.iter().enumerate().filter(|(_, waiting)| !waiting.promised);
+        let hosts = without.map(|(place, waiting)| (place, waiting.accepted.1.host()));
+        if let Some(waiting) = newest_of_most(hosts, |_| 0).and_then(|place| self.waiting.remove(place)) {
+            let (stream, peer, endpoint) = waiting.accepted;
+            self.shared.turn_away(Connection::accepted(stream, peer, endpoint));
+        }
+    }
+
+    /// Has the task woken when it is time to look again.
+    pub(super) fn poll_time<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        let full = self.waiting.len() >= self.places;
+        let patience =
+            self.oldest().filter(|_| full).map(|since| since + PATIENCE).filter(|until| *until > Instant::now());
+        let asks = self.waiting.iter().map(|waiting| waiting.ask);
+        let Some(until) = asks.chain(patience).min() else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// Of the descriptors that a full server leaves over, no more than a quarter.
+fn places(lobbies: usize, max_connections: usize) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    let left = descriptors.unwrap_or(usize::MAX).saturating_sub(max_connections);
+    (left / 4 / lobbies.max(1)).clamp(1, PLACES)
+}
+
+impl Drop for Lobby {
+    fn drop(&mut self) {
+        let promised = self.waiting.iter().filter(|waiting| waiting.promised);
+        promised.for_each(|waiting| self.shared.keep_promise(&waiting.accepted.1));
+    }
+}

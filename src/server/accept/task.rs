@@ -1,0 +1,93 @@
+//! One connection's task: its service's future, fenced in.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project::pin_project;
+use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{BoxError, CloseReason, Error, Escaped};
+
+use crate::server::books::shared::Entered;
+
+/// Runs a connection until it ends, is aborted or panics, and closes its entry in the books.
+#[pin_project]
+pub(super) struct ConnectionTask<F> {
+    #[pin]
+    run: Option<F>,
+    /// Whether the abort signal knows our waker. A spawned task's waker never changes, so once is enough.
+    watched: bool,
+    // Dropped after `run`: the entry is closed when all of the connection is gone.
+    entered: Entered,
+}
+
+impl<F> ConnectionTask<F> {
+    pub(in crate::server) fn new(run: F, entered: Entered) -> Self {
+        Self { run: Some(run), watched: false, entered }
+    }
+}
+
+impl<F, E> Future for ConnectionTask<F>
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let closing = &this.entered.closing;
+        let aborted = if *this.watched { closing.is_aborted() } else { closing.poll_aborted(cx).is_ready() };
+        *this.watched = true;
+        if aborted {
+            closing.set_reason(CloseReason::Aborted);
+        } else {
+            let Some(run) = this.run.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+            match catch_unwind(AssertUnwindSafe(|| run.poll(cx))) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(Ok(()))) => {
+                    closing.settle(false);
+                }
+                Ok(Poll::Ready(Err(error))) => {
+                    let error = Error::other(error);
+                    let reason = closing.settle(true);
+                    if this.entered.log().errors.pass() {
+                        // An error may quote the peer.
+                        let error = format!("{:?}", Escaped::display(&error));
+                        aside!(DEBUG, %reason, %error, "connection ended by an error");
+                    }
+                }
+                Err(panic) => panicked(this.entered, panic),
+            }
+        }
+        // What the connection owned may panic as it goes; that is its own affair too.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| this.run.set(None))) {
+            panicked(this.entered, panic);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Notes a panic in user code. It ended this connection, and nothing else.
+pub(in crate::server) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
+    entered.closing.set_reason(CloseReason::Panic);
+    if entered.log().panics.pass() {
+        let text = format!("{:?}", Escaped::display(&panic_text(&*panic)));
+        aside!(ERROR, panic = %text, "a connection's service panicked; the connection is closed");
+    }
+    // What it was thrown with is the user's as well, and may panic as it goes. Then that is left where it is.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
+    }
+}
+
+/// The text of a panic, where it has one.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "(not a text)",
+    }
+}

@@ -1,0 +1,55 @@
+//! A server's counters.
+
+use ropewalk_middleware::CloseReason;
+
+/// A server's counters at one moment. `accepted` always equals `active` plus all closed connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    accepted: u64,
+    active: u64,
+    closed: [u64; CloseReason::ALL.len()],
+}
+
+impl Counts {
+    pub(super) fn accept(&mut self) {
+        self.accepted += 1;
+        self.active += 1;
+    }
+
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        self.active -= 1;
+        self.closed[reason.index()] += 1;
+    }
+
+    /// Connections accepted since the server began.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Connections open now.
+    pub fn active(&self) -> u64 {
+        self.active
+    }
+
+    /// Connections that ended for this reason.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason.index()]
+    }
+
+    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::AccessLayer), an
+    /// [`AcceptRateLayer`](crate::AcceptRateLayer). [`Counts::closed`] tells them apart.
+    pub fn refused(&self) -> u64 {
+        use CloseReason::{AcceptRate, AccessDenied, Refused, RefusedAtOnce};
+        [Refused, RefusedAtOnce, AccessDenied, AcceptRate].map(|reason| self.closed(reason)).iter().sum()
+    }
+
+    /// Connections that ended, for any reason.
+    pub fn closed_in_all(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
+    }
+}

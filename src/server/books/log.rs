@@ -1,0 +1,19 @@
+//! Lines of the log that peers can cause, so many a second.
+
+use ropewalk_middleware::event::tracing::Level;
+use ropewalk_middleware::event::{Limit, event};
+
+/// The lines that each connection may cause: so many a second.
+#[derive(Debug)]
+pub(in crate::server) struct Log {
+    pub(in crate::server) errors: Limit,
+    pub(in crate::server) panics: Limit,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let errors = |suppressed| event!(DEBUG, suppressed, "more connections ended by an error");
+        let panics = |suppressed| event!(ERROR, suppressed, "more panics of connections' services");
+        Self { errors: Limit::new(Level::DEBUG, errors), panics: Limit::new(Level::ERROR, panics) }
+    }
+}

@@ -1,0 +1,135 @@
+//! Endpoints that are added, removed, paused and resumed while the server runs.
+
+use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{Error, Result};
+use tokio::sync::{mpsc, oneshot};
+
+use super::command::{Answer, Change, Command, New, NewSockets};
+use crate::endpoint::{self, Endpoint, EndpointError};
+use crate::server::books::shared::Shared;
+use crate::server::handle::Handle;
+
+fn not_running() -> Error {
+    Error::other("the server does not accept: endpoints are changed while it runs")
+}
+
+impl Handle {
+    /// Adds an endpoint to a running server, for the service with this name (see
+    /// [`EndpointInfo::service`](crate::EndpointInfo::service)). Returns its number. It is bound before this returns, so
+    /// peers may connect, and [`Handle::endpoints`] has its address.
+    ///
+    /// ```
+    /// # async fn doc(handle: ropewalk::Handle) -> ropewalk::Result {
+    /// let number = handle.add_endpoint("main", "tcp:127.0.0.1:8008").await?;
+    /// // Later:
+    /// handle.remove_endpoint(number).await
+    /// # }
+    /// ```
+    ///
+    /// A hot restart hands over its socket if the new process has this endpoint as well; otherwise the old process closes
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// An endpoint that is invalid or can't be bound, a name that no service has, and a server that doesn't run or drains.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped early, the endpoint may still be added.
+    pub async fn add_endpoint<E>(&self, service: &str, endpoint: E) -> Result<usize>
+    where
+        E: TryInto<Endpoint, Error: Into<EndpointError>>,
+    {
+        let endpoint = endpoint.try_into().map_err(Into::into)?;
+        let (control, workers) = self.0.control.get().ok_or_else(not_running)?;
+        let Some(service) = self.0.endpoints.service(service) else {
+            return Err(Error::other(format!("no service of the server has the name {service:?}")));
+        };
+        let runtime = self.0.runtime.get().ok_or_else(not_running)?;
+        let shared = self.0.clone();
+        // On the server's runtime, which is to watch the sockets.
+        let adding = runtime.spawn(async move {
+            let new = bind(&shared, service, endpoint, workers).await?;
+            ask(&control, |answer| Command::Add(Box::new(new), answer)).await
+        });
+        adding.await?
+    }
+
+    /// Removes an endpoint: closes its sockets, and serves the connections that had already connected. Open connections
+    /// are not affected; [`Handle::drain_these`] drains them. A path that the server has made is removed. The number is
+    /// not used again.
+    ///
+    /// # Errors
+    ///
+    /// There is no such endpoint, it is removed already, or the server doesn't run or drains.
+    pub async fn remove_endpoint(&self, number: usize) -> Result {
+        self.change(number, Change::Remove).await
+    }
+
+    /// Pauses an endpoint: connections are not accepted and wait in the backlog, until [`Handle::resume_endpoint`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Handle::remove_endpoint`].
+    pub async fn pause_endpoint(&self, number: usize) -> Result {
+        self.change(number, Change::Pause).await
+    }
+
+    /// Goes on accepting on an endpoint that was paused.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Handle::remove_endpoint`].
+    pub async fn resume_endpoint(&self, number: usize) -> Result {
+        self.change(number, Change::Resume).await
+    }
+
+    async fn change(&self, number: usize, change: Change) -> Result {
+        let (control, _) = self.0.control.get().ok_or_else(not_running)?;
+        let mut closed = ask(&control, |answer| Command::Change(number, change, answer)).await?;
+        // It never receives a value: the loops drop their ends when they have made the change.
+        let _ = closed.recv().await;
+        Ok(())
+    }
+}
+
+async fn ask<T>(control: &mpsc::Sender<Command>, command: impl FnOnce(Answer<T>) -> Command) -> Result<T> {
+    let (answer, answered) = oneshot::channel();
+    control.send(command(answer)).await.map_err(|_| not_running())?;
+    answered.await.map_err(|_| not_running())?
+}
+
+async fn bind(shared: &Shared, service: usize, endpoint: Endpoint, workers: Option<usize>) -> Result<New> {
+    let mut one = [endpoint];
+    endpoint::settle(&mut one);
+    let [endpoint] = one;
+    endpoint.check()?;
+    let (sockets, address) = match workers {
+        None => {
+            let listeners = endpoint.bind_all(Vec::new(), &shared.preambles).await?;
+            let address = listeners.first().map(|listener| listener.local_addr());
+            (NewSockets::Here(listeners), address)
+        }
+        Some(workers) => {
+            let opened = endpoint.open(workers, Vec::new()).await?;
+            let address = match opened.first() {
+                Some(first) => Some(endpoint.listener(first.share()?, &shared.preambles)?.local_addr()),
+                None => None,
+            };
+            (NewSockets::Workers(opened), address)
+        }
+    };
+    let address = address.ok_or_else(|| Error::other("the endpoint has no socket"))?;
+    Ok(New { service, endpoint, address, sockets })
+}
+
+/// Says what was changed.
+pub(in crate::server) fn log(shared: &Shared, number: usize, change: Option<Change>) {
+    let address = shared.endpoints.address(number).map_or_else(String::new, |address| address.to_string());
+    match change {
+        None => aside!(INFO, number, %address, "an endpoint was added"),
+        Some(Change::Remove) => aside!(INFO, number, %address, "an endpoint was removed"),
+        Some(Change::Pause) => aside!(INFO, number, %address, "an endpoint was paused"),
+        Some(Change::Resume) => aside!(INFO, number, %address, "an endpoint was resumed"),
+    }
+}

@@ -1,0 +1,237 @@
+//! What is read again while a server runs: certificates, and the resources of `Server::reload`.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ropewalk_middleware::event::aside;
+use ropewalk_middleware::{Error, Result};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::endpoint::Endpoint;
+#[cfg(feature = "tls")]
+use crate::tls::TlsConfig;
+
+/// A resource that can be read again while the server runs: an allow list, limits, a file of users. It is reloaded by
+/// [`Handle::reload`](crate::Handle::reload) and, with [`Server::signals`](crate::Server::signals), by SIGHUP, together
+/// with the certificates and all other such resources of the server: all of them or none.
+///
+/// So it has two steps. Everything that can fail is in [`read`](Reload::read), which changes nothing.
+/// [`set`](Reload::set) can't fail, and is called when every resource was read.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use ropewalk::{AccessLayer, AccessRules, Reload, Result};
+///
+/// struct AllowList {
+///     file: PathBuf,
+///     layer: AccessLayer,
+/// }
+///
+/// impl Reload for AllowList {
+///     type State = AccessRules;
+///
+///     async fn read(&self) -> Result<AccessRules> {
+///         Ok(tokio::fs::read_to_string(&self.file).await?.parse()?)
+///     }
+///
+///     fn set(&self, rules: AccessRules) {
+///         self.layer.replace(rules);
+///     }
+/// }
+/// ```
+pub trait Reload: Send + Sync + 'static {
+    /// What was read.
+    type State: Send + 'static;
+
+    /// Reads the new state, and checks it.
+    ///
+    /// # Errors
+    ///
+    /// Then nothing is reloaded, and the old state of every resource stays.
+    fn read(&self) -> impl Future<Output = Result<Self::State>> + Send;
+
+    /// Puts the new state in the place of the old one. It must not block.
+    fn set(&self, state: Self::State);
+}
+
+/// Makes a [`Reload`] of two functions.
+///
+/// ```
+/// use ropewalk::{AccessLayer, Server, reload_fn};
+///
+/// # fn doc() -> ropewalk::Result {
+/// let access = AccessLayer::new("deny all".parse()?);
+/// let rules = access.clone();
+/// # let _ =
+/// Server::new()
+///     .listen("tcp:0.0.0.0:8007")
+///     .layer(access)
+///     .reload(reload_fn(
+///         async || Ok(tokio::fs::read_to_string("/etc/x/allow").await?.parse()?),
+///         move |new| rules.replace(new),
+///     ))
+///     .signals();
+/// # Ok(())
+/// # }
+/// ```
+pub fn reload_fn<T, R, Fut, S>(read: R, set: S) -> ReloadFn<R, S>
+where
+    R: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + Send,
+    S: Fn(T) + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    ReloadFn { read, set }
+}
+
+/// A [`Reload`] of two functions: see [`reload_fn`].
+pub struct ReloadFn<R, S> {
+    read: R,
+    set: S,
+}
+
+impl<T, R, Fut, S> Reload for ReloadFn<R, S>
+where
+    R: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + Send,
+    S: Fn(T) + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    type State = T;
+
+    fn read(&self) -> impl Future<Output = Result<T>> + Send {
+        (self.read)()
+    }
+
+    fn set(&self, state: T) {
+        (self.set)(state);
+    }
+}
+
+impl<R, S> fmt::Debug for ReloadFn<R, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReloadFn").finish_non_exhaustive()
+    }
+}
+
+/// The second step of a reload.
+type Set = Box<dyn FnOnce() + Send>;
+
+/// The first step of one resource, whatever its type is.
+type Read = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Set>> + Send>> + Send + Sync>;
+
+/// All that is reloaded together. Clones share it.
+#[derive(Clone, Default)]
+pub(in crate::server) struct Reloads(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    files: Mutex<Files>,
+    resources: Mutex<Vec<Read>>,
+    /// Held during a reload: of two at once, the second is the one that stays.
+    turn: AsyncMutex<()>,
+}
+
+#[derive(Clone, Default)]
+struct Files {
+    #[cfg(feature = "tls")]
+    tls: Vec<TlsConfig>,
+}
+
+impl Reloads {
+    #[cfg(feature = "tls")]
+    pub(in crate::server) fn add(&self, tls: TlsConfig) {
+        if tls.has_files() {
+            self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.push(tls);
+        }
+    }
+
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    pub(in crate::server) fn add_endpoint(&self, endpoint: &Endpoint) {
+        #[cfg(feature = "tls")]
+        endpoint.tls_config().into_iter().for_each(|tls| self.add(tls.clone()));
+        #[cfg(not(feature = "tls"))]
+        let _ = endpoint;
+    }
+
+    pub(in crate::server) fn add_resource(&self, resource: impl Reload) {
+        let resource = Arc::new(resource);
+        let read: Read = Arc::new(move || {
+            let resource = Arc::clone(&resource);
+            Box::pin(async move {
+                let state = resource.read().await?;
+                Ok(Box::new(move || resource.set(state)) as Set)
+            })
+        });
+        self.resources_mut(|resources| resources.push(read));
+    }
+
+    fn resources_mut<T>(&self, f: impl FnOnce(&mut Vec<Read>) -> T) -> T {
+        f(&mut self.0.resources.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether there is nothing that could be read again.
+    pub(in crate::server) fn is_empty(&self) -> bool {
+        #[cfg(feature = "tls")]
+        let no_files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.is_empty();
+        #[cfg(not(feature = "tls"))]
+        let no_files = true;
+        no_files && self.resources_mut(|resources| resources.is_empty())
+    }
+
+    /// Reads everything again and then takes all of it; or, when one reading fails, none of it. In a task of its own, so
+    /// that a reload that has begun is completed.
+    pub(in crate::server) async fn reload(&self) -> Result {
+        let this = self.clone();
+        let reading = tokio::spawn(async move { this.read_and_set().await });
+        let result = reading.await.map_err(Error::from).and_then(|result| result);
+        match &result {
+            Ok(()) => aside!(INFO, "reloaded"),
+            Err(error) => {
+                let error = error.to_string();
+                aside!(ERROR, %error, "nothing was reloaded: what was there before stays");
+            }
+        }
+        result
+    }
+
+    async fn read_and_set(&self) -> Result {
+        let _turn = self.0.turn.lock().await;
+        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // It waits for the file system, on a thread that may.
+        let mut all = vec![tokio::task::spawn_blocking(move || files.read()).await??];
+        for read in self.resources_mut(|resources| resources.clone()) {
+            all.push(read().await?);
+        }
+        // One that panics must not keep the others from being set.
+        let panics = all.into_iter().filter_map(|set| catch_unwind(AssertUnwindSafe(set)).err()).count();
+        if panics > 0 {
+            aside!(ERROR, panics, "a resource panicked when its new state was set");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Reloads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloads").finish_non_exhaustive()
+    }
+}
+
+impl Files {
+    fn read(self) -> Result<Set> {
+        #[cfg(feature = "tls")]
+        {
+            let read: Vec<_> = self.tls.iter().map(TlsConfig::read).collect::<Result<_, _>>()?;
+            Ok(Box::new(move || self.tls.iter().zip(read).for_each(|(tls, config)| tls.set(config))))
+        }
+        #[cfg(not(feature = "tls"))]
+        {
+            let _ = self;
+            Ok(Box::new(|| ()))
+        }
+    }
+}

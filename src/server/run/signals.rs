@@ -1,0 +1,85 @@
+//! SIGTERM and SIGINT, which end a server; SIGUSR2, which restarts it; SIGHUP, which has it read its certificates again.
+
+use std::future::{pending, poll_fn};
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals a server listens for. Installed before the first endpoint is bound, so that none is missed.
+pub(in crate::server) struct Signals {
+    end: Option<[Signal; 2]>,
+    /// How many of those have come.
+    ends: u32,
+    restart: Option<Signal>,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum Told {
+    End,
+    Restart,
+}
+
+impl Signals {
+    pub(in crate::server) fn install(end: bool, restart: bool) -> io::Result<Self> {
+        let installed = || Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]);
+        Ok(Self {
+            end: end.then(installed).transpose()?,
+            ends: 0,
+            restart: restart.then(|| signal(SignalKind::user_defined2())).transpose()?,
+        })
+    }
+
+    /// Waits for the next of them. Cancel safe.
+    pub(in crate::server) async fn next(&mut self) -> Told {
+        poll_fn(|cx| {
+            if self.poll_end(cx).is_ready() {
+                return Poll::Ready(Told::End);
+            }
+            match self.restart.as_mut().map(|signal| signal.poll_recv(cx)) {
+                Some(Poll::Ready(Some(()))) => Poll::Ready(Told::Restart),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Waits for the next one that ends the server; the others stay for later. Cancel safe.
+    pub(in crate::server) async fn end(&mut self) {
+        poll_fn(|cx| self.poll_end(cx)).await;
+    }
+
+    /// Whether more than one of them has come: who says it again means now.
+    pub(in crate::server) fn told_again(&self) -> bool {
+        self.ends > 1
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for signal in self.end.iter_mut().flatten() {
+            if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
+                self.ends = self.ends.saturating_add(1);
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// The signal to read files again. Without such files it keeps its default action, which ends a process whose terminal is
+/// gone.
+pub(super) struct Hangup(Option<Signal>);
+
+impl Hangup {
+    pub(in crate::server) fn install(wanted: bool) -> io::Result<Self> {
+        Ok(Self(if wanted { Some(signal(SignalKind::hangup())?) } else { None }))
+    }
+
+    /// Waits for the next one. Cancel safe.
+    pub(in crate::server) async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => pending().await,
+        }
+    }
+}

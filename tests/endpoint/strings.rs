@@ -1,0 +1,380 @@
+//! Endpoints: their strings, their errors, and TCP listeners bound to them.
+// The lint lets test functions unwrap, but not the helpers beside them.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
+
+use ropewalk::{Addr, BindError, Endpoint, EndpointError, IpNet, Listener, Stream};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+async fn bind(endpoint: &str) -> Result<Box<dyn Listener>, BindError> {
+    endpoint.parse::<Endpoint>().unwrap().bind().await
+}
+
+fn nets(networks: &[&str]) -> Vec<IpNet> {
+    networks.iter().map(|network| network.parse().unwrap()).collect()
+}
+
+fn tcp_addr(listener: &dyn Listener) -> SocketAddr {
+    match listener.local_addr() {
+        Addr::Tcp(addr) => addr,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_written() {
+    let tcp = |addr: &str| Endpoint::tcp(addr.parse().unwrap());
+    let table = [
+        ("tcp:8007", tcp("0.0.0.0:8007")),
+        ("tcp:127.0.0.1:0", tcp("127.0.0.1:0")),
+        ("tcp:[::1]:8007?backlog=64", tcp("[::1]:8007").backlog(64)),
+        ("tcp:[::]:8007", tcp("[::]:8007")),
+        ("tcp:[fe80::1%2]:8007", tcp("[fe80::1%2]:8007")),
+        ("tcp:[::]:8007?v6only=true", tcp("[::]:8007").v6_only(true)),
+        ("tcp:[::1]:8007?backlog=64&v6only=false", tcp("[::1]:8007").backlog(64).v6_only(false)),
+        ("unix:/run/x.sock", Endpoint::unix("/run/x.sock")),
+        ("unix:/run/x.sock?mode=660", Endpoint::unix("/run/x.sock").mode(0o660)),
+        ("unix:/run/x.sock?backlog=7&mode=0", Endpoint::unix("/run/x.sock").mode(0).backlog(7)),
+        ("unix:relative/path", Endpoint::unix("relative/path")),
+        ("unix:a:b=c&d", Endpoint::unix("a:b=c&d")),
+        ("unix:why%3F", Endpoint::unix("why?")),
+        ("unix:%2F/run/x", Endpoint::unix("//run/x")),
+        ("unix:100%25", Endpoint::unix("100%")),
+        ("unix:%253F", Endpoint::unix("%3F")),
+        ("unix:line%0Aend", Endpoint::unix("line\nend")),
+        ("unix:déjà vu", Endpoint::unix("déjà vu")),
+        ("unix:x?mode=660&user=www-data&group=33", Endpoint::unix("x").mode(0o660).user("www-data").group("33")),
+        ("unix:@name", Endpoint::unix_abstract("name")),
+        ("unix:@@%00%3F?backlog=7", Endpoint::unix_abstract("@\0?").backlog(7)),
+        ("unix:%40name", Endpoint::unix("@name")),
+        ("systemd:web-1.socket", Endpoint::systemd("web-1.socket")),
+        ("systemd:0", Endpoint::systemd("0")),
+        ("fd:3", Endpoint::fd(3)),
+        ("proxy+tcp:8007?trust=::1", tcp("0.0.0.0:8007").proxied(nets(&["::1/128"]))),
+        (
+            "proxy+tcp:[::]:8007?backlog=64&trust=10.0.0.0/8,192.0.2.1,2001:db8::/32",
+            tcp("[::]:8007").backlog(64).proxied(nets(&["10.9.9.9/8", "192.0.2.1/32", "2001:db8::/32"])),
+        ),
+        ("proxy+tcp:8007?trust=0.0.0.0/0", tcp("0.0.0.0:8007").proxied(nets(&["0.0.0.0/0"]))),
+        ("proxy+unix:/run/x.sock?mode=660", Endpoint::unix("/run/x.sock").mode(0o660).proxied([])),
+        ("proxy+systemd:web", Endpoint::systemd("web").proxied([])),
+        ("proxy+systemd:0?trust=::1", Endpoint::systemd("0").proxied(nets(&["::1/128"]))),
+        ("proxy+fd:3?trust=10.0.0.0/8", Endpoint::fd(3).proxied(nets(&["10.0.0.0/8"]))),
+    ];
+    for (text, built) in table {
+        assert_eq!(text.parse::<Endpoint>(), Ok(built.clone()), "{text}");
+        assert_eq!(built.to_string(), text);
+    }
+    for text in [
+        "tcp:localhost:8007",
+        "tcp:[fe80::1%eth0.100]:8007",
+        "proxy+tls:[fe80::1%br-lan]:8443?certs=/etc/certs&backlog=9&v6only=true&trust=::1",
+        "tcp:a-b.example.org:0?backlog=1",
+        "proxy+tcp:localhost:8007?trust=127.0.0.0/8",
+        "proxy+tls:[::1]:8443?certs=/etc/certs&alpn=a,b&backlog=9&trust=::1",
+    ] {
+        assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn a_path_of_any_bytes_survives_the_round_trip() {
+    use std::os::unix::ffi::OsStrExt;
+    let all: Vec<u8> = (1..=255).collect();
+    for bytes in all.chunks(100).chain(["?mode=777".as_bytes(), b"%41", b"//", b"///x", b"/"]) {
+        let endpoint = Endpoint::unix(std::ffi::OsStr::from_bytes(bytes));
+        assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+    }
+}
+
+#[test]
+fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
+    let mut state = 0x9E37_79B9_u32;
+    let mut random = |below: usize| {
+        // A xorshift generator: the strings are the same in every run.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as usize % below
+    };
+    let mut parsed = 0;
+    for _ in 0..20_000 {
+        let length = random(14);
+        let text: String = (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
+        for start in
+            ["", "tcp:", "tcp:[", "unix:", "unix:/", "unix:@", "systemd:", "fd:", "tls:1?certs=", "tls+fd:3?certs="]
+        {
+            let Ok(endpoint) = format!("{start}{text}").parse::<Endpoint>() else { continue };
+            assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{start}{text}");
+            parsed += 1;
+        }
+    }
+    assert!(parsed > 20_000, "{parsed}");
+}
+
+#[test]
+fn a_flow_label_is_dropped_as_it_can_not_be_written() {
+    let endpoint = Endpoint::tcp(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 5, 7).into());
+    assert_eq!(endpoint.to_string(), "tcp:[::1%7]:80");
+    assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+}
+
+/// Strings that are no endpoints, the fault their message quotes, and the fix it names.
+const BAD: &[(&str, &str, &str)] = &[
+    ("", "it is empty", "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH"),
+    ("8007", "not say of which kind", "write tcp:8007"),
+    ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
+    ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
+    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:, unix:, systemd: and fd:"),
+    ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
+    ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
+    ("memory:x", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
+    ("tcp:", "no port", "write tcp:8007"),
+    ("tcp:?backlog=1", "no port", "write tcp:8007"),
+    ("tcp:localhost", "\"localhost\" has no port", "write tcp:localhost:8007"),
+    ("tcp:127.0.0.1", "\"127.0.0.1\" has no port", "write tcp:127.0.0.1:8007"),
+    ("tcp:localhost:", "no port after", "write a port from 0"),
+    ("tcp:99999", "port 99999 is over 65535", "write a port from 0"),
+    ("tcp:localhost:99999", "port 99999 is over 65535", "write a port from 0"),
+    ("tcp:[::1]:65536", "port 65536 is over 65535", "write a port from 0"),
+    ("tcp:99999999999999999999", "is over 65535", "write a port from 0"),
+    ("tcp:-1", "\"-1\" is not a port", "write a port from 0"),
+    ("tcp:+80", "\"+80\" is not a port", "write a port from 0"),
+    ("tcp:8007x", "\"8007x\" is not a port", "write a port from 0"),
+    ("tcp:8007 ", "\"8007 \" is not a port", "write a port from 0"),
+    ("tcp:localhost:80 ", "\"80 \" is not a port", "write a port from 0"),
+    ("tcp::8007", "no address before", "write tcp:8007 for all of IPv4"),
+    ("tcp://127.0.0.1:8007", "no URL", "write tcp:127.0.0.1:8007"),
+    ("tcp:::1:8007", "\"::1:8007\" has no brackets", "write tcp:[ADDRESS]:PORT"),
+    ("tcp:[::1:8007", "\"[\" is not closed", "write tcp:[::1]:8007"),
+    ("tcp:[::1]", "there is no port", "write tcp:[::1]:8007"),
+    ("tcp:[::1]x:8007", "\"x:8007\" is not a \":\" and a port", "write tcp:[::1]:8007"),
+    ("tcp:[fe80::1%]:80", "there is no interface after the \"%\"", "write tcp:[fe80::1%eth0]:8007"),
+    ("tcp:[fe80::1%a/b]:80", "'/' in \"a/b\" is not part of an interface's name", "write tcp:[fe80::1%eth0]:8007"),
+    ("tcp:[fe80::1%sixteen-letters0]:80", "has over 15 bytes", "write tcp:[fe80::1%eth0]:8007"),
+    ("tcp:[::]:80?v6only=yes", "\"yes\" is neither true nor false", "write v6only=true"),
+    ("tcp:[::]:80?v6only=true&v6only=true", "v6only is given twice", "keep one"),
+    ("tcp:80?v6only=true", "the option \"v6only\" is unknown", "the options of tcp: are backlog"),
+    ("tcp:[1.2.3.4]:80", "\"1.2.3.4\" is not an IPv6 address", "write tcp:[::1]:8007"),
+    ("tcp:127.0.0.1:80:90", "':' in \"127.0.0.1:80\"", "with one \":\""),
+    ("tcp:*:80", "'*' in \"*\"", "write tcp:ADDRESS:PORT"),
+    ("tcp:127.0.0.256:80", "\"127.0.0.256\" is not an IPv4 address", "write one like 127.0.0.1"),
+    ("tcp:8007?mode=660", "the option \"mode\" is unknown", "the options of tcp: are backlog"),
+    ("unix:x?colour=red", "the option \"colour\" is unknown", "the options of unix: are mode, user, group, backlog"),
+    ("unix:x?user=", "\"\" is not a user", "such as user=www-data"),
+    ("unix:x?group=a b", "\"a b\" is not a group", "such as group=www-data"),
+    ("unix:x?user=a&user=b", "user is given twice", "keep one"),
+    ("unix:@", "the abstract name is empty", "write unix:@name"),
+    ("unix:@x?mode=660", "the option \"mode\" is unknown", "the options of unix: are backlog"),
+    ("systemd:", "there is no name", "systemd:0 for the first"),
+    ("systemd:a:b", "':' in \"a:b\"", "write systemd:NAME"),
+    ("systemd:a b", "' ' in \"a b\"", "write systemd:NAME"),
+    ("systemd:web?mode=660", "the option \"mode\" is unknown", "systemd: has no options"),
+    ("SystemD:web", "the scheme \"SystemD\" is unknown", "write systemd: in lower case"),
+    ("fd:", "there is no number", "such as fd:3"),
+    ("fd:2", "2 is standard input, output or error", "the first that can be inherited is fd:3"),
+    ("fd:03", "\"03\" is not the number", "such as fd:3"),
+    ("fd:-3", "\"-3\" is not the number", "such as fd:3"),
+    ("fd:65536", "\"65536\" is not the number", "such as fd:3"),
+    ("fd:3?backlog=1", "the option \"backlog\" is unknown", "fd: has no options"),
+    ("unix:x?mode=660&mode=600", "mode is given twice", "keep one"),
+    ("tcp:80?backlog=1&backlog=1", "backlog is given twice", "keep one"),
+    ("unix:x?mode=888", "\"888\" is not a mode", "octal"),
+    ("unix:x?mode=", "\"\" is not a mode", "octal"),
+    ("unix:x?mode", "\"\" is not a mode", "octal"),
+    ("unix:x?mode=1777", "mode 1777 is too large", "octal"),
+    ("unix:x?mode=rw", "\"rw\" is not a mode", "octal"),
+    ("tcp:80?backlog=0", "a backlog of 0 lets nobody in", "backlog=1024"),
+    ("tcp:80?backlog=4294967296", "backlog 4294967296 is too large", "backlog=1024"),
+    ("tcp:80?backlog=many", "\"many\" is not a backlog", "backlog=1024"),
+    ("tcp:80?backlog=6?", "\"6?\" is not a backlog", "backlog=1024"),
+    ("tcp:80?", "an option is missing", "the options of tcp: are backlog"),
+    ("tcp:80?backlog=6&", "an option is missing", "the options of tcp: are backlog"),
+    ("unix:", "there is no path", "write unix:/run/x.sock"),
+    ("unix:?mode=660", "there is no path", "write unix:/run/x.sock"),
+    ("unix:///run/x.sock", "no URL", "write unix:/run/x.sock"),
+    ("unix://run/x.sock?mode=660", "no URL", "write unix:/run/x.sock"),
+    ("unix://", "no URL", "write unix:/run/x.sock"),
+    ("unix:100%", "\"%\" is not % and two hexadecimal digits", "write %25 for a %"),
+    ("unix:%+1", "\"%+1\" is not % and two", "write %25 for a %"),
+    ("unix:%é", "is not % and two", "write %25 for a %"),
+    ("proxy:tcp:8007", "the scheme \"proxy\" is unknown", "write proxy+tcp: or proxy+unix:"),
+    ("haproxy:tcp:8007", "the scheme \"haproxy\" is unknown", "write proxy+tcp: or proxy+unix:"),
+    ("proxy+udp:8007", "the scheme \"udp\" is unknown", "the schemes are"),
+    ("proxy+tcp:8007x?trust=::1", "\"8007x\" is not a port", "write a port from 0"),
+    ("proxy+tcp:8007", "not say which proxies are trusted", "such as ?trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?backlog=1", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.0/8,", "\"\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=all", "\"all\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.0/33", "\"10.0.0.0/33\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=[::1]", "\"[::1]\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    ("proxy+tcp:8007?trust=10.0.0.1/8", "is an address within a network", "write 10.0.0.0/8 or 10.0.0.1"),
+    ("proxy+tcp:8007?trust=::1&trust=::2", "trust is given twice", "keep one, with commas"),
+    (
+        "proxy+tcp:8007?mode=660&trust=::1",
+        "the option \"mode\" is unknown",
+        "the options of proxy+tcp: are backlog, trust",
+    ),
+    ("proxy+tcp:", "no port", "write proxy+tcp:8007, or proxy+tcp:127.0.0.1:8007"),
+    ("proxy+tls:8443?trust=::1", "there is no certificate", "write ?cert=FILE&key=FILE"),
+    ("proxy+tls:8443?certs=x", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
+    ("proxy+tls:8443?certs=x&mode=1&trust=::1", "the option \"mode\" is unknown", "client-ca, alpn, backlog, trust"),
+    ("proxy+unix:", "there is no path", "write proxy+unix:/run/x.sock"),
+    ("proxy+unix:x?trust=::1", "trust is for endpoints with addresses", "by mode="),
+    (
+        "proxy+unix:x?colour=red",
+        "the option \"colour\" is unknown",
+        "the options of proxy+unix: are mode, user, group, backlog",
+    ),
+    ("proxy+unix:@x", "an abstract name has no permissions", "use a path"),
+    ("proxy+unix:@x?trust=::1", "an abstract name has no permissions", "use a path"),
+    ("proxy+systemd:", "there is no name", "write proxy+systemd:NAME"),
+    ("proxy+systemd:x?backlog=1", "the option \"backlog\" is unknown", "the options of proxy+systemd: are trust"),
+    ("proxy+fd:2?trust=::1", "2 is standard input, output or error", "the first that can be inherited is fd:3"),
+    ("proxy+fd:x", "\"x\" is not the number of a descriptor", "write a number from 3 to 65535, such as fd:3"),
+    ("tcp:8007?trust=::1", "the option trust is for proxy+ endpoints", "write proxy+tcp:, or drop"),
+    ("unix:a%00b", "there is a NUL in the path", "choose another"),
+];
+
+#[test]
+fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
+    let long = format!("unix:/{}", "x".repeat(107));
+    let too_long = (&*long, "the path has 108 bytes, which is over 107", "choose a shorter one");
+    for &(text, problem, fix) in BAD.iter().chain([&too_long]) {
+        let message = text.parse::<Endpoint>().unwrap_err().to_string();
+        assert!(message.starts_with(&format!("bad endpoint {text:?}: ")), "{message}");
+        assert!(message.contains(problem) && message.contains(fix), "{message}");
+    }
+}
+
+#[test]
+fn a_function_can_take_strings_and_endpoints_and_clap_can_take_it_as_a_value() {
+    fn listen<E>(endpoint: E) -> Result<Endpoint, EndpointError>
+    where
+        E: TryInto<Endpoint>,
+        EndpointError: From<E::Error>,
+    {
+        Ok(endpoint.try_into()?)
+    }
+    fn value<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static>() {}
+
+    let text = String::from("tcp:8007");
+    let endpoint = listen("tcp:8007").unwrap();
+    assert_eq!(listen(&text).unwrap(), endpoint);
+    assert_eq!(listen(text).unwrap(), endpoint);
+    assert_eq!(listen(endpoint.clone()).unwrap(), endpoint);
+    assert_eq!(listen(SocketAddr::from(([0, 0, 0, 0], 8007))).unwrap(), endpoint);
+    assert!(listen("tcp").is_err());
+    let _: fn(Infallible) -> EndpointError = EndpointError::from;
+    value::<Endpoint>();
+}
+
+#[tokio::test]
+async fn an_accepted_socket_has_no_delay_and_is_kept_alive() {
+    for host in ["127.0.0.1", "[::1]", "localhost"] {
+        let mut listener = bind(&format!("tcp:{host}:0")).await.unwrap();
+        let client = TcpStream::connect(tcp_addr(&*listener)).await.unwrap();
+        let (stream, peer) = poll_fn(|cx| listener.poll_accept(cx)).await;
+        assert_eq!(peer.addr(), &Addr::Tcp(client.local_addr().unwrap()));
+        let Stream::Tcp(stream) = stream else { panic!("{stream:?}") };
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+    }
+}
+
+#[tokio::test]
+async fn port_0_becomes_the_port_the_system_chose() {
+    let listener = bind("tcp:127.0.0.1:0").await.unwrap();
+    assert_ne!(tcp_addr(&*listener).port(), 0);
+}
+
+#[tokio::test]
+async fn a_server_can_start_again_while_connections_of_its_predecessor_linger() {
+    let mut first = bind("tcp:127.0.0.1:0").await.unwrap();
+    let addr = tcp_addr(&*first);
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    let (stream, _) = poll_fn(|cx| first.poll_accept(cx)).await;
+    // The server closes first, so its side stays in TIME_WAIT.
+    drop(stream);
+    assert_eq!(tokio::io::AsyncReadExt::read(&mut client, &mut [0]).await.unwrap(), 0);
+    drop((client, first));
+    bind(&format!("tcp:{addr}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_that_names_the_endpoint_and_what_to_do() {
+    let first = bind("tcp:127.0.0.1:0").await.unwrap();
+    let text = format!("tcp:{}", tcp_addr(&*first));
+    let Err(error) = bind(&text).await else { panic!("bound twice") };
+    assert_eq!(error.endpoint(), text);
+    assert_eq!(error.cause().kind(), std::io::ErrorKind::AddrInUse);
+    let message = error.to_string();
+    assert!(message.starts_with(&format!("cannot bind {text}: ")), "{message}");
+    assert!(message.contains("another program listens there"), "{message}");
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_an_error_that_says_so() {
+    let Err(error) = bind("tcp:192.0.2.1:0").await else { panic!("bound") };
+    assert!(error.to_string().contains("this machine has no such address"), "{error}");
+}
+
+#[tokio::test]
+async fn a_listener_made_in_code_is_bound_once_whichever_clone_comes_first() {
+    let (endpoint, _connector) = ropewalk::memory::endpoint();
+    assert_eq!(endpoint.to_string(), "memory:");
+    let clone = endpoint.clone();
+    assert_eq!(endpoint, clone);
+    assert_ne!(endpoint, ropewalk::memory::endpoint().0);
+    let bound = clone.bind().await.unwrap();
+    let Err(error) = endpoint.bind().await else { panic!("bound twice") };
+    assert!(error.to_string().contains("it was bound before"), "{error}");
+
+    struct Foreign(Box<dyn Listener>);
+    impl Listener for Foreign {
+        fn poll_accept(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<(Stream, ropewalk::Peer)> {
+            self.0.poll_accept(cx)
+        }
+        fn local_addr(&self) -> Addr {
+            Addr::Unix(None)
+        }
+    }
+    assert_eq!(Endpoint::from_listener(Foreign(bound)).to_string(), "listener:unix:");
+}
+
+#[tokio::test]
+async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let table = [
+        (Endpoint::tcp(any).mode(0o600), "mode, user and group are for unix: endpoints with a path only"),
+        (Endpoint::unix_abstract("x").group("0"), "mode, user and group are for unix: endpoints with a path only"),
+        (Endpoint::fd(3).backlog(7), "backlog is for tcp: and unix: endpoints only"),
+        (Endpoint::unix_abstract(""), "the abstract name is empty"),
+        (Endpoint::unix_abstract("x".repeat(108)), "over 107 bytes"),
+        (Endpoint::systemd("a b"), "not part of a socket's name"),
+        (Endpoint::tcp(any).proxied([]), "no proxy is trusted"),
+        (Endpoint::unix("x").proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
+        (Endpoint::unix_abstract("x").proxied([]), "an abstract name has no permissions"),
+        (Endpoint::unix_abstract("x").proxied(nets(&["::1/128"])), "an abstract name has no permissions"),
+        (ropewalk::memory::endpoint().0.proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
+        (ropewalk::memory::endpoint().0.backlog(1), "backlog is for tcp: and unix: endpoints only"),
+        (Endpoint::unix("x").mode(0o1777), "a mode is at most 0o777"),
+        (Endpoint::unix(""), "the path is empty"),
+        (Endpoint::unix("x".repeat(108)), "over 107 bytes"),
+        (Endpoint::unix("a\0b"), "NUL"),
+    ];
+    for (endpoint, problem) in table {
+        let Err(error) = endpoint.bind().await else { panic!("{endpoint} was bound") };
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}

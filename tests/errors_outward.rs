@@ -1,0 +1,37 @@
+//! Errors on their way out of this crate.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::num::ParseIntError;
+
+use ropewalk::{BoxError, Error};
+
+fn fails() -> ropewalk::Result<u16> {
+    Ok("8007x".parse()?)
+}
+
+#[test]
+fn a_question_mark_converts_to_a_boxed_error_and_back() {
+    fn boxed() -> Result<u16, BoxError> {
+        Ok(fails()?)
+    }
+    fn back() -> ropewalk::Result<u16> {
+        Ok(boxed().map_err(Error::other)?)
+    }
+    assert_eq!(boxed().unwrap_err().to_string(), "invalid digit found in string");
+    assert!(back().unwrap_err().downcast_ref::<ParseIntError>().is_some());
+}
+
+#[test]
+fn a_question_mark_converts_to_anyhow_and_back() {
+    fn outward() -> anyhow::Result<u16> {
+        Ok(fails()?)
+    }
+    fn back() -> ropewalk::Result<u16> {
+        Ok(outward().map_err(Error::other)?)
+    }
+    let error = outward().unwrap_err();
+    assert_eq!(error.to_string(), "invalid digit found in string");
+    let boxed = error.downcast_ref::<BoxError>().unwrap();
+    assert!(boxed.is::<ParseIntError>());
+    assert_eq!(back().unwrap_err().to_string(), "invalid digit found in string");
+}

@@ -1,0 +1,38 @@
+//! The examples as processes, driven from outside; stock clients among them.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../asked/mod.rs"]
+mod asked;
+#[path = "../encrypted/mod.rs"]
+mod encrypted;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// The path of each test begins with this: `cargo test examples` runs them all.
+#[path = "."]
+mod examples {
+    mod answers;
+    mod balance;
+    mod chat;
+    mod dns;
+    mod dns_client;
+    mod dns_client_bind;
+    mod dns_clients;
+    mod dns_zones;
+    mod line_raw;
+    mod logfile;
+    mod memcached;
+    mod memcached_client;
+    mod memcached_clients;
+    mod memcached_parts;
+    mod port_forward;
+    mod process;
+    mod redis_client;
+    mod scgi;
+    mod smtp;
+    mod smtp_client;
+    mod smtp_client_postfix;
+    mod smtp_clients;
+    mod smtp_parts;
+    mod web;
+}

@@ -1,0 +1,19 @@
+//! Layers under a server: tower's and those of this crate.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../wired/mod.rs"]
+mod wired;
+
+/// The path of each test begins with this: `cargo test layers` runs them all.
+#[path = "."]
+mod layers {
+    mod calls;
+    mod frames;
+    mod layer_with;
+    mod limits;
+    mod login;
+    mod read_deadlines;
+    mod read_deadlines_transport;
+}

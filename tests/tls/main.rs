@@ -1,0 +1,19 @@
+//! TLS on both sides.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../encrypted/mod.rs"]
+mod encrypted;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// The path of each test begins with this: `cargo test tls` runs them all.
+#[path = "."]
+mod tls {
+    mod connect;
+    mod drain;
+    mod endpoints;
+    mod faults;
+    mod handshakes;
+    mod reload;
+    mod starttls;
+}

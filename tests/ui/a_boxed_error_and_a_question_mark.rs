@@ -1,0 +1,18 @@
+//! `?` takes every error type, and a box is none: `.map_err(Error::other)?`.
+
+use ropewalk::{BoxError, Lines, Result, Session, session};
+
+fn look_up(_: &[u8]) -> Result<String, BoxError> {
+    Err("no such key".into())
+}
+
+async fn serve(mut s: Session<Lines>) -> Result {
+    while let Some(line) = s.next().await? {
+        s.reply(look_up(&line)?)?;
+    }
+    Ok(())
+}
+
+fn main() {
+    session(Lines::crlf(), serve);
+}
