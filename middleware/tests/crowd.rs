@@ -173,3 +173,11 @@ async fn after_256_looks_it_asks_for_another_turn() {
     assert!(matches!(crowd.make_room(300, None, 0, &rules), Choice::Undecided));
     assert!(matches!(crowd.make_room(300, None, 0, &rules), Choice::Nobody(Some(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_beyond_the_clock_is_a_year() {
+    let (mut crowd, start) = (Crowd::default(), Instant::now());
+    let _silent = silent(&mut crowd, 1);
+    let rules = MakeRoom::new().silent(Duration::MAX).idle(Duration::MAX);
+    stays(crowd.make_room(1, None, 0, &rules), Some(start + 365 * 24 * 3600 * SECOND));
+}
