@@ -30,7 +30,11 @@ impl FindFrame for Message {
             };
             content = content * 16 + digit as usize;
         }
-        Ok((bytes.len() >= LEAD).then_some(Span { lead: LEAD, content, trail: 0 }))
+        Ok((bytes.len() >= LEAD).then_some(Span {
+            lead: LEAD,
+            content,
+            trail: 0,
+        }))
     }
 }
 
@@ -41,7 +45,7 @@ impl<T: AsRef<[u8]>> Encoder<T> for Message {
         let content = content.as_ref();
         // `Strict` removes a frame over its limit again, but four digits must not overflow before that.
         if content.len() > MAX_CONTENT {
-            return Err(CodecError::new(ErrorKind::TooLong));
+            return Err(CodecError::new(ErrorKind::TooLong { max: MAX_CONTENT }));
         }
         dst.reserve(LEAD + content.len());
         dst.put_slice(format!("{:04x}", content.len()).as_bytes());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, LogLayer, Result};
+use ropewalk::{ConnectionLimitLayer, LogLayer, Result, framed, reply_fn};
 
 #[derive(Parser)]
 #[command(version)]
@@ -24,6 +24,6 @@ async fn main() -> Result {
         .server()
         .layer(LogLayer::new())
         .layer(ConnectionLimitLayer::new(cli.max))
-        .serve({{crate_name}}::service())
+        .serve(framed({{crate_name}}::codec(), reply_fn({{crate_name}}::answer)))
         .await
 }

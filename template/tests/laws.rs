@@ -2,16 +2,14 @@
 
 use bytes::Bytes;
 use ropewalk::laws::Laws;
-use {{crate_name}}::codec;
-use {{crate_name}}::codec::MAX_CONTENT;
 
 #[test]
 fn the_codec_keeps_the_laws() {
-    Laws::new(codec)
+    Laws::new({{crate_name}}::codec)
         // Well-formed, cut off, with a wrong digit, and announced too long.
         .streams(["0005hello0000", "0003ab", "00x3abc", "ffff"])
         .frames(["hello", "", "0005hello"].map(Bytes::from))
-        .limit(4 + MAX_CONTENT)
+        .limit(4 + {{crate_name}}::codec::MAX_CONTENT)
         .window(4)
         .check();
 }
