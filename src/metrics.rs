@@ -79,7 +79,10 @@ pub async fn export(handle: Handle, every: Duration) {
 #[derive(Debug)]
 pub struct Metrics {
     server: OfServer,
-    endpoints: Vec<OfEndpoint>,
+    /// Of each address and service: an endpoint that was removed and added again goes on with its counts.
+    endpoints: Vec<(Labels, OfEndpoint)>,
+    /// Which of them the endpoint of a number counts in.
+    numbers: Vec<usize>,
 }
 
 impl Default for Metrics {
@@ -92,19 +95,33 @@ impl Metrics {
     /// Describes the metrics to the recorder of the process, or of this thread, and looks up those of the server.
     pub fn new() -> Self {
         describe();
-        Self { server: OfServer::new(), endpoints: Vec::new() }
+        Self { server: OfServer::new(), endpoints: Vec::new(), numbers: Vec::new() }
     }
 
     /// Copies the counts of a server.
     pub fn update(&mut self, handle: &Handle) {
         self.server.update(handle);
-        for (n, endpoint) in handle.endpoints().iter().enumerate() {
-            if self.endpoints.len() == n {
-                self.endpoints.push(OfEndpoint::new(endpoint));
+        let endpoints = handle.endpoints();
+        for endpoint in &endpoints[self.numbers.len().min(endpoints.len())..] {
+            let labels = labels(endpoint);
+            let known = self.endpoints.iter().position(|(known, _)| *known == labels);
+            self.numbers.push(known.unwrap_or(self.endpoints.len()));
+            if known.is_none() {
+                let metrics = OfEndpoint::new(&labels);
+                self.endpoints.push((labels, metrics));
             }
-            self.endpoints[n].update(endpoint);
+        }
+        for (n, (_, metrics)) in self.endpoints.iter().enumerate() {
+            let of_these = |(number, _): &(&usize, &EndpointInfo)| **number == n;
+            metrics.update(self.numbers.iter().zip(&endpoints).filter(of_these).map(|(_, endpoint)| endpoint));
         }
     }
+}
+
+type Labels = [(&'static str, String); 2];
+
+fn labels(endpoint: &EndpointInfo) -> Labels {
+    [("listener", endpoint.address().to_string()), ("service", endpoint.service().to_owned())]
 }
 
 #[derive(Debug)]
@@ -160,8 +177,7 @@ struct OfEndpoint {
 }
 
 impl OfEndpoint {
-    fn new(endpoint: &EndpointInfo) -> Self {
-        let labels = [("listener", endpoint.address().to_string()), ("service", endpoint.service().to_owned())];
+    fn new(labels: &Labels) -> Self {
         let with = |name, value: &'static str| {
             let [listener, service] = labels.clone();
             [listener, service, (name, value.to_owned())]
@@ -171,29 +187,30 @@ impl OfEndpoint {
         };
         let directions = ["in", "out"].map(|direction| with("direction", direction));
         Self {
-            accepted: counter!("ropewalk_connections_accepted_total", &labels),
-            active: gauge!("ropewalk_connections_active", &labels),
+            accepted: counter!("ropewalk_connections_accepted_total", labels),
+            active: gauge!("ropewalk_connections_active", labels),
             closed: CloseReason::ALL.into_iter().map(closed).collect(),
             bytes: directions.clone().map(|labels| counter!("ropewalk_bytes_total", &labels)),
             frames: directions.map(|labels| counter!("ropewalk_frames_total", &labels)),
-            accept_errors: counter!("ropewalk_accept_errors_total", &labels),
+            accept_errors: counter!("ropewalk_accept_errors_total", labels),
         }
     }
 
-    fn update(&self, endpoint: &EndpointInfo) {
-        let counts = endpoint.counts();
-        self.accepted.absolute(counts.accepted());
-        self.active.set(value(counts.active()));
+    /// Copies the sums of these endpoints.
+    fn update<'a>(&self, endpoints: impl Iterator<Item = &'a EndpointInfo> + Clone) {
+        let sum = |count: fn(&EndpointInfo) -> u64| endpoints.clone().map(count).sum::<u64>();
+        self.accepted.absolute(sum(|endpoint| endpoint.counts().accepted()));
+        self.active.set(value(sum(|endpoint| endpoint.counts().active())));
         for (reason, counter) in &self.closed {
-            counter.absolute(counts.closed(*reason));
+            counter.absolute(endpoints.clone().map(|endpoint| endpoint.counts().closed(*reason)).sum());
         }
-        for (counter, bytes) in self.bytes.iter().zip([endpoint.bytes_in(), endpoint.bytes_out()]) {
-            counter.absolute(bytes);
-        }
-        for (counter, frames) in self.frames.iter().zip([endpoint.frames_in(), endpoint.frames_out()]) {
-            counter.absolute(frames);
-        }
-        self.accept_errors.absolute(endpoint.accept_errors());
+        let [bytes_in, bytes_out] = &self.bytes;
+        bytes_in.absolute(sum(EndpointInfo::bytes_in));
+        bytes_out.absolute(sum(EndpointInfo::bytes_out));
+        let [frames_in, frames_out] = &self.frames;
+        frames_in.absolute(sum(EndpointInfo::frames_in));
+        frames_out.absolute(sum(EndpointInfo::frames_out));
+        self.accept_errors.absolute(sum(EndpointInfo::accept_errors));
     }
 }
 

@@ -9,6 +9,7 @@ mod wired;
 /// The path of each test begins with this: `cargo test layers` runs them all.
 #[path = "."]
 mod layers {
+    mod bandwidth;
     mod calls;
     mod frames;
     mod layer_with;

@@ -13,7 +13,7 @@ use ropewalk::metrics::{Metrics, export};
 use ropewalk::{ConnectionLimitLayer, Server};
 use tokio::time::sleep;
 
-use crate::harness::{Running, ask, on_memory, rest, settle, shouter};
+use crate::harness::{Running, ask, on_memory, on_tcp, rest, settle, shouter};
 
 /// Keeps the values of all metrics by their names and labels.
 #[derive(Default)]
@@ -139,4 +139,27 @@ fn every_exported_metric_is_described_and_in_the_table_of_the_module() {
     for name in kept.values.lock().unwrap().keys() {
         assert!(described.contains(&name.split(' ').next().unwrap().to_owned()), "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_removed_and_added_again_goes_on_with_its_counts() {
+    let kept = Kept::default();
+    let _recording = set_default_local_recorder(&kept);
+    let server = on_tcp(Server::new(), shouter()).await;
+    ask(&mut server.connect().await, "a\n", "A\n").await;
+    let (handle, address) = (server.handle(), server.handle().addresses()[0].clone());
+    let mut metrics = Metrics::new();
+    metrics.update(handle);
+    let accepted = format!("ropewalk_connections_accepted_total listener={address} service=main");
+    assert_eq!(kept.raw(&accepted), 1);
+    handle.remove_endpoint(0).await.unwrap();
+    handle.add_endpoint("main", address.to_string()).await.unwrap();
+    ask(&mut server.connect().await, "b\n", "B\n").await;
+    metrics.update(handle);
+    assert_eq!(kept.raw(&accepted), 2);
+    server.until("all have gone", |counts| counts.active() == 0).await;
+    metrics.update(handle);
+    let active = format!("ropewalk_connections_active listener={address} service=main");
+    assert_eq!((kept.gauge(&active), kept.raw(&accepted)), (0.0, 2));
+    server.end().await;
 }

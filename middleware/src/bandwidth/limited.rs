@@ -11,16 +11,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::bucket::{Bucket, ByteRate, Shared};
 use crate::{Addr, Io, Stream};
 
+/// How much a transport that can't tell may hold back of what has arrived: of TLS a record and what is behind it.
+const HELD: u64 = 64 * 1024;
+
 /// A stream that reads and writes no faster than its rates.
 pub(super) struct Limited {
     inner: Stream,
     read: Direction,
     write: Direction,
+    /// The rate, or the size of a piece, and not a lack of bytes ended the last read.
+    held: bool,
 }
 
 impl Limited {
     pub(super) fn new(inner: Stream, read: Direction, write: Direction) -> Self {
-        Self { inner, read, write }
+        Self { inner, read, write, held: false }
     }
 }
 
@@ -122,8 +127,14 @@ impl Io for Limited {
         self.inner.local_addr()
     }
 
+    /// A transport other than a socket may hold decrypted bytes, which it counts only as long as every read is ready: with a
+    /// read that the rate has ended, more is said to have arrived, so that a drain reads on.
     fn arrived(&self) -> Option<u64> {
-        self.inner.arrived()
+        let arrived = self.inner.arrived();
+        match self.inner {
+            Stream::Boxed(_) if self.held => Some(arrived.unwrap_or(0).saturating_add(HELD)),
+            _ => arrived,
+        }
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -137,18 +148,21 @@ impl Io for Limited {
 
 impl AsyncRead for Limited {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { inner, read, .. } = self.get_mut();
+        let Self { inner, read, held, .. } = self.get_mut();
         if !read.is_limited() {
             return Pin::new(inner).poll_read(cx, buf);
         }
         // A connection that has nothing to read takes no turn.
         if !read.has_turn() && read.shared.is_some() {
+            *held = false;
             ready!(inner.poll_readable(cx));
         }
+        *held = true;
         let bytes = ready!(read.poll_turn(cx, buf.remaining()));
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(bytes));
         let polled = Pin::new(inner).poll_read(cx, &mut part).map_ok(|()| part.filled().len());
         read.settle(&polled);
+        *held = matches!(polled, Poll::Ready(Ok(read)) if read > 0);
         buf.advance(ready!(polled)?);
         Poll::Ready(Ok(()))
     }
@@ -188,6 +202,9 @@ impl AsyncWrite for Limited {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let Self { inner, read, .. } = self.get_mut();
+        // A lingering close has two seconds to discard what the peer still sends.
+        *read = Direction::new(None, None);
+        Pin::new(inner).poll_shutdown(cx)
     }
 }

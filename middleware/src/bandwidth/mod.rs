@@ -26,6 +26,9 @@ use crate::{Connection, Stream};
 /// and for writing don't take the rate into account. With less than some 2 KiB a second for each connection choose
 /// longer deadlines ([`ReadDeadlineLayer::frame`](crate::ReadDeadlineLayer::frame)).
 ///
+/// Put it inside of layers that refuse connections, so that the text of a refusal has no rate. When the writing side is
+/// shut down, reading has no rate any more: a connection that closes has 2 s to discard what its peer still sends.
+///
 /// The layer and its clones share the shared rates; each connection has its own rates. A connection costs a box; each
 /// read and write costs one reading of the clock and, under a shared rate, a lock and (for a read) a check whether
 /// bytes have arrived. Without any rate the layer does nothing.
