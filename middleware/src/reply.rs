@@ -218,6 +218,7 @@ pub trait IntoReply {
 impl<F> IntoReply for Reply<F> {
     type Frame = F;
 
+    #[inline]
     fn into_reply(self) -> Self {
         self
     }
@@ -226,6 +227,7 @@ impl<F> IntoReply for Reply<F> {
 impl<F> IntoReply for Option<F> {
     type Frame = F;
 
+    #[inline]
     fn into_reply(self) -> Reply<F> {
         Reply::maybe(self)
     }
@@ -236,6 +238,7 @@ macro_rules! frames {
         impl IntoReply for $frame {
             type Frame = Self;
 
+            #[inline]
             fn into_reply(self) -> Reply<Self> {
                 Reply::one(self)
             }
