@@ -152,3 +152,10 @@ async fn peers_without_an_address_are_allowed_unless_the_rules_say_otherwise() {
         }
     }
 }
+
+#[test]
+fn the_networks_that_have_a_rule_are_counted_in_both_families() {
+    assert_eq!((AccessRules::deny_all().len(), AccessRules::deny_all().is_empty()), (0, true));
+    let rules = rules("allow 192.0.2.0/24\nallow 192.0.3.0/24\ndeny 2001:db8::/32\nallow all");
+    assert_eq!((rules.len(), rules.is_empty()), (3, false));
+}
