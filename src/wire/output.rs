@@ -38,6 +38,8 @@ pub(super) struct Output {
     lent: bool,
     /// Whether the transport may hold back bytes that it has accepted.
     unflushed: bool,
+    /// The connection is noted as one that has written a part of what is queued.
+    partial: bool,
     /// The size of the connection's own buffer when it was last seen; the memory of written bytes is not freed yet.
     /// More than 4 GiB count as 4 GiB, so that the field fits into a gap between others.
     size: u32,
@@ -212,7 +214,7 @@ impl Output {
                 Poll::Pending => return self.poll_stall(connection, patience, waiting - self.len(), timer, cx),
             }
         }
-        if self.is_stalled() {
+        if std::mem::take(&mut self.partial) {
             connection.set_partial(false);
         }
         self.release();
@@ -262,13 +264,23 @@ impl Output {
         }
         let parts = [IoSlice::new(&self.buf), IoSlice::new(bytes)];
         let from = usize::from(self.buf.is_empty());
-        let Poll::Ready(written) = Pin::new(connection).poll_write_vectored(cx, &parts[from..])? else {
+        let Poll::Ready(written) = Pin::new(&mut *connection).poll_write_vectored(cx, &parts[from..])? else {
             return Ok(bytes);
         };
         self.unflushed |= written > 0;
         let queued = written.min(self.buf.len());
         self.buf.advance(queued);
-        Ok(&bytes[written - queued..])
+        let rest = &bytes[written - queued..];
+        if written > 0 && !(rest.is_empty() && self.buf.is_empty()) {
+            self.note_partial(connection);
+        }
+        Ok(rest)
+    }
+
+    /// Dropped now, the connection would end within what is queued.
+    fn note_partial(&mut self, connection: &Connection) {
+        self.partial = true;
+        connection.set_partial(true);
     }
 
     /// Writes as much as the kernel accepts at this moment, for a peer that is behind.
@@ -281,7 +293,7 @@ impl Output {
         }
         let taken = waiting - self.len();
         if taken > 0 {
-            connection.set_partial(true);
+            self.note_partial(connection);
             // The next flush checks whether that was all.
             self.unflushed = true;
         }
@@ -305,7 +317,7 @@ impl Output {
     ) -> Poll<Result> {
         self.keep();
         if taken > 0 {
-            connection.set_partial(true);
+            self.note_partial(connection);
         }
         let (handed_on, left) = (connection.stream().handed_on(), self.len());
         let stall = match &mut self.stalled {

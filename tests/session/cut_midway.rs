@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tower::ServiceBuilder;
 use tower::timeout::TimeoutLayer;
 
-use crate::harness::{Running, on_memory, settle};
+use crate::harness::{Running, on_memory, on_tcp, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -191,6 +191,23 @@ async fn half_an_answer_does_not_look_whole_when_a_layer_drops_the_connection() 
     })
     .await;
     assert_eq!(ended, ErrorKind::ConnectionReset);
+}
+
+/// Of many raw bytes the kernel takes a part at once, before anything waits.
+#[tokio::test]
+async fn raw_bytes_that_were_written_in_part_do_not_look_whole_when_the_session_panics() {
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| -> Result {
+        s.next().await?;
+        s.reply_raw(vec![b'x'; 8 << 20])?;
+        panic!("as told")
+    });
+    let server = on_tcp(Server::new(), leaf).await;
+    let mut client = server.connect().await;
+    client.write_all(b"a\n").await.unwrap();
+    server.until("it has ended", |counts| counts.closed_in_all() == 1).await;
+    let ended = client.read_to_end(&mut Vec::new()).await;
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(server.end().await.closed(CloseReason::Panic), 1);
 }
 
 #[tokio::test(start_paused = true)]
