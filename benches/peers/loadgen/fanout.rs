@@ -19,7 +19,9 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
     loop {
         phase += 1;
         let burst = pattern.burst(phase);
-        connections.iter_mut().for_each(|connection| drop(connection.next_phase()));
+        for connection in &mut connections {
+            connection.next_phase();
+        }
         connections[0].send(burst)?;
         let mut waiting = connections.len();
         while waiting > 0 {
