@@ -167,7 +167,7 @@ impl<L> Server<L> {
     /// uses, together with those of the endpoints, which needn't be added. See [`Handle::reload`].
     #[cfg(feature = "tls")]
     pub fn reload_tls(self, tls: crate::TlsConfig) -> Self {
-        self.reloads.add(tls);
+        self.reloads.add(None, tls);
         self
     }
 

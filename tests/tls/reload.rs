@@ -268,3 +268,46 @@ fn sighup_has_an_example_read_its_certificate_again() {
     example.signal(Signal::HUP);
     support::until("the new certificate is shown", || certificate() == new.der);
 }
+
+/// An endpoint with a certificate of its own, added to a server that has none.
+async fn added(folder: &Folder, issued: &Issued) -> (ropewalk::Handle, usize, String) {
+    let pem = folder.write("added.pem", both(issued));
+    let server = Server::new().listen("tcp:127.0.0.1:0").signals().serve(service()).bind().await.unwrap();
+    let handle = server.handle();
+    tokio::spawn(server);
+    let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("a TCP address") };
+    let mut plain = TcpStream::connect(addr).await.unwrap();
+    // Served, so it accepts by now.
+    plain.write_all(b"x").await.unwrap();
+    plain.read_exact(&mut [0]).await.unwrap();
+    let endpoint = Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(TlsConfig::files(&pem, &pem));
+    let number = handle.add_endpoint("main", endpoint).await.unwrap();
+    (handle, number, "added.pem".to_owned())
+}
+
+#[tokio::test]
+async fn the_files_of_an_endpoint_that_was_removed_are_not_read_again() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let (handle, number, file) = added(&folder, &ca.issue(["localhost"])).await;
+    folder.write(&file, "");
+    handle.reload().await.unwrap_err();
+    handle.remove_endpoint(number).await.unwrap();
+    handle.reload().await.unwrap();
+    handle.stop();
+}
+
+#[tokio::test]
+async fn sighup_reaches_an_endpoint_that_was_added_to_a_server_without_certificates() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let (old, new) = (ca.issue(["localhost"]), ca.issue(["localhost"]));
+    let (handle, number, file) = added(&folder, &old).await;
+    let Addr::Tcp(addr) = *handle.endpoints()[number].address() else { panic!("a TCP address") };
+    let client = Client::new(&ca, "localhost");
+    assert!(shown(&client, addr).await == old.der);
+    folder.write(&file, both(&new));
+    // Without a handler it would end this process.
+    rustix::process::kill_process(rustix::process::getpid(), Signal::HUP).unwrap();
+    let renewed = async { while shown(&client, addr).await != new.der {} };
+    tokio::time::timeout(crate::encrypted::PATIENCE, renewed).await.expect("the new certificate is shown");
+    handle.stop();
+}

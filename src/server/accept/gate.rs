@@ -133,6 +133,8 @@ impl<S: ConnectionService> AnyGate for Gate<S> {
     fn make_room(&self, newcomer: &Peer) -> MadeRoom {
         // So that no connection is in the books whose service has not been called yet.
         let _shut = self.lock();
+        // Nor one of another gate.
+        let _together = self.gateway.lock();
         self.gateway.shared.make_room(newcomer)
     }
 }

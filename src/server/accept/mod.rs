@@ -99,7 +99,10 @@ impl Accept {
     /// [`poll_pending`](Self::poll_pending).
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.closing = true;
-        for Listening { listener, given_up, paused, .. } in &mut self.listeners {
+        // A removed one has had its last call.
+        for Listening { listener, given_up, paused, .. } in
+            self.listeners.iter_mut().filter(|listening| !listening.removed)
+        {
             // What waits on a paused endpoint is served as well.
             *paused = false;
             if *given_up { listener.handed_over() } else { listener.last_call() }

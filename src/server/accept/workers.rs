@@ -32,9 +32,6 @@ enum Order {
     Close,
 }
 
-/// How many changes a blocked worker may have before it.
-const CHANGES: usize = 64;
-
 /// An endpoint that comes, or is changed, on one worker.
 enum WorkerChange {
     /// With the number of its service.
@@ -59,7 +56,8 @@ pub(in crate::server) struct Workers {
     next: usize,
     told: watch::Sender<Told>,
     /// To each worker: the endpoints that come and go while it accepts.
-    changes: Vec<mpsc::Sender<WorkerChange>>,
+    /// Without a bound: they come from the program, and a worker that missed one would listen where it must not.
+    changes: Vec<mpsc::UnboundedSender<WorkerChange>>,
     /// Tells why a worker can't go on. It ends when nothing more is to come from any of them.
     failures: mpsc::Receiver<Error>,
 }
@@ -80,7 +78,7 @@ impl Workers {
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
             let (endpoints, services, shared) = (endpoints.to_vec(), services.clone(), Arc::clone(shared));
             let (told, failed) = (told.subscribe(), Failed(failed.clone()));
-            let (change, changed) = mpsc::channel(CHANGES);
+            let (change, changed) = mpsc::unbounded_channel();
             changes.push(change);
             let worker = Worker { number, sockets, endpoints, services, shared, told, changes: changed, failed };
             let (started, is_started) = oneshot::channel();
@@ -170,8 +168,8 @@ impl Workers {
 
     fn tell_worker(&self, worker: usize, change: WorkerChange) {
         let worker = worker % self.changes.len();
-        if self.changes[worker].try_send(change).is_err() {
-            aside!(ERROR, worker, "a worker is blocked or gone, and does not hear of a changed endpoint");
+        if self.changes[worker].send(change).is_err() {
+            aside!(ERROR, worker, "a worker is gone, and does not hear of a changed endpoint");
         }
     }
 
@@ -237,7 +235,7 @@ struct Worker {
     services: Services,
     shared: Arc<Shared>,
     told: watch::Receiver<Told>,
-    changes: mpsc::Receiver<WorkerChange>,
+    changes: mpsc::UnboundedReceiver<WorkerChange>,
     failed: Failed,
 }
 
@@ -263,7 +261,7 @@ impl Worker {
         });
     }
 
-    fn accept(self) -> Result<(All, watch::Receiver<Told>, mpsc::Receiver<WorkerChange>, Failed)> {
+    fn accept(self) -> Result<(All, watch::Receiver<Told>, mpsc::UnboundedReceiver<WorkerChange>, Failed)> {
         let listening = |Share { endpoint, socket, opened }| {
             let listener = self.endpoints[endpoint].listener(opened, &self.shared.preambles)?;
             Ok(Listening::new(endpoint, socket, listener))
@@ -278,7 +276,7 @@ impl Worker {
 async fn take(
     mut accept: All,
     mut told: watch::Receiver<Told>,
-    mut changes: mpsc::Receiver<WorkerChange>,
+    mut changes: mpsc::UnboundedReceiver<WorkerChange>,
     shared: &Shared,
     failed: Failed,
 ) {
@@ -294,7 +292,10 @@ async fn take(
             }
         }
     };
-    // A change that comes too late is not made.
+    // Peers may have connected to an endpoint that was just added. A change that comes later is not made.
+    while let Ok(change) = changes.try_recv() {
+        obey(&mut accept, change, shared);
+    }
     drop(changes);
     if order == Order::Close {
         // What it gives up is counted before `failed` goes.

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use self::command::{Command, New};
+use self::command::{Change, Command, New};
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
 use self::options::Options;
@@ -133,10 +133,20 @@ fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Op
     }
 }
 
-/// Reads the certificates again at each SIGHUP.
-async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup) -> Infallible {
+/// Reads the certificates again at each SIGHUP. With `signals` it listens to that one as soon as there is anything to read.
+async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup, signals: bool) -> Infallible {
     loop {
-        hangup.next().await;
+        tokio::select! {
+            biased;
+            () = hangup.next() => {}
+            () = shared.reloads.added(), if signals && !hangup.is_installed() => {
+                match Hangup::install(!shared.reloads.is_empty()) {
+                    Ok(installed) => hangup = installed,
+                    Err(error) => aside!(ERROR, %error, "SIGHUP can't be listened to"),
+                }
+                continue;
+            }
+        }
         notify.reloading();
         // What is wrong is said in the log as well; then the old ones stay.
         notify.reloaded(shared.reloads.reload().await.err().as_ref());
@@ -173,7 +183,7 @@ impl Running<'_> {
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
         let (shared, notify) = (self.shared, self.options.notify.clone());
         // Kept from one event to the next: a reload that has begun comes to its end.
-        let mut reloading = pin!(reload_when_told(shared, &notify, hangup));
+        let mut reloading = pin!(reload_when_told(shared, &notify, hangup, self.options.signals));
         let mut attempt = None;
         loop {
             match self.next(signals, reloading.as_mut(), &mut attempt).await {
@@ -245,9 +255,9 @@ impl Running<'_> {
         match command {
             Command::Add(new, answer) => {
                 let New { service, endpoint, address, sockets } = *new;
-                self.shared.reloads.add_endpoint(&endpoint);
                 self.places.push(endpoint.place());
                 let number = self.shared.endpoints.add(service, address);
+                self.shared.reloads.add_endpoint(number, &endpoint);
                 self.front.add(number, service, &endpoint, sockets);
                 control::log(self.shared, number, None);
                 drop(answer.send(Ok(number)));
@@ -259,6 +269,9 @@ impl Running<'_> {
                     }
                     Some(_) => {
                         self.shared.endpoints.set_state(number, change.state());
+                        if change == Change::Remove {
+                            self.shared.reloads.remove_endpoint(number);
+                        }
                         control::log(self.shared, number, Some(change));
                         Ok(self.front.change(number, change))
                     }

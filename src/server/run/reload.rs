@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::endpoint::Endpoint;
 #[cfg(feature = "tls")]
@@ -133,28 +133,46 @@ struct Inner {
     resources: Mutex<Vec<Read>>,
     /// Held during a reload: of two at once, the second is the one that stays.
     turn: AsyncMutex<()>,
+    /// Something that can be read again was added.
+    added: Notify,
 }
 
 #[derive(Clone, Default)]
 struct Files {
+    /// With the number of the endpoint, if one has them.
     #[cfg(feature = "tls")]
-    tls: Vec<TlsConfig>,
+    tls: Vec<(Option<usize>, TlsConfig)>,
 }
 
 impl Reloads {
     #[cfg(feature = "tls")]
-    pub(in crate::server) fn add(&self, tls: TlsConfig) {
+    pub(in crate::server) fn add(&self, endpoint: Option<usize>, tls: TlsConfig) {
         if tls.has_files() {
-            self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.push(tls);
+            self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.push((endpoint, tls));
+            self.0.added.notify_one();
         }
     }
 
     #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
-    pub(in crate::server) fn add_endpoint(&self, endpoint: &Endpoint) {
+    pub(in crate::server) fn add_endpoint(&self, number: usize, endpoint: &Endpoint) {
         #[cfg(feature = "tls")]
-        endpoint.tls_config().into_iter().for_each(|tls| self.add(tls.clone()));
+        endpoint.tls_config().into_iter().for_each(|tls| self.add(Some(number), tls.clone()));
         #[cfg(not(feature = "tls"))]
-        let _ = endpoint;
+        let _ = (number, endpoint);
+    }
+
+    /// The certificates of this endpoint are not read again: their files may go.
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    pub(in crate::server) fn remove_endpoint(&self, number: usize) {
+        #[cfg(feature = "tls")]
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.retain(|(of, _)| *of != Some(number));
+        #[cfg(not(feature = "tls"))]
+        let _ = number;
+    }
+
+    /// Waits until something was added that can be read again. Cancel safe.
+    pub(in crate::server) async fn added(&self) {
+        self.0.added.notified().await;
     }
 
     pub(in crate::server) fn add_resource(&self, resource: impl Reload) {
@@ -225,8 +243,8 @@ impl Files {
     fn read(self) -> Result<Set> {
         #[cfg(feature = "tls")]
         {
-            let read: Vec<_> = self.tls.iter().map(TlsConfig::read).collect::<Result<_, _>>()?;
-            Ok(Box::new(move || self.tls.iter().zip(read).for_each(|(tls, config)| tls.set(config))))
+            let read: Vec<_> = self.tls.iter().map(|(_, tls)| tls.read()).collect::<Result<_, _>>()?;
+            Ok(Box::new(move || self.tls.iter().zip(read).for_each(|((_, tls), config)| tls.set(config))))
         }
         #[cfg(not(feature = "tls"))]
         {

@@ -60,9 +60,9 @@ impl Plan {
         // A string that is not an endpoint, or a missing file, is refused before the server listens anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
-        for endpoint in &endpoints {
+        for (number, endpoint) in endpoints.iter().enumerate() {
             endpoint.check()?;
-            shared.reloads.add_endpoint(endpoint);
+            shared.reloads.add_endpoint(number, endpoint);
         }
         // Installed before the first endpoint is bound, so that a signal can't end the process while it has a path to
         // remove.

@@ -75,6 +75,10 @@ impl Hangup {
         Ok(Self(if wanted { Some(signal(SignalKind::hangup())?) } else { None }))
     }
 
+    pub(in crate::server) fn is_installed(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Waits for the next one. Cancel safe.
     pub(in crate::server) async fn next(&mut self) {
         match &mut self.0 {
