@@ -130,7 +130,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
     ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
     (":8007", "the scheme \"\" is unknown", "write tcp:8007"),
-    ("redis://10.0.0.1:8007", "an endpoint is no URL", "write tcp:10.0.0.1:8007"),
+    ("redis://10.0.0.1:8007", "an endpoint is not a URL", "write tcp:10.0.0.1:8007"),
     ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:, unix:, systemd: and fd:"),
     ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
     ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),

@@ -111,8 +111,10 @@ impl Args {
     }
 
     fn wants(&self, part: Part) -> bool {
-        let asked_for =
-            matches!(part, Part::Waiting | Part::Fanout | Part::Instructions | Part::Threads | Part::Million | Part::Clients);
+        let asked_for = matches!(
+            part,
+            Part::Waiting | Part::Fanout | Part::Instructions | Part::Threads | Part::Million | Part::Clients
+        );
         if self.part.is_empty() { !asked_for } else { self.part.contains(&part) }
     }
 
