@@ -113,7 +113,8 @@ impl Metrics {
         }
         for (n, (_, metrics)) in self.endpoints.iter().enumerate() {
             let of_these = |(number, _): &(&usize, &EndpointInfo)| **number == n;
-            metrics.update(self.numbers.iter().zip(&endpoints).filter(of_these).map(|(_, endpoint)| endpoint));
+            let these = self.numbers.iter().zip(&endpoints).filter(of_these).map(|(_, endpoint)| endpoint);
+            metrics.update(&these.collect::<Vec<_>>());
         }
     }
 }
@@ -197,12 +198,12 @@ impl OfEndpoint {
     }
 
     /// Copies the sums of these endpoints.
-    fn update<'a>(&self, endpoints: impl Iterator<Item = &'a EndpointInfo> + Clone) {
-        let sum = |count: fn(&EndpointInfo) -> u64| endpoints.clone().map(count).sum::<u64>();
+    fn update(&self, endpoints: &[&EndpointInfo]) {
+        let sum = |count: fn(&EndpointInfo) -> u64| endpoints.iter().map(|endpoint| count(endpoint)).sum::<u64>();
         self.accepted.absolute(sum(|endpoint| endpoint.counts().accepted()));
         self.active.set(value(sum(|endpoint| endpoint.counts().active())));
         for (reason, counter) in &self.closed {
-            counter.absolute(endpoints.clone().map(|endpoint| endpoint.counts().closed(*reason)).sum());
+            counter.absolute(endpoints.iter().map(|endpoint| endpoint.counts().closed(*reason)).sum());
         }
         let [bytes_in, bytes_out] = &self.bytes;
         bytes_in.absolute(sum(EndpointInfo::bytes_in));

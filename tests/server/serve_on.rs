@@ -11,7 +11,9 @@ use ropewalk::{
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower::service_fn;
+use tower::{Layer, service_fn};
+
+use crate::harness::{Running, shouter, until};
 
 /// A service that answers each line with its name.
 fn named(name: &'static str) -> impl Fn(Bytes) -> Bytes + Clone + Send + Sync + 'static {
@@ -239,4 +241,33 @@ async fn workers_serve_all_services_and_keep_the_limit_exact() {
     handle.drain(Duration::from_secs(5));
     server.await.unwrap().unwrap();
     assert_eq!(handle.counts().accepted(), 200);
+}
+
+/// Clients whose preambles are done wait for a service at its limit; the other service has slots for its own.
+#[tokio::test]
+async fn preambles_that_have_passed_for_a_full_service_do_not_keep_those_of_another_out() {
+    let endpoint = "proxy+tcp:127.0.0.1:0?trust=127.0.0.1";
+    let full = ConnectionLimitLayer::new(1).layer(shouter());
+    let server = Server::new().max_preambles(4).serve_on("full", [endpoint], full).listen(endpoint);
+    let server = server.serve(shouter()).bind().await.unwrap();
+    let Addr::Tcp(full) = server.handle().addresses()[0] else { panic!("a TCP address") };
+    let header = "PROXY TCP4 192.0.2.1 192.0.2.9 1024 25\r\n";
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let mut client = TcpStream::connect(full).await.unwrap();
+        client.write_all(header.as_bytes()).await.unwrap();
+        waiting.push(client);
+    }
+    let server = Running::start(server).await;
+    let begun = || server.handle().preambles().begun();
+    until("as many are under way as may be", || begun() >= 4).await;
+    for _ in 0..6 {
+        let mut served = TcpStream::connect(server.tcp_addr(1)).await.unwrap();
+        served.write_all(header.as_bytes()).await.unwrap();
+        let answer = timeout(Duration::from_secs(30), ask(&mut served, "a")).await;
+        assert_eq!(answer.expect("it has a slot"), "A");
+    }
+    drop(waiting);
+    server.handle().stop();
+    server.over().await;
 }

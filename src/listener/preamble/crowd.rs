@@ -44,6 +44,8 @@ pub(super) enum MadeRoom {
 #[derive(Debug)]
 struct Member {
     host: Option<IpAddr>,
+    /// Whose listener it comes from.
+    service: usize,
     stage: Stage,
     /// When the current step began.
     since: Instant,
@@ -76,6 +78,8 @@ pub(super) struct PreambleCrowd {
     all: Stages,
     /// Addresses by the number of their preambles, for either stage.
     ranks: [BTreeSet<(usize, IpAddr)>; 2],
+    /// How many have passed, for each service.
+    passed: HashMap<usize, usize>,
     last_id: u64,
 }
 
@@ -88,11 +92,21 @@ impl PreambleCrowd {
         self.groups.get(&host).map_or(0, |group| group.len)
     }
 
+    /// How many may be under way for one more of this service: those that have passed for other services don't count.
+    pub(super) fn limit(&self, max: usize, service: usize) -> usize {
+        max + self.passed.iter().filter(|(of, _)| **of != service).map(|(_, passed)| passed).sum::<usize>()
+    }
+
     /// Adds a preamble, which is silent. The receiver is notified when it is dropped.
-    pub(super) fn insert(&mut self, host: Option<IpAddr>, now: Instant) -> (u64, oneshot::Receiver<PreambleDrop>) {
+    pub(super) fn insert(
+        &mut self,
+        host: Option<IpAddr>,
+        service: usize,
+        now: Instant,
+    ) -> (u64, oneshot::Receiver<PreambleDrop>) {
         self.last_id += 1;
         let (drop, dropped) = oneshot::channel();
-        self.add(self.last_id, Member { host, stage: Stage::Silent, since: now, drop });
+        self.add(self.last_id, Member { host, service, stage: Stage::Silent, since: now, drop });
         (self.last_id, dropped)
     }
 
@@ -196,6 +210,9 @@ impl PreambleCrowd {
     }
 
     fn add(&mut self, id: u64, member: Member) {
+        if member.stage == Stage::Passed {
+            *self.passed.entry(member.service).or_default() += 1;
+        }
         if let Some(all) = self.all.get_mut(member.stage as usize) {
             all.insert((member.since, id));
         }
@@ -210,6 +227,11 @@ impl PreambleCrowd {
 
     fn take(&mut self, id: u64) -> Option<Member> {
         let member = self.members.remove(&id)?;
+        if member.stage == Stage::Passed
+            && let Some(passed) = self.passed.get_mut(&member.service)
+        {
+            *passed -= 1;
+        }
         if let Some(all) = self.all.get_mut(member.stage as usize) {
             all.remove(&(member.since, id));
         }

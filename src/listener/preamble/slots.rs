@@ -22,9 +22,12 @@ const CLOSING: usize = 16;
 /// as their tasks get a turn.
 const SOON: Duration = Duration::from_millis(1);
 
-/// The preambles of one server, with its listeners and workers.
+/// The preambles of one server, with its listeners and workers; a handle of the listeners of one of its services.
 #[derive(Clone, Debug)]
-pub(crate) struct Preambles(Arc<Shared>);
+pub(crate) struct Preambles {
+    shared: Arc<Shared>,
+    service: usize,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -43,12 +46,19 @@ struct Books {
 impl Preambles {
     /// Slots for at most `max` preambles at once, and at least one.
     pub(crate) fn new(max: usize) -> Self {
-        Self(Arc::new(Shared { max: max.max(1), open: AtomicUsize::new(0), books: Mutex::default() }))
+        let shared = Shared { max: max.max(1), open: AtomicUsize::new(0), books: Mutex::default() };
+        Self { shared: Arc::new(shared), service: 0 }
+    }
+
+    /// The same preambles, for a listener of this service. What has passed for one service, which may accept nothing at
+    /// the moment, takes no slot from the others.
+    pub(crate) fn of_service(&self, service: usize) -> Self {
+        Self { shared: Arc::clone(&self.shared), service }
     }
 
     /// The most preambles at once.
     pub(crate) fn max(&self) -> usize {
-        self.0.max
+        self.shared.max
     }
 
     /// The counters at one moment.
@@ -61,7 +71,7 @@ impl Preambles {
     /// is free when its task has had a turn.
     pub(crate) fn drop_silent(&self) -> bool {
         let mut books = self.lock();
-        let is_dropped = books.crowd.drop_silent(self.0.max);
+        let is_dropped = books.crowd.drop_silent(self.shared.max);
         if is_dropped {
             books.counts.end(End::Dropped(PreambleDrop::Descriptors));
         }
@@ -80,7 +90,8 @@ impl Preambles {
 
     /// Whether one more may begin without another one making room.
     pub(super) fn has_room(&self) -> bool {
-        self.lock().crowd.len() < self.0.max
+        let books = self.lock();
+        books.crowd.len() < books.crowd.limit(self.shared.max, self.service)
     }
 
     /// How many preambles of this address have a slot.
@@ -101,19 +112,20 @@ impl Preambles {
     /// Gives a slot to an accepted connection, or returns when one may be free.
     pub(super) fn enter(&self, peer: &Peer, log: &PreambleLog) -> Result<Entered, Instant> {
         let (host, now) = (peer.host(), Instant::now());
-        if self.0.open.load(Ordering::Acquire) >= self.0.max + CLOSING {
+        let mut books = self.lock();
+        let max = books.crowd.limit(self.shared.max, self.service);
+        if self.shared.open.load(Ordering::Acquire) >= max + CLOSING {
             return Err(now + SOON);
         }
-        let mut books = self.lock();
-        let made = match books.crowd.make_room(self.0.max, host, now) {
+        let made = match books.crowd.make_room(max, host, now) {
             MadeRoom::NotBefore(then) => return Err(then),
             MadeRoom::Made(made) => made,
         };
         if let Some(reason) = made {
             books.counts.end(End::Dropped(reason));
         }
-        let (id, dropped) = books.crowd.insert(host, now);
-        self.0.open.fetch_add(1, Ordering::AcqRel);
+        let (id, dropped) = books.crowd.insert(host, self.service, now);
+        self.shared.open.fetch_add(1, Ordering::AcqRel);
         let slot = PreambleSlot { id, from: peer.addr().clone(), preambles: self.clone(), log: log.clone() };
         Ok(Entered { slot, dropped, made_room: made.is_some() })
     }
@@ -129,7 +141,7 @@ impl Preambles {
 
     fn lock(&self) -> MutexGuard<'_, Books> {
         // No user code runs under the lock, so the state is consistent even after a panic.
-        self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,6 +186,6 @@ impl Drop for PreambleSlot {
         if self.end(end) && panics {
             self.log.panicked(&self.from);
         }
-        self.preambles.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.preambles.shared.open.fetch_sub(1, Ordering::AcqRel);
     }
 }

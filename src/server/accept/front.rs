@@ -24,9 +24,11 @@ pub(in crate::server) enum Sockets {
 }
 
 impl Sockets {
-    /// Opens all endpoints, and finds their addresses. What an old process hands over is not opened again.
+    /// Opens all endpoints, of these services, and finds their addresses. What an old process hands over is not opened
+    /// again.
     pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
+        of: &[usize],
         workers: Option<usize>,
         succession: &mut Option<Succession>,
         shared: &Shared,
@@ -39,7 +41,8 @@ impl Sockets {
         let Some(workers) = workers else {
             let mut all = Vec::with_capacity(endpoints.len());
             for (number, endpoint) in endpoints.iter().enumerate() {
-                let listeners = endpoint.bind_all(inherited(endpoint), &shared.preambles).await;
+                let preambles = shared.preambles.of_service(of[number]);
+                let listeners = endpoint.bind_all(inherited(endpoint), &preambles).await;
                 let listeners = listeners.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
                 // Those of one endpoint have one address.
                 addresses.extend(listeners.first().map(|listener| listener.local_addr()));

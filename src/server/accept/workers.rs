@@ -263,7 +263,8 @@ impl Worker {
 
     fn accept(self) -> Result<(All, watch::Receiver<Told>, mpsc::UnboundedReceiver<WorkerChange>, Failed)> {
         let listening = |Share { endpoint, socket, opened }| {
-            let listener = self.endpoints[endpoint].listener(opened, &self.shared.preambles)?;
+            let preambles = self.shared.preambles.of_service(self.services.of[endpoint]);
+            let listener = self.endpoints[endpoint].listener(opened, &preambles)?;
             Ok(Listening::new(endpoint, socket, listener))
         };
         let listeners = self.sockets.into_iter().map(listening).collect::<Result<_>>()?;
@@ -319,7 +320,7 @@ fn obey(accept: &mut All, change: WorkerChange, shared: &Shared) {
     match change {
         WorkerChange::Add(new) => {
             let (service, endpoint, Share { endpoint: number, socket, opened }) = *new;
-            match endpoint.listener(opened, &shared.preambles) {
+            match endpoint.listener(opened, &shared.preambles.of_service(service)) {
                 Ok(listener) => accept.add(service, [Listening::new(number, socket, listener)]),
                 Err(error) => {
                     let error = error.to_string();

@@ -106,7 +106,7 @@ async fn bind(shared: &Shared, service: usize, endpoint: Endpoint, workers: Opti
     endpoint.check()?;
     let (sockets, address) = match workers {
         None => {
-            let listeners = endpoint.bind_all(Vec::new(), &shared.preambles).await?;
+            let listeners = endpoint.bind_all(Vec::new(), &shared.preambles.of_service(service)).await?;
             let address = listeners.first().map(|listener| listener.local_addr());
             (NewSockets::Here(listeners), address)
         }

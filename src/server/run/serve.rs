@@ -73,7 +73,7 @@ impl Plan {
             Some(_) => Succession::begin().await?,
             None => None,
         };
-        let (sockets, addresses) = Sockets::open(&endpoints, options.workers, &mut succession, &shared).await?;
+        let (sockets, addresses) = Sockets::open(&endpoints, &of, options.workers, &mut succession, &shared).await?;
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
