@@ -139,7 +139,7 @@ async fn a_connection_tells_whether_it_reads_calls_writes_or_lingers() {
     let line = format!("{}\n", "x".repeat(40));
     w.say(&line.repeat(2)).await;
     settle().await;
-    w.say(&line.repeat(1)).await;
+    w.say(&line).await;
     settle().await;
     assert_eq!(info.state(), ConnectionState::Writing);
     w.expect(&line.repeat(3)).await;

@@ -14,7 +14,8 @@ fn a_question_mark_converts_to_a_boxed_error_and_back() {
         Ok(fails()?)
     }
     fn back() -> ropewalk::Result<u16> {
-        Ok(boxed().map_err(Error::other)?)
+        let number = boxed().map_err(Error::other)?;
+        Ok(number)
     }
     assert_eq!(boxed().unwrap_err().to_string(), "invalid digit found in string");
     assert!(back().unwrap_err().downcast_ref::<ParseIntError>().is_some());
@@ -26,7 +27,8 @@ fn a_question_mark_converts_to_anyhow_and_back() {
         Ok(fails()?)
     }
     fn back() -> ropewalk::Result<u16> {
-        Ok(outward().map_err(Error::other)?)
+        let number = outward().map_err(Error::other)?;
+        Ok(number)
     }
     let error = outward().unwrap_err();
     assert_eq!(error.to_string(), "invalid digit found in string");

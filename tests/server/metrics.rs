@@ -134,7 +134,8 @@ fn every_exported_metric_is_described_and_in_the_table_of_the_module() {
     let table: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next()).collect();
     let mut wanted: Vec<_> = described.iter().map(String::as_str).collect();
     let mut table = table.clone();
-    (wanted.sort_unstable(), table.sort_unstable());
+    wanted.sort_unstable();
+    table.sort_unstable();
     assert_eq!(wanted, table);
     for name in kept.values.lock().unwrap().keys() {
         assert!(described.contains(&name.split(' ').next().unwrap().to_owned()), "{name}");

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::{Layer, service_fn};
 
-use crate::harness::{Running, shouter, until};
+use crate::harness::{Running, settle, shouter, until};
 
 /// A service that answers each line with its name.
 fn named(name: &'static str) -> impl Fn(Bytes) -> Bytes + Clone + Send + Sync + 'static {
@@ -160,7 +160,7 @@ async fn handle_idle(handle: &ropewalk::Handle) {
 async fn a_service_that_is_not_ready_stops_no_other_one() {
     let [(a, to_a), (b, to_b)] = [(); 2].map(|()| memory::endpoint());
     let limit = ConnectionLimitLayer::new(1);
-    let full = tower::Layer::layer(&limit, framed(Lines::lf(), reply_fn(named("full"))));
+    let full = Layer::layer(&limit, framed(Lines::lf(), reply_fn(named("full"))));
     let server = Server::new()
         .serve_on("full", [a], full)
         .serve_on("free", [b], framed(Lines::lf(), reply_fn(named("free"))))
@@ -253,20 +253,31 @@ async fn preambles_that_have_passed_for_a_full_service_do_not_keep_those_of_anot
     let Addr::Tcp(full) = server.handle().addresses()[0] else { panic!("a TCP address") };
     let header = "PROXY TCP4 192.0.2.1 192.0.2.9 1024 25\r\n";
     let mut waiting = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..20 {
         let mut client = TcpStream::connect(full).await.unwrap();
         client.write_all(header.as_bytes()).await.unwrap();
         waiting.push(client);
     }
     let server = Running::start(server).await;
-    let begun = || server.handle().preambles().begun();
-    until("as many are under way as may be", || begun() >= 4).await;
-    for _ in 0..6 {
-        let mut served = TcpStream::connect(server.tcp_addr(1)).await.unwrap();
-        served.write_all(header.as_bytes()).await.unwrap();
-        let answer = timeout(Duration::from_secs(30), ask(&mut served, "a")).await;
+    let preambles = || server.handle().preambles();
+    // One is served and one waits to be; of the slots that they left one may be free.
+    until("others have passed behind them", || preambles().passed() == 2 && preambles().pending() >= 3).await;
+    settle().await;
+    let behind = preambles().pending();
+    let mut served = Vec::new();
+    for _ in 0..4 {
+        let mut client = TcpStream::connect(server.tcp_addr(1)).await.unwrap();
+        client.write_all(&header.as_bytes()[..9]).await.unwrap();
+        served.push(client);
+    }
+    until("four headers have begun", || preambles().pending() == behind + 4).await;
+    settle().await;
+    for client in &mut served {
+        client.write_all(&header.as_bytes()[9..]).await.unwrap();
+        let answer = timeout(Duration::from_secs(30), ask(client, "a")).await;
         assert_eq!(answer.expect("it has a slot"), "A");
     }
+    assert_eq!(preambles().dropped(), 0);
     drop(waiting);
     server.handle().stop();
     server.over().await;
