@@ -10,7 +10,7 @@ use crate::endpoint::{Endpoint, EndpointError};
 
 impl<L> Server<L> {
     /// Adds a layer that is made anew for each connection, by a function that receives the connection's
-    /// [`ConnectionInfo`]: a [`PerConnectionLayer`](crate::PerConnectionLayer). Nothing that is made in the function is
+    /// [`ConnectionInfo`]: a [`PerConnectionLayer`]. Nothing that is made in the function is
     /// shared by two connections.
     ///
     /// ```

@@ -26,7 +26,7 @@ const REASON: CloseReason = CloseReason::MaxAge;
 ///
 /// At that age a connection is drained, as in a drain of the server: the requests that have arrived are answered, then
 /// it is closed. A connection that has not ended after the [grace](Self::grace), 30 s, is aborted. Either way the
-/// reason is [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). [`jitter`](Self::jitter) spreads the ages, so that
+/// reason is [`CloseReason::MaxAge`]. [`jitter`](Self::jitter) spreads the ages, so that
 /// clients that connected together don't reconnect together.
 ///
 /// One task of the layer watches all ages: a connection costs a lock when it opens and one when it ends, some 100

@@ -139,7 +139,7 @@ impl Serve {
     }
 
     /// Binds the endpoints without serving yet, so that [`Handle::addresses`] is known and clients may connect. With
-    /// [`signals`](super::Server::signals), signals are caught from here on, and acted on when the server is awaited.
+    /// [`signals`](crate::Server::signals), signals are caught from here on, and acted on when the server is awaited.
     ///
     /// # Cancel safety
     ///
