@@ -1,4 +1,4 @@
-use std::fmt::{Debug, Display};
+use std::fmt::{self, Debug, Display};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -114,8 +114,17 @@ impl<F: AsRef<[u8]>> FrameText<F> for AsBytes {
 
 impl<F: Debug + Frame> FrameText<F> for AsDebug {
     fn log(level: Level, frame: &F) {
-        let text = format_args!("{frame:?}");
+        let text = Shown(frame);
         at_level!(level, AT => event!(target: "ropewalk::frame", AT, text = ?Escaped::display(&text), "frame"));
+    }
+}
+
+/// A frame as its `Debug` prints it.
+struct Shown<'a, F>(&'a F);
+
+impl<F: Debug> Display for Shown<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
