@@ -2,8 +2,10 @@
 
 mod support;
 
-use ropewalk_codecs::Fixed;
+use bytes::BytesMut;
+use ropewalk_codecs::{Fixed, own_limit};
 use support::{encoded, gives, refuses};
+use tokio_util::codec::Decoder;
 
 #[test]
 fn every_frame_has_the_size() {
@@ -29,4 +31,15 @@ fn another_size_is_not_encoded() {
 #[should_panic(expected = "at least one byte")]
 fn a_size_of_nothing_is_refused_when_the_codec_is_built() {
     let _ = Fixed::new(0);
+}
+
+/// A server limits what a decoder of unknown limits may leave: this one says that it has its own, and how much is to come.
+#[test]
+fn what_is_left_of_a_frame_is_within_its_own_limit() {
+    let (mut fixed, mut buf) = (Fixed::new(3), BytesMut::from("ab"));
+    assert!(fixed.decode(&mut buf).unwrap().is_none());
+    assert_eq!(own_limit::holds_for(&buf), Some(3));
+    buf.extend_from_slice(b"cde");
+    fixed.decode(&mut buf).unwrap().unwrap();
+    assert_eq!(own_limit::holds_for(&buf), None);
 }
