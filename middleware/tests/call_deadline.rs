@@ -43,6 +43,7 @@ async fn a_call_that_is_late_fails_at_its_deadline() {
     let start = Instant::now();
     let error = service.oneshot(seconds(6)).await.unwrap_err();
     assert!(error.is::<CallTimedOut>(), "{error}");
+    assert_eq!(error.to_string(), "the call took longer than its deadline allows");
     assert_eq!(start.elapsed(), 5 * SECOND);
 }
 

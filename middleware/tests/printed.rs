@@ -5,14 +5,15 @@ mod common;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::{Hold, connection};
 use ropewalk_middleware::accept_rate::Rate;
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer,
-    CatchPanicLayer, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, Histogram, LifetimeLayer, LogLayer,
-    PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, BandwidthLayer, CallDeadlineLayer, CallLatencyLayer,
+    CallLimitLayer, CatchPanicLayer, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, Histogram, LifetimeLayer,
+    LogLayer, LoginLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
 };
-use tower::{Layer, Service};
+use tower::{Layer, Service, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -35,6 +36,7 @@ fn every_layer_and_its_service_print_their_names() {
     named! {
         "AcceptRate": AcceptRateLayer::new().per_peer(Rate::new(1, SECOND));
         "Access": AccessLayer::new(AccessRules::allow_all());
+        "Bandwidth": BandwidthLayer::new();
         "CallDeadline": CallDeadlineLayer::new(SECOND);
         "CallLatency": CallLatencyLayer::new();
         "CallLimit": CallLimitLayer::new(1);
@@ -45,6 +47,7 @@ fn every_layer_and_its_service_print_their_names() {
         "FrameRate": FrameRateLayer::new(1, SECOND);
         "Lifetime": LifetimeLayer::new(SECOND);
         "Log": LogLayer::new();
+        "Login": LoginLayer::new();
         "PeerLimit": PeerLimitLayer::new(1);
         "ReadDeadline": ReadDeadlineLayer::new();
         "State": StateLayer::new("state");
@@ -57,5 +60,7 @@ async fn what_a_layer_hands_out_prints_its_name() {
     names(&Histogram::default(), "{");
     names(&BackgroundLog::to(std::io::sink()), "BackgroundLog");
     names(&connection().0, "Connection");
+    let mut caught = CatchPanicLayer::new().layer(service_fn(async |_: Bytes| Ok::<_, std::io::Error>(())));
+    names(&caught.call(Bytes::new()), "CatchPanicFuture");
     names(&ConnectionLimitLayer::new(1).layer(Hold::default()).call(connection().0), "ResponseFuture");
 }

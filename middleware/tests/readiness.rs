@@ -13,9 +13,9 @@ use std::time::Duration;
 use common::connection;
 use ropewalk_middleware::accept_rate::Rate;
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, AccessRules, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer,
-    Connection, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, LifetimeLayer, LogLayer, PeerLimitLayer,
-    ReadDeadlineLayer, StateLayer,
+    AcceptRateLayer, AccessLayer, AccessRules, BandwidthLayer, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer,
+    CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, LifetimeLayer, LogLayer,
+    LoginLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
 };
 use tower::{Layer, Service};
 
@@ -82,7 +82,9 @@ async fn a_layer_around_connections_is_ready_with_its_service() {
         AccessLayer::new(AccessRules::allow_all()),
         ConnectionLimitLayer::new(1),
         ConnectionLimitLayer::new(1).wait(),
+        BandwidthLayer::new().read(1),
         LifetimeLayer::new(SECOND),
+        LoginLayer::new(),
         LogLayer::new(),
         PeerLimitLayer::new(1),
         ReadDeadlineLayer::new(),
