@@ -59,6 +59,19 @@ async fn a_sample_stands_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_the_calls_between_two_samples_none_is_timed() {
+    let layer = CallLatencyLayer::new();
+    let mut service = layer.layer(slow());
+    // The first 16 are timed, and the 17th.
+    for n in 0..32 {
+        service.call(bytes(if n <= 16 { 1 } else { 100 })).await.unwrap();
+    }
+    let histogram = layer.histogram();
+    assert_eq!(histogram.count(), 32);
+    assert!(is_about(histogram.quantile(1.0), Duration::from_millis(1)), "{:?}", histogram.quantile(1.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_connections_are_in_one_histogram() {
     let layer = CallLatencyLayer::new();
     let service = layer.layer(slow());
@@ -93,4 +106,15 @@ fn a_quantile_out_of_range_is_the_next_in_it() {
     assert_eq!(histogram.quantile(7.0), histogram.quantile(1.0));
     assert_eq!(histogram.quantile(-1.0), histogram.quantile(0.0));
     assert!(is_about(histogram.quantile(0.75), MS) && is_about(histogram.quantile(0.76), MS * 100));
+}
+
+#[test]
+fn durations_of_73_minutes_and_more_are_in_one_bucket() {
+    let histogram = Histogram::new();
+    for hours in [2, 20, 200] {
+        histogram.record(Duration::from_secs(hours * 3600), 1);
+    }
+    assert_eq!(histogram.buckets().count(), 1);
+    histogram.record(Duration::from_secs(3600), 1);
+    assert_eq!(histogram.buckets().count(), 2);
 }

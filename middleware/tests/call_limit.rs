@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Hold, settle};
 use futures::FutureExt;
-use ropewalk_middleware::CallLimitLayer;
+use ropewalk_middleware::{CallLimitLayer, CallRefused};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
@@ -222,4 +222,26 @@ async fn a_clone_has_no_place_of_its_original() {
 async fn with_a_cap_of_none_no_call_is_made() {
     let mut service = CallLimitLayer::new(0).layer(never());
     assert!(!is_ready(&mut service));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_refuses_counts_its_calls_and_refuses_at_once_above_the_limit() {
+    let layer = CallLimitLayer::new(2).refuse();
+    let mut services = [layer.layer(never()), layer.layer(never()), layer.layer(never())];
+    assert_eq!((layer.active(), layer.max()), (0, 2));
+    let mut calls = Vec::new();
+    for (n, service) in services.iter_mut().enumerate() {
+        assert!(is_ready(service), "it does not wait");
+        calls.push(service.call(Bytes::new()));
+        assert_eq!(layer.active(), (n + 1).min(2));
+    }
+    let refused = calls.pop().unwrap().await.unwrap_err();
+    assert!(refused.is::<CallRefused>(), "{refused}");
+    assert_eq!(refused.to_string(), "too many calls are under way");
+    drop(calls.pop());
+    assert_eq!(layer.active(), 1);
+    assert!(is_ready(&mut services[2]));
+    let mut again = Box::pin(services[2].call(Bytes::new()));
+    assert!(futures::poll!(&mut again).is_pending());
+    assert_eq!((layer.active(), layer.max()), (2, 2));
 }
