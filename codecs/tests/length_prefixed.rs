@@ -3,7 +3,7 @@
 mod support;
 
 use bytes::{Bytes, BytesMut};
-use ropewalk_codecs::LengthPrefixed;
+use ropewalk_codecs::{LengthPrefixed, own_limit};
 use support::{encoded, gives, refuses};
 use tokio_util::codec::Decoder;
 
@@ -258,4 +258,18 @@ fn the_vectors_of_twisted() {
     gives(&int8, "\x08dzadz", ["!Truncated { have: 6 }@6"]);
     assert!(encoded(&LengthPrefixed::u8().unlimited(), [0; 257]).is_err()); // IN8
     assert!(encoded(&LengthPrefixed::u16().unlimited(), vec![0; 65_537]).is_err());
+}
+
+#[test]
+fn what_is_left_of_a_frame_is_within_its_own_limit_and_says_how_long_the_frame_is() {
+    for (mut codec, bytes, whole) in [
+        (LengthPrefixed::u32(), &b"\0\0\0\x0Aabc"[..], 14),
+        (LengthPrefixed::u16(), b"\0\x05a", 7),
+        // The length has not come.
+        (LengthPrefixed::u32(), b"\0\0", 0),
+    ] {
+        let mut buf = BytesMut::from(bytes);
+        assert!(codec.decode(&mut buf).unwrap().is_none());
+        assert_eq!(own_limit::holds_for(&buf), Some(whole));
+    }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use bytes::BytesMut;
-use ropewalk_codecs::Netstring;
+use ropewalk_codecs::{Netstring, own_limit};
 use support::{encoded, gives, refuses};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -170,4 +170,13 @@ fn the_strings_that_twisted_sends_itself_come_back() {
         codec.encode(string, &mut stream).unwrap();
     }
     gives(&codec, stream, strings); // NS2
+}
+
+#[test]
+fn what_is_left_of_a_frame_is_within_its_own_limit_and_says_how_long_the_frame_is() {
+    for (bytes, whole) in [(&b"12:abc"[..], 16), (b"1", 0)] {
+        let mut buf = BytesMut::from(bytes);
+        assert!(Netstring::new().decode(&mut buf).unwrap().is_none());
+        assert_eq!(own_limit::holds_for(&buf), Some(whole));
+    }
 }

@@ -228,7 +228,7 @@ async fn with_a_cap_of_none_no_call_is_made() {
 async fn a_layer_that_refuses_counts_its_calls_and_refuses_at_once_above_the_limit() {
     let layer = CallLimitLayer::new(2).refuse();
     let mut services = [layer.layer(never()), layer.layer(never()), layer.layer(never())];
-    assert_eq!((layer.active(), layer.max()), (0, 2));
+    assert_eq!((layer.active(), layer.max(), CallLimitLayer::new(7).max()), (0, 2, 7));
     let mut calls = Vec::new();
     for (n, service) in services.iter_mut().enumerate() {
         assert!(is_ready(service), "it does not wait");
