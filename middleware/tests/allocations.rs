@@ -71,10 +71,14 @@ fn allocations<S: Service<Bytes>>(mut service: S) -> usize {
         }
     };
     calls(100);
-    let region = Region::new(ALLOCATOR);
-    calls(FRAMES);
-    let stats = region.change();
-    stats.allocations + stats.reallocations
+    // The thread of the test harness may allocate meanwhile. What a layer allocates shows each time.
+    let mut measure = || {
+        let region = Region::new(ALLOCATOR);
+        calls(FRAMES);
+        let stats = region.change();
+        stats.allocations + stats.reallocations
+    };
+    (0..5).map(|_| measure()).min().unwrap_or_default()
 }
 
 #[track_caller]
