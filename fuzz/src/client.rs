@@ -199,7 +199,7 @@ impl World {
         }
     }
 
-    /// The server accepts who waits, and reads what is there.
+    /// Lets the server accept waiting connections and read what has arrived.
     fn take_in(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         while let std::task::Poll::Ready((stream, _)) = self.listener.poll_accept(&mut cx) {

@@ -46,7 +46,7 @@ fn goes(choice: Choice, which: &Connection, why: CloseReason) {
     assert_eq!(reason, why);
 }
 
-/// Asserts that nobody goes, and from when on somebody may.
+/// Asserts that no connection is closed, and from when on one may be.
 #[track_caller]
 fn stays(choice: Choice, until: Option<Instant>) {
     match choice {

@@ -1,4 +1,4 @@
-//! What is printed for a person who looks for the reason of something, `{:?}`, names it.
+//! The `Debug` output of each type begins with its name.
 
 mod common;
 

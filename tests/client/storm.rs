@@ -92,7 +92,7 @@ async fn outage(place: &Place, clients: &[(Store, Handle)]) -> (Vec<Instant>, Du
     let gone = Instant::now();
     place.attempts();
     place.kill();
-    // When all clients have noticed, each has a caller, who waits.
+    // When all clients have noticed, each has a caller that waits.
     sleep(Duration::from_millis(10)).await;
     let calls = clients.iter().map(|(store, _)| {
         let store = store.clone();

@@ -1,4 +1,4 @@
-//! `?` takes every error type, and a box is none: `.map_err(Error::other)?`.
+//! `?` converts every type that implements `Error`; a boxed error does not implement it: write `.map_err(Error::other)?`.
 
 use ropewalk::{BoxError, Lines, Result, Session, session};
 

@@ -31,6 +31,7 @@ pub(crate) use self::limits::{default_max_preambles, descriptors};
 pub(crate) use self::slots::Preambles;
 #[cfg(feature = "tls")]
 pub(crate) use self::turns::Turns;
+pub(crate) use self::waiting::wake_at;
 
 use self::counts::End;
 use self::crowd::Stage;

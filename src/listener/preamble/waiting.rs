@@ -119,13 +119,18 @@ impl Waiting {
         let patience = self.behind_since.map(|since| since + PATIENCE).filter(|until| *until > now);
         let asks = self.queue.iter().map(|newcomer| newcomer.then);
         let Some(until) = asks.chain(patience).min() else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        if timer.as_mut().poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+        wake_at(&mut self.timer, until, cx);
         Poll::Pending
+    }
+}
+
+/// Has the task woken at this moment, by a timer that is made for the first one.
+pub(crate) fn wake_at(timer: &mut Option<Pin<Box<Sleep>>>, until: Instant, cx: &mut Context<'_>) {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+    if timer.deadline() != until {
+        timer.as_mut().reset(until);
+    }
+    if timer.as_mut().poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
     }
 }

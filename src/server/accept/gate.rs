@@ -14,7 +14,7 @@ use crate::server::books::registry::SHARDS;
 use crate::server::books::shared::{Entered, Shared};
 use crate::server::service::ConnectionService;
 
-/// The gate of a service, whatever its type is.
+/// The gate of a service of any type.
 pub(in crate::server) trait AnyGate: Send + Sync {
     /// Admits a connection from the lobby, if there is room, as soon as the service is ready. An error is that of the
     /// service, which can't be made ready any more. `number` is that of the loop.

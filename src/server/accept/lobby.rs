@@ -1,7 +1,6 @@
 //! Where accepted connections wait while the server is full.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,9 +8,9 @@ use std::time::Duration;
 
 use ropewalk_middleware::{Connection, Peer, Stream};
 use rustix::process::{Resource, getrlimit};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
-use crate::listener::preamble::newest_of_most;
+use crate::listener::preamble::{newest_of_most, wake_at};
 use crate::server::books::MadeRoom;
 use crate::server::books::shared::Shared;
 
@@ -139,13 +138,7 @@ impl Lobby {
             self.oldest().filter(|_| full).map(|since| since + PATIENCE).filter(|until| *until > Instant::now());
         let asks = self.waiting.iter().map(|waiting| waiting.ask);
         let Some(until) = asks.chain(patience).min() else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        if timer.as_mut().poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+        wake_at(&mut self.timer, until, cx);
         Poll::Pending
     }
 }

@@ -336,7 +336,7 @@ impl Shared {
 
     fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
         let mut books = self.lock();
-        // Under the lock, so that whoever sums up finds it in one of the two. Its task holds another handle on it.
+        // Under the lock, so that a sum finds it in exactly one of the two. Its task holds another handle on it.
         self.registry.remove(place);
         let scattered = books.leave(closing, reason, self.max());
         let left = books.counts.active();

@@ -66,7 +66,7 @@ impl Endpoints {
         self.lock().endpoints.get(number).map(|entry| entry.address.clone())
     }
 
-    /// The state of an endpoint; `None` if there is none with this number.
+    /// The state of an endpoint; `None` if no endpoint has this number.
     pub(in crate::server) fn state(&self, number: usize) -> Option<EndpointState> {
         self.lock().endpoints.get(number).map(|entry| entry.state)
     }

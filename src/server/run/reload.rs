@@ -120,7 +120,7 @@ impl<R, S> fmt::Debug for ReloadFn<R, S> {
 /// The second step of a reload.
 type Set = Box<dyn FnOnce() + Send>;
 
-/// The first step of one resource, whatever its type is.
+/// The first step of a resource of any type.
 type Read = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Set>> + Send>> + Send + Sync>;
 
 /// All that is reloaded together. Clones share it.

@@ -16,7 +16,7 @@ const SIZE: usize = 64;
 /// Each unlike its neighbours, and no divisor of a wave: an answer of another call is noticed.
 const LINES: usize = 97;
 
-/// Who calls, and when.
+/// The pattern in which calls are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Shape {
     /// One task, which makes 64 calls, then awaits them all
@@ -95,7 +95,7 @@ pub fn run<C: Caller>(make: impl AsyncFnOnce(&str, SocketAddr) -> Result<Option<
     let client = runtime.block_on(make(&args.client, args.addr))?;
     let client = client.ok_or_else(|| format!("no client is called {}", args.client))?;
     let (shape, calls, warmup) = (args.shape, args.calls, args.warmup);
-    // In a task, as the thread that blocks on a runtime of several is none of them.
+    // In a task, because the thread that blocks on a runtime of several threads is not one of those.
     let cost = runtime.block_on(runtime.spawn(async move {
         load(client.clone(), shape, warmup.max(1)).await?;
         let (cpu, began) = (cpu_ns(std::process::id())?, Instant::now());

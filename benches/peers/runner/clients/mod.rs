@@ -27,7 +27,7 @@ const CLIENTS: [(&str, &str, &str, bool); 8] = [
     ("fred", "fred", "clients-redis", true),
 ];
 
-/// Who calls, and on how many threads: 64 lines at once, or one.
+/// The pattern of the calls and the number of threads: 64 calls at once, or one.
 const SHAPES: [(&str, usize); 6] =
     [("waves", 1), ("tasks", 1), ("single", 1), ("waves", 2), ("tasks", 2), ("single", 2)];
 
