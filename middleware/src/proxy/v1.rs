@@ -12,8 +12,8 @@ pub(super) const START: &[u8] = b"PROXY ";
 /// The shortest line, and the shortest header of either version: `PROXY UNKNOWN` and its end.
 pub(super) const SHORTEST: usize = 15;
 
-/// `PROXY TCP4 0.0.0.0 0.0.0.0 0 0` and its end.
-const SHORTEST_TCP4: usize = 32;
+/// `PROXY TCP4 0.0.0.0 :: 0 0` and its end: the destination may be of the other family.
+const SHORTEST_TCP4: usize = 27;
 
 /// `PROXY TCP6 :: :: 0 0` and its end.
 const SHORTEST_TCP6: usize = 22;
@@ -40,13 +40,25 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
             _ => return Err(HeaderError::BadByte),
         }
     }
-    let shortest = match bytes.get(START.len()..START.len() + 4) {
-        Some(b"TCP4") => SHORTEST_TCP4,
-        Some(b"TCP6") => SHORTEST_TCP6,
-        _ => SHORTEST,
-    };
+    let text = &bytes[START.len().min(bytes.len())..];
     // At least the end of the line is missing.
-    Ok(Parsed::Incomplete { need: shortest.saturating_sub(bytes.len()).max(2) })
+    let (shortest, rest) = match text.get(..4) {
+        Some(b"TCP4") => (SHORTEST_TCP4, shortest_rest(text)),
+        Some(b"TCP6") => (SHORTEST_TCP6, shortest_rest(text)),
+        _ => (SHORTEST, 2),
+    };
+    Ok(Parsed::Incomplete { need: shortest.saturating_sub(bytes.len()).max(rest) })
+}
+
+/// The least that follows behind this part of a line with addresses: the fields that have not begun, each behind a space,
+/// and the end of the line.
+fn shortest_rest(text: &[u8]) -> usize {
+    match text.iter().filter(|byte| **byte == b' ').count() {
+        0 | 1 => " :: 0 0\r\n".len(),
+        2 => " 0 0\r\n".len(),
+        3 => " 0\r\n".len(),
+        _ => "\r\n".len(),
+    }
 }
 
 /// Parses the text between `PROXY ` and the end of the line, which is all printable ASCII.
