@@ -38,7 +38,7 @@ pub trait Listener: Send + 'static {
     /// not do slow work.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)>;
 
-    /// Called once, when a drain begins: from here on the listener returns only connections that have already been
+    /// Called once, when a drain begins or the endpoint is removed: from here on the listener returns only connections that have already been
     /// made, and must not miss any of them. A listener that may learn of a connection late (for example by its
     /// runtime's readiness) checks for itself now. If it can, it accepts them all and closes its socket at once, and
     /// [`has_pending`](Listener::has_pending) returns true while it holds connections: it is polled for as many as can

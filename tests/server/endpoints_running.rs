@@ -1,17 +1,25 @@
 //! Endpoints that are added, removed, paused and resumed while the server runs.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::{Addr, EndpointState, Handle, Lines, Result, Server, framed, reply_fn};
+use ropewalk::{
+    Addr, Endpoint, EndpointState, Handle, Lines, Listener, Peer, Result, Server, Stream, framed, memory, reply_fn,
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::harness::{settle, until};
+
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
+const BLOCKED: Duration = Duration::from_millis(500);
 
 fn named(name: &'static str) -> impl Fn(Bytes) -> Bytes + Clone + Send + Sync + 'static {
     move |line| Bytes::from(format!("{name} {}", String::from_utf8_lossy(&line)))
@@ -139,4 +147,101 @@ async fn what_can_not_be_done_says_why() {
     let late = handle.clone();
     end(handle, server).await;
     assert!(text(late.add_endpoint("main", "tcp:127.0.0.1:0").await).contains("does not accept"));
+}
+
+/// A server of one worker, which a line `block` blocks for a moment.
+async fn blocked() -> (Handle, JoinHandle<Result>) {
+    let called = Arc::new(AtomicBool::new(false));
+    let begun = Arc::clone(&called);
+    let answer = move |line: Bytes| {
+        if line == "block" {
+            begun.store(true, Ordering::SeqCst);
+            std::thread::sleep(BLOCKED);
+        }
+        line
+    };
+    let server = Server::new().workers(1).listen("tcp:127.0.0.1:0").serve(framed(Lines::lf(), reply_fn(answer)));
+    let server = server.bind().await.unwrap();
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    ask(connect(&handle, 0).await, "hi").await.unwrap();
+    let mut blocks = connect(&handle, 0).await;
+    blocks.write_all(b"block\n").await.unwrap();
+    until("it is called", || called.load(Ordering::SeqCst)).await;
+    (handle, server)
+}
+
+#[tokio::test]
+async fn an_endpoint_added_just_before_a_drain_serves_those_that_have_connected() {
+    let (handle, server) = blocked().await;
+    let number = handle.add_endpoint("main", "tcp:127.0.0.1:0").await.unwrap();
+    let client = connect(&handle, number).await;
+    handle.drain(LONG);
+    assert_eq!(ask(client, "hi").await.unwrap(), "hi");
+    timeout(LONG, server).await.expect("the server ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_blocked_worker_hears_of_a_removal_behind_a_hundred_other_changes() {
+    let (handle, server) = blocked().await;
+    let number = handle.add_endpoint("main", "tcp:127.0.0.1:0").await.unwrap();
+    let address = address(&handle, number);
+    let changes = (0..100).map(|n| {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            if n % 2 == 0 { handle.pause_endpoint(number).await } else { handle.resume_endpoint(number).await }
+        })
+    });
+    let changes: Vec<_> = changes.collect();
+    settle().await;
+    timeout(LONG, handle.remove_endpoint(number)).await.expect("the worker goes on").unwrap();
+    for change in changes {
+        // One that came behind the removal finds no endpoint.
+        drop(timeout(LONG, change).await.expect("it is made").unwrap());
+    }
+    assert!(TcpStream::connect(address).await.is_err(), "a worker listens on");
+    end(handle, server).await;
+}
+
+/// A listener that holds a connection which never comes, and counts its last calls.
+struct Holds(Arc<AtomicUsize>);
+
+impl Listener for Holds {
+    fn poll_accept(&mut self, _: &mut Context<'_>) -> Poll<(Stream, Peer)> {
+        Poll::Pending
+    }
+
+    fn last_call(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn has_pending(&self) -> bool {
+        true
+    }
+
+    fn local_addr(&self) -> Addr {
+        Addr::Memory
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_was_removed_has_no_second_last_call_when_the_server_drains() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (endpoint, connector) = memory::endpoint();
+    let server = Server::new().listen(endpoint).listen(Endpoint::from_listener(Holds(Arc::clone(&calls))));
+    let server = server.serve(framed(Lines::lf(), reply_fn(named("main")))).bind().await.unwrap();
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    // Accepted, so that endpoints can be changed.
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"hi\n").await.unwrap();
+    BufReader::new(client).read_line(&mut String::new()).await.unwrap();
+    let removing = handle.clone();
+    let removing = tokio::spawn(async move { removing.remove_endpoint(1).await });
+    settle().await;
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    handle.drain(SHORT);
+    drop(timeout(LONG, server).await.expect("the server ends"));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    drop(removing);
 }
