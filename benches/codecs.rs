@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use criterion::{BatchSize, Criterion};
-use ropewalk::{Bytes, Framing, LengthPrefixed, Lines, Netstring};
+use ropewalk::codec::Framing;
+use ropewalk::{Bytes, LengthPrefixed, Lines, Netstring};
 use support::plot::{self, Series};
 use support::{Row, Table};
 use tokio_util::codec::{AnyDelimiterCodec, Decoder, Encoder, LengthDelimitedCodec, LinesCodec};

@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
 use bytes::{BufMut, BytesMut};
-use ropewalk::{Bytes, Framing, LengthPrefixed, Lines, Netstring};
+use ropewalk::codec::Framing;
+use ropewalk::{Bytes, LengthPrefixed, Lines, Netstring};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec, LinesCodec};
 
 /// The frames of a stream, and the two numbers of them that are worked on.

@@ -14,9 +14,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
+use ropewalk::connection::Stream;
+use ropewalk::layer::{BoxError, CallTimer};
 use ropewalk::{
-    BoxError, Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimer, Connection, ConnectionLimitLayer,
-    FrameLogLayer, FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer, Stream, reply_fn,
+    Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer, FrameLogLayer,
+    FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer, reply_fn,
 };
 use support::{Row, Table};
 use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};

@@ -20,7 +20,7 @@ struct Cli {
 async fn who(mut s: Session<Lines>, answered: Arc<AtomicU64>) -> Result {
     while s.next().await?.is_some() {
         let n = answered.fetch_add(1, Ordering::Relaxed) + 1;
-        s.reply(format!("process {}, answer {n}", process::id()))?;
+        s.feed(format!("process {}, answer {n}", process::id()))?;
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Bytes, Capacity, Lines, Result, Room, Session, SlowConsumer, StateLayer, session_with};
+use ropewalk::outbox::Capacity;
+use ropewalk::{Bytes, Lines, Result, Room, Session, SlowConsumer, StateLayer, session_with};
 
 /// The first byte of a telnet command, and the two bytes that enclose a subnegotiation of an option.
 const IAC: u8 = 255;
@@ -13,7 +14,7 @@ const SE: u8 = 240;
 async fn chat(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     let unread = Capacity::frames(64 * 1024).bytes(1024 * 1024, Bytes::len);
     let (id, me) = (s.id(), room.join(s.outbox(unread, SlowConsumer::Disconnect)));
-    s.reply(format!("* you are guest {id}"))?;
+    s.feed(format!("* you are guest {id}"))?;
     while let Some(line) = s.next().await? {
         // Cut and cleaned, so that no guest can fake another's line or control another's terminal.
         // Letters from a terminal that is not set to UTF-8 are replaced.

@@ -3,14 +3,14 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::Parser;
-use ropewalk::accept_rate::{AcceptRateLayer, Rate};
-use ropewalk::{
-    AccessLayer, AccessRules, BandwidthLayer, CallDeadlineLayer, CatchPanicLayer, FrameRateLayer, cli::ServerArgs,
-};
-use ropewalk::{
-    Bytes, ConnectionLimitLayer, Error, Lines, MakeRoom, PeerLimitLayer, Reply, Result, framed, service_fn,
-};
-use ropewalk::{LifetimeLayer, LogLayer};
+use ropewalk::LogLayer;
+use ropewalk::cli::ServerArgs;
+use ropewalk::layer::LifetimeLayer;
+use ropewalk::layer::MakeRoom;
+use ropewalk::layer::accept_rate::{AcceptRateLayer, Rate};
+use ropewalk::layer::{AccessLayer, AccessRules, BandwidthLayer, CatchPanicLayer};
+use ropewalk::{Bytes, ConnectionLimitLayer, Error, Lines, PeerLimitLayer, Reply, Result, framed, service_fn};
+use ropewalk::{CallDeadlineLayer, FrameRateLayer};
 use tower::ServiceBuilder;
 
 #[derive(Parser)]

@@ -6,7 +6,8 @@ use axum::{Router, routing::get};
 use clap::Parser;
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, rt::TokioTimer, service::TowerToHyperService};
-use ropewalk::{Connection, Error, Result, cli::ServerArgs};
+use ropewalk::cli::ServerArgs;
+use ropewalk::{Connection, Error, Result};
 use tower::service_fn;
 
 /// One connection. When the server drains, it ends after the answer under way.

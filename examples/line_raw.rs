@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{Bytes, Escaped, Lines, Result, Session, StateLayer, session_with};
+use ropewalk::log::Escaped;
+use ropewalk::{Bytes, Lines, Result, Session, StateLayer, session_with};
 use tokio::sync::RwLock;
 
 /// The most bytes stored: what `Session::raw` takes at once.
@@ -19,20 +20,20 @@ async fn store(mut s: Session<Lines>, stored: Arc<RwLock<Bytes>>) -> Result {
                 Ok(n) if n <= MAX => {
                     let bytes = s.raw(n).await?;
                     *stored.write().await = bytes;
-                    s.reply(format!("OK {n}"))?;
+                    s.feed(format!("OK {n}"))?;
                 }
                 _ => {
                     // Where its bytes end is anyone's guess, and they must not be taken for commands.
-                    s.reply(format!("ERROR PUT takes 0 to {MAX} bytes"))?;
+                    s.feed(format!("ERROR PUT takes 0 to {MAX} bytes"))?;
                     return s.close().await;
                 }
             },
             ("GET", "") => {
                 let bytes = stored.read().await.clone();
-                s.reply(bytes.len().to_string())?;
-                s.reply_raw(bytes)?;
+                s.feed(bytes.len().to_string())?;
+                s.feed_raw(bytes)?;
             }
-            _ => s.reply(format!("ERROR neither PUT nor GET: {}", Escaped::new(&line)))?,
+            _ => s.feed(format!("ERROR neither PUT nor GET: {}", Escaped::new(&line)))?,
         }
     }
     Ok(())

@@ -7,7 +7,8 @@ use clap::Parser;
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, rt::TokioTimer, service::TowerToHyperService};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use ropewalk::{Bytes, Connection, Endpoint, Error, Lines, Result, cli::ServerArgs, framed, metrics, reply_fn};
+use ropewalk::cli::ServerArgs;
+use ropewalk::{Bytes, Connection, Endpoint, Error, Lines, Result, framed, metrics, reply_fn};
 use tower::service_fn;
 
 #[derive(Parser)]

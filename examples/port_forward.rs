@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use ropewalk::{Result, cli::ServerArgs, client::forward};
+use ropewalk::Result;
+use ropewalk::cli::ServerArgs;
+use ropewalk::client::forward;
 
 #[derive(Parser)]
 struct Cli {

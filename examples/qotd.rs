@@ -17,7 +17,7 @@ struct Cli {
 
 /// The server speaks first, and hangs up once that has arrived.
 async fn qotd(mut s: Session<RawBytes>, quote: Arc<str>) -> Result {
-    s.reply(&*quote)?;
+    s.feed(&*quote)?;
     s.close().await
 }
 

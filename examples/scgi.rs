@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use ropewalk::{BytesMut, CodecError, Netstring, PeerLimitLayer, Result, Session, cli::ServerArgs, session};
+use ropewalk::cli::ServerArgs;
+use ropewalk::codec::CodecError;
+use ropewalk::{BytesMut, Netstring, PeerLimitLayer, Result, Session, session};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
@@ -49,7 +51,7 @@ pub(crate) async fn scgi(mut s: Session<Netstring>) -> Result {
         Err(error) if error.downcast_ref::<CodecError>().is_some() => "400 Bad Request",
         Err(error) => return Err(error),
     };
-    s.reply_raw(format!("Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n"))?;
+    s.feed_raw(format!("Status: {status}\r\nContent-Type: text/plain\r\n\r\n{status}\n"))?;
     s.close().await
 }
 
@@ -63,10 +65,10 @@ async fn echo(mut s: Session<Netstring>, length: u64, variables: Vec<u8>) -> Res
     }
     body.rewind().await?;
     drop(chunks);
-    s.reply_raw([b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n", &variables[..], b"\n"].concat())?;
+    s.feed_raw([b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n", &variables[..], b"\n"].concat())?;
     let mut piece = BytesMut::with_capacity(64 * 1024);
     while body.read_buf(&mut piece).await? > 0 {
-        s.reply_raw(piece.split())?;
+        s.feed_raw(piece.split())?;
         s.flush().await?;
     }
     s.close().await

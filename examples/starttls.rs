@@ -21,24 +21,24 @@ struct Cli {
 }
 
 async fn smtp(mut s: Session<Lines>, tls: TlsConfig) -> Result {
-    s.reply("220 localhost ready")?;
+    s.feed("220 localhost ready")?;
     while let Some(line) = s.next().await? {
         let verb = line.split(|&b| b == b' ').next().unwrap_or_default().to_ascii_uppercase();
         match (&verb[..], s.tls().map(|tls| tls.version())) {
-            (b"EHLO", None) => ["250-localhost", "250 STARTTLS"].into_iter().try_for_each(|line| s.reply(line))?,
-            (b"EHLO", Some(version)) => s.reply(format!("250 localhost, by {version}"))?,
+            (b"EHLO", None) => ["250-localhost", "250 STARTTLS"].into_iter().try_for_each(|line| s.feed(line))?,
+            (b"EHLO", Some(version)) => s.feed(format!("250 localhost, by {version}"))?,
             (b"STARTTLS", None) => {
-                s.reply("220 go ahead")?;
+                s.feed("220 go ahead")?;
                 // What came behind the request in plaintext refuses it, and ends the connection.
                 s.upgrade_tls(&tls).await?;
             }
-            (b"NOOP", _) => s.reply("250 ok")?,
+            (b"NOOP", _) => s.feed("250 ok")?,
             (b"QUIT", _) => {
-                s.reply("221 bye")?;
+                s.feed("221 bye")?;
                 break;
             }
-            (_, None) => s.reply("530 must issue a STARTTLS command first")?,
-            (_, Some(_)) => s.reply("502 not implemented here")?,
+            (_, None) => s.feed("530 must issue a STARTTLS command first")?,
+            (_, Some(_)) => s.feed("502 not implemented here")?,
         }
     }
     Ok(())

@@ -4,7 +4,9 @@ use std::{future::ready, io, time::Duration};
 
 use clap::Parser;
 use futures::{SinkExt, StreamExt, TryStreamExt};
-use ropewalk::{Bytes, Connection, Error, Lines, Result, Stream, cli::ServerArgs, framed, reply_fn};
+use ropewalk::cli::ServerArgs;
+use ropewalk::connection::Stream;
+use ropewalk::{Bytes, Connection, Error, Lines, Result, framed, reply_fn};
 use tokio::{io::empty, io::join, time::timeout};
 use tokio_tungstenite::{accept_async_with_config, tungstenite::Message, tungstenite::protocol::WebSocketConfig};
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};

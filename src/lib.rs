@@ -29,9 +29,9 @@
 //! };
 //!
 //! async fn greeter(mut s: Session<Lines>) -> Result {
-//!     s.reply("What is your name?")?;
+//!     s.feed("What is your name?")?;
 //!     while let Some(name) = s.next().await? {
-//!         s.reply([b"Hello, ", &name[..]].concat())?;
+//!         s.feed([b"Hello, ", &name[..]].concat())?;
 //!     }
 //!     Ok(())
 //! }
@@ -52,23 +52,26 @@
 //!
 //! # Where to look
 //!
-//! | subject | items |
+//! The first server needs what is at the root. The modules hold everything, by subject:
+//!
+//! | module | subject |
 //! |---|---|
-//! | codecs | [`Lines`], [`LineRaw`], [`Netstring`], [`LengthPrefixed`], [`Fixed`], [`RawBytes`]; [`CodecExt`] for typed frames, [`Framing`] for borrowed ones; [`custom`] for your own; or any [`Decoder`] and [`Encoder`] of `tokio_util` |
-//! | layers around connections | [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`StateLayer`] |
-//! | layers around frames | [`CallDeadlineLayer`], [`CallLimitLayer`], [`FrameRateLayer`], [`CallLatencyLayer`], [`CatchPanicLayer`], [`FrameLogLayer`], [`StateLayer`], and those of tower |
-//! | pushing to connections from outside | [`Session::outbox`], [`Opened::outbox`], [`Room`], [`SlowConsumer`] |
-//! | a connection, from other tasks | [`ConnectionInfo`], [`Handle::connections`] |
-//! | listening | [`Endpoint`], and [`Listener`] for a transport of your own |
-//! | the other end | [`connect`] to a [`Remote`], and [`Session::over`]; [`client`] for many callers; [`Dial`] for a transport of your own |
-//! | TLS (feature `tls`) | `TlsConfig`, `Endpoint::tls`, `Session::upgrade_tls`; the result of a handshake: [`TlsInfo`] by [`Connection::tls`] |
-//! | a running server | [`Serve`] to await, [`Handle`] to query, drain, restart and stop it, [`Restart`] for the options of a restart, [`Lifecycle`] for resources that open and close with it |
-//! | proxies | [`Endpoint::proxied`], [`Peer::proxied`]; [`proxy`] for the PROXY headers themselves |
-//! | errors | [`Error`], [`SessionError`], [`CodecError`]; from a server that can't start: [`BindError`], [`EndpointError`] |
-//! | the end of a connection | [`CloseReason`], [`Closing`], [`Counts`] |
-//! | logs | [`LogLayer`] and [`FrameLogLayer`] for the lines, [`BackgroundLog`] to write them without blocking |
-//! | metrics (feature `metrics`) | `metrics::export`, for Prometheus and others |
-//! | tests | [`memory::endpoint`]: a whole server without a socket; `testing::Simulation`: one under faults |
+//! | [`codec`] | [`Lines`] and the other codecs, [`CodecExt`] for typed frames, [`custom`](codec::custom) for your own; or any [`Decoder`](codec::Decoder) and [`Encoder`](codec::Encoder) of `tokio_util` |
+//! | [`layer`] | the layers around connections and around frames, and the services they make; those of tower fit too |
+//! | [`leaf`] | [`framed`] and [`session`](fn@session), and all that a service or a session function handles: [`Session`], [`Reply`], [`SessionError`] |
+//! | [`connection`] | a [`Connection`] and its [`Peer`], also seen from other tasks ([`ConnectionInfo`]); why it closed ([`CloseReason`]) |
+//! | [`outbox`] | pushing to connections from outside: [`Outbox`], [`Room`], [`SlowConsumer`] |
+//! | [`endpoint`] | where a server listens: [`Endpoint`], and [`Listener`](endpoint::Listener) for a transport of your own |
+//! | [`server`] | the [`Server`], its [`Handle`] to query, drain, restart and stop it, [`Lifecycle`](server::Lifecycle) for resources that open and close with it |
+//! | [`client`] | the other end: [`connect`] to a [`Remote`], a [`Client`](client::Client) for many callers |
+//! | `tls` (feature `tls`) | `TlsConfig`, and the errors of certificates; `Session::upgrade_tls` |
+//! | [`proxy`] | PROXY headers themselves; see [`Endpoint::proxied`] and [`Peer::proxied`] |
+//! | [`log`] | [`BackgroundLog`], which writes lines without blocking; the lines are those of [`LogLayer`] and [`FrameLogLayer`] |
+//! | `metrics` (feature `metrics`) | the server's counts for Prometheus and others |
+//! | [`memory`] | a whole server without a socket, in tests |
+//! | `testing` (feature `testing`) | a whole server under faults, and checks for layers |
+//! | `laws` (feature `laws`) | checks for codecs |
+//! | `cli` (feature `cli`) | `--listen` and the other options of a command line |
 //!
 //! The book, in `docs/src` of the repository, explains all of this from the beginning.
 //!
@@ -94,55 +97,88 @@
 pub mod cli;
 pub mod client;
 mod dispatch;
-mod endpoint;
-mod leaf;
+pub mod endpoint;
+pub mod leaf;
 mod listener;
 pub mod memory;
 #[cfg(feature = "metrics")]
 pub mod metrics;
-mod outbox;
-mod server;
+pub mod outbox;
+pub mod server;
 mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "tls")]
-mod tls;
+pub mod tls;
 mod wire;
 
-// Types in the signatures of services and codecs, so that a server needs no dependency but this crate and tokio.
+/// Codecs, the combinators for typed frames, and what a codec of your own needs.
+pub mod codec {
+    #[cfg(feature = "json")]
+    pub use ropewalk_codecs::Json;
+    #[cfg(feature = "postcard")]
+    pub use ropewalk_codecs::Postcard;
+    pub use ropewalk_codecs::{
+        CodecError, CodecExt, ErrorKind, Fixed, Framing, LengthPrefixed, LineOrRaw, LineRaw, Lines, Map, Netstring,
+        Parsed, RawBytes, TryMap, Utf8, custom,
+    };
+    pub use tokio_util::codec::{Decoder, Encoder};
+}
+
+/// A connection as layers and services see it: its peer, its counts, and the reason why it closed.
+pub mod connection {
+    pub use ropewalk_middleware::connection::{
+        Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io, LINGER, LINGER_BYTES,
+        LingeringClose, Peer, Proxied, ReadDeadlines, Stats, Stream, TlsInfo, TlsVersion,
+    };
+}
+
+/// The layers around connections and around frames, and the services that they make.
+pub mod layer {
+    pub use ipnet::IpNet;
+    pub use ropewalk_middleware::{
+        AcceptRate, AcceptRateLayer, Access, AccessLayer, AccessRules, Bandwidth, BandwidthLayer, BoxError,
+        CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
+        CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer,
+        ConnectionLimit, ConnectionLimitLayer, Frame, FrameLog, FrameLogLayer, FrameRate, FrameRateLayer, Histogram,
+        Lifetime, LifetimeLayer, Log, LogLayer, Login, LoginLayer, MakeRoom, PeerLimit, PeerLimitLayer, PerConnection,
+        PerConnectionFuture, PerConnectionLayer, ReadDeadline, ReadDeadlineLayer, Refuse, State, StateLayer,
+    };
+    pub use ropewalk_middleware::{accept_rate, access, bandwidth, call, crowd, lifetime, limit, login, rate};
+}
+
+/// Logs written in the background, and how frames and untrusted text are shown in them.
+pub mod log {
+    pub use ropewalk_middleware::log::LineWriter;
+    pub use ropewalk_middleware::{AsBytes, AsDebug, BackgroundLog, ESCAPED_MAX, Escaped};
+}
+
+#[cfg(feature = "laws")]
+pub use ropewalk_codecs::laws;
+pub use ropewalk_middleware::proxy;
+
+// Types in the signatures of services, so that a server needs no dependency but this crate and tokio.
 pub use bytes::{Bytes, BytesMut};
 pub use bytestring::ByteString;
-pub use ipnet::IpNet;
-pub use tokio_util::codec::{Decoder, Encoder};
 
-pub use ropewalk_codecs::*;
-pub use ropewalk_middleware::*;
-// Also what the crates of layers use, which don't need this one.
-pub use ropewalk_middleware::{BoxError, Error, IntoReply, Reply, Result, SessionError};
-
-pub use client::connect;
-pub use dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order};
-pub use endpoint::{BindError, ConnectError, Dial, Dialing, Endpoint, EndpointError, Remote};
+// What a first server uses is at the root; all else, and these too, in the modules.
+pub use client::{Remote, connect};
+pub use codec::{CodecExt, LengthPrefixed, LineRaw, Lines, Netstring, RawBytes};
+pub use connection::{Addr, CloseReason, Connection, ConnectionInfo, Peer};
+pub use endpoint::Endpoint;
+pub use layer::{
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, LogLayer,
+    PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+};
 pub use leaf::{
-    Cloned, FrameService, Framed, FramedFuture, LayerWith, MakeFrameService, NoState, Opened, PerPeer, ReplyFn,
-    ServiceFn, SessionFuture, SessionLeaf, WithState, framed, per_connection, reply_fn, service_fn, session,
-    session_with,
+    Opened, Reply, Session, SessionError, framed, per_connection, reply_fn, service_fn, session, session_with,
 };
-pub use listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
-pub use outbox::{Capacity, Member, Outbox, PushError, Room, SlowConsumer};
-pub use server::{
-    ConnectionService, Counts, DrainReport, EndpointInfo, EndpointState, Handle, Lifecycle, MemoryUse, Reload,
-    ReloadFn, Restart, RestartError, Serve, Server, reload_fn,
-};
+pub use log::BackgroundLog;
+pub use outbox::{Outbox, Room, SlowConsumer};
+pub use ropewalk_middleware::{Error, Result};
+pub use server::{ConnectionService, Handle, Server};
 #[cfg(feature = "tls")]
-pub use session::UpgradeTls;
-pub use session::{Answer, Drive, Next, RawChunks, Session};
-#[cfg(feature = "tls")]
-pub use tls::{ClientTls, TlsConfig, TlsError};
-
-/// For a [`TlsConfig`] made from a `rustls::ServerConfig` of your own.
-#[cfg(feature = "tls")]
-pub use rustls;
+pub use tls::TlsConfig;
 
 /// The snippets of README and the book, as documentation tests. Chapters without snippets are missing here;
 /// `tests/docs/` checks that.

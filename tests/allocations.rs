@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use ropewalk::{
-    Addr, Connection, Decoder, Encoder, LengthPrefixed, Lines, Peer, Session, Stream, framed, reply_fn, service_fn,
-    session,
-};
+use ropewalk::codec::{Decoder, Encoder};
+use ropewalk::connection::Stream;
+use ropewalk::{Addr, Connection, LengthPrefixed, Lines, Peer, Session, framed, reply_fn, service_fn, session};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
@@ -92,7 +91,7 @@ fn burst_of_lines(size: usize) -> Vec<u8> {
 
 async fn echo(mut s: Session<Lines>) -> ropewalk::Result {
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }
@@ -230,7 +229,7 @@ fn keeps(before: &[u8], at_most: usize) {
         async move {
             while let Some(frame) = s.next().await? {
                 keep(&frame);
-                s.reply(frame)?;
+                s.feed(frame)?;
             }
             Ok(())
         }

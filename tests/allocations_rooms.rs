@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use ropewalk::{Addr, Connection, Lines, Peer, Result, Room, Session, SlowConsumer, Stream, session};
+use ropewalk::connection::Stream;
+use ropewalk::{Addr, Connection, Lines, Peer, Result, Room, Session, SlowConsumer, session};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::io::{DuplexStream, duplex};
 use tower::Service;

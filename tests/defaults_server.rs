@@ -21,8 +21,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use harness::{LONG, Running, ask, on_memory, on_tcp, settle, shouter};
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::Listener;
 use ropewalk::memory;
-use ropewalk::{Addr, CloseReason, Endpoint, Lines, Listener, Peer, Restart, Server, Session, Stream, session};
+use ropewalk::server::Restart;
+use ropewalk::{Addr, CloseReason, Endpoint, Lines, Peer, Server, Session, session};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{TempDir, skipped};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};

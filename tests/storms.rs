@@ -11,9 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::{Gauge, LONG, Running, ask, audit, obedient, on_memory, on_tcp, reset, rest, settle, shouter, until};
 use rand::Dice;
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::Listener;
 use ropewalk::{
-    Addr, CloseReason, Connection, Endpoint, LengthPrefixed, Lines, Listener, Netstring, Peer, RawBytes, Result,
-    Server, Session, Stream, framed, reply_fn, session,
+    Addr, CloseReason, Connection, Endpoint, LengthPrefixed, Lines, Netstring, Peer, RawBytes, Result, Server, Session,
+    framed, reply_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
@@ -123,7 +125,7 @@ mod plain {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use ropewalk::Io;
+    use ropewalk::connection::Io;
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     use super::Plain;

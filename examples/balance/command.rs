@@ -1,7 +1,8 @@
 //! The server's side of memcached's text protocol, as far as commands have keys. Each is checked to the last word: one that the
 //! proxy and a memcached understood differently would be answered once too often, and later answers would go to other calls.
 
-use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, ErrorKind, LineOrRaw, LineRaw, Lines};
+use ropewalk::codec::{CodecError, Decoder, Encoder, ErrorKind, LineOrRaw};
+use ropewalk::{Bytes, BytesMut, LineRaw, Lines};
 
 const MAX_KEY: usize = 250;
 const MAX_VALUE: usize = 1024 * 1024;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use ropewalk::client::{Backoff, Client, Pipelined};
-use ropewalk::{Bytes, LineOrRaw, LineRaw, Remote, Result};
+use ropewalk::codec::LineOrRaw;
+use ropewalk::{Bytes, LineRaw, Remote, Result};
 use tower::balance::p2c::Balance;
 use tower::buffer::Buffer;
 use tower::discover::ServiceList;

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, Error, LengthPrefixed, MakeRoom, PeerLimitLayer, Result, framed, service_fn};
+use ropewalk::layer::MakeRoom;
+use ropewalk::{ConnectionLimitLayer, Error, LengthPrefixed, PeerLimitLayer, Result, framed, service_fn};
 
 use crate::service::{Answers, IN_FLIGHT};
 use crate::zone::{Owner, Zone};

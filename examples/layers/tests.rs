@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use ropewalk::connection::Stream;
 use ropewalk::testing::{check_connection_layer, check_layer};
-use ropewalk::{CloseReason, Connection, Lines, Peer, Server, Stream, framed, memory, reply_fn};
+use ropewalk::{CloseReason, Connection, Lines, Peer, Server, framed, memory, reply_fn};
 use ropewalk_example_layers::{LocalLayer, LoginLayer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tower_layer::Layer;

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use memchr::memchr;
-use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, ErrorKind, LineOrRaw, LineRaw, Lines};
+use ropewalk::codec::{CodecError, Decoder, Encoder, ErrorKind, LineOrRaw};
+use ropewalk::{Bytes, BytesMut, LineRaw, Lines};
 
 use super::cache::Item;
 

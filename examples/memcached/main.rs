@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, MakeRoom, Result, framed, reply_fn};
+use ropewalk::layer::MakeRoom;
+use ropewalk::{ConnectionLimitLayer, Result, framed, reply_fn};
 
 use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Buf;
-use ropewalk::{Bytes, CodecError, Error, ErrorKind, Reply};
+use ropewalk::codec::{CodecError, ErrorKind};
+use ropewalk::{Bytes, Error, Reply};
 use tokio::time::Instant;
 
 use super::cache::{Cache, Item, VERSION, lock};

@@ -1,7 +1,8 @@
 //! The client's side of memcached's text protocol, and where an answer of it ends.
 
 use ropewalk::client::Part;
-use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, LineOrRaw, LineRaw};
+use ropewalk::codec::{CodecError, Decoder, Encoder, LineOrRaw};
+use ropewalk::{Bytes, BytesMut, LineRaw};
 
 /// The client's side of the text protocol: commands out; lines, and the data behind them, in.
 #[derive(Clone, Debug)]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::client::Client;
-use ropewalk::{Bytes, LineOrRaw, LineRaw, Remote, Result};
+use ropewalk::codec::LineOrRaw;
+use ropewalk::{Bytes, LineRaw, Remote, Result};
 
 use self::codec::{Memcached, part};
 

@@ -25,7 +25,7 @@ struct Cli {
 
 /// Speaks version 3, in which messages come between answers, and subscribes.
 async fn prepare(mut s: Session<Resp>, channel: Option<String>) -> Result<Session<Resp>> {
-    s.reply(Command::new(["HELLO", "3"]))?;
+    s.feed(Command::new(["HELLO", "3"]))?;
     match s.next().await? {
         Some(Value::Error(text)) => return Err(fatal(Error::other(text))),
         Some(_) => {}
@@ -33,7 +33,7 @@ async fn prepare(mut s: Session<Resp>, channel: Option<String>) -> Result<Sessio
     }
     if let Some(channel) = channel {
         // It is confirmed by a message.
-        s.reply(Command::new(["SUBSCRIBE", &channel]))?;
+        s.feed(Command::new(["SUBSCRIBE", &channel]))?;
     }
     Ok(s)
 }

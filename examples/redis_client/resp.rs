@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::Write;
 
 use bytes::Buf;
-use ropewalk::{Bytes, BytesMut, CodecError, Decoder, Encoder, ErrorKind};
+use ropewalk::codec::{CodecError, Decoder, Encoder, ErrorKind};
+use ropewalk::{Bytes, BytesMut};
 
 /// The largest answer, in bytes, and how deep its lists may be in one another.
 const MAX: usize = 16 * 1024 * 1024;

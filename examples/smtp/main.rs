@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{ConnectionLimitLayer, MakeRoom, PeerLimitLayer, Result, StateLayer, TlsConfig, session_with};
+use ropewalk::layer::MakeRoom;
+use ropewalk::{ConnectionLimitLayer, PeerLimitLayer, Result, StateLayer, TlsConfig, session_with};
 
 use crate::maildir::Maildir;
 use crate::session::{Config, lines, smtp};

@@ -76,7 +76,7 @@ pub(crate) async fn smtp(s: Session<Lines>, config: Arc<Config>) -> Result {
 
 impl Receiver {
     fn say(&mut self, answer: &str) -> Result {
-        self.s.reply_raw(format!("{answer}\r\n"))
+        self.s.feed_raw(format!("{answer}\r\n"))
     }
 
     async fn converse(&mut self) -> Result {

@@ -6,7 +6,8 @@ mod say;
 use std::path::PathBuf;
 
 use clap::Parser;
-use ropewalk::{ClientTls, Lines, Remote, Result, Session, connect};
+use ropewalk::tls::ClientTls;
+use ropewalk::{Lines, Remote, Result, Session, connect};
 
 use self::say::say;
 

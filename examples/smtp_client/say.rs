@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends a line, if there is one, and waits for the reply to it, which has to be a good one.
 pub(crate) async fn say(s: &mut Session<Lines>, line: Option<&str>) -> Result {
-    line.map_or(Ok(()), |line| s.reply(line))?;
+    line.map_or(Ok(()), |line| s.feed(line))?;
     loop {
         let reply = timeout(PATIENCE, s.next()).await??.ok_or_else(|| Error::other("no reply"))?;
         match &reply[..] {

@@ -7,7 +7,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ropewalk::client::{Backoff, Client, ClientError, Handle, Part, Pipelined, State, Tag};
-use ropewalk::{Bytes, Endpoint, Listener, memory};
+use ropewalk::endpoint::Listener;
+use ropewalk::{Bytes, Endpoint, memory};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
 

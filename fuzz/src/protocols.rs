@@ -8,7 +8,8 @@ mod smtp;
 use std::time::Duration;
 
 use ropewalk::memory::{self, MemoryStream};
-use ropewalk::{CloseReason, Endpoint, Serve};
+use ropewalk::server::Serve;
+use ropewalk::{CloseReason, Endpoint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;

@@ -5,8 +5,10 @@ mod clients;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::codec::CodecError;
 use ropewalk::memory::{self, Connector};
-use ropewalk::{CloseReason, CodecError, Error, Handle, Result, Serve, Server, Session};
+use ropewalk::server::Serve;
+use ropewalk::{CloseReason, Error, Handle, Result, Server, Session};
 use ropewalk::{framed, reply_fn, service_fn, session as session_leaf};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
@@ -52,7 +54,7 @@ async fn talk<C: Codec>(mut s: Session<C>, at_once: bool) -> Result {
             Err(error) if error.is_recoverable() => Bytes::from_static(ERROR),
             Err(error) => return Err(error),
         };
-        if at_once { s.send(reply).await? } else { s.reply(reply)? }
+        if at_once { s.send(reply).await? } else { s.feed(reply)? }
     }
 }
 

@@ -206,7 +206,7 @@ pub enum SessionError {
         /// How many bytes were missing.
         missing: u64,
     },
-    /// `reply` was called while as many bytes were unwritten as the write limit allows. `send().await` waits instead.
+    /// `feed` was called while as many bytes were unwritten as the write limit allows. `send().await` waits instead.
     WriteLimit {
         /// The limit in bytes.
         max: usize,

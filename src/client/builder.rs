@@ -21,7 +21,7 @@ use super::prepare::{Prepare, Prepared, Unprepared};
 use super::service::Pipelined;
 use super::shared::Shared;
 use super::task::Task;
-use crate::endpoint::Remote;
+use crate::endpoint::remote::Remote;
 use crate::session::Session;
 use crate::wire::after;
 
@@ -193,7 +193,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
     /// let password: Arc<str> = "secret".into();
     /// # let _ =
     /// Client::new().connect("tcp:store.example.org:7000").prepare_with(password, async |mut s: Session<Lines>, password| {
-    ///     s.reply(&*password)?;
+    ///     s.feed(&*password)?;
     ///     s.next().await?;
     ///     Ok(s)
     /// });

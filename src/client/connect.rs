@@ -15,7 +15,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::{sleep, timeout};
 
-use crate::endpoint::{ConnectError, Remote, To};
+use crate::endpoint::To;
+use crate::endpoint::error::ConnectError;
+use crate::endpoint::remote::Remote;
 use crate::listener::tcp::set_options;
 
 /// How long `connect` may take.
@@ -39,7 +41,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// tokio::spawn(Server::new().listen(endpoint).serve(framed(Lines::lf(), reply_fn(|line: Bytes| line))).into_future());
 ///
 /// let mut s = Session::over(connect(connector).await?, Lines::lf());
-/// s.reply("hello")?;
+/// s.feed("hello")?;
 /// assert_eq!(s.next().await?.unwrap(), "hello");
 /// # s.close().await
 /// # }
@@ -51,7 +53,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 ///
-/// An [`EndpointError`](crate::EndpointError) for a string that is not a valid remote, and a [`ConnectError`] that
+/// An [`EndpointError`](crate::endpoint::EndpointError) for a string that is not a valid remote, and a [`ConnectError`] that
 /// contains the remote and the error of the system or the handshake.
 pub async fn connect<R>(to: R) -> Result<Connection>
 where

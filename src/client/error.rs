@@ -99,7 +99,7 @@ pub(super) fn cause(error: Error) -> Cause {
 /// use ropewalk::{Error, Lines, Result, Session, client};
 ///
 /// async fn log_in(mut s: Session<Lines>) -> Result<Session<Lines>> {
-///     s.reply("AUTH secret")?;
+///     s.feed("AUTH secret")?;
 ///     match s.next().await? {
 ///         Some(line) if line == "OK" => Ok(s),
 ///         Some(_) => Err(client::fatal(Error::other("the password is wrong"))),

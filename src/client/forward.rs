@@ -13,7 +13,8 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use super::connect::{dial, late};
-use crate::endpoint::{ConnectError, Remote};
+use crate::endpoint::error::ConnectError;
+use crate::endpoint::remote::Remote;
 
 /// How long connecting to the remote may take: the look-up of a name and all its addresses, the header and the
 /// handshake.
@@ -29,7 +30,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 ///
 /// ```
 /// use std::time::Duration;
-/// use ropewalk::{Server, client::forward};
+/// use ropewalk::client::forward;
+/// use ropewalk::Server;
 ///
 /// # fn main() -> ropewalk::Result {
 /// let forward = forward("proxy+tcp:backend.example.org:80")?.idle(Duration::from_secs(300));

@@ -74,5 +74,7 @@ pub use self::policy::NotSent;
 pub use self::prepare::{Prepared, Unprepared};
 pub use self::service::{Call, Pipelined};
 pub use self::state::{ClientCounts, State};
+pub use crate::endpoint::error::ConnectError;
+pub use crate::endpoint::remote::{Dial, Dialing, Remote};
 
 use self::builder::Options;

@@ -17,7 +17,8 @@ use super::connect::{dial, late};
 use super::error::{Cause, ClientError, Fatal, cause};
 use super::shared::{Gate, Later, Outcome, Shared, earlier};
 use super::state::State;
-use crate::endpoint::{ConnectError, Remote};
+use crate::endpoint::error::ConnectError;
+use crate::endpoint::remote::Remote;
 use crate::wire::{Timer, after};
 
 /// A connection that stood for so long has shown that the server works.

@@ -5,7 +5,7 @@ use std::io;
 
 use super::proxied::Known;
 use super::{BACKLOG, BindError, Endpoint, Kind};
-use crate::Listener;
+use crate::listener::Listener;
 use crate::listener::opened::Opened;
 use crate::listener::preamble::{Preambles, Step, WithPreamble, default_max_preambles, descriptors};
 use crate::listener::proxy::ReadHeader;

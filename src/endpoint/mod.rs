@@ -1,7 +1,7 @@
 //! Endpoints: where a server listens, as a value and as a string.
 
 mod bind;
-mod error;
+pub(crate) mod error;
 #[cfg(feature = "systemd")]
 mod inherited;
 mod input;
@@ -10,7 +10,7 @@ mod parse;
 #[cfg(feature = "systemd")]
 mod passed;
 mod proxied;
-mod remote;
+pub(crate) mod remote;
 mod text;
 #[cfg(feature = "tls")]
 mod tls;
@@ -24,14 +24,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ropewalk_middleware::Addr;
 
-use crate::Listener;
 use crate::listener::proxy::Trusted;
 use crate::listener::unix::Access;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
-pub use self::error::{BindError, ConnectError, EndpointError};
-pub use self::remote::{Dial, Dialing, Remote};
+pub use self::error::{BindError, EndpointError};
+pub use crate::listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 
 pub(crate) use self::ipv6::settle;
 pub(crate) use self::remote::To;
@@ -116,7 +115,7 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// ```
 /// use ropewalk::Endpoint;
 ///
-/// # fn main() -> Result<(), ropewalk::EndpointError> {
+/// # fn main() -> Result<(), ropewalk::endpoint::EndpointError> {
 /// let endpoint: Endpoint = "unix:/run/x.sock?mode=660".parse()?;
 /// assert_eq!(endpoint, Endpoint::unix("/run/x.sock").mode(0o660));
 /// assert_eq!(endpoint.to_string(), "unix:/run/x.sock?mode=660");

@@ -27,7 +27,8 @@ impl Endpoint {
     /// behind a proxy.
     ///
     /// ```
-    /// use ropewalk::{Endpoint, IpNet};
+    /// use ropewalk::layer::IpNet;
+    /// use ropewalk::Endpoint;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let networks: [IpNet; 2] = ["10.0.0.0/8".parse()?, "::1/128".parse()?];

@@ -23,7 +23,7 @@ use crate::tls::ClientTls;
 /// A connection under way, as [`Dial::dial`] returns it.
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<(Stream, Peer)>> + Send + 'a>>;
 
-/// Makes connections: it is to a [`Remote`] what a [`Listener`](crate::Listener) is to an
+/// Makes connections: it is to a [`Remote`] what a [`Listener`](crate::endpoint::Listener) is to an
 /// [`Endpoint`](crate::Endpoint). Implement it for another transport (vsock, a simulated network); [`Stream::from_io`]
 /// wraps its streams, and [`memory::Connector`](crate::memory::Connector) is an implementation.
 pub trait Dial: Send + Sync + 'static {
@@ -65,7 +65,7 @@ pub trait Dial: Send + Sync + 'static {
 /// ```
 /// use ropewalk::Remote;
 ///
-/// # fn main() -> Result<(), ropewalk::EndpointError> {
+/// # fn main() -> Result<(), ropewalk::endpoint::EndpointError> {
 /// let remote: Remote = "tcp:example.org:8007?from=192.0.2.7".parse()?;
 /// assert_eq!(remote.to_string(), "tcp:example.org:8007?from=192.0.2.7");
 /// assert!("tcp:8007".parse::<Remote>().unwrap_err().to_string().contains("write tcp:HOST:8007"));

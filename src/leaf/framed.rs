@@ -142,7 +142,7 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     }
 
     /// Turns errors into answers: errors of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer
-    /// that is a stream and of the codec, and the errors of missed [`ReadDeadlines`](crate::ReadDeadlines).
+    /// that is a stream and of the codec, and the errors of missed [`ReadDeadlines`](crate::connection::ReadDeadlines).
     ///
     /// The connection goes on after an error of the service, after an answer that the codec refused to encode, and
     /// after a recoverable error of the codec, unless the answer has `then_close`. After a fatal error of the codec,

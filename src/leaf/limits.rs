@@ -7,7 +7,7 @@ macro_rules! limit_setters {
         /// this limit the connection ends with [`SessionError::InputLimit`](crate::SessionError::InputLimit).
         ///
         /// It is meant for codecs without a limit of their own, such as tokio-util's `LinesCodec::new()`. It does not
-        /// apply to the codecs of this crate and to [`Strict`](crate::custom::Strict), which have a `max` of their own,
+        /// apply to the codecs of this crate and to [`Strict`](crate::codec::custom::Strict), which have a `max` of their own,
         /// also when they are used inside another codec.
         pub fn input_limit(mut self, bytes: usize) -> Self {
             std::sync::Arc::make_mut(&mut self.limits).input_limit = bytes;
@@ -16,7 +16,7 @@ macro_rules! limit_setters {
 
         /// How long a frame may take from its first byte to its last, plus the same time again for each 64 KiB of it
         /// that have arrived; 30 s by default. `None` sets no deadline. There is no deadline for a frame to begin; see
-        /// [`MakeRoom`](crate::MakeRoom) for the case that other connections wait for a slot. A
+        /// [`MakeRoom`](crate::layer::MakeRoom) for the case that other connections wait for a slot. A
         /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) replaces this deadline with its own.
         ///
         /// The time counts only while the wire waits for the peer. When it has passed, the connection ends with

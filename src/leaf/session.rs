@@ -25,7 +25,7 @@ use crate::wire::{Limits, Wire};
 ///
 /// let echo = session(Lines::crlf(), async |mut s| {
 ///     while let Some(line) = s.next().await? {
-///         s.reply(line)?;
+///         s.feed(line)?;
 ///     }
 ///     Ok(())
 /// });
@@ -44,7 +44,7 @@ use crate::wire::{Limits, Wire};
 ///     let lines = Arc::clone(&lines);
 ///     async move {
 ///         while s.next().await?.is_some() {
-///             s.reply(lines.fetch_add(1, Ordering::Relaxed).to_string())?;
+///             s.feed(lines.fetch_add(1, Ordering::Relaxed).to_string())?;
 ///         }
 ///         Ok(())
 ///     }
@@ -68,7 +68,7 @@ where
 /// use ropewalk::{Lines, Result, Server, Session, StateLayer, session_with};
 ///
 /// async fn qotd(mut s: Session<Lines>, quote: Arc<str>) -> Result {
-///     s.reply(&*quote)?;
+///     s.feed(&*quote)?;
 ///     s.close().await
 /// }
 ///
@@ -120,7 +120,7 @@ impl<C, F, W> SessionLeaf<C, F, W> {
         self
     }
 
-    /// The number of unwritten bytes from which on [`Session::reply`] fails; 1 MiB by default. Replies without an await
+    /// The number of unwritten bytes from which on [`Session::feed`] fails; 1 MiB by default. Replies without an await
     /// between them have this much room, plus the bytes that the kernel accepts at that moment: over TCP about 100 KiB
     /// each time the peer reads. If it is below 64 KiB, it is also the number of unwritten bytes from which on no more
     /// frames are read.

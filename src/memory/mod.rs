@@ -35,7 +35,9 @@ use std::task::{Context, Poll};
 use ropewalk_middleware::{Addr, Peer, Stream};
 use tokio::sync::mpsc;
 
-use crate::{Dial, Dialing, Endpoint, Listener, Remote};
+use crate::endpoint::remote::{Dial, Dialing};
+use crate::listener::Listener;
+use crate::{Endpoint, Remote};
 
 pub use self::stream::MemoryStream;
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::{Connector, MemoryStream, endpoint, endpoint_with_capacity};
-use crate::Listener;
+use crate::listener::Listener;
 
 async fn bound(capacity: usize) -> (Box<dyn Listener>, Connector) {
     let (endpoint, connector) = endpoint_with_capacity(capacity);

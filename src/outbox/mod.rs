@@ -75,7 +75,8 @@ impl<F: fmt::Debug> StdError for PushError<F> {}
 /// a bound in bytes needs a function that returns the size to count for a frame.
 ///
 /// ```
-/// use ropewalk::{Bytes, Capacity};
+/// use ropewalk::outbox::Capacity;
+/// use ropewalk::Bytes;
 ///
 /// let capacity = Capacity::frames(256).bytes(64 * 1024, |frame: &Bytes| frame.len());
 /// # let _ = capacity;
@@ -145,7 +146,7 @@ impl<F> fmt::Debug for Capacity<F> {
 ///         }
 ///     });
 ///     while let Some(line) = s.next().await? {
-///         s.reply(line)?;
+///         s.feed(line)?;
 ///     }
 ///     Ok(())
 /// }

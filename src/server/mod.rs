@@ -201,8 +201,8 @@ impl<L> Server<L> {
     /// The new process has this process's environment, working directory, user, standard output and standard error; its
     /// standard input is empty. It is a child of this process until this one ends. Only one server of a process can be
     /// restarted. The endpoints must be TCP, Unix or inherited sockets; an endpoint made from a
-    /// [`Listener`](crate::Listener) can be handed over only if it implements
-    /// [`hand_over`](crate::Listener::hand_over).
+    /// [`Listener`](crate::endpoint::Listener) can be handed over only if it implements
+    /// [`hand_over`](crate::endpoint::Listener::hand_over).
     pub fn hot_restart(mut self, restart: Restart) -> Self {
         self.options.restart = Some(restart);
         self
@@ -272,7 +272,8 @@ impl<L> Server<L> {
     /// with the reason [`NoRoom`](crate::CloseReason::NoRoom).
     ///
     /// ```
-    /// use ropewalk::{MakeRoom, Server};
+    /// use ropewalk::layer::MakeRoom;
+    /// use ropewalk::Server;
     ///
     /// // Subscribers may listen for as long as they like, even if others wait.
     /// let server = Server::new().listen("tcp:0.0.0.0:8007").make_room(MakeRoom::new().idle(None));
@@ -304,7 +305,7 @@ impl<L> Server<L> {
     ///
     /// # Errors
     ///
-    /// An endpoint made from a [`Listener`](crate::Listener), or in memory, can't be shared, so binding fails. Threads
+    /// An endpoint made from a [`Listener`](crate::endpoint::Listener), or in memory, can't be shared, so binding fails. Threads
     /// and runtimes are made when the server is awaited; if one can't be made, the server ends with that error before
     /// it serves a connection.
     ///

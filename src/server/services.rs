@@ -51,7 +51,7 @@ impl<L> Server<L> {
     /// use ropewalk::{Bytes, Lines, LogLayer, Result, Server, Session, framed, reply_fn, session};
     ///
     /// async fn admin(mut s: Session<Lines>) -> Result {
-    ///     s.reply("all is well")
+    ///     s.feed("all is well")
     /// }
     ///
     /// # async fn doc() -> Result {

@@ -58,7 +58,7 @@ impl<C> Session<C> {
 
     /// How long the session waits for the peer: the deadlines that a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
     /// has set, or [`ReadDeadlines::OFF`] without one. In the latter case only the leaf's own deadline applies, to a
-    /// frame that has begun ([`frame_deadline`](crate::SessionLeaf::frame_deadline)).
+    /// frame that has begun ([`frame_deadline`](crate::leaf::SessionLeaf::frame_deadline)).
     pub fn read_deadlines(&self) -> ReadDeadlines {
         self.wire.connection().read_deadlines()
     }

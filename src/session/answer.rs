@@ -14,14 +14,14 @@ use crate::wire::Wire;
 use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
-    /// Waits until less than 64 KiB are unwritten, then queues a frame as [`Session::reply`] does. Unlike
+    /// Waits until less than 64 KiB are unwritten, then queues a frame as [`Session::feed`] does. Unlike
     /// [`Session::send`], it does not wait until the frame itself is written.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
     /// async fn count(mut s: Session<Lines>) -> Result {
     ///     for n in 0..1_000_000 {
-    ///         s.reply_wait(n.to_string()).await?;
+    ///         s.feed_wait(n.to_string()).await?;
     ///     }
     ///     Ok(())
     /// }
@@ -35,7 +35,7 @@ impl<C> Session<C> {
     ///
     /// If the codec refuses the frame, no part of it is queued, and the session can go on. Errors of the connection end
     /// it, and so does [`SessionError::WriteStalled`](crate::SessionError::WriteStalled).
-    pub async fn reply_wait<T>(&mut self, frame: T) -> Result
+    pub async fn feed_wait<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
     {
@@ -49,7 +49,7 @@ impl<C> Session<C> {
     }
 
     /// Queues an answer of any kind that a service can give: a frame, an `Option` of one, or a [`Reply`] of several
-    /// frames or a stream. It waits for room as [`Session::reply_wait`] does. It returns [`ControlFlow::Break`] for an
+    /// frames or a stream. It waits for room as [`Session::feed_wait`] does. It returns [`ControlFlow::Break`] for an
     /// answer with [`then_close`](Reply::then_close): the session's function should return then.
     ///
     /// ```
@@ -74,7 +74,7 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::reply_wait`], and those of the stream. Frames before the error are queued.
+    /// Those of [`Session::feed_wait`], and those of the stream. Frames before the error are queued.
     pub fn answer<R>(&mut self, answer: R) -> Answer<'_, C, R::Frame>
     where
         R: IntoReply,

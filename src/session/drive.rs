@@ -21,7 +21,7 @@ impl<C> Session<C> {
     /// ```
     /// # use ropewalk::{Bytes, Lines, Reply, Result, Session, service_fn};
     /// # async fn doc(mut s: Session<Lines>) -> Result {
-    /// s.reply("220 ready")?;
+    /// s.feed("220 ready")?;
     /// s.drive(service_fn(async |line: Bytes| Ok(Reply::one(line)))).concurrent(4).await
     /// # }
     /// ```
@@ -62,7 +62,7 @@ impl<C, S, O, E, G> Drive<C, S, O, E, G> {
         Drive { session, service, order: AsReady(n), on_error, goodbye }
     }
 
-    /// Turns codec and service errors into answers, as [`Framed::on_error`](crate::Framed::on_error) does.
+    /// Turns codec and service errors into answers, as [`Framed::on_error`](crate::leaf::Framed::on_error) does.
     pub fn on_error<H, A, R>(self, on_error: H) -> Drive<C, S, O, H, G>
     where
         C: Decoder,
@@ -76,7 +76,7 @@ impl<C, S, O, E, G> Drive<C, S, O, E, G> {
     }
 
     /// Sets the goodbye, an answer that is sent when the connection drains, as
-    /// [`Framed::on_drain`](crate::Framed::on_drain) does.
+    /// [`Framed::on_drain`](crate::leaf::Framed::on_drain) does.
     pub fn on_drain<D, A, R>(self, goodbye: D) -> Drive<C, S, O, E, D>
     where
         C: Decoder,

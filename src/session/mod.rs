@@ -38,7 +38,7 @@ use ropewalk_middleware::{BoxError, Result, SessionError};
 ///
 /// async fn echo(mut s: Session<Lines>) -> Result {
 ///     while let Some(line) = s.next().await? {
-///         s.reply(line)?;
+///         s.feed(line)?;
 ///     }
 ///     Ok(())
 /// }
@@ -100,7 +100,7 @@ impl<C> Session<C> {
     /// connection is reset, because the answers would look complete without the missing frame; call [`Session::flush`]
     /// first to go on. To send that much use [`Session::send`], which waits, also in a branch of `select!`.
     #[inline(always)]
-    pub fn reply<T>(&mut self, frame: T) -> Result
+    pub fn feed<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
     {
@@ -115,8 +115,8 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::WriteLimit`] and those of the connection, as for [`Session::reply`].
-    pub fn reply_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
+    /// [`SessionError::WriteLimit`] and those of the connection, as for [`Session::feed`].
+    pub fn feed_raw(&mut self, bytes: impl AsRef<[u8]>) -> Result {
         self.make_room()?;
         self.wire.encode_raw(bytes.as_ref())?;
         self.wire.count_answers();
@@ -132,7 +132,7 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::reply`] except the limit; and [`SessionError::WriteStalled`] when the peer accepts no data
+    /// Those of [`Session::feed`] except the limit; and [`SessionError::WriteStalled`] when the peer accepts no data
     /// for the duration of the write stall (30 s), or less than 64 KiB in four times that duration.
     pub async fn send<T>(&mut self, frame: T) -> Result
     where
@@ -172,7 +172,7 @@ impl<C> Session<C> {
     /// # async fn doc(mut s: Session<Lines>) -> Result {
     /// while let Some(name) = s.next().await? {
     ///     let answer = s.during(lookup(name)).await?;
-    ///     s.reply(answer)?;
+    ///     s.feed(answer)?;
     /// }
     /// # Ok(())
     /// # }
@@ -233,7 +233,7 @@ impl<C> Session<C> {
 
     /// Writes all queued frames and half-closes the connection. It does not wait for the peer to close too: the leaf
     /// does, for at most 2 s and 16 MiB, when the session's function has returned. So the function's own values, such
-    /// as a [`Member`](crate::Member) of a room, don't live longer because of a slow peer. A session without a leaf,
+    /// as a [`Member`](crate::outbox::Member) of a room, don't live longer because of a slow peer. A session without a leaf,
     /// made by [`Session::over`], has to wait here.
     ///
     /// # Cancel safety

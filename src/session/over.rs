@@ -18,7 +18,7 @@ impl<C> Session<C> {
     /// async fn quit(server: &str) -> Result {
     ///     let mut s = Session::over(connect(server).await?, Lines::crlf());
     ///     s.next().await?.ok_or_else(|| Error::other("no greeting"))?;
-    ///     s.reply("QUIT")?;
+    ///     s.feed("QUIT")?;
     ///     s.next().await?;
     ///     s.close().await
     /// }
@@ -45,7 +45,7 @@ impl<C> Session<C> {
         self
     }
 
-    /// [`Session::reply`] fails while this many bytes wait to be written, from here on; 1 MiB by default. Below 64 KiB it is also
+    /// [`Session::feed`] fails while this many bytes wait to be written, from here on; 1 MiB by default. Below 64 KiB it is also
     /// from where on no more frames are read before the peer has taken some.
     #[must_use]
     pub fn write_limit(mut self, bytes: usize) -> Self {

@@ -38,11 +38,12 @@ impl<C> Session<C> {
         self.inbox.open(connection, capacity.into(), slow)
     }
 
-    /// Makes an outbox of bytes that are written as they are, without the codec, as [`Session::reply_raw`] does. It is
+    /// Makes an outbox of bytes that are written as they are, without the codec, as [`Session::feed_raw`] does. It is
     /// meant for data that is encoded once and pushed to many connections.
     ///
     /// ```
-    /// use ropewalk::{Bytes, BytesMut, Encoder, Lines, Result, Room};
+    /// use ropewalk::codec::Encoder;
+    /// use ropewalk::{Bytes, BytesMut, Lines, Result, Room};
     ///
     /// fn announce(room: &Room<Bytes>, line: &str) -> Result {
     ///     let mut encoded = BytesMut::new();

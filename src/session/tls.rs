@@ -39,25 +39,25 @@ impl<C> Session<C> {
     /// ```
     /// # use ropewalk::{Lines, Result, Session, TlsConfig};
     /// async fn smtp(mut s: Session<Lines>, tls: TlsConfig) -> Result {
-    ///     s.reply("220 ready")?;
+    ///     s.feed("220 ready")?;
     ///     while let Some(line) = s.next().await? {
     ///         match &line[..] {
     ///             b"STARTTLS" if s.tls().is_none() => {
-    ///                 s.reply("220 go ahead")?;
+    ///                 s.feed("220 go ahead")?;
     ///                 s.upgrade_tls(&tls).await?;
     ///             }
     ///             b"QUIT" => break,
-    ///             _ => s.reply("250 ok")?,
+    ///             _ => s.feed("250 ok")?,
     ///         }
     ///     }
-    ///     s.reply("221 bye")
+    ///     s.feed("221 bye")
     /// }
     /// ```
     ///
     /// A peer waits for the answer to its request before it begins the handshake. Bytes behind the request came in
     /// plaintext, and an attacker may have inserted them. If some of them were read already, the upgrade is refused and
     /// they are not delivered; unread ones are taken as a part of the handshake, which then fails. Answer the request
-    /// with [`reply`](Session::reply) and let this function write the answer: [`send`](Session::send) and
+    /// with [`feed`](Session::feed) and let this function write the answer: [`send`](Session::send) and
     /// [`flush`](Session::flush) read ahead when they have to wait, and would read the handshake.
     ///
     /// All that the session has learned from the peer so far came in plaintext; RFC 3207 requires SMTP servers to

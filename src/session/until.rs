@@ -37,7 +37,7 @@ impl<C> Session<C> {
     ///     });
     ///     while let Some(_raw) = s.drive_until(&mut service, |line| line == "raw").await? {
     ///         let bytes = s.raw(4).await?;
-    ///         s.reply_raw(bytes)?;
+    ///         s.feed_raw(bytes)?;
     ///     }
     ///     Ok(())
     /// }

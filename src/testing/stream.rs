@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::World;
 use super::faults::{End, Plan};
-use crate::Listener;
+use crate::listener::Listener;
 use crate::memory::{MemoryListener, MemoryStream};
 
 /// Wraps each accepted connection.

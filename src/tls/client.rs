@@ -22,7 +22,8 @@ use super::files::{self, Roots};
 /// sessions that servers allow them to resume.
 ///
 /// ```
-/// use ropewalk::{ClientTls, Remote};
+/// use ropewalk::tls::ClientTls;
+/// use ropewalk::Remote;
 ///
 /// let tls = ClientTls::new().ca("/etc/roots.pem").name("cache.example.org").alpn(["cache/1"]);
 /// let remote = Remote::unix("/run/cache.sock").tls(tls);
@@ -82,7 +83,7 @@ impl ClientTls {
         self.apart()
     }
 
-    /// Sets the offered protocols (ALPN), the preferred one first. [`TlsInfo::alpn`](crate::TlsInfo::alpn) is the one
+    /// Sets the offered protocols (ALPN), the preferred one first. [`TlsInfo::alpn`](crate::connection::TlsInfo::alpn) is the one
     /// that the server chose.
     #[must_use]
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {

@@ -14,6 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 
+/// For a [`TlsConfig`] made from a `rustls::ServerConfig` of your own.
+pub use rustls;
+
 pub use self::client::ClientTls;
 pub use self::error::TlsError;
 pub(crate) use self::stream::{HANDSHAKE, Side, accept, connect};

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) struct Limits {
     /// When more bytes of answers than this are queued, they are written before more is decoded or read.
     pub(crate) high_water: usize,
-    /// `reply` fails while this many bytes of answers are unwritten.
+    /// `feed` fails while this many bytes of answers are unwritten.
     pub(crate) write_limit: usize,
     /// The most raw bytes taken at once.
     pub(crate) raw_limit: u64,

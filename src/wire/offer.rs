@@ -33,7 +33,7 @@ impl Wire {
         // The next poll of the session registers the waker instead.
         let cx = &mut Context::from_waker(Waker::noop());
         if !has_budget_remaining() {
-            // Counted, so that a loop of `reply` to a peer that reads fast also yields.
+            // Counted, so that a loop of `feed` to a peer that reads fast also yields.
             if !self.has_turn() {
                 return Ok(());
             }

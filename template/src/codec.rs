@@ -1,8 +1,8 @@
 //! The protocol's frames: four hexadecimal digits that count the bytes of the content, then the content.
 
 use bytes::{BufMut, BytesMut};
-use ropewalk::custom::{FindFrame, Span, Strict};
-use ropewalk::{CodecError, ErrorKind};
+use ropewalk::codec::custom::{FindFrame, Span, Strict};
+use ropewalk::codec::{CodecError, ErrorKind};
 use tokio_util::codec::Encoder;
 
 /// The bytes before the content.

@@ -5,8 +5,10 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use ropewalk::client::{Call, Handle, Pipelined};
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::Listener;
 use ropewalk::memory::{self, Connector};
-use ropewalk::{Bytes, ConnectionService, Listener, Server, Stream};
+use ropewalk::{Bytes, ConnectionService, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Service, ServiceExt};
 

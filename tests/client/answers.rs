@@ -12,11 +12,11 @@ use crate::called::{call, ends, serve, settle, soon};
 #[tokio::test(start_paused = true)]
 async fn the_frames_of_an_answer_are_gathered_and_pushes_come_between() {
     let (connector, _server) = serve(session(Lines::lf(), async |mut s: Session<Lines>| {
-        s.reply(">first")?;
+        s.feed(">first")?;
         while let Some(line) = s.next().await? {
-            s.reply("250-one")?;
-            s.reply(">between")?;
-            s.reply([b"250 ", &line[..]].concat())?;
+            s.feed("250-one")?;
+            s.feed(">between")?;
+            s.feed([b"250 ", &line[..]].concat())?;
         }
         Ok(())
     }));

@@ -129,19 +129,19 @@ async fn a_layer_that_ends_the_connection_is_a_failed_attempt() {
 async fn what_prepares_a_connection_runs_before_any_call_on_each_of_them() {
     let (connector, _server) = serve(session(Lines::lf(), async |mut s: Session<Lines>| {
         assert_eq!(s.next().await?.unwrap(), "login secret");
-        s.reply("welcome")?;
+        s.feed("welcome")?;
         while let Some(line) = s.next().await? {
             if line == "die" {
                 s.abort();
                 return Ok(());
             }
-            s.reply(line)?;
+            s.feed(line)?;
         }
         Ok(())
     }));
     let password: Arc<str> = "secret".into();
     let client = Client::new().connect(connector).prepare_with(password, async |mut s: Session<Lines>, password| {
-        s.reply(format!("login {password}"))?;
+        s.feed(format!("login {password}"))?;
         assert_eq!(s.next().await?.unwrap(), "welcome");
         Ok(s)
     });
@@ -241,7 +241,7 @@ fn a_client_of_any_codec_is_send_sync_and_small() {
 #[tokio::test(start_paused = true)]
 async fn a_preparation_that_no_other_attempt_can_help_ends_the_client_with_its_error() {
     let (connector, _server) = serve(session(Lines::lf(), async |mut s: Session<Lines>| -> Result {
-        s.reply("who are you?")?;
+        s.feed("who are you?")?;
         while s.next().await?.is_some() {}
         Ok(())
     }));

@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ropewalk::client::{Client, ClientError, Handle, Part, Pipelined};
-use ropewalk::{Addr, Bytes, Dial, Dialing, Lines, Peer, Remote, Stream};
+use ropewalk::client::{Dial, Dialing};
+use ropewalk::connection::Stream;
+use ropewalk::{Addr, Bytes, Lines, Peer, Remote};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use ropewalk::client::forward;
+use ropewalk::connection::Stream;
 use ropewalk::proxy::Version;
-use ropewalk::{CloseReason, Remote, Stream, connect};
+use ropewalk::{CloseReason, Remote, connect};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 

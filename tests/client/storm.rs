@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use ropewalk::client::{Backoff, Client, Handle};
+use ropewalk::client::{Dial, Dialing};
 use ropewalk::memory::{self, Connector};
-use ropewalk::{Addr, Bytes, Dial, Dialing, Lines, Remote, Server, framed, reply_fn};
+use ropewalk::{Addr, Bytes, Lines, Remote, Server, framed, reply_fn};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 

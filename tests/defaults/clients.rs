@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ropewalk::client::{Client, ClientError, Handle, Part, Pipelined, State, forward};
+use ropewalk::client::{Dial, Dialing};
 use ropewalk::memory;
-use ropewalk::{Addr, Bytes, Dial, Dialing, Lines, Remote, Server, connect, framed, reply_fn};
+use ropewalk::{Addr, Bytes, Lines, Remote, Server, connect, framed, reply_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 

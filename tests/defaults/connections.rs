@@ -7,11 +7,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ropewalk::custom::{FindFrame, Span, Strict};
+use ropewalk::codec::custom::{FindFrame, Span, Strict};
+use ropewalk::codec::{CodecError, Encoder};
+use ropewalk::layer::LifetimeLayer;
 use ropewalk::memory::{self, Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, CodecError, Connection, ConnectionLimitLayer, ConnectionService, Encoder, Error, LifetimeLayer, Lines,
-    RawBytes, ReadDeadlineLayer, Reply, Server, Session, framed, reply_fn, service_fn, session,
+    CloseReason, Connection, ConnectionLimitLayer, ConnectionService, Error, Lines, RawBytes, ReadDeadlineLayer, Reply,
+    Server, Session, framed, reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -193,7 +195,7 @@ async fn ended(server: Running, connector: Connector, say: &[u8]) -> (Duration, 
 
 /// A connection that its service has closed, and which its client has not.
 async fn closed_at_once() -> (Running, MemoryStream) {
-    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| s.reply("bye"));
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| s.feed("bye"));
     let (server, connector) = with_room(KIB, leaf).await;
     let mut client = connector.connect().await.unwrap();
     harness::expect(&mut client, "bye\n").await;

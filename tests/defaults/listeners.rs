@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ropewalk::accept_rate::Rate;
-use ropewalk::{AcceptRateLayer, Addr, Connection, Endpoint, Error, PreambleDrop, Server, TlsConfig, memory};
+use ropewalk::endpoint::PreambleDrop;
+use ropewalk::layer::AcceptRateLayer;
+use ropewalk::layer::accept_rate::Rate;
+use ropewalk::{Addr, Connection, Endpoint, Error, Server, TlsConfig, memory};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};

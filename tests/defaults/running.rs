@@ -63,7 +63,7 @@ where
         let found = f(s);
         async move {
             let (mut s, found) = found.await;
-            s.reply(found)
+            s.feed(found)
         }
     });
     String::from_utf8(heard(leaf, input).await).unwrap()
@@ -88,7 +88,7 @@ async fn a_session_queues_1_mib_of_answers() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         let mut queued = 0;
         let refusal = loop {
-            match s.reply_raw(vec![b'x'; KIB]) {
+            match s.feed_raw(vec![b'x'; KIB]) {
                 Ok(()) => queued += KIB,
                 Err(error) => break error,
             }

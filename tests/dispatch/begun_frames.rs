@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::connection::ReadDeadlines;
 use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, ReadDeadlineLayer, ReadDeadlines, Server, Session,
-    framed, reply_fn, service_fn, session,
+    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, ReadDeadlineLayer, Server, Session, framed, reply_fn,
+    service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
@@ -121,7 +122,7 @@ async fn raw_bytes_have_begun_with_their_first_byte() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         while s.next().await?.is_some() {
             let raw = s.raw(5).await?;
-            s.reply(raw)?;
+            s.feed(raw)?;
             let mut chunks = s.raw_chunks(10)?;
             while chunks.next().await?.is_some() {}
         }
@@ -151,7 +152,7 @@ async fn bytes_that_nobody_wants_and_that_do_not_come_give_the_next_frame_no_les
             if line == "skip" {
                 drop(s.raw_chunks(10)?);
             }
-            s.reply(line)?;
+            s.feed(line)?;
         }
         Ok(())
     });
@@ -191,7 +192,7 @@ async fn it_can_be_changed_and_turned_off_and_a_layers_deadlines_take_its_place(
     let off = session(Lines::lf(), async |mut s: Session<Lines>| {
         s.set_read_deadlines(ReadDeadlines::OFF);
         while let Some(line) = s.next().await? {
-            s.reply(line)?;
+            s.feed(line)?;
         }
         Ok(())
     });

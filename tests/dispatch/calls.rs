@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
+use ropewalk::codec::CodecError;
 use ropewalk::{
-    CloseReason, CodecError, Error, Lines, Netstring, RawBytes, Reply, Session, framed, per_connection, reply_fn,
-    service_fn, session,
+    CloseReason, Error, Lines, Netstring, RawBytes, Reply, Session, framed, per_connection, reply_fn, service_fn,
+    session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, duplex};
 use tokio::time::timeout;
@@ -183,7 +184,7 @@ async fn each_connection_has_a_service_of_its_own_made_for_its_peer() {
 #[tokio::test]
 async fn a_session_drives_a_service_from_where_it_stands() {
     let mut w = wired(session(Lines::lf(), async |mut s: Session<Lines>| {
-        s.reply("who?")?;
+        s.feed("who?")?;
         let name = s.next().await?.unwrap_or_default();
         let service = service_fn(move |line: Bytes| {
             let name = text(&name);

@@ -5,10 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ropewalk::custom::{FindFrame, Span, Strict};
+use ropewalk::codec::custom::{FindFrame, Span, Strict};
+use ropewalk::codec::{CodecError, Decoder, Encoder, Fixed};
+use ropewalk::layer::BoxError;
 use ropewalk::{
-    BoxError, Bytes, BytesMut, CloseReason, CodecError, CodecExt, Decoder, Encoder, Error, Fixed, LengthPrefixed,
-    Lines, Netstring, Reply, Result, Session, framed, reply_fn, session,
+    Bytes, BytesMut, CloseReason, CodecExt, Error, LengthPrefixed, Lines, Netstring, Reply, Result, Session, framed,
+    reply_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::LinesCodec;

@@ -8,9 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use ropewalk::codec::{Decoder, Encoder};
+use ropewalk::connection::Io;
 use ropewalk::{
-    CodecExt, Decoder, Encoder, Io, LengthPrefixed, Lines, Netstring, RawBytes, Reply, Session, SessionError,
-    SlowConsumer, framed, reply_fn, session,
+    CodecExt, LengthPrefixed, Lines, Netstring, RawBytes, Reply, Session, SessionError, SlowConsumer, framed, reply_fn,
+    session,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::time::{Instant, advance, timeout};
@@ -141,8 +143,8 @@ fn encoded(mut codec: impl Encoder<Bytes, Error: std::fmt::Debug>, words: &[&str
 /// large frames were written in place.
 async fn converse<C>(codec: C, words: &[&str], takes: Takes) -> usize
 where
-    C: Decoder<Item = Bytes, Error: Into<ropewalk::BoxError>>
-        + Encoder<Bytes, Error: Into<ropewalk::BoxError> + std::fmt::Debug>
+    C: Decoder<Item = Bytes, Error: Into<ropewalk::layer::BoxError>>
+        + Encoder<Bytes, Error: Into<ropewalk::layer::BoxError> + std::fmt::Debug>
         + Clone
         + Send
         + 'static,
@@ -218,7 +220,7 @@ async fn more_large_frames_than_one_write_has_parts_arrive_in_order() {
                 let reply = Reply::many(pushed.clone());
                 async move { Ok(reply) }
             });
-            s.reply("hello")?;
+            s.feed("hello")?;
             s.drive(many).await
         }
     });
@@ -319,11 +321,11 @@ async fn while_a_large_answer_waits_no_more_frames_are_served() {
 async fn raw_bytes_of_a_session_are_copied_only_where_the_peer_does_not_take_them_at_once() {
     for (capacity, at_most) in [(KIB * KIB, usize::MAX), (30 * KIB, usize::MAX), (30 * KIB, 1), (30 * KIB, 12)] {
         let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
-            s.reply("hello")?;
-            s.reply_raw(&*BIG)?;
-            s.reply("between")?;
-            s.reply_raw(&BIG[1..])?;
-            s.reply_raw("small")?;
+            s.feed("hello")?;
+            s.feed_raw(&*BIG)?;
+            s.feed("between")?;
+            s.feed_raw(&BIG[1..])?;
+            s.feed_raw("small")?;
             s.close().await
         });
         let (mut peer, io, in_place) = noting(capacity, Takes { at_most, vectored: true });

@@ -24,7 +24,7 @@ async fn half_an_answer_that_nobody_takes_does_not_look_whole() {
             if how == "send" {
                 s.send(vec![b'x'; 5000]).await?;
             }
-            s.reply(vec![b'x'; 5000])?;
+            s.feed(vec![b'x'; 5000])?;
             if how == "close" {
                 s.close().await?;
             }
@@ -44,7 +44,7 @@ async fn half_an_answer_that_nobody_takes_does_not_look_whole() {
 #[tokio::test(start_paused = true)]
 async fn the_last_answers_have_four_write_stalls_in_all() {
     let (endpoint, connector) = memory::endpoint_with_capacity(1);
-    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| s.reply(vec![b'x'; 5000])).write_stall(SECOND * 30);
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| s.feed(vec![b'x'; 5000])).write_stall(SECOND * 30);
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     let start = Instant::now();
@@ -94,7 +94,7 @@ async fn raw_bytes_come_no_faster_than_their_echo_is_taken() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         for _ in 0..64 {
             let block = s.raw(BLOCK as u64).await?;
-            s.reply_raw(&block)?;
+            s.feed_raw(&block)?;
         }
         Ok(())
     });
@@ -171,7 +171,7 @@ async fn a_peer_that_takes_its_answers_slowly_gets_them_all() {
 async fn a_last_answer_that_is_taken_steadily_arrives_however_long_it_is() {
     const SIZE: usize = 20 << 20;
     let (endpoint, connector) = memory::endpoint_with_capacity(10 * 1024);
-    let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| s.reply(vec![b'x'; SIZE]));
+    let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| s.feed(vec![b'x'; SIZE]));
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     let (mut heard, mut buf) = (0, vec![0; 10 * 1024]);
@@ -194,7 +194,7 @@ async fn time_in_which_the_author_offers_nothing_is_not_held_against_the_peer() 
         let (endpoint, connector) = memory::endpoint_with_capacity(1024);
         let leaf = session(Lines::lf().unlimited(), move |mut s: Session<Lines>| async move {
             s.next().await?;
-            s.reply(vec![b'x'; 30_000])?;
+            s.feed(vec![b'x'; 30_000])?;
             // For a moment; then the author turns to something else.
             let moment = SECOND / 100;
             match how {
@@ -229,7 +229,7 @@ async fn busy() {
 async fn a_call_that_is_always_busy_does_not_make_a_peer_that_reads_a_stalled_one() {
     let during = session(Lines::lf(), async |mut s: Session<Lines>| {
         s.next().await?;
-        s.reply("first")?;
+        s.feed("first")?;
         s.during(busy()).await
     });
     let call = service_fn(async |line: Bytes| {
@@ -259,10 +259,10 @@ async fn a_reply_above_the_high_water_mark_tries_to_write_before_it_fails() {
     let pushes = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
         for _ in 0..10 {
             for _ in 0..10 {
-                s.reply(vec![b'x'; 60_000])?;
+                s.feed(vec![b'x'; 60_000])?;
                 settle().await;
             }
-            s.reply_raw(vec![b'x'; 600_000])?;
+            s.feed_raw(vec![b'x'; 600_000])?;
             settle().await;
         }
         Ok(())
@@ -301,7 +301,7 @@ async fn pushes_without_a_pause_reach_a_peer_that_reads_as_fast_as_they_come() {
             s.next().await?;
             let (mut client, mut heard, mut buf) = (peer.lock().unwrap().take().unwrap(), 0, vec![0; 1 << 20]);
             for _ in 0..60 {
-                s.reply_raw(vec![b'x'; PUSH])?;
+                s.feed_raw(vec![b'x'; PUSH])?;
                 drain(&mut client, &mut heard, &mut buf);
             }
             *peer.lock().unwrap() = Some(client);
@@ -331,7 +331,7 @@ async fn a_crowd_of_pushes_that_wait_at_once_reaches_a_peer_that_reads() {
             tokio::select! {
                 biased;
                 push = pushes.recv() => match push {
-                    Some(push) => s.reply(push)?,
+                    Some(push) => s.feed(push)?,
                     None => return Ok(()),
                 },
                 line = s.next() => drop(line?),
@@ -356,7 +356,7 @@ async fn over_tcp_the_kernel_takes_little_more_than_the_peer_reads() {
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
     let leaf = session(Lines::lf().unlimited(), move |mut s: Session<Lines>| {
         let told = tell.try_send(s.stats());
-        async move { told.map_or(Ok(()), |()| s.reply(vec![b'x'; SIZE])) }
+        async move { told.map_or(Ok(()), |()| s.feed(vec![b'x'; SIZE])) }
     });
     let server = Running::start(Server::new().listen("tcp:127.0.0.1:0").serve(leaf)).await;
     let socket = TcpSocket::new_v4().unwrap();

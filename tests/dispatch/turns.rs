@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::connection::{Io, Stream};
 use ropewalk::{
-    Addr, CloseReason, Connection, Io, Lines, Peer, RawBytes, Reply, Result, Server, Session, Stream, framed, memory,
-    reply_fn, session,
+    Addr, CloseReason, Connection, Lines, Peer, RawBytes, Reply, Result, Server, Session, framed, memory, reply_fn,
+    session,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, timeout};
@@ -78,7 +79,7 @@ async fn step(s: &mut Session<Lines>, what: &str) {
     match what {
         "send" => s.send("tick").await.unwrap(),
         "reply and flush" => {
-            s.reply("tick").unwrap();
+            s.feed("tick").unwrap();
             s.flush().await.unwrap();
         }
         "flush" => s.flush().await.unwrap(),
@@ -185,13 +186,13 @@ fn moved_away(what: &'static str, sends: Arc<AtomicUsize>) -> impl Fn(Session<Li
                 match what {
                     "send" => s.send("tick").await?,
                     "flush" => {
-                        s.reply("tick")?;
+                        s.feed("tick")?;
                         s.flush().await?;
                     }
                     "during" => s.during(ready(())).await?,
                     // It never awaits the session.
                     _ => {
-                        s.reply(vec![b'x'; 70_000])?;
+                        s.feed(vec![b'x'; 70_000])?;
                         sleep(Duration::from_millis(1)).await;
                     }
                 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
-use ropewalk::{Addr, Connection, Lines, Peer, Reply, Result, Session, Stream, framed, service_fn, session};
+use ropewalk::connection::Stream;
+use ropewalk::{Addr, Connection, Lines, Peer, Reply, Result, Session, framed, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
@@ -50,7 +51,7 @@ fn all_ways() -> Vec<(&'static str, Wired)> {
     let during = async |mut s: Session<Lines>| {
         while let Some(line) = s.next().await? {
             let line = s.during(wait(line)).await??;
-            s.reply(line)?;
+            s.feed(line)?;
         }
         Ok(())
     };

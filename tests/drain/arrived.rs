@@ -235,7 +235,7 @@ async fn an_upload_comes_whole_when_its_request_had_arrived() {
     let upload = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
         while let Some(line) = s.next().await? {
             let raw = s.raw(std::str::from_utf8(&line)?.parse()?).await?;
-            s.reply(shout(&raw))?;
+            s.feed(shout(&raw))?;
         }
         Ok(())
     });

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk::{Addr, CloseReason, ConnectionLimitLayer, DrainReport, Handle, Server, memory};
+use ropewalk::server::DrainReport;
+use ropewalk::{Addr, CloseReason, ConnectionLimitLayer, Handle, Server, memory};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;

@@ -184,7 +184,7 @@ async fn stop_ends_also_a_session_that_was_moved_away() {
     let moved = session(Lines::lf(), async |mut s: Session<Lines>| {
         tokio::spawn(async move {
             while let Some(line) = s.next().await? {
-                s.reply(line)?;
+                s.feed(line)?;
             }
             Result::<()>::Ok(())
         });

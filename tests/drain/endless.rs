@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::connection::LINGER;
+use ropewalk::connection::{Io, Stream};
+use ropewalk::endpoint::Listener;
 use ropewalk::memory::MemoryStream;
-use ropewalk::{Addr, CloseReason, Endpoint, Handle, Io, Lines, Listener, Peer, Server, Stream, framed, reply_fn};
+use ropewalk::{Addr, CloseReason, Endpoint, Handle, Lines, Peer, Server, framed, reply_fn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 use tokio::time::{Instant, timeout};
 

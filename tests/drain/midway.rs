@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::{Closing, Lines, Result, Server, Session, framed, service_fn, session};
+use ropewalk::connection::Closing;
+use ropewalk::{Lines, Result, Server, Session, framed, service_fn, session};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -45,7 +46,7 @@ async fn what_was_read_as_raw_bytes_counts_as_read() {
         told(s.closing()).await;
         while let Some(line) = s.next().await? {
             let raw = s.raw(std::str::from_utf8(&line)?.parse()?).await?;
-            s.reply(raw.len().to_string())?;
+            s.feed(raw.len().to_string())?;
         }
         Ok(())
     });
@@ -74,7 +75,7 @@ fn a_section_dropped_early_and_a_cancelled_raw_under_a_drain_come_to_an_end() {
                 drop(s.raw_chunks(10)?);
                 assert!(timeout(Duration::from_millis(1), s.raw(5)).await.is_err());
                 assert!(s.next().await?.is_none());
-                s.reply("ended")
+                s.feed("ended")
             });
             let server = on_tcp(Server::new(), leaf).await;
             let mut client = server.connect().await;

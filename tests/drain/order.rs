@@ -133,11 +133,11 @@ async fn a_handler_may_drain_its_own_server() {
 async fn a_session_sees_that_it_is_draining_and_says_goodbye() {
     async fn chat(mut s: Session<Lines>) -> Result {
         assert!(!s.is_draining());
-        s.reply("hello")?;
+        s.feed("hello")?;
         while let Some(line) = s.next().await? {
-            s.reply(shout(&line))?;
+            s.feed(shout(&line))?;
         }
-        s.reply(if s.is_draining() { "the server goes down" } else { "you go" })
+        s.feed(if s.is_draining() { "the server goes down" } else { "you go" })
     }
     let (server, connector) = on_memory(Server::new(), session(Lines::lf(), chat)).await;
     let mut leaves = connector.connect().await.unwrap();

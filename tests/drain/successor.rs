@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ropewalk::{Addr, CloseReason, Closing, Connection, Lines, Peer, Stream, framed, reply_fn};
+use ropewalk::connection::{Closing, Stream};
+use ropewalk::{Addr, CloseReason, Connection, Lines, Peer, framed, reply_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};

@@ -4,9 +4,10 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ropewalk::endpoint::PreambleDrop;
+use ropewalk::server::DrainReport;
 use ropewalk::{
-    CloseReason, Connection, ConnectionLimitLayer, ConnectionService, DrainReport, Error, Handle, PreambleDrop, Result,
-    Server, memory,
+    CloseReason, Connection, ConnectionLimitLayer, ConnectionService, Error, Handle, Result, Server, memory,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};

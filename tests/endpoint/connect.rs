@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use ropewalk::client::ConnectError;
+use ropewalk::endpoint::Listener;
 use ropewalk::proxy::{Parsed, Version, parse};
 use ropewalk::{
-    Addr, Bytes, ConnectError, Connection, Endpoint, Error, Lines, Listener, Remote, Server, Session, connect, framed,
-    memory, reply_fn, session,
+    Addr, Bytes, Connection, Endpoint, Error, Lines, Remote, Server, Session, connect, framed, memory, reply_fn,
+    session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,7 +27,7 @@ async fn echo(endpoint: Endpoint) -> Running {
 
 async fn answers(connection: Connection) {
     let mut s = Session::over(connection, Lines::lf());
-    s.reply("hello").unwrap();
+    s.feed("hello").unwrap();
     assert_eq!(soon(s.next()).await.unwrap().unwrap(), "hello");
     s.close().await.unwrap();
 }
@@ -173,7 +175,7 @@ async fn what_a_dropped_session_has_queued_arrives() {
     });
     let _server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut s = Session::over(connect(connector).await.unwrap(), Lines::lf());
-    s.reply("longer than the transport holds").unwrap();
+    s.feed("longer than the transport holds").unwrap();
     assert!(!s.is_draining());
     drop(s);
     assert_eq!(soon(lines.recv()).await.unwrap(), "longer than the transport holds");
@@ -188,7 +190,7 @@ fn outside_of_a_runtime_a_dropped_session_closes_at_once() {
         let s = Session::over(connect(connector).await.unwrap(), Lines::lf());
         (s, std::future::poll_fn(|cx| Listener::poll_accept(&mut *listener, cx)).await.0)
     });
-    s.reply("lost").unwrap();
+    s.feed("lost").unwrap();
     drop(s);
     runtime.block_on(async { assert_eq!(soon(peer.read(&mut [0; 8])).await.unwrap(), 0) });
 }
@@ -201,8 +203,8 @@ async fn the_limits_of_a_session_are_its_own() {
     let mut s = s.raw_limit(4).write_limit(8).write_stall(Duration::from_secs(1));
     assert!(s.raw(5).await.unwrap_err().to_string().contains('4'));
     // Nothing is written before something is awaited, and the transport would take it: the limit is tried, not waited for.
-    s.reply("0123456789").unwrap();
-    s.reply("0123456789").unwrap();
+    s.feed("0123456789").unwrap();
+    s.feed("0123456789").unwrap();
     assert_eq!(soon(s.next()).await.unwrap().unwrap(), "0123456789");
     drop(s);
 }
@@ -210,5 +212,5 @@ async fn the_limits_of_a_session_are_its_own() {
 #[tokio::test]
 async fn a_wrong_string_is_an_error_of_connect() {
     let error: Error = connect("tcp:8007").await.unwrap_err();
-    assert!(error.downcast_ref::<ropewalk::EndpointError>().is_some());
+    assert!(error.downcast_ref::<ropewalk::endpoint::EndpointError>().is_some());
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use ropewalk::endpoint::PreambleDrop;
 use ropewalk::memory::{self, Connector, MemoryStream};
 use ropewalk::proxy::{Header, Tlv};
-use ropewalk::{Addr, Handle, Lines, PreambleDrop, RawBytes, Result, Server, Session, framed, reply_fn, session};
+use ropewalk::{Addr, Handle, Lines, RawBytes, Result, Server, Session, framed, reply_fn, session};
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -27,9 +28,9 @@ async fn who(mut s: Session<Lines>) -> Result {
     let told = peer.proxied().unwrap();
     let name = told.header().tlv(Tlv::AUTHORITY).unwrap_or_default();
     let text = format!("{peer} via {} {}", told.proxy(), String::from_utf8_lossy(name));
-    s.reply(text)?;
+    s.feed(text)?;
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }

@@ -23,9 +23,9 @@ async fn who(mut s: Session<Lines>) -> Result {
     let via = peer.proxied().map(|told| told.proxy());
     let own = |peer: &ropewalk::Peer| peer.credentials().is_some();
     let (tls, addr) = (peer.tls().is_some(), s.local());
-    s.reply(format!("{peer} {} via {via:?} {} tls {tls} at {addr}", own(&peer), via.is_some_and(own)))?;
+    s.feed(format!("{peer} {} via {via:?} {} tls {tls} at {addr}", own(&peer), via.is_some_and(own)))?;
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }

@@ -6,7 +6,10 @@ use std::future::poll_fn;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use ropewalk::{Addr, BindError, Endpoint, EndpointError, IpNet, Listener, Stream};
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::{BindError, EndpointError, Listener};
+use ropewalk::layer::IpNet;
+use ropewalk::{Addr, Endpoint};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 

@@ -8,7 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixStream as StdStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use ropewalk::{Addr, Endpoint, Stream};
+use ropewalk::connection::Stream;
+use ropewalk::{Addr, Endpoint};
 use tokio::runtime::Builder;
 
 use crate::support::{self, TempDir};

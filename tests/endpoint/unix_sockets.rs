@@ -9,7 +9,8 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ropewalk::{Addr, BindError, Endpoint, Listener};
+use ropewalk::endpoint::{BindError, Listener};
+use ropewalk::{Addr, Endpoint};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixStream;
 

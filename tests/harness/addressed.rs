@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ropewalk::{Addr, ConnectionService, Endpoint, Listener, Peer, Server, Stream};
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::Listener;
+use ropewalk::{Addr, ConnectionService, Endpoint, Peer, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;

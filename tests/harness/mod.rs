@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector};
-use ropewalk::{Addr, CloseReason, Connection, ConnectionService, Counts, Error, Handle, Result, Serve, Server};
+use ropewalk::server::{Counts, Serve};
+use ropewalk::{Addr, CloseReason, Connection, ConnectionService, Error, Handle, Result, Server};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;

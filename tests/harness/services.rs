@@ -109,7 +109,7 @@ pub(crate) fn obedient(
                         s.abort();
                         break;
                     }
-                    _ => s.reply(line)?,
+                    _ => s.feed(line)?,
                 }
             }
             drop(inside);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ropewalk::{BandwidthLayer, Server};
+use ropewalk::Server;
+use ropewalk::layer::BandwidthLayer;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::layer::{CallRefused, CallTimedOut};
 use ropewalk::memory::{self, Connector};
 use ropewalk::{
-    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallRefused, CallTimedOut, CloseReason, CodecExt, Error,
-    FrameLogLayer, FrameRateLayer, Lines, Reply, Server, framed, reply_fn, service_fn,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CloseReason, CodecExt, Error, FrameLogLayer, FrameRateLayer,
+    Lines, Reply, Server, framed, reply_fn, service_fn,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::{Builder, Runtime};

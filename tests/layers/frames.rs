@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::layer::BoxError;
 use ropewalk::memory::Connector;
 use ropewalk::{
-    BoxError, CloseReason, Error, FrameLogLayer, Lines, Reply, Result, Server, Session, StateLayer, framed,
-    per_connection, reply_fn, service_fn, session,
+    CloseReason, Error, FrameLogLayer, Lines, Reply, Result, Server, Session, StateLayer, framed, per_connection,
+    reply_fn, service_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -152,7 +153,7 @@ async fn a_stack_of_layers_serves_a_driven_session() {
     let greet = move |mut s: Session<Lines>| {
         let service = service.clone();
         async move {
-            s.reply("hello")?;
+            s.feed("hello")?;
             s.drive(service).concurrent(2).on_error(|error: &Error| Bytes::from(format!("sorry: {error}"))).await
         }
     };
@@ -225,7 +226,7 @@ async fn state_and_frame_log_compose_with_stock_layers() {
 #[tokio::test(start_paused = true)]
 async fn state_goes_to_connections_and_to_frames() {
     let who = |mut s: Session<Lines>, names: Arc<str>| async move {
-        s.reply(&*names)?;
+        s.feed(&*names)?;
         let answer = reply_fn(|(names, line): (Arc<str>, Bytes)| format!("{names}? {}", line.len()));
         let service = ServiceBuilder::new().layer(StateLayer::new(names)).service(answer);
         s.drive(service).await

@@ -61,7 +61,7 @@ async fn a_server_makes_a_layer_for_each_connection() {
     let counted = Arc::clone(&made);
     async fn one_line(mut s: Session<Lines>) -> Result {
         if let Some(line) = s.next().await? {
-            s.reply(line)?;
+            s.feed(line)?;
         }
         Ok(())
     }

@@ -3,9 +3,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use ropewalk::{
-    Bytes, CloseReason, Lines, LoginLayer, Result, Server, Session, login, per_connection, reply_fn, session,
-};
+use ropewalk::layer::{LoginLayer, login};
+use ropewalk::{Bytes, CloseReason, Lines, Result, Server, Session, per_connection, reply_fn, session};
 use tokio::time::Instant;
 
 use crate::harness::{ask, assert_cut, assert_reasons, on_memory, on_tcp, rest};
@@ -18,10 +17,10 @@ async fn gate(mut s: Session<Lines>) -> Result {
         if line == "sesame" {
             login::complete(&s.info());
         }
-        s.reply(line)?;
+        s.feed(line)?;
     }
     if s.info().closing().is_draining() {
-        s.reply("goodbye")?;
+        s.feed("goodbye")?;
     }
     Ok(())
 }

@@ -137,7 +137,7 @@ async fn a_session_that_does_something_else_is_not_waiting() {
         while turns < 5 {
             tokio::select! {
                 line = s.next() => match line? {
-                    Some(line) => s.reply(line)?,
+                    Some(line) => s.feed(line)?,
                     None => return Ok(()),
                 },
                 () = sleep(9 * SECOND) => {
@@ -167,10 +167,10 @@ async fn what_is_pushed_does_not_keep_an_idle_peer() {
         loop {
             tokio::select! {
                 line = s.next() => match line? {
-                    Some(line) => s.reply(line)?,
+                    Some(line) => s.feed(line)?,
                     None => return Ok(()),
                 },
-                () = sleep(7 * SECOND) => s.reply("tick")?,
+                () = sleep(7 * SECOND) => s.feed("tick")?,
             }
         }
     });
@@ -188,7 +188,7 @@ async fn a_session_may_say_goodbye_and_the_reason_stays() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         let error = s.next().await.unwrap_err();
         assert!(error.is_read_timeout() && !Error::other("busy").is_read_timeout());
-        s.reply(format!("421 {error}"))?;
+        s.feed(format!("421 {error}"))?;
         assert!(s.next().await?.is_none(), "nothing more comes");
         Ok(())
     });
@@ -216,7 +216,7 @@ async fn a_session_may_change_them_on_the_way() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         while let Some(line) = s.next().await? {
             s.set_read_deadlines(s.read_deadlines().idle(None));
-            s.reply(line)?;
+            s.feed(line)?;
         }
         Ok(())
     });

@@ -5,9 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ropewalk::{
-    Addr, Bytes, CloseReason, Connection, Error, Io, Lines, Peer, ReadDeadlineLayer, Stream, framed, reply_fn,
-};
+use ropewalk::connection::{Io, Stream};
+use ropewalk::{Addr, Bytes, CloseReason, Connection, Error, Lines, Peer, ReadDeadlineLayer, framed, reply_fn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex, join, repeat, sink};
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service};

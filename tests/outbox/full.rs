@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ropewalk::{
-    Capacity, CloseReason, Encoder, Error, Lines, Outbox, PushError, Result, Session, SlowConsumer, session,
-};
+use ropewalk::codec::Encoder;
+use ropewalk::outbox::{Capacity, PushError};
+use ropewalk::{CloseReason, Error, Lines, Outbox, Result, Session, SlowConsumer, session};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -24,7 +24,7 @@ struct Closed<F> {
 async fn closed<F>(capacity: Capacity<F>, slow: SlowConsumer) -> Closed<F>
 where
     F: Send + 'static,
-    Lines: Encoder<F, Error = ropewalk::CodecError>,
+    Lines: Encoder<F, Error = ropewalk::codec::CodecError>,
 {
     let gate = Arc::new(Semaphore::new(0));
     let (told, mut outboxes) = unbounded_channel();

@@ -61,7 +61,7 @@ async fn echoes(mut s: Session<Lines>, outboxes: UnboundedSender<Outbox<Bytes>>)
         if line == "wait" {
             s.during_idle(sleep(LONG)).await?;
         }
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }
@@ -140,7 +140,7 @@ async fn what_is_pushed_is_written_while_a_call_is_pending_or_the_author_waits_i
 #[tokio::test(start_paused = true)]
 async fn what_is_pushed_waits_while_the_author_may_be_in_the_middle_of_an_answer() {
     let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
-        s.reply("begin")?;
+        s.feed("begin")?;
         s.during(sleep(LONG)).await?;
         s.send("end").await?;
         s.next().await.map(drop)
@@ -218,7 +218,7 @@ async fn on_drain_all_that_was_pushed_is_written_and_nothing_more_is_taken() {
 async fn a_session_that_drains_has_its_last_word_behind_what_was_pushed() {
     let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
         while s.next().await?.is_some() {}
-        s.reply("bye")
+        s.feed("bye")
     });
     let outbox = outboxes.recv().await.unwrap();
     settle().await;
@@ -298,7 +298,7 @@ async fn a_session_has_outboxes_of_several_types_and_one_of_bytes_around_the_cod
 #[tokio::test(start_paused = true)]
 async fn being_pushed_to_is_no_sign_of_life_of_the_peer() {
     let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
-        s.set_read_deadlines(ropewalk::ReadDeadlines::OFF.idle(Duration::from_secs(10)));
+        s.set_read_deadlines(ropewalk::connection::ReadDeadlines::OFF.idle(Duration::from_secs(10)));
         while s.next().await?.is_some() {}
         Ok(())
     });

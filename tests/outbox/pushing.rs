@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ropewalk::codec::Encoder;
+use ropewalk::connection::ReadDeadlines;
+use ropewalk::outbox::{Member, PushError};
 use ropewalk::{
-    Bytes, BytesMut, CloseReason, Encoder, Handle, Lines, Member, Opened, Outbox, PushError, ReadDeadlineLayer,
-    ReadDeadlines, Reply, Result, Room, Server, Session, SlowConsumer, per_connection, reply_fn, session,
+    Bytes, BytesMut, CloseReason, Handle, Lines, Opened, Outbox, ReadDeadlineLayer, Reply, Result, Room, Server,
+    Session, SlowConsumer, per_connection, reply_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -27,7 +30,7 @@ async fn clock(mut s: Session<Lines>) -> Result {
         }
     });
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }
@@ -109,7 +112,7 @@ async fn announce(room: &Room<Bytes>, line: &str) -> Result<usize> {
 async fn collect(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     let _member = room.join(s.outbox(64, SlowConsumer::DropNewest));
     s.during_idle(sleep(Duration::from_secs(60))).await?;
-    s.reply("60 s have passed")
+    s.feed("60 s have passed")
 }
 
 /// Stores an outbox on each connection, for `warn`.
@@ -117,7 +120,7 @@ async fn reachable(mut s: Session<Lines>) -> Result {
     let outbox: Outbox<Bytes> = s.outbox(8, SlowConsumer::Refuse);
     s.info().insert(outbox);
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }
@@ -197,7 +200,7 @@ async fn a_named_room_is_there_as_long_as_it_has_members() {
             let mut seats = Vec::new();
             while let Some(name) = s.next().await? {
                 seats.push(Seat::take(&rooms, name, outbox.clone()));
-                s.reply("in")?;
+                s.feed("in")?;
             }
             Ok(())
         }

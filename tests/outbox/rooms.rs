@@ -15,7 +15,7 @@ use crate::wired::{Wired, settle, wired, wired_with};
 /// Says to all others what its peer says.
 async fn chats(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     let me = room.join(s.outbox(8, SlowConsumer::Disconnect));
-    s.reply("welcome")?;
+    s.feed("welcome")?;
     while let Some(line) = s.next().await? {
         room.send_except(me.id(), line).await;
     }

@@ -1,6 +1,7 @@
 //! Rooms whose members receive the frames of all senders in one order.
 
-use ropewalk::{Lines, Member, Outbox, Room, Session, SlowConsumer, session};
+use ropewalk::outbox::Member;
+use ropewalk::{Lines, Outbox, Room, Session, SlowConsumer, session};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;

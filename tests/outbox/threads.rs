@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
-use ropewalk::{Lines, Outbox, PushError, Result, Session, SlowConsumer, per_connection, reply_fn, session};
+use ropewalk::outbox::PushError;
+use ropewalk::{Lines, Outbox, Result, Session, SlowConsumer, per_connection, reply_fn, session};
 use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, Lines as AsyncLines, ReadHalf, split};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::yield_now;

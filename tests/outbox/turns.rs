@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ropewalk::{Encoder, Error, Lines, Outbox, Result, Session, SlowConsumer, session};
+use ropewalk::codec::Encoder;
+use ropewalk::{Error, Lines, Outbox, Result, Session, SlowConsumer, session};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::timeout;
 

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use ropewalk::{Bytes, Endpoint, RawBytes, Serve, Server, framed, reply_fn};
+use ropewalk::server::Serve;
+use ropewalk::{Bytes, Endpoint, RawBytes, Server, framed, reply_fn};
 
 use crate::support::{self, Client, program};
 

@@ -40,7 +40,7 @@ fn client(dir: &TempDir) -> (Redis, ropewalk::client::Handle) {
     let client = client.backoff(Backoff::between(Duration::from_millis(5), Duration::from_millis(50)));
     // While it reads its file redis answers with an error.
     let client = client.prepare(async |mut s: ropewalk::Session<Resp>| {
-        s.reply(Command::new(["PING"]))?;
+        s.feed(Command::new(["PING"]))?;
         match s.next().await? {
             Some(Value::Text(pong)) if pong == "PONG" => Ok(s),
             other => Err(ropewalk::Error::other(format!("it is not ready: {other:?}"))),

@@ -46,7 +46,7 @@ impl Backend {
             peers.lock().unwrap().push(s.peer().clone());
             async move {
                 while let Some(line) = s.next().await? {
-                    s.reply(line)?;
+                    s.feed(line)?;
                 }
                 Result::Ok(())
             }
@@ -268,7 +268,7 @@ async fn hello(mut s: Session<Lines>) -> Result {
     let peer = s.peer().clone();
     let version = peer.proxied().unwrap().header().version();
     for line in ["HTTP/1.0 200 OK", "Content-Type: text/plain", "", &format!("{peer} {version:?}")] {
-        s.reply(line.to_owned())?;
+        s.feed(line.to_owned())?;
     }
     s.close().await
 }

@@ -14,7 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use ropewalk::{Addr, Bytes, Lines, LogLayer, Restart, Server, TlsConfig, framed, reply_fn};
+use ropewalk::server::Restart;
+use ropewalk::{Addr, Bytes, Lines, LogLayer, Server, TlsConfig, framed, reply_fn};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Builder;
 use tracing::span::{Attributes, Id, Record};

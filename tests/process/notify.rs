@@ -6,7 +6,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use ropewalk::{Addr, Bytes, Endpoint, Listener, Peer, RawBytes, Server, Stream, framed, reply_fn};
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::Listener;
+use ropewalk::{Addr, Bytes, Endpoint, Peer, RawBytes, Server, framed, reply_fn};
 
 use crate::support::{self, TempDir};
 

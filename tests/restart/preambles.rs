@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ropewalk::{Addr, Bytes, Endpoint, Handle, Lines, Restart, Result, Server, framed, reply_fn};
+use ropewalk::server::Restart;
+use ropewalk::{Addr, Bytes, Endpoint, Handle, Lines, Result, Server, framed, reply_fn};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};

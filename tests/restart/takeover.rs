@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ropewalk::{CloseReason, Restart, RestartError, Server};
+use ropewalk::server::{Restart, RestartError};
+use ropewalk::{CloseReason, Server};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};

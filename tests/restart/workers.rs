@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::join_all;
-use ropewalk::{Restart, Server};
+use ropewalk::Server;
+use ropewalk::server::Restart;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ropewalk::accept_rate::{AcceptRateLayer, Rate};
-use ropewalk::access::{AccessLayer, AccessRules};
+use ropewalk::layer::accept_rate::{AcceptRateLayer, Rate};
+use ropewalk::layer::access::{AccessLayer, AccessRules};
 use ropewalk::{CloseReason, Server};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};

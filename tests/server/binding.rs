@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::{EndpointError, Listener};
 use ropewalk::memory;
-use ropewalk::{
-    Addr, CloseReason, Endpoint, EndpointError, Lines, Listener, Peer, Server, Session, Stream, framed, reply_fn,
-    session,
-};
+use ropewalk::{Addr, CloseReason, Endpoint, Lines, Peer, Server, Session, framed, reply_fn, session};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -23,7 +22,7 @@ async fn endpoints_of_mixed_kinds_serve_at_once() {
     let (endpoint, connector) = memory::endpoint();
     let which = session(Lines::lf(), async |mut s: Session<Lines>| {
         while let Some(line) = s.next().await? {
-            s.reply(format!("{} on {}", String::from_utf8_lossy(&line), s.listener()))?;
+            s.feed(format!("{} on {}", String::from_utf8_lossy(&line), s.listener()))?;
         }
         Ok(())
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::connection::LINGER;
-use ropewalk::limit::MAX_REFUSALS;
+use ropewalk::layer::limit::MAX_REFUSALS;
 use ropewalk::{CloseReason, ConnectionLimitLayer, Lines, Result, Server, Session, framed, reply_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -188,7 +188,7 @@ async fn a_place_is_kept_until_a_session_moved_elsewhere_has_ended() {
     let moved = session(Lines::lf(), async |mut s: Session<Lines>| {
         tokio::spawn(async move {
             while let Some(line) = s.next().await? {
-                s.reply(line)?;
+                s.feed(line)?;
             }
             Result::<()>::Ok(())
         });

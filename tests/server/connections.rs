@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::connection::ReadDeadlines;
 use ropewalk::{
-    CloseReason, Connection, ConnectionInfo, Lines, ReadDeadlineLayer, ReadDeadlines, Reply, Result, Server, Session,
-    per_connection, reply_fn, session,
+    CloseReason, Connection, ConnectionInfo, Lines, ReadDeadlineLayer, Reply, Result, Server, Session, per_connection,
+    reply_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
@@ -101,7 +102,7 @@ async fn what_a_layer_leaves_on_a_connection_its_session_finds() {
     });
     let greet = session(Lines::lf(), async |mut s: Session<Lines>| {
         let tenant = s.info().get::<Tenant>().map(|tenant| tenant.0);
-        s.reply(format!("{tenant:?} {:?}", s.info().get::<String>()))
+        s.feed(format!("{tenant:?} {:?}", s.info().get::<String>()))
     });
     let (server, connector) = on_memory(Server::new().layer(layer), greet).await;
     assert_eq!(rest(&mut connector.connect().await.unwrap()).await, "Some(\"green\") None\n");
@@ -165,7 +166,7 @@ async fn deadlines_that_a_handle_gives_hold_for_the_wait_that_is_under_way_and_t
         s.set_read_deadlines(ReadDeadlines::OFF.idle(7 * SECOND));
         assert_eq!(s.read_deadlines().idle, Some(7 * SECOND));
         while let Some(line) = s.next().await? {
-            s.reply(line)?;
+            s.feed(line)?;
         }
         Ok(())
     });

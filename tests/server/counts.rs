@@ -224,7 +224,7 @@ async fn refusals_are_counted_by_kind_and_nobody_else_is() {
     ask(&mut first, "a\r\n", "A\r\n").await;
     // They hear the text and do not close: their refusals last.
     let mut refused = Vec::new();
-    for _ in 0..ropewalk::limit::MAX_REFUSALS + 3 {
+    for _ in 0..ropewalk::layer::limit::MAX_REFUSALS + 3 {
         let mut client = connector.connect().await.unwrap();
         assert_eq!(rest(&mut client).await, "full\r\n");
         refused.push(client);

@@ -4,9 +4,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::connection::{ConnectionState, Stream};
+use ropewalk::endpoint::Listener;
 use ropewalk::{
-    Addr, CloseReason, ConnectionLimitLayer, ConnectionState, Endpoint, Handle, Lines, Listener, Peer, Server, Session,
-    Stream, framed, memory, reply_fn, service_fn, session,
+    Addr, CloseReason, ConnectionLimitLayer, Endpoint, Handle, Lines, Peer, Server, Session, framed, memory, reply_fn,
+    service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
@@ -15,10 +17,11 @@ use crate::wired::{settle, wired, wired_with};
 
 fn sums_agree(handle: &Handle) {
     let (counts, endpoints) = (handle.counts(), handle.endpoints());
-    let sum =
-        |count: fn(&ropewalk::Counts) -> u64| endpoints.iter().map(|endpoint| count(endpoint.counts())).sum::<u64>();
-    assert_eq!(counts.accepted(), sum(ropewalk::Counts::accepted));
-    assert_eq!(counts.active(), sum(ropewalk::Counts::active));
+    let sum = |count: fn(&ropewalk::server::Counts) -> u64| {
+        endpoints.iter().map(|endpoint| count(endpoint.counts())).sum::<u64>()
+    };
+    assert_eq!(counts.accepted(), sum(ropewalk::server::Counts::accepted));
+    assert_eq!(counts.active(), sum(ropewalk::server::Counts::active));
     for reason in CloseReason::ALL {
         assert_eq!(counts.closed(reason), endpoints.iter().map(|e| e.counts().closed(reason)).sum::<u64>());
     }
@@ -111,7 +114,7 @@ async fn failed_accepts_are_counted() {
     let handle = server.handle();
     let server = tokio::spawn(server);
     settle().await;
-    let errors: Vec<u64> = handle.endpoints().iter().map(ropewalk::EndpointInfo::accept_errors).collect();
+    let errors: Vec<u64> = handle.endpoints().iter().map(ropewalk::server::EndpointInfo::accept_errors).collect();
     assert_eq!(errors, [0, 3]);
     handle.stop();
     server.await.unwrap().unwrap();
@@ -146,7 +149,7 @@ async fn a_connection_tells_whether_it_reads_calls_writes_or_lingers() {
     settle().await;
     assert_eq!(info.state(), ConnectionState::Reading);
 
-    let mut w = wired(session(Lines::lf(), async |mut s: Session<Lines>| s.reply("bye")));
+    let mut w = wired(session(Lines::lf(), async |mut s: Session<Lines>| s.feed("bye")));
     let info = w.closing.info();
     assert_eq!(w.rest().await, "bye\n");
     settle().await;

@@ -7,9 +7,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::{
-    Addr, Endpoint, EndpointState, Handle, Lines, Listener, Peer, Result, Server, Stream, framed, memory, reply_fn,
-};
+use ropewalk::connection::Stream;
+use ropewalk::endpoint::Listener;
+use ropewalk::server::EndpointState;
+use ropewalk::{Addr, Endpoint, Handle, Lines, Peer, Result, Server, framed, memory, reply_fn};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;

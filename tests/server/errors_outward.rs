@@ -2,7 +2,8 @@
 
 use std::num::ParseIntError;
 
-use ropewalk::{BoxError, Error};
+use ropewalk::Error;
+use ropewalk::layer::BoxError;
 
 fn fails() -> ropewalk::Result<u16> {
     Ok("8007x".parse()?)

@@ -70,7 +70,7 @@ async fn a_listener_whose_socket_is_shut_down_is_told_of_once_and_the_others_ser
 }
 
 /// Answers, and blocks its thread for the milliseconds it is sent.
-fn blocking(server: Server) -> ropewalk::Serve {
+fn blocking(server: Server) -> ropewalk::server::Serve {
     let service = service_fn(async |line: Bytes| {
         thread::sleep(Duration::from_millis(String::from_utf8_lossy(&line).parse()?));
         Ok(line)

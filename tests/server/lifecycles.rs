@@ -4,7 +4,8 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use ropewalk::memory;
-use ropewalk::{Addr, CloseReason, Error, Handle, Lifecycle, Lines, Result, Server, Session, session};
+use ropewalk::server::Lifecycle;
+use ropewalk::{Addr, CloseReason, Error, Handle, Lines, Result, Server, Session, session};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -65,7 +66,7 @@ async fn lifecycles_start_in_order_before_the_first_accept_and_stop_in_reverse_a
         async move {
             events.note("connection begins");
             while s.next().await?.is_some() {}
-            s.reply("bye")?;
+            s.feed("bye")?;
             s.close().await?;
             events.note("connection ends");
             Ok(())

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::CloseReason::{Done, MadeRoomIdle, MadeRoomShare, MadeRoomSilent};
-use ropewalk::{Lines, MakeRoom, Result, Server, Session, framed, service_fn, session};
+use ropewalk::layer::MakeRoom;
+use ropewalk::{Lines, Result, Server, Session, framed, service_fn, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -259,7 +260,7 @@ async fn sessions_of_raw_bytes_and_plain_services_are_never_silent() {
     let raw = session(Lines::lf(), async |mut s: Session<Lines>| -> Result {
         let read = s.raw(1).await?;
         if read == "w" {
-            s.reply_raw("raw")?;
+            s.feed_raw("raw")?;
         }
         s.flush().await?;
         std::future::pending().await

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ropewalk::{CloseReason, ConnectionLimitLayer, MakeRoom, Server};
+use ropewalk::layer::MakeRoom;
+use ropewalk::{CloseReason, ConnectionLimitLayer, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;

@@ -161,7 +161,7 @@ async fn a_session_in_another_task_is_counted_and_aborted_as_any_other() {
         tokio::spawn(async move {
             while let Some(line) = s.next().await? {
                 let size = if line == "big" { 600 * KIB } else { 1 };
-                s.reply_raw(vec![b'x'; size])?;
+                s.feed_raw(vec![b'x'; size])?;
                 if line == "elsewhere" {
                     sleep(SECOND).await;
                 }
@@ -198,9 +198,9 @@ async fn connections_that_keep_their_buffers_after_an_abort_hold_up_the_others_f
         let kept = Arc::clone(&keep);
         async move {
             while let Some(line) = s.next().await? {
-                s.reply(&line)?;
+                s.feed(&line)?;
                 if line == "keep" {
-                    s.reply_raw(vec![b'x'; 300 * KIB])?;
+                    s.feed_raw(vec![b'x'; 300 * KIB])?;
                     kept.lock().unwrap().push(s);
                     return Ok(());
                 }

@@ -29,7 +29,7 @@ async fn serve<S: ConnectionService>(leaf: S) -> (Running, Connector) {
 async fn answers_that_a_session_has_queued_count_while_it_waits_elsewhere() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         for _ in 0..9 {
-            s.reply_raw(vec![b'x'; 100 * KIB])?;
+            s.feed_raw(vec![b'x'; 100 * KIB])?;
         }
         sleep(SECOND).await;
         Ok(())
@@ -53,7 +53,7 @@ async fn what_counts_as_in_use_comes_and_goes_with_the_connections() {
                     s.abort();
                     return Ok(());
                 }
-                _ => s.reply_raw(vec![b'x'; 100 * KIB])?,
+                _ => s.feed_raw(vec![b'x'; 100 * KIB])?,
             }
         }
         Ok(())
@@ -178,7 +178,7 @@ async fn one_connection_takes_no_more_than_the_documentation_says() {
     // And it is not far from that.
     assert!(most_seen > most(whole, whole) / 4, "{most_seen}");
     let pushes = session(Lines::lf(), async |mut s: Session<Lines>| {
-        while s.reply_raw(vec![b'x'; 50 * KIB]).is_ok() {}
+        while s.feed_raw(vec![b'x'; 50 * KIB]).is_ok() {}
         s.flush().await
     });
     let worst = worst(pushes, b"x", 1).await;

@@ -19,7 +19,7 @@ use crate::support;
 
 async fn talk(mut s: Session<Lines>) -> Result {
     while let Some(line) = s.next().await? {
-        s.reply(answer(&line))?;
+        s.feed(answer(&line))?;
     }
     Ok(())
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use ropewalk::codec::CodecError;
 use ropewalk::{
-    CloseReason, CodecError, Connection, ConnectionService, Error, Lines, Reply, Result, Server, framed,
-    per_connection, reply_fn, service_fn,
+    CloseReason, Connection, ConnectionService, Error, Lines, Reply, Result, Server, framed, per_connection, reply_fn,
+    service_fn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::{Error, Lines, Reload, Result, Serve, Server, framed, memory, reload_fn, reply_fn};
+use ropewalk::server::{Reload, Serve, reload_fn};
+use ropewalk::{Error, Lines, Result, Server, framed, memory, reply_fn};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 

@@ -85,7 +85,7 @@ async fn endpoints_without_a_service_are_an_error_that_says_what_to_do() {
 async fn a_service_has_the_layers_that_were_added_before_it() {
     let [(a, to_a), (b, to_b)] = [(); 2].map(|()| memory::endpoint());
     async fn tell(mut s: Session<Lines>, text: Arc<str>) -> Result {
-        s.reply(&*text)
+        s.feed(&*text)
     }
     let seen = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&seen);

@@ -269,7 +269,7 @@ async fn a_unix_socket_is_shared_by_all_workers_and_its_path_goes_with_the_serve
 async fn proxied_endpoints_have_one_set_of_counters() {
     let who = session(Lines::crlf(), async |mut s: Session<Lines>| {
         let peer = s.peer().to_string();
-        s.reply(peer)
+        s.feed(peer)
     });
     let endpoint = "proxy+tcp:127.0.0.1:0?trust=127.0.0.1";
     let server = Running::start(Server::new().workers(3).listen(endpoint).serve(who)).await;

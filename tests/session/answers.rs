@@ -20,19 +20,19 @@ fn line() -> Bytes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_reply_fails_at_the_write_limit_reply_wait_waits_for_the_peer() {
+async fn where_feed_fails_at_the_write_limit_feed_wait_waits_for_the_peer() {
     let most = Arc::new(AtomicUsize::new(0));
     let queued = Arc::clone(&most);
     let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
         let queued = Arc::clone(&queued);
         async move {
             for _ in 0..LINES {
-                s.reply_wait(line()).await?;
+                s.feed_wait(line()).await?;
                 queued.fetch_max(s.queued(), Ordering::Relaxed);
             }
             s.flush().await?;
             assert_eq!(s.queued(), 0);
-            while s.reply(line()).is_ok() {}
+            while s.feed(line()).is_ok() {}
             Ok(())
         }
     });
@@ -47,19 +47,19 @@ async fn where_reply_fails_at_the_write_limit_reply_wait_waits_for_the_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_of_a_reply_wait_that_is_dropped_while_it_waits_is_not_queued() {
+async fn a_frame_of_a_feed_wait_that_is_dropped_while_it_waits_is_not_queued() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         for _ in 0..100 {
-            s.reply(line())?;
+            s.feed(line())?;
         }
         let queued = s.queued();
         tokio::select! {
             biased;
-            _ = s.reply_wait("lost") => unreachable!("the peer does not read"),
+            _ = s.feed_wait("lost") => unreachable!("the peer does not read"),
             () = tokio::task::yield_now() => {}
         }
         assert!(s.queued() <= queued);
-        s.reply_wait("kept").await
+        s.feed_wait("kept").await
     });
     let mut w = wired_with(leaf, 64);
     let all = w.rest().await;

@@ -21,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn an_answer_over_the_write_limit_arrives_before_an_error() {
     let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
         s.next().await?;
-        s.reply(vec![b'x'; 2 << 20])?;
+        s.feed(vec![b'x'; 2 << 20])?;
         Err(Error::other("something of the application"))
     });
     let (server, connector) = on_memory(Server::new(), leaf).await;
@@ -40,7 +40,7 @@ async fn a_list_that_the_write_limit_cut_does_not_look_complete() {
         let leaf = session(Lines::lf(), move |mut s: Session<Lines>| async move {
             let list = async move {
                 loop {
-                    s.reply(vec![b'x'; 1023])?;
+                    s.feed(vec![b'x'; 1023])?;
                 }
             };
             if moved {
@@ -102,10 +102,10 @@ async fn next_says_once_that_the_connection_was_aborted_and_then_none() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_was_reached_once_is_forgotten_when_all_is_taken() {
     let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
-        s.reply(vec![b'x'; 2000])?;
-        assert!(s.reply("one too many").is_err());
+        s.feed(vec![b'x'; 2000])?;
+        assert!(s.feed("one too many").is_err());
         s.flush().await?;
-        s.reply(vec![b'y'; 2000])?;
+        s.feed(vec![b'y'; 2000])?;
         Err(Error::other("something of the application"))
     })
     .write_limit(1000);
@@ -164,7 +164,10 @@ async fn answer(line: Bytes) -> Result<Vec<u8>> {
 }
 
 /// What a client that takes nothing for a while has of 5001 bytes when the connection was dropped meanwhile, and how it ends.
-async fn half_taken(requests: &str, serve: impl FnOnce(ropewalk::Endpoint) -> ropewalk::Serve) -> (usize, ErrorKind) {
+async fn half_taken(
+    requests: &str,
+    serve: impl FnOnce(ropewalk::Endpoint) -> ropewalk::server::Serve,
+) -> (usize, ErrorKind) {
     let (endpoint, connector) = memory::endpoint_with_capacity(1024);
     let server = Running::start(serve(endpoint)).await;
     let mut client = connector.connect().await.unwrap();
@@ -198,7 +201,7 @@ async fn half_an_answer_does_not_look_whole_when_a_layer_drops_the_connection() 
 async fn raw_bytes_that_were_written_in_part_do_not_look_whole_when_the_session_panics() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| -> Result {
         s.next().await?;
-        s.reply_raw(vec![b'x'; 8 << 20])?;
+        s.feed_raw(vec![b'x'; 8 << 20])?;
         panic!("as told")
     });
     let server = on_tcp(Server::new(), leaf).await;

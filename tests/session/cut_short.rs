@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ropewalk::{
-    Addr, CloseReason, Connection, Lines, Peer, ReadDeadlineLayer, Result, Session, SessionError, Stream, session,
-};
+use ropewalk::connection::Stream;
+use ropewalk::{Addr, CloseReason, Connection, Lines, Peer, ReadDeadlineLayer, Result, Session, SessionError, session};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service};
 
@@ -16,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 async fn echo(mut s: Session<Lines>) -> Result {
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }
@@ -24,7 +23,7 @@ async fn echo(mut s: Session<Lines>) -> Result {
 #[tokio::test(start_paused = true)]
 async fn a_close_that_is_given_up_while_it_writes_is_finished_by_the_leaf() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
-        s.reply(vec![b'x'; 5000])?;
+        s.feed(vec![b'x'; 5000])?;
         assert!(timeout(SECOND, s.close()).await.is_err());
         Ok(())
     });
@@ -37,7 +36,7 @@ async fn a_close_that_is_given_up_while_it_writes_is_finished_by_the_leaf() {
 #[tokio::test(start_paused = true)]
 async fn a_close_that_has_written_leaves_the_linger_to_the_leaf() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
-        s.reply("bye")?;
+        s.feed("bye")?;
         s.close().await?;
         sleep(SECOND).await;
         Ok(())
@@ -54,7 +53,7 @@ async fn a_close_that_has_written_leaves_the_linger_to_the_leaf() {
 #[tokio::test(start_paused = true)]
 async fn a_close_that_fails_breaks_the_connection_once() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
-        s.reply(vec![b'x'; 5000])?;
+        s.feed(vec![b'x'; 5000])?;
         s.close().await
     });
     let w = wired_with(leaf.write_stall(SECOND), 64);
@@ -77,7 +76,7 @@ async fn a_low_write_limit_slows_a_reading_peer_down_and_does_not_end_it() {
 async fn a_slow_reader_elsewhere_does_not_cost_this_session_its_answers() {
     for error in [SessionError::WriteStalled, SessionError::WriteLimit { max: 1 }] {
         let mut w = wired(session(Lines::lf(), move |mut s: Session<Lines>| async move {
-            s.reply("one")?;
+            s.feed("one")?;
             Err(error.into())
         }));
         assert_eq!(w.rest().await, "one\n");
@@ -122,9 +121,9 @@ async fn patient(mut s: Session<Lines>) -> Result {
     s.set_read_deadlines(s.read_deadlines().idle(None));
     loop {
         match s.next().await {
-            Ok(Some(line)) => s.reply(line)?,
+            Ok(Some(line)) => s.feed(line)?,
             Ok(None) => return Ok(()),
-            Err(error) if error.is_recoverable() => s.reply("long")?,
+            Err(error) if error.is_recoverable() => s.feed("long")?,
             Err(error) => return Err(error),
         }
     }

@@ -5,7 +5,8 @@ use std::iter;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ropewalk::{CloseReason, CodecError, Error, Lines, Netstring, Result, Session, SessionError, session};
+use ropewalk::codec::CodecError;
+use ropewalk::{CloseReason, Error, Lines, Netstring, Result, Session, SessionError, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::coop;
@@ -16,7 +17,7 @@ use crate::wired::{over, settle, wired, wired_with};
 
 async fn echo(mut s: Session<Lines>) -> Result {
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }
@@ -28,8 +29,8 @@ fn session_error(error: &Error) -> Option<SessionError> {
 #[tokio::test]
 async fn what_was_replied_before_an_error_arrives() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
-        s.reply("one")?;
-        s.reply("two")?;
+        s.feed("one")?;
+        s.feed("two")?;
         Err(Error::other("that was all"))
     }));
     w.say("unread input, which makes a careless close a reset\n").await;
@@ -43,7 +44,7 @@ async fn what_was_replied_before_an_error_arrives() {
 async fn frames_before_a_fatal_one_are_answered() {
     let mut w = wired(session(Netstring::new(), async |mut s| {
         while let Some(frame) = s.next().await? {
-            s.reply(frame)?;
+            s.feed(frame)?;
         }
         Ok(())
     }));
@@ -92,7 +93,7 @@ async fn the_leaf_waits_for_a_session_that_was_moved_away() {
         async move {
             tokio::spawn(async move {
                 drop(wait.unwrap().await);
-                s.reply("from elsewhere")
+                s.feed("from elsewhere")
             });
             Ok(())
         }
@@ -112,8 +113,8 @@ async fn reply_fails_at_the_write_limit_and_one_frame_may_exceed_it() {
         session(Lines::lf().unlimited(), move |mut s: Session<Lines>| {
             let tell = tell.lock().unwrap().take();
             async move {
-                s.reply(vec![b'a'; 2000])?;
-                let refused = session_error(&s.reply("b").unwrap_err());
+                s.feed(vec![b'a'; 2000])?;
+                let refused = session_error(&s.feed("b").unwrap_err());
                 tell.unwrap().send(refused).unwrap();
                 Ok(())
             }
@@ -150,7 +151,7 @@ async fn during_writes_what_was_replied_and_notices_a_reset() {
         .listen(endpoint)
         .serve(session(Lines::lf(), async |mut s| {
             s.next().await?;
-            s.reply("working")?;
+            s.feed("working")?;
             s.during(std::future::pending::<()>()).await
         }))
         .bind()
@@ -163,7 +164,7 @@ async fn during_writes_what_was_replied_and_notices_a_reset() {
     let mut got = [0; 8];
     client.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"working\n");
-    ropewalk::Io::abort(&mut client);
+    ropewalk::connection::Io::abort(&mut client);
     drop(client);
     while handle.counts().active() > 0 {
         tokio::task::yield_now().await;
@@ -177,7 +178,7 @@ async fn during_writes_what_was_replied_and_notices_a_reset() {
 async fn during_writes_what_was_replied_also_when_the_future_is_ready_at_once() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
         for n in 0..3 {
-            s.reply(n.to_string())?;
+            s.feed(n.to_string())?;
             s.during(std::future::ready(())).await?;
         }
         // The session is of no interest to its author from here on.
@@ -191,7 +192,7 @@ async fn during_writes_what_was_replied_also_when_the_future_is_ready_at_once() 
 async fn close_delivers_and_lingers_for_two_seconds_at_most() {
     let begin = tokio::time::Instant::now();
     let mut w = wired(session(Lines::lf(), async |mut s| {
-        s.reply("An apple a day keeps the doctor away")?;
+        s.feed("An apple a day keeps the doctor away")?;
         s.close().await
     }));
     w.say("input nobody reads\n").await;
@@ -205,10 +206,10 @@ async fn close_delivers_and_lingers_for_two_seconds_at_most() {
 async fn a_drained_session_hands_out_what_it_has_and_may_say_goodbye() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
         while let Some(line) = s.next().await? {
-            s.reply(line)?;
+            s.feed(line)?;
         }
         assert!(s.is_draining());
-        s.reply("bye")
+        s.feed("bye")
     }));
     w.say("one\n").await;
     w.expect("one\n").await;
@@ -237,7 +238,7 @@ async fn a_drained_session_that_leaves_no_turn_to_others_is_handed_out_what_it_h
     let written = io.written();
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         while let Some(line) = s.next().await? {
-            s.reply(line)?;
+            s.feed(line)?;
             // The runtime now tells it that there is nothing to read.
             while coop::has_budget_remaining() {
                 coop::consume_budget().await;
@@ -255,7 +256,7 @@ async fn a_drained_session_that_leaves_no_turn_to_others_is_handed_out_what_it_h
 async fn a_session_closed_elsewhere_keeps_its_place_until_its_peer_has_taken_the_answers() {
     let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
         tokio::spawn(async move {
-            s.reply(vec![b'x'; 10_000])?;
+            s.feed(vec![b'x'; 10_000])?;
             s.close().await
         });
         Ok(())

@@ -1,14 +1,15 @@
 //! What a session promises its author.
 
 use bytes::Bytes;
-use ropewalk::{LineOrRaw, LineRaw, Lines, Netstring, Result, Session, session};
+use ropewalk::codec::LineOrRaw;
+use ropewalk::{LineRaw, Lines, Netstring, Result, Session, session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::wired::{settle, wired, wired_with};
 
 async fn echo(mut s: Session<Lines>) -> Result {
     while let Some(line) = s.next().await? {
-        s.reply(line)?;
+        s.feed(line)?;
     }
     Ok(())
 }
@@ -40,7 +41,7 @@ async fn next_loses_nothing_however_often_it_is_cancelled() {
                     () = tokio::task::yield_now() => continue,
                 };
                 match line {
-                    Some(line) => s.reply(line)?,
+                    Some(line) => s.feed(line)?,
                     None => return Ok(()),
                 }
             }
@@ -66,9 +67,9 @@ async fn a_recoverable_error_comes_once_and_frames_go_on() {
     let mut w = wired(session(Lines::lf().max(4).skip_too_long(), async |mut s| {
         loop {
             match s.next().await {
-                Ok(Some(line)) => s.reply(line)?,
+                Ok(Some(line)) => s.feed(line)?,
                 Ok(None) => return Ok(()),
-                Err(e) if e.is_recoverable() => s.reply("500 line too long").or_else(|_| s.reply("500"))?,
+                Err(e) if e.is_recoverable() => s.feed("500 line too long").or_else(|_| s.feed("500"))?,
                 Err(e) => return Err(e),
             }
         }
@@ -130,7 +131,7 @@ async fn two_peers_that_both_write_first_do_not_wait_for_each_other() {
         session(Lines::lf().unlimited(), async |mut s| {
             s.send(vec![b'a'; 40_000]).await?;
             let line = s.next().await?.unwrap_or_default();
-            s.reply(line.len().to_string())
+            s.feed(line.len().to_string())
         }),
         100,
     );
@@ -148,9 +149,9 @@ async fn a_half_closed_peer_still_gets_its_answers() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
         while let Some(line) = s.next().await? {
             s.during(async { settle().await }).await?;
-            s.reply(line)?;
+            s.feed(line)?;
         }
-        s.reply("bye")
+        s.feed("bye")
     }));
     w.say("a\nb\nc\n").await;
     assert_eq!(w.finish().await, "a\nb\nc\nbye\n");
@@ -163,7 +164,7 @@ async fn a_session_goes_on_with_another_codec() {
         assert_eq!(s.next().await?, Some(Bytes::from_static(b"netstrings")));
         let mut s = s.switch(Netstring::new())?;
         while let Some(frame) = s.next().await? {
-            s.reply(frame)?;
+            s.feed(frame)?;
         }
         Ok(())
     }));
@@ -181,9 +182,9 @@ async fn a_codec_that_switches_itself_keeps_every_byte() {
             match item {
                 LineOrRaw::Line(line) => match line.strip_prefix(b"raw ") {
                     Some(n) => s.codec_mut()?.raw(std::str::from_utf8(n)?.parse()?),
-                    None => s.reply(line)?,
+                    None => s.feed(line)?,
                 },
-                LineOrRaw::Raw(raw) => s.reply(LineOrRaw::Raw(raw))?,
+                LineOrRaw::Raw(raw) => s.feed(LineOrRaw::Raw(raw))?,
             }
         }
         Ok(())

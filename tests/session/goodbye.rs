@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use ropewalk::codec::CodecError;
+use ropewalk::layer::{CallPanicked, CatchPanicLayer};
 use ropewalk::{
-    CallPanicked, CatchPanicLayer, CodecError, Connection, Error, Lines, Outbox, Reply, Result, Session, SlowConsumer,
-    framed, per_connection, reply_fn, service_fn, session,
+    Connection, Error, Lines, Outbox, Reply, Result, Session, SlowConsumer, framed, per_connection, reply_fn,
+    service_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::unbounded_channel;

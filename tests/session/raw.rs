@@ -14,7 +14,7 @@ async fn put(mut s: Session<Lines>) -> Result {
     while let Some(line) = s.next().await? {
         let n: u64 = std::str::from_utf8(&line)?.strip_prefix("PUT ").unwrap_or("0").parse()?;
         let raw = s.raw(n).await?;
-        s.reply(raw.iter().rev().copied().collect::<Vec<u8>>())?;
+        s.feed(raw.iter().rev().copied().collect::<Vec<u8>>())?;
     }
     Ok(())
 }
@@ -48,10 +48,10 @@ async fn a_cancelled_raw_has_taken_nothing() {
                 () = settle() => {}
             }
         }
-        s.reply("now")?;
+        s.feed("now")?;
         s.flush().await?;
         let raw = s.raw(6).await?;
-        s.reply(raw)
+        s.feed(raw)
     }));
     w.say("go\nabc").await;
     w.expect("now\n").await;
@@ -68,7 +68,7 @@ async fn more_than_the_limit_is_refused_before_anything_is_read() {
             let error = s.raw(11).await.unwrap_err();
             assert_eq!(error.downcast_ref(), Some(&SessionError::RawTooLong { max: 10 }));
             let line = s.next().await?.unwrap_or_default();
-            s.reply(line)
+            s.feed(line)
         })
         .raw_limit(10),
     );
@@ -89,7 +89,7 @@ async fn raw_and_switch_are_refused_in_the_middle_of_a_frame() {
         assert_eq!(s.raw_chunks(1).unwrap_err().downcast_ref(), Some(&SessionError::MidFrame));
         assert_eq!(s.codec_mut().unwrap_err().downcast_ref(), Some(&SessionError::MidFrame));
         let line = s.next().await?.unwrap_or_default();
-        s.reply(line)?;
+        s.feed(line)?;
         s.raw(1).await?;
         assert_eq!(s.next().await?, Some(Bytes::from_static(b"rest")));
         Ok(())
@@ -122,9 +122,9 @@ async fn chunks_carry_more_than_fits_and_nothing_else() {
             sum += chunk.len();
         }
         drop(chunks);
-        s.reply(sum.to_string())?;
+        s.feed(sum.to_string())?;
         let line = s.next().await?.unwrap_or_default();
-        s.reply(line)
+        s.feed(line)
     }));
     w.say("go\n").await;
     w.say(vec![b'\n'; 3_000_000]).await;
@@ -137,7 +137,7 @@ async fn chunks_carry_more_than_fits_and_nothing_else() {
 async fn the_rest_of_chunks_dropped_early_is_discarded() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
         while let Some(line) = s.next().await? {
-            s.reply(line)?;
+            s.feed(line)?;
             let mut chunks = s.raw_chunks(200_000)?;
             chunks.next().await?;
             assert!(chunks.remaining() > 0);
@@ -167,9 +167,9 @@ async fn a_drain_lets_the_raw_bytes_of_a_request_come() {
 #[tokio::test]
 async fn raw_bytes_go_out_as_they_are_and_in_order() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
-        s.reply("5")?;
-        s.reply_raw(b"a\nb\n\0")?;
-        s.reply("end")
+        s.feed("5")?;
+        s.feed_raw(b"a\nb\n\0")?;
+        s.feed("end")
     }));
     assert_eq!(w.rest().await, "5\na\nb\n\0end\n");
     w.end().await.unwrap();
@@ -182,7 +182,7 @@ async fn sections_dropped_early_add_up() {
         drop(s.raw_chunks(4)?);
         drop(s.raw_chunks(4)?);
         let line = s.next().await?.unwrap_or_default();
-        s.reply(line)
+        s.feed(line)
     }));
     w.say("go\n11112222line\n").await;
     assert_eq!(w.rest().await, "line\n");
@@ -234,7 +234,7 @@ async fn a_drain_lets_an_upload_come_of_more_than_a_kernel_holds() {
                 sum += chunk.len();
             }
             drop(chunks);
-            s.reply(sum.to_string())?;
+            s.feed(sum.to_string())?;
         }
         Ok(())
     }));

@@ -23,11 +23,11 @@ async fn frames_are_served_until_the_one_that_is_returned_and_nothing_behind_it_
             format!("{count} {}", String::from_utf8_lossy(&line))
         });
         while let Some(line) = s.drive_until(&mut service, |line| line.starts_with(b"raw")).await? {
-            s.reply(line)?;
+            s.feed(line)?;
             let raw = s.raw(4).await?;
-            s.reply_raw(raw)?;
+            s.feed_raw(raw)?;
         }
-        s.reply("end")
+        s.feed("end")
     }));
     w.say("a\nb\nraw x\n\n\n\n\nc\nraw y\nwxyzd\n").await;
     assert_eq!(w.finish().await, "1 a\n2 b\nraw x\n\n\n\n\n3 c\nraw y\nwxyz4 d\nend\n");
@@ -42,7 +42,7 @@ async fn the_calls_before_the_frame_are_answered_first() {
             Ok(Reply::many([line.clone(), line]))
         });
         let until = s.drive_until(&mut slow, |line| line == "stop").await?;
-        s.reply(until.unwrap())?;
+        s.feed(until.unwrap())?;
         Ok(())
     }));
     w.say("a\nb\nstop\nc\n").await;
@@ -60,7 +60,7 @@ async fn the_frame_that_ends_it_reserves_nothing_of_the_service() {
         let (mut served, active) = (served.clone(), active.clone());
         async move {
             s.drive_until(&mut served, |line| line == "stop").await?;
-            s.reply(format!("{} active", active.active()))?;
+            s.feed(format!("{} active", active.active()))?;
             // Its service is there still, idle, and another one gets the slot.
             let mut other = served.clone();
             s.drive_until(&mut other, |_| false).await?;
@@ -85,7 +85,7 @@ async fn an_answer_that_closes_and_the_end_of_the_input_end_it_without_a_frame()
         });
         let end = s.drive_until(&mut service, |_| false).await?;
         assert_eq!(end, None);
-        s.reply("over")
+        s.feed("over")
     });
     let mut w = wired(leaf.clone());
     w.say("a\nquit\nb\n").await;
@@ -107,7 +107,7 @@ async fn after_an_error_of_the_service_the_session_goes_on() {
         loop {
             match s.drive_until(&mut service, |_| false).await {
                 Ok(_) => return Ok(()),
-                Err(error) => s.reply(error.to_string())?,
+                Err(error) => s.feed(error.to_string())?,
             }
         }
     }));
@@ -129,7 +129,7 @@ async fn pushed_frames_are_written_between_its_answers() {
                 Ok(line)
             });
             s.drive_until(&mut slow, |line| line == "stop").await?;
-            s.reply("stopped")
+            s.feed("stopped")
         }
     }));
     let outbox = told.recv().await.unwrap();
@@ -151,7 +151,7 @@ async fn a_drain_ends_it_after_the_frames_that_had_arrived() {
     let mut w = wired(session(Lines::lf(), async |mut s: Session<Lines>| {
         let mut service = reply_fn(|line: Bytes| line);
         let end = s.drive_until(&mut service, |_| false).await?;
-        s.reply(format!("{end:?} {}", s.is_draining()))
+        s.feed(format!("{end:?} {}", s.is_draining()))
     }));
     settle().await;
     w.say("a\nb\n").await;
@@ -187,7 +187,7 @@ async fn close_does_not_keep_the_values_of_the_function_while_the_peer_is_still_
         let room = joined.clone();
         async move {
             let _me = room.join(s.outbox(8, SlowConsumer::Refuse));
-            s.reply("bye")?;
+            s.feed("bye")?;
             s.close().await
         }
     }));
@@ -202,7 +202,7 @@ async fn close_does_not_keep_the_values_of_the_function_while_the_peer_is_still_
 #[tokio::test(start_paused = true)]
 async fn close_half_closes_before_it_returns() {
     let mut w = wired(session(Lines::lf(), async |mut s: Session<Lines>| {
-        s.reply("bye")?;
+        s.feed("bye")?;
         s.close().await?;
         sleep(Duration::from_secs(3600)).await;
         Ok(())

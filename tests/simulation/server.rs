@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ropewalk::memory::{Connector, MemoryStream};
+use ropewalk::server::Counts;
 use ropewalk::testing::{Faults, SEED, Simulation, World};
 use ropewalk::{
-    Bytes, CloseReason, ConnectionService, Counts, Error, Lines, Reply, Result, Server, Session, framed, service_fn,
-    session,
+    Bytes, CloseReason, ConnectionService, Error, Lines, Reply, Result, Server, Session, framed, service_fn, session,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::task::JoinSet;

@@ -1,9 +1,8 @@
 //! The client's side of TLS: whose certificate is taken, and what is shown and offered.
 #![cfg(feature = "tls")]
 
-use ropewalk::{
-    Bytes, ClientTls, Connection, Lines, Remote, Result, Session, TlsConfig, connect, framed, reply_fn, session,
-};
+use ropewalk::tls::ClientTls;
+use ropewalk::{Bytes, Connection, Lines, Remote, Result, Session, TlsConfig, connect, framed, reply_fn, session};
 
 use crate::encrypted::{Ca, Folder, Running, localhost, soon, text};
 
@@ -13,7 +12,7 @@ fn echo() -> impl ropewalk::ConnectionService {
 
 async fn answers(connection: Connection) {
     let mut s = Session::over(connection, Lines::lf());
-    s.reply("hello").unwrap();
+    s.feed("hello").unwrap();
     assert_eq!(soon(s.next()).await.unwrap().unwrap(), "hello");
     s.close().await.unwrap();
 }
@@ -75,7 +74,7 @@ async fn a_certificate_of_its_own_is_shown_and_a_protocol_is_settled() {
     // TLS 1.3 lets the client find out only when it reads.
     let anonymous = connect(&plain).await.unwrap();
     let mut s = Session::over(anonymous, Lines::lf());
-    s.reply("hello").unwrap();
+    s.feed("hello").unwrap();
     assert!(soon(s.next()).await.is_err());
     let remote = format!("{plain}&cert={}&key={}&alpn=other/2,echo/1", text(&cert), text(&key));
     let connection = connect(&remote).await.unwrap();
@@ -106,13 +105,13 @@ async fn a_file_that_can_not_be_read_is_named() {
 async fn starttls(mut s: Session<Lines>, tls: TlsConfig, behind: &'static str) -> Result {
     while let Some(line) = s.next().await? {
         if line == "STARTTLS" {
-            s.reply("go ahead")?;
+            s.feed("go ahead")?;
             if !behind.is_empty() {
                 s.send(behind).await?;
             }
             s.upgrade_tls(&tls).await?;
         } else {
-            s.reply(line)?;
+            s.feed(line)?;
         }
     }
     Ok(())
@@ -125,11 +124,11 @@ async fn a_session_becomes_encrypted_by_the_clients_side_too() {
     let server = Running::plain(session(Lines::lf(), move |s| starttls(s, tls.clone(), ""))).await;
     let client = ClientTls::new().ca_pem(ca.pem()).name("localhost");
     let mut s = Session::over(connect(server.addr).await.unwrap(), Lines::lf());
-    s.reply("STARTTLS").unwrap();
+    s.feed("STARTTLS").unwrap();
     assert_eq!(soon(s.next()).await.unwrap().unwrap(), "go ahead");
     soon(s.upgrade_tls(&client)).await.unwrap();
     assert_eq!(s.tls().unwrap().server_name(), Some("localhost"));
-    s.reply("secret").unwrap();
+    s.feed("secret").unwrap();
     assert_eq!(soon(s.next()).await.unwrap().unwrap(), "secret");
     s.close().await.unwrap();
     server.end().await;
@@ -142,7 +141,7 @@ async fn an_answer_that_came_in_plaintext_behind_the_go_ahead_is_never_taken_for
     let server = Running::plain(session(Lines::lf(), move |s| starttls(s, tls.clone(), "250 injected"))).await;
     let client = ClientTls::new().ca_pem(ca.pem()).name("localhost");
     let mut s = Session::over(connect(&server.memory).await.unwrap(), Lines::lf());
-    s.reply("STARTTLS").unwrap();
+    s.feed("STARTTLS").unwrap();
     assert_eq!(soon(s.next()).await.unwrap().unwrap(), "go ahead");
     let error = soon(s.upgrade_tls(&client)).await.unwrap_err();
     assert!(error.downcast_ref::<ropewalk::SessionError>().is_some(), "{error}");

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use ropewalk::{Bytes, Endpoint, RawBytes, Server, TlsConfig, TlsError, framed, reply_fn, rustls};
+use ropewalk::tls::{TlsError, rustls};
+use ropewalk::{Bytes, Endpoint, RawBytes, Server, TlsConfig, framed, reply_fn};
 
 use crate::encrypted::{self, Ca, Folder, text};
 

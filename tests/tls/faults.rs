@@ -197,7 +197,7 @@ async fn a_peer_that_never_reads_its_goodbye_holds_nobody_for_long() {
     let service = session(RawBytes, async |mut s: Session<RawBytes>| {
         s.next().await?;
         // All that the pipe holds and more, so that the goodbye has no room.
-        s.reply(vec![b'x'; 60 * 1024])?;
+        s.feed(vec![b'x'; 60 * 1024])?;
         s.close().await
     });
     let running = Running::tls(localhost(&ca, &folder), service).await;
@@ -255,9 +255,9 @@ async fn who_reads_slowly_takes_something_and_does_not_stall() {
     const MANY: usize = 400_000;
     let (ca, folder) = (Ca::new(), Folder::new());
     let answering = session(RawBytes, async |mut s: Session<RawBytes>| -> Result {
-        s.reply_raw(vec![b'.'; MANY])?;
+        s.feed_raw(vec![b'.'; MANY])?;
         s.flush().await?;
-        s.reply_raw("all taken")
+        s.feed_raw("all taken")
     });
     let running = Running::tls(localhost(&ca, &folder), answering).await;
     let mut client = Client::new(&ca, "localhost").memory(&running.memory).await.unwrap();

@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use ropewalk::connection::TlsVersion;
 use ropewalk::{
-    Addr, Bytes, CloseReason, ConnectionLimitLayer, Lines, Peer, RawBytes, Result, Server, Session, TlsConfig,
-    TlsVersion, framed, memory, reply_fn, session,
+    Addr, Bytes, CloseReason, ConnectionLimitLayer, Lines, Peer, RawBytes, Result, Server, Session, TlsConfig, framed,
+    memory, reply_fn, session,
 };
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,7 +21,7 @@ fn remembering() -> (impl ropewalk::ConnectionService, Arc<Mutex<Vec<Peer>>>) {
         peers.lock().unwrap().push(s.peer().clone());
         async move {
             while let Some(bytes) = s.next().await? {
-                s.reply(bytes)?;
+                s.feed(bytes)?;
             }
             Ok(())
         }
@@ -65,7 +66,7 @@ async fn both_versions_are_spoken_over_sockets_and_in_memory() {
 #[tokio::test]
 async fn the_local_address_is_the_sockets() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let service = session(Lines::crlf(), async |mut s: Session<Lines>| s.reply(s.local().to_string()));
+    let service = session(Lines::crlf(), async |mut s: Session<Lines>| s.feed(s.local().to_string()));
     let running = Running::tls(localhost(&ca, &folder), service).await;
     let mut tcp = Client::new(&ca, "localhost").tcp(running.addr).await.unwrap();
     let mut text = String::new();
@@ -180,7 +181,7 @@ async fn a_close_says_goodbye_and_every_byte_before_it_arrives() {
         let text = text.clone();
         async move {
             s.next().await?;
-            s.reply(text)?;
+            s.feed(text)?;
             s.close().await
         }
     });

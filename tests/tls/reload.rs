@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use ropewalk::tls::TlsError;
 use ropewalk::{
-    Addr, Bytes, ConnectionService, Endpoint, Lines, RawBytes, Server, Session, TlsConfig, TlsError, framed, reply_fn,
-    session,
+    Addr, Bytes, ConnectionService, Endpoint, Lines, RawBytes, Server, Session, TlsConfig, framed, reply_fn, session,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;

@@ -23,11 +23,11 @@ async fn lines(mut s: Session<Lines>, tls: TlsConfig, seen: Seen) -> Result {
         let line = String::from_utf8_lossy(&line).into_owned();
         seen.lock().unwrap().push(line.clone());
         if line == "STARTTLS" {
-            s.reply("go ahead")?;
+            s.feed("go ahead")?;
             s.upgrade_tls(&tls).await?;
         } else {
             let from = s.tls().map_or_else(|| "plain".to_owned(), |tls| tls.version().to_string());
-            s.reply(format!("{from} {line}"))?;
+            s.feed(format!("{from} {line}"))?;
         }
     }
     Ok(())
@@ -162,8 +162,8 @@ async fn an_upgrade_dropped_before_its_handshake_leaves_no_session_in_plaintext(
         let tls = tls.clone();
         async move {
             // More than the peer takes.
-            s.reply_raw(vec![b'.'; 900_000])?;
-            s.reply("go ahead")?;
+            s.feed_raw(vec![b'.'; 900_000])?;
+            s.feed("go ahead")?;
             assert!(timeout(Duration::from_secs(1), s.upgrade_tls(&tls)).await.is_err());
             said.send(format!("{:?}", s.next().await)).unwrap();
             said.send(format!("{:?}", s.upgrade_tls(&tls).await.is_err())).unwrap();
@@ -190,7 +190,7 @@ async fn a_dropped_upgrade_leaves_a_session_that_can_only_end() {
         async move {
             assert!(timeout(Duration::from_secs(1), s.upgrade_tls(&tls)).await.is_err());
             said.send(format!("{:?}", s.next().await)).unwrap();
-            s.reply("lost")?;
+            s.feed("lost")?;
             said.send(format!("{:?}", s.flush().await.is_err())).unwrap();
             said.send(format!("{:?}", s.upgrade_tls(&tls).await.is_err())).unwrap();
             Ok(())
@@ -218,7 +218,7 @@ async fn a_second_upgrade_is_refused_and_the_session_goes_on() {
             s.upgrade_tls(&tls).await?;
             let again = s.upgrade_tls(&tls).await.unwrap_err();
             said.send(format!("{:?}", again.downcast_ref::<SessionError>())).unwrap();
-            s.reply("still here")
+            s.feed("still here")
         }
     })
     .await;
@@ -265,9 +265,9 @@ async fn what_was_replied_is_written_first_however_much_it_is() {
     let (running, _said) = with(move |mut s, _| {
         let tls = tls.clone();
         async move {
-            s.reply_raw(vec![b'.'; 900_000])?;
+            s.feed_raw(vec![b'.'; 900_000])?;
             s.upgrade_tls(&tls).await?;
-            s.reply("encrypted")
+            s.feed("encrypted")
         }
     })
     .await;

@@ -1,6 +1,7 @@
 //! `?` converts every type that implements `Error`; a boxed error does not implement it: write `.map_err(Error::other)?`.
 
-use ropewalk::{BoxError, Lines, Result, Session, session};
+use ropewalk::layer::BoxError;
+use ropewalk::{Lines, Result, Session, session};
 
 fn look_up(_: &[u8]) -> Result<String, BoxError> {
     Err("no such key".into())
@@ -8,7 +9,7 @@ fn look_up(_: &[u8]) -> Result<String, BoxError> {
 
 async fn serve(mut s: Session<Lines>) -> Result {
     while let Some(line) = s.next().await? {
-        s.reply(look_up(&line)?)?;
+        s.feed(look_up(&line)?)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ropewalk::{Lines, Result, Server, Session, session_with};
 
 async fn qotd(mut s: Session<Lines>, quote: Arc<str>) -> Result {
-    s.reply(&*quote)
+    s.feed(&*quote)
 }
 
 fn main() {

@@ -8,7 +8,7 @@ use ropewalk::{Lines, Session, session};
 fn main() {
     let greeting: Arc<str> = "hello".into();
     session(Lines::crlf(), async move |mut s: Session<Lines>| {
-        s.reply(&*greeting)?;
+        s.feed(&*greeting)?;
         Ok(())
     });
 }

@@ -5,7 +5,7 @@ use ropewalk::{Lines, Result, Session};
 struct Answer;
 
 async fn serve(mut s: Session<Lines>) -> Result {
-    s.reply(Answer)
+    s.feed(Answer)
 }
 
 fn main() {

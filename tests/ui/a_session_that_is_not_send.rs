@@ -7,7 +7,7 @@ use ropewalk::{Lines, Result, Session, session};
 async fn count(mut s: Session<Lines>) -> Result {
     let lines = Rc::new(());
     while s.next().await?.is_some() {
-        s.reply(Rc::strong_count(&lines).to_string())?;
+        s.feed(Rc::strong_count(&lines).to_string())?;
     }
     Ok(())
 }

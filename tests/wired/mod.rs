@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use ropewalk::{Addr, Closing, Connection, Io, Peer, Result, Stats, Stream};
+use ropewalk::connection::{Closing, Io, Stats, Stream};
+use ropewalk::{Addr, Connection, Peer, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::task::JoinHandle;
 use tower::Service;

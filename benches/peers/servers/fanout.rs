@@ -54,7 +54,7 @@ async fn in_a_room() -> Result {
 async fn member(mut s: Session<Lines>, room: Room<Bytes>) -> ropewalk::Result {
     let _me = room.join(s.outbox(LINES, SlowConsumer::Disconnect));
     let Some(first) = s.next().await? else { return Ok(()) };
-    s.reply(first)?;
+    s.feed(first)?;
     while let Some(line) = s.next().await? {
         room.send(line).await;
     }

@@ -197,7 +197,7 @@ async fn in_a_loop(mut s: Session<Lines>, wait: Wait, during: bool) -> ropewalk:
     while let Some(frame) = s.next().await? {
         let call = wait.clone().answer(frame);
         let answer = if during { s.during(call).await?? } else { call.await? };
-        s.reply(answer)?;
+        s.feed(answer)?;
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ropewalk::{Endpoint, LengthPrefixed, Serve, Server, framed, service_fn};
+use ropewalk::server::Serve;
+use ropewalk::{Endpoint, LengthPrefixed, Server, framed, service_fn};
 
 #[path = "../../../examples/dns/master.rs"]
 mod master;

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use ropewalk::{Endpoint, Serve, Server, framed, reply_fn};
+use ropewalk::server::Serve;
+use ropewalk::{Endpoint, Server, framed, reply_fn};
 
 #[path = "../../../examples/memcached/cache.rs"]
 mod cache;

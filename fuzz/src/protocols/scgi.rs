@@ -1,6 +1,7 @@
 //! The example scgi.
 
-use ropewalk::{Endpoint, Netstring, Serve, Server, session};
+use ropewalk::server::Serve;
+use ropewalk::{Endpoint, Netstring, Server, session};
 
 #[allow(clippy::print_stdout, reason = "it is a program")]
 #[path = "../../../examples/scgi.rs"]

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use ropewalk::{Endpoint, Serve, Server, StateLayer, TlsConfig, session_with};
+use ropewalk::server::Serve;
+use ropewalk::{Endpoint, Server, StateLayer, TlsConfig, session_with};
 use tempfile::TempDir;
 
 #[path = "../../../examples/smtp/maildir.rs"]

@@ -11,7 +11,7 @@ use socket2::{SockAddr, Socket};
 use tokio::time::{Instant, timeout};
 
 use super::{HandOver, Paced, SocketListener};
-use crate::Listener;
+use crate::listener::Listener;
 use crate::memory::MemoryStream;
 
 /// Fails with these errors, one for each attempt, then accepts; `None` in the list accepts too.

@@ -12,8 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::{LAST, PreambleCounts, PreambleDrop, Preambles, Step, StepFuture, WithPreamble};
+use crate::listener::Listener;
 use crate::memory::{Connector, MemoryStream};
-use crate::{Bytes, Endpoint, Handle, Listener, RawBytes, Server, framed, memory, reply_fn};
+use crate::{Bytes, Endpoint, Handle, RawBytes, Server, framed, memory, reply_fn};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -39,8 +39,8 @@ impl Counts {
         self.closed[reason.index()]
     }
 
-    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::AccessLayer), an
-    /// [`AcceptRateLayer`](crate::AcceptRateLayer). [`Counts::closed`] tells them apart.
+    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::layer::AccessLayer), an
+    /// [`AcceptRateLayer`](crate::layer::AcceptRateLayer). [`Counts::closed`] tells them apart.
     pub fn refused(&self) -> u64 {
         use CloseReason::{AcceptRate, AccessDenied, Refused, RefusedAtOnce};
         [Refused, RefusedAtOnce, AccessDenied, AcceptRate].map(|reason| self.closed(reason)).iter().sum()

@@ -32,7 +32,8 @@ const VARIABLE: &str = "ROPEWALK_RESTART";
 ///
 /// ```
 /// use std::time::Duration;
-/// use ropewalk::{RawBytes, Restart, Server, framed, reply_fn};
+/// use ropewalk::server::Restart;
+/// use ropewalk::{RawBytes, Server, framed, reply_fn};
 ///
 /// let server = Server::new()
 ///     .listen("tcp:127.0.0.1:8007")

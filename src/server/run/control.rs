@@ -15,7 +15,7 @@ fn not_running() -> Error {
 
 impl Handle {
     /// Adds an endpoint to a running server, for the service with this name (see
-    /// [`EndpointInfo::service`](crate::EndpointInfo::service)). Returns its number. It is bound before this returns, so
+    /// [`EndpointInfo::service`](crate::server::EndpointInfo::service)). Returns its number. It is bound before this returns, so
     /// peers may connect, and [`Handle::endpoints`] has its address.
     ///
     /// ```

@@ -13,7 +13,8 @@ use ropewalk_middleware::Result;
 /// with the server.
 ///
 /// ```
-/// use ropewalk::{Lifecycle, Result};
+/// use ropewalk::server::Lifecycle;
+/// use ropewalk::Result;
 ///
 /// struct Pid(std::path::PathBuf);
 ///

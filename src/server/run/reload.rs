@@ -23,7 +23,9 @@ use crate::tls::TlsConfig;
 ///
 /// ```
 /// use std::path::PathBuf;
-/// use ropewalk::{AccessLayer, AccessRules, Reload, Result};
+/// use ropewalk::layer::{AccessLayer, AccessRules};
+/// use ropewalk::server::Reload;
+/// use ropewalk::Result;
 ///
 /// struct AllowList {
 ///     file: PathBuf,
@@ -60,7 +62,9 @@ pub trait Reload: Send + Sync + 'static {
 /// Makes a [`Reload`] of two functions.
 ///
 /// ```
-/// use ropewalk::{AccessLayer, Server, reload_fn};
+/// use ropewalk::layer::AccessLayer;
+/// use ropewalk::server::reload_fn;
+/// use ropewalk::Server;
 ///
 /// # fn doc() -> ropewalk::Result {
 /// let access = AccessLayer::new("deny all".parse()?);

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Buf;
 use clap::Parser;
-use ropewalk::custom::take_frame;
+use ropewalk::codec::custom::take_frame;
+use ropewalk::codec::{CodecError, Decoder, Encoder};
 use ropewalk::{
-    Bytes, BytesMut, CallDeadlineLayer, CodecError, ConnectionLimitLayer, Decoder, Encoder, FrameLogLayer,
-    LengthPrefixed, Lines, LogLayer, Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
+    Bytes, BytesMut, CallDeadlineLayer, ConnectionLimitLayer, FrameLogLayer, LengthPrefixed, Lines, LogLayer,
+    Netstring, Reply, Server, Session, StateLayer, framed, service_fn, session,
 };
 use ropewalk_peers::{Mode, Result, ServerArgs, raise_descriptor_limit};
 use tokio::runtime::Builder;
@@ -111,7 +112,7 @@ where
     C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError>,
 {
     while let Some(frame) = s.next().await? {
-        s.reply(frame)?;
+        s.feed(frame)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::room::{listener, look, open};
 use super::{accept, none_within};
-use crate::Listener;
+use crate::listener::Listener;
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_waits_for_a_slot_does_not_delay_a_later_one_of_another_address() {

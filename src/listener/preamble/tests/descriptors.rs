@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::room::open;
+use crate::listener::Listener;
 use crate::listener::preamble::PreambleDrop;
 use crate::memory;
-use crate::{Bytes, Endpoint, Listener, RawBytes, Server, framed, reply_fn};
+use crate::{Bytes, Endpoint, RawBytes, Server, framed, reply_fn};
 
 /// A listener that lacks a descriptor when the test says so.
 struct Starved {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Word, accept, none_within, of};
-use crate::Listener;
+use crate::listener::Listener;
 use crate::listener::preamble::{PreambleDrop, Preambles, Step, WithPreamble};
 use crate::listener::proxy::{ReadHeader, Trusted};
 use crate::memory::MemoryStream;
