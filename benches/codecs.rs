@@ -1,7 +1,9 @@
-//! Codecs against tokio-util's of the same kind, and against the least that finding the frames costs.
+//! Codecs against tokio-util's of the same kind, and against the least that finding the frames
+//! costs.
 //!
-//! `cargo bench --bench codecs` measures and ends with a table of nanoseconds a frame, GB/s, and ratios. The figures of one
-//! run compare with each other and with no other run's. `PLOT=codecs/frames.svg` before it draws those of lines as well.
+//! `cargo bench --bench codecs` measures and ends with a table of nanoseconds a frame, GB/s, and
+//! ratios. The figures of one run compare with each other and with no other run's.
+//! `PLOT=codecs/frames.svg` before it draws those of lines as well.
 
 mod support;
 
@@ -44,7 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     table.print();
     if let Some(file) = std::env::var_os("PLOT") {
         // A path is one in the repository: cargo runs a benchmark in the folder of its package.
-        std::fs::write(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(file), drawing(&table)?)?;
+        std::fs::write(
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(file),
+            drawing(&table)?,
+        )?;
     }
     Ok(())
 }
@@ -79,9 +84,15 @@ fn stream(size: usize, frame: impl Fn(&mut Vec<u8>, &[u8])) -> (Vec<u8>, usize) 
     }
 }
 
-/// Measures how long it takes to decode the whole stream, which is in the cache as what was just read is.
-fn decode<D>(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, stream: &[u8], codec: impl Fn() -> D)
-where
+/// Measures how long it takes to decode the whole stream, which is in the cache as what was just
+/// read is.
+fn decode<D>(
+    criterion: &mut Criterion,
+    table: &mut Table,
+    row: Row<'_>,
+    stream: &[u8],
+    codec: impl Fn() -> D,
+) where
     D: Decoder<Error: std::fmt::Debug>,
 {
     table.measure(criterion, row, |bencher| {
@@ -99,7 +110,13 @@ where
 }
 
 /// The same for frames that stay where they are.
-fn lend<C: Framing>(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, stream: &[u8], codec: impl Fn() -> C) {
+fn lend<C: Framing>(
+    criterion: &mut Criterion,
+    table: &mut Table,
+    row: Row<'_>,
+    stream: &[u8],
+    codec: impl Fn() -> C,
+) {
     table.measure(criterion, row, |bencher| {
         bencher.iter(|| {
             let (mut codec, mut rest) = (codec(), black_box(stream));
@@ -111,11 +128,23 @@ fn lend<C: Framing>(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, 
 }
 
 /// Measures a plain walk over the bytes: the limit.
-fn walk(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, stream: &[u8], walk: impl Fn(&[u8]) -> usize) {
+fn walk(
+    criterion: &mut Criterion,
+    table: &mut Table,
+    row: Row<'_>,
+    stream: &[u8],
+    walk: impl Fn(&[u8]) -> usize,
+) {
     table.measure(criterion, row, |bencher| bencher.iter(|| walk(black_box(stream))));
 }
 
-fn lines(criterion: &mut Criterion, table: &mut Table, size: usize, end: &'static str, ours: &Lines) {
+fn lines(
+    criterion: &mut Criterion,
+    table: &mut Table,
+    size: usize,
+    end: &'static str,
+    ours: &Lines,
+) {
     let (stream, frames) = stream(size, |stream, content| {
         stream.extend_from_slice(content);
         stream.extend_from_slice(end.as_bytes());
@@ -146,7 +175,13 @@ fn prefixed(criterion: &mut Criterion, table: &mut Table, size: usize) {
     let row = |who| Row { kind: "u32 length", size, who, frames, bytes: stream.len() };
     decode(criterion, table, row("ours"), &stream, LengthPrefixed::u32);
     lend(criterion, table, row("lent"), &stream, LengthPrefixed::u32);
-    decode(criterion, table, row("tokio-util LengthDelimitedCodec"), &stream, LengthDelimitedCodec::new);
+    decode(
+        criterion,
+        table,
+        row("tokio-util LengthDelimitedCodec"),
+        &stream,
+        LengthDelimitedCodec::new,
+    );
     walk(criterion, table, row("limit: walk of the prefixes"), &stream, |mut stream| {
         let mut count = 0;
         while let Some((prefix, rest)) = stream.split_first_chunk::<4>() {
@@ -170,7 +205,12 @@ fn netstrings(criterion: &mut Criterion, table: &mut Table, size: usize) {
 }
 
 /// Measures how long it takes to write a read's worth of frames.
-fn encode(criterion: &mut Criterion, table: &mut Table, row: Row<'_>, write: impl Fn(&mut BytesMut)) {
+fn encode(
+    criterion: &mut Criterion,
+    table: &mut Table,
+    row: Row<'_>,
+    write: impl Fn(&mut BytesMut),
+) {
     let mut out = BytesMut::with_capacity(2 * READ);
     table.measure(criterion, row, |bencher| {
         bencher.iter(|| {
@@ -208,7 +248,8 @@ fn encoding_lines(criterion: &mut Criterion, table: &mut Table, size: usize) {
 fn encoding_prefixed(criterion: &mut Criterion, table: &mut Table, size: usize) {
     let frame = Bytes::from(vec![b'x'; size]);
     let frames = READ / (size + 4);
-    let row = |who| Row { kind: "encoding u32 length", size, who, frames, bytes: frames * (size + 4) };
+    let row =
+        |who| Row { kind: "encoding u32 length", size, who, frames, bytes: frames * (size + 4) };
     encode(criterion, table, row("ours"), |out| {
         let mut codec = LengthPrefixed::u32();
         (0..frames).for_each(|_| codec.encode(black_box(&frame), out).expect("a frame"));
@@ -231,7 +272,13 @@ fn empty(criterion: &mut Criterion, table: &mut Table) {
     let (lines, prefixes) = (vec![b'\n'; READ], vec![0; READ]);
     let row = |kind, who, frames| Row { kind, size: 0, who, frames, bytes: READ };
     decode(criterion, table, row("lines, LF", "ours", READ), &lines, Lines::lf);
-    decode(criterion, table, row("lines, LF", "tokio-util LinesCodec", READ), &lines, LinesCodec::new);
+    decode(
+        criterion,
+        table,
+        row("lines, LF", "tokio-util LinesCodec", READ),
+        &lines,
+        LinesCodec::new,
+    );
     decode(criterion, table, row("u32 length", "ours", READ / 4), &prefixes, LengthPrefixed::u32);
     let theirs = row("u32 length", "tokio-util LengthDelimitedCodec", READ / 4);
     decode(criterion, table, theirs, &prefixes, LengthDelimitedCodec::new);
@@ -241,7 +288,13 @@ fn empty(criterion: &mut Criterion, table: &mut Table) {
 fn dripped(criterion: &mut Criterion, table: &mut Table) {
     let line = [vec![b'x'; 1 << 20], vec![b'\n']].concat();
     for (kind, piece) in [("dripped by 1 byte", 1), ("dripped by 1 460 bytes", 1460)] {
-        let row = |who| Row { kind, size: line.len(), who, frames: line.len().div_ceil(piece), bytes: line.len() };
+        let row = |who| Row {
+            kind,
+            size: line.len(),
+            who,
+            frames: line.len().div_ceil(piece),
+            bytes: line.len(),
+        };
         drip(criterion, table, row("ours"), &line, piece, || Lines::lf().unlimited());
         drip(criterion, table, row("tokio-util LinesCodec"), &line, piece, LinesCodec::new);
     }

@@ -1,8 +1,10 @@
-//! How many instructions a frame costs, counted by `valgrind --tool=callgrind`: the same on a busy machine as on a quiet one.
+//! How many instructions a frame costs, counted by `valgrind --tool=callgrind`: the same on a busy
+//! machine as on a quiet one.
 //!
-//! `cargo bench --bench instructions` runs itself under valgrind, once for each count of frames and each codec, and prints
-//! the difference of two counts divided by the frames between them: so what comes before and after cancels out. A count
-//! is no time: a decoder of fewer instructions has been the slower one. It tells a change from noise.
+//! `cargo bench --bench instructions` runs itself under valgrind, once for each count of frames and
+//! each codec, and prints the difference of two counts divided by the frames between them: so what
+//! comes before and after cancels out. A count is no time: a decoder of fewer instructions has been
+//! the slower one. It tells a change from noise.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it prints what it counted
 
@@ -34,8 +36,12 @@ const CASES: [(&str, Write, Work); 12] = [
     }),
     ("netstrings: ours", netstring, |stream, n, _| decode(Netstring::new(), stream, n)),
     ("netstrings: lent", netstring, |stream, n, _| lend(Netstring::new(), stream, n)),
-    ("encoding lines: ours", line, |_, n, size| encode(Lines::lf(), Bytes::from(vec![b'x'; size]), n)),
-    ("encoding lines: tokio-util LinesCodec", line, |_, n, size| encode(LinesCodec::new(), "x".repeat(size), n)),
+    ("encoding lines: ours", line, |_, n, size| {
+        encode(Lines::lf(), Bytes::from(vec![b'x'; size]), n)
+    }),
+    ("encoding lines: tokio-util LinesCodec", line, |_, n, size| {
+        encode(LinesCodec::new(), "x".repeat(size), n)
+    }),
     ("encoding u32 length: ours", prefixed, |_, n, size| {
         encode(LengthPrefixed::u32(), Bytes::from(vec![b'x'; size]), n);
     }),
@@ -48,7 +54,8 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("work") => {
-            let mut number = || arguments.next().and_then(|argument| argument.parse().ok()).expect("a number");
+            let mut number =
+                || arguments.next().and_then(|argument| argument.parse().ok()).expect("a number");
             work(number(), number(), number());
         }
         // `cargo test --benches` only wants to know whether it runs.
@@ -69,7 +76,10 @@ fn work(case: usize, count: usize, size: usize) {
 }
 
 fn print() -> ExitCode {
-    println!("| instructions a frame | {} |", SIZES.map(|size| format!("{size} bytes")).join(" | "));
+    println!(
+        "| instructions a frame | {} |",
+        SIZES.map(|size| format!("{size} bytes")).join(" | ")
+    );
     println!("|---|{}", "---:|".repeat(SIZES.len()));
     for (case, (name, ..)) in CASES.iter().enumerate() {
         print!("| {name} |");

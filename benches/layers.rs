@@ -1,8 +1,9 @@
-//! What the layers cost: nanoseconds a frame of each frame layer and of five together, against no layer and against
-//! tower's own of the kind; nanoseconds a connection of each connection layer.
+//! What the layers cost: nanoseconds a frame of each frame layer and of five together, against no
+//! layer and against tower's own of the kind; nanoseconds a connection of each connection layer.
 //!
-//! `cargo bench --bench layers` measures and ends with the two tables. The figures of one run compare with each other
-//! and with no other run's. The quiet case is a call that is answered at its first poll, with the log's level disabled.
+//! `cargo bench --bench layers` measures and ends with the two tables. The figures of one run
+//! compare with each other and with no other run's. The quiet case is a call that is answered at
+//! its first poll, with the log's level disabled.
 
 mod support;
 
@@ -17,8 +18,9 @@ use criterion::{BatchSize, Criterion};
 use ropewalk::connection::Stream;
 use ropewalk::layer::{BoxError, CallTimer};
 use ropewalk::{
-    Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer, FrameLogLayer,
-    FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer, reply_fn,
+    Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer,
+    FrameLogLayer, FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    reply_fn,
 };
 use support::{Row, Table};
 use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};
@@ -36,7 +38,8 @@ const PLENTY: u32 = 1 << 30;
 fn main() {
     // Lines at INFO are written, to nowhere; those at DEBUG are disabled, as they usually are.
     tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::sink).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let _in_runtime = runtime.enter();
     // `cargo test --benches` runs each once and prints no table.
     let mut criterion = Criterion::default()
@@ -63,17 +66,22 @@ fn call<S>(criterion: &mut Criterion, table: &mut Table, who: &str, mut service:
 where
     S: Service<Bytes>,
 {
-    let frame = Bytes::from_static(b"sixty-four bytes are what a short line of a protocol is made of.");
+    let frame =
+        Bytes::from_static(b"sixty-four bytes are what a short line of a protocol is made of.");
     let mut cx = Context::from_waker(Waker::noop());
-    table.measure(criterion, Row { kind: "quiet", size: 0, who, frames: FRAMES, bytes: 0 }, |bencher| {
-        bencher.iter(|| {
-            for _ in 0..FRAMES {
-                assert!(service.poll_ready(&mut cx).is_ready());
-                let call = pin!(service.call(frame.clone()));
-                assert!(black_box(call.poll(&mut cx)).is_ready());
-            }
-        });
-    });
+    table.measure(
+        criterion,
+        Row { kind: "quiet", size: 0, who, frames: FRAMES, bytes: 0 },
+        |bencher| {
+            bencher.iter(|| {
+                for _ in 0..FRAMES {
+                    assert!(service.poll_ready(&mut cx).is_ready());
+                    let call = pin!(service.call(frame.clone()));
+                    assert!(black_box(call.poll(&mut cx)).is_ready());
+                }
+            });
+        },
+    );
 }
 
 fn ours(criterion: &mut Criterion, table: &mut Table) {
@@ -81,10 +89,20 @@ fn ours(criterion: &mut Criterion, table: &mut Table) {
     call(criterion, table, "CallDeadlineLayer", CallDeadlineLayer::new(MINUTE).layer(leaf()));
     call(criterion, table, "CallLimitLayer", CallLimitLayer::new(100).layer(leaf()));
     call(criterion, table, "FrameRateLayer", FrameRateLayer::new(PLENTY, SECOND).layer(leaf()));
-    call(criterion, table, "FrameRateLayer::bytes", FrameRateLayer::bytes(PLENTY, SECOND / 1000).layer(leaf()));
+    call(
+        criterion,
+        table,
+        "FrameRateLayer::bytes",
+        FrameRateLayer::bytes(PLENTY, SECOND / 1000).layer(leaf()),
+    );
     call(criterion, table, "FrameLogLayer, disabled", FrameLogLayer::new().layer(leaf()));
     call(criterion, table, "CallLatencyLayer", CallLatencyLayer::new().layer(leaf()));
-    call(criterion, table, "CallLatencyLayer::every_call", CallLatencyLayer::new().every_call().layer(leaf()));
+    call(
+        criterion,
+        table,
+        "CallLatencyLayer::every_call",
+        CallLatencyLayer::new().every_call().layer(leaf()),
+    );
     let state = reply_fn(|(_, frame): ((), Bytes)| frame);
     call(criterion, table, "StateLayer", StateLayer::new(()).layer(state));
     let five = ServiceBuilder::new()
@@ -99,8 +117,18 @@ fn ours(criterion: &mut Criterion, table: &mut Table) {
 
 fn stock(criterion: &mut Criterion, table: &mut Table) {
     call(criterion, table, "tower timeout", TimeoutLayer::new(MINUTE).layer(leaf()));
-    call(criterion, table, "tower concurrency limit", ConcurrencyLimitLayer::new(100).layer(leaf()));
-    call(criterion, table, "tower rate limit", RateLimitLayer::new(PLENTY.into(), SECOND).layer(leaf()));
+    call(
+        criterion,
+        table,
+        "tower concurrency limit",
+        ConcurrencyLimitLayer::new(100).layer(leaf()),
+    );
+    call(
+        criterion,
+        table,
+        "tower rate limit",
+        RateLimitLayer::new(PLENTY.into(), SECOND).layer(leaf()),
+    );
     let five = ServiceBuilder::new()
         .load_shed()
         .rate_limit(PLENTY.into(), SECOND)
@@ -149,20 +177,29 @@ fn waiting(criterion: &mut Criterion, table: &mut Table) {
     wait(criterion, table, "tower timeout", TimeoutLayer::new(MINUTE).layer(Second));
 }
 
-fn wait<S: Service<Bytes>>(criterion: &mut Criterion, table: &mut Table, who: &str, mut service: S) {
+fn wait<S: Service<Bytes>>(
+    criterion: &mut Criterion,
+    table: &mut Table,
+    who: &str,
+    mut service: S,
+) {
     let mut cx = Context::from_waker(Waker::noop());
     // As `framed` does while it polls calls.
     let _lent = CallTimer::default().lend();
-    table.measure(criterion, Row { kind: "waiting", size: 0, who, frames: FRAMES, bytes: 0 }, |bencher| {
-        bencher.iter(|| {
-            for _ in 0..FRAMES {
-                assert!(service.poll_ready(&mut cx).is_ready());
-                let mut call = pin!(service.call(Bytes::new()));
-                assert!(black_box(call.as_mut().poll(&mut cx)).is_pending());
-                assert!(black_box(call.poll(&mut cx)).is_ready());
-            }
-        });
-    });
+    table.measure(
+        criterion,
+        Row { kind: "waiting", size: 0, who, frames: FRAMES, bytes: 0 },
+        |bencher| {
+            bencher.iter(|| {
+                for _ in 0..FRAMES {
+                    assert!(service.poll_ready(&mut cx).is_ready());
+                    let mut call = pin!(service.call(Bytes::new()));
+                    assert!(black_box(call.as_mut().poll(&mut cx)).is_pending());
+                    assert!(black_box(call.poll(&mut cx)).is_ready());
+                }
+            });
+        },
+    );
 }
 
 /// Ends every connection at once.
@@ -204,15 +241,19 @@ where
         Connection::new(Stream::from_io(tokio::io::empty()), peer)
     };
     let mut cx = Context::from_waker(Waker::noop());
-    table.measure(criterion, Row { kind: "open and end", size: 0, who, frames: 1, bytes: 0 }, |bencher| {
-        bencher.iter_batched(
-            make,
-            |connection| {
-                assert!(service.poll_ready(&mut cx).is_ready());
-                let call = pin!(service.call(connection));
-                assert!(black_box(call.poll(&mut cx)).is_ready());
-            },
-            BatchSize::SmallInput,
-        );
-    });
+    table.measure(
+        criterion,
+        Row { kind: "open and end", size: 0, who, frames: 1, bytes: 0 },
+        |bencher| {
+            bencher.iter_batched(
+                make,
+                |connection| {
+                    assert!(service.poll_ready(&mut cx).is_ready());
+                    let call = pin!(service.call(connection));
+                    assert!(black_box(call.poll(&mut cx)).is_ready());
+                },
+                BatchSize::SmallInput,
+            );
+        },
+    );
 }

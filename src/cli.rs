@@ -1,4 +1,5 @@
-//! `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a program's command line (feature `cli`).
+//! `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a program's
+//! command line (feature `cli`).
 
 use std::io::{Write, stderr};
 use std::time::Duration;
@@ -16,7 +17,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::endpoint::Endpoint;
 use crate::server::{Restart, Server};
 
-/// The flags of a server; flatten them into your own, or parse them alone with `ServerArgs::parse()`.
+/// The flags of a server; flatten them into your own, or parse them alone with
+/// `ServerArgs::parse()`.
 ///
 /// ```
 /// use clap::Parser;
@@ -39,15 +41,17 @@ use crate::server::{Restart, Server};
 // Without this, `--help` would describe the program with the text above.
 #[command(about = None, long_about = None)]
 pub struct ServerArgs {
-    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT, tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660],
-    /// unix:@NAME, systemd:NAME, fd:N; port 0 takes a free one
+    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT,
+    /// tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660], unix:@NAME, systemd:NAME, fd:N; port
+    /// 0 takes a free one
     #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]
     endpoints: Vec<Endpoint>,
-    /// Accept and serve on N threads with a runtime each, 0 for one a processor, in place of one runtime for all
+    /// Accept and serve on N threads with a runtime each, 0 for one a processor, in place of one
+    /// runtime for all
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// What is logged on standard error: off, error, warn, info, debug or trace, or a level for each part, as in
-    /// info,ropewalk::frame=debug
+    /// What is logged on standard error: off, error, warn, info, debug or trace, or a level for
+    /// each part, as in info,ropewalk::frame=debug
     #[arg(long, value_name = "LEVEL", default_value = "info,ropewalk::server=warn")]
     log_level: Targets,
     /// How many seconds a peer may take for a frame, and between two; 0 for as long as it likes
@@ -65,11 +69,12 @@ impl ServerArgs {
         self
     }
 
-    /// Writes the log to standard error, at the level of `--log-level`, until this is dropped: keep it to the end of `main`. It is a
-    /// [`BackgroundLog`], so a log that can't be written, or is not read, does not stop the server.
+    /// Writes the log to standard error, at the level of `--log-level`, until this is dropped: keep
+    /// it to the end of `main`. It is a [`BackgroundLog`], so a log that can't be written, or is
+    /// not read, does not stop the server.
     ///
-    /// [`server`](Self::server) does this too, until the server has ended. Call it in a program that logs before or
-    /// after that. If the program has a subscriber already, it stays.
+    /// [`server`](Self::server) does this too, until the server has ended. Call it in a program
+    /// that logs before or after that. If the program has a subscriber already, it stays.
     pub fn log(&self) -> BackgroundLog {
         let log = BackgroundLog::to(stderr());
         let lines = fmt::layer().with_writer(log.writer()).log_internal_errors(false);
@@ -77,7 +82,8 @@ impl ServerArgs {
         log
     }
 
-    /// Sets how long the program waits for a peer if the command line has no `--idle`. The default is no deadline.
+    /// Sets how long the program waits for a peer if the command line has no `--idle`. The default
+    /// is no deadline.
     ///
     /// ```
     /// # use clap::Parser;
@@ -96,25 +102,29 @@ impl ServerArgs {
         self
     }
 
-    /// How long the program waits for a peer: [`server`](Self::server) uses it as the deadline for the first frame, for
-    /// each frame and between two frames ([`ReadDeadlineLayer`]). `None` means no such deadline.
+    /// How long the program waits for a peer: [`server`](Self::server) uses it as the deadline for
+    /// the first frame, for each frame and between two frames ([`ReadDeadlineLayer`]). `None` means
+    /// no such deadline.
     pub fn idle(&self) -> Option<Duration> {
         let given = self.idle.map(|seconds| Duration::from_secs(seconds.into()));
         given.or(self.default_idle).filter(|time| !time.is_zero())
     }
 
-    /// A server on these endpoints, with [signals](Server::signals) and [hot restart](Server::hot_restart) on, with the
-    /// deadlines of [`idle`](Self::idle), and with the [log](Self::log) on from here until the server has ended; with
-    /// the feature `systemd` it reports its state to the [service manager](Server::sd_notify). Once it accepts
-    /// connections, it prints a line for each endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or
+    /// A server on these endpoints, with [signals](Server::signals) and [hot
+    /// restart](Server::hot_restart) on, with the deadlines of [`idle`](Self::idle), and with the
+    /// [log](Self::log) on from here until the server has ended; with the feature `systemd` it
+    /// reports its state to the [service manager](Server::sd_notify). Once it accepts connections,
+    /// it prints a line for each endpoint on standard error: `listening on tcp:127.0.0.1:8007`, or
     /// `listening on tls:127.0.0.1:8007` if it is encrypted.
     ///
     /// A program with its own log has to install that log first.
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
         let log = (!has_been_set()).then(|| self.log());
         let (idle, endpoints) = (self.idle(), self.endpoints.clone());
-        let deadlines = idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
-        let server = self.endpoints.into_iter().fold(Server::new(), Server::listen).layer(deadlines.into());
+        let deadlines =
+            idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
+        let server =
+            self.endpoints.into_iter().fold(Server::new(), Server::listen).layer(deadlines.into());
         let server = match self.workers {
             Some(n) => server.workers(n),
             None => server,
@@ -122,7 +132,9 @@ impl ServerArgs {
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
         server.keep_log(log).signals().hot_restart(Restart::new()).on_listening(move |addresses| {
-            let line = |(endpoint, address): (&Endpoint, _)| format!("listening on {}\n", endpoint.bound_to(address));
+            let line = |(endpoint, address): (&Endpoint, _)| {
+                format!("listening on {}\n", endpoint.bound_to(address))
+            };
             let text: String = endpoints.iter().zip(addresses).map(line).collect();
             // The server serves even if standard error is closed or not read.
             let line = text.clone();
@@ -153,7 +165,16 @@ mod tests {
     #[test]
     fn a_program_may_have_a_flag_for_its_own_log() {
         Cli::command().debug_assert();
-        let cli = Cli::parse_from(["echo", "--log", "--log-level", "warn", "--max", "3", "--workers", "2"]);
+        let cli = Cli::parse_from([
+            "echo",
+            "--log",
+            "--log-level",
+            "warn",
+            "--max",
+            "3",
+            "--workers",
+            "2",
+        ]);
         assert_eq!((cli.log, cli.max, cli.server.workers), (true, 3, Some(2)));
         assert_eq!(cli.server.log_level.to_string(), "warn");
         assert!(!Cli::parse_from(["echo"]).log);

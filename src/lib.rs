@@ -1,4 +1,5 @@
-//! Servers that speak their own protocol over TCP, TLS and Unix sockets: codecs find the frames, tower services answer them.
+//! Servers that speak their own protocol over TCP, TLS and Unix sockets: codecs find the frames,
+//! tower services answer them.
 //!
 //! ```text
 //!     listener ───► accept loop ───► connection layers ───► leaf
@@ -14,14 +15,15 @@
 //!                   ──► your service                  the connection
 //! ```
 //!
-//! A [`Server`] takes a tower service of [`Connection`]s and calls it once for each connection. Two *leaves* make such
-//! a service from a codec and your code:
+//! A [`Server`] takes a tower service of [`Connection`]s and calls it once for each connection. Two
+//! *leaves* make such a service from a codec and your code:
 //!
-//! * [`framed`] (and [`per_connection`]), for protocols in which each frame is a request that has an answer: a codec
-//!   and a `Service<Frame>`, often made by [`reply_fn`] or [`service_fn`]. The service answers with a frame, an
-//!   `Option` of one, or a [`Reply`].
-//! * [`session`](fn@session) (and [`session_with`]), for protocols in which the server speaks first, pushes, switches
-//!   modes or keeps state: a codec and an async function that holds a [`Session`].
+//! * [`framed`] (and [`per_connection`]), for protocols in which each frame is a request that has
+//!   an answer: a codec and a `Service<Frame>`, often made by [`reply_fn`] or [`service_fn`]. The
+//!   service answers with a frame, an `Option` of one, or a [`Reply`].
+//! * [`session`](fn@session) (and [`session_with`]), for protocols in which the server speaks
+//!   first, pushes, switches modes or keeps state: a codec and an async function that holds a
+//!   [`Session`].
 //!
 //! ```no_run
 //! use ropewalk::{
@@ -81,8 +83,8 @@
 //!
 //! - `anyhow`: `?` from [`Error`] to `anyhow::Error`.
 //! - `tls`: encrypted endpoints and STARTTLS, by rustls.
-//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and `--idle SECONDS` for a clap command
-//!   line.
+//! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and
+//!   `--idle SECONDS` for a clap command line.
 //! - `json`, `postcard`: frames of serde types with any codec.
 //! - `systemd`: the endpoints `systemd:NAME` and `fd:3`, and `Server::sd_notify`.
 //! - `laws`: checks for your own codecs.
@@ -119,8 +121,8 @@ pub mod codec {
     #[cfg(feature = "postcard")]
     pub use ropewalk_codecs::Postcard;
     pub use ropewalk_codecs::{
-        CodecError, CodecExt, ErrorKind, Fixed, Framing, LengthPrefixed, LineOrRaw, LineRaw, Lines, Map, Netstring,
-        Parsed, RawBytes, TryMap, Utf8, custom,
+        CodecError, CodecExt, ErrorKind, Fixed, Framing, LengthPrefixed, LineOrRaw, LineRaw, Lines,
+        Map, Netstring, Parsed, RawBytes, TryMap, Utf8, custom,
     };
     pub use tokio_util::codec::{Decoder, Encoder};
 }
@@ -128,8 +130,9 @@ pub mod codec {
 /// A connection as layers and services see it: its peer, its counts, and the reason why it closed.
 pub mod connection {
     pub use ropewalk_middleware::connection::{
-        Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io, LINGER, LINGER_BYTES,
-        LingeringClose, Peer, Proxied, ReadDeadlines, Stats, Stream, TlsInfo, TlsVersion,
+        Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io,
+        LINGER, LINGER_BYTES, LingeringClose, Peer, Proxied, ReadDeadlines, Stats, Stream, TlsInfo,
+        TlsVersion,
     };
 }
 
@@ -137,14 +140,18 @@ pub mod connection {
 pub mod layer {
     pub use ipnet::IpNet;
     pub use ropewalk_middleware::{
-        AcceptRate, AcceptRateLayer, Access, AccessLayer, AccessRules, Bandwidth, BandwidthLayer, BoxError,
-        CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
-        CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer,
-        ConnectionLimit, ConnectionLimitLayer, Frame, FrameLog, FrameLogLayer, FrameRate, FrameRateLayer, Histogram,
-        Lifetime, LifetimeLayer, Log, LogLayer, Login, LoginLayer, MakeRoom, PeerLimit, PeerLimitLayer, PerConnection,
-        PerConnectionFuture, PerConnectionLayer, ReadDeadline, ReadDeadlineLayer, Refuse, State, StateLayer,
+        AcceptRate, AcceptRateLayer, Access, AccessLayer, AccessRules, Bandwidth, BandwidthLayer,
+        BoxError, CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit,
+        CallLimitLayer, CallPanicked, CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut,
+        CallTimer, CatchPanic, CatchPanicLayer, ConnectionLimit, ConnectionLimitLayer, Frame,
+        FrameLog, FrameLogLayer, FrameRate, FrameRateLayer, Histogram, Lifetime, LifetimeLayer,
+        Log, LogLayer, Login, LoginLayer, MakeRoom, PeerLimit, PeerLimitLayer, PerConnection,
+        PerConnectionFuture, PerConnectionLayer, ReadDeadline, ReadDeadlineLayer, Refuse, State,
+        StateLayer,
     };
-    pub use ropewalk_middleware::{accept_rate, access, bandwidth, call, crowd, lifetime, limit, login, rate};
+    pub use ropewalk_middleware::{
+        accept_rate, access, bandwidth, call, crowd, lifetime, limit, login, rate,
+    };
 }
 
 /// Logs written in the background, and how frames and untrusted text are shown in them.
@@ -157,7 +164,8 @@ pub mod log {
 pub use ropewalk_codecs::laws;
 pub use ropewalk_middleware::proxy;
 
-// Types in the signatures of services, so that a server needs no dependency but this crate and tokio.
+// Types in the signatures of services, so that a server needs no dependency but this crate and
+// tokio.
 pub use bytes::{Bytes, BytesMut};
 pub use bytestring::ByteString;
 
@@ -167,11 +175,12 @@ pub use codec::{CodecExt, LengthPrefixed, LineRaw, Lines, Netstring, RawBytes};
 pub use connection::{Addr, CloseReason, Connection, ConnectionInfo, Peer};
 pub use endpoint::Endpoint;
 pub use layer::{
-    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, LogLayer,
-    PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, ConnectionLimitLayer, FrameLogLayer,
+    FrameRateLayer, LogLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
 };
 pub use leaf::{
-    Opened, Reply, Session, SessionError, framed, per_connection, reply_fn, service_fn, session, session_with,
+    Opened, Reply, Session, SessionError, framed, per_connection, reply_fn, service_fn, session,
+    session_with,
 };
 pub use log::BackgroundLog;
 pub use outbox::{Outbox, Room, SlowConsumer};
@@ -180,8 +189,8 @@ pub use server::{ConnectionService, Handle, Server};
 #[cfg(feature = "tls")]
 pub use tls::TlsConfig;
 
-/// The snippets of README and the book, as documentation tests. Chapters without snippets are missing here;
-/// `tests/docs/` checks that.
+/// The snippets of README and the book, as documentation tests. Chapters without snippets are
+/// missing here; `tests/docs/` checks that.
 #[cfg(doctest)]
 mod book {
     macro_rules! chapters {

@@ -1,7 +1,8 @@
 //! A server's counts for the `metrics` crate (feature `metrics`), and so for Prometheus and others.
 //!
-//! The server counts by itself; [`export`] copies its counts to the recorder of the process from time to time. So a frame
-//! and a connection cost nothing more, and each value is looked up once. No label has a peer, an id or a user's text.
+//! The server counts by itself; [`export`] copies its counts to the recorder of the process from
+//! time to time. So a frame and a connection cost nothing more, and each value is looked up once.
+//! No label has a peer, an id or a user's text.
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
@@ -19,9 +20,10 @@
 //! | `ropewalk_stalls_total` | counter | |
 //! | `ropewalk_draining` | gauge, 0 or 1 | |
 //!
-//! `listener` is the address of an endpoint, `service` the name given to [`Server::serve_on`](crate::Server::serve_on), or
-//! `main`; the values of `reason` are those of [`CloseReason::as_str`]. `ropewalk_buffer_bytes_max` is there if the memory of
-//! buffers has a limit.
+//! `listener` is the address of an endpoint, `service` the name given to
+//! [`Server::serve_on`](crate::Server::serve_on), or `main`; the values of `reason` are those of
+//! [`CloseReason::as_str`]. `ropewalk_buffer_bytes_max` is there if the memory of buffers has a
+//! limit.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -42,14 +44,18 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Unit, counter, describe_counter as about_counter, describe_gauge as about_gauge, gauge};
+use metrics::{
+    Counter, Gauge, Unit, counter, describe_counter as about_counter,
+    describe_gauge as about_gauge, gauge,
+};
 use ropewalk_middleware::CloseReason;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::server::{EndpointInfo, Handle};
 
-/// Copies the counts of a server to the recorder of the process, at once and then after each time `every`, until the server
-/// has ended and the last counts are copied. The recorder has to be installed before.
+/// Copies the counts of a server to the recorder of the process, at once and then after each time
+/// `every`, until the server has ended and the last counts are copied. The recorder has to be
+/// installed before.
 ///
 /// Each copy looks at every open connection; every few seconds is often enough.
 ///
@@ -74,12 +80,13 @@ pub async fn export(handle: Handle, every: Duration) {
     }
 }
 
-/// The metrics of one server, looked up in the recorder. [`export`] is made of it; use it to copy the counts at moments of
-/// your own choice.
+/// The metrics of one server, looked up in the recorder. [`export`] is made of it; use it to copy
+/// the counts at moments of your own choice.
 #[derive(Debug)]
 pub struct Metrics {
     server: OfServer,
-    /// Of each address and service: an endpoint that was removed and added again goes on with its counts.
+    /// Of each address and service: an endpoint that was removed and added again goes on with its
+    /// counts.
     endpoints: Vec<(Labels, OfEndpoint)>,
     /// Which of them the endpoint of a number counts in.
     numbers: Vec<usize>,
@@ -92,7 +99,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Describes the metrics to the recorder of the process, or of this thread, and looks up those of the server.
+    /// Describes the metrics to the recorder of the process, or of this thread, and looks up those
+    /// of the server.
     pub fn new() -> Self {
         describe();
         Self { server: OfServer::new(), endpoints: Vec::new(), numbers: Vec::new() }
@@ -113,7 +121,8 @@ impl Metrics {
         }
         for (n, (_, metrics)) in self.endpoints.iter().enumerate() {
             let of_these = |(number, _): &(&usize, &EndpointInfo)| **number == n;
-            let these = self.numbers.iter().zip(&endpoints).filter(of_these).map(|(_, endpoint)| endpoint);
+            let these =
+                self.numbers.iter().zip(&endpoints).filter(of_these).map(|(_, endpoint)| endpoint);
             metrics.update(&these.collect::<Vec<_>>());
         }
     }
@@ -141,7 +150,8 @@ impl OfServer {
         let outcomes = ["passed", "failed", "timed_out", "dropped"];
         Self {
             connections_max: gauge!("ropewalk_connections_max"),
-            preambles: outcomes.map(|outcome| counter!("ropewalk_preambles_total", "outcome" => outcome)),
+            preambles: outcomes
+                .map(|outcome| counter!("ropewalk_preambles_total", "outcome" => outcome)),
             pending: gauge!("ropewalk_preambles_pending"),
             buffers: gauge!("ropewalk_buffer_bytes"),
             buffers_max: gauge!("ropewalk_buffer_bytes_max"),
@@ -153,7 +163,8 @@ impl OfServer {
     fn update(&self, handle: &Handle) {
         let (preambles, memory) = (handle.preambles(), handle.memory());
         self.connections_max.set(value(handle.max_connections() as u64));
-        let outcomes = [preambles.passed(), preambles.failed(), preambles.timed_out(), preambles.dropped()];
+        let outcomes =
+            [preambles.passed(), preambles.failed(), preambles.timed_out(), preambles.dropped()];
         for (counter, count) in self.preambles.iter().zip(outcomes) {
             counter.absolute(count);
         }
@@ -184,7 +195,10 @@ impl OfEndpoint {
             [listener, service, (name, value.to_owned())]
         };
         let closed = |reason: CloseReason| {
-            (reason, counter!("ropewalk_connections_closed_total", &with("reason", reason.as_str())))
+            (
+                reason,
+                counter!("ropewalk_connections_closed_total", &with("reason", reason.as_str())),
+            )
         };
         let directions = ["in", "out"].map(|direction| with("direction", direction));
         Self {
@@ -199,11 +213,14 @@ impl OfEndpoint {
 
     /// Copies the sums of these endpoints.
     fn update(&self, endpoints: &[&EndpointInfo]) {
-        let sum = |count: fn(&EndpointInfo) -> u64| endpoints.iter().map(|endpoint| count(endpoint)).sum::<u64>();
+        let sum = |count: fn(&EndpointInfo) -> u64| {
+            endpoints.iter().map(|endpoint| count(endpoint)).sum::<u64>()
+        };
         self.accepted.absolute(sum(|endpoint| endpoint.counts().accepted()));
         self.active.set(value(sum(|endpoint| endpoint.counts().active())));
         for (reason, counter) in &self.closed {
-            counter.absolute(endpoints.iter().map(|endpoint| endpoint.counts().closed(*reason)).sum());
+            counter
+                .absolute(endpoints.iter().map(|endpoint| endpoint.counts().closed(*reason)).sum());
         }
         let [bytes_in, bytes_out] = &self.bytes;
         bytes_in.absolute(sum(EndpointInfo::bytes_in));
@@ -224,15 +241,29 @@ fn value(count: u64) -> f64 {
 fn describe() {
     about_counter!("ropewalk_connections_accepted_total", "Connections accepted.");
     about_gauge!("ropewalk_connections_active", "Connections open now.");
-    about_counter!("ropewalk_connections_closed_total", "Connections closed, by the reason of their end.");
+    about_counter!(
+        "ropewalk_connections_closed_total",
+        "Connections closed, by the reason of their end."
+    );
     about_counter!("ropewalk_bytes_total", Unit::Bytes, "Bytes received and sent.");
     about_counter!("ropewalk_frames_total", "Frames received and sent.");
     about_counter!("ropewalk_accept_errors_total", "Errors of accepting connections.");
     about_gauge!("ropewalk_connections_max", "The most connections that may be open.");
-    about_counter!("ropewalk_preambles_total", "TLS handshakes and PROXY headers that have ended, by their outcome.");
+    about_counter!(
+        "ropewalk_preambles_total",
+        "TLS handshakes and PROXY headers that have ended, by their outcome."
+    );
     about_gauge!("ropewalk_preambles_pending", "TLS handshakes and PROXY headers under way.");
-    about_gauge!("ropewalk_buffer_bytes", Unit::Bytes, "Memory in use by the buffers of all connections.");
-    about_gauge!("ropewalk_buffer_bytes_max", Unit::Bytes, "The most memory that these buffers may use.");
+    about_gauge!(
+        "ropewalk_buffer_bytes",
+        Unit::Bytes,
+        "Memory in use by the buffers of all connections."
+    );
+    about_gauge!(
+        "ropewalk_buffer_bytes_max",
+        Unit::Bytes,
+        "The most memory that these buffers may use."
+    );
     about_counter!("ropewalk_stalls_total", "Threads of the runtime that were found blocked.");
     about_gauge!("ropewalk_draining", "1 from when the server was told to end.");
 }

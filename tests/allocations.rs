@@ -13,7 +13,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use ropewalk::codec::{Decoder, Encoder};
 use ropewalk::connection::Stream;
-use ropewalk::{Addr, Connection, LengthPrefixed, Lines, Peer, Session, framed, reply_fn, service_fn, session};
+use ropewalk::{
+    Addr, Connection, LengthPrefixed, Lines, Peer, Session, framed, reply_fn, service_fn, session,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
@@ -31,7 +33,11 @@ struct Bursts {
 }
 
 impl AsyncRead for Bursts {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.left.load(Ordering::Relaxed) == 0 {
             // The test polls again.
             return Poll::Pending;
@@ -43,7 +49,11 @@ impl AsyncRead for Bursts {
 }
 
 impl AsyncWrite for Bursts {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.taken.fetch_add(buf.len(), Ordering::Relaxed);
         Poll::Ready(Ok(buf.len()))
     }
@@ -73,13 +83,16 @@ impl<F: Future> Served<F> {
         Self { future: Box::pin(leaf.call(connection)), left, taken, burst: burst.len() }
     }
 
-    /// Sends so many bursts, which are echoed, and returns what the leaf asked of the allocator meanwhile.
+    /// Sends so many bursts, which are echoed, and returns what the leaf asked of the allocator
+    /// meanwhile.
     fn send(&mut self, bursts: usize) -> Stats {
         let region = Region::new(ALLOCATOR);
         let expected = self.taken.load(Ordering::Relaxed) + bursts * self.burst;
         self.left.store(bursts, Ordering::Relaxed);
         while self.taken.load(Ordering::Relaxed) < expected {
-            assert!(self.future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert!(
+                self.future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            );
         }
         region.change()
     }
@@ -108,23 +121,34 @@ fn a_frame_costs_its_copy_a_burst_its_buffer_and_an_idle_connection_nothing() {
 fn short_frames_cost_their_copies() {
     let lines = burst_of_lines(64);
     costs_its_copies(Served::new(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &lines));
-    costs_its_copies(Served::new(framed(Lines::lf(), service_fn(async |line: Bytes| Ok(line))), &lines));
+    costs_its_copies(Served::new(
+        framed(Lines::lf(), service_fn(async |line: Bytes| Ok(line))),
+        &lines,
+    ));
     costs_its_copies(Served::new(session(Lines::lf(), echo), &lines));
     let prefixed = [&64_u32.to_be_bytes()[..], &[7; 64]].concat().repeat(FRAMES);
-    costs_its_copies(Served::new(framed(LengthPrefixed::u32(), reply_fn(|frame: Bytes| frame)), &prefixed));
+    costs_its_copies(Served::new(
+        framed(LengthPrefixed::u32(), reply_fn(|frame: Bytes| frame)),
+        &prefixed,
+    ));
 }
 
-/// A hundred bursts cost one allocation a frame, its copy, and one a burst, which is moved to a buffer of its size.
+/// A hundred bursts cost one allocation a frame, its copy, and one a burst, which is moved to a
+/// buffer of its size.
 fn costs_its_copies<F: Future>(mut served: Served<F>) {
     // The thread's buffers are made by whoever comes first.
     served.send(10);
     let stats = until(|| served.send(100), |stats| stats.allocations == 100 * (FRAMES + 1));
     assert_eq!((stats.allocations, stats.reallocations), (100 * (FRAMES + 1), 0));
-    assert_eq!((stats.deallocations, stats.bytes_deallocated), (stats.allocations, stats.bytes_allocated));
+    assert_eq!(
+        (stats.deallocations, stats.bytes_deallocated),
+        (stats.allocations, stats.bytes_allocated)
+    );
 }
 
-/// Measures until it is so, five times at most: the allocator counts for all threads, and on a busy machine that of the test
-/// runner may begin to wait for this test, which takes a few allocations, while one is measured.
+/// Measures until it is so, five times at most: the allocator counts for all threads, and on a busy
+/// machine that of the test runner may begin to wait for this test, which takes a few allocations,
+/// while one is measured.
 fn until(mut measure: impl FnMut() -> Stats, is_so: impl Fn(&Stats) -> bool) -> Stats {
     let mut stats = measure();
     for _ in 1..5 {
@@ -137,7 +161,8 @@ fn until(mut measure: impl FnMut() -> Stats, is_so: impl Fn(&Stats) -> bool) -> 
 }
 
 fn long_frames_cost_nothing_each() {
-    let mut served = Served::new(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &burst_of_lines(1000));
+    let mut served =
+        Served::new(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &burst_of_lines(1000));
     served.send(10);
     let stats = served.send(100);
     assert!(stats.allocations + stats.reallocations <= 100 * 4, "{stats:?}");
@@ -170,7 +195,8 @@ fn grows_by_nothing<F: Future>(make: impl Fn() -> Served<F>) {
     assert_eq!(stats.bytes_allocated, stats.bytes_deallocated, "{stats:?}");
 }
 
-/// Takes frames of 20 bytes, or of 20 000 if they begin with an `L`, as codecs usually do: by sharing the buffer.
+/// Takes frames of 20 bytes, or of 20 000 if they begin with an `L`, as codecs usually do: by
+/// sharing the buffer.
 #[derive(Clone)]
 struct Shares;
 
@@ -212,7 +238,11 @@ fn keeps(before: &[u8], at_most: usize) {
     let burst = [before, &[b'k'; 20]].concat();
     let check = |used, kept: &Mutex<Vec<Bytes>>| {
         assert_eq!(kept.lock().expect("nobody panics").len(), 110);
-        assert!(used <= 100 * (at_most + AROUND), "{} bytes for a frame out of {at_most}", used / 100);
+        assert!(
+            used <= 100 * (at_most + AROUND),
+            "{} bytes for a frame out of {at_most}",
+            used / 100
+        );
     };
     let kept = Arc::new(Mutex::new(Vec::with_capacity(1000)));
     let keep = keeper(&kept);

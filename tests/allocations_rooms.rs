@@ -50,13 +50,14 @@ fn owned(mut connections: Vec<Connected>, pushed_to: impl FnOnce(&mut [Connected
 async fn a_member_that_waits_takes_at_most_200_bytes_also_after_a_burst() {
     let alone = owned((0..MEMBERS).map(|_| connect(None)).collect(), |_| {});
     let room = Room::new();
-    let members = owned((0..MEMBERS).map(|_| connect(Some(room.clone()))).collect(), |connections| {
-        for _ in 0..10 {
-            assert_eq!(room.push(Bytes::from_static(b"x")), MEMBERS);
-        }
-        poll(connections);
-        assert!(room.members().iter().all(|member| member.is_empty()));
-    });
+    let members =
+        owned((0..MEMBERS).map(|_| connect(Some(room.clone()))).collect(), |connections| {
+            for _ in 0..10 {
+                assert_eq!(room.push(Bytes::from_static(b"x")), MEMBERS);
+            }
+            poll(connections);
+            assert!(room.members().iter().all(|member| member.is_empty()));
+        });
     let each = members.saturating_sub(alone) / MEMBERS;
     assert!((1..=200).contains(&each), "{each} bytes");
 }

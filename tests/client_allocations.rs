@@ -22,9 +22,11 @@ const LINE: &[u8] = b"0123456789012345678901234567890123456789012345678901234567
 
 // The only test of this file: the allocator counts for all threads.
 #[tokio::test(start_paused = true)]
-async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else_and_a_single_one_a_buffer_besides() {
+async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else_and_a_single_one_a_buffer_besides()
+ {
     let (connector, mut ends) = ends(64 * 1024).await;
-    let (mut store, _handle) = Client::new().connect(connector).pipelined::<Bytes, _>(Lines::lf()).unwrap();
+    let (mut store, _handle) =
+        Client::new().connect(connector).pipelined::<Bytes, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let (mut calls, mut bytes) = (Vec::with_capacity(BURST), [0; BURST * (LINE.len() + 1)]);
     let mut wave = async || {
@@ -49,7 +51,8 @@ async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else_and_a_single_
     assert!(allocations >= calls, "the frames are counted");
     assert!(allocations <= calls + calls / 20, "{allocations} allocations for {calls} calls");
 
-    // One at a time, by `ask`: the bytes that were read are in a buffer of their own, and a burst has one.
+    // One at a time, by `ask`: the bytes that were read are in a buffer of their own, and a burst
+    // has one.
     let mut one = [0; LINE.len() + 1];
     let mut single = async || {
         let mut asked = pin!(store.ask(Bytes::from_static(LINE)));
@@ -64,5 +67,8 @@ async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else_and_a_single_
         single().await;
     }
     let allocations = region.change().allocations;
-    assert!((BURST..=2 * BURST).contains(&allocations), "{allocations} allocations for {BURST} calls");
+    assert!(
+        (BURST..=2 * BURST).contains(&allocations),
+        "{allocations} allocations for {BURST} calls"
+    );
 }

@@ -1,5 +1,6 @@
-//! Defaults of the log that the README's table names, and one that only the log shows, as a running server has them. Each
-//! test has a log: a line that is first reached by a test without one may be taken as wanted by nobody.
+//! Defaults of the log that the README's table names, and one that only the log shows, as a running
+//! server has them. Each test has a log: a line that is first reached by a test without one may be
+//! taken as wanted by nobody.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod harness;
@@ -40,7 +41,13 @@ impl Times {
     }
 
     fn of(&self, message: &str) -> Vec<Instant> {
-        self.0.lock().unwrap().iter().filter(|(_, text)| text == message).map(|(at, _)| *at).collect()
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, text)| text == message)
+            .map(|(at, _)| *at)
+            .collect()
     }
 }
 
@@ -85,7 +92,8 @@ async fn after_a_failed_accept_a_listener_waits_5_ms_then_twice_as_long_up_to_10
 async fn refusals_have_ten_lines_a_second_and_served_connections_all_of_theirs() {
     let (log, _guard) = Times::start();
     let limit = ConnectionLimitLayer::new(1).refuse_with("full");
-    let (server, connector) = on_memory(Server::new().layer(LogLayer::new()).layer(limit), shouter()).await;
+    let (server, connector) =
+        on_memory(Server::new().layer(LogLayer::new()).layer(limit), shouter()).await;
     for _ in 0..200 {
         ask(&mut connector.connect().await.unwrap(), "a\n", "A\n").await;
         server.until("it has left", |counts| counts.active() == 0).await;
@@ -131,8 +139,12 @@ async fn a_background_log_that_is_not_read_keeps_1_mib_of_lines_and_a_second_at_
     const LINE: usize = 16 * 1024;
     let (log, (tell, begun), (go, wait)) = (Log::default(), channel(), channel());
     let background = BackgroundLog::to(Blocked { tell, go: wait, log: log.clone() });
-    let subscriber =
-        fmt().with_max_level(Level::ERROR).without_time().with_ansi(false).with_writer(background.writer()).finish();
+    let subscriber = fmt()
+        .with_max_level(Level::ERROR)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(background.writer())
+        .finish();
     let _guard = set_default(subscriber);
     let service = framed(
         Lines::lf(),

@@ -38,7 +38,9 @@ const SECOND: Duration = Duration::from_secs(1);
 fn group_limit() -> Option<usize> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let limits = Path::new(group).ancestors().map(|group| Path::new("/sys/fs/cgroup").join(group).join("memory.max"));
+    let limits = Path::new(group)
+        .ancestors()
+        .map(|group| Path::new("/sys/fs/cgroup").join(group).join("memory.max"));
     limits.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
 }
 
@@ -48,12 +50,17 @@ async fn a_quarter_of_the_memory_is_for_the_buffers_of_all_connections() {
     let budget = server.handle().memory().budget().unwrap();
     match fs::read_to_string("/proc/meminfo") {
         Ok(info) => {
-            let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+            let total = info
+                .lines()
+                .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
             let machine = total.unwrap().parse::<usize>().unwrap() * 1024;
             // A group of version 1 may allow less.
             let memory = machine.min(group_limit().unwrap_or(machine));
             let is_exact = budget == memory / 4;
-            assert!(is_exact || budget < memory / 4 && group_limit().is_none(), "{budget} of {memory}");
+            assert!(
+                is_exact || budget < memory / 4 && group_limit().is_none(),
+                "{budget} of {memory}"
+            );
         }
         Err(_) => {
             println!("no /proc/meminfo");
@@ -67,7 +74,8 @@ async fn a_quarter_of_the_memory_is_for_the_buffers_of_all_connections() {
 #[cfg(target_os = "linux")]
 #[test]
 fn where_the_system_does_not_tell_its_memory_the_buffers_have_1_gib() {
-    let hide = "mount -t tmpfs none /proc && mount -t tmpfs none /sys/fs/cgroup || exit 75; exec \"$@\"";
+    let hide =
+        "mount -t tmpfs none /proc && mount -t tmpfs none /sys/fs/cgroup || exit 75; exec \"$@\"";
     let test = "a_quarter_of_the_memory_is_for_the_buffers_of_all_connections";
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", hide, "sh"])
@@ -160,7 +168,8 @@ async fn a_drain_accepts_nobody_who_comes_after_it_began() {
 async fn a_drain_waits_2_s_for_a_silent_preamble_and_5_for_a_header_that_has_begun() {
     for (said, seconds) in [("", 2), ("PROXY TCP4 ", 5)] {
         let (endpoint, connector) = memory::endpoint();
-        let server = Running::start(Server::new().listen(endpoint.proxied([])).serve(shouter())).await;
+        let server =
+            Running::start(Server::new().listen(endpoint.proxied([])).serve(shouter())).await;
         let mut client = connector.connect().await.unwrap();
         client.write_all(said.as_bytes()).await.unwrap();
         settle().await;
@@ -179,7 +188,8 @@ async fn a_new_process_has_30_s_until_it_is_ready() {
     fs::write(&script, "exec sleep 1000").unwrap();
     let server = Server::new().hot_restart(Restart::new().program("/bin/sh").args([script]));
     let server = on_tcp(server, shouter()).await;
-    // What the new process says takes real time, which a paused clock does not wait for: it runs out at once.
+    // What the new process says takes real time, which a paused clock does not wait for: it runs
+    // out at once.
     let start = Instant::now();
     server.handle().restart().await.unwrap_err();
     // And a second at most, in which it is waited for when it was killed.
@@ -192,7 +202,8 @@ async fn a_new_process_has_30_s_until_it_is_ready() {
 #[tokio::test]
 async fn a_backlog_holds_1024_connections() {
     const BACKLOG: usize = 1024;
-    let allowed: usize = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    let allowed: usize =
+        fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     if limit.maximum.is_some_and(|most| most < 2 * BACKLOG as u64) || allowed < BACKLOG {
@@ -200,7 +211,9 @@ async fn a_backlog_holds_1024_connections() {
     }
     // Bound and not served: nobody accepts.
     let server = Server::new().listen("tcp:127.0.0.1:0").serve(shouter()).bind().await.unwrap();
-    let Addr::Tcp(addr) = server.handle().addresses()[0].clone() else { panic!("it is a TCP endpoint") };
+    let Addr::Tcp(addr) = server.handle().addresses()[0].clone() else {
+        panic!("it is a TCP endpoint")
+    };
     let mut clients = Vec::new();
     for _ in 0..=BACKLOG {
         clients.push(timeout(LONG, TcpStream::connect(addr)).await.unwrap().unwrap());

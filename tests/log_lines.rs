@@ -17,8 +17,8 @@ async fn what_errors_and_panics_quote_of_a_peer_is_escaped_and_cut() {
         .with_ansi(false)
         .with_writer(log.clone())
         .finish();
-    // For all threads, and the one test of this process: where a line is first reached without a log, it may be taken as
-    // wanted by nobody.
+    // For all threads, and the one test of this process: where a line is first reached without a
+    // log, it may be taken as wanted by nobody.
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let (endpoint, connector) = memory::endpoint();
@@ -34,7 +34,8 @@ async fn what_errors_and_panics_quote_of_a_peer_is_escaped_and_cut() {
     let server = tokio::spawn(server);
     for how in ["fail", "panic"] {
         let mut client = connector.connect().await.unwrap();
-        let line = format!("{how}\n2026-01-01 INFO fake: root logged in \x1b[2J{}\r\n", "x".repeat(5000));
+        let line =
+            format!("{how}\n2026-01-01 INFO fake: root logged in \x1b[2J{}\r\n", "x".repeat(5000));
         client.write_all(line.as_bytes()).await.unwrap();
         drop(client.read_to_end(&mut Vec::new()).await);
     }

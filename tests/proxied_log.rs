@@ -1,5 +1,5 @@
-//! What the log says of connections behind a proxy. Alone in its process: a line that is first reached by a test without
-//! a log may be taken as wanted by nobody.
+//! What the log says of connections behind a proxy. Alone in its process: a line that is first
+//! reached by a test without a log may be taken as wanted by nobody.
 #![cfg(target_os = "linux")] // where all of 127.0.0.0/8 is this machine
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -65,7 +65,11 @@ async fn a_log_shows_the_client_and_warns_ten_times_a_second_of_peers_that_are_n
         sleep(Duration::from_millis(10)).await;
     }
     let log = log.text();
-    assert_eq!(log.lines().filter(|line| line.contains("peer=tcp:192.0.2.7:56324")).count(), 2, "{log}");
+    assert_eq!(
+        log.lines().filter(|line| line.contains("peer=tcp:192.0.2.7:56324")).count(),
+        2,
+        "{log}"
+    );
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
     let is_count = |line: &&&str| suppressed(line).is_some();
     let each = |line: &str| line.contains("127.0.0.9") && line.contains("trust=");

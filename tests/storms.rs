@@ -1,4 +1,5 @@
-//! Crowds: connections that come, go, break off and send anything, in numbers. The server stays as it was.
+//! Crowds: connections that come, go, break off and send anything, in numbers. The server stays as
+//! it was.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::HashSet;
@@ -9,13 +10,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{Gauge, LONG, Running, ask, audit, obedient, on_memory, on_tcp, reset, rest, settle, shouter, until};
+use harness::{
+    Gauge, LONG, Running, ask, audit, obedient, on_memory, on_tcp, reset, rest, settle, shouter,
+    until,
+};
 use rand::Dice;
 use ropewalk::connection::Stream;
 use ropewalk::endpoint::Listener;
 use ropewalk::{
-    Addr, CloseReason, Connection, Endpoint, LengthPrefixed, Lines, Netstring, Peer, RawBytes, Result, Server, Session,
-    framed, reply_fn, session,
+    Addr, CloseReason, Connection, Endpoint, LengthPrefixed, Lines, Netstring, Peer, RawBytes,
+    Result, Server, Session, framed, reply_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpSocket, TcpStream};
@@ -30,7 +34,10 @@ mod rand {
 
     impl Dice {
         pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (self.0 >> 33) % sides
         }
     }
@@ -69,9 +76,14 @@ async fn a_backlog_that_overflows_leaves_a_server_that_serves_and_no_answer_is_w
         let (begun, served) = (Arc::clone(&begun), Arc::clone(&served));
         crowd.spawn(async move {
             begun.fetch_add(1, Ordering::Relaxed);
-            // Beyond the backlog the kernel drops the attempt, and the client tries again after a second.
+            // Beyond the backlog the kernel drops the attempt, and the client tries again after a
+            // second.
             let socket = TcpSocket::new_v4().unwrap();
-            let Ok(Ok(mut client)) = timeout(Duration::from_secs(10), socket.connect(address)).await else { return };
+            let Ok(Ok(mut client)) =
+                timeout(Duration::from_secs(10), socket.connect(address)).await
+            else {
+                return;
+            };
             if client.write_all(format!("client {i}\n").as_bytes()).await.is_err() {
                 return;
             }
@@ -133,13 +145,21 @@ mod plain {
     impl Io for Plain {}
 
     impl AsyncRead for Plain {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             Pin::new(&mut self.0).poll_read(cx, buf)
         }
     }
 
     impl AsyncWrite for Plain {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
             Pin::new(&mut self.0).poll_write(cx, buf)
         }
 
@@ -232,7 +252,8 @@ async fn a_session_may_abort_or_close_before_anything_else_and_its_handle_may_ab
 
 #[tokio::test(start_paused = true)]
 async fn connections_aborted_at_random_cost_their_neighbours_nothing_and_the_books_balance() {
-    let (server, connector) = on_memory(Server::new().max_connections(100), obedient(&Gauge::default())).await;
+    let (server, connector) =
+        on_memory(Server::new().max_connections(100), obedient(&Gauge::default())).await;
     let over = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
     for seed in 0..100 {
@@ -316,7 +337,8 @@ async fn random_bytes_end_their_own_connection_and_nothing_panics() {
     let (raw, raw_client) = on_memory(Server::new(), framed(RawBytes, echo)).await;
     let (lines, lines_client) = on_memory(Server::new(), framed(Lines::crlf().max(64), echo)).await;
     let (strings, strings_client) = on_memory(Server::new(), framed(Netstring::new(), echo)).await;
-    let (prefixed, prefixed_client) = on_memory(Server::new(), framed(LengthPrefixed::u16(), echo)).await;
+    let (prefixed, prefixed_client) =
+        on_memory(Server::new(), framed(LengthPrefixed::u16(), echo)).await;
     for seed in 0..400 {
         for connector in [&raw_client, &lines_client, &strings_client, &prefixed_client] {
             throw_dice(seed, connector.connect().await.unwrap()).await;

@@ -1,4 +1,5 @@
-//! What the compiler says to the usual slips: each file in `tests/ui/` makes one, and its `.stderr` is the message.
+//! What the compiler says to the usual slips: each file in `tests/ui/` makes one, and its `.stderr`
+//! is the message.
 
 use std::env;
 use std::process::Command;
@@ -14,7 +15,10 @@ fn the_usual_slips_are_explained_by_the_compiler() {
     let output = Command::new(rustc).arg("--version").output().expect("rustc runs");
     let version = String::from_utf8_lossy(&output.stdout);
     if !version.starts_with(RUSTC) {
-        return support::skipped(&format!("the messages are those of {RUSTC}*, and this is {}", version.trim_end()));
+        return support::skipped(&format!(
+            "the messages are those of {RUSTC}*, and this is {}",
+            version.trim_end()
+        ));
     }
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }

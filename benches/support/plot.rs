@@ -18,15 +18,20 @@ pub struct Series {
 /// Draws the series, at most five of them.
 pub fn draw(title: &str, series: &[Series]) -> Result<String, fmt::Error> {
     let all = || series.iter().flat_map(|series| &series.points);
-    let (low, high) = all().fold((f64::MAX, 1.0_f64), |(low, high), point| (low.min(point.0), high.max(point.0)));
-    let (fast, slow) = all().fold((f64::MAX, 1.0_f64), |(fast, slow), point| (fast.min(point.1), slow.max(point.1)));
+    let (low, high) =
+        all().fold((f64::MAX, 1.0_f64), |(low, high), point| (low.min(point.0), high.max(point.0)));
+    let (fast, slow) = all()
+        .fold((f64::MAX, 1.0_f64), |(fast, slow), point| (fast.min(point.1), slow.max(point.1)));
     let (fast, slow) = (fast.log10().floor(), slow.log10().ceil());
     let x = |size: f64| LEFT + WIDTH * (size / low).ln() / (high / low).ln();
     let y = |ns: f64| TOP + HEIGHT * (1.0 - (ns.log10() - fast) / (slow - fast));
 
     let mut svg = String::new();
     let (width, height) = (LEFT + WIDTH + 190.0, TOP + HEIGHT + 52.0);
-    write!(svg, r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" "#)?;
+    write!(
+        svg,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" "#
+    )?;
     writeln!(svg, r#"font-size="12"><rect width="100%" height="100%" fill="white"/>"#)?;
     writeln!(svg, r#"<text x="{LEFT}" y="26" font-size="15">{title}</text>"#)?;
     let mut power = fast;
@@ -34,7 +39,12 @@ pub fn draw(title: &str, series: &[Series]) -> Result<String, fmt::Error> {
         let (at, ns) = (y(10_f64.powf(power)), 10_f64.powf(power));
         let end = LEFT + WIDTH;
         writeln!(svg, r##"<path d="M{LEFT} {at:.1}H{end}" stroke="#ddd"/>"##)?;
-        writeln!(svg, r#"<text x="{:.1}" y="{:.1}" text-anchor="end">{ns} ns</text>"#, LEFT - 8.0, at + 4.0)?;
+        writeln!(
+            svg,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="end">{ns} ns</text>"#,
+            LEFT - 8.0,
+            at + 4.0
+        )?;
         power += 1.0;
     }
     for (size, _) in series.first().map_or(&[][..], |series| &series.points) {
@@ -42,7 +52,10 @@ pub fn draw(title: &str, series: &[Series]) -> Result<String, fmt::Error> {
         writeln!(svg, r#"<text x="{at:.1}" y="{below}" text-anchor="middle">{size}</text>"#)?;
     }
     let (middle, below) = (LEFT + WIDTH / 2.0, TOP + HEIGHT + 40.0);
-    writeln!(svg, r#"<text x="{middle}" y="{below}" text-anchor="middle">bytes in a frame</text>"#)?;
+    writeln!(
+        svg,
+        r#"<text x="{middle}" y="{below}" text-anchor="middle">bytes in a frame</text>"#
+    )?;
     for (series, colour) in series.iter().zip(COLOURS) {
         line(&mut svg, series, colour, x, y)?;
     }
@@ -64,7 +77,12 @@ fn line(
     }
     writeln!(svg, r#""/>"#)?;
     for (size, ns) in &series.points {
-        writeln!(svg, r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"/>"#, x(*size), y(*ns))?;
+        writeln!(
+            svg,
+            r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"/>"#,
+            x(*size),
+            y(*ns)
+        )?;
     }
     Ok(())
 }
@@ -74,7 +92,9 @@ fn names(svg: &mut String, series: &[Series], y: impl Fn(f64) -> f64) -> fmt::Re
     let mut ends: Vec<_> = series
         .iter()
         .zip(COLOURS)
-        .filter_map(|(series, colour)| series.points.last().map(|point| (y(point.1), &series.name, colour)))
+        .filter_map(|(series, colour)| {
+            series.points.last().map(|point| (y(point.1), &series.name, colour))
+        })
         .collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut above = 0.0_f64;

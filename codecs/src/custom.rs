@@ -1,9 +1,9 @@
 //! Codecs of your own: a [`FindFrame`] says where a frame lies, and [`Strict`] does the rest.
 //!
-//! Any `Decoder` and `Encoder` is a codec. A codec for untrusted peers has to do more than find frames: keep a limit,
-//! examine no byte twice, report errors with their offset in the stream, deliver nothing after an error, and refuse
-//! half a frame at the end. [`Strict`] is a codec that does all this, around a [`FindFrame`] that says where a frame
-//! lies:
+//! Any `Decoder` and `Encoder` is a codec. A codec for untrusted peers has to do more than find
+//! frames: keep a limit, examine no byte twice, report errors with their offset in the stream,
+//! deliver nothing after an error, and refuse half a frame at the end. [`Strict`] is a codec that
+//! does all this, around a [`FindFrame`] that says where a frame lies:
 //!
 //! ```
 //! use ropewalk_codecs::custom::{FindFrame, Span, Strict};
@@ -61,8 +61,9 @@
 //!     .check();
 //! ```
 //!
-//! Such a codec is used like any other, also under [`parse`](crate::CodecExt::parse) and [`map`](crate::CodecExt::map).
-//! A `Decoder` written by hand should take its frames out of the buffer with [`take_frame`].
+//! Such a codec is used like any other, also under [`parse`](crate::CodecExt::parse) and
+//! [`map`](crate::CodecExt::map). A `Decoder` written by hand should take its frames out of the
+//! buffer with [`take_frame`].
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
@@ -76,38 +77,43 @@ pub use crate::frame::{Span, take_frame};
 
 /// Finds the frames of a format in its bytes: the part of a codec that [`Strict`] can't do.
 pub trait FindFrame {
-    /// Returns where in `bytes` the first frame lies. It begins with the first byte, and there is at least one.
+    /// Returns where in `bytes` the first frame lies. It begins with the first byte, and there is
+    /// at least one.
     ///
-    /// Return the span as soon as the length of the frame is known, also if its bytes have not all arrived: [`Strict`] waits
-    /// for the rest. Return `None` if these bytes don't tell the length yet.
+    /// Return the span as soon as the length of the frame is known, also if its bytes have not all
+    /// arrived: [`Strict`] waits for the rest. Return `None` if these bytes don't tell the length
+    /// yet.
     ///
-    /// After `None` the next call gets the same bytes with more behind them. `seen` is the number of bytes that the previous
-    /// call got for this frame, and 0 at the first call. A format that searches for the end of a frame can go on from there;
-    /// if the end has several bytes, all of them but the last may have been seen, so it goes on that much earlier. The result
-    /// must depend on the bytes alone, not on the sizes in which they arrive.
+    /// After `None` the next call gets the same bytes with more behind them. `seen` is the number
+    /// of bytes that the previous call got for this frame, and 0 at the first call. A format that
+    /// searches for the end of a frame can go on from there; if the end has several bytes, all of
+    /// them but the last may have been seen, so it goes on that much earlier. The result must
+    /// depend on the bytes alone, not on the sizes in which they arrive.
     ///
     /// # Errors
     ///
-    /// If the bytes are not the beginning of a frame. [`CodecError::at`] sets the index in `bytes` of the first wrong byte
-    /// (0 if it isn't called), from which [`Strict`] computes the offset in the stream. Every error is fatal, because it is
-    /// unknown where the next frame begins. A complete frame with wrong content is no error here, but one of
+    /// If the bytes are not the beginning of a frame. [`CodecError::at`] sets the index in `bytes`
+    /// of the first wrong byte (0 if it isn't called), from which [`Strict`] computes the offset in
+    /// the stream. Every error is fatal, because it is unknown where the next frame begins. A
+    /// complete frame with wrong content is no error here, but one of
     /// [`parse`](crate::CodecExt::parse) or [`try_map`](crate::CodecExt::try_map).
     fn find_frame(&mut self, bytes: &[u8], seen: usize) -> Result<Option<Span>, CodecError>;
 }
 
-/// A codec made from a [`FindFrame`]: its frames are bounded, its errors have offsets, it is fused after an error, and
-/// it delivers and writes no half frames. The [module](self) has an example.
+/// A codec made from a [`FindFrame`]: its frames are bounded, its errors have offsets, it is fused
+/// after an error, and it delivers and writes no half frames. The [module](self) has an example.
 ///
-/// A frame has at most [`max`](Self::max) bytes, 65 536 by default, including everything around it. It is delivered as
-/// [`Bytes`], by [`take_frame`], or lent, by [`Framing`].
+/// A frame has at most [`max`](Self::max) bytes, 65 536 by default, including everything around it.
+/// It is delivered as [`Bytes`], by [`take_frame`], or lent, by [`Framing`].
 ///
 /// # Errors
 ///
-/// Decoding returns the errors of the format; [`ErrorKind::TooLong`] as soon as a frame is certain to exceed the limit,
-/// placed at the frame's first byte; and [`ErrorKind::Truncated`] if the stream ends within a frame. All are fatal.
+/// Decoding returns the errors of the format; [`ErrorKind::TooLong`] as soon as a frame is certain
+/// to exceed the limit, placed at the frame's first byte; and [`ErrorKind::Truncated`] if the
+/// stream ends within a frame. All are fatal.
 ///
-/// Encoding is that of the format, if it is an [`Encoder`]. A frame whose encoded form exceeds the limit is
-/// [`ErrorKind::TooLong`]. After any error the buffer is unchanged.
+/// Encoding is that of the format, if it is an [`Encoder`]. A frame whose encoded form exceeds the
+/// limit is [`ErrorKind::TooLong`]. After any error the buffer is unchanged.
 #[derive(Debug, Clone)]
 pub struct Strict<F> {
     format: F,
@@ -126,7 +132,8 @@ impl<F> Strict<F> {
         Self { format, max: 64 * 1024, seen: 0, found: None, progress: Progress::default() }
     }
 
-    /// The most bytes a frame may have, including those before and after its content. Default: 65 536.
+    /// The most bytes a frame may have, including those before and after its content. Default: 65
+    /// 536.
     #[must_use]
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = limit(bytes);
@@ -194,8 +201,8 @@ impl<F: FindFrame> Strict<F> {
     fn look(&mut self, bytes: &[u8]) -> Result<Option<Span>, CodecError> {
         let max = self.max;
         let too_long = || Err(CodecError::new(ErrorKind::TooLong { max }));
-        // Bytes beyond the limit can't belong to this frame. They are not shown to the format, so that its result
-        // doesn't depend on how many bytes arrived at once.
+        // Bytes beyond the limit can't belong to this frame. They are not shown to the format, so
+        // that its result doesn't depend on how many bytes arrived at once.
         let shown = &bytes[..bytes.len().min(self.max)];
         if shown.is_empty() {
             return too_long();

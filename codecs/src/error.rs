@@ -9,11 +9,13 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The error of every codec of this crate.
 ///
-/// It says what is wrong ([`kind`](Self::kind)), at which byte of the stream ([`offset`](Self::offset)), and whether
-/// decoding can go on ([`is_fatal`](Self::is_fatal)). All three are the same however the bytes were cut into reads.
+/// It says what is wrong ([`kind`](Self::kind)), at which byte of the stream
+/// ([`offset`](Self::offset)), and whether decoding can go on ([`is_fatal`](Self::is_fatal)). All
+/// three are the same however the bytes were cut into reads.
 ///
-/// A *fatal* error means that the framing is lost: the decoder that returned it yields nothing more and discards all
-/// further input. After a *recoverable* one the next call continues with the next frame.
+/// A *fatal* error means that the framing is lost: the decoder that returned it yields nothing more
+/// and discards all further input. After a *recoverable* one the next call continues with the next
+/// frame.
 ///
 /// A codec of your own can use it too:
 ///
@@ -42,19 +44,21 @@ struct Inner {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The frame is, or is announced to be, longer than the limit. When encoding: longer than the limit, or than the
-    /// length prefix can express.
+    /// The frame is, or is announced to be, longer than the limit. When encoding: longer than the
+    /// limit, or than the length prefix can express.
     TooLong {
-        /// The limit in bytes, without delimiter and prefix; for [`Strict`](crate::custom::Strict) it includes them.
+        /// The limit in bytes, without delimiter and prefix; for [`Strict`](crate::custom::Strict)
+        /// it includes them.
         max: usize,
     },
-    /// The length is not well-formed, not in minimal form, or negative once adjusted. When encoding: no such length can
-    /// be announced, or the frame has another size than the codec's frames have.
+    /// The length is not well-formed, not in minimal form, or negative once adjusted. When
+    /// encoding: no such length can be announced, or the frame has another size than the codec's
+    /// frames have.
     BadLength,
     /// The byte after the frame is not the terminator that must stand there.
     MissingTerminator,
-    /// The frame to encode would be decoded to something else, because it contains the delimiter, or because its end and
-    /// the delimiter together contain it too early.
+    /// The frame to encode would be decoded to something else, because it contains the delimiter,
+    /// or because its end and the delimiter together contain it too early.
     DelimiterInFrame,
     /// The stream ended inside a frame.
     Truncated {
@@ -63,7 +67,8 @@ pub enum ErrorKind {
     },
     /// The frame is not UTF-8.
     InvalidUtf8,
-    /// The frame is complete, but its conversion to the type that the application expects has failed.
+    /// The frame is complete, but its conversion to the type that the application expects has
+    /// failed.
     Parse(BoxError),
     /// The transport failed.
     Io(io::Error),
@@ -83,8 +88,8 @@ impl CodecError {
         Self::new(ErrorKind::Parse(error.into())).recoverable()
     }
 
-    /// The error of any codec as a `CodecError`: a `CodecError` stays as it is, an [`io::Error`] becomes
-    /// [`ErrorKind::Io`], any other error becomes a fatal [`ErrorKind::Other`].
+    /// The error of any codec as a `CodecError`: a `CodecError` stays as it is, an [`io::Error`]
+    /// becomes [`ErrorKind::Io`], any other error becomes a fatal [`ErrorKind::Other`].
     pub fn from_any(error: impl Into<BoxError>) -> Self {
         error.into().downcast::<Self>().map_or_else(
             |error| match error.downcast::<io::Error>() {
@@ -104,9 +109,9 @@ impl CodecError {
 
     /// The same error, after which decoding goes on with the next frame.
     ///
-    /// A decoder that makes [`ErrorKind::TooLong`] recoverable and drops the rest of that frame as it arrives must
-    /// leave a byte of it in the buffer until the frame has ended, as [`Lines`](crate::Lines) does: an empty buffer
-    /// means that the next byte begins a frame.
+    /// A decoder that makes [`ErrorKind::TooLong`] recoverable and drops the rest of that frame as
+    /// it arrives must leave a byte of it in the buffer until the frame has ended, as
+    /// [`Lines`](crate::Lines) does: an empty buffer means that the next byte begins a frame.
     #[must_use]
     pub fn recoverable(mut self) -> Self {
         self.0.fatal = false;
@@ -125,16 +130,17 @@ impl CodecError {
         &self.0.kind
     }
 
-    /// What is wrong, by value: for the error inside [`ErrorKind::Parse`], [`ErrorKind::Io`] or [`ErrorKind::Other`].
+    /// What is wrong, by value: for the error inside [`ErrorKind::Parse`], [`ErrorKind::Io`] or
+    /// [`ErrorKind::Other`].
     #[must_use]
     pub fn into_kind(self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The stream offset, counted from the first byte this decoder saw. It is the offset of the first invalid byte; for
-    /// a length that is refused as a whole, of its first byte; for [`ErrorKind::Parse`], and [`ErrorKind::TooLong`] of
-    /// [`Strict`](crate::custom::Strict), of the frame's first byte; for [`ErrorKind::Truncated`], of the end of the
-    /// stream.
+    /// The stream offset, counted from the first byte this decoder saw. It is the offset of the
+    /// first invalid byte; for a length that is refused as a whole, of its first byte; for
+    /// [`ErrorKind::Parse`], and [`ErrorKind::TooLong`] of [`Strict`](crate::custom::Strict), of
+    /// the frame's first byte; for [`ErrorKind::Truncated`], of the end of the stream.
     ///
     /// `None` for errors of encoding, of the transport and of foreign codecs.
     #[must_use]
@@ -144,8 +150,8 @@ impl CodecError {
 
     /// Whether the framing is lost, so that nothing more can be decoded from this stream.
     ///
-    /// It has no meaning for an error of encoding: nothing was written then, and encoding may continue with the next
-    /// frame.
+    /// It has no meaning for an error of encoding: nothing was written then, and encoding may
+    /// continue with the next frame.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.0.fatal
@@ -168,9 +174,9 @@ impl fmt::Display for ErrorKind {
             Self::TooLong { max } => write!(f, "the frame is longer than the limit of {max} bytes"),
             Self::BadLength => f.write_str("no frame can have this length"),
             Self::MissingTerminator => f.write_str("the terminator is missing after the frame"),
-            Self::DelimiterInFrame => {
-                f.write_str("the frame contains the delimiter: escape it or split the frame before sending it")
-            }
+            Self::DelimiterInFrame => f.write_str(
+                "the frame contains the delimiter: escape it or split the frame before sending it",
+            ),
             Self::Truncated { have } => write!(f, "the stream ended {have} bytes into a frame"),
             Self::InvalidUtf8 => f.write_str("the frame is not valid UTF-8"),
             Self::Io(error) => error.fmt(f),

@@ -6,8 +6,8 @@ use crate::error::BoxError;
 use crate::map::{Map, TryMap};
 use crate::parsed::Parsed;
 
-/// Turns any [`Decoder`] into one whose frames have another type. Encoding stays as it is, except with JSON and
-/// postcard.
+/// Turns any [`Decoder`] into one whose frames have another type. Encoding stays as it is, except
+/// with JSON and postcard.
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -21,8 +21,8 @@ use crate::parsed::Parsed;
 /// # }
 /// ```
 pub trait CodecExt: Decoder {
-    /// Frames of type `T`, made from this codec's frames by `TryFrom`. The codec's type can be named, unlike with a
-    /// closure.
+    /// Frames of type `T`, made from this codec's frames by `TryFrom`. The codec's type can be
+    /// named, unlike with a closure.
     fn parse<T>(self) -> Parsed<Self, T>
     where
         Self: Sized,

@@ -1,8 +1,8 @@
-//! Shared by all decoders of this crate: how a frame is taken from the buffer, and how far into the stream the decoder
-//! is.
+//! Shared by all decoders of this crate: how a frame is taken from the buffer, and how far into the
+//! stream the decoder is.
 //!
-//! A codec finds frames in any contiguous [`Buf`]: in the [`BytesMut`] of a `Decoder`, from which a frame is taken out,
-//! or in a plain slice, in which it stays.
+//! A codec finds frames in any contiguous [`Buf`]: in the [`BytesMut`] of a `Decoder`, from which a
+//! frame is taken out, or in a plain slice, in which it stays.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -10,16 +10,16 @@ use crate::error::{CodecError, ErrorKind};
 
 /// Frames up to this size are copied out of the read buffer.
 ///
-/// Sharing the buffer costs two atomic read-modify-writes a frame, which is more than allocating and copying a short
-/// one; the two break even near 512 bytes. A copied frame also does not keep a whole read buffer alive while the
-/// application holds it.
+/// Sharing the buffer costs two atomic read-modify-writes a frame, which is more than allocating
+/// and copying a short one; the two break even near 512 bytes. A copied frame also does not keep a
+/// whole read buffer alive while the application holds it.
 const COPY_UP_TO: usize = 512;
 
 /// The most bytes delivered at once where the format has no boundaries.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
-/// No buffer can be longer than `isize::MAX`. Limits are kept below it with room for any prefix and header, so that
-/// adding those to a length within its limit cannot wrap.
+/// No buffer can be longer than `isize::MAX`. Limits are kept below it with room for any prefix and
+/// header, so that adding those to a length within its limit cannot wrap.
 const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
 
 /// The limit as it is stored: `max`, or the largest possible limit if that is less.
@@ -27,7 +27,8 @@ pub(crate) fn limit(max: usize) -> usize {
     max.min(LARGEST_LIMIT)
 }
 
-/// Where a frame lies at the start of a buffer. Its content is delivered, the bytes around it are dropped.
+/// Where a frame lies at the start of a buffer. Its content is delivered, the bytes around it are
+/// dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// The bytes before the content: its length, for example.
@@ -62,11 +63,11 @@ impl Span {
     }
 }
 
-/// Takes a frame of `n` bytes from the start of the buffer in the cheaper way: up to 512 bytes are copied, more are
-/// shared.
+/// Takes a frame of `n` bytes from the start of the buffer in the cheaper way: up to 512 bytes are
+/// copied, more are shared.
 ///
-/// `src.split_to(n).freeze()` always shares the buffer. For a small frame that costs more than a copy, and the frame
-/// then keeps the whole buffer alive.
+/// `src.split_to(n).freeze()` always shares the buffer. For a small frame that costs more than a
+/// copy, and the frame then keeps the whole buffer alive.
 ///
 /// ```
 /// use bytes::{Buf, BytesMut};
@@ -87,8 +88,8 @@ pub fn take_frame(src: &mut BytesMut, n: usize) -> Bytes {
 }
 
 /// Takes a frame, which must be there, out of `src`.
-// Inlined into the caller's loop: a frame returned through calls is stored and loaded again at each, which costs more
-// than finding it.
+// Inlined into the caller's loop: a frame returned through calls is stored and loaded again at
+// each, which costs more than finding it.
 #[inline(always)]
 pub(crate) fn take_span(src: &mut BytesMut, span: Span) -> Bytes {
     if span.content > COPY_UP_TO {
@@ -122,8 +123,8 @@ impl Progress {
         self.consumed
     }
 
-    /// Whether the decoder is fused; if so, `src` is discarded, so that a caller that continues reading holds no more
-    /// than one read.
+    /// Whether the decoder is fused; if so, `src` is discarded, so that a caller that continues
+    /// reading holds no more than one read.
     #[inline(always)]
     pub(crate) fn is_over(&mut self, src: &mut impl Buf) -> bool {
         if self.fused {
@@ -168,14 +169,15 @@ impl Progress {
         error
     }
 
-    /// Ends the decoder because the stream ended, `have` bytes into a frame; the last of those bytes are in `src`.
+    /// Ends the decoder because the stream ended, `have` bytes into a frame; the last of those
+    /// bytes are in `src`.
     pub(crate) fn truncated(&mut self, src: &mut impl Buf, have: u64) -> CodecError {
         let end = src.remaining();
         self.fail(src, ErrorKind::Truncated { have }, end)
     }
 
-    /// The end of the stream for a decoder that leaves partial frames in `src`: an empty `src` is a clean end, another
-    /// one a truncated frame.
+    /// The end of the stream for a decoder that leaves partial frames in `src`: an empty `src` is a
+    /// clean end, another one a truncated frame.
     pub(crate) fn end<T>(&mut self, src: &mut impl Buf) -> Result<Option<T>, CodecError> {
         if !src.has_remaining() {
             return Ok(None);
@@ -196,7 +198,7 @@ impl Progress {
 pub struct Gap {
     /// How many bytes of the buffer come before the frame.
     pub at: usize,
-    /// How many bytes of the frame were copied into the buffer already and must not be sent again: a header that stands
-    /// before the length.
+    /// How many bytes of the frame were copied into the buffer already and must not be sent again:
+    /// a header that stands before the length.
     pub copied: usize,
 }

@@ -14,8 +14,8 @@ use crate::tracked::Tracked;
 /// Frames of type `T`, read from the JSON in the frames of the codec `C`: made by
 /// [`CodecExt::json`](crate::CodecExt::json). It encodes any type that serde can serialize.
 ///
-/// Floats survive a round trip exactly. JSON has no NaN and no infinities: they are written as `null`, which can't be
-/// read as a float.
+/// Floats survive a round trip exactly. JSON has no NaN and no infinities: they are written as
+/// `null`, which can't be read as a float.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -37,8 +37,8 @@ use crate::tracked::Tracked;
 /// # Errors
 ///
 /// Those of `C`; and for a frame that is not the JSON of a `T`, a recoverable
-/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). A value that can't be
-/// serialized is an error too, and nothing of it is written.
+/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). A
+/// value that can't be serialized is an error too, and nothing of it is written.
 pub struct Json<C, T> {
     inner: Tracked<C>,
     // It makes values of T and does not hold one.
@@ -71,7 +71,9 @@ where
     let Some((start, frame)) = frame else {
         return Ok(None);
     };
-    serde_json::from_slice(frame.as_ref()).map(Some).map_err(|error| CodecError::parse(error).at(start))
+    serde_json::from_slice(frame.as_ref())
+        .map(Some)
+        .map_err(|error| CodecError::parse(error).at(start))
 }
 
 impl<C, T> Decoder for Json<C, T>

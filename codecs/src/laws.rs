@@ -1,8 +1,8 @@
 //! The laws of codecs, as checks for codecs of your own (feature `laws`).
 //!
-//! Seven laws hold for each codec of this crate; [`Law`] lists them, each with a wrong codec that breaks it. Give
-//! [`Laws`] a function that makes your codec, some streams to decode and some frames to encode, and check them in a
-//! test:
+//! Seven laws hold for each codec of this crate; [`Law`] lists them, each with a wrong codec that
+//! breaks it. Give [`Laws`] a function that makes your codec, some streams to decode and some
+//! frames to encode, and check them in a test:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -18,12 +18,13 @@
 //! assert!(report.overwritten > 0);
 //! ```
 //!
-//! Codecs that deliver the rest at the end of the stream need [`Laws::final_frame`], those that deliver bytes as they
-//! arrive need [`Laws::merge`], and those with an error type of their own need [`Laws::errors`].
+//! Codecs that deliver the rest at the end of the stream need [`Laws::final_frame`], those that
+//! deliver bytes as they arrive need [`Laws::merge`], and those with an error type of their own
+//! need [`Laws::errors`].
 //!
-//! Where streams are cut, and which variants of them are made, is pseudo-random: the same [seed](Laws::seed) gives the
-//! same run. A stream that breaks a law is made as short as possible and reported as a [`Violation`], which prints as a
-//! test to paste:
+//! Where streams are cut, and which variants of them are made, is pseudo-random: the same
+//! [seed](Laws::seed) gives the same run. A stream that breaks a law is made as short as possible
+//! and reported as a [`Violation`], which prints as a test to paste:
 //!
 //! ```text
 //! law 1, any segmentation, is broken (seed 0)
@@ -41,9 +42,10 @@
 //! }
 //! ```
 //!
-//! The decoder is driven as `Framed` drives it: bytes are appended, `decode` is called until it wants more, and at the
-//! end `decode_eof` until it returns nothing. A law that holds on these streams is not proven: the result is worth more
-//! with more streams, and with streams closer to what can go wrong.
+//! The decoder is driven as `Framed` drives it: bytes are appended, `decode` is called until it
+//! wants more, and at the end `decode_eof` until it returns nothing. A law that holds on these
+//! streams is not proven: the result is worth more with more streams, and with streams closer to
+//! what can go wrong.
 
 mod check;
 mod cuts;
@@ -67,7 +69,8 @@ pub use self::law::Law;
 pub use self::lent::Lent;
 pub use self::violation::Violation;
 
-/// A decoder on which the laws can be checked: its frames can be compared and printed, its errors can be printed.
+/// A decoder on which the laws can be checked: its frames can be compared and printed, its errors
+/// can be printed.
 #[diagnostic::on_unimplemented(
     message = "the laws cannot be checked on `{Self}`",
     note = "it has to be a `Decoder` without borrowed data, its frames `PartialEq + Debug`, its errors `Display`"
@@ -76,7 +79,8 @@ pub trait Subject: Decoder<Item: PartialEq + Debug, Error: Display + 'static> + 
 
 impl<C: Decoder<Item: PartialEq + Debug, Error: Display + 'static> + 'static> Subject for C {}
 
-/// Checks laws 1 and 3 to 6 on these streams; [`Laws`] has the options, among them the frames for laws 2 and 7.
+/// Checks laws 1 and 3 to 6 on these streams; [`Laws`] has the options, among them the frames for
+/// laws 2 and 7.
 ///
 /// ```
 /// use ropewalk_codecs::{Lines, laws};
@@ -125,15 +129,18 @@ pub struct Report {
     pub streams: usize,
     /// How often a stream was decoded.
     pub runs: usize,
-    /// How many bytes law 5 overwrote. If it is 0, no frame that arrived in pieces was longer than two
-    /// [windows](Laws::window), and law 5 was not checked.
+    /// How many bytes law 5 overwrote. If it is 0, no frame that arrived in pieces was longer than
+    /// two [windows](Laws::window), and law 5 was not checked.
     pub overwritten: usize,
 }
 
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, streams, runs, overwritten } = self;
-        write!(f, "{streams} streams in {runs} runs with seed {seed}, {overwritten} bytes overwritten")
+        write!(
+            f,
+            "{streams} streams in {runs} runs with seed {seed}, {overwritten} bytes overwritten"
+        )
     }
 }
 
@@ -175,11 +182,12 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// Frames to encode, one after the other, for laws 2 and 7. Frames that encoding refuses are left out of the
-    /// stream, all others have to be decoded again. The encoded stream is also added to the [streams](Self::streams).
+    /// Frames to encode, one after the other, for laws 2 and 7. Frames that encoding refuses are
+    /// left out of the stream, all others have to be decoded again. The encoded stream is also
+    /// added to the [streams](Self::streams).
     ///
-    /// Each call adds another sequence. The first frame of the first sequence also has to be delivered after a
-    /// recoverable error.
+    /// Each call adds another sequence. The first frame of the first sequence also has to be
+    /// delivered after a recoverable error.
     #[must_use]
     pub fn frames(self, frames: impl IntoIterator<Item = C::Item>) -> Self
     where
@@ -189,7 +197,8 @@ impl<C: Subject> Laws<C> {
         self.frames_as(frames, C::Item::clone)
     }
 
-    /// [`frames`](Self::frames) of another type than the decoded ones: `decoded` gives the frame expected for each.
+    /// [`frames`](Self::frames) of another type than the decoded ones: `decoded` gives the frame
+    /// expected for each.
     #[must_use]
     pub fn frames_as<F>(
         mut self,
@@ -204,7 +213,9 @@ impl<C: Subject> Laws<C> {
             let shown = format!("{frame:?}");
             let (again, decoded) = (frame.clone(), decoded.clone());
             Sent {
-                encode: Box::new(move |codec: &mut C, buffer| codec.encode(frame.clone(), buffer).is_ok()),
+                encode: Box::new(move |codec: &mut C, buffer| {
+                    codec.encode(frame.clone(), buffer).is_ok()
+                }),
                 item: Box::new(move || decoded(&again)),
                 shown,
             }
@@ -213,16 +224,17 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// The most bytes the decoder may leave unread when it wants more: its longest frame with prefix or delimiter.
-    /// Without it law 4 only checks that the decoder doesn't make the buffer grow.
+    /// The most bytes the decoder may leave unread when it wants more: its longest frame with
+    /// prefix or delimiter. Without it law 4 only checks that the decoder doesn't make the buffer
+    /// grow.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = Some(bytes);
         self
     }
 
-    /// How many bytes at the start and at the end of the unread bytes the decoder may examine again when more has
-    /// arrived: the longest prefix or delimiter. Default: 16.
+    /// How many bytes at the start and at the end of the unread bytes the decoder may examine again
+    /// when more has arrived: the longest prefix or delimiter. Default: 16.
     ///
     /// # Panics
     ///
@@ -241,14 +253,16 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// How many random segmentations are tried with each stream, besides those chosen by rule. Default: 32.
+    /// How many random segmentations are tried with each stream, besides those chosen by rule.
+    /// Default: 32.
     #[must_use]
     pub fn splits(mut self, splits: usize) -> Self {
         self.splits = splits;
         self
     }
 
-    /// How many streams are made from the given ones by dropping, doubling, replacing and mixing bytes. Default: 64.
+    /// How many streams are made from the given ones by dropping, doubling, replacing and mixing
+    /// bytes. Default: 64.
     #[must_use]
     pub fn variants(mut self, variants: usize) -> Self {
         self.variants = variants;
@@ -262,8 +276,8 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// For frames whose boundaries don't matter, such as chunks of raw bytes: `merge` appends a frame to the one
-    /// before, or returns it if the two do not belong together.
+    /// For frames whose boundaries don't matter, such as chunks of raw bytes: `merge` appends a
+    /// frame to the one before, or returns it if the two do not belong together.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -279,13 +293,16 @@ impl<C: Subject> Laws<C> {
     ///     .check();
     /// ```
     #[must_use]
-    pub fn merge(mut self, merge: impl Fn(&mut C::Item, C::Item) -> Option<C::Item> + 'static) -> Self {
+    pub fn merge(
+        mut self,
+        merge: impl Fn(&mut C::Item, C::Item) -> Option<C::Item> + 'static,
+    ) -> Self {
         self.merge = Some(Box::new(merge));
         self
     }
 
-    /// Says how errors of another type than [`CodecError`](crate::CodecError) are compared, and which are fatal: see
-    /// [`Fault`].
+    /// Says how errors of another type than [`CodecError`](crate::CodecError) are compared, and
+    /// which are fatal: see [`Fault`].
     #[must_use]
     pub fn errors(mut self, fault: impl Fn(&C::Error) -> Fault + 'static) -> Self {
         self.faults = Box::new(fault);
@@ -318,8 +335,8 @@ impl<C: Subject> Laws<C> {
         self.check_all()
     }
 
-    /// What the decoder returns for these reads and the end of the stream: a line for each frame and each error. A
-    /// violation prints as a test that calls this.
+    /// What the decoder returns for these reads and the end of the stream: a line for each frame
+    /// and each error. A violation prints as a test that calls this.
     ///
     /// # Panics
     ///
@@ -328,12 +345,14 @@ impl<C: Subject> Laws<C> {
     #[must_use]
     pub fn replay(&self, reads: &[&[u8]]) -> Vec<String> {
         let run = drive::drive(self, (self.make)(), reads, None);
-        let run = run.unwrap_or_else(|broken| panic!("{}", self.alone(&reads.concat(), &cuts_of(reads), broken)));
+        let run = run.unwrap_or_else(|broken| {
+            panic!("{}", self.alone(&reads.concat(), &cuts_of(reads), broken))
+        });
         run.events.iter().map(Event::show).collect()
     }
 
-    /// Checks law 5 on these reads: frames must end at the same offsets when the bytes already seen are overwritten
-    /// with `filler`.
+    /// Checks law 5 on these reads: frames must end at the same offsets when the bytes already seen
+    /// are overwritten with `filler`.
     ///
     /// # Panics
     ///

@@ -11,12 +11,14 @@ use crate::frame::{Gap, Progress, Span, limit};
 use crate::framing::Framing;
 use crate::own_limit;
 
-/// Frames that begin with their length: 8 to 64 bits, big endian unless asked otherwise, or a varint.
+/// Frames that begin with their length: 8 to 64 bits, big endian unless asked otherwise, or a
+/// varint.
 ///
-/// The frame is what follows the length, as [`Bytes`]; length 0 is an empty frame. With [`header`](Self::header) it is the
-/// header before the length and what follows it, without the length itself. A frame has at most [`max`](Self::max) bytes,
-/// 65 536 by default. The limit is checked as soon as the length has arrived; nothing is allocated for a frame that was
-/// only announced.
+/// The frame is what follows the length, as [`Bytes`]; length 0 is an empty frame. With
+/// [`header`](Self::header) it is the header before the length and what follows it, without the
+/// length itself. A frame has at most [`max`](Self::max) bytes, 65 536 by default. The limit is
+/// checked as soon as the length has arrived; nothing is allocated for a frame that was only
+/// announced.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -40,13 +42,14 @@ use crate::own_limit;
 ///
 /// # Errors
 ///
-/// Every error of decoding is fatal: [`ErrorKind::TooLong`] for a length over the limit and [`ErrorKind::BadLength`] for
-/// one that is negative once adjusted, both at the first byte of the length; [`ErrorKind::BadLength`] at the byte that
-/// makes a varint longer than 10 bytes, than 64 bits or than its shortest form; [`ErrorKind::Truncated`] if the stream
-/// ends within a frame.
+/// Every error of decoding is fatal: [`ErrorKind::TooLong`] for a length over the limit and
+/// [`ErrorKind::BadLength`] for one that is negative once adjusted, both at the first byte of the
+/// length; [`ErrorKind::BadLength`] at the byte that makes a varint longer than 10 bytes, than 64
+/// bits or than its shortest form; [`ErrorKind::Truncated`] if the stream ends within a frame.
 ///
-/// Encoding fails with [`ErrorKind::TooLong`] for a frame over the limit, or longer than the prefix can express, and
-/// with [`ErrorKind::BadLength`] for one that is shorter than its header or whose announced length would be negative.
+/// Encoding fails with [`ErrorKind::TooLong`] for a frame over the limit, or longer than the prefix
+/// can express, and with [`ErrorKind::BadLength`] for one that is shorter than its header or whose
+/// announced length would be negative.
 #[derive(Debug, Clone)]
 pub struct LengthPrefixed {
     prefix: Prefix,
@@ -90,7 +93,8 @@ impl LengthPrefixed {
         Self::fixed(8)
     }
 
-    /// A length of one to ten bytes: LEB128 (seven bits a byte, the lowest first), in its shortest form only.
+    /// A length of one to ten bytes: LEB128 (seven bits a byte, the lowest first), in its shortest
+    /// form only.
     #[must_use]
     pub fn varint() -> Self {
         Self::new(Prefix::Varint)
@@ -151,18 +155,20 @@ impl LengthPrefixed {
         self.checked()
     }
 
-    /// No limit except that of the prefix: a peer that announces a large frame makes the buffer grow as long as it
-    /// keeps sending.
+    /// No limit except that of the prefix: a peer that announces a large frame makes the buffer
+    /// grow as long as it keeps sending.
     #[must_use]
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
     }
 
-    /// The length counts its own bytes too. It does not count a header's: for that, see [`adjust`](Self::adjust).
+    /// The length counts its own bytes too. It does not count a header's: for that, see
+    /// [`adjust`](Self::adjust).
     ///
     /// # Panics
     ///
-    /// With a varint, whose size would depend on itself; or if with the other settings no frame is possible.
+    /// With a varint, whose size would depend on itself; or if with the other settings no frame is
+    /// possible.
     #[must_use]
     pub fn inclusive(mut self) -> Self {
         assert!(
@@ -184,8 +190,8 @@ impl LengthPrefixed {
         self.checked()
     }
 
-    /// The frame has this many bytes more than its length says, or fewer if negative. A length that counts its header
-    /// of `k` bytes is `.header(k).adjust(-k)`.
+    /// The frame has this many bytes more than its length says, or fewer if negative. A length that
+    /// counts its header of `k` bytes is `.header(k).adjust(-k)`.
     ///
     /// # Panics
     ///
@@ -196,8 +202,8 @@ impl LengthPrefixed {
         self.checked()
     }
 
-    /// Added to the number on the wire, it gives the number of bytes that follow. All such sums are of numbers below
-    /// 2^65, so 128 bits cannot overflow.
+    /// Added to the number on the wire, it gives the number of bytes that follow. All such sums are
+    /// of numbers below 2^65, so 128 bits cannot overflow.
     fn offset(&self) -> i128 {
         let own = if self.inclusive { self.prefix.most_bytes() } else { 0 };
         i128::from(self.adjust) - own as i128
@@ -211,7 +217,11 @@ impl LengthPrefixed {
     fn checked(mut self) -> Self {
         self.is_plain = self.offset() == 0 && self.header == 0;
         let shortest = self.header as i128 + self.offset().max(0);
-        assert!(shortest <= self.max as i128, "every frame would be over the limit of {} bytes", self.max);
+        assert!(
+            shortest <= self.max as i128,
+            "every frame would be over the limit of {} bytes",
+            self.max
+        );
         assert!(shortest <= self.sayable(), "every length would be negative once adjusted");
         self
     }
@@ -237,7 +247,9 @@ impl LengthPrefixed {
         let (number, width) = match self.prefix.read(rest) {
             Ok(Some(read)) => read,
             Ok(None) => return Ok(None),
-            Err(index) => return Err(self.progress.fail(src, ErrorKind::BadLength, self.header + index)),
+            Err(index) => {
+                return Err(self.progress.fail(src, ErrorKind::BadLength, self.header + index));
+            }
         };
         let content = match self.frame_size(number) {
             Ok(size) => size,
@@ -249,10 +261,13 @@ impl LengthPrefixed {
         Ok(Some(Span { lead: width, content, trail: 0 }))
     }
 
-    /// The size of the frame at the start of `bytes`, including its length; 0 if the length has not arrived.
+    /// The size of the frame at the start of `bytes`, including its length; 0 if the length has not
+    /// arrived.
     #[cold]
     fn whole(&self, bytes: &[u8]) -> usize {
-        let Some(Ok(Some((number, width)))) = bytes.get(self.header..).map(|rest| self.prefix.read(rest)) else {
+        let Some(Ok(Some((number, width)))) =
+            bytes.get(self.header..).map(|rest| self.prefix.read(rest))
+        else {
             return 0;
         };
         self.frame_size(number).map_or(0, |content| content + width)
@@ -272,21 +287,29 @@ impl LengthPrefixed {
         let follow = usize::try_from(i128::from(number) + self.offset());
         let too_long = ErrorKind::TooLong { max: self.max };
         match follow {
-            Ok(follow) => follow.checked_add(self.header).filter(|&size| size <= self.max).ok_or(too_long),
+            Ok(follow) => {
+                follow.checked_add(self.header).filter(|&size| size <= self.max).ok_or(too_long)
+            }
             Err(_) if i128::from(number) + self.offset() < 0 => Err(ErrorKind::BadLength),
             Err(_) => Err(too_long),
         }
     }
 
-    /// Writes the frame's header and its length; the rest of the frame, sent without a copy, comes after them.
-    pub(crate) fn encode_around(&self, frame: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+    /// Writes the frame's header and its length; the rest of the frame, sent without a copy, comes
+    /// after them.
+    pub(crate) fn encode_around(
+        &self,
+        frame: &[u8],
+        dst: &mut BytesMut,
+    ) -> Result<Gap, CodecError> {
         let (number, header, _) = self.announce(frame).map_err(CodecError::new)?;
         dst.extend_from_slice(header);
         self.prefix.write(number, dst);
         Ok(Gap { at: dst.len(), copied: header.len() })
     }
 
-    /// The number that announces this frame, and the parts of the frame before and after that number.
+    /// The number that announces this frame, and the parts of the frame before and after that
+    /// number.
     #[inline]
     fn announce<'a>(&self, frame: &'a [u8]) -> Result<(u64, &'a [u8], &'a [u8]), ErrorKind> {
         let number = frame.len() as u64;
@@ -301,10 +324,13 @@ impl LengthPrefixed {
             return Err(ErrorKind::TooLong { max: self.max });
         }
         if frame.len() as i128 > self.sayable() {
-            return Err(ErrorKind::TooLong { max: usize::try_from(self.sayable()).unwrap_or(self.max) });
+            return Err(ErrorKind::TooLong {
+                max: usize::try_from(self.sayable()).unwrap_or(self.max),
+            });
         }
         let (header, body) = frame.split_at_checked(self.header).ok_or(ErrorKind::BadLength)?;
-        let number = u64::try_from(body.len() as i128 - self.offset()).map_err(|_| ErrorKind::BadLength)?;
+        let number =
+            u64::try_from(body.len() as i128 - self.offset()).map_err(|_| ErrorKind::BadLength)?;
         Ok((number, header, body))
     }
 }
@@ -315,7 +341,10 @@ impl Framing for LengthPrefixed {
     /// If there is a [`header`](LengthPrefixed::header): such a frame is not in one piece.
     #[inline(always)]
     fn next_frame<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError> {
-        assert!(self.header == 0, "a frame with a header before its length is not in one piece: use it as a Decoder");
+        assert!(
+            self.header == 0,
+            "a frame with a header before its length is not in one piece: use it as a Decoder"
+        );
         Ok(self.find(bytes)?.map(|span| self.progress.lend(bytes, span)))
     }
 

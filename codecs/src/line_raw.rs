@@ -13,19 +13,22 @@ use crate::own_limit;
 pub enum LineOrRaw {
     /// A line, without its delimiter.
     Line(Bytes),
-    /// The next bytes of a raw section as they arrived, 1 to 65 536 of them; or the whole section, after
-    /// [`raw_whole`](LineRaw::raw_whole).
+    /// The next bytes of a raw section as they arrived, 1 to 65 536 of them; or the whole section,
+    /// after [`raw_whole`](LineRaw::raw_whole).
     Raw(Bytes),
 }
 
-/// Lines, and raw sections between them: the shape of memcached's `set`, SMTP's `BDAT`, HTTP's body.
+/// Lines, and raw sections between them: the shape of memcached's `set`, SMTP's `BDAT`, HTTP's
+/// body.
 ///
-/// It decodes [`Lines`] until it is switched. [`raw(n)`](Self::raw) makes the next `n` bytes a raw section, followed by
-/// lines again; [`raw_until_lines`](Self::raw_until_lines) makes everything raw until [`lines`](Self::lines). A switch
-/// takes effect at the byte after the last line delivered, even if the bytes that follow have been received already.
-/// [`raw_whole(n)`](Self::raw_whole) delivers a short section in one piece when all of it has arrived. The owner of the
-/// codec may switch it between two calls of `decode`: the application between two frames, or a codec of your own around
-/// this one, when a line announces how many raw bytes follow:
+/// It decodes [`Lines`] until it is switched. [`raw(n)`](Self::raw) makes the next `n` bytes a raw
+/// section, followed by lines again; [`raw_until_lines`](Self::raw_until_lines) makes everything
+/// raw until [`lines`](Self::lines). A switch takes effect at the byte after the last line
+/// delivered, even if the bytes that follow have been received already.
+/// [`raw_whole(n)`](Self::raw_whole) delivers a short section in one piece when all of it has
+/// arrived. The owner of the codec may switch it between two calls of `decode`: the application
+/// between two frames, or a codec of your own around this one, when a line announces how many raw
+/// bytes follow:
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -61,15 +64,17 @@ pub enum LineOrRaw {
 /// # }
 /// ```
 ///
-/// How a section is cut into chunks depends on how it was received; its bytes, and the lines around it, do not.
+/// How a section is cut into chunks depends on how it was received; its bytes, and the lines around
+/// it, do not.
 ///
 /// # Errors
 ///
-/// Those of [`Lines`]. If the stream ends within `raw(n)`, [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) says
-/// how much of the section came. A section without a length may end with the stream.
+/// Those of [`Lines`]. If the stream ends within `raw(n)`,
+/// [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) says how much of the section came. A
+/// section without a length may end with the stream.
 ///
-/// It encodes lines, from any `AsRef<[u8]>` or from [`LineOrRaw::Line`]; a [`LineOrRaw::Raw`] is written as it is. The
-/// protocol has to tell the peer which bytes are raw.
+/// It encodes lines, from any `AsRef<[u8]>` or from [`LineOrRaw::Line`]; a [`LineOrRaw::Raw`] is
+/// written as it is. The protocol has to tell the peer which bytes are raw.
 #[derive(Debug, Clone)]
 pub struct LineRaw {
     lines: Lines,
@@ -90,7 +95,8 @@ enum Mode {
 }
 
 impl LineRaw {
-    /// These lines, with raw sections between them. Their limit and settings hold for the lines only.
+    /// These lines, with raw sections between them. Their limit and settings hold for the lines
+    /// only.
     #[must_use]
     pub fn new(lines: Lines) -> Self {
         Self { lines, mode: Mode::Lines }
@@ -120,10 +126,11 @@ impl LineRaw {
         self.switch(if n == 0 { Mode::Lines } else { Mode::Raw { left: n, of: n } });
     }
 
-    /// Makes the next `n` bytes a raw section that is delivered in one piece, however it is cut into reads. With 0,
-    /// lines follow at once.
+    /// Makes the next `n` bytes a raw section that is delivered in one piece, however it is cut
+    /// into reads. With 0, lines follow at once.
     ///
-    /// The read buffer grows to `n` bytes as they arrive, and no further: the caller has to limit `n`.
+    /// The read buffer grows to `n` bytes as they arrive, and no further: the caller has to limit
+    /// `n`.
     ///
     /// ```
     /// use bytes::BytesMut;
@@ -147,8 +154,8 @@ impl LineRaw {
 
     /// Makes all following bytes raw, until [`lines`](Self::lines).
     ///
-    /// Delivered bytes are not taken back: if lines continue after a certain byte, a raw chunk may contain bytes beyond
-    /// it. If the length is known, use [`raw`](Self::raw), which is exact.
+    /// Delivered bytes are not taken back: if lines continue after a certain byte, a raw chunk may
+    /// contain bytes beyond it. If the length is known, use [`raw`](Self::raw), which is exact.
     pub fn raw_until_lines(&mut self) {
         self.switch(Mode::RawUntilLines);
     }
@@ -173,8 +180,9 @@ impl LineRaw {
         self.lines.progress()
     }
 
-    /// Whether raw bytes come next: not after a fatal error, and not before a skipped line has ended. The codec was
-    /// switched in response to that line's error, so the raw section begins after it.
+    /// Whether raw bytes come next: not after a fatal error, and not before a skipped line has
+    /// ended. The codec was switched in response to that line's error, so the raw section begins
+    /// after it.
     fn ready_for_raw(&mut self, src: &mut BytesMut) -> bool {
         !self.progress().is_over(src) && self.lines.skip_rest(src)
     }
@@ -228,7 +236,8 @@ impl Decoder for LineRaw {
         match self.mode {
             Mode::Lines => Ok(self.lines.decode_eof(src)?.map(LineOrRaw::Line)),
             Mode::RawUntilLines => {
-                // All raw bytes have been delivered: the unread bytes can only belong to a skipped line.
+                // All raw bytes have been delivered: the unread bytes can only belong to a skipped
+                // line.
                 let left = src.len();
                 self.progress().skip(src, left);
                 Ok(None)

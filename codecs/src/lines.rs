@@ -18,8 +18,8 @@ use crate::own_limit;
 
 /// Frames that end with a delimiter: CR LF, LF, or any bytes.
 ///
-/// A line is its bytes without the delimiter, as [`Bytes`]; an empty line is a line. A line has at most
-/// [`max`](Self::max) bytes, 16 384 by default, its delimiter not counted.
+/// A line is its bytes without the delimiter, as [`Bytes`]; an empty line is a line. A line has at
+/// most [`max`](Self::max) bytes, 16 384 by default, its delimiter not counted.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -42,22 +42,23 @@ use crate::own_limit;
 ///
 /// # Errors
 ///
-/// Decoding fails with [`ErrorKind::TooLong`] at the first byte over the limit, as soon as it is certain that the line
-/// is longer, whether its delimiter has arrived or not. The error is fatal, except with
-/// [`skip_too_long`](Self::skip_too_long). At the end of the stream an unfinished line is [`ErrorKind::Truncated`],
-/// except with [`final_line`](Self::final_line).
+/// Decoding fails with [`ErrorKind::TooLong`] at the first byte over the limit, as soon as it is
+/// certain that the line is longer, whether its delimiter has arrived or not. The error is fatal,
+/// except with [`skip_too_long`](Self::skip_too_long). At the end of the stream an unfinished line
+/// is [`ErrorKind::Truncated`], except with [`final_line`](Self::final_line).
 ///
-/// Encoding refuses a line that would not be decoded to itself: one over the limit ([`ErrorKind::TooLong`]), and one
-/// that contains the delimiter, or that completes it early ([`ErrorKind::DelimiterInFrame`]). So data from a peer can't
-/// smuggle a second line into an answer.
+/// Encoding refuses a line that would not be decoded to itself: one over the limit
+/// ([`ErrorKind::TooLong`]), and one that contains the delimiter, or that completes it early
+/// ([`ErrorKind::DelimiterInFrame`]). So data from a peer can't smuggle a second line into an
+/// answer.
 #[derive(Debug, Clone)]
 pub struct Lines {
     delimiter: Delimiter,
     max: usize,
     skip_too_long: bool,
     final_line: bool,
-    /// How many bytes of the buffer were searched without finding a delimiter. It counts from the buffer's start, so
-    /// the unread bytes may move to another buffer between two calls.
+    /// How many bytes of the buffer were searched without finding a delimiter. It counts from the
+    /// buffer's start, so the unread bytes may move to another buffer between two calls.
     searched: usize,
     /// Whether the buffer begins within a line already reported as too long.
     skipping: bool,
@@ -79,7 +80,8 @@ impl Lines {
 
     /// Lines that each end with LF or with CR LF. A lone CR is data.
     ///
-    /// Encoding writes LF, and refuses a line that ends with CR, which would be decoded without the CR.
+    /// Encoding writes LF, and refuses a line that ends with CR, which would be decoded without the
+    /// CR.
     #[must_use]
     pub fn any() -> Self {
         Self::ended_by(Delimiter::Any)
@@ -114,14 +116,15 @@ impl Lines {
         self
     }
 
-    /// No limit: a peer that never sends a delimiter makes the buffer grow until memory is exhausted.
+    /// No limit: a peer that never sends a delimiter makes the buffer grow until memory is
+    /// exhausted.
     #[must_use]
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
     }
 
-    /// Makes [`ErrorKind::TooLong`] recoverable: it is returned once for the line, the line is dropped up to its
-    /// delimiter as it arrives, and the lines after it are delivered.
+    /// Makes [`ErrorKind::TooLong`] recoverable: it is returned once for the line, the line is
+    /// dropped up to its delimiter as it arrives, and the lines after it are delivered.
     ///
     /// If the stream ends before that delimiter, there is no second error.
     #[must_use]
@@ -130,11 +133,12 @@ impl Lines {
         self
     }
 
-    /// Delivers an unfinished line at the end of the stream instead of failing with [`ErrorKind::Truncated`]. If the
-    /// stream ends right after a delimiter, no further line is delivered.
+    /// Delivers an unfinished line at the end of the stream instead of failing with
+    /// [`ErrorKind::Truncated`]. If the stream ends right after a delimiter, no further line is
+    /// delivered.
     ///
-    /// With [`any`](Self::any) a CR at the end of that line is taken for the first half of CR LF and dropped. With
-    /// [`crlf`](Self::crlf) half a delimiter is data.
+    /// With [`any`](Self::any) a CR at the end of that line is taken for the first half of CR LF
+    /// and dropped. With [`crlf`](Self::crlf) half a delimiter is data.
     #[must_use]
     pub fn final_line(mut self) -> Self {
         self.final_line = true;
@@ -183,8 +187,9 @@ impl Lines {
         if !self.skip_too_long {
             return self.progress.fail(src, kind, self.max);
         }
-        // The error always consumes exactly `max` bytes, so that a caller that counts them gets the same offsets in
-        // every segmentation. No delimiter begins in them, because the line would then be short enough.
+        // The error always consumes exactly `max` bytes, so that a caller that counts them gets the
+        // same offsets in every segmentation. No delimiter begins in them, because the line would
+        // then be short enough.
         self.progress.skip(src, self.max);
         self.skipping = true;
         CodecError::new(kind).at(self.progress.consumed()).recoverable()
@@ -219,7 +224,11 @@ impl Lines {
     /// Checks that this line, once encoded, is decoded to itself.
     #[inline(always)]
     fn check(&self, line: &[u8]) -> Result<(), CodecError> {
-        if line.len() > self.max || !self.delimiter.ends_only(line) { Err(self.refuse(line)) } else { Ok(()) }
+        if line.len() > self.max || !self.delimiter.ends_only(line) {
+            Err(self.refuse(line))
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes what comes after a line; a frame sent without a copy comes before it.
@@ -288,7 +297,8 @@ impl Decoder for Lines {
 impl<T: AsRef<[u8]>> Encoder<T> for Lines {
     type Error = CodecError;
 
-    // Inlined as decoding is: in a call the line would be passed by its address, and dropped by another call.
+    // Inlined as decoding is: in a call the line would be passed by its address, and dropped by
+    // another call.
     #[inline(always)]
     fn encode(&mut self, line: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let line = line.as_ref();

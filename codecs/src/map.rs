@@ -8,7 +8,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::{BoxError, CodecError};
 use crate::tracked::Tracked;
 
-/// The frames of a codec, passed through a function: made by [`CodecExt::map`](crate::CodecExt::map).
+/// The frames of a codec, passed through a function: made by
+/// [`CodecExt::map`](crate::CodecExt::map).
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -51,9 +52,9 @@ pub struct Map<C, F> {
 ///
 /// # Errors
 ///
-/// Those of the codec, converted by [`CodecError::from_any`]; and those of the function, as a recoverable
-/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). Encoding is the
-/// codec's.
+/// Those of the codec, converted by [`CodecError::from_any`]; and those of the function, as a
+/// recoverable [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in
+/// [`Parsed`](crate::Parsed). Encoding is the codec's.
 #[derive(Clone)]
 pub struct TryMap<C, F> {
     inner: Tracked<C>,
@@ -136,7 +137,9 @@ macro_rules! wraps_a_codec {
 
         impl<C: fmt::Debug, F> fmt::Debug for $name<C, F> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name)).field("inner", &self.inner).finish_non_exhaustive()
+                f.debug_struct(stringify!($name))
+                    .field("inner", &self.inner)
+                    .finish_non_exhaustive()
             }
         }
 

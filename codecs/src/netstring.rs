@@ -8,10 +8,11 @@ use crate::frame::{Gap, Progress, Span, limit};
 use crate::framing::Framing;
 use crate::own_limit;
 
-/// Netstrings: the length in decimal digits, a colon, that many bytes, a comma. The frame is those bytes, as [`Bytes`].
+/// Netstrings: the length in decimal digits, a colon, that many bytes, a comma. The frame is those
+/// bytes, as [`Bytes`].
 ///
-/// The length is `0`, or digits that do not begin with 0: a sign, a blank and a leading zero are errors. A frame has at
-/// most [`max`](Self::max) bytes, 65 536 by default.
+/// The length is `0`, or digits that do not begin with 0: a sign, a blank and a leading zero are
+/// errors. A frame has at most [`max`](Self::max) bytes, 65 536 by default.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -30,10 +31,10 @@ use crate::own_limit;
 ///
 /// # Errors
 ///
-/// Every error of decoding is fatal and placed at the first invalid byte: [`ErrorKind::BadLength`] at a byte of the
-/// length that is not allowed there, [`ErrorKind::TooLong`] at the digit that takes the length over the limit,
-/// [`ErrorKind::MissingTerminator`] where the comma should be, and [`ErrorKind::Truncated`] if the stream ends within a
-/// netstring.
+/// Every error of decoding is fatal and placed at the first invalid byte: [`ErrorKind::BadLength`]
+/// at a byte of the length that is not allowed there, [`ErrorKind::TooLong`] at the digit that
+/// takes the length over the limit, [`ErrorKind::MissingTerminator`] where the comma should be, and
+/// [`ErrorKind::Truncated`] if the stream ends within a netstring.
 ///
 /// Encoding a frame over the limit is [`ErrorKind::TooLong`].
 #[derive(Debug, Clone)]
@@ -93,7 +94,8 @@ impl Netstring {
         self
     }
 
-    /// No limit: a peer that announces a large frame makes the buffer grow as long as it keeps sending.
+    /// No limit: a peer that announces a large frame makes the buffer grow as long as it keeps
+    /// sending.
     #[must_use]
     pub fn unlimited(self) -> Self {
         self.max(usize::MAX)
@@ -102,11 +104,19 @@ impl Netstring {
     /// Checks that a frame is within the limit.
     #[inline(always)]
     fn check(&self, frame: &[u8]) -> Result<(), CodecError> {
-        if frame.len() > self.max { Err(CodecError::new(ErrorKind::TooLong { max: self.max })) } else { Ok(()) }
+        if frame.len() > self.max {
+            Err(CodecError::new(ErrorKind::TooLong { max: self.max }))
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes the bytes before and after a frame that is sent without a copy.
-    pub(crate) fn encode_around(&self, frame: &[u8], dst: &mut BytesMut) -> Result<Gap, CodecError> {
+    pub(crate) fn encode_around(
+        &self,
+        frame: &[u8],
+        dst: &mut BytesMut,
+    ) -> Result<Gap, CodecError> {
         self.check(frame)?;
         dst.reserve(AROUND);
         put_head(dst, frame.len());
@@ -120,8 +130,8 @@ impl Netstring {
         if self.progress.is_over(src) {
             return Ok(None);
         }
-        // Taken out of `self`, so that it stays in registers. It is put back only if the frame is incomplete, which is
-        // rare.
+        // Taken out of `self`, so that it stays in registers. It is put back only if the frame is
+        // incomplete, which is rare.
         let mut head = std::mem::take(&mut self.head);
         let span = match head.read(src.chunk(), self.max) {
             Ok(true) => Span { lead: head.digits + 1, content: head.length, trail: 1 },
@@ -203,7 +213,8 @@ const AROUND: usize = 22;
 /// Writes `n` in digits, and a colon.
 #[inline(always)]
 fn put_head(dst: &mut BytesMut, n: usize) {
-    // Up to 7 digits are put together in a register, from the last to the first, and stored at once.
+    // Up to 7 digits are put together in a register, from the last to the first, and stored at
+    // once.
     if n >= 10_000_000 {
         dst.extend_from_slice(n.to_string().as_bytes());
         return dst.put_u8(b':');

@@ -48,9 +48,10 @@ use crate::tracked::Tracked;
 ///
 /// # Errors
 ///
-/// Those of `C`, converted by [`CodecError::from_any`]; and those of the conversion, as a recoverable
-/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) at the offset where the last frame or error ended. There this frame
-/// begins, or the rest of a too long line that was skipped before it. Encoding is that of `C`.
+/// Those of `C`, converted by [`CodecError::from_any`]; and those of the conversion, as a
+/// recoverable [`ErrorKind::Parse`](crate::ErrorKind::Parse) at the offset where the last frame or
+/// error ended. There this frame begins, or the rest of a too long line that was skipped before it.
+/// Encoding is that of `C`.
 pub struct Parsed<C, T> {
     inner: Tracked<C>,
     // It makes values of T and does not hold one.

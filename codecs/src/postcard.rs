@@ -34,8 +34,8 @@ use crate::tracked::Tracked;
 /// # Errors
 ///
 /// Those of `C`; and for a frame that is not the postcard form of a `T`, a recoverable
-/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). A value that can't be
-/// serialized is an error too, and nothing of it is written.
+/// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). A
+/// value that can't be serialized is an error too, and nothing of it is written.
 pub struct Postcard<C, T> {
     inner: Tracked<C>,
     // It makes values of T and does not hold one.
@@ -70,7 +70,9 @@ where
     };
     match postcard::take_from_bytes(frame.as_ref()) {
         Ok((value, [])) => Ok(Some(value)),
-        Ok((_, rest)) => Err(CodecError::parse(format!("{} bytes after the value", rest.len())).at(start)),
+        Ok((_, rest)) => {
+            Err(CodecError::parse(format!("{} bytes after the value", rest.len())).at(start))
+        }
         Err(error) => Err(CodecError::parse(error).at(start)),
     }
 }

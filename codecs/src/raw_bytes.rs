@@ -6,7 +6,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::CodecError;
 use crate::frame::{CHUNK, take_frame};
 
-/// Bytes as they arrive: chunks of 1 to 65 536 bytes, cut where the reads were. An echo server uses it.
+/// Bytes as they arrive: chunks of 1 to 65 536 bytes, cut where the reads were. An echo server uses
+/// it.
 ///
 /// Encoding appends the bytes. Neither direction ever fails.
 ///

@@ -6,8 +6,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::error::{BoxError, CodecError};
 use crate::frame::Progress;
 
-/// A codec whose frames come with the offset at which they begin, whose errors are `CodecError`, and which is fused
-/// after a fatal error even if the inner codec is not.
+/// A codec whose frames come with the offset at which they begin, whose errors are `CodecError`,
+/// and which is fused after a fatal error even if the inner codec is not.
 #[derive(Debug, Clone)]
 pub(crate) struct Tracked<C> {
     pub(crate) codec: C,
@@ -34,11 +34,17 @@ impl<C> Tracked<C>
 where
     C: Decoder<Error: Into<BoxError>>,
 {
-    pub(crate) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<(u64, C::Item)>, CodecError> {
+    pub(crate) fn decode(
+        &mut self,
+        src: &mut BytesMut,
+    ) -> Result<Option<(u64, C::Item)>, CodecError> {
         self.step(src, C::decode)
     }
 
-    pub(crate) fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<(u64, C::Item)>, CodecError> {
+    pub(crate) fn decode_eof(
+        &mut self,
+        src: &mut BytesMut,
+    ) -> Result<Option<(u64, C::Item)>, CodecError> {
         self.step(src, C::decode_eof)
     }
 

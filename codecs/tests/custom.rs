@@ -50,7 +50,8 @@ impl<T: AsRef<[u8]>> Encoder<T> for Angles {
     }
 }
 
-/// A length in one byte, of which the highest bit says that there are three more; all but the last is known at once.
+/// A length in one byte, of which the highest bit says that there are three more; all but the last
+/// is known at once.
 #[derive(Debug, Clone)]
 struct Prefixed;
 
@@ -86,18 +87,40 @@ fn angles(max: usize) -> Strict<Angles> {
 
 #[test]
 fn the_laws_hold_for_a_strict_codec() {
-    let streams = ["<one><two>", "<>", "<half", "x", "<a<b>", "<12345678>", "<123456789>", "<aaaaaaaaaaaaaaaaa", ">"];
+    let streams = [
+        "<one><two>",
+        "<>",
+        "<half",
+        "x",
+        "<a<b>",
+        "<12345678>",
+        "<123456789>",
+        "<aaaaaaaaaaaaaaaaa",
+        ">",
+    ];
     let frames = ["", "one", "12345678"].map(Bytes::from);
-    let report = Laws::new(|| angles(10)).streams(streams).frames(frames).limit(10).window(1).check();
+    let report =
+        Laws::new(|| angles(10)).streams(streams).frames(frames).limit(10).window(1).check();
     assert!(report.overwritten > 0, "{report}");
     Laws::new(|| angles(0)).streams(streams).limit(0).check();
     Laws::new(|| Strict::new(Angles::default()).unlimited()).streams(streams).check();
     Laws::new(|| angles(10).parse::<Bytes>()).streams(streams).limit(10).check();
 
-    let streams: [&[u8]; 6] =
-        [b"\x03one\0", b"\x80\0\0\x03two", b"\xff\xff\xff\xff", b"\x80\0", b"\x07", b"\x0b01234567890"];
+    let streams: [&[u8]; 6] = [
+        b"\x03one\0",
+        b"\x80\0\0\x03two",
+        b"\xff\xff\xff\xff",
+        b"\x80\0",
+        b"\x07",
+        b"\x0b01234567890",
+    ];
     let frames = [&[b'x'; 11][..], b"", b"one"].map(Bytes::copy_from_slice);
-    Laws::new(|| Strict::new(Prefixed).max(12)).streams(streams).frames(frames).limit(12).window(4).check();
+    Laws::new(|| Strict::new(Prefixed).max(12))
+        .streams(streams)
+        .frames(frames)
+        .limit(12)
+        .window(4)
+        .check();
     Laws::new(|| Strict::new(Prefixed).unlimited()).streams(streams).window(4).check();
 }
 
@@ -124,7 +147,8 @@ fn errors_are_placed_in_the_stream_and_fatal() {
 
 #[test]
 fn what_lies_beyond_the_limit_does_not_change_what_is_wrong_before_it() {
-    // Of ten bytes none is wrong, but there is no end: that the eleventh is wrong as well is not looked at.
+    // Of ten bytes none is wrong, but there is no end: that the eleventh is wrong as well is not
+    // looked at.
     gives(&angles(10), "<aaaaaaaaa<", ["!TooLong { max: 10 }@0"]);
     gives(&angles(10), "<aaaaaaaa<", ["!Parse(\"nested\")@9"]);
 }

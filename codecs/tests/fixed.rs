@@ -33,7 +33,8 @@ fn a_size_of_nothing_is_refused_when_the_codec_is_built() {
     let _ = Fixed::new(0);
 }
 
-/// A server limits what a decoder of unknown limits may leave: this one says that it has its own, and how much is to come.
+/// A server limits what a decoder of unknown limits may leave: this one says that it has its own,
+/// and how much is to come.
 #[test]
 fn what_is_left_of_a_frame_is_within_its_own_limit() {
     let (mut fixed, mut buf) = (Fixed::new(3), BytesMut::from("ab"));

@@ -114,7 +114,8 @@ fn the_laws_hold_for_lines_that_end_with_the_stream() {
 fn the_laws_hold_for_frames_of_one_size() {
     short(|| Fixed::new(5)).limit(4).check();
     short(|| Fixed::new(1)).limit(0).check();
-    let report = short(|| Fixed::new(50)).window(1).frames([Bytes::from([b'x'; 50].as_slice())]).check();
+    let report =
+        short(|| Fixed::new(50)).window(1).frames([Bytes::from([b'x'; 50].as_slice())]).check();
     assert!(report.overwritten > 100, "{report}");
 }
 

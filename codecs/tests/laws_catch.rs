@@ -22,7 +22,11 @@ use wrong::{Codec, Wrong, laws_of, lf, line};
 fn caught<S: Wrong>(laws: &Laws<Codec<S>>, law: Law) -> Violation {
     let violation = laws.try_check().expect_err("it is wrong");
     assert_eq!(violation.law, law, "{violation}");
-    assert_eq!(laws.try_check().expect_err("it is wrong").to_string(), violation.to_string(), "the same each time");
+    assert_eq!(
+        laws.try_check().expect_err("it is wrong").to_string(),
+        violation.to_string(),
+        "the same each time"
+    );
     violation
 }
 
@@ -221,7 +225,8 @@ struct Misplaced {
 impl Wrong for Misplaced {
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
         if src.len() > 4 {
-            let error = CodecError::new(ErrorKind::TooLong { max: 4 }).at(self.taken + src.len() as u64);
+            let error =
+                CodecError::new(ErrorKind::TooLong { max: 4 }).at(self.taken + src.len() as u64);
             src.clear();
             return Err(error);
         }

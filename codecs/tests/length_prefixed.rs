@@ -182,8 +182,16 @@ fn an_adjustment_changes_how_much_follows() {
     gives(&fewer, "\x03a\x02\x01", ["a", "", "!BadLength@3"]);
     assert_eq!(encoded(&fewer, "a").unwrap(), "\x03a");
     // The limit is compared after the adjustment.
-    gives(&LengthPrefixed::u8().max(4).adjust(-2), "\x06abcd\x07", ["abcd", "!TooLong { max: 4 }@5"]);
-    gives(&LengthPrefixed::u8().max(4).adjust(2), "\x02abcd\x03", ["abcd", "!TooLong { max: 4 }@5"]);
+    gives(
+        &LengthPrefixed::u8().max(4).adjust(-2),
+        "\x06abcd\x07",
+        ["abcd", "!TooLong { max: 4 }@5"],
+    );
+    gives(
+        &LengthPrefixed::u8().max(4).adjust(2),
+        "\x02abcd\x03",
+        ["abcd", "!TooLong { max: 4 }@5"],
+    );
     // A length that counts itself and its header.
     let all = LengthPrefixed::u16().header(2).inclusive().adjust(-2);
     gives(&all, "ab\0\x06cd", ["abcd"]);
@@ -251,7 +259,11 @@ fn the_vectors_of_twisted() {
         gives(codec, wire(4, width, "ubar"), ["ubar"]); // IN7
         assert_eq!(encoded(codec, "foo").unwrap(), wire(3, width, "foo"));
         let both = [wire(5, width, "aaaaa"), wire(5, width, "bbbb")].concat();
-        gives(codec, &both, ["aaaaa", &format!("!Truncated {{ have: {0} }}@{1}", width + 4, 2 * width + 9)]); // IN9
+        gives(
+            codec,
+            &both,
+            ["aaaaa", &format!("!Truncated {{ have: {0} }}@{1}", width + 4, 2 * width + 9)],
+        ); // IN9
     }
     gives(&int32, "\0\0\0", ["!Truncated { have: 3 }@3"]); // IN3
     gives(&int16, "\0", ["!Truncated { have: 1 }@1"]);

@@ -23,7 +23,10 @@ struct Switching {
 }
 
 impl Switching {
-    fn answer(&mut self, item: Result<Option<LineOrRaw>, CodecError>) -> Result<Option<LineOrRaw>, CodecError> {
+    fn answer(
+        &mut self,
+        item: Result<Option<LineOrRaw>, CodecError>,
+    ) -> Result<Option<LineOrRaw>, CodecError> {
         if let Ok(Some(item)) = &item {
             (self.react)(&mut self.codec, item, &mut self.state);
         }
@@ -87,9 +90,19 @@ fn raw_n(codec: &mut LineRaw, item: &LineOrRaw, _: &mut u64) {
 
 #[test]
 fn the_bytes_after_the_line_that_switched_are_raw_and_then_lines_go_on() {
-    gives(LineRaw::crlf(), raw_n, "raw 7\r\na\r\nb\r\n\r\nc\r\n", ["Lraw 7", r"Ra\r\nb\r\n\r", r"L\nc"]);
+    gives(
+        LineRaw::crlf(),
+        raw_n,
+        "raw 7\r\na\r\nb\r\n\r\nc\r\n",
+        ["Lraw 7", r"Ra\r\nb\r\n\r", r"L\nc"],
+    );
     gives(LineRaw::crlf(), raw_n, "raw 5\r\nhello\r\nget\r\n", ["Lraw 5", "Rhello", "L", "Lget"]);
-    gives(LineRaw::lf(), raw_n, "raw 1\n\nraw 2\n\n\n\n", ["Lraw 1", r"R\n", "Lraw 2", r"R\n\n", "L"]);
+    gives(
+        LineRaw::lf(),
+        raw_n,
+        "raw 1\n\nraw 2\n\n\n\n",
+        ["Lraw 1", r"R\n", "Lraw 2", r"R\n\n", "L"],
+    );
 }
 
 #[test]
@@ -134,19 +147,23 @@ fn a_section_that_is_wanted_whole_comes_in_one_piece_however_it_was_received() {
     let events = every_split_by(&codec, stream, |events| events);
     let line = |line: &'static str| Event::Frame(LineOrRaw::Line(line.into()));
     let raw = |raw: &'static str| Event::Frame(LineOrRaw::Raw(raw.into()));
-    let lines = [line("raw 7"), raw("a\r\nb\r\n\r"), line("\nc"), line("raw 0"), line("raw 3"), raw("abc")];
+    let lines =
+        [line("raw 7"), raw("a\r\nb\r\n\r"), line("\nc"), line("raw 0"), line("raw 3"), raw("abc")];
     assert_eq!(events, lines);
 }
 
 #[test]
-fn a_section_that_is_wanted_whole_may_be_longer_than_a_chunk_and_is_none_if_the_stream_ends_within_it() {
+fn a_section_that_is_wanted_whole_may_be_longer_than_a_chunk_and_is_none_if_the_stream_ends_within_it()
+ {
     let mut codec = LineRaw::lf().max(8);
     codec.raw_whole(70_000);
     assert!(codec.is_raw());
     let mut buffer = BytesMut::from(&*"y".repeat(69_999));
     assert_eq!(codec.decode(&mut buffer).unwrap(), None);
     buffer.extend_from_slice(b"yline\n");
-    let Some(LineOrRaw::Raw(raw)) = codec.decode(&mut buffer).unwrap() else { panic!("no section") };
+    let Some(LineOrRaw::Raw(raw)) = codec.decode(&mut buffer).unwrap() else {
+        panic!("no section")
+    };
     assert_eq!(raw.len(), 70_000);
     assert_eq!(codec.decode(&mut buffer).unwrap(), Some(LineOrRaw::Line("line".into())));
 
@@ -278,8 +295,8 @@ fn what_was_encoded_comes_back_over_many_switches() {
     assert_eq!(every_split_by(&codec, &stream, join), expected);
 }
 
-/// `len N` and an empty line, then N raw bytes. Twisted's test drops just the first 65 bytes of the line that is too long
-/// and gives `67890` as a line; here the line is skipped to its end.
+/// `len N` and an empty line, then N raw bytes. Twisted's test drops just the first 65 bytes of the
+/// line that is too long and gives `67890` as a line; here the line is skipped to its end.
 #[test]
 fn line_receivers_buffer_test() {
     let react: React = |codec, item, length| match item {

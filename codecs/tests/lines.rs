@@ -47,8 +47,8 @@ fn an_empty_delimiter_is_refused_when_the_codec_is_built() {
     let _ = Lines::delimited("");
 }
 
-/// The boundary at four bytes. Where an unfinished line of five waits in other implementations until it is seven long, here
-/// it is too long whether or not its end has come.
+/// The boundary at four bytes. Where an unfinished line of five waits in other implementations
+/// until it is seven long, here it is too long whether or not its end has come.
 #[test]
 fn exactly_the_limit_is_a_line_and_one_more_is_too_long() {
     let four = Lines::crlf().max(4);
@@ -103,7 +103,11 @@ fn a_too_long_line_can_be_skipped_and_the_lines_after_it_come() {
     let four = Lines::crlf().max(4).skip_too_long();
     gives(&four, "a\r\nxxxxx\r\nb\r\n", ["a", "?TooLong { max: 4 }@7", "b"]);
     gives(&four, "xxxxxx\rx\nx\r\r\nb\r\n\r\n", ["?TooLong { max: 4 }@4", "b", ""]);
-    gives(&four, "xxxxx\r\nxxxxx\r\nb\r\n", ["?TooLong { max: 4 }@4", "?TooLong { max: 4 }@11", "b"]);
+    gives(
+        &four,
+        "xxxxx\r\nxxxxx\r\nb\r\n",
+        ["?TooLong { max: 4 }@4", "?TooLong { max: 4 }@11", "b"],
+    );
     // The stream ends within it: that line has had its error.
     gives(&four, "xxxxxxxx", ["?TooLong { max: 4 }@4"]);
     gives(&four, "xxxxxxxx\r", ["?TooLong { max: 4 }@4"]);
@@ -219,13 +223,18 @@ fn strings_are_lines_and_an_error_names_the_byte_that_is_not_utf_8() {
     // A character cut by the end of its line begins where the error is.
     gives(&strings, b"c\xc3\r\n", ["?InvalidUtf8@1"]);
     gives(&Lines::lf().final_line().utf8(), b"a\nb\xff", ["a", "?InvalidUtf8@3"]);
-    gives(&Lines::lf().max(2).skip_too_long().utf8(), b"abc\n\xff\n", ["?TooLong { max: 2 }@2", "?InvalidUtf8@4"]);
+    gives(
+        &Lines::lf().max(2).skip_too_long().utf8(),
+        b"abc\n\xff\n",
+        ["?TooLong { max: 2 }@2", "?InvalidUtf8@4"],
+    );
     assert_eq!(encoded(&strings, "å").unwrap(), "å\r\n");
     refuses(&strings, "å\r\n", "DelimiterInFrame");
 }
 
-/// LineReceiver's and LineOnlyReceiver's own vectors that are about bytes. A too long line ends the stream here or is
-/// skipped to its delimiter; it never swallows the lines before it, and never leaves its tail behind as a line.
+/// LineReceiver's and LineOnlyReceiver's own vectors that are about bytes. A too long line ends the
+/// stream here or is skipped to its delimiter; it never swallows the lines before it, and never
+/// leaves its tail behind as a line.
 #[test]
 fn the_line_vectors_of_twisted() {
     let six = Lines::crlf().max(6);
@@ -242,7 +251,13 @@ fn the_line_vectors_of_twisted() {
     gives(
         &Lines::lf().max(64),
         "foo\n    bleakness\n    desolation\n    plastic forks\n    ",
-        ["foo", "    bleakness", "    desolation", "    plastic forks", "!Truncated { have: 4 }@55"],
+        [
+            "foo",
+            "    bleakness",
+            "    desolation",
+            "    plastic forks",
+            "!Truncated { have: 4 }@55",
+        ],
     ); // LO1
 }
 

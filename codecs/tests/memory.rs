@@ -1,10 +1,13 @@
-//! Law 4 by an allocator that counts: what was announced costs nothing, and what came costs about its size.
+//! Law 4 by an allocator that counts: what was announced costs nothing, and what came costs about
+//! its size.
 
 use std::alloc::System;
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
-use ropewalk_codecs::{CodecError, CodecExt, Fixed, LengthPrefixed, LineRaw, Lines, Netstring, RawBytes};
+use ropewalk_codecs::{
+    CodecError, CodecExt, Fixed, LengthPrefixed, LineRaw, Lines, Netstring, RawBytes,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -16,14 +19,17 @@ const PER_EVENT: usize = 256;
 
 /// The bytes asked of the allocator while the decoder works, and the frames and errors it gave.
 ///
-/// The reads go into a buffer that has room for all of them, so that nothing is counted but what the decoder does.
+/// The reads go into a buffer that has room for all of them, so that nothing is counted but what
+/// the decoder does.
 fn requested<C: Decoder>(mut codec: C, stream: &[u8], step: usize) -> (usize, usize) {
     let mut buffer = BytesMut::with_capacity(stream.len());
     let region = Region::new(ALLOCATOR);
     let mut events = 0;
     for read in stream.chunks(step) {
         buffer.extend_from_slice(read);
-        while let Ok(Some(_)) | Err(_) = black_box(codec.decode(&mut buffer)).as_ref().map(Option::as_ref) {
+        while let Ok(Some(_)) | Err(_) =
+            black_box(codec.decode(&mut buffer)).as_ref().map(Option::as_ref)
+        {
             events += 1;
         }
     }
@@ -36,7 +42,11 @@ fn is_bounded<C: Decoder>(name: &str, make_codec: impl Fn() -> C, stream: &[u8])
     for step in [1, 7, 1460, stream.len().max(1)] {
         let (bytes, events) = requested(make_codec(), stream, step);
         let bound = stream.len() + (events + 1) * PER_EVENT;
-        assert!(bytes <= bound, "{name}: {bytes} bytes for {} in steps of {step}, at most {bound}", stream.len());
+        assert!(
+            bytes <= bound,
+            "{name}: {bytes} bytes for {} in steps of {step}, at most {bound}",
+            stream.len()
+        );
     }
 }
 
@@ -62,8 +72,14 @@ fn announced_lengths_cost_nothing() {
     let none = |name, (bytes, events)| assert_eq!((bytes, events), (0, 0), "{name}");
     none("netstring", requested(Netstring::new().unlimited(), b"4000000000000000000:abc", 1));
     none("u32", requested(LengthPrefixed::u32().unlimited(), b"\xff\xff\xff\xffabc", 1));
-    none("u64", requested(LengthPrefixed::u64().unlimited(), b"\0\xff\xff\xff\xff\xff\xff\xffabc", 1));
-    none("varint", requested(LengthPrefixed::varint().unlimited(), b"\xff\xff\xff\xff\xff\xff\xff\x7fabc", 1));
+    none(
+        "u64",
+        requested(LengthPrefixed::u64().unlimited(), b"\0\xff\xff\xff\xff\xff\xff\xffabc", 1),
+    );
+    none(
+        "varint",
+        requested(LengthPrefixed::varint().unlimited(), b"\xff\xff\xff\xff\xff\xff\xff\x7fabc", 1),
+    );
     none("fixed", requested(Fixed::new(1 << 40), b"abc", 1));
     let mut raw = LineRaw::crlf();
     raw.raw(u64::MAX);
@@ -96,14 +112,15 @@ fn frames_cost_their_size() {
 fn encoding_writes_into_the_buffer_alone() {
     let frame = Bytes::from(vec![b'x'; 9000]);
     let mut buffer = BytesMut::with_capacity(10_000);
-    let mut free = |name, encode: &mut dyn FnMut(Bytes, &mut BytesMut) -> Result<(), CodecError>| {
-        buffer.clear();
-        let frame = frame.clone();
-        let region = Region::new(ALLOCATOR);
-        encode(frame, &mut buffer).expect("a frame within the limit");
-        assert_eq!(region.change().bytes_allocated, 0, "{name}");
-        assert!(buffer.len() > 9000);
-    };
+    let mut free =
+        |name, encode: &mut dyn FnMut(Bytes, &mut BytesMut) -> Result<(), CodecError>| {
+            buffer.clear();
+            let frame = frame.clone();
+            let region = Region::new(ALLOCATOR);
+            encode(frame, &mut buffer).expect("a frame within the limit");
+            assert_eq!(region.change().bytes_allocated, 0, "{name}");
+            assert!(buffer.len() > 9000);
+        };
     free("lines", &mut |frame, buffer| Lines::crlf().encode(frame, buffer));
     free("netstring", &mut |frame, buffer| Netstring::new().encode(frame, buffer));
     free("varint", &mut |frame, buffer| LengthPrefixed::varint().encode(frame, buffer));
@@ -116,7 +133,8 @@ fn the_count_counts() {
         type Item = Bytes;
         type Error = CodecError;
         fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Bytes>, CodecError> {
-            let room: Vec<u8> = Vec::with_capacity(src.first().map_or(0, |&length| usize::from(length) << 10));
+            let room: Vec<u8> =
+                Vec::with_capacity(src.first().map_or(0, |&length| usize::from(length) << 10));
             black_box(room);
             Ok(None)
         }

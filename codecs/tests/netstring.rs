@@ -7,8 +7,8 @@ use ropewalk_codecs::{Netstring, own_limit};
 use support::{encoded, gives, refuses};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// As the results of the original are listed for a limit of 99 999; what is pending there is truncated here, for the stream
-/// ends.
+/// As the results of the original are listed for a limit of 99 999; what is pending there is
+/// truncated here, for the stream ends.
 fn usual() -> Netstring {
     Netstring::new().max(99_999)
 }

@@ -7,8 +7,8 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use ropewalk_codecs::{
-    CodecError, CodecExt, ErrorKind, Json, LengthPrefixed, LineOrRaw, LineRaw, Lines, Map, Netstring, Parsed, RawBytes,
-    TryMap, Utf8,
+    CodecError, CodecExt, ErrorKind, Json, LengthPrefixed, LineOrRaw, LineRaw, Lines, Map,
+    Netstring, Parsed, RawBytes, TryMap, Utf8,
 };
 use support::{encoded, gives, refuses};
 use tokio_util::codec::{Decoder, Encoder, LinesCodec};
@@ -63,7 +63,9 @@ fn the_errors_of_the_codec_stay_as_they_are() {
 fn frames_go_through_a_function() {
     let upper = Lines::lf().map(|line: Bytes| line.to_ascii_uppercase());
     gives(&upper, "a\nb\n", ["A", "B"]);
-    let short = Lines::lf().final_line().try_map(|line: Bytes| if line.len() < 2 { Ok(line) } else { Err("long") });
+    let short = Lines::lf()
+        .final_line()
+        .try_map(|line: Bytes| if line.len() < 2 { Ok(line) } else { Err("long") });
     gives(&short, "a\nbb\nc\ndd", ["a", "?Parse(\"long\")@2", "c", "?Parse(\"long\")@7"]);
     // One after the other: the errors of the inner one stay as they are.
     let both = short.map(|line: Bytes| [&line[..], b"!"].concat()).parse::<Vec<u8>>();
@@ -131,13 +133,18 @@ fn an_io_error_stays_one() {
     assert!(matches!(error.kind(), ErrorKind::Io(_)));
     assert_eq!(error.to_string(), "bytes remaining on stream");
     let error = codec.encode("x", &mut BytesMut::new()).unwrap_err();
-    assert!(matches!(error.into_kind(), ErrorKind::Io(error) if error.kind() == io::ErrorKind::Unsupported));
+    assert!(
+        matches!(error.into_kind(), ErrorKind::Io(error) if error.kind() == io::ErrorKind::Unsupported)
+    );
 }
 
 #[test]
 fn an_error_says_what_and_where_and_leads_to_its_cause() {
     let error = Lines::lf().max(1).decode(&mut BytesMut::from("ab\n")).unwrap_err();
-    assert_eq!(error.to_string(), "the frame is longer than the limit of 1 bytes, at byte 1 of the stream");
+    assert_eq!(
+        error.to_string(),
+        "the frame is longer than the limit of 1 bytes, at byte 1 of the stream"
+    );
     assert!(error.source().is_none());
     let error = CodecError::parse("no such command");
     assert_eq!(error.to_string(), "no such command");
@@ -180,7 +187,11 @@ fn a_float_comes_back_from_json_to_the_last_bit() {
     let patterns = (1..10_000_u64).map(|n| f64::from_bits(n.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     for float in patterns.filter(|float| float.is_finite()) {
         floats.encode(float, &mut buffer).unwrap();
-        assert_eq!(floats.decode(&mut buffer).unwrap().map(f64::to_bits), Some(float.to_bits()), "{float:e}");
+        assert_eq!(
+            floats.decode(&mut buffer).unwrap().map(f64::to_bits),
+            Some(float.to_bits()),
+            "{float:e}"
+        );
     }
 }
 
@@ -199,7 +210,10 @@ fn what_json_has_no_float_for_is_written_as_null() {
         let mut buffer = BytesMut::new();
         Lines::lf().json::<f64>().encode(float, &mut buffer).unwrap();
         assert_eq!(buffer, "null\n");
-        assert_eq!(Lines::lf().json::<Option<f64>>().decode(&mut buffer.clone()).unwrap(), Some(None));
+        assert_eq!(
+            Lines::lf().json::<Option<f64>>().decode(&mut buffer.clone()).unwrap(),
+            Some(None)
+        );
         assert!(!Lines::lf().json::<f64>().decode(&mut buffer).unwrap_err().is_fatal());
     }
 }

@@ -1,5 +1,6 @@
-//! A client whose server is hostile: it sends what it likes and when it likes, closes, resets, stays silent. The answers that
-//! calls are given must be those to their requests, and every call must end.
+//! A client whose server is hostile: it sends what it likes and when it likes, closes, resets,
+//! stays silent. The answers that calls are given must be those to their requests, and every call
+//! must end.
 
 mod record;
 
@@ -117,12 +118,20 @@ impl World {
         let (endpoint, connector) = memory::endpoint_with_capacity(room);
         let listener = bind(endpoint).await;
         let (codec, record) = Recorded::new();
-        let client = Client::new().connect(connector).in_flight(1 + usize::from(more >> 5)).call_within(PATIENCE);
-        let client = client.backoff(Backoff::between(Duration::from_millis(10), Duration::from_secs(1)));
+        let client = Client::new()
+            .connect(connector)
+            .in_flight(1 + usize::from(more >> 5))
+            .call_within(PATIENCE);
+        let client =
+            client.backoff(Backoff::between(Duration::from_millis(10), Duration::from_secs(1)));
         let client = client.stalled_after(Duration::from_secs(8));
         let made = match kind {
-            Kind::Pipelined => client.pipelined(codec).map(|(store, handle)| (Store::One(store), handle)),
-            Kind::Tagged => client.tagged(codec, Numbers::default()).map(|(store, handle)| (Store::One(store), handle)),
+            Kind::Pipelined => {
+                client.pipelined(codec).map(|(store, handle)| (Store::One(store), handle))
+            }
+            Kind::Tagged => client
+                .tagged(codec, Numbers::default())
+                .map(|(store, handle)| (Store::One(store), handle)),
             Kind::Many => {
                 let (frames, bytes) = MAX_ANSWER;
                 let client = client.answers(part).max_answer(frames, bytes);
@@ -152,11 +161,22 @@ impl World {
             3 => self.leave(n),
             4 => {
                 // The oldest that is there, or one after it.
-                if let Some(call) = self.calls.iter_mut().filter(|call| call.is_some()).nth(n).and_then(Option::take) {
+                if let Some(call) = self
+                    .calls
+                    .iter_mut()
+                    .filter(|call| call.is_some())
+                    .nth(n)
+                    .and_then(Option::take)
+                {
                     call.abort();
                 }
             }
-            5 => tokio::time::sleep(Duration::from_millis([1, 20, 250, 1000, 3000, 6000, 11_000, 61_000][n])).await,
+            5 => {
+                tokio::time::sleep(Duration::from_millis(
+                    [1, 20, 250, 1000, 3000, 6000, 11_000, 61_000][n],
+                ))
+                .await
+            }
             6 => {
                 for _ in 0..=n {
                     yield_now().await;
@@ -172,9 +192,15 @@ impl World {
         self.told_to_end |= op & 7 == 7 && n >= 6;
         self.take_in();
         // It would if its task panicked.
-        assert!(self.told_to_end || !matches!(self.handle.state(), State::Ended), "the client has ended");
+        assert!(
+            self.told_to_end || !matches!(self.handle.state(), State::Ended),
+            "the client has ended"
+        );
         let counts = self.handle.counts();
-        assert_eq!(counts.calls(), counts.answered() + counts.failed() + counts.dropped() + counts.pending());
+        assert_eq!(
+            counts.calls(),
+            counts.answered() + counts.failed() + counts.dropped() + counts.pending()
+        );
     }
 
     fn call(&mut self, n: usize) {
@@ -246,7 +272,13 @@ async fn bind(endpoint: Endpoint) -> Box<dyn Listener> {
 }
 
 /// Whether a call ended as it may have.
-fn check(kind: Kind, name: &str, result: &Result<Vec<Bytes>, ClientError>, record: &Record, ends: &[End]) {
+fn check(
+    kind: Kind,
+    name: &str,
+    result: &Result<Vec<Bytes>, ClientError>,
+    record: &Record,
+    ends: &[End],
+) {
     let answer = match result {
         Ok(answer) => answer,
         Err(error) => {
@@ -255,17 +287,24 @@ fn check(kind: Kind, name: &str, result: &Result<Vec<Bytes>, ClientError>, recor
             return;
         }
     };
-    let (connection, at, request) = record.find(name).unwrap_or_else(|| panic!("{name} was never encoded"));
-    let sent = &ends.get(connection).unwrap_or_else(|| panic!("{name}: no connection {connection}")).said;
-    let lines = sent.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let (connection, at, request) =
+        record.find(name).unwrap_or_else(|| panic!("{name} was never encoded"));
+    let sent =
+        &ends.get(connection).unwrap_or_else(|| panic!("{name}: no connection {connection}")).said;
+    let lines =
+        sent.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
     match kind {
         Kind::Pipelined => assert_eq!(lines.into_iter().nth(at), Some(&answer[0][..]), "{name}"),
         Kind::Tagged => {
             assert_eq!(number(&answer[0]), number(request.as_bytes()), "{name}");
-            assert!(lines.into_iter().any(|line| line == answer[0]), "{name}: {answer:?} was never said");
+            assert!(
+                lines.into_iter().any(|line| line == answer[0]),
+                "{name}: {answer:?} was never said"
+            );
         }
         Kind::Many => {
-            let lines: Vec<Bytes> = lines.map(Bytes::copy_from_slice).filter(|line| part(line) != Part::Push).collect();
+            let lines: Vec<Bytes> =
+                lines.map(Bytes::copy_from_slice).filter(|line| part(line) != Part::Push).collect();
             let answers = lines.split_inclusive(|line| part(line) == Part::Last);
             assert_eq!(answers.into_iter().nth(at), Some(&answer[..]), "{name}");
             assert!(answer.len() <= MAX_ANSWER.0, "{name}: {} frames", answer.len());

@@ -20,7 +20,8 @@ impl TryFrom<Bytes> for Calm {
     }
 }
 
-/// What a frame is turned into that is neither refused nor long: enough to tell two frames from one another.
+/// What a frame is turned into that is neither refused nor long: enough to tell two frames from one
+/// another.
 fn digest(bytes: &[u8]) -> (usize, u64) {
     let mix = |sum: u64, byte: &u8| sum.rotate_left(9) ^ u64::from(*byte);
     (bytes.len(), bytes.iter().fold(7, mix))
@@ -30,10 +31,14 @@ fn short(bytes: &[u8]) -> Result<(usize, u64), &'static str> {
     if bytes.len() > 4 { Err("too long to be short") } else { Ok(digest(bytes)) }
 }
 
-/// Turns the frames that `refuses` gives a reason for into recoverable errors. The reason is an offset into the frame,
-/// which stands where the frame itself begins, or `None` for a frame that does not parse, which is placed where the
-/// last frame or error ended.
-fn refuse(events: &mut [Event], stream: &[u8], refuses: impl Fn(&[u8], &[u8]) -> Option<(Kind, Option<usize>)>) {
+/// Turns the frames that `refuses` gives a reason for into recoverable errors. The reason is an
+/// offset into the frame, which stands where the frame itself begins, or `None` for a frame that
+/// does not parse, which is placed where the last frame or error ended.
+fn refuse(
+    events: &mut [Event],
+    stream: &[u8],
+    refuses: impl Fn(&[u8], &[u8]) -> Option<(Kind, Option<usize>)>,
+) {
     let mut last = 0;
     for event in events {
         let start = last;
@@ -43,7 +48,10 @@ fn refuse(events: &mut [Event], stream: &[u8], refuses: impl Fn(&[u8], &[u8]) ->
                 let parts = (&stream[header.0..header.1], &stream[body.0..body.1]);
                 if let Some((kind, index)) = refuses(parts.0, parts.1) {
                     let offset = index.map_or(start, |index| body.0 + index) as u64;
-                    *event = Event::Error { fault: Fault { kind, offset: Some(offset), fatal: false }, end };
+                    *event = Event::Error {
+                        fault: Fault { kind, offset: Some(offset), fatal: false },
+                        end,
+                    };
                 }
             }
             Event::Error { end, .. } => last = end,
@@ -65,10 +73,16 @@ where
     C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone,
 {
     fn refuse(&mut self, refuses: impl Fn(&[u8], &[u8]) -> Option<Kind>) {
-        refuse(&mut self.events, self.input.stream, |header, body| refuses(header, body).map(|kind| (kind, None)));
+        refuse(&mut self.events, self.input.stream, |header, body| {
+            refuses(header, body).map(|kind| (kind, None))
+        });
     }
 
-    fn gives<D: Decoder<Error = CodecError> + Clone>(&self, codec: &D, same: fn(&D::Item, &[u8]) -> bool) {
+    fn gives<D: Decoder<Error = CodecError> + Clone>(
+        &self,
+        codec: &D,
+        same: fn(&D::Item, &[u8]) -> bool,
+    ) {
         // Of a codec without headers, as all are here.
         every_cut(codec, &self.input, &self.events, self.holds, |item, _, body| same(item, body));
     }
@@ -79,7 +93,8 @@ where
         let mut base = self.codec.clone();
         for piece in self.input.pieces() {
             let piece = Bytes::copy_from_slice(piece);
-            let expected = base.encode(piece.clone(), &mut theirs).map_err(|error| Fault::from(&error));
+            let expected =
+                base.encode(piece.clone(), &mut theirs).map_err(|error| Fault::from(&error));
             let result = codec.encode(piece, &mut ours).map_err(|error| Fault::from(&error));
             assert_eq!(result, expected);
             assert_eq!(ours, theirs);
@@ -110,7 +125,10 @@ where
             }
             4 | 5 => {
                 self.refuse(|header, body| loud(header, body).or_else(|| long(header, body)));
-                let codec = base.map(|frame: Bytes| frame).parse::<Calm>().try_map(|calm: Calm| short(&calm.0));
+                let codec = base
+                    .map(|frame: Bytes| frame)
+                    .parse::<Calm>()
+                    .try_map(|calm: Calm| short(&calm.0));
                 self.gives(&codec, |seen, body| *seen == digest(body));
                 self.encodes(codec);
             }
@@ -138,13 +156,17 @@ where
             if result.is_ok() {
                 let mut read = sent.split();
                 expected.clear();
-                assert!(matches!(decoder.decode(&mut read), Ok(Some(back)) if back == number), "{number} comes back");
+                assert!(
+                    matches!(decoder.decode(&mut read), Ok(Some(back)) if back == number),
+                    "{number} comes back"
+                );
             }
         }
     }
 }
 
-/// A whole number without a sign, as JSON writes it: with blanks around it, and without a leading 0.
+/// A whole number without a sign, as JSON writes it: with blanks around it, and without a leading
+/// 0.
 #[cfg(feature = "json")]
 fn json_number(text: &[u8]) -> Option<u32> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
@@ -168,7 +190,9 @@ fn utf8(codec: Lines, input: &Input<'_>, rules: &lines::Rules) {
         Some((Kind::InvalidUtf8, Some(error.valid_up_to())))
     });
     let codec = codec.utf8();
-    every_cut(&codec, input, &events, rules.holds(), |line: &ByteString, _, body| line.as_bytes() == body);
+    every_cut(&codec, input, &events, rules.holds(), |line: &ByteString, _, body| {
+        line.as_bytes() == body
+    });
 
     let mut sent = BytesMut::with_capacity(64);
     let mut encoder = codec.clone();
@@ -194,12 +218,19 @@ pub fn combinators(data: &[u8]) {
             if kind == 0 {
                 return utf8(codec, &input, &rules);
             }
-            Subject { codec, input, events: rules.decode(input.stream), holds: rules.holds() }.check();
+            Subject { codec, input, events: rules.decode(input.stream), holds: rules.holds() }
+                .check();
         }
         4 | 5 => {
             let max = input.max();
             let events = netstring::decode(max, input.stream);
-            Subject { codec: netstring::codec(&input), input, events, holds: netstring::holds(max) }.check();
+            Subject {
+                codec: netstring::codec(&input),
+                input,
+                events,
+                holds: netstring::holds(max),
+            }
+            .check();
         }
         _ => {
             let more = std::mem::replace(&mut input.more, 0);

@@ -89,8 +89,8 @@ pub struct Drive {
 }
 
 impl Drive {
-    /// The laws that hold whatever the stream is: a decoder consumes and does not reserve, holds a bounded number of
-    /// bytes, and gives nothing after a fatal error.
+    /// The laws that hold whatever the stream is: a decoder consumes and does not reserve, holds a
+    /// bounded number of bytes, and gives nothing after a fatal error.
     pub fn run<C, H>(self, codec: &mut C, stream: &[u8], handler: &mut H)
     where
         C: Decoder<Error = CodecError>,
@@ -107,7 +107,12 @@ impl Drive {
             (at, index) = (end, index + 1);
             while step(codec, C::decode, &mut buffer, &mut fused, handler) {}
             let holds = if fused { 0 } else { self.holds };
-            assert!(buffer.len() <= holds, "{} of {} bytes are held after byte {at}", buffer.len(), holds);
+            assert!(
+                buffer.len() <= holds,
+                "{} of {} bytes are held after byte {at}",
+                buffer.len(),
+                holds
+            );
         }
         while step(codec, C::decode_eof, &mut buffer, &mut fused, handler) {}
         assert!(buffer.is_empty(), "{} bytes are left at the end", buffer.len());
@@ -117,14 +122,23 @@ impl Drive {
 type Call<C> = fn(&mut C, &mut BytesMut) -> Result<Option<<C as Decoder>::Item>, CodecError>;
 
 /// One call. False if there is nothing more to be had.
-fn step<C, H>(codec: &mut C, call: Call<C>, buffer: &mut BytesMut, fused: &mut bool, handler: &mut H) -> bool
+fn step<C, H>(
+    codec: &mut C,
+    call: Call<C>,
+    buffer: &mut BytesMut,
+    fused: &mut bool,
+    handler: &mut H,
+) -> bool
 where
     C: Decoder<Error = CodecError>,
     H: Handler<C>,
 {
     let (len, capacity) = (buffer.len(), buffer.capacity());
     let result = call(codec, buffer);
-    assert!(buffer.len() <= len && buffer.capacity() <= capacity, "a decoder neither writes nor reserves");
+    assert!(
+        buffer.len() <= len && buffer.capacity() <= capacity,
+        "a decoder neither writes nor reserves"
+    );
     if let Ok(None) = result {
         return false;
     }
@@ -201,7 +215,11 @@ where
 {
     for cuts in input.cuts() {
         let mut expect = Expect::new(input.stream, events, same);
-        Drive { cuts, moves: input.moves(), holds }.run(&mut codec.clone(), input.stream, &mut expect);
+        Drive { cuts, moves: input.moves(), holds }.run(
+            &mut codec.clone(),
+            input.stream,
+            &mut expect,
+        );
         expect.end();
     }
 }

@@ -14,7 +14,8 @@ struct Shown {
 
 thread_local!(static SHOWN: RefCell<Shown> = RefCell::default());
 
-/// Any bytes stay on their line, within the bound, and can be told from others as far as they are shown.
+/// Any bytes stay on their line, within the bound, and can be told from others as far as they are
+/// shown.
 pub fn escape(data: &[u8]) {
     SHOWN.with_borrow_mut(|shown| {
         check(Escaped::new(data), data, shown);
@@ -30,7 +31,10 @@ fn check(escaped: Escaped<'_>, data: &[u8], shown: &mut Shown) {
     debug.clear();
     assert!(write!(display, "{escaped}").is_ok() && write!(debug, "{escaped:?}").is_ok());
     assert!(display.len() <= ESCAPED_MAX, "{} bytes", display.len());
-    assert!(display.bytes().all(|byte| (0x20..=0x7e).contains(&byte)), "{display:?} is not fit for a log");
+    assert!(
+        display.bytes().all(|byte| (0x20..=0x7e).contains(&byte)),
+        "{display:?} is not fit for a log"
+    );
     assert_eq!(debug.strip_prefix('"').and_then(|text| text.strip_suffix('"')), Some(&display[..]));
 
     let mut whole = data.iter().flat_map(|byte| std::ascii::escape_default(*byte));
@@ -50,5 +54,8 @@ fn check(escaped: Escaped<'_>, data: &[u8], shown: &mut Shown) {
         len += std::ascii::escape_default(*byte).len();
         len
     });
-    assert!(shown == 0 || ends.take(ESCAPED_MAX).any(|end| end == shown), "{display:?} is cut within an escape");
+    assert!(
+        shown == 0 || ends.take(ESCAPED_MAX).any(|end| end == shown),
+        "{display:?} is cut within an escape"
+    );
 }

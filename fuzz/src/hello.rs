@@ -13,12 +13,13 @@ use tokio::time::timeout;
 /// More virtual time than a handshake may take.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What a client says first that wants TLS 1.3, or no more than TLS 1.2: a whole record each, recorded of a common client.
+/// What a client says first that wants TLS 1.3, or no more than TLS 1.2: a whole record each,
+/// recorded of a common client.
 const TLS_13: &[u8] = include_bytes!("hello/tls13.bin");
 const TLS_12: &[u8] = include_bytes!("hello/tls12.bin");
 
-/// The type of a record with an alert, and of one with a handshake message; the version that stands in either; the type
-/// of a ClientHello.
+/// The type of a record with an alert, and of one with a handshake message; the version that stands
+/// in either; the type of a ClientHello.
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const VERSION: [u8; 2] = [3, 1];
@@ -41,8 +42,9 @@ fn config() -> TlsConfig {
     CONFIG.get_or_init(make).clone()
 }
 
-/// The first byte says what the others are, so that the fuzzer need not find it: all that is sent, the body of a record,
-/// that of a ClientHello, or a change of one that is well and what follows it.
+/// The first byte says what the others are, so that the fuzzer need not find it: all that is sent,
+/// the body of a record, that of a ClientHello, or a change of one that is well and what follows
+/// it.
 fn stream(data: &[u8]) -> Option<Vec<u8>> {
     let (&choice, rest) = data.split_first()?;
     let record = |body: &[u8]| {
@@ -74,7 +76,8 @@ struct Outcome {
     said: Vec<u8>,
 }
 
-/// Nobody is served who has not finished a handshake, nothing is left of it, and what is refused is refused however it is cut.
+/// Nobody is served who has not finished a handshake, nothing is left of it, and what is refused is
+/// refused however it is cut.
 pub fn hello(data: &[u8]) {
     let Some(bytes) = stream(data) else { return };
     let size = 1 + usize::from(data[data.len() - 1]);
@@ -99,7 +102,9 @@ async fn handshake(pieces: &[&[u8]]) -> Outcome {
     let handle = serve.handle();
     let server = tokio::spawn(serve);
     let Ok(client) = connector.connect().await else { panic!("the server listens") };
-    let Ok(said) = timeout(LONG, talk(client, pieces)).await else { panic!("a client waits for ever") };
+    let Ok(said) = timeout(LONG, talk(client, pieces)).await else {
+        panic!("a client waits for ever")
+    };
     handle.drain(Duration::from_secs(60));
     let over = timeout(LONG, server).await;
     assert!(matches!(over, Ok(Ok(Ok(())))), "{over:?}");

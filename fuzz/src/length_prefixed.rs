@@ -14,7 +14,8 @@ const WIDTHS: [u32; 8] = [1, 2, 3, 4, 8, 0, 0, 1];
 /// What is added to a length, in the order of the bits that choose it.
 const ADJUSTS: [i64; 8] = [0, 1, -1, -2, 5, i64::MIN, i64::MAX, 1000];
 
-/// What a length prefix is, as the naive decoder has it. All sums are of 128 bits, which none of them can leave.
+/// What a length prefix is, as the naive decoder has it. All sums are of 128 bits, which none of
+/// them can leave.
 #[derive(Clone, Copy)]
 pub struct Rules {
     width: u32,
@@ -71,7 +72,8 @@ impl Rules {
         if self.width == 0 { u64::MAX } else { u64::MAX >> (64 - 8 * self.width) }
     }
 
-    /// The number that `bytes` begin with and its size, `None` if it has not come; or where it goes wrong.
+    /// The number that `bytes` begin with and its size, `None` if it has not come; or where it goes
+    /// wrong.
     fn number(&self, bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
         if self.width == 0 {
             return varint(bytes);
@@ -79,7 +81,8 @@ impl Rules {
         let width = self.width as usize;
         let Some(bytes) = bytes.get(..width) else { return Ok(None) };
         let weight = |index: usize| 8 * if self.little { index } else { width - 1 - index };
-        let number = bytes.iter().enumerate().map(|(index, byte)| u64::from(*byte) << weight(index)).sum();
+        let number =
+            bytes.iter().enumerate().map(|(index, byte)| u64::from(*byte) << weight(index)).sum();
         Ok(Some((number, width)))
     }
 
@@ -101,9 +104,11 @@ impl Rules {
         }
         let body = start + width;
         match usize::try_from(follow) {
-            Ok(follow) if follow <= stream.len() - body => {
-                Event::Frame { header: (at, start), body: (body, body + follow), end: body + follow }
-            }
+            Ok(follow) if follow <= stream.len() - body => Event::Frame {
+                header: (at, start),
+                body: (body, body + follow),
+                end: body + follow,
+            },
             _ => truncated,
         }
     }
@@ -129,7 +134,9 @@ impl Rules {
         let longest = i128::from(self.largest()) + self.beyond() + self.header as i128;
         match u64::try_from(number) {
             _ if frame.len() > self.max => Err(Kind::TooLong(self.max)),
-            _ if frame.len() as i128 > longest => Err(Kind::TooLong(usize::try_from(longest).unwrap_or(self.max))),
+            _ if frame.len() as i128 > longest => {
+                Err(Kind::TooLong(usize::try_from(longest).unwrap_or(self.max)))
+            }
             Ok(number) if frame.len() >= self.header => Ok(number),
             _ => Err(Kind::BadLength),
         }
@@ -172,17 +179,36 @@ pub fn length_prefixed(data: &[u8]) {
         let result = encoder.encode(piece, &mut sent);
         let announced = rules.announced(piece);
         if let Err(error) = result {
-            assert_eq!(Some(Fault::from(&error).kind), announced.err(), "encoding {:?}", piece.escape_ascii());
-            assert_eq!((error.offset(), sent.len()), (None, before), "a refused frame leaves nothing behind");
+            assert_eq!(
+                Some(Fault::from(&error).kind),
+                announced.err(),
+                "encoding {:?}",
+                piece.escape_ascii()
+            );
+            assert_eq!(
+                (error.offset(), sent.len()),
+                (None, before),
+                "a refused frame leaves nothing behind"
+            );
             continue;
         }
         let (body, end) = (before + rules.header, sent.len());
         let width = end - before - piece.len();
-        assert_eq!(rules.number(&sent[body..]), announced.map(|number| Some((number, width))).or(Ok(None)));
-        assert!(sent[before..body] == piece[..rules.header] && sent[body + width..] == piece[rules.header..]);
+        assert_eq!(
+            rules.number(&sent[body..]),
+            announced.map(|number| Some((number, width))).or(Ok(None))
+        );
+        assert!(
+            sent[before..body] == piece[..rules.header]
+                && sent[body + width..] == piece[rules.header..]
+        );
         events.push(Event::Frame { header: (before, body), body: (body + width, end), end });
     }
     let mut expect = Expect::new(&sent, &events, same_bytes);
-    Drive { cuts: Cuts::Whole, moves: false, holds: rules.holds() }.run(&mut codec, &sent, &mut expect);
+    Drive { cuts: Cuts::Whole, moves: false, holds: rules.holds() }.run(
+        &mut codec,
+        &sent,
+        &mut expect,
+    );
     expect.end();
 }

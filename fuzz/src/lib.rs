@@ -1,4 +1,5 @@
-//! The bodies of the fuzz targets. No fuzzer is needed to call them: `tests/fuzz/corpus.rs` replays the corpora with them.
+//! The bodies of the fuzz targets. No fuzzer is needed to call them: `tests/fuzz/corpus.rs` replays
+//! the corpora with them.
 
 mod client;
 mod combinators;

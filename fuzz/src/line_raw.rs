@@ -63,7 +63,8 @@ impl Sections {
         Self { lines: Rules::new(input), on_error }
     }
 
-    /// All that is in a stream, raw sections in one piece each. Chunks end where reads do, and what waits for one does too.
+    /// All that is in a stream, raw sections in one piece each. Chunks end where reads do, and what
+    /// waits for one does too.
     fn decode(&self, stream: &[u8], cuts: Cuts) -> Vec<Event> {
         let mut events = Vec::with_capacity(16);
         let mut at = 0;
@@ -72,7 +73,9 @@ impl Sections {
                 Step::End => return events,
                 Step::Skipped(event, end) => (event, end, self.on_error),
                 Step::Event(event) => match event {
-                    Event::Frame { body, end, .. } => (event, Some(end), Switch::of(&stream[body.0..body.1])),
+                    Event::Frame { body, end, .. } => {
+                        (event, Some(end), Switch::of(&stream[body.0..body.1]))
+                    }
                     _ => (event, None, Switch::Lines),
                 },
             };
@@ -85,8 +88,15 @@ impl Sections {
     }
 }
 
-/// The raw section that begins at an offset, if the stream goes so far; and where lines go on, if they do.
-fn raw(switch: Switch, stream: &[u8], from: Option<usize>, cuts: Cuts, events: &mut Vec<Event>) -> Option<usize> {
+/// The raw section that begins at an offset, if the stream goes so far; and where lines go on, if
+/// they do.
+fn raw(
+    switch: Switch,
+    stream: &[u8],
+    from: Option<usize>,
+    cuts: Cuts,
+    events: &mut Vec<Event>,
+) -> Option<usize> {
     let len = stream.len();
     let from_or_end = from.unwrap_or(len);
     let left = (len - from_or_end) as u64;
@@ -160,7 +170,12 @@ impl Handler<LineRaw> for Holder<'_> {
                     self.raw = span;
                 }
                 let end = self.raw.0 + bytes.len();
-                assert!(!bytes.is_empty() && end <= self.raw.1, "{} bytes of {:?}", bytes.len(), self.raw);
+                assert!(
+                    !bytes.is_empty() && end <= self.raw.1,
+                    "{} bytes of {:?}",
+                    bytes.len(),
+                    self.raw
+                );
                 assert_eq!(bytes, self.stream[self.raw.0..end]);
                 assert!(!self.whole || end == self.raw.1, "a part of what is to come whole");
                 self.raw.0 = end;
@@ -190,7 +205,15 @@ pub fn line_raw(data: &[u8]) {
     for cuts in input.cuts() {
         let events = sections.decode(input.stream, cuts);
         let stream = input.stream;
-        let mut holder = Holder { sections, stream, events: &events, next: 0, raw: (0, 0), chunk: false, whole: false };
+        let mut holder = Holder {
+            sections,
+            stream,
+            events: &events,
+            next: 0,
+            raw: (0, 0),
+            chunk: false,
+            whole: false,
+        };
         // A section that is to come whole waits for its end, of which there are 15 bytes at most.
         let drive = Drive { cuts, moves: input.moves(), holds: sections.lines.holds().max(15) };
         drive.run(&mut codec.clone(), stream, &mut holder);
@@ -200,8 +223,8 @@ pub fn line_raw(data: &[u8]) {
     interrupted(codec, &sections.lines, &input);
 }
 
-/// A switch while a line is unfinished, as an application may decide on one at any time: what has come of the line is raw,
-/// and after the section lines begin afresh. None of these lines switches.
+/// A switch while a line is unfinished, as an application may decide on one at any time: what has
+/// come of the line is raw, and after the section lines begin afresh. None of these lines switches.
 fn interrupted(mut codec: LineRaw, rules: &Rules, input: &Input<'_>) {
     let stream = input.stream;
     let (head, tail) = stream.split_at(Cuts::Sizes(input.sizes()).end_after(0, stream.len()));
@@ -231,7 +254,9 @@ fn interrupted(mut codec: LineRaw, rules: &Rules, input: &Input<'_>) {
             result => result,
         };
         match (result, event) {
-            (Ok(Some(LineOrRaw::Line(line))), Event::Frame { body, .. }) => assert_eq!(line, lines[body.0..body.1]),
+            (Ok(Some(LineOrRaw::Line(line))), Event::Frame { body, .. }) => {
+                assert_eq!(line, lines[body.0..body.1])
+            }
             (Err(error), Event::Error { fault, .. }) => {
                 let offset = fault.offset.map(|offset| offset + end as u64);
                 assert_eq!(Fault::from(&error), Fault { offset, ..fault });
@@ -239,7 +264,10 @@ fn interrupted(mut codec: LineRaw, rules: &Rules, input: &Input<'_>) {
             (other, event) => panic!("{other:?} instead of {event:?}"),
         }
     }
-    assert!(matches!(codec.decode_eof(&mut buffer), Ok(None)) && buffer.is_empty(), "something is left");
+    assert!(
+        matches!(codec.decode_eof(&mut buffer), Ok(None)) && buffer.is_empty(),
+        "something is left"
+    );
 }
 
 /// Each line is followed by itself as a raw section.
@@ -268,7 +296,10 @@ fn round_trip(codec: &LineRaw, rules: &Rules, input: &Input<'_>) {
         decoder.raw(line.len() as u64);
         if !line.is_empty() {
             let raw = decoder.decode(&mut sent);
-            assert!(matches!(raw, Ok(Some(LineOrRaw::Raw(read))) if read == line), "another section");
+            assert!(
+                matches!(raw, Ok(Some(LineOrRaw::Raw(read))) if read == line),
+                "another section"
+            );
         }
     }
     assert!(sent.is_empty() && lines.next().is_none(), "something is left");

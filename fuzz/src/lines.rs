@@ -67,7 +67,8 @@ impl Rules {
         self.delimiter
     }
 
-    /// The most a decoder may leave unread: of a line that is skipped a byte, to show that it goes on.
+    /// The most a decoder may leave unread: of a line that is skipped a byte, to show that it goes
+    /// on.
     pub fn holds(&self) -> usize {
         (self.max + self.longest_delimiter().len() - 1).max(usize::from(self.skip))
     }
@@ -79,7 +80,8 @@ impl Rules {
     /// How long the first line of `rest` is, and where its delimiter ends.
     fn find(&self, rest: &[u8]) -> Option<(usize, usize)> {
         let (first, len) = (self.delimiter[0], self.delimiter.len());
-        let at = (0..rest.len()).find(|&at| rest[at] == first && rest[at..].starts_with(self.delimiter))?;
+        let at = (0..rest.len())
+            .find(|&at| rest[at] == first && rest[at..].starts_with(self.delimiter))?;
         let cr = usize::from(self.any && at > 0 && rest[at - 1] == b'\r');
         Some((at - cr, at + len))
     }
@@ -98,9 +100,13 @@ impl Rules {
         // At the end a CR is taken for the first half of CR LF.
         let content = rest.len() - usize::from(self.last && self.any && rest.ends_with(b"\r"));
         match self.find(rest) {
-            Some((line, end)) if line <= self.max => Step::Event(Event::frame(at, at + line, at + end)),
+            Some((line, end)) if line <= self.max => {
+                Step::Event(Event::frame(at, at + line, at + end))
+            }
             None if rest.is_empty() => Step::End,
-            None if self.may_yet_be_short(rest) && !self.last => Step::Event(Event::truncated(at, len)),
+            None if self.may_yet_be_short(rest) && !self.last => {
+                Step::Event(Event::truncated(at, len))
+            }
             None if content <= self.max => Step::Event(match self.last {
                 true => Event::frame(at, at + content, len),
                 false => Event::truncated(at, len),
@@ -110,7 +116,8 @@ impl Rules {
     }
 
     fn too_long(&self, stream: &[u8], over: usize) -> Step {
-        let fault = Fault { kind: Kind::TooLong(self.max), offset: Some(over as u64), fatal: !self.skip };
+        let fault =
+            Fault { kind: Kind::TooLong(self.max), offset: Some(over as u64), fatal: !self.skip };
         let event = Event::Error { fault, end: over };
         if !self.skip {
             return Step::Event(event);
@@ -146,7 +153,8 @@ impl Rules {
         if line.len() > self.max {
             return Some(Kind::TooLong(self.max));
         }
-        // As if the delimiter were there, of which the last byte is the last at which an earlier one can end.
+        // As if the delimiter were there, of which the last byte is the last at which an earlier
+        // one can end.
         let mut sent = Vec::with_capacity(line.len() + 8);
         sent.extend_from_slice(line);
         sent.extend_from_slice(self.delimiter);
@@ -170,13 +178,25 @@ pub fn lines(data: &[u8]) {
         let before = sent.len();
         let result = encoder.encode(piece, &mut sent);
         let fault = result.as_ref().err().map(Fault::from);
-        assert_eq!(fault.map(|fault| fault.kind), rules.refusal(piece), "encoding {:?}", piece.escape_ascii());
+        assert_eq!(
+            fault.map(|fault| fault.kind),
+            rules.refusal(piece),
+            "encoding {:?}",
+            piece.escape_ascii()
+        );
         if let Some(fault) = fault {
-            assert_eq!((fault.offset, sent.len()), (None, before), "a refused line leaves nothing behind");
+            assert_eq!(
+                (fault.offset, sent.len()),
+                (None, before),
+                "a refused line leaves nothing behind"
+            );
             continue;
         }
         let end = before + piece.len();
-        assert!(sent[before..].starts_with(piece) && sent[end..] == *rules.delimiter, "another line was written");
+        assert!(
+            sent[before..].starts_with(piece) && sent[end..] == *rules.delimiter,
+            "another line was written"
+        );
         events.push(Event::frame(before, end, sent.len()));
     }
     let mut expect = Expect::new(&sent, &events, same_bytes);

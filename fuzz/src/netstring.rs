@@ -46,7 +46,9 @@ fn one(max: usize, stream: &[u8], at: usize) -> Event {
             None => return Event::truncated(at, stream.len()),
             Some(b':') if index > at => break,
             // A second digit after a 0.
-            Some(b'0'..=b'9') if index > at && length == 0 => return Event::fatal(Kind::BadLength, index),
+            Some(b'0'..=b'9') if index > at && length == 0 => {
+                return Event::fatal(Kind::BadLength, index);
+            }
             Some(digit @ b'0'..=b'9') => length = length * 10 + u128::from(digit - b'0'),
             Some(_) => return Event::fatal(Kind::BadLength, index),
         }
@@ -82,7 +84,10 @@ pub fn netstring(data: &[u8]) {
         if let Err(error) = encoder.encode(piece, &mut sent) {
             let expected = Fault { kind: Kind::TooLong(max), offset: None, fatal: true };
             assert_eq!(Fault::from(&error), expected);
-            assert!(piece.len() > max && sent.len() == before, "a refused frame leaves nothing behind");
+            assert!(
+                piece.len() > max && sent.len() == before,
+                "a refused frame leaves nothing behind"
+            );
             continue;
         }
         assert!(piece.len() <= max, "a frame over the limit was encoded");
@@ -91,11 +96,18 @@ pub fn netstring(data: &[u8]) {
     }
     assert_eq!(decode(max, &sent), events, "the naive decoder reads what was encoded");
     let mut expect = Expect::new(&sent, &events, same_bytes);
-    Drive { cuts: Cuts::Whole, moves: false, holds: holds(max) }.run(&mut codec, &sent, &mut expect);
+    Drive { cuts: Cuts::Whole, moves: false, holds: holds(max) }.run(
+        &mut codec,
+        &sent,
+        &mut expect,
+    );
     expect.end();
     let frames = events.iter().map(|event| match *event {
         Event::Frame { body: (from, to), .. } => &sent[from..to],
         _ => b"",
     });
-    assert!(frames.eq(input.pieces().filter(|piece| piece.len() <= max)), "another frame was written");
+    assert!(
+        frames.eq(input.pieces().filter(|piece| piece.len() <= max)),
+        "another frame was written"
+    );
 }

@@ -1,4 +1,5 @@
-//! Whole servers of the examples' protocols: what comes back does not depend on how the bytes were cut.
+//! Whole servers of the examples' protocols: what comes back does not depend on how the bytes were
+//! cut.
 
 mod dns;
 mod memcached;
@@ -54,7 +55,8 @@ pub struct Heard {
     kept: Vec<Vec<u8>>,
 }
 
-/// Serves one connection to which these pieces are written, with so many turns of the scheduler between them.
+/// Serves one connection to which these pieces are written, with so many turns of the scheduler
+/// between them.
 fn hear<P: Protocol>(pieces: &[&[u8]], turns: u8) -> Heard {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
@@ -67,7 +69,9 @@ fn hear<P: Protocol>(pieces: &[&[u8]], turns: u8) -> Heard {
             let Ok(client) = connector.connect().await else { panic!("the server listens") };
             let (read, write) = split(client);
             let both = async { tokio::join!(say(write, pieces, turns), listen(read)) };
-            let Ok(((), (bytes, ended))) = timeout(LONG, both).await else { panic!("a client waits for ever") };
+            let Ok(((), (bytes, ended))) = timeout(LONG, both).await else {
+                panic!("a client waits for ever")
+            };
             handle.drain(Duration::from_secs(60));
             let over = timeout(LONG, server).await;
             assert!(matches!(over, Ok(Ok(Ok(())))), "{over:?}");
@@ -98,10 +102,12 @@ async fn listen(mut read: ReadHalf<MemoryStream>) -> (Vec<u8>, bool) {
     (heard, ended)
 }
 
-/// The first three bytes choose the pieces, the others are the stream. Returns what came of that as a whole.
+/// The first three bytes choose the pieces, the others are the stream. Returns what came of that as
+/// a whole.
 fn compare<P: Protocol>(data: &[u8]) -> Option<Heard> {
     let (&[first, second, third], stream) = data.split_first_chunk()?;
-    let sizes = [1 + usize::from(first), 1 + usize::from(second & 0x1f), 1 + usize::from(third & 7)];
+    let sizes =
+        [1 + usize::from(first), 1 + usize::from(second & 0x1f), 1 + usize::from(third & 7)];
     let whole = hear::<P>(&[stream], 0);
     let mut pieces = Vec::new();
     let mut rest = stream;
@@ -128,7 +134,8 @@ fn same(whole: &Heard, cut: &Heard, pieces: &[&[u8]]) {
     assert_eq!(whole.kept, cut.kept, "other things are kept, cut into {:?}", sizes());
     // A reset may come before what was written ahead of it is read.
     let alike = whole.bytes == cut.bytes
-        || !whole.ended && (whole.bytes.starts_with(&cut.bytes) || cut.bytes.starts_with(&whole.bytes));
+        || !whole.ended
+            && (whole.bytes.starts_with(&cut.bytes) || cut.bytes.starts_with(&whole.bytes));
     let (all, parts) = (whole.bytes.escape_ascii(), cut.bytes.escape_ascii());
     assert!(alike, "as a whole it is answered\n{all}\nand cut into {:?}\n{parts}", sizes());
 }

@@ -8,10 +8,11 @@ const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// What bytes turned out to begin with.
 type Decided = Result<(Header, usize), HeaderError>;
 
-/// A header is the same however its bytes come, nothing behind it counts, and what is written of it is read as the same.
+/// A header is the same however its bytes come, nothing behind it counts, and what is written of it
+/// is read as the same.
 ///
-/// The first byte chooses what the others stand behind, so that it need not be found: the beginning of one version or the
-/// other, or nothing.
+/// The first byte chooses what the others stand behind, so that it need not be found: the beginning
+/// of one version or the other, or nothing.
 pub fn proxy(data: &[u8]) {
     let Some((&choice, rest)) = data.split_first() else { return };
     let bytes = match choice % 4 {
@@ -25,13 +26,17 @@ pub fn proxy(data: &[u8]) {
         },
     };
     if let Some(Ok((header, len))) = decided(&bytes) {
-        assert!(len <= if header.version() == Version::V1 { 107 } else { MAX_HEADER }, "{len} bytes");
+        assert!(
+            len <= if header.version() == Version::V1 { 107 } else { MAX_HEADER },
+            "{len} bytes"
+        );
         is_sound(&header);
         is_written(&header);
     }
 }
 
-/// Every prefix is incomplete up to where it is decided; then nothing changes any more, and no more was asked for.
+/// Every prefix is incomplete up to where it is decided; then nothing changes any more, and no more
+/// was asked for.
 fn decided(bytes: &[u8]) -> Option<Decided> {
     let (mut decided, mut asked): (Option<Decided>, _) = (None, 0);
     for at in 0..=bytes.len() {
@@ -63,7 +68,10 @@ fn is_sound(header: &Header) {
     assert_eq!(told, header.destination().is_some());
     assert_eq!(told, header.transport() != Transport::Unspecified);
     assert!(!(told && header.is_local()));
-    assert_eq!(header.client(), header.source().filter(|_| header.transport() == Transport::Stream));
+    assert_eq!(
+        header.client(),
+        header.source().filter(|_| header.transport() == Transport::Stream)
+    );
     for addr in [header.source(), header.destination()].into_iter().flatten() {
         assert!(!addr.to_string().chars().any(char::is_control), "{addr}");
     }

@@ -20,7 +20,8 @@ fn runtime() -> Runtime {
     built.unwrap_or_else(|error| panic!("no runtime: {error}"))
 }
 
-/// A list is the same however its bytes come, what is read is sent as it was, and no socket is taken where none was passed.
+/// A list is the same however its bytes come, what is read is sent as it was, and no socket is
+/// taken where none was passed.
 ///
 /// The first byte chooses the pieces, and whether the length of the list is put before the others.
 pub fn restart(data: &[u8]) {

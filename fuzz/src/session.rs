@@ -33,9 +33,16 @@ fn runtime() -> Runtime {
 }
 
 /// The codecs served here.
-trait Codec: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone + Send {}
+trait Codec:
+    Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone + Send
+{
+}
 
-impl<C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone + Send> Codec for C {}
+impl<
+    C: Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + Clone + Send,
+> Codec for C
+{
+}
 
 /// The answer to an error.
 const ERROR: &[u8] = b"w";
@@ -63,12 +70,17 @@ fn serve<C>(codec: C, kind: u8, server: Server) -> (Serve, bool)
 where
     C: Codec + Sync + Unpin + 'static,
 {
-    // A frame that waits for its end while the script sleeps runs into its deadline, which is not told to the peer here.
-    let on_error = |error: &Error| error.downcast_ref::<CodecError>().map(|_| Bytes::from_static(ERROR));
+    // A frame that waits for its end while the script sleeps runs into its deadline, which is not
+    // told to the peer here.
+    let on_error =
+        |error: &Error| error.downcast_ref::<CodecError>().map(|_| Bytes::from_static(ERROR));
     match kind {
         0 => (server.serve(session_leaf(codec, |s| talk(s, false))), false),
         1 => (server.serve(session_leaf(codec, |s| talk(s, true))), false),
-        2 => (server.serve(framed(codec, reply_fn(|frame: Bytes| answer(&frame))).on_error(on_error)), true),
+        2 => (
+            server.serve(framed(codec, reply_fn(|frame: Bytes| answer(&frame))).on_error(on_error)),
+            true,
+        ),
         _ => {
             let slow = service_fn(async |frame: Bytes| {
                 // Later calls may be done before earlier ones.
@@ -88,7 +100,8 @@ struct World {
     connector: Connector,
     clients: Vec<Client>,
     connected: u64,
-    /// Whether something happened after which not all answers need arrive: a drain, or time that passed.
+    /// Whether something happened after which not all answers need arrive: a drain, or time that
+    /// passed.
     disturbed: bool,
 }
 
@@ -141,7 +154,8 @@ impl World {
         self.disturbed |= matches!(what, 1..=4);
     }
 
-    /// Every client ends its stream and reads the rest; then the server drains, and its books must balance.
+    /// Every client ends its stream and reads the rest; then the server drains, and its books must
+    /// balance.
     async fn end(mut self, server: tokio::task::JoinHandle<Result>, expected: &Expected<'_>) {
         self.clients.iter_mut().for_each(Client::half_close);
         for client in &mut self.clients {
@@ -155,7 +169,10 @@ impl World {
         let counts = self.handle.counts();
         assert_eq!((counts.active(), counts.accepted()), (0, counts.closed_in_all()), "{counts:?}");
         assert_eq!(counts.closed(CloseReason::Panic), 0, "{counts:?}");
-        assert!(counts.accepted() == self.connected || self.disturbed || !self.all_waited(), "{counts:?}");
+        assert!(
+            counts.accepted() == self.connected || self.disturbed || !self.all_waited(),
+            "{counts:?}"
+        );
     }
 
     /// Whether no client left before it was accepted.
@@ -181,13 +198,15 @@ where
         shift => usize::from(input.more >> 4) + (1 << shift),
     };
     let (endpoint, connector) = memory::endpoint_with_capacity(room);
-    let (serve, answers_fatal) = serve(codec, input.more & 3, Server::new().max_connections(CLIENTS).listen(endpoint));
+    let (serve, answers_fatal) =
+        serve(codec, input.more & 3, Server::new().max_connections(CLIENTS).listen(endpoint));
     let expected = Expected { decode, answers_fatal, delimiter: end };
     let bound = serve.bind().await;
     let Ok(serve) = bound else { panic!("a memory endpoint can be bound") };
     let handle = serve.handle();
     let server = tokio::spawn(serve);
-    let mut world = World { handle, connector, clients: Vec::new(), connected: 0, disturbed: false };
+    let mut world =
+        World { handle, connector, clients: Vec::new(), connected: 0, disturbed: false };
     let mut script = input.stream;
     while let Some((&op, rest)) = script.split_first() {
         script = rest;
@@ -196,7 +215,8 @@ where
     world.end(server, &expected).await;
 }
 
-/// A script of clients against each leaf: the books balance, and answers are those to the frames sent, in order.
+/// A script of clients against each leaf: the books balance, and answers are those to the frames
+/// sent, in order.
 pub fn session(data: &[u8]) {
     let Some(input) = Input::new(data) else { return };
     RUNTIME.with(|runtime| {

@@ -16,14 +16,15 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 /// An error of any kind: `?` converts every `std::error::Error` to it.
 ///
-/// Like `anyhow::Error` it is not a `std::error::Error` itself (otherwise `From` could not accept all of them), and its
-/// size is one pointer. [`Error::downcast_ref`] finds the error it was made from. [`Error::other`] makes one from a
-/// text or a [`BoxError`]: `return Err(Error::other("no such key"))`.
+/// Like `anyhow::Error` it is not a `std::error::Error` itself (otherwise `From` could not accept
+/// all of them), and its size is one pointer. [`Error::downcast_ref`] finds the error it was made
+/// from. [`Error::other`] makes one from a text or a [`BoxError`]: `return Err(Error::other("no
+/// such key"))`.
 ///
-/// A boxed error (or one of anyhow) does not convert by `?` alone, because the `From` for every error type rules out
-/// another one: write `.map_err(Error::other)?`. Outward, `?` converts to
-/// a [`BoxError`] and, with the feature `anyhow`, to `anyhow::Error`. `{error}` prints the error, `{error:?}` the error and
-/// its causes on one line.
+/// A boxed error (or one of anyhow) does not convert by `?` alone, because the `From` for every
+/// error type rules out another one: write `.map_err(Error::other)?`. Outward, `?` converts to a
+/// [`BoxError`] and, with the feature `anyhow`, to `anyhow::Error`. `{error}` prints the error,
+/// `{error:?}` the error and its causes on one line.
 ///
 /// ```
 /// fn port(text: &str) -> ropewalk_middleware::Result<u16> {
@@ -35,7 +36,8 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     error: BoxError,
-    /// The reason under which a connection that it ends is counted, if the error's type doesn't determine it.
+    /// The reason under which a connection that it ends is counted, if the error's type doesn't
+    /// determine it.
     reason: Option<CloseReason>,
 }
 
@@ -72,14 +74,16 @@ impl Error {
         self.0.error
     }
 
-    /// Whether the frames after this one can still be read, for example after a too-long line that was skipped, or a
-    /// frame that is not a valid command. Only a [`CodecError`] can be recoverable; any other error is taken as fatal.
+    /// Whether the frames after this one can still be read, for example after a too-long line that
+    /// was skipped, or a frame that is not a valid command. Only a [`CodecError`] can be
+    /// recoverable; any other error is taken as fatal.
     pub fn is_recoverable(&self) -> bool {
         self.downcast_ref::<CodecError>().is_some_and(|e| !e.is_fatal())
     }
 
-    /// Whether the peer missed a read deadline: one of the three of a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer),
-    /// or the leaf's for a frame that has begun. A last answer can still be sent.
+    /// Whether the peer missed a read deadline: one of the three of a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), or the leaf's for a frame that has begun. A
+    /// last answer can still be sent.
     pub fn is_read_timeout(&self) -> bool {
         self.downcast_ref::<SessionError>().is_some_and(|error| error.is_read_timeout())
     }
@@ -87,7 +91,8 @@ impl Error {
     /// Whether a frame was over its limit.
     #[doc(hidden)]
     pub fn is_too_long(&self) -> bool {
-        self.downcast_ref::<CodecError>().is_some_and(|e| matches!(e.kind(), ErrorKind::TooLong { .. }))
+        self.downcast_ref::<CodecError>()
+            .is_some_and(|e| matches!(e.kind(), ErrorKind::TooLong { .. }))
     }
 
     /// The close reason of this error, if it has one.
@@ -98,10 +103,14 @@ impl Error {
         }
         if let Some(session) = self.downcast_ref::<SessionError>() {
             return match session {
-                SessionError::WriteStalled | SessionError::HandshakeTimedOut => Some(CloseReason::Timeout),
+                SessionError::WriteStalled | SessionError::HandshakeTimedOut => {
+                    Some(CloseReason::Timeout)
+                }
                 SessionError::WriteLimit { .. } => Some(CloseReason::WriteLimit),
                 SessionError::Aborted => Some(CloseReason::Aborted),
-                SessionError::Truncated { .. } | SessionError::PlaintextBehind { .. } => Some(CloseReason::CodecError),
+                SessionError::Truncated { .. } | SessionError::PlaintextBehind { .. } => {
+                    Some(CloseReason::CodecError)
+                }
                 SessionError::FirstFrameTimeout => Some(CloseReason::FirstFrameTimeout),
                 SessionError::FrameTimeout => Some(CloseReason::FrameTimeout),
                 SessionError::IdleTimeout => Some(CloseReason::IdleTimeout),
@@ -119,8 +128,8 @@ impl Error {
         Self(Box::new(Inner { error: Box::new(error), reason: Some(CloseReason::PeerReset) }))
     }
 
-    /// An error of a service. A reason implied by its type is ignored, because the error may come from another
-    /// connection.
+    /// An error of a service. A reason implied by its type is ignored, because the error may come
+    /// from another connection.
     #[doc(hidden)]
     pub fn service(error: impl Into<BoxError>) -> Self {
         let mut error = Self::other(error);
@@ -193,10 +202,12 @@ impl StdError for Opaque {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// `raw`, `switch` or `codec_mut` was called after a part of a frame had been read; they are legal only between two
-    /// frames. Don't drop `next()` before it has finished, or call these first.
+    /// `raw`, `switch` or `codec_mut` was called after a part of a frame had been read; they are
+    /// legal only between two frames. Don't drop `next()` before it has finished, or call these
+    /// first.
     MidFrame,
-    /// More raw bytes were requested than the limit allows; no bytes were read. `raw_chunks` has no such limit.
+    /// More raw bytes were requested than the limit allows; no bytes were read. `raw_chunks` has no
+    /// such limit.
     RawTooLong {
         /// The limit in bytes.
         max: u64,
@@ -206,16 +217,19 @@ pub enum SessionError {
         /// How many bytes were missing.
         missing: u64,
     },
-    /// `feed` was called while as many bytes were unwritten as the write limit allows. `send().await` waits instead.
+    /// `feed` was called while as many bytes were unwritten as the write limit allows.
+    /// `send().await` waits instead.
     WriteLimit {
         /// The limit in bytes.
         max: usize,
     },
-    /// The peer accepted no data for the duration of the write stall, or less than 64 KiB in four times that duration.
+    /// The peer accepted no data for the duration of the write stall, or less than 64 KiB in four
+    /// times that duration.
     WriteStalled,
     /// The connection was aborted: the server was stopped, or its drain reached the deadline.
     Aborted,
-    /// `upgrade_tls` was called when plaintext after the request had already been read. The session is over.
+    /// `upgrade_tls` was called when plaintext after the request had already been read. The session
+    /// is over.
     PlaintextBehind {
         /// How many bytes of it were read.
         bytes: usize,
@@ -224,21 +238,22 @@ pub enum SessionError {
     AlreadyEncrypted,
     /// The handshake of `upgrade_tls` was not completed in time.
     HandshakeTimedOut,
-    /// The peer did not complete its first frame in the time that a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
-    /// allows.
+    /// The peer did not complete its first frame in the time that a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) allows.
     FirstFrameTimeout,
-    /// The peer did not finish a frame (or raw bytes) that it had begun in the time that the layer, or without a layer
-    /// the leaf, allows.
+    /// The peer did not finish a frame (or raw bytes) that it had begun in the time that the layer,
+    /// or without a layer the leaf, allows.
     FrameTimeout,
     /// The peer was idle for longer than the layer allows.
     IdleTimeout,
-    /// The codec found no frame in as many bytes as the input limit allows, and has no limit of its own.
+    /// The codec found no frame in as many bytes as the input limit allows, and has no limit of its
+    /// own.
     InputLimit {
         /// The limit in bytes.
         max: usize,
     },
-    /// The codec yielded a thousand frames (or recoverable errors) in a row without taking a byte from its buffer, more
-    /// than the bytes it had taken before can account for.
+    /// The codec yielded a thousand frames (or recoverable errors) in a row without taking a byte
+    /// from its buffer, more than the bytes it had taken before can account for.
     CodecStalled,
 }
 

@@ -10,9 +10,9 @@ const TAIL: usize = 31;
 
 /// Bytes or text of a peer, made safe for a log: escaped, and cut to [`ESCAPED_MAX`] bytes.
 ///
-/// Only printable ASCII is written; all other bytes, quotes and backslashes are escaped as in a Rust byte string. A
-/// longer value is cut after a whole escape, and a tail gives its length. `Debug` is the same in double quotes, which
-/// makes it safe beside other fields on one line.
+/// Only printable ASCII is written; all other bytes, quotes and backslashes are escaped as in a
+/// Rust byte string. A longer value is cut after a whole escape, and a tail gives its length.
+/// `Debug` is the same in double quotes, which makes it safe beside other fields on one line.
 ///
 /// ```
 /// use ropewalk_middleware::Escaped;
@@ -63,7 +63,8 @@ impl fmt::Debug for Escaped<'_> {
 struct EscapedLine {
     shown: [u8; ESCAPED_MAX],
     len: usize,
-    /// How much of `shown` is kept before a tail: up to the last whole escape that leaves room for it.
+    /// How much of `shown` is kept before a tail: up to the last whole escape that leaves room for
+    /// it.
     cut: usize,
     full: bool,
     total: usize,

@@ -1,23 +1,25 @@
 //! The connection that every layer sees, and the tower layers for connections and frames.
 //!
-//! A server takes a `Service<Connection, Response = ()>` and calls it once for each connection; frames are answered by a
-//! `Service<Frame>`. Layers wrap both. Each layer here fits one of the two levels only, so that a layer for frames
-//! doesn't end up around a connection by accident:
+//! A server takes a `Service<Connection, Response = ()>` and calls it once for each connection;
+//! frames are answered by a `Service<Frame>`. Layers wrap both. Each layer here fits one of the two
+//! levels only, so that a layer for frames doesn't end up around a connection by accident:
 //!
-//! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`], [`AcceptRateLayer`],
-//!   [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
-//! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`], [`FrameRateLayer`], [`CallLatencyLayer`],
-//!   [`FrameLogLayer`];
+//! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`],
+//!   [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`],
+//!   [`ReadDeadlineLayer`], [`LogLayer`];
+//! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`],
+//!   [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
 //!
-//! The chapter on layers of ropewalk's book (`docs/src/layers.md` in the repository) has the table: what each does, and what it
-//! costs.
+//! The chapter on layers of ropewalk's book (`docs/src/layers.md` in the repository) has the table:
+//! what each does, and what it costs.
 //!
-//! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle has the reason why it ended, its
-//! [`Stats`] the counted bytes and frames; both may be kept after the connection has been passed on. [`Escaped`] makes
-//! data of a peer safe for a log, and [`BackgroundLog`] writes a log without blocking. [`Reply`] is the answer of a
-//! service of frames, and [`IntoReply`] the bound of a layer that changes answers; [`Error`] is made from any error.
-//! [`proxy`] reads and writes PROXY headers, and [`Peer::via`] makes a peer from a header.
+//! [`Connection`] is one type for every kind of transport. Its [`Closing`] handle has the reason
+//! why it ended, its [`Stats`] the counted bytes and frames; both may be kept after the connection
+//! has been passed on. [`Escaped`] makes data of a peer safe for a log, and [`BackgroundLog`]
+//! writes a log without blocking. [`Reply`] is the answer of a service of frames, and [`IntoReply`]
+//! the bound of a layer that changes answers; [`Error`] is made from any error. [`proxy`] reads and
+//! writes PROXY headers, and [`Peer::via`] makes a peer from a header.
 //!
 //! # Example
 //!
@@ -90,12 +92,13 @@ pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
 pub use bandwidth::{Bandwidth, BandwidthLayer};
 pub use call::{
-    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
-    CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, Histogram,
+    CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer,
+    CallPanicked, CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic,
+    CatchPanicLayer, Histogram,
 };
 pub use connection::{
-    Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io, LingeringClose, Peer,
-    ReadDeadlines, Stats, Stream, TlsInfo, TlsVersion,
+    Addr, CloseReason, Closing, Connection, ConnectionInfo, ConnectionState, Credentials, Io,
+    LingeringClose, Peer, ReadDeadlines, Stats, Stream, TlsInfo, TlsVersion,
 };
 pub use crowd::MakeRoom;
 pub use error::{BoxError, Error, Result, SessionError};

@@ -12,15 +12,15 @@ use tower_service::Service;
 
 use crate::{Connection, ConnectionInfo};
 
-/// Makes a layer anew for each connection, with a function that receives the connection's [`ConnectionInfo`]. Nothing
-/// that is made in the function is shared by two connections.
+/// Makes a layer anew for each connection, with a function that receives the connection's
+/// [`ConnectionInfo`]. Nothing that is made in the function is shared by two connections.
 ///
-/// It goes around connections; the server's `Server::layer_with` adds it. For a layer around frames there is
-/// `Framed::layer_with`, with the same kind of function.
+/// It goes around connections; the server's `Server::layer_with` adds it. For a layer around frames
+/// there is `Framed::layer_with`, with the same kind of function.
 ///
-/// The inner service is cloned for each connection, and the value that was made ready is the one that is used. The
-/// readiness of the layer's service is awaited in the connection's own task: while it isn't ready, the connection
-/// waits, not the accept loop.
+/// The inner service is cloned for each connection, and the value that was made ready is the one
+/// that is used. The readiness of the layer's service is awaited in the connection's own task:
+/// while it isn't ready, the connection waits, not the accept loop.
 ///
 /// ```
 /// use std::time::Duration;

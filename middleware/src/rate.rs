@@ -14,16 +14,17 @@ use crate::Frame;
 
 /// Limits the rate of each connection's frames, by their number or by their bytes.
 ///
-/// Every connection has a bucket of tokens, full at first, that fills up again at the rate. A frame takes one token, or
-/// one for each of its bytes. While there are no tokens left the service is not ready; then the leaf reads no more than
-/// one buffer ahead, and the peer has to wait because its socket is full. No frame is refused or lost. For both limits
-/// use two layers.
+/// Every connection has a bucket of tokens, full at first, that fills up again at the rate. A frame
+/// takes one token, or one for each of its bytes. While there are no tokens left the service is not
+/// ready; then the leaf reads no more than one buffer ahead, and the peer has to wait because its
+/// socket is full. No frame is refused or lost. For both limits use two layers.
 ///
-/// The clock is read only when the bucket is empty. So over time the rate is exact, but a peer that was silent for long
-/// may send up to twice the burst at once, as with tower's windows. A frame may take more tokens than there are: then
-/// the next one waits until the deficit is made up.
+/// The clock is read only when the bucket is empty. So over time the rate is exact, but a peer that
+/// was silent for long may send up to twice the burst at once, as with tower's windows. A frame may
+/// take more tokens than there are: then the next one waits until the deficit is made up.
 ///
-/// Unlike tower's `RateLimit` it is `Clone`, and each clone has its own bucket, as `framed` needs it.
+/// Unlike tower's `RateLimit` it is `Clone`, and each clone has its own bucket, as `framed` needs
+/// it.
 ///
 /// It goes around frames only.
 ///
@@ -209,14 +210,16 @@ impl TokenRate {
 
     /// How many tokens arrive in a time; `i64::MAX` if there are more.
     fn tokens_in(&self, time: Duration) -> i64 {
-        let tokens = time.as_nanos().saturating_mul(self.tokens.unsigned_abs().into()) / self.per.as_nanos();
+        let tokens =
+            time.as_nanos().saturating_mul(self.tokens.unsigned_abs().into()) / self.per.as_nanos();
         i64::try_from(tokens).unwrap_or(i64::MAX)
     }
 
     /// How long this many tokens take to arrive, rounded up.
     fn time_of(&self, tokens: i64) -> Duration {
         let tokens = u128::from(tokens.unsigned_abs());
-        let nanos = tokens.saturating_mul(self.per.as_nanos()).div_ceil(self.tokens.unsigned_abs().into());
+        let nanos =
+            tokens.saturating_mul(self.per.as_nanos()).div_ceil(self.tokens.unsigned_abs().into());
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
@@ -226,7 +229,8 @@ struct Bucket {
     rate: TokenRate,
     /// Negative after a frame that took more tokens than there were.
     tokens: i64,
-    /// The tokens that arrived until then are in `tokens`. `None` while the bucket is new, and so full.
+    /// The tokens that arrived until then are in `tokens`. `None` while the bucket is new, and so
+    /// full.
     filled: Option<Instant>,
     /// Made at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
@@ -265,8 +269,10 @@ impl Bucket {
                 return Poll::Ready(());
             }
             let wait = self.rate.time_of(1 - self.tokens);
-            let until =
-                self.filled.and_then(|filled| filled.checked_add(wait)).unwrap_or(now + Duration::from_secs(3600));
+            let until = self
+                .filled
+                .and_then(|filled| filled.checked_add(wait))
+                .unwrap_or(now + Duration::from_secs(3600));
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
             if timer.deadline() != until {
                 timer.as_mut().reset(until);

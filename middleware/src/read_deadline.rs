@@ -8,16 +8,18 @@ use tower_service::Service;
 
 use crate::{Connection, ReadDeadlines};
 
-/// Closes connections whose peers send no first frame (10 s), don't complete a frame (30 s), or are idle between two
-/// frames (60 s).
+/// Closes connections whose peers send no first frame (10 s), don't complete a frame (30 s), or are
+/// idle between two frames (60 s).
 ///
-/// Without this layer a silent peer keeps its slot until another connection needs it ([`MakeRoom`](crate::MakeRoom)), and a
-/// frame that has begun has 30 s for each 64 KiB of it; with the layer, its deadline for a frame replaces that one. A peer
-/// that waits for an answer is never closed by these deadlines, however slow the service is.
+/// Without this layer a silent peer keeps its slot until another connection needs it
+/// ([`MakeRoom`](crate::MakeRoom)), and a frame that has begun has 30 s for each 64 KiB of it; with
+/// the layer, its deadline for a frame replaces that one. A peer that waits for an answer is never
+/// closed by these deadlines, however slow the service is.
 ///
-/// The layer only stores the [`ReadDeadlines`] on the connection. The leaves `framed` and `session` enforce them, because
-/// only they know where frames begin and end; a `Service<Connection>` of your own has to do that itself. The connection is
-/// closed properly, with the reason [`FirstFrameTimeout`], [`FrameTimeout`] or [`IdleTimeout`].
+/// The layer only stores the [`ReadDeadlines`] on the connection. The leaves `framed` and `session`
+/// enforce them, because only they know where frames begin and end; a `Service<Connection>` of your
+/// own has to do that itself. The connection is closed properly, with the reason
+/// [`FirstFrameTimeout`], [`FrameTimeout`] or [`IdleTimeout`].
 ///
 /// It goes around connections only.
 ///
@@ -50,12 +52,14 @@ impl ReadDeadlineLayer {
         Self::default()
     }
 
-    /// Sets the deadline of the first frame, from the first wait for it until it is complete; `None` turns it off.
+    /// Sets the deadline of the first frame, from the first wait for it until it is complete;
+    /// `None` turns it off.
     pub fn first_frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().first_frame(deadline)).into()
     }
 
-    /// Sets the deadline of each frame, from its first byte until it is complete; `None` turns it off.
+    /// Sets the deadline of each frame, from its first byte until it is complete; `None` turns it
+    /// off.
     pub fn frame(self, deadline: impl Into<Option<Duration>>) -> Self {
         Some(self.or_default().frame(deadline)).into()
     }
@@ -77,7 +81,8 @@ impl Default for ReadDeadlineLayer {
 }
 
 impl From<Option<ReadDeadlines>> for ReadDeadlineLayer {
-    /// A layer with these deadlines. `None` makes one that changes nothing, for a server whose configuration decides.
+    /// A layer with these deadlines. `None` makes one that changes nothing, for a server whose
+    /// configuration decides.
     fn from(deadlines: Option<ReadDeadlines>) -> Self {
         Self { deadlines }
     }

@@ -13,7 +13,8 @@ use futures::{Stream, TryStreamExt, stream};
 
 use crate::Result;
 
-/// The answer to one frame: no frame, one, several or a stream of frames, and whether the connection closes after it.
+/// The answer to one frame: no frame, one, several or a stream of frames, and whether the
+/// connection closes after it.
 ///
 /// ```
 /// use ropewalk_middleware::Reply;
@@ -24,8 +25,8 @@ use crate::Result;
 /// # let _ = (silent, goodbye, listing);
 /// ```
 ///
-/// An answer of no frame or of one allocates no memory. Several frames, and a stream, are encoded as the peer accepts
-/// them, and after every 256 frames other connections get their turns.
+/// An answer of no frame or of one allocates no memory. Several frames, and a stream, are encoded
+/// as the peer accepts them, and after every 256 frames other connections get their turns.
 #[must_use = "a reply is sent when the service returns it"]
 pub struct Reply<F> {
     #[doc(hidden)]
@@ -64,15 +65,16 @@ impl<F> Reply<F> {
         Self { body: Body::Many(frames.into_iter().collect::<Vec<_>>().into_iter()), close: false }
     }
 
-    /// A stream of frames, polled only while there is room in the write buffer. An error of the stream is treated as an
-    /// error of the service: it ends the connection after the frames before it are written, or `Framed::on_error` turns
-    /// it into an answer.
+    /// A stream of frames, polled only while there is room in the write buffer. An error of the
+    /// stream is treated as an error of the service: it ends the connection after the frames before
+    /// it are written, or `Framed::on_error` turns it into an answer.
     pub fn stream(frames: impl Stream<Item = Result<F>> + Send + 'static) -> Self {
         Self { body: Body::Stream(Box::pin(frames)), close: false }
     }
 
-    /// The frames of an iterator, for an answer that may be far larger than its request. The first two are taken from
-    /// it at once, so that answers of no frame and of one cost no stream; the rest are taken only while there is room.
+    /// The frames of an iterator, for an answer that may be far larger than its request. The first
+    /// two are taken from it at once, so that answers of no frame and of one cost no stream; the
+    /// rest are taken only while there is room.
     ///
     /// ```
     /// use ropewalk_middleware::Reply;
@@ -89,13 +91,15 @@ impl<F> Reply<F> {
         let (first, second) = (frames.next(), frames.next());
         match second {
             None => Self::maybe(first),
-            second => Self::stream(stream::iter(first.into_iter().chain(second).chain(frames).map(Ok))),
+            second => {
+                Self::stream(stream::iter(first.into_iter().chain(second).chain(frames).map(Ok)))
+            }
         }
     }
 
-    /// Closes the connection when this answer is written. Frames received after the one it answers are not served.
-    /// Under `Framed::unordered`, where answers have no order, the calls under way are
-    /// answered first, and no more calls are made.
+    /// Closes the connection when this answer is written. Frames received after the one it answers
+    /// are not served. Under `Framed::unordered`, where answers have no order, the calls under way
+    /// are answered first, and no more calls are made.
     pub fn then_close(mut self) -> Self {
         self.close = true;
         self
@@ -134,7 +138,8 @@ impl<F> Reply<F> {
         self.close
     }
 
-    /// The same answer with each frame converted; the frames of a stream are converted when they arrive.
+    /// The same answer with each frame converted; the frames of a stream are converted when they
+    /// arrive.
     ///
     /// ```
     /// use ropewalk_middleware::{Reply, ReplyView};
@@ -178,8 +183,8 @@ impl<F> fmt::Debug for Reply<F> {
 /// The answers that a service may give: a frame, an `Option` of one, or a [`Reply`].
 ///
 /// It is implemented for the common byte and text types. With a frame type of your own, answer with
-/// `Reply::one(frame)`, or implement the trait. Its `Frame` is the answer itself if your codec encodes it, or the frame that
-/// your codec encodes for it:
+/// `Reply::one(frame)`, or implement the trait. Its `Frame` is the answer itself if your codec
+/// encodes it, or the frame that your codec encodes for it:
 ///
 /// ```
 /// use ropewalk_middleware::{IntoReply, Reply};

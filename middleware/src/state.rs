@@ -7,11 +7,12 @@ use tower_service::Service;
 
 /// Passes a clone of `state` to the service with every request.
 ///
-/// It turns a `Service<(T, Req)>` into a `Service<Req>`, at either level: around the connections or around the frames.
-/// A service that needs state has another type than one without, so a forgotten state is a compile error.
+/// It turns a `Service<(T, Req)>` into a `Service<Req>`, at either level: around the connections or
+/// around the frames. A service that needs state has another type than one without, so a forgotten
+/// state is a compile error.
 ///
-/// The state is cloned once for each request: put data that is not cheap to clone into an `Arc`. One struct with all
-/// the state reads better than several of these layers.
+/// The state is cloned once for each request: put data that is not cheap to clone into an `Arc`.
+/// One struct with all the state reads better than several of these layers.
 ///
 /// ```
 /// use std::convert::Infallible;

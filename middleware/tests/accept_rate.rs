@@ -110,13 +110,18 @@ async fn clones_share_the_buckets_and_another_layer_does_not() {
     assert!(enters(&one, "192.0.2.1"));
     assert!(!enters(&clone, "192.0.2.1"));
     assert!(enters(&AcceptRateLayer::new().per_peer(Rate::new(1, SECOND)), "192.0.2.1"));
-    assert_eq!(let_in(&AcceptRateLayer::new(), "192.0.2.1", 1000), 1000, "without a rate all are let in");
+    assert_eq!(
+        let_in(&AcceptRateLayer::new(), "192.0.2.1", 1000),
+        1000,
+        "without a rate all are let in"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_table_is_bounded_counted_and_forgets_full_buckets() {
     let layer = AcceptRateLayer::new().per_peer(Rate::new(1, 10 * SECOND));
-    let address = |n: usize| Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(n).unwrap()).to_string();
+    let address =
+        |n: usize| Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(n).unwrap()).to_string();
     for n in 0..AcceptRateLayer::MAX_PEERS + 100 {
         assert!(enters(&layer, &address(n)));
     }

@@ -34,7 +34,8 @@ fn allowed(rules: &AccessRules, text: &str) -> bool {
 
 #[test]
 fn the_longest_prefix_decides_whatever_the_order() {
-    let lines = ["deny 10.0.0.0/8", "allow 10.1.0.0/16", "deny 10.1.2.0/24", "allow 10.1.2.3", "allow all"];
+    let lines =
+        ["deny 10.0.0.0/8", "allow 10.1.0.0/16", "deny 10.1.2.0/24", "allow 10.1.2.3", "allow all"];
     let forward = rules(&lines.join("\n"));
     let mut backward = lines;
     backward.reverse();
@@ -67,7 +68,11 @@ fn a_mapped_address_and_a_mapped_network_are_ipv4() {
     let v4 = rules("allow 192.0.2.0/24\ndeny all");
     assert!(allowed(&v4, "::ffff:192.0.2.9") && !allowed(&v4, "::ffff:192.0.3.9"));
     let mapped = rules("allow ::ffff:192.0.2.0/120\ndeny all");
-    assert!(allowed(&mapped, "192.0.2.9") && allowed(&mapped, "::ffff:192.0.2.9") && !allowed(&mapped, "192.0.3.9"));
+    assert!(
+        allowed(&mapped, "192.0.2.9")
+            && allowed(&mapped, "::ffff:192.0.2.9")
+            && !allowed(&mapped, "192.0.3.9")
+    );
     assert_eq!(mapped, v4);
     // A rule for all of IPv6 says nothing of IPv4.
     let v6 = rules("deny ::/0\nallow all");
@@ -85,7 +90,11 @@ fn a_later_rule_for_the_same_network_replaces_the_earlier_one() {
 fn an_invalid_line_is_named_with_its_number_and_the_fix() {
     let error = |text: &str| text.parse::<AccessRules>().unwrap_err();
     for (text, line, says) in [
-        ("allow 10.0.0.0/8\nallow\ndeny all", 2, "line 2: a rule is `allow NETWORK` or `deny NETWORK`"),
+        (
+            "allow 10.0.0.0/8\nallow\ndeny all",
+            2,
+            "line 2: a rule is `allow NETWORK` or `deny NETWORK`",
+        ),
         ("permit 10.0.0.0/8\ndeny all", 1, "line 1: a rule is `allow NETWORK` or `deny NETWORK`"),
         ("# x\n\nallow 10.0.0.0/33\ndeny all", 3, "line 3: 10.0.0.0/33 is not a network: write"),
         ("allow 10.0.0\x1b[2J\ndeny all", 1, r"line 1: 10.0.0\x1b[2J is not a network: write"),
@@ -101,7 +110,9 @@ fn an_invalid_line_is_named_with_its_number_and_the_fix() {
 #[tokio::test]
 async fn a_denied_peer_gets_the_text_and_the_reason_and_never_reaches_the_service() {
     let hold = Hold::default();
-    let mut service = AccessLayer::new(rules("deny 192.0.2.0/24\nallow all")).refuse_with("no\r\n").layer(hold.clone());
+    let mut service = AccessLayer::new(rules("deny 192.0.2.0/24\nallow all"))
+        .refuse_with("no\r\n")
+        .layer(hold.clone());
     let (connection, mut theirs) = from_ip("192.0.2.1");
     let closing = connection.closing();
     let refused = tokio::spawn(service.call(connection));

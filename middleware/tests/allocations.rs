@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk_middleware::{
-    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimer, FrameLogLayer, FrameRateLayer, StateLayer,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimer, FrameLogLayer, FrameRateLayer,
+    StateLayer,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
@@ -21,8 +22,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const MINUTE: Duration = Duration::from_secs(60);
 const FRAMES: usize = 1000;
 
-fn leaf() -> impl Service<Bytes, Response = Bytes, Error = Infallible, Future = Ready<Result<Bytes, Infallible>>> + Clone
-{
+fn leaf()
+-> impl Service<Bytes, Response = Bytes, Error = Infallible, Future = Ready<Result<Bytes, Infallible>>>
++ Clone {
     service_fn(|frame: Bytes| ready(Ok(frame)))
 }
 
@@ -71,7 +73,8 @@ fn allocations<S: Service<Bytes>>(mut service: S) -> usize {
         }
     };
     calls(100);
-    // The thread of the test harness may allocate meanwhile. What a layer allocates shows each time.
+    // The thread of the test harness may allocate meanwhile. What a layer allocates shows each
+    // time.
     let mut measure = || {
         let region = Region::new(ALLOCATOR);
         calls(FRAMES);
@@ -100,7 +103,10 @@ fn no_frame_layer_allocates_for_a_frame() {
     assert_none(FrameRateLayer::new(1 << 30, MINUTE).layer(leaf()));
     assert_none(FrameRateLayer::bytes(1 << 30, MINUTE).layer(leaf()));
     assert_none(FrameLogLayer::new().layer(leaf()));
-    assert_none(StateLayer::new(7).layer(service_fn(|(_, frame): (i32, Bytes)| ready(Ok::<_, Infallible>(frame)))));
+    assert_none(
+        StateLayer::new(7)
+            .layer(service_fn(|(_, frame): (i32, Bytes)| ready(Ok::<_, Infallible>(frame)))),
+    );
     let all = ServiceBuilder::new()
         .layer(FrameRateLayer::new(1 << 30, MINUTE))
         .layer(CallLimitLayer::new(1))
@@ -110,5 +116,8 @@ fn no_frame_layer_allocates_for_a_frame() {
     assert_none(all.service(leaf()));
     assert_none(all.service(Waits));
     // The count counts.
-    assert_eq!(allocations(service_fn(|frame: Bytes| Box::pin(ready(Ok::<_, Infallible>(frame))))), FRAMES);
+    assert_eq!(
+        allocations(service_fn(|frame: Bytes| Box::pin(ready(Ok::<_, Infallible>(frame))))),
+        FRAMES
+    );
 }

@@ -20,7 +20,11 @@ const MS: Duration = Duration::from_millis(1);
 
 /// The connection as the service behind the layer sees it.
 async fn behind(layer: &BandwidthLayer, connection: Connection) -> Connection {
-    layer.layer(service_fn(|connection: Connection| ready(Ok::<_, ()>(connection)))).call(connection).await.unwrap()
+    layer
+        .layer(service_fn(|connection: Connection| ready(Ok::<_, ()>(connection))))
+        .call(connection)
+        .await
+        .unwrap()
 }
 
 /// A connection behind the layer, and its peer.
@@ -109,7 +113,11 @@ async fn no_byte_is_lost_or_moved() {
         from.read_to_end(&mut received)
     );
     assert_eq!(received, sent);
-    assert!(start.elapsed() > 4 * SECOND, "30 000 bytes at 7 000 a second took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() > 4 * SECOND,
+        "30 000 bytes at 7 000 a second took {:?}",
+        start.elapsed()
+    );
     echo.await.unwrap();
 }
 
@@ -186,7 +194,11 @@ async fn a_connection_that_ends_gives_its_turn_back() {
     let start = Instant::now();
     let (mut last, _peer) = limited(&layer).await;
     last.write_all(&[7; 50]).await.unwrap();
-    assert!(start.elapsed() <= 51 * MS, "it waited {:?} for connections that were gone", start.elapsed());
+    assert!(
+        start.elapsed() <= 51 * MS,
+        "it waited {:?} for connections that were gone",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,7 +254,11 @@ async fn a_socket_is_held_to_its_rate_and_a_layer_without_a_rate_leaves_it_alone
     });
     let mut buf = vec![0; 30_000];
     peer.read_exact(&mut buf).await.unwrap();
-    assert!(start.elapsed() >= 240 * MS, "30 000 bytes at 100 000 a second passed in {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= 240 * MS,
+        "30 000 bytes at 100 000 a second passed in {:?}",
+        start.elapsed()
+    );
     writing.await.unwrap().abort();
     assert!(peer.read(&mut buf).await.is_err(), "an aborted connection ends in a reset");
 }

@@ -51,7 +51,11 @@ async fn a_call_that_is_late_fails_at_its_deadline() {
 async fn each_call_of_a_connection_has_the_whole_deadline() {
     let mut service = CallDeadlineLayer::new(5 * SECOND).layer(slow());
     for round in 0..10 {
-        assert_eq!(service.ready().await.unwrap().call(seconds(4)).await.unwrap(), 4, "round {round}");
+        assert_eq!(
+            service.ready().await.unwrap().call(seconds(4)).await.unwrap(),
+            4,
+            "round {round}"
+        );
         let start = Instant::now();
         assert!(service.ready().await.unwrap().call(seconds(7)).await.is_err(), "round {round}");
         assert_eq!(start.elapsed(), 5 * SECOND, "round {round}");
@@ -116,7 +120,13 @@ async fn the_timer_of_a_connection_fires_once_a_deadline_however_many_calls_wait
     let mut cx = Context::from_waker(&waker);
     let done = AtomicBool::new(false);
     let in_time = service_fn(|_: Bytes| {
-        poll_fn(|_| if done.load(Ordering::SeqCst) { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending })
+        poll_fn(|_| {
+            if done.load(Ordering::SeqCst) {
+                Poll::Ready(io::Result::Ok(()))
+            } else {
+                Poll::Pending
+            }
+        })
     });
     let mut service = CallDeadlineLayer::new(10 * SECOND).layer(in_time);
     let mut timer = CallTimer::default();
@@ -138,7 +148,8 @@ async fn the_timer_of_a_connection_fires_once_a_deadline_however_many_calls_wait
 #[tokio::test(start_paused = true)]
 async fn a_shorter_deadline_is_kept_with_the_timer_of_a_longer_one() {
     let mut cx = Context::from_waker(Waker::noop());
-    let (mut long, mut short) = (CallDeadlineLayer::new(60 * SECOND), CallDeadlineLayer::new(5 * SECOND));
+    let (mut long, mut short) =
+        (CallDeadlineLayer::new(60 * SECOND), CallDeadlineLayer::new(5 * SECOND));
     let mut timer = CallTimer::default();
     for layer in [&mut long, &mut short] {
         let mut service = layer.layer(slow());
@@ -160,7 +171,8 @@ async fn a_shorter_deadline_is_kept_with_the_timer_of_a_longer_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_timer_that_is_lent_within_a_loan_leaves_the_outer_one_as_it_was() {
-    let wait = async |layer: &CallDeadlineLayer| layer.layer(slow()).call(seconds(1)).await.unwrap();
+    let wait =
+        async |layer: &CallDeadlineLayer| layer.layer(slow()).call(seconds(1)).await.unwrap();
     let layer = CallDeadlineLayer::new(5 * SECOND);
     let outer = CallTimer::default().lend();
     let inner = CallTimer::default().lend();
@@ -183,7 +195,8 @@ fn a_call_that_is_answered_at_once_needs_no_runtime() {
     // Nor a timer, of which there are none without one.
     let ready = service_fn(|frame: Bytes| std::future::ready(Ok::<_, io::Error>(frame)));
     let call = Box::pin(CallDeadlineLayer::new(SECOND).layer(ready).call(FRAME));
-    let Poll::Ready(answer) = { call }.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+    let Poll::Ready(answer) = { call }.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    else {
         panic!("not ready")
     };
     assert_eq!(answer.unwrap(), FRAME);

@@ -68,7 +68,11 @@ async fn of_the_calls_between_two_samples_none_is_timed() {
     }
     let histogram = layer.histogram();
     assert_eq!(histogram.count(), 32);
-    assert!(is_about(histogram.quantile(1.0), Duration::from_millis(1)), "{:?}", histogram.quantile(1.0));
+    assert!(
+        is_about(histogram.quantile(1.0), Duration::from_millis(1)),
+        "{:?}",
+        histogram.quantile(1.0)
+    );
 }
 
 #[tokio::test(start_paused = true)]

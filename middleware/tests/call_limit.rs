@@ -25,7 +25,8 @@ const FRAME: Bytes = Bytes::from_static(b"frame");
 fn gated(
     gate: &Arc<Semaphore>,
     inside: &Hold,
-) -> impl Service<Bytes, Response = (), Error = Infallible, Future: Send> + Clone + Send + 'static + use<> {
+) -> impl Service<Bytes, Response = (), Error = Infallible, Future: Send> + Clone + Send + 'static + use<>
+{
     let (gate, inside) = (Arc::clone(gate), inside.clone());
     service_fn(move |_: Bytes| {
         let (gate, inside) = (Arc::clone(&gate), inside.enter());
@@ -37,7 +38,9 @@ fn gated(
     })
 }
 
-fn never() -> impl Service<Bytes, Response = (), Error = Infallible, Future = Pending<Result<(), Infallible>>> + Clone {
+fn never()
+-> impl Service<Bytes, Response = (), Error = Infallible, Future = Pending<Result<(), Infallible>>>
++ Clone {
     service_fn(|_: Bytes| pending())
 }
 
@@ -90,7 +93,8 @@ async fn the_cap_is_exact_and_nobody_is_forgotten_on_several_threads() {
             tasks.spawn(async move {
                 for n in 0..500 {
                     if n % 3 == 0 {
-                        // Somebody looks in, perhaps gets a place or a place in the queue, and goes away again.
+                        // Somebody looks in, perhaps gets a place or a place in the queue, and goes
+                        // away again.
                         is_ready(&mut service.clone());
                     }
                     service.ready().await.unwrap().call(FRAME).await.unwrap();
@@ -152,11 +156,13 @@ async fn a_place_is_given_back_however_the_call_ends() {
     failing.oneshot(FRAME).await.unwrap_err();
     assert_eq!(limit.active(), 0);
     // A panic, in the call and in the future.
-    let mut falls = limit.layer(service_fn(|_: Bytes| -> Pending<Result<(), Infallible>> { panic!("as asked") }));
+    let mut falls = limit
+        .layer(service_fn(|_: Bytes| -> Pending<Result<(), Infallible>> { panic!("as asked") }));
     falls.ready().await.unwrap();
     AssertUnwindSafe(async { falls.call(FRAME).await }).catch_unwind().await.unwrap_err();
     assert_eq!(limit.active(), 0);
-    let falls = limit.layer(service_fn(async |_: Bytes| -> Result<(), Infallible> { panic!("as asked") }));
+    let falls =
+        limit.layer(service_fn(async |_: Bytes| -> Result<(), Infallible> { panic!("as asked") }));
     AssertUnwindSafe(falls.oneshot(FRAME)).catch_unwind().await.unwrap_err();
     assert_eq!(limit.active(), 0);
 }

@@ -35,9 +35,12 @@ fn panicked<'a>(error: &'a (dyn std::error::Error + Send + Sync + 'static)) -> O
 #[tokio::test]
 async fn a_panic_is_an_error_with_its_text_and_the_service_is_called_again() {
     let mut service = CatchPanicLayer::new().layer(tower::service_fn(call));
-    for (frame, text) in
-        [("text", Some("on purpose")), ("string", Some("on purpose")), ("number", None), ("bomb", None)]
-    {
+    for (frame, text) in [
+        ("text", Some("on purpose")),
+        ("string", Some("on purpose")),
+        ("number", None),
+        ("bomb", None),
+    ] {
         let error = service.ready().await.unwrap().call(frame).await.unwrap_err();
         assert_eq!((panicked(&*error), error.to_string().as_str()), (text, "the call panicked"));
     }

@@ -1,4 +1,5 @@
-//! The checks for layers: our own layers pass them, and each fault that they promise to find is found.
+//! The checks for layers: our own layers pass them, and each fault that they promise to find is
+//! found.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::future::Future;
@@ -9,11 +10,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk_middleware::testing::{Fault, Probe, check_connection_layer, check_layer, connection_layer_faults};
+use ropewalk_middleware::testing::{
+    Fault, Probe, check_connection_layer, check_layer, connection_layer_faults,
+};
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer, Connection,
-    ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, LifetimeLayer, LogLayer, PeerLimitLayer, PerConnectionLayer,
-    ReadDeadlineLayer,
+    AcceptRateLayer, AccessLayer, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer,
+    CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer,
+    LifetimeLayer, LogLayer, PeerLimitLayer, PerConnectionLayer, ReadDeadlineLayer,
 };
 use tower::Service;
 use tower::layer::layer_fn;
@@ -75,7 +78,9 @@ enum Kind {
     SharesASlot,
 }
 
-fn faulty(kind: Kind) -> impl Fn() -> tower::layer::LayerFn<Box<dyn Fn(FrameProbe) -> Faulty<FrameProbe>>> {
+fn faulty(
+    kind: Kind,
+) -> impl Fn() -> tower::layer::LayerFn<Box<dyn Fn(FrameProbe) -> Faulty<FrameProbe>>> {
     move || {
         let (taken, logged_in) = (Arc::default(), Arc::default());
         layer_fn(Box::new(move |inner| {
@@ -94,16 +99,21 @@ impl Service<Bytes> for Faulty<FrameProbe> {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         let limit = if self.kind == Kind::StopsAfterTwo { 2 } else { 1 };
-        let counts =
-            [Kind::GivesBackAtTheEndOnly, Kind::GivesBackUnlessItFails, Kind::StopsAfterTwo, Kind::SharesASlot];
+        let counts = [
+            Kind::GivesBackAtTheEndOnly,
+            Kind::GivesBackUnlessItFails,
+            Kind::StopsAfterTwo,
+            Kind::SharesASlot,
+        ];
         if counts.contains(&self.kind) && self.taken.load(Ordering::SeqCst) >= limit {
             return Poll::Pending;
         }
         match self.kind {
             Kind::IgnoresReadiness => Poll::Ready(Ok(())),
-            Kind::PollsWithAnotherWaker => {
-                self.inner.poll_ready(&mut Context::from_waker(Waker::noop())).map_err(|e| e.to_string())
-            }
+            Kind::PollsWithAnotherWaker => self
+                .inner
+                .poll_ready(&mut Context::from_waker(Waker::noop()))
+                .map_err(|e| e.to_string()),
             _ => self.inner.poll_ready(cx).map_err(|e| e.to_string()),
         }
     }
@@ -140,10 +150,16 @@ impl Service<Bytes> for Faulty<FrameProbe> {
         if kind == Kind::SpawnsCalls {
             let call = self.inner.call(frame);
             let task = tokio::spawn(call);
-            return Box::pin(async move { task.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string()) });
+            return Box::pin(async move {
+                task.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+            });
         }
         taken.fetch_add(1, Ordering::SeqCst);
-        let call = if kind == Kind::CallsAClone { self.inner.clone().call(frame) } else { self.inner.call(frame) };
+        let call = if kind == Kind::CallsAClone {
+            self.inner.clone().call(frame)
+        } else {
+            self.inner.call(frame)
+        };
         if kind == Kind::ReadiesInAdvance {
             let _ = self.inner.poll_ready(&mut Context::from_waker(Waker::noop()));
         }
@@ -191,7 +207,8 @@ fn what_a_dropped_or_panicking_call_does_not_give_back_is_found() {
 
 #[test]
 fn what_a_failed_call_does_not_give_back_is_found() {
-    let faults = check_layer(faulty(Kind::GivesBackUnlessItFails), frames()).shares_state().faults();
+    let faults =
+        check_layer(faulty(Kind::GivesBackUnlessItFails), frames()).shares_state().faults();
     assert!(faults.contains(&Fault::LeaksByErrors), "{faults:?}");
 }
 
@@ -230,7 +247,11 @@ impl<S: Service<Connection, Response = (), Future: 'static>> Service<Connection>
     type Future = Boxed<Result<(), S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if self.taken.load(Ordering::SeqCst) > 0 { Poll::Pending } else { self.inner.poll_ready(cx) }
+        if self.taken.load(Ordering::SeqCst) > 0 {
+            Poll::Pending
+        } else {
+            self.inner.poll_ready(cx)
+        }
     }
 
     fn call(&mut self, connection: Connection) -> Self::Future {

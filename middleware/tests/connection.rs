@@ -26,7 +26,8 @@ fn a_peers_socket_path_can_not_break_the_line_it_is_shown_in() {
 async fn what_tls_settles_later_is_known_to_whoever_asks_and_the_first_handshake_stands() {
     let connection = Connection::new(Stream::from_io(duplex(1).0), Peer::new(Addr::Memory));
     assert!(connection.tls().is_none() && connection.peer().certificates().is_empty());
-    let settled = TlsInfo::new(TlsVersion::Tls13).with_server_name("a.example").with_alpn(*b"echo/1");
+    let settled =
+        TlsInfo::new(TlsVersion::Tls13).with_server_name("a.example").with_alpn(*b"echo/1");
     connection.set_tls(settled.clone().with_certificates(vec![vec![1, 2, 3]]));
     connection.set_tls(TlsInfo::new(TlsVersion::Tls12));
     let tls = connection.tls().unwrap();
@@ -56,11 +57,16 @@ async fn a_stream_that_is_replaced_keeps_the_connections_address_and_its_handles
     assert_eq!(stats.bytes_in(), 5);
 }
 
-/// There is always more to read, and never anything in it, as of a peer that sends empty records of TLS.
+/// There is always more to read, and never anything in it, as of a peer that sends empty records of
+/// TLS.
 struct Empty;
 
 impl AsyncRead for Empty {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             ready!(coop::poll_proceed(cx)).made_progress();
         }

@@ -18,7 +18,10 @@ fn host(n: u8) -> IpAddr {
 
 /// A connection of frames in the crowd, from this host, whose first frame is waited for.
 fn silent(crowd: &mut Crowd, n: u8) -> Connection {
-    let connection = Connection::new(Stream::from_io(tokio::io::empty()), Peer::new(SocketAddr::new(host(n), 1)));
+    let connection = Connection::new(
+        Stream::from_io(tokio::io::empty()),
+        Peer::new(SocketAddr::new(host(n), 1)),
+    );
     connection.stats().begin_frames();
     connection.stats().set_waiting(true);
     crowd.insert(connection.closing());
@@ -134,9 +137,15 @@ async fn for_a_newcomer_below_its_share_the_longest_idle_of_the_largest_address_
     // Now no address has more.
     stays(crowd.make_room(9, Some(host(3)), 0, &rules), Some(start + 5 * MS + 5 * SECOND));
     many.push(spoken(&mut crowd, 1));
-    // With three to come it has its share, as have the two addresses that are there; a peer without an address has none.
-    for (cap, newcomer, coming) in [(9, Some(host(3)), 3), (6, Some(host(1)), 0), (6, Some(host(2)), 0), (9, None, 0)] {
-        assert!(matches!(crowd.make_room(cap, newcomer, coming, &rules), Choice::Nobody(_)), "{newcomer:?} {coming}");
+    // With three to come it has its share, as have the two addresses that are there; a peer without
+    // an address has none.
+    for (cap, newcomer, coming) in
+        [(9, Some(host(3)), 3), (6, Some(host(1)), 0), (6, Some(host(2)), 0), (9, None, 0)]
+    {
+        assert!(
+            matches!(crowd.make_room(cap, newcomer, coming, &rules), Choice::Nobody(_)),
+            "{newcomer:?} {coming}"
+        );
     }
     assert!(matches!(crowd.make_room(9, Some(host(3)), 0, &rules.share(false)), Choice::Nobody(_)));
     goes(crowd.make_room(9, Some(host(3)), 2, &rules), &many[3], CloseReason::MadeRoomShare);

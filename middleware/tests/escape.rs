@@ -17,7 +17,10 @@ fn printable_text_passes_as_it_is() {
 
 #[test]
 fn line_breaks_escape_sequences_nul_and_quotes_are_escaped() {
-    assert_eq!(Escaped::new(b"a\r\n\tb\0\x1b[2J\x7f\xff").to_string(), r"a\r\n\tb\x00\x1b[2J\x7f\xff");
+    assert_eq!(
+        Escaped::new(b"a\r\n\tb\0\x1b[2J\x7f\xff").to_string(),
+        r"a\r\n\tb\x00\x1b[2J\x7f\xff"
+    );
     assert_eq!(Escaped::new(br#"x" reason=\"#).to_string(), r#"x\" reason=\\"#);
     assert_eq!(format!("{:?}", Escaped::new(b"a\"b")), r#""a\"b""#);
 }

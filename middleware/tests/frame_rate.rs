@@ -76,9 +76,17 @@ async fn over_time_the_rate_is_exact_however_the_frames_come() {
     }
     let start_of_rush = Instant::now();
     send(&mut service, 700, 1).await;
-    assert!(start_of_rush.elapsed() <= 100 * SECOND + Duration::from_millis(2), "{:?}", start_of_rush.elapsed());
+    assert!(
+        start_of_rush.elapsed() <= 100 * SECOND + Duration::from_millis(2),
+        "{:?}",
+        start_of_rush.elapsed()
+    );
     let sent: u32 = 700 + (0..100).map(|n| n % 13).sum::<u32>();
-    assert!(start.elapsed() + Duration::from_millis(2) >= SECOND * (sent - 3) / 7, "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() + Duration::from_millis(2) >= SECOND * (sent - 3) / 7,
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,10 @@ async fn it_outlives_the_connection_and_tells_how_that_ended() {
     connection.closing().settle(true);
     drop(connection);
     assert_eq!(info.closing().reason(), Some(CloseReason::Aborted));
-    assert_eq!(format!("{info:?}"), format!("ConnectionInfo {{ id: {}, peer: memory:, listener: 3, .. }}", info.id()));
+    assert_eq!(
+        format!("{info:?}"),
+        format!("ConnectionInfo {{ id: {}, peer: memory:, listener: 3, .. }}", info.id())
+    );
 }
 
 #[tokio::test]

@@ -96,10 +96,15 @@ async fn the_ages_of_a_crowd_are_spread_over_the_jitter() {
     for _ in 0..200 {
         let (ours, theirs) = connection();
         let closing = ours.closing();
-        crowd.push((closing, theirs, tokio::spawn(layer.layer(service_fn(until_drained)).call(ours))));
+        crowd.push((
+            closing,
+            theirs,
+            tokio::spawn(layer.layer(service_fn(until_drained)).call(ours)),
+        ));
     }
     let begin = Instant::now();
-    let drained = |crowd: &[Served]| crowd.iter().filter(|(closing, ..)| closing.is_draining()).count();
+    let drained =
+        |crowd: &[Served]| crowd.iter().filter(|(closing, ..)| closing.is_draining()).count();
     for (seconds, fewest, most) in [(99, 0, 0), (125, 60, 140), (150, 200, 200)] {
         advance(begin + seconds * SECOND - Instant::now()).await;
         settle().await;
@@ -110,7 +115,8 @@ async fn the_ages_of_a_crowd_are_spread_over_the_jitter() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_due_before_an_earlier_one_is_not_late() {
-    // With jitter the ages do not come in order: of 200 connections about 20 are due within a tenth of the time.
+    // With jitter the ages do not come in order: of 200 connections about 20 are due within a tenth
+    // of the time.
     let layer = LifetimeLayer::new(SECOND).jitter(1000 * SECOND);
     let mut crowd = Vec::new();
     for _ in 0..200 {
@@ -140,7 +146,13 @@ async fn the_task_ends_with_the_last_connection_and_begins_again() {
 #[test]
 fn a_runtime_that_goes_takes_no_ages_with_it() {
     let layer = LifetimeLayer::new(10 * SECOND);
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
     runtime().block_on(hold(&layer));
     runtime().block_on(async {
         let (closing, _theirs, _task) = hold(&layer).await;

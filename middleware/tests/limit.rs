@@ -106,7 +106,8 @@ async fn refusals_go_on_while_the_service_behind_is_busy() {
     assert!(is_ready(&mut service), "at the cap a refusal needs nobody");
     assert_eq!(call(&mut service).1.reason(), Some(CloseReason::Refused));
 
-    // Room, but the service is busy: refused if the accept loop had been told to go on, else it waits.
+    // Room, but the service is busy: refused if the accept loop had been told to go on, else it
+    // waits.
     assert!(is_ready(&mut service));
     drop(first);
     assert_eq!(call(&mut service).1.reason(), Some(CloseReason::Refused));
@@ -177,7 +178,8 @@ async fn storm_inside(n: usize, hold: Hold) -> io::Result<()> {
     }
 }
 
-/// Sends 1000 connections through services of one layer, each in a task; those that do not end are aborted.
+/// Sends 1000 connections through services of one layer, each in a task; those that do not end are
+/// aborted.
 async fn storm<P>(layer: ConnectionLimitLayer<P>) -> Hold
 where
     P: Clone + Send + 'static + ropewalk_middleware::limit::Overflow<io::Error, Refusal: Send>,
@@ -187,7 +189,8 @@ where
     for n in 0..1000 {
         let (layer, hold) = (layer.clone(), hold.clone());
         tasks.spawn(async move {
-            let mut service = layer.layer(service_fn(move |_: Connection| storm_inside(n, hold.clone())));
+            let mut service =
+                layer.layer(service_fn(move |_: Connection| storm_inside(n, hold.clone())));
             let call = service.ready().await?.call(connection().0);
             // Some are cancelled by a deadline of another layer.
             let cancel = async {
@@ -222,7 +225,8 @@ async fn in_a_storm_of_refusals_every_place_comes_back() {
 async fn a_place_comes_back_after_an_error_a_panic_and_a_cancellation() {
     let layer = ConnectionLimitLayer::new(1).refuse_with("full");
     for n in [0, 1, 2, 3] {
-        let mut service = layer.layer(service_fn(move |_: Connection| storm_inside(n, Hold::default())));
+        let mut service =
+            layer.layer(service_fn(move |_: Connection| storm_inside(n, Hold::default())));
         let task = tokio::spawn(service.ready().await.unwrap().call(connection().0));
         settle().await;
         task.abort();
@@ -244,10 +248,12 @@ fn services_and_their_futures_move_between_threads() {
 #[tokio::test]
 async fn a_panic_in_the_call_itself_gives_the_place_back() {
     let layer = ConnectionLimitLayer::new(1);
-    let mut service = layer.layer(service_fn(|_: Connection| -> std::future::Ready<io::Result<()>> {
-        std::panic::resume_unwind(Box::new("in call"))
-    }));
-    let task = tokio::spawn(async move { service.ready().await.unwrap().call(connection().0).await });
+    let mut service =
+        layer.layer(service_fn(|_: Connection| -> std::future::Ready<io::Result<()>> {
+            std::panic::resume_unwind(Box::new("in call"))
+        }));
+    let task =
+        tokio::spawn(async move { service.ready().await.unwrap().call(connection().0).await });
     assert!(task.await.unwrap_err().is_panic());
     assert_eq!(layer.active(), 0);
 }

@@ -1,4 +1,5 @@
-//! The cap holds, and every place comes back, whatever a connection, its service and its owner do, in any order.
+//! The cap holds, and every place comes back, whatever a connection, its service and its owner do,
+//! in any order.
 
 use std::future::Future;
 use std::io;
@@ -38,7 +39,8 @@ struct Story {
     caps: [usize; 2],
 }
 
-/// A service that is often not ready, and minds being called when it is not. It fails in every way there is.
+/// A service that is often not ready, and minds being called when it is not. It fails in every way
+/// there is.
 struct Moody {
     story: Arc<Story>,
     ready: bool,
@@ -88,7 +90,10 @@ impl Future for Open {
             self.polled = true;
             let here = story.open[self.connection.listener()].fetch_add(1, SeqCst) + 1;
             let all: usize = story.open.iter().map(|open| open.load(SeqCst)).sum();
-            assert!(all <= story.caps[0] && here <= story.caps[1], "{all} are open, {here} of this listener");
+            assert!(
+                all <= story.caps[0] && here <= story.caps[1],
+                "{all} are open, {here} of this listener"
+            );
         }
         self.mood -= 1;
         match self.mood % 7 {
@@ -126,13 +131,16 @@ where
             0 => ready[which] |= services[which].poll_ready(&mut cx).is_ready(),
             1 if std::mem::take(&mut ready[which]) => {
                 let connection = connection_on(random.below(LISTENERS), 64).0;
-                running.extend(catch_unwind(AssertUnwindSafe(|| Box::pin(services[which].call(connection)))));
+                running.extend(catch_unwind(AssertUnwindSafe(|| {
+                    Box::pin(services[which].call(connection))
+                })));
             }
             2 if !running.is_empty() => {
                 let which = random.below(running.len());
                 match catch_unwind(AssertUnwindSafe(|| running[which].as_mut().poll(&mut cx))) {
                     Ok(Poll::Pending) => {}
-                    // A place is free when the future is done: that it is never dropped must not matter.
+                    // A place is free when the future is done: that it is never dropped must not
+                    // matter.
                     Ok(Poll::Ready(_)) => std::mem::forget(running.swap_remove(which)),
                     Err(_) => drop(running.swap_remove(which)),
                 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use common::{Hold, settle};
 use ropewalk_middleware::limit::{ConnectionLimit, RefuseWith};
-use ropewalk_middleware::{Addr, CloseReason, Closing, Connection, ConnectionLimitLayer, MakeRoom, Peer, Stream};
+use ropewalk_middleware::{
+    Addr, CloseReason, Closing, Connection, ConnectionLimitLayer, MakeRoom, Peer, Stream,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{advance, timeout};
@@ -21,10 +23,15 @@ struct Served {
     task: JoinHandle<std::io::Result<()>>,
 }
 
-async fn serve(limit: &mut ConnectionLimit<Hold, RefuseWith>, host: &str, listener: usize) -> Served {
+async fn serve(
+    limit: &mut ConnectionLimit<Hold, RefuseWith>,
+    host: &str,
+    listener: usize,
+) -> Served {
     let (ours, peer) = duplex(1024);
     let addr = SocketAddr::new(host.parse::<IpAddr>().unwrap(), 1024);
-    let connection = Connection::accepted(Stream::from_io(ours), Peer::new(Addr::Tcp(addr)), listener);
+    let connection =
+        Connection::accepted(Stream::from_io(ours), Peer::new(Addr::Tcp(addr)), listener);
     let closing = connection.closing();
     let run = limit.ready().await.unwrap().call(connection);
     // As a server does: dropped at the abort.
@@ -129,7 +136,11 @@ async fn one_that_goes_while_it_waits_for_its_place_takes_none() {
     let mut service = layer.layer(Hold::default());
     let (ours, peer) = duplex(1024);
     let first = tokio::spawn(
-        service.ready().await.unwrap().call(Connection::new(Stream::from_io(ours), Peer::new(Addr::Memory))),
+        service
+            .ready()
+            .await
+            .unwrap()
+            .call(Connection::new(Stream::from_io(ours), Peer::new(Addr::Memory))),
     );
     settle().await;
     advance(Duration::from_secs(60)).await;
@@ -142,7 +153,8 @@ async fn one_that_goes_while_it_waits_for_its_place_takes_none() {
     advance(Duration::from_secs(30)).await;
     let third = serve(&mut service, "192.0.2.1", 0).await;
     assert_eq!((layer.active(), third.closing.reason()), (1, None));
-    // It has gone from among those that make room as well, which by now it would have been the first of.
+    // It has gone from among those that make room as well, which by now it would have been the
+    // first of.
     advance(Duration::from_secs(30)).await;
     assert!(is_refused(serve(&mut service, "192.0.2.2", 0).await).await);
     assert_eq!((layer.active(), third.closing.reason()), (1, None));
@@ -156,11 +168,18 @@ async fn each_listener_has_a_crowd_of_its_own_and_waiting_makes_no_room() {
     let other = serve(&mut service, "192.0.2.1", 1).await;
     advance(Duration::from_secs(60)).await;
     let _second = serve(&mut service, "192.0.2.2", 1).await;
-    assert_eq!((first.closing.reason(), other.closing.reason()), (None, Some(CloseReason::MadeRoomIdle)));
+    assert_eq!(
+        (first.closing.reason(), other.closing.reason()),
+        (None, Some(CloseReason::MadeRoomIdle))
+    );
 
     let mut waiting = limit(1).wait().layer(Hold::default());
     let (ours, _peer) = duplex(1024);
-    let _run = waiting.ready().await.unwrap().call(Connection::new(Stream::from_io(ours), Peer::new(Addr::Memory)));
+    let _run = waiting
+        .ready()
+        .await
+        .unwrap()
+        .call(Connection::new(Stream::from_io(ours), Peer::new(Addr::Memory)));
     advance(Duration::from_secs(600)).await;
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(Service::poll_ready(&mut waiting, &mut cx).is_pending());

@@ -126,7 +126,8 @@ async fn a_connection_is_logged_when_it_opens_and_when_it_ends_with_what_it_coun
     service.ready().await.unwrap().call(ours).await.unwrap();
 
     let closed = log.closed();
-    let numbers = ["bytes_in", "bytes_out", "frames_in", "frames_out", "duration_ms"].map(|n| closed.fields.get(n));
+    let numbers = ["bytes_in", "bytes_out", "frames_in", "frames_out", "duration_ms"]
+        .map(|n| closed.fields.get(n));
     assert_eq!(numbers, ["5", "6", "1", "2", "1500"]);
     assert_eq!((closed.fields.get("reason"), closed.fields.get("error")), ("done", "-"));
     assert_eq!(closing.reason(), Some(CloseReason::Done));
@@ -159,8 +160,9 @@ async fn the_span_is_entered_at_every_poll_and_left_in_between() {
 #[tokio::test]
 async fn an_error_is_logged_escaped_and_the_reason_is_the_services() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
-    let mut service = LogLayer::new()
-        .layer(service_fn(async |_: Connection| Err::<(), _>(io::Error::other("bad: \x1b[2J\r\n\" reason=done"))));
+    let mut service = LogLayer::new().layer(service_fn(async |_: Connection| {
+        Err::<(), _>(io::Error::other("bad: \x1b[2J\r\n\" reason=done"))
+    }));
     service.ready().await.unwrap().call(connection().0).await.unwrap_err();
     let closed = log.closed();
     assert_eq!(closed.fields.get("reason"), "service_error");
@@ -169,7 +171,8 @@ async fn an_error_is_logged_escaped_and_the_reason_is_the_services() {
 
 #[tokio::test]
 async fn a_reason_given_before_stands() {
-    for (drained, result, reason) in [(false, Ok(()), "codec_error"), (true, Err(io::Error::other("x")), "codec_error")]
+    for (drained, result, reason) in
+        [(false, Ok(()), "codec_error"), (true, Err(io::Error::other("x")), "codec_error")]
     {
         let (log, _guard) = Collector::start(LevelFilter::INFO);
         let mut result = Some(result);
@@ -188,7 +191,8 @@ async fn a_reason_given_before_stands() {
 #[tokio::test]
 async fn a_drained_connection_says_so() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
-    let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+    let mut service =
+        LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     let (ours, _theirs) = connection();
     ours.closing().drain();
     service.ready().await.unwrap().call(ours).await.unwrap();
@@ -218,8 +222,9 @@ async fn a_panic_is_logged_once_whoever_catches_it() {
 #[tokio::test]
 async fn a_panic_in_the_call_itself_is_logged_too() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
-    let mut service =
-        LogLayer::new().layer(service_fn(|_: Connection| -> Ready<io::Result<()>> { resume_unwind(Box::new("call")) }));
+    let mut service = LogLayer::new().layer(service_fn(|_: Connection| -> Ready<io::Result<()>> {
+        resume_unwind(Box::new("call"))
+    }));
     let (ours, _theirs) = connection();
     let closing = ours.closing();
     assert!(std::panic::catch_unwind(AssertUnwindSafe(|| drop(service.call(ours)))).is_err());
@@ -256,7 +261,8 @@ async fn a_cancelled_connection_is_logged_as_aborted_after_its_service_is_gone()
 #[tokio::test]
 async fn the_call_logs_nothing_as_it_runs_where_connections_are_accepted() {
     let (log, _guard) = Collector::start(LevelFilter::TRACE);
-    let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+    let mut service =
+        LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     let call = service.ready().await.unwrap().call(connection().0);
     assert!(log.lines.lock().unwrap().is_empty());
     assert_eq!(*log.spans.lock().unwrap(), 0);
@@ -268,7 +274,8 @@ async fn the_call_logs_nothing_as_it_runs_where_connections_are_accepted() {
 #[tokio::test]
 async fn one_that_is_dropped_before_its_first_poll_is_logged_as_well() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
-    let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+    let mut service =
+        LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     drop(service.ready().await.unwrap().call(connection().0));
     let closed = log.closed();
     assert_eq!((closed.fields.get("reason"), log.lines("open").len()), ("aborted", 1));
@@ -278,8 +285,9 @@ async fn one_that_is_dropped_before_its_first_poll_is_logged_as_well() {
 #[tokio::test]
 async fn below_its_level_nothing_is_logged_and_the_reason_is_settled_all_the_same() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
-    let mut service =
-        LogLayer::new().level(Level::DEBUG).layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+    let mut service = LogLayer::new()
+        .level(Level::DEBUG)
+        .layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     let (ours, _theirs) = connection();
     let closing = ours.closing();
     service.ready().await.unwrap().call(ours).await.unwrap();
@@ -290,7 +298,8 @@ async fn below_its_level_nothing_is_logged_and_the_reason_is_settled_all_the_sam
 #[tokio::test]
 async fn a_peers_socket_path_can_not_break_the_line() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
-    let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+    let mut service =
+        LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
     let path = Addr::Unix(Some(Arc::from(std::path::Path::new("/tmp/\x1b[2J\nreason=panic"))));
     let ours = Connection::new(Stream::from_io(tokio::io::duplex(1).0), Peer::new(path));
     service.ready().await.unwrap().call(ours).await.unwrap();
@@ -313,14 +322,18 @@ async fn a_frame_and_its_answer_are_logged_at_the_level_asked_for() {
     let (log, _guard) = Collector::start(LevelFilter::TRACE);
     for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
         log.lines.lock().unwrap().clear();
-        let mut service =
-            FrameLogLayer::new().level(level).layer(service_fn(async |frame: &'static [u8]| Ok::<_, io::Error>(frame)));
+        let mut service = FrameLogLayer::new()
+            .level(level)
+            .layer(service_fn(async |frame: &'static [u8]| Ok::<_, io::Error>(frame)));
         service.ready().await.unwrap().call(b"hi\r\n").await.unwrap();
         let (frame, answer) = (&log.lines("frame")[0], &log.lines("answered")[0]);
         assert_eq!((frame.fields.get("len"), frame.fields.get("text")), ("4", r#""hi\r\n""#));
         assert_eq!((answer.fields.get("outcome"), answer.fields.get("error")), ("ok", "-"));
         answer.fields.get("duration_us").parse::<u64>().unwrap();
-        assert_eq!((frame.level, answer.level, frame.target.as_str()), (level, level, "ropewalk::frame"));
+        assert_eq!(
+            (frame.level, answer.level, frame.target.as_str()),
+            (level, level, "ropewalk::frame")
+        );
         assert_eq!(log.lines.lock().unwrap().len(), 2);
     }
 }
@@ -337,9 +350,12 @@ async fn the_end_of_a_call_is_logged_once_however_it_comes() {
             _ => Ok(()),
         }
     }));
-    for (frame, outcome, error) in
-        [("ok", "ok", "-"), ("e", "error", r#""no\n""#), ("panic", "panic", "-"), ("wait", "dropped", "-")]
-    {
+    for (frame, outcome, error) in [
+        ("ok", "ok", "-"),
+        ("e", "error", r#""no\n""#),
+        ("panic", "panic", "-"),
+        ("wait", "dropped", "-"),
+    ] {
         log.lines.lock().unwrap().clear();
         let call = service.ready().await.unwrap().call(frame.into());
         let task = tokio::spawn(AssertUnwindSafe(call).catch_unwind());
@@ -348,7 +364,10 @@ async fn the_end_of_a_call_is_logged_once_however_it_comes() {
         drop(task.await);
         let lines = log.lines("answered");
         assert_eq!(lines.len(), 1, "{frame}");
-        assert_eq!((lines[0].fields.get("outcome"), lines[0].fields.get("error")), (outcome, error));
+        assert_eq!(
+            (lines[0].fields.get("outcome"), lines[0].fields.get("error")),
+            (outcome, error)
+        );
     }
 }
 
@@ -361,19 +380,21 @@ fn a_service_that_panics_in_the_call_itself_has_its_line() {
     }));
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| drop(service.call("panic"))));
     assert!(result.is_err());
-    let outcomes: Vec<_> = log.lines("answered").iter().map(|line| line.fields.get("outcome").to_owned()).collect();
+    let outcomes: Vec<_> =
+        log.lines("answered").iter().map(|line| line.fields.get("outcome").to_owned()).collect();
     assert_eq!(outcomes, ["panic"]);
 }
 
 #[tokio::test]
 async fn a_disabled_frame_log_formats_and_times_nothing() {
     let (log, _guard) = Collector::start(LevelFilter::INFO);
-    let mut service = FrameLogLayer::new().layer(service_fn(async |_: &'static str| Err::<(), _>(Silent(true))));
+    let mut service =
+        FrameLogLayer::new().layer(service_fn(async |_: &'static str| Err::<(), _>(Silent(true))));
     let call = service.ready().await.unwrap().call("x");
     call.await.unwrap_err();
 
-    let mut service =
-        FrameLogLayer::new().layer(service_fn(|_: &'static str| std::future::ready(Err::<(), _>(Silent(true)))));
+    let mut service = FrameLogLayer::new()
+        .layer(service_fn(|_: &'static str| std::future::ready(Err::<(), _>(Silent(true)))));
     let call = service.ready().await.unwrap().call("x");
     assert!(format!("{call:?}").contains("timing: None"), "{call:?}");
     assert!(log.lines.lock().unwrap().is_empty());

@@ -46,7 +46,8 @@ struct Collector(Arc<Mutex<Vec<Line>>>);
 impl Collector {
     fn start() -> (Self, DefaultGuard) {
         let this = Self::default();
-        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(this.clone()));
+        let guard =
+            tracing::subscriber::set_default(tracing_subscriber::registry().with(this.clone()));
         (this, guard)
     }
 
@@ -66,7 +67,10 @@ impl Collector {
     fn assert_at_most_in_any_second(&self, max: usize) {
         let lines = self.lines();
         for (i, first) in lines.iter().enumerate() {
-            let second = lines[i..].iter().take_while(|line| line.at - first.at < Duration::from_secs(1)).count();
+            let second = lines[i..]
+                .iter()
+                .take_while(|line| line.at - first.at < Duration::from_secs(1))
+                .count();
             assert!(second <= max, "{second} lines in a second: {lines:?}");
         }
     }
@@ -103,7 +107,8 @@ async fn a_flood_of_refusals_writes_ten_lines_a_second_and_every_refusal_is_coun
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_are_served_have_both_lines_however_many_there_are_unless_a_limit_is_set() {
+async fn connections_that_are_served_have_both_lines_however_many_there_are_unless_a_limit_is_set()
+{
     for (layer, lines, suppressed) in [
         (LogLayer::new(), 1000, 0),
         (LogLayer::new().max_per_second(3), 3, 997),
@@ -115,7 +120,10 @@ async fn connections_that_are_served_have_both_lines_however_many_there_are_unle
             service.ready().await.unwrap().call(connection().0).await.unwrap();
         }
         sleep(Duration::from_secs(2)).await;
-        assert_eq!((log.count("open"), log.count("closed"), log.suppressed()), (lines, lines, suppressed));
+        assert_eq!(
+            (log.count("open"), log.count("closed"), log.suppressed()),
+            (lines, lines, suppressed)
+        );
     }
 }
 
@@ -127,15 +135,18 @@ async fn what_was_kept_back_is_reported_when_the_limit_is_dropped_or_its_runtime
     // Without a runtime nobody can report in between.
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+            let _here =
+                tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
             flood(&limit());
         });
     });
     assert_eq!(log.suppressed(), 91);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let _here =
+                tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let limit = limit();
             runtime.block_on(async { flood(&limit) });
             drop(runtime);

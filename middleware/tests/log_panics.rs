@@ -16,7 +16,8 @@ use tracing::{Event, Metadata, Subscriber};
 mod common;
 
 /// What a subscriber is asked, each of which may panic.
-const CALLS: [&str; 7] = ["enabled", "new_span", "event", "enter", "exit", "try_close", "event enter exit try_close"];
+const CALLS: [&str; 7] =
+    ["enabled", "new_span", "event", "enter", "exit", "try_close", "event enter exit try_close"];
 
 /// Panics when it is asked one of these.
 #[derive(Clone, Debug, Default)]
@@ -125,7 +126,8 @@ async fn a_panic_of_the_service_is_caught_by_the_task_though_the_log_panics_in_i
 async fn a_connection_dropped_while_its_thread_panics_is_closed_though_the_log_panics() {
     for at in CALLS {
         let _guard = tracing::subscriber::set_default(Panics::at(at));
-        let mut service = LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+        let mut service =
+            LogLayer::new().layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
         let (ours, _theirs) = connection();
         let closing = ours.closing();
         let call = service.ready().await.unwrap().call(ours);
@@ -143,11 +145,11 @@ async fn a_frame_is_answered_though_each_call_to_the_log_panics() {
     for at in ["enabled", "event"] {
         let log = Panics::at(at);
         let _guard = tracing::subscriber::set_default(log.clone());
-        let mut service =
-            FrameLogLayer::new().layer(service_fn(async |frame: &'static [u8]| Ok::<_, io::Error>(frame)));
+        let mut service = FrameLogLayer::new()
+            .layer(service_fn(async |frame: &'static [u8]| Ok::<_, io::Error>(frame)));
         assert_eq!(service.ready().await.unwrap().call(b"hi").await.unwrap(), b"hi");
-        let mut failing =
-            FrameLogLayer::new().layer(service_fn(async |_: &'static [u8]| Err::<(), _>(io::Error::other("no"))));
+        let mut failing = FrameLogLayer::new()
+            .layer(service_fn(async |_: &'static [u8]| Err::<(), _>(io::Error::other("no"))));
         assert_eq!(failing.ready().await.unwrap().call(b"hi").await.unwrap_err().to_string(), "no");
         assert!(log.times.load(Ordering::Relaxed) > 0, "{at} was never called");
     }

@@ -62,7 +62,10 @@ async fn one_that_stays_is_aborted_five_seconds_later() {
     assert_eq!((info.closing().is_draining(), info.closing().is_aborted()), (true, false));
     advance(MS).await;
     settle().await;
-    assert_eq!((info.closing().is_aborted(), reason(&info)), (true, Some(CloseReason::LoginTimeout)));
+    assert_eq!(
+        (info.closing().is_aborted(), reason(&info)),
+        (true, Some(CloseReason::LoginTimeout))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +121,10 @@ async fn connections_that_end_panic_or_are_dropped_leave_nothing_behind() {
     task.abort();
     assert!(task.await.is_err());
     // The infos live on.
-    assert_eq!((layer.waiting(), login::is_complete(&info), login::is_complete(&kept)), (0, true, true));
+    assert_eq!(
+        (layer.waiting(), login::is_complete(&info), login::is_complete(&kept)),
+        (0, true, true)
+    );
     advance(3600 * SECOND).await;
     settle().await;
     assert_eq!(reason(&info), None);
@@ -131,7 +137,8 @@ async fn a_thousand_clones_share_one_limit() {
     for _ in 0..1000 {
         held.push(hold(&layer.clone()).await);
     }
-    let refused = held.iter().filter(|(info, ..)| reason(info) == Some(CloseReason::LoginLimit)).count();
+    let refused =
+        held.iter().filter(|(info, ..)| reason(info) == Some(CloseReason::LoginLimit)).count();
     assert_eq!((layer.waiting(), refused), (500, 500));
 }
 

@@ -1,4 +1,5 @@
-//! What layers of others stand on: a layer for each connection, a refusal like ours, and a log of typed frames.
+//! What layers of others stand on: a layer for each connection, a refusal like ours, and a log of
+//! typed frames.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
@@ -11,7 +12,8 @@ use std::sync::{Arc, Mutex};
 
 use common::{Hold, connection};
 use ropewalk_middleware::{
-    CloseReason, Connection, ConnectionInfo, ConnectionLimitLayer, FrameLogLayer, PerConnectionLayer, Refuse,
+    CloseReason, Connection, ConnectionInfo, ConnectionLimitLayer, FrameLogLayer,
+    PerConnectionLayer, Refuse,
 };
 use tokio::io::AsyncReadExt;
 use tower::layer::layer_fn;
@@ -38,7 +40,8 @@ async fn each_connection_gets_a_layer_of_its_own() {
     }
 }
 
-/// The service behind it is cloned. The permit of a limit must stay with the value that was made ready.
+/// The service behind it is cloned. The permit of a limit must stay with the value that was made
+/// ready.
 #[tokio::test(start_paused = true)]
 async fn what_was_reserved_for_a_connection_is_used_by_it() {
     let limit = ConnectionLimitLayer::new(1);
@@ -61,7 +64,8 @@ async fn a_refusal_says_its_text_and_lingers_as_those_of_our_layers_do() {
     let refuse = Refuse::with("not today\r\n");
     let (ours, mut peer) = connection();
     let closing = ours.closing();
-    let refused = tokio::spawn(refuse.refuse::<std::future::Ready<Result<(), Infallible>>, _>(ours));
+    let refused =
+        tokio::spawn(refuse.refuse::<std::future::Ready<Result<(), Infallible>>, _>(ours));
     let mut text = String::new();
     peer.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "not today\r\n");
@@ -78,7 +82,10 @@ async fn refusals_of_slow_peers_are_bounded() {
     let mut under_way = Vec::new();
     for _ in 0..ropewalk_middleware::limit::MAX_REFUSALS {
         let (ours, peer) = connection();
-        under_way.push((refuse.clone().refuse::<std::future::Ready<Result<(), Infallible>>, _>(ours), peer));
+        under_way.push((
+            refuse.clone().refuse::<std::future::Ready<Result<(), Infallible>>, _>(ours),
+            peer,
+        ));
     }
     let (ours, _peer) = connection();
     let closing = ours.closing();
@@ -125,8 +132,10 @@ impl fmt::Debug for Command {
 async fn typed_frames_are_logged_by_their_debug_escaped() {
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(move || writer.clone())
+        .finish();
     let service = FrameLogLayer::debug().layer(service_fn(async |command: Command| {
         let Command::Get(key) = command;
         Ok::<_, Infallible>(key)

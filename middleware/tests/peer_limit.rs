@@ -89,7 +89,13 @@ async fn an_ipv6_peer_is_its_network_and_a_mapped_address_is_ipv4() {
     let limit = PeerLimitLayer::new(100);
     let service = limit.layer(Hold::default());
     let mut open = Vec::new();
-    for peer in ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1", "::ffff:192.0.2.1", "192.0.2.1"] {
+    for peer in [
+        "2001:db8:1:2::1",
+        "2001:db8:1:2:ffff::9",
+        "2001:db8:1:3::1",
+        "::ffff:192.0.2.1",
+        "192.0.2.1",
+    ] {
         let (connection, theirs) = from(peer);
         open.push((serve(&service, connection).await, theirs));
     }

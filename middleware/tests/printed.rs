@@ -9,9 +9,10 @@ use bytes::Bytes;
 use common::{Hold, connection};
 use ropewalk_middleware::accept_rate::Rate;
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, BandwidthLayer, CallDeadlineLayer, CallLatencyLayer,
-    CallLimitLayer, CatchPanicLayer, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, Histogram, LifetimeLayer,
-    LogLayer, LoginLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, BandwidthLayer, CallDeadlineLayer,
+    CallLatencyLayer, CallLimitLayer, CatchPanicLayer, ConnectionLimitLayer, FrameLogLayer,
+    FrameRateLayer, Histogram, LifetimeLayer, LogLayer, LoginLayer, PeerLimitLayer,
+    ReadDeadlineLayer, StateLayer,
 };
 use tower::{Layer, Service, service_fn};
 
@@ -60,7 +61,11 @@ async fn what_a_layer_hands_out_prints_its_name() {
     names(&Histogram::default(), "{");
     names(&BackgroundLog::to(std::io::sink()), "BackgroundLog");
     names(&connection().0, "Connection");
-    let mut caught = CatchPanicLayer::new().layer(service_fn(async |_: Bytes| Ok::<_, std::io::Error>(())));
+    let mut caught =
+        CatchPanicLayer::new().layer(service_fn(async |_: Bytes| Ok::<_, std::io::Error>(())));
     names(&caught.call(Bytes::new()), "CatchPanicFuture");
-    names(&ConnectionLimitLayer::new(1).layer(Hold::default()).call(connection().0), "ResponseFuture");
+    names(
+        &ConnectionLimitLayer::new(1).layer(Hold::default()).call(connection().0),
+        "ResponseFuture",
+    );
 }

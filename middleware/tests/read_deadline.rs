@@ -1,4 +1,5 @@
-//! The deadlines of a connection's frames reach the service; what it makes of them is its own affair.
+//! The deadlines of a connection's frames reach the service; what it makes of them is its own
+//! affair.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
@@ -30,13 +31,19 @@ async fn each_has_its_default_and_can_be_changed_or_turned_off() {
     let deadlines = seen(Some(ReadDeadlineLayer::new())).await;
     let expected = [10, 30, 60].map(|seconds| Some(seconds * SECOND));
     assert_eq!([deadlines.first_frame, deadlines.frame, deadlines.idle], expected);
-    let deadlines = seen(Some(ReadDeadlineLayer::new().first_frame(SECOND).frame(2 * SECOND).idle(None))).await;
-    assert_eq!([deadlines.first_frame, deadlines.frame, deadlines.idle], [Some(SECOND), Some(2 * SECOND), None]);
+    let deadlines =
+        seen(Some(ReadDeadlineLayer::new().first_frame(SECOND).frame(2 * SECOND).idle(None))).await;
+    assert_eq!(
+        [deadlines.first_frame, deadlines.frame, deadlines.idle],
+        [Some(SECOND), Some(2 * SECOND), None]
+    );
 }
 
 #[tokio::test]
 async fn the_innermost_layer_has_the_last_word() {
-    let told = service_fn(async |connection: Connection| Ok::<_, io::Error>(connection.read_deadlines().idle));
+    let told = service_fn(async |connection: Connection| {
+        Ok::<_, io::Error>(connection.read_deadlines().idle)
+    });
     let service = ServiceBuilder::new()
         .layer(ReadDeadlineLayer::new().idle(SECOND))
         .layer(ReadDeadlineLayer::new().idle(7 * SECOND))

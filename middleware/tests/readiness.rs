@@ -1,4 +1,5 @@
-//! A layer is ready when its service is, and not before: what the service reserves is for the call that follows.
+//! A layer is ready when its service is, and not before: what the service reserves is for the call
+//! that follows.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
@@ -13,9 +14,10 @@ use std::time::Duration;
 use common::connection;
 use ropewalk_middleware::accept_rate::Rate;
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, AccessRules, BandwidthLayer, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer,
-    CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, LifetimeLayer, LogLayer,
-    LoginLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    AcceptRateLayer, AccessLayer, AccessRules, BandwidthLayer, CallDeadlineLayer, CallLatencyLayer,
+    CallLimitLayer, CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer,
+    FrameRateLayer, LifetimeLayer, LogLayer, LoginLayer, PeerLimitLayer, ReadDeadlineLayer,
+    StateLayer,
 };
 use tower::{Layer, Service};
 

@@ -27,7 +27,8 @@ async fn tcp(sent: usize) -> io::Result<(Connection, TcpStream)> {
 
 #[tokio::test]
 async fn a_refused_peer_that_has_sent_100_kb_gets_the_text_and_the_end_and_no_reset() {
-    let mut service = ConnectionLimitLayer::new(0).refuse_with("Too many connections\r\n").layer(Hold::default());
+    let mut service =
+        ConnectionLimitLayer::new(0).refuse_with("Too many connections\r\n").layer(Hold::default());
     let (ours, mut peer) = tcp(100 << 10).await.unwrap();
     let (closing, stats) = (ours.closing(), ours.stats());
     let refusal = tokio::spawn(service.ready().await.unwrap().call(ours));
@@ -70,7 +71,10 @@ async fn at_most_256_refusals_linger_and_those_beyond_are_counted_apart() {
     }
     settle().await;
     let count = |reason| closings.iter().filter(|c| c.reason() == Some(reason)).count();
-    assert_eq!((count(CloseReason::Refused), count(CloseReason::RefusedAtOnce)), (MAX_REFUSALS, 300 - MAX_REFUSALS));
+    assert_eq!(
+        (count(CloseReason::Refused), count(CloseReason::RefusedAtOnce)),
+        (MAX_REFUSALS, 300 - MAX_REFUSALS)
+    );
     let lingering = peers.iter().filter(|(task, _)| !task.is_finished()).count();
     assert_eq!(lingering, MAX_REFUSALS);
     let begun = Instant::now();
@@ -91,7 +95,8 @@ async fn at_most_256_refusals_linger_and_those_beyond_are_counted_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_reads_is_let_go_of_after_two_seconds() {
-    let mut service = ConnectionLimitLayer::new(0).refuse_with("more than it holds").layer(Hold::default());
+    let mut service =
+        ConnectionLimitLayer::new(0).refuse_with("more than it holds").layer(Hold::default());
     let (ours, _theirs) = connection_on(0, 4);
     let begun = Instant::now();
     service.ready().await.unwrap().call(ours).await.unwrap();
@@ -129,7 +134,10 @@ async fn over_the_cap_the_overflow_service_has_the_connection() {
     for (task, mut peer, closing) in refused {
         let mut text = String::new();
         peer.read_to_string(&mut text).await.unwrap();
-        assert_eq!((text.as_str(), closing.reason()), ("try mirror.example\r\n", Some(CloseReason::Refused)));
+        assert_eq!(
+            (text.as_str(), closing.reason()),
+            ("try mirror.example\r\n", Some(CloseReason::Refused))
+        );
         drop(peer);
         task.await.unwrap().unwrap();
     }
@@ -147,7 +155,8 @@ async fn an_error_of_the_overflow_service_is_the_answer() {
 #[tokio::test]
 async fn the_overflow_service_has_at_most_256_and_its_end_makes_room() {
     let overflow = Hold::default();
-    let mut service = ConnectionLimitLayer::new(0).refuse_by(overflow.clone()).layer(Hold::default());
+    let mut service =
+        ConnectionLimitLayer::new(0).refuse_by(overflow.clone()).layer(Hold::default());
     let mut peers = Vec::new();
     for _ in 0..300 {
         let (ours, theirs) = connection();
@@ -188,7 +197,9 @@ async fn peers_the_overflow_service_waits_for_give_way_to_later_ones_after_ten_s
         assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
         assert_eq!(closing.reason(), Some(CloseReason::Refused));
     }
-    assert!((MAX_REFUSAL_TIME..MAX_REFUSAL_TIME + Duration::from_millis(10)).contains(&begun.elapsed()));
+    assert!(
+        (MAX_REFUSAL_TIME..MAX_REFUSAL_TIME + Duration::from_millis(10)).contains(&begun.elapsed())
+    );
 
     let (ours, _theirs) = connection();
     let _later = tokio::spawn(service.ready().await.unwrap().call(ours));

@@ -7,12 +7,14 @@ use std::time::Duration;
 const LEAST: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(30);
 
-/// How long a client waits between two attempts to connect. The time is chosen at random between a minimum and a bound
-/// that doubles with each failure up to a maximum ("full jitter"), so that the clients of a server that was unreachable
-/// do not all return at once. That begins with the first wait: a server that ends has lost all its clients in one moment.
+/// How long a client waits between two attempts to connect. The time is chosen at random between a
+/// minimum and a bound that doubles with each failure up to a maximum ("full jitter"), so that the
+/// clients of a server that was unreachable do not all return at once. That begins with the first
+/// wait: a server that ends has lost all its clients in one moment.
 ///
-/// Only one attempt is under way at a time, however many callers wait. The bound is reset only after a connection has
-/// lasted 10 s, so that a server that accepts and closes is not flooded with attempts.
+/// Only one attempt is under way at a time, however many callers wait. The bound is reset only
+/// after a connection has lasted 10 s, so that a server that accepts and closes is not flooded with
+/// attempts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,8 +31,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits at least the first time and at most the second. The bound of the first wait is twice the first time, that of
-    /// the second wait is four times that time, and so on.
+    /// Waits at least the first time and at most the second. The bound of the first wait is twice
+    /// the first time, that of the second wait is four times that time, and so on.
     pub fn between(least: Duration, most: Duration) -> Self {
         // Without a minimum it would be a busy loop.
         let least = least.max(Duration::from_millis(1));
@@ -52,7 +54,8 @@ impl Default for Backoff {
     }
 }
 
-/// A number in 0..=1 that is random enough for a jitter: the standard library's hash maps get their seeds so.
+/// A number in 0..=1 that is random enough for a jitter: the standard library's hash maps get their
+/// seeds so.
 pub(super) fn random() -> f64 {
     #[allow(clippy::cast_precision_loss)] // of 53 bits none is lost
     let bits = |n: u64| (n >> 11) as f64;
@@ -66,12 +69,17 @@ mod tests {
     #[test]
     fn the_bound_doubles_and_the_wait_is_below_it_and_above_the_floor() {
         let backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(10));
-        for (failures, most) in [(1, 200), (2, 400), (3, 800), (6, 6400), (7, 10_000), (1000, 10_000)] {
+        for (failures, most) in
+            [(1, 200), (2, 400), (3, 800), (6, 6400), (7, 10_000), (1000, 10_000)]
+        {
             assert_eq!(backoff.wait(failures, 1.0), Duration::from_millis(most));
             assert_eq!(backoff.wait(failures, 0.0), Duration::from_millis(100));
         }
         assert_eq!(backoff.wait(3, 0.5), Duration::from_millis(450));
-        assert_eq!(Backoff::between(Duration::ZERO, Duration::ZERO).wait(9, 1.0), Duration::from_millis(1));
+        assert_eq!(
+            Backoff::between(Duration::ZERO, Duration::ZERO).wait(9, 1.0),
+            Duration::from_millis(1)
+        );
     }
 
     #[test]

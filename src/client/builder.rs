@@ -41,15 +41,15 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// When a connection made now will be replaced: up to a tenth earlier than the maximum age, so that connections
-    /// that began together do not end together.
+    /// When a connection made now will be replaced: up to a tenth earlier than the maximum age, so
+    /// that connections that began together do not end together.
     pub(super) fn expires(&self, now: Instant) -> Option<Instant> {
         self.max_age.map(|age| after(now, age.mul_f64(1.0 - random() / 10.0)))
     }
 }
 
-/// The builder of a client for many callers: see the [module](self::super). Its methods can be called in any order;
-/// [`pipelined`](Self::pipelined) or [`tagged`](Self::tagged) comes last.
+/// The builder of a client for many callers: see the [module](self::super). Its methods can be
+/// called in any order; [`pipelined`](Self::pipelined) or [`tagged`](Self::tagged) comes last.
 #[must_use = "a client connects when `pipelined` or `tagged` is called"]
 pub struct Client<P = Unprepared, L = Identity, G = One, H = NoPushes> {
     /// An invalid remote is reported by the last method.
@@ -86,8 +86,8 @@ impl Client {
 }
 
 impl<P, L, G, H> Client<P, L, G, H> {
-    /// Adds a remote to connect to: a [`Remote`], or a string. Several are alternatives: after a failure the next one
-    /// is tried.
+    /// Adds a remote to connect to: a [`Remote`], or a string. Several are alternatives: after a
+    /// failure the next one is tried.
     pub fn connect<R>(mut self, to: R) -> Self
     where
         R: TryInto<Remote, Error: Into<Error>>,
@@ -96,8 +96,8 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self
     }
 
-    /// How long an attempt to connect may take in total: the look-up of the name, the connection, its TLS handshake,
-    /// and [`prepare`](Self::prepare). 10 s by default.
+    /// How long an attempt to connect may take in total: the look-up of the name, the connection,
+    /// its TLS handshake, and [`prepare`](Self::prepare). 10 s by default.
     pub fn connect_within(mut self, patience: Duration) -> Self {
         self.options.connect_within = patience;
         self
@@ -109,7 +109,8 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self
     }
 
-    /// How many calls may be queued or sent at once, at least 1; 64 by default. Further callers wait in `poll_ready`.
+    /// How many calls may be queued or sent at once, at least 1; 64 by default. Further callers
+    /// wait in `poll_ready`.
     ///
     /// With 1, each call has the connection to itself until its answer has arrived.
     pub fn in_flight(mut self, calls: usize) -> Self {
@@ -117,51 +118,52 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self
     }
 
-    /// How long a call may take in total: the wait for a place, the time in the queue, the write and the answer. 30 s
-    /// by default.
+    /// How long a call may take in total: the wait for a place, the time in the queue, the write
+    /// and the answer. 30 s by default.
     ///
-    /// A call that was sent and has timed out keeps its place until its answer has arrived, or until the connection is
-    /// replaced.
+    /// A call that was sent and has timed out keeps its place until its answer has arrived, or
+    /// until the connection is replaced.
     pub fn call_within(mut self, patience: Duration) -> Self {
         self.options.call_within = patience;
         self
     }
 
-    /// The connection is replaced when a sent call waits and no answer has arrived for this long; 60 s by default. It
-    /// is also replaced once every place is held by a call that has timed out, so that a stuck server does not block
-    /// all callers.
+    /// The connection is replaced when a sent call waits and no answer has arrived for this long;
+    /// 60 s by default. It is also replaced once every place is held by a call that has timed out,
+    /// so that a stuck server does not block all callers.
     pub fn stalled_after(mut self, patience: Duration) -> Self {
         self.options.stalled_after = patience;
         self
     }
 
     /// When there has been no connection for this long, calls fail at once with
-    /// [`Unavailable`](super::ClientError::Unavailable) until there is one again. By default they wait until they time
-    /// out.
+    /// [`Unavailable`](super::ClientError::Unavailable) until there is one again. By default they
+    /// wait until they time out.
     pub fn fail_fast_after(mut self, patience: Duration) -> Self {
         self.options.fail_fast_after = Some(patience);
         self
     }
 
-    /// The maximum age of a connection, reduced at random by up to a tenth. Then the connection is replaced without
-    /// failing a call: calls that were sent are answered first, and queued ones go to the new connection. At least 1 s;
-    /// unlimited by default.
+    /// The maximum age of a connection, reduced at random by up to a tenth. Then the connection is
+    /// replaced without failing a call: calls that were sent are answered first, and queued ones go
+    /// to the new connection. At least 1 s; unlimited by default.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.options.max_age = Some(age.max(LEAST_AGE));
         self
     }
 
-    /// Adds a layer around each connection. The layers for a server's connections fit (a [`LogLayer`](crate::LogLayer)
-    /// logs a line for each). The first one added sees a connection first.
+    /// Adds a layer around each connection. The layers for a server's connections fit (a
+    /// [`LogLayer`](crate::LogLayer) logs a line for each). The first one added sees a connection
+    /// first.
     pub fn layer<N>(self, layer: N) -> Client<P, Stack<N, L>, G, H> {
         let Self { remotes, options, prepare, layer: others, gather, pushes } = self;
         Client { remotes, options, prepare, layer: Stack::new(layer, others), gather, pushes }
     }
 
-    /// Sets a function that prepares each new connection before calls use it: a greeting, a login, STARTTLS. It takes a
-    /// session and returns one with the same codec, which the calls then use. The deadline of
-    /// [`connect_within`](Self::connect_within) applies. Its error fails the attempt; see [`fatal`](super::fatal) for
-    /// errors after which further attempts are pointless.
+    /// Sets a function that prepares each new connection before calls use it: a greeting, a login,
+    /// STARTTLS. It takes a session and returns one with the same codec, which the calls then use.
+    /// The deadline of [`connect_within`](Self::connect_within) applies. Its error fails the
+    /// attempt; see [`fatal`](super::fatal) for errors after which further attempts are pointless.
     ///
     /// ```
     /// use ropewalk::client::Client;
@@ -182,8 +184,8 @@ impl<P, L, G, H> Client<P, L, G, H> {
         Client { remotes, options, prepare: Prepared::new(f), layer, gather, pushes }
     }
 
-    /// Does the same with a state, of which the function receives a clone: an `async` closure that captures it would
-    /// move it into the first connection's future.
+    /// Does the same with a state, of which the function receives a clone: an `async` closure that
+    /// captures it would move it into the first connection's future.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -207,9 +209,10 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self.prepare(move |session| f(session, state.clone()))
     }
 
-    /// Sets that answers consist of several frames: the function classifies each frame, and an answer is the `Vec` of
-    /// its frames, up to [`Part::Last`]. See [`max_answer`](Client::max_answer) for its limits, and
-    /// [`on_push`](Self::on_push) for frames that belong to no answer. For [`pipelined`](Self::pipelined) only.
+    /// Sets that answers consist of several frames: the function classifies each frame, and an
+    /// answer is the `Vec` of its frames, up to [`Part::Last`]. See
+    /// [`max_answer`](Client::max_answer) for its limits, and [`on_push`](Self::on_push) for frames
+    /// that belong to no answer. For [`pipelined`](Self::pipelined) only.
     ///
     /// ```
     /// use ropewalk::client::{Client, Part};
@@ -231,11 +234,19 @@ impl<P, L, G, H> Client<P, L, G, H> {
         F: Fn(&Item) -> Part + Send + Sync + 'static,
     {
         let Self { remotes, options, prepare, layer, pushes, .. } = self;
-        Client { remotes, options, prepare, layer, gather: Many(Arc::new(part), MaxAnswer::default()), pushes }
+        Client {
+            remotes,
+            options,
+            prepare,
+            layer,
+            gather: Many(Arc::new(part), MaxAnswer::default()),
+            pushes,
+        }
     }
 
-    /// Sets which frames belong to no answer, where each answer is one frame: those for which the function returns `true`.
-    /// They go to [`on_push`](Self::on_push). For [`pipelined`](Self::pipelined) only; where answers have several frames,
+    /// Sets which frames belong to no answer, where each answer is one frame: those for which the
+    /// function returns `true`. They go to [`on_push`](Self::on_push). For
+    /// [`pipelined`](Self::pipelined) only; where answers have several frames,
     /// [`answers`](Self::answers) says it.
     ///
     /// ```
@@ -256,9 +267,10 @@ impl<P, L, G, H> Client<P, L, G, H> {
         Client { remotes, options, prepare, layer, gather: OneOrPush(Arc::new(is_push)), pushes }
     }
 
-    /// Sets a function that takes frames that belong to no answer. The connection's task calls it in the order of the
-    /// frames; it must not block, because no call is answered meanwhile. It must deal with frames that it can't pass on
-    /// (to a full channel, for example) itself. By default such frames are dropped.
+    /// Sets a function that takes frames that belong to no answer. The connection's task calls it
+    /// in the order of the frames; it must not block, because no call is answered meanwhile. It
+    /// must deal with frames that it can't pass on (to a full channel, for example) itself. By
+    /// default such frames are dropped.
     ///
     /// ```
     /// use ropewalk::client::Client;
@@ -279,24 +291,28 @@ impl<P, L, G, H> Client<P, L, G, H> {
         Client { remotes, options, prepare, layer, gather, pushes: OnPush(Arc::new(f)) }
     }
 
-    /// Makes the client, which connects at once in a task of its own. Answers are matched by their order: the n-th
-    /// answer belongs to the n-th call. The codec is cloned for each connection. `Req` is the type of requests, which
-    /// the codec encodes.
+    /// Makes the client, which connects at once in a task of its own. Answers are matched by their
+    /// order: the n-th answer belongs to the n-th call. The codec is cloned for each connection.
+    /// `Req` is the type of requests, which the codec encodes.
     ///
     /// # Errors
     ///
-    /// If a string is not a valid remote, if there is no remote, if a certificate can't be read, or outside of a tokio
-    /// runtime. An unreachable server does not cause an error here: the client tries again.
+    /// If a string is not a valid remote, if there is no remote, if a certificate can't be read, or
+    /// outside of a tokio runtime. An unreachable server does not cause an error here: the client
+    /// tries again.
     pub fn pipelined<Req, C>(self, codec: C) -> Result<(Pipelined<Req, G::Answer>, Handle)>
     where
         Req: Send + 'static,
-        C: Decoder<Item: Send + 'static, Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
+        C: Decoder<Item: Send + 'static, Error: Into<BoxError>>
+            + Encoder<Req, Error: Into<BoxError>>,
         C: Clone + Send + 'static,
         P: Prepare<C>,
         G: Gathers<C::Item>,
         H: TakePush<C::Item>,
         L: Layer<ClientLeaf>,
-        L::Service: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send> + Send + 'static,
+        L::Service: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send>
+            + Send
+            + 'static,
     {
         self.start(codec, Fifo::default)
     }
@@ -308,26 +324,33 @@ impl<P, L, G, H> Client<P, L, G, H> {
     ) -> Result<(Pipelined<Req, G::Answer>, Handle)>
     where
         Req: Send + 'static,
-        C: Decoder<Item: Send + 'static, Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
+        C: Decoder<Item: Send + 'static, Error: Into<BoxError>>
+            + Encoder<Req, Error: Into<BoxError>>,
         C: Clone + Send + 'static,
         M: Match<Req, C::Item>,
         P: Prepare<C>,
         G: Gathers<C::Item>,
         H: TakePush<C::Item>,
         L: Layer<ClientLeaf>,
-        L::Service: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send> + Send + 'static,
+        L::Service: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send>
+            + Send
+            + 'static,
     {
         let Self { remotes, options, prepare, layer, gather, pushes } = self;
         let remotes = remotes.into_iter().collect::<Result<Vec<_>>>()?;
         if remotes.is_empty() {
-            return Err(Error::other("the client has nothing to connect to: Client::connect says where to"));
+            return Err(Error::other(
+                "the client has nothing to connect to: Client::connect says where to",
+            ));
         }
         #[cfg(feature = "tls")]
         remotes.iter().try_for_each(Remote::load)?;
         let runtime = runtime::Handle::try_current()?;
         let shared = Shared::new(options.in_flight, options.call_within);
-        let (service, handle) = (Pipelined::new(Arc::clone(&shared)), Handle::new(Arc::clone(&shared)));
-        let leaf = Leaf { shared: Arc::clone(&shared), options, prepare, codec, matching, gather, pushes };
+        let (service, handle) =
+            (Pipelined::new(Arc::clone(&shared)), Handle::new(Arc::clone(&shared)));
+        let leaf =
+            Leaf { shared: Arc::clone(&shared), options, prepare, codec, matching, gather, pushes };
         let around = layer.layer(ClientLeaf::new(leaf));
         let _entered = runtime.enter();
         runtime.spawn(Task::new(shared, options).run(remotes, around));
@@ -336,8 +359,9 @@ impl<P, L, G, H> Client<P, L, G, H> {
 }
 
 impl<P, L, F, H> Client<P, L, Many<F>, H> {
-    /// The most frames and bytes of one answer; 65 536 and 16 MiB by default. If an answer exceeds them, the connection
-    /// is replaced, and the sent calls fail with [`MayHaveArrived`](super::ClientError::MayHaveArrived).
+    /// The most frames and bytes of one answer; 65 536 and 16 MiB by default. If an answer exceeds
+    /// them, the connection is replaced, and the sent calls fail with
+    /// [`MayHaveArrived`](super::ClientError::MayHaveArrived).
     pub fn max_answer(mut self, frames: usize, bytes: u64) -> Self {
         self.gather.1 = MaxAnswer { frames, bytes };
         self
@@ -345,8 +369,8 @@ impl<P, L, F, H> Client<P, L, Many<F>, H> {
 }
 
 impl<P, L, H> Client<P, L, One, H> {
-    /// Does the same as [`pipelined`](Self::pipelined) for a protocol whose answers arrive in any order, matched by the
-    /// [`Tag`] of each. The tag is cloned for each connection.
+    /// Does the same as [`pipelined`](Self::pipelined) for a protocol whose answers arrive in any
+    /// order, matched by the [`Tag`] of each. The tag is cloned for each connection.
     ///
     /// # Errors
     ///
@@ -354,13 +378,16 @@ impl<P, L, H> Client<P, L, One, H> {
     pub fn tagged<Req, C, T>(self, codec: C, tag: T) -> Result<(Pipelined<Req, C::Item>, Handle)>
     where
         Req: Send + 'static,
-        C: Decoder<Item: Send + 'static, Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
+        C: Decoder<Item: Send + 'static, Error: Into<BoxError>>
+            + Encoder<Req, Error: Into<BoxError>>,
         C: Clone + Send + 'static,
         T: Tag<Req, C::Item, Id: Send + 'static> + Clone + Send + 'static,
         P: Prepare<C>,
         H: TakePush<C::Item>,
         L: Layer<ClientLeaf>,
-        L::Service: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send> + Send + 'static,
+        L::Service: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send>
+            + Send
+            + 'static,
     {
         self.start(codec, move || ByTag::new(tag.clone()))
     }
@@ -368,6 +395,9 @@ impl<P, L, H> Client<P, L, One, H> {
 
 impl<P, L, G, H> fmt::Debug for Client<P, L, G, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("remotes", &self.remotes).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("remotes", &self.remotes)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -23,14 +23,15 @@ use crate::listener::tcp::set_options;
 /// How long `connect` may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After this time the next address is tried in addition to those that have not answered, as RFC 8305 recommends.
+/// After this time the next address is tried in addition to those that have not answered, as RFC
+/// 8305 recommends.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Connects to a [`Remote`], or to the remote that a string names. The look-up of a name, the connection itself, its
-/// PROXY header and its TLS handshake may take 10 s in total.
+/// Connects to a [`Remote`], or to the remote that a string names. The look-up of a name, the
+/// connection itself, its PROXY header and its TLS handshake may take 10 s in total.
 ///
-/// Use [`Session::over`](crate::Session::over) to speak a protocol on it. A [`Client`](super::Client) serves many
-/// callers, and reconnects by itself.
+/// Use [`Session::over`](crate::Session::over) to speak a protocol on it. A
+/// [`Client`](super::Client) serves many callers, and reconnects by itself.
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, Server, Session, connect, framed, memory, reply_fn};
@@ -53,8 +54,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 ///
-/// An [`EndpointError`](crate::endpoint::EndpointError) for a string that is not a valid remote, and a [`ConnectError`] that
-/// contains the remote and the error of the system or the handshake.
+/// An [`EndpointError`](crate::endpoint::EndpointError) for a string that is not a valid remote,
+/// and a [`ConnectError`] that contains the remote and the error of the system or the handshake.
 pub async fn connect<R>(to: R) -> Result<Connection>
 where
     R: TryInto<Remote, Error: Into<Error>>,
@@ -71,17 +72,21 @@ pub(super) fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "it took too long")
 }
 
-/// Connects, without a deadline. If a PROXY header is written, it describes `source` (a client, and the address to
-/// which that client had connected), or without it the connection itself.
+/// Connects, without a deadline. If a PROXY header is written, it describes `source` (a client, and
+/// the address to which that client had connected), or without it the connection itself.
 pub(super) async fn dial(remote: &Remote, source: Option<(&Addr, &Addr)>) -> Result<Connection> {
-    dialed(remote, source).await.map_err(|cause| ConnectError::new(remote.to_string(), cause).into())
+    dialed(remote, source)
+        .await
+        .map_err(|cause| ConnectError::new(remote.to_string(), cause).into())
 }
 
 async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<Connection> {
     let (mut stream, peer) = match &remote.to {
         To::Tcp(addr) => tcp(vec![*addr], remote.from).await?,
         To::Scoped(scoped) => tcp(vec![scoped.resolve().await?], remote.from).await?,
-        To::Name(host, port) => tcp(lookup_host((host.as_str(), *port)).await?.collect(), remote.from).await?,
+        To::Name(host, port) => {
+            tcp(lookup_host((host.as_str(), *port)).await?.collect(), remote.from).await?
+        }
         To::Unix(path) => unix(UnixStream::connect(path).await?),
         To::Abstract(name) => {
             // A path with a leading NUL would be taken as an abstract name.
@@ -94,7 +99,9 @@ async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<C
         let own = stream.local_addr().unwrap_or(Addr::Memory);
         let (client, to) = source.unwrap_or_else(|| (&own, peer.addr()));
         let header = Header::new(client.clone(), to.clone());
-        stream.write_all(&if version == Version::V1 { header.to_v1() } else { header.to_v2() }).await?;
+        stream
+            .write_all(&if version == Version::V1 { header.to_v1() } else { header.to_v2() })
+            .await?;
         stream.flush().await?;
     }
     #[cfg(feature = "tls")]
@@ -115,7 +122,8 @@ async fn tcp(mut addrs: Vec<SocketAddr>, from: Option<IpAddr>) -> io::Result<(St
     if let Some(from) = from {
         addrs.retain(|addr| addr.is_ipv4() == from.is_ipv4());
     }
-    let (stream, addr) = race(addrs, |addr| async move { Ok((tcp_to(addr, from).await?, addr)) }).await?;
+    let (stream, addr) =
+        race(addrs, |addr| async move { Ok((tcp_to(addr, from).await?, addr)) }).await?;
     // Options that the system refuses are not needed.
     drop(set_options(&SockRef::from(&stream))?);
     Ok((stream.into(), Peer::new(addr)))
@@ -129,14 +137,16 @@ async fn tcp_to(addr: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream>
     socket.connect(addr).await
 }
 
-/// As in RFC 8305: the two families alternate, and the next address is tried after 250 ms or as soon as one has failed.
+/// As in RFC 8305: the two families alternate, and the next address is tried after 250 ms or as
+/// soon as one has failed.
 async fn race<T, F: Future<Output = io::Result<T>>>(
     addrs: Vec<SocketAddr>,
     attempt: impl Fn(SocketAddr) -> F,
 ) -> io::Result<T> {
     let mut waiting = interleaved(addrs).into_iter();
     let mut under_way = FuturesUnordered::new();
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address that it could connect to");
+    let mut failed =
+        io::Error::new(io::ErrorKind::NotFound, "the name has no address that it could connect to");
     loop {
         let more = waiting.next().map(|addr| under_way.push(attempt(addr))).is_some();
         if under_way.is_empty() {
@@ -152,8 +162,8 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
     }
 }
 
-/// Alternates the addresses of the two families, beginning with the family of the first one; the system has sorted
-/// them.
+/// Alternates the addresses of the two families, beginning with the family of the first one; the
+/// system has sorted them.
 fn interleaved(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let (a, b): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|addr| addr.is_ipv6() == first);
@@ -191,7 +201,8 @@ mod tests {
     async fn the_next_address_is_tried_after_250_ms_and_at_once_when_one_has_failed() {
         let addrs = addrs(["[2001:db8::1]:1", "[2001:db8::2]:2", "192.0.2.1:3"]);
         let start = Instant::now();
-        // The first one hangs, the one of the other family fails at once, and the third one answers.
+        // The first one hangs, the one of the other family fails at once, and the third one
+        // answers.
         let connected = race(addrs, |addr| async move {
             match addr.port() {
                 1 => pending().await,

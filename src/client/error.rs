@@ -11,8 +11,8 @@ pub type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// The error of a call. It is cheap to clone, because one broken connection fails many calls.
 ///
-/// [`is_not_sent`](Self::is_not_sent) tells whether the server may have seen the request. The error of a broken
-/// connection is the [`source`](StdError::source).
+/// [`is_not_sent`](Self::is_not_sent) tells whether the server may have seen the request. The error
+/// of a broken connection is the [`source`](StdError::source).
 ///
 /// ```
 /// use ropewalk::client::ClientError;
@@ -35,22 +35,28 @@ pub enum ClientError {
     },
     /// The codec refused the request, and no part of it was sent.
     Codec(Cause),
-    /// The server sent a frame that answers no call, so later answers can't be trusted. The request may have arrived.
+    /// The server sent a frame that answers no call, so later answers can't be trusted. The request
+    /// may have arrived.
     Desynchronized,
     /// The client drains, or has ended. The request was not sent.
     Draining,
-    /// There is no connection, and none is expected in time: see [`fail_fast_after`](super::Client::fail_fast_after)
-    /// and [`fatal`]. The request was not sent.
+    /// There is no connection, and none is expected in time: see
+    /// [`fail_fast_after`](super::Client::fail_fast_after) and [`fatal`]. The request was not sent.
     Unavailable(Cause),
     /// `call` was called before `poll_ready` was ready. The request was not sent.
     NotReady,
 }
 
 impl ClientError {
-    /// Whether the server can't have seen the request, so that any request can safely be sent again.
+    /// Whether the server can't have seen the request, so that any request can safely be sent
+    /// again.
     pub fn is_not_sent(&self) -> bool {
         match self {
-            Self::NotSent(_) | Self::Codec(_) | Self::Draining | Self::Unavailable(_) | Self::NotReady => true,
+            Self::NotSent(_)
+            | Self::Codec(_)
+            | Self::Draining
+            | Self::Unavailable(_)
+            | Self::NotReady => true,
             Self::TimedOut { sent } => !sent,
             Self::MayHaveArrived(_) | Self::Desynchronized => false,
         }
@@ -58,9 +64,10 @@ impl ClientError {
 
     fn cause(&self) -> Option<&Cause> {
         match self {
-            Self::NotSent(cause) | Self::MayHaveArrived(cause) | Self::Codec(cause) | Self::Unavailable(cause) => {
-                Some(cause)
-            }
+            Self::NotSent(cause)
+            | Self::MayHaveArrived(cause)
+            | Self::Codec(cause)
+            | Self::Unavailable(cause) => Some(cause),
             Self::TimedOut { .. } | Self::Desynchronized | Self::Draining | Self::NotReady => None,
         }
     }
@@ -92,8 +99,9 @@ pub(super) fn cause(error: Error) -> Cause {
     Arc::from(error.into_inner())
 }
 
-/// Marks an error of [`prepare`](super::Client::prepare) after which further attempts are pointless: a wrong password,
-/// an unsupported version of the protocol. The client ends, and all its calls fail with this error.
+/// Marks an error of [`prepare`](super::Client::prepare) after which further attempts are
+/// pointless: a wrong password, an unsupported version of the protocol. The client ends, and all
+/// its calls fail with this error.
 ///
 /// ```
 /// use ropewalk::{Error, Lines, Result, Session, client};

@@ -16,17 +16,18 @@ use super::connect::{dial, late};
 use crate::endpoint::error::ConnectError;
 use crate::endpoint::remote::Remote;
 
-/// How long connecting to the remote may take: the look-up of a name and all its addresses, the header and the
-/// handshake.
+/// How long connecting to the remote may take: the look-up of a name and all its addresses, the
+/// header and the handshake.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// Makes a service of connections that connects to a [`Remote`] for each, and copies bytes both ways until both sides
-/// have ended.
+/// Makes a service of connections that connects to a [`Remote`] for each, and copies bytes both
+/// ways until both sides have ended.
 ///
-/// Each direction ends separately: a half-close of one side is passed on, and the other direction goes on. If one side
-/// breaks, the other is aborted. A connection to a remote with `proxy+` begins with a PROXY header that describes the
-/// client, as far as it is known behind other proxies. A draining server lets these connections end by themselves, up
-/// to its deadline, because it can't know where a request ends.
+/// Each direction ends separately: a half-close of one side is passed on, and the other direction
+/// goes on. If one side breaks, the other is aborted. A connection to a remote with `proxy+` begins
+/// with a PROXY header that describes the client, as far as it is known behind other proxies. A
+/// draining server lets these connections end by themselves, up to its deadline, because it can't
+/// know where a request ends.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,8 +46,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 ///
-/// A string that is not a valid remote, and with TLS a file that can't be read. If the remote can't be reached, that is
-/// an error of the connection, which is closed.
+/// A string that is not a valid remote, and with TLS a file that can't be read. If the remote can't
+/// be reached, that is an error of the connection, which is closed.
 pub fn forward<R>(to: R) -> Result<Forward>
 where
     R: TryInto<Remote, Error: Into<Error>>,
@@ -73,8 +74,8 @@ impl Forward {
         self
     }
 
-    /// Both connections are aborted once no bytes have moved for this time, or for up to twice as long. Unlimited by
-    /// default.
+    /// Both connections are aborted once no bytes have moved for this time, or for up to twice as
+    /// long. Unlimited by default.
     pub fn idle(mut self, patience: impl Into<Option<Duration>>) -> Self {
         self.idle = patience.into();
         self
@@ -82,8 +83,10 @@ impl Forward {
 
     async fn run(self, mut client: Connection) -> Result {
         let told = client.peer().proxied().and_then(|proxied| proxied.destination()).cloned();
-        let (source, destination) = (client.peer().addr().clone(), told.unwrap_or_else(|| client.local()));
-        let dialed = timeout(self.connect_within, dial(&self.remote, Some((&source, &destination)))).await;
+        let (source, destination) =
+            (client.peer().addr().clone(), told.unwrap_or_else(|| client.local()));
+        let dialed =
+            timeout(self.connect_within, dial(&self.remote, Some((&source, &destination)))).await;
         let mut server = match dialed {
             Ok(dialed) => dialed?,
             Err(_) => return Err(ConnectError::new(self.remote.to_string(), late()).into()),
@@ -109,7 +112,9 @@ impl Forward {
 async fn silence(stats: Stats, patience: Option<Duration>) {
     let Some(patience) = patience else { return pending().await };
     let mut before = None;
-    while before.replace((stats.bytes_in(), stats.bytes_out())) != Some((stats.bytes_in(), stats.bytes_out())) {
+    while before.replace((stats.bytes_in(), stats.bytes_out()))
+        != Some((stats.bytes_in(), stats.bytes_out()))
+    {
         sleep(patience).await;
     }
 }
@@ -130,6 +135,9 @@ impl Service<Connection> for Forward {
 
 impl fmt::Debug for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forward").field("remote", &self.remote).field("idle", &self.idle).finish_non_exhaustive()
+        f.debug_struct("Forward")
+            .field("remote", &self.remote)
+            .field("idle", &self.idle)
+            .finish_non_exhaustive()
     }
 }

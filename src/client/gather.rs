@@ -33,8 +33,8 @@ pub trait Gather<Item>: Send + 'static {
     fn part(&mut self, frame: &Item) -> Part;
     /// Passes over a push, which leaves the connection's stream at that byte.
     fn pass(&mut self, _: u64) {}
-    /// Adds a frame that is no push, which leaves the connection's stream at that byte. The answer, if it was its last one;
-    /// `Err` if it is over its bounds.
+    /// Adds a frame that is no push, which leaves the connection's stream at that byte. The answer,
+    /// if it was its last one; `Err` if it is over its bounds.
     fn add(&mut self, frame: Item, part: Part, at: u64) -> Result<Option<Self::Answer>, OverMax>;
 }
 

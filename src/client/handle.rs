@@ -25,7 +25,8 @@ impl<Req: Send, Ans: Send> Steer for Shared<Req, Ans> {
         let mut later = Later::default();
         let mut inner = self.lock();
         inner.draining = Some(inner.draining.map_or(until, |earlier| earlier.min(until)));
-        // One that has ended goes on telling why; one that had no connection for long tells that it drains.
+        // One that has ended goes on telling why; one that had no connection for long tells that it
+        // drains.
         if !matches!(*self.state.borrow(), State::Ended) {
             inner.gate = Gate::Refusing(ClientError::Draining);
         }
@@ -50,8 +51,8 @@ impl<Req: Send, Ans: Send> Steer for Shared<Req, Ans> {
     }
 }
 
-/// A handle on a client, which controls it and returns its state. It has no type parameters, and does not keep the
-/// client alive.
+/// A handle on a client, which controls it and returns its state. It has no type parameters, and
+/// does not keep the client alive.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,7 +81,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(super) fn new<Req: Send + 'static, Ans: Send + 'static>(shared: Arc<Shared<Req, Ans>>) -> Self {
+    pub(super) fn new<Req: Send + 'static, Ans: Send + 'static>(
+        shared: Arc<Shared<Req, Ans>>,
+    ) -> Self {
         Self { state: shared.state.subscribe(), steer: shared }
     }
 
@@ -99,8 +102,8 @@ impl Handle {
         self.steer.taken()
     }
 
-    /// Ready when there is a connection. Waiting for it is not required, because calls wait by themselves; it lets a
-    /// program fail early.
+    /// Ready when there is a connection. Waiting for it is not required, because calls wait by
+    /// themselves; it lets a program fail early.
     ///
     /// # Cancel safety
     ///
@@ -108,29 +111,31 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Unavailable`] with the error of the attempt, if it fails; [`ClientError::Draining`] if the client
-    /// drains or has ended.
+    /// [`ClientError::Unavailable`] with the error of the attempt, if it fails;
+    /// [`ClientError::Draining`] if the client drains or has ended.
     pub fn connected(&self) -> impl Future<Output = Result<(), ClientError>> + Send + use<> {
         let mut state = self.state.clone();
         async move {
             let settled = state.wait_for(|state| !matches!(state, State::Connecting)).await;
             match settled.as_deref() {
                 Ok(State::Ready) => Ok(()),
-                Ok(State::Waiting { error, .. }) => Err(ClientError::Unavailable(Arc::clone(error))),
+                Ok(State::Waiting { error, .. }) => {
+                    Err(ClientError::Unavailable(Arc::clone(error)))
+                }
                 _ => Err(ClientError::Draining),
             }
         }
     }
 
-    /// Drains the client: new calls fail with [`ClientError::Draining`]. Accepted calls are finished within this time,
-    /// and those not answered by then fail; then the connection is half-closed first, so that no data is lost. Of
-    /// several calls the earliest deadline counts.
+    /// Drains the client: new calls fail with [`ClientError::Draining`]. Accepted calls are
+    /// finished within this time, and those not answered by then fail; then the connection is
+    /// half-closed first, so that no data is lost. Of several calls the earliest deadline counts.
     pub fn drain(&self, within: Duration) {
         self.steer.drain(after(Instant::now(), within));
     }
 
-    /// Ready when the client has ended: it was drained, its last service was dropped, an attempt failed with a
-    /// [`fatal`](super::fatal) error, or its runtime ended. Cancel safe.
+    /// Ready when the client has ended: it was drained, its last service was dropped, an attempt
+    /// failed with a [`fatal`](super::fatal) error, or its runtime ended. Cancel safe.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut state = self.state.clone();
         async move {

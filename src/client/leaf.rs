@@ -25,7 +25,8 @@ use ropewalk_middleware::connection::LINGER;
 
 type Serving = Pin<Box<dyn Future<Output = Result> + Send>>;
 
-/// The connection's end of a client. The layers of [`Client::layer`](super::Client::layer) stand around it.
+/// The connection's end of a client. The layers of [`Client::layer`](super::Client::layer) stand
+/// around it.
 pub struct ClientLeaf(Box<dyn Serve + Send>);
 
 impl ClientLeaf {
@@ -84,7 +85,8 @@ where
 {
     fn serve(&mut self, connection: Connection) -> Serving {
         let (shared, options) = (Arc::clone(&self.shared), self.options);
-        let (prepare, codec, matching) = (self.prepare.clone(), self.codec.clone(), (self.matching)());
+        let (prepare, codec, matching) =
+            (self.prepare.clone(), self.codec.clone(), (self.matching)());
         let (gather, pushes) = (self.gather.clone(), self.pushes.clone());
         Box::pin(async move {
             let closing = connection.closing();
@@ -94,7 +96,9 @@ where
                 Err(_) => return Err(late().into()),
             };
             let Some((codec, wire)) = session.into_parts() else {
-                return Err(Error::other("the preparation gave back a session that a server's leaf has"));
+                return Err(Error::other(
+                    "the preparation gave back a session that a server's leaf has",
+                ));
             };
             let gather = gather.begin(wire.taken());
             let mut line = Line::new(shared, options, (codec, wire), (matching, gather, pushes));
@@ -121,7 +125,11 @@ fn open<Req, Ans>(shared: &Shared<Req, Ans>) {
 }
 
 /// Ends a connection: fails the calls that are out, and closes it as its end says.
-async fn finish<C, M, G, H, Req>(mut line: Line<C, M, G, H, Req>, end: End, closing: &Closing) -> Result
+async fn finish<C, M, G, H, Req>(
+    mut line: Line<C, M, G, H, Req>,
+    end: End,
+    closing: &Closing,
+) -> Result
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
     M: Match<Req, C::Item>,
@@ -169,8 +177,11 @@ where
             Err(Error::other(why))
         }
         End::Desynchronized | End::OverMax | End::Stalled => {
-            let reason =
-                if let End::Desynchronized = end { CloseReason::Desynchronized } else { CloseReason::Replaced };
+            let reason = if let End::Desynchronized = end {
+                CloseReason::Desynchronized
+            } else {
+                CloseReason::Replaced
+            };
             closing.set_reason(reason);
             wire.abort();
             Err(Error::other(why))
@@ -181,7 +192,9 @@ where
 /// Closes a connection on which all is done, by then if that is given.
 async fn close(mut wire: Box<Wire>, until: Option<Instant>) -> Result {
     let finished = match until {
-        Some(until) => timeout_at(until, wire.finish()).await.unwrap_or_else(|_| Err(late().into())),
+        Some(until) => {
+            timeout_at(until, wire.finish()).await.unwrap_or_else(|_| Err(late().into()))
+        }
         None => wire.finish().await,
     };
     if finished.is_err() {

@@ -1,4 +1,5 @@
-//! One connection and its calls: the loop that reads answers, writes requests, and keeps the deadlines.
+//! One connection and its calls: the loop that reads answers, writes requests, and keeps the
+//! deadlines.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,7 +45,9 @@ impl End {
             Self::Aged => "the connection was replaced for its age",
             Self::Closed => "the server has closed the connection",
             Self::Broken(_) => "the connection broke",
-            Self::Desynchronized => "the server sent what nobody had asked for; what it sends first is for `prepare`",
+            Self::Desynchronized => {
+                "the server sent what nobody had asked for; what it sends first is for `prepare`"
+            }
             Self::OverMax => "an answer is larger than max_answer allows",
             Self::Stalled => "the server gave no answer for too long",
         }
@@ -141,7 +144,8 @@ where
             if let Some(end) = ready!(self.poll_write(cx)) {
                 return Poll::Ready(end);
             }
-            // It reads while a write waits: two peers that both write first must not wait for each other.
+            // It reads while a write waits: two peers that both write first must not wait for each
+            // other.
             match self.wire.poll_more(true, cx) {
                 Poll::Ready(Ok(())) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
@@ -156,7 +160,8 @@ where
         }
     }
 
-    /// Delivers the answers that were read, up to a frame that isn't one, or to the end of the turn.
+    /// Delivers the answers that were read, up to a frame that isn't one, or to the end of the
+    /// turn.
     fn read(&mut self) -> Result<(), End> {
         let mut result = Ok(());
         // Frames that complete no answer count as well.
@@ -214,13 +219,18 @@ where
             let mut inner = self.shared.look();
             if self.aged || inner.queue.is_empty() {
                 self.left = false;
-                let over = inner.queue.is_empty() && (inner.draining.is_some() || self.shared.is_orphaned());
+                let over = inner.queue.is_empty()
+                    && (inner.draining.is_some() || self.shared.is_orphaned());
                 let end = if over { Some(End::Drained) } else { self.aged.then_some(End::Aged) };
                 return Poll::Ready(end.filter(|_| self.matching.len() == 0));
             }
             let crowd = self.last > 1 || self.matching.len() > 0;
-            if crowd && inner.queue.len() < inner.places && !std::mem::replace(&mut self.yielded, true) {
-                // The caller that woke it may have been the first of many: the others get their turn first.
+            if crowd
+                && inner.queue.len() < inner.places
+                && !std::mem::replace(&mut self.yielded, true)
+            {
+                // The caller that woke it may have been the first of many: the others get their
+                // turn first.
                 drop(inner);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -246,7 +256,8 @@ where
         }
     }
 
-    /// Encodes what was taken from the queue; what there is no room for goes back. Returns how many calls it was.
+    /// Encodes what was taken from the queue; what there is no room for goes back. Returns how many
+    /// calls it was.
     fn encode(&mut self) -> usize {
         let (mut encoded, mut refused) = (0, Vec::new());
         while self.wire.has_room()
@@ -284,7 +295,8 @@ where
         encoded
     }
 
-    /// Looks at whatever may be late. Ready with the end, or with `None` when something is to be done.
+    /// Looks at whatever may be late. Ready with the end, or with `None` when something is to be
+    /// done.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let now = Instant::now();
         if std::mem::take(&mut self.answered) {
@@ -321,7 +333,8 @@ where
         let poisoned = *late >= inner.places;
         drop(inner);
         later.run();
-        let stalled = oldest.map(|oldest| after(oldest.max(self.progress), self.options.stalled_after));
+        let stalled =
+            oldest.map(|oldest| after(oldest.max(self.progress), self.options.stalled_after));
         if poisoned || stalled.is_some_and(|stalled| stalled <= now) {
             return Poll::Ready(Some(End::Stalled));
         }

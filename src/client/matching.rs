@@ -5,7 +5,8 @@ use std::hash::Hash;
 
 use tokio::time::Instant;
 
-/// A call whose request is encoded. The connection's task alone has it, so there is no lock around it.
+/// A call whose request is encoded. The connection's task alone has it, so there is no lock around
+/// it.
 #[derive(Debug)]
 #[allow(unreachable_pub)] // it stands in a sealed trait
 pub struct Out {
@@ -81,7 +82,8 @@ impl<Req, Item> Match<Req, Item> for Fifo {
     }
 }
 
-/// How a protocol marks the answer to a request: with an id in both (DNS, memcached's binary protocol, most RPC).
+/// How a protocol marks the answer to a request: with an id in both (DNS, memcached's binary
+/// protocol, most RPC).
 ///
 /// ```
 /// use ropewalk::client::Tag;
@@ -108,15 +110,16 @@ impl<Req, Item> Match<Req, Item> for Fifo {
 /// }
 /// ```
 pub trait Tag<Req, Item> {
-    /// The type of the id. It must have more values than calls may be [in flight](super::Client::in_flight).
+    /// The type of the id. It must have more values than calls may be [in
+    /// flight](super::Client::in_flight).
     type Id: Copy + Eq + Hash;
 
-    /// Writes an id into the request, and returns it. If it is one that is `taken`, the call fails. An id is free again
-    /// only when its answer has arrived, even if its caller has gone.
+    /// Writes an id into the request, and returns it. If it is one that is `taken`, the call fails.
+    /// An id is free again only when its answer has arrived, even if its caller has gone.
     fn assign(&mut self, request: &mut Req, taken: &dyn Fn(&Self::Id) -> bool) -> Self::Id;
 
-    /// The id of an answer, or `None` for a frame that belongs to no call (a push). An id that no sent call has breaks
-    /// the protocol.
+    /// The id of an answer, or `None` for a frame that belongs to no call (a push). An id that no
+    /// sent call has breaks the protocol.
     fn finish(&mut self, frame: &Item) -> Option<Self::Id>;
 }
 
@@ -126,7 +129,8 @@ pub struct ByTag<T, I> {
     tag: T,
     /// Each with its number.
     out: HashMap<I, (u64, Out)>,
-    /// Their numbers in the order of their age. Those that are answered are still in it, for a while.
+    /// Their numbers in the order of their age. Those that are answered are still in it, for a
+    /// while.
     ages: VecDeque<(u64, I)>,
     next: u64,
 }

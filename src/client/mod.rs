@@ -1,9 +1,11 @@
 //! Clients: connections to a server, with the same codecs.
 //!
-//! * [`connect()`] makes one [`Connection`](crate::Connection); [`Session::over`](crate::Session::over) makes a session
-//!   on it, for a protocol written as an async function.
-//! * A [`Client`] is for many callers: a tower service with any codec, on one connection that is made again when it
-//!   breaks. The error of a failed call tells whether the server may have seen the request.
+//! * [`connect()`] makes one [`Connection`](crate::Connection);
+//!   [`Session::over`](crate::Session::over) makes a session on it, for a protocol written as an
+//!   async function.
+//! * A [`Client`] is for many callers: a tower service with any codec, on one connection that is
+//!   made again when it breaks. The error of a failed call tells whether the server may have seen
+//!   the request.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,10 +38,11 @@
 //!
 //! # What a failed call means
 //!
-//! The client never sends a request twice. Calls that are queued when a connection ends stay queued for the next one,
-//! within their deadline. Calls that were sent fail at once: with [`NotSent`](ClientError::NotSent) if no byte of the
-//! request was passed to the transport, and with [`MayHaveArrived`](ClientError::MayHaveArrived) otherwise. Under TLS,
-//! bytes that rustls has accepted count as passed on, so `MayHaveArrived` may be returned for a request that did not
+//! The client never sends a request twice. Calls that are queued when a connection ends stay queued
+//! for the next one, within their deadline. Calls that were sent fail at once: with
+//! [`NotSent`](ClientError::NotSent) if no byte of the request was passed to the transport, and
+//! with [`MayHaveArrived`](ClientError::MayHaveArrived) otherwise. Under TLS, bytes that rustls has
+//! accepted count as passed on, so `MayHaveArrived` may be returned for a request that did not
 //! arrive, but `NotSent` never for one that did.
 
 mod backoff;

@@ -17,10 +17,12 @@ impl<Req, Ans> Load for Pipelined<Req, Ans> {
     }
 }
 
-/// A policy for tower's `Retry`: a call that the server can't have seen ([`ClientError::is_not_sent`]) is tried again,
-/// up to a number of times. A request that has been sent is never sent again.
+/// A policy for tower's `Retry`: a call that the server can't have seen
+/// ([`ClientError::is_not_sent`]) is tried again, up to a number of times. A request that has been
+/// sent is never sent again.
 ///
-/// A codec takes a request by value, so a client can't send it again by itself; `Retry` clones it before.
+/// A codec takes a request by value, so a client can't send it again by itself; `Retry` clones it
+/// before.
 ///
 /// ```
 /// use ropewalk::client::{Client, NotSent};
@@ -60,7 +62,8 @@ impl<Req: Clone, Ans> Policy<Req, Ans, ClientError> for NotSent {
 
     fn retry(&mut self, _: &mut Req, result: &mut Result<Ans, ClientError>) -> Option<Ready<()>> {
         // A client that drains, or that was refused for good, will fail again.
-        let again = matches!(result, Err(ClientError::NotSent(_) | ClientError::TimedOut { sent: false }));
+        let again =
+            matches!(result, Err(ClientError::NotSent(_) | ClientError::TimedOut { sent: false }));
         if !again || self.left == 0 {
             return None;
         }

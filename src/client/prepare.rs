@@ -39,7 +39,11 @@ impl<C> Prepared<C> {
 pub trait Prepare<C>: Clone + Send + Sync + 'static {
     fn prepare(&self, session: Session<C>) -> impl Future<Output = Result<Session<C>>> + Send;
 
-    fn begin(&self, connection: Connection, codec: C) -> impl Future<Output = Result<Session<C>>> + Send {
+    fn begin(
+        &self,
+        connection: Connection,
+        codec: C,
+    ) -> impl Future<Output = Result<Session<C>>> + Send {
         self.prepare(Session::over(connection, codec))
     }
 }

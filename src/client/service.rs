@@ -16,17 +16,18 @@ use super::shared::{Gate, Grant, Later, Shared, Slot, Waiter};
 
 /// A service of calls on one connection, which clones share: `Service<Req, Response = Ans>`.
 ///
-/// Made by [`Client::pipelined`](super::Client::pipelined) and [`Client::tagged`](super::Client::tagged). Its type does
-/// not contain the codec.
+/// Made by [`Client::pipelined`](super::Client::pipelined) and
+/// [`Client::tagged`](super::Client::tagged). Its type does not contain the codec.
 ///
-/// It is ready when there is a connection and a place among the calls [in flight](super::Client::in_flight). Each ready
-/// clone has a place of its own; if it is dropped unused, the next caller gets the place. A caller that has waited for
-/// [`call_within`](super::Client::call_within) becomes ready without a place, and its call fails with
-/// [`TimedOut`](ClientError::TimedOut). `poll_ready` itself never fails, because its error would be final to tower's
-/// `Buffer` and `Balance`.
+/// It is ready when there is a connection and a place among the calls [in
+/// flight](super::Client::in_flight). Each ready clone has a place of its own; if it is dropped
+/// unused, the next caller gets the place. A caller that has waited for
+/// [`call_within`](super::Client::call_within) becomes ready without a place, and its call fails
+/// with [`TimedOut`](ClientError::TimedOut). `poll_ready` itself never fails, because its error
+/// would be final to tower's `Buffer` and `Balance`.
 ///
-/// When the last clone is dropped the client drains in the background: calls whose futures are still held are answered,
-/// the connection is closed, and the task ends.
+/// When the last clone is dropped the client drains in the background: calls whose futures are
+/// still held are answered, the connection is closed, and the task ends.
 pub struct Pipelined<Req, Ans> {
     shared: Arc<Shared<Req, Ans>>,
     ticket: Ticket,
@@ -37,7 +38,8 @@ impl<Req, Ans> Pipelined<Req, Ans> {
         Self { shared, ticket: Ticket::Nothing }
     }
 
-    /// Waits for a place, calls, and waits for the answer: the same as `ready` and `call`, under one deadline.
+    /// Waits for a place, calls, and waits for the answer: the same as `ready` and `call`, under
+    /// one deadline.
     ///
     /// ```
     /// use ropewalk::client::Client;
@@ -57,8 +59,9 @@ impl<Req, Ans> Pipelined<Req, Ans> {
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before the request is encoded, no part of it is sent. If it is dropped later, its answer is
-    /// discarded when it arrives, and its place stays taken until then; no other call receives its answer.
+    /// If it is dropped before the request is encoded, no part of it is sent. If it is dropped
+    /// later, its answer is discarded when it arrives, and its place stays taken until then; no
+    /// other call receives its answer.
     ///
     /// # Errors
     ///
@@ -70,7 +73,8 @@ impl<Req, Ans> Pipelined<Req, Ans> {
         asking.ticket.start(asking.shared, req.into()).await
     }
 
-    /// How many calls have a place, without those that are answered; `usize::MAX` while there is no connection.
+    /// How many calls have a place, without those that are answered; `usize::MAX` while there is no
+    /// connection.
     pub fn in_flight(&self) -> usize {
         let inner = self.shared.lock();
         if matches!(inner.gate, Gate::Open) { inner.taken() } else { usize::MAX }
@@ -96,7 +100,9 @@ impl<Req, Ans> Drop for Pipelined<Req, Ans> {
 
 impl<Req, Ans> fmt::Debug for Pipelined<Req, Ans> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipelined").field("state", &*self.shared.state.borrow()).finish_non_exhaustive()
+        f.debug_struct("Pipelined")
+            .field("state", &*self.shared.state.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,7 +130,11 @@ enum Ticket {
 }
 
 impl Ticket {
-    fn poll_place<Req, Ans>(&mut self, shared: &Shared<Req, Ans>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_place<Req, Ans>(
+        &mut self,
+        shared: &Shared<Req, Ans>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         if let Self::Place(_) = *self {
             return Poll::Ready(());
         }

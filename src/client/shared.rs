@@ -1,6 +1,8 @@
-//! What callers and the connection's task share, under one lock: the places, the queue, the slots of the calls.
+//! What callers and the connection's task share, under one lock: the places, the queue, the slots
+//! of the calls.
 //!
-//! Wakers are woken, and values of the user dropped, when the lock is free again: both run code of the user's.
+//! Wakers are woken, and values of the user dropped, when the lock is free again: both run code of
+//! the user's.
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -59,7 +61,8 @@ pub(super) enum Gate {
     Refusing(ClientError),
 }
 
-/// A queued call, and since when its time runs: `None` until the task has seen it, so that no caller asks for the time.
+/// A queued call, and since when its time runs: `None` until the task has seen it, so that no
+/// caller asks for the time.
 pub(super) struct Queued {
     pub(super) key: usize,
     pub(super) since: Option<Instant>,
@@ -221,8 +224,8 @@ impl<Req, Ans> Inner<Req, Ans> {
         key
     }
 
-    /// The time of the queued calls that are new begins. It is in the order of the queue, so that the first one is always the
-    /// first to be late.
+    /// The time of the queued calls that are new begins. It is in the order of the queue, so that
+    /// the first one is always the first to be late.
     pub(super) fn note_time(&mut self, now: Instant) {
         let Some(first) = self.seen.checked_sub(1) else { return self.note_from(0, None, now) };
         let last = self.queue.get(first).and_then(|queued| queued.since);
@@ -251,8 +254,15 @@ impl<Req, Ans> Inner<Req, Ans> {
         }
     }
 
-    /// Puts a call back that was taken and could not be encoded for want of room. Returns the request if its caller has gone.
-    pub(super) fn unpop(&mut self, key: usize, req: Req, since: Instant, later: &mut Later<Req, Ans>) {
+    /// Puts a call back that was taken and could not be encoded for want of room. Returns the
+    /// request if its caller has gone.
+    pub(super) fn unpop(
+        &mut self,
+        key: usize,
+        req: Req,
+        since: Instant,
+        later: &mut Later<Req, Ans>,
+    ) {
         let slot = &mut self.slots[key];
         if let Slot::Out { waker } = slot {
             let waker = waker.take();
@@ -292,7 +302,12 @@ impl<Req, Ans> Inner<Req, Ans> {
     }
 
     /// Has those who have waited since `late` or longer fail when they call; all, if it is `None`.
-    pub(super) fn refuse(&mut self, late: Option<Instant>, error: &ClientError, later: &mut Later<Req, Ans>) {
+    pub(super) fn refuse(
+        &mut self,
+        late: Option<Instant>,
+        error: &ClientError,
+        later: &mut Later<Req, Ans>,
+    ) {
         while let Some(&key) = self.waiting.front() {
             let waiter = &mut self.waiters[key];
             if late.is_some_and(|late| waiter.since > late) {
@@ -305,10 +320,16 @@ impl<Req, Ans> Inner<Req, Ans> {
     }
 
     /// The end of a call.
-    pub(super) fn settle(&mut self, key: usize, result: Result<Ans, ClientError>, later: &mut Later<Req, Ans>) {
+    pub(super) fn settle(
+        &mut self,
+        key: usize,
+        result: Result<Ans, ClientError>,
+        later: &mut Later<Req, Ans>,
+    ) {
         let slot = &mut self.slots[key];
         if let Slot::Out { .. } | Slot::Queued { .. } = slot {
-            *(if result.is_ok() { &mut self.counts.answered } else { &mut self.counts.failed }) += 1;
+            *(if result.is_ok() { &mut self.counts.answered } else { &mut self.counts.failed }) +=
+                1;
         }
         match slot {
             Slot::Out { waker } => {
@@ -338,9 +359,14 @@ impl<Req, Ans> Inner<Req, Ans> {
         }
     }
 
-    /// Queued calls, and callers that wait, whose time is over. All have the same patience, so it is the oldest ones. Returns when
-    /// the next one is late.
-    pub(super) fn expire(&mut self, patience: Duration, now: Instant, later: &mut Later<Req, Ans>) -> Option<Instant> {
+    /// Queued calls, and callers that wait, whose time is over. All have the same patience, so it
+    /// is the oldest ones. Returns when the next one is late.
+    pub(super) fn expire(
+        &mut self,
+        patience: Duration,
+        now: Instant,
+        later: &mut Later<Req, Ans>,
+    ) -> Option<Instant> {
         self.note_time(now);
         let error = ClientError::TimedOut { sent: false };
         let mut next = None;
@@ -364,8 +390,12 @@ impl<Req, Ans> Inner<Req, Ans> {
 
     /// Fails the calls that are out: the line that knew of them is gone.
     pub(super) fn fail_out(&mut self, later: &mut Later<Req, Ans>) {
-        let out: Vec<usize> =
-            self.slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Done(_))).map(|(key, _)| key).collect();
+        let out: Vec<usize> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| !matches!(slot, Slot::Done(_)))
+            .map(|(key, _)| key)
+            .collect();
         let gone: Cause = Arc::new(Gone);
         for key in out {
             self.settle(key, Err(ClientError::MayHaveArrived(Arc::clone(&gone))), later);

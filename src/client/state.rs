@@ -16,7 +16,8 @@ pub enum State {
     Connecting,
     /// There is a connection.
     Ready,
-    /// The last attempt failed, or the last connection ended, and the client waits before the next attempt.
+    /// The last attempt failed, or the last connection ended, and the client waits before the next
+    /// attempt.
     Waiting {
         /// When the next attempt begins.
         until: Instant,
@@ -31,7 +32,8 @@ pub enum State {
 
 /// A client's counters: its calls and connections so far.
 ///
-/// Each accepted call is answered, failed, dropped by its caller, or pending: `calls` is always the sum of these.
+/// Each accepted call is answered, failed, dropped by its caller, or pending: `calls` is always the
+/// sum of these.
 #[derive(Clone, Default)]
 pub struct ClientCounts {
     pub(super) attempts: u64,
@@ -89,11 +91,19 @@ impl fmt::Debug for ClientCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { attempts, connections, closed: _, calls, answered, failed, dropped } = self;
         // Of the many reasons only those that occurred.
-        let counts = CloseReason::ALL.into_iter().map(|reason| (reason.as_str(), self.closed(reason)));
+        let counts =
+            CloseReason::ALL.into_iter().map(|reason| (reason.as_str(), self.closed(reason)));
         let closed: BTreeMap<_, _> = counts.filter(|(_, n)| *n > 0).collect();
         let mut counts = f.debug_struct("ClientCounts");
-        counts.field("attempts", attempts).field("connections", connections).field("closed", &closed);
-        counts.field("calls", calls).field("answered", answered).field("failed", failed).field("dropped", dropped);
+        counts
+            .field("attempts", attempts)
+            .field("connections", connections)
+            .field("closed", &closed);
+        counts
+            .field("calls", calls)
+            .field("answered", answered)
+            .field("failed", failed)
+            .field("dropped", dropped);
         counts.finish()
     }
 }

@@ -40,7 +40,14 @@ struct Over;
 
 impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
     pub(super) fn new(shared: Arc<Shared<Req, Ans>>, options: Options) -> Self {
-        Self { shared, options, failures: 0, down: Instant::now(), error: None, timer: Timer::default() }
+        Self {
+            shared,
+            options,
+            failures: 0,
+            down: Instant::now(),
+            error: None,
+            timer: Timer::default(),
+        }
     }
 
     /// Runs until the client is to end. `service` is the leaf with its layers.
@@ -81,7 +88,11 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
     }
 
     /// Connects, and serves the connection until it ends.
-    async fn attempt<S>(&mut self, remote: &Remote, service: &mut S) -> Result<Result<Outcome>, Over>
+    async fn attempt<S>(
+        &mut self,
+        remote: &Remote,
+        service: &mut S,
+    ) -> Result<Result<Outcome>, Over>
     where
         S: Service<Connection, Response = (), Error: Into<BoxError>>,
     {
@@ -98,8 +109,12 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
             Err(_) => return Ok(Err(ConnectError::new(remote.to_string(), late()).into())),
         };
         let closing = connection.closing();
-        let ready =
-            self.meanwhile(timeout_at(until, poll_fn(|cx| service.poll_ready(cx).map_err(Error::other)))).await?;
+        let ready = self
+            .meanwhile(timeout_at(
+                until,
+                poll_fn(|cx| service.poll_ready(cx).map_err(Error::other)),
+            ))
+            .await?;
         let served = match ready {
             Ok(Ok(())) => self.serve(pin!(service.call(connection))).await?,
             Ok(Err(error)) => Err(error),
@@ -117,7 +132,8 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         if opened.is_some() {
             self.down = Instant::now();
         }
-        // From when it was prepared: a server that accepts, greets and closes does not count as one that works.
+        // From when it was prepared: a server that accepts, greets and closes does not count as one
+        // that works.
         if opened.is_some_and(|opened| opened.elapsed() >= STABLE) {
             self.failures = 0;
         }
@@ -128,7 +144,8 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         })
     }
 
-    /// Awaits the end of a connection. Before it is prepared callers are looked after here, and afterwards by its line.
+    /// Awaits the end of a connection. Before it is prepared callers are looked after here, and
+    /// afterwards by its line.
     async fn serve<E: Into<BoxError>>(
         &mut self,
         mut served: Pin<&mut impl Future<Output = Result<(), E>>>,
@@ -165,7 +182,9 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
             let mut later = Later::default();
             let mut inner = self.shared.look();
             let unwanted = inner.draining.is_some() || self.shared.is_orphaned();
-            if unwanted && inner.queue.is_empty() || inner.draining.is_some_and(|until| until <= now) {
+            if unwanted && inner.queue.is_empty()
+                || inner.draining.is_some_and(|until| until <= now)
+            {
                 return Poll::Ready(());
             }
             let mut next = inner.draining;

@@ -14,25 +14,29 @@ use super::slots::Slots;
 
 /// Calls under way, and the order of their answers.
 ///
-/// In all implementations, a call that is ready at once while no other is under way costs no allocation: it is polled
-/// in place.
+/// In all implementations, a call that is ready at once while no other is under way costs no
+/// allocation: it is polled in place.
 pub trait Calls<F: Future> {
     /// Whether the answers are in the order of the frames.
     const IN_ORDER: bool = true;
 
-    /// Adds a call while no answer can be taken. Requires that there is room. The caller calls `poll_progress` next.
+    /// Adds a call while no answer can be taken. Requires that there is room. The caller calls
+    /// `poll_progress` next.
     fn push(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>);
 
-    /// Adds a call and polls it. Requires that there is room. Ready with its answer if that is the next one.
+    /// Adds a call and polls it. Requires that there is room. Ready with its answer if that is the
+    /// next one.
     ///
-    /// Inlined, so that the frame and the answer stay in registers when the call is ready at once. Otherwise they are
-    /// stored in words and loaded again in vectors at once, which costs as much as finding a frame.
+    /// Inlined, so that the frame and the answer stay in registers when the call is ready at once.
+    /// Otherwise they are stored in words and loaded again in vectors at once, which costs as much
+    /// as finding a frame.
     fn poll_call(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) -> Poll<F::Output>;
 
     /// The next answer; `None` when no calls are under way.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>>;
 
-    /// Lets the calls go on while no answer can be taken, because they may hold permits that others wait for.
+    /// Lets the calls go on while no answer can be taken, because they may hold permits that others
+    /// wait for.
     fn poll_progress(self: Pin<&mut Self>, cx: &mut Context<'_>);
 
     /// Frees the memory in which calls were kept. For an idle connection.
@@ -149,7 +153,11 @@ impl<F: Future> Ordered<F> {
 
 impl<F: Future> Calls<F> for Ordered<F> {
     fn push(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) {
-        if self.is_empty() { self.project().first.push(call, cx) } else { self.push_behind(call, cx) }
+        if self.is_empty() {
+            self.project().first.push(call, cx)
+        } else {
+            self.push_behind(call, cx)
+        }
     }
 
     #[inline(always)]
@@ -178,7 +186,9 @@ impl<F: Future> Calls<F> for Ordered<F> {
         // The other calls go on meanwhile.
         self.as_mut().poll_others(cx);
         match first {
-            Poll::Ready(None) => self.pop().map_or(Poll::Pending, |answer| Poll::Ready(Some(answer))),
+            Poll::Ready(None) => {
+                self.pop().map_or(Poll::Pending, |answer| Poll::Ready(Some(answer)))
+            }
             waits => waits,
         }
     }
@@ -211,7 +221,10 @@ impl<F: Future> Calls<F> for Ordered<F> {
 
 impl<F: Future> fmt::Debug for Ordered<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ordered").field("len", &self.len()).field("max", &self.max).finish_non_exhaustive()
+        f.debug_struct("Ordered")
+            .field("len", &self.len())
+            .field("max", &self.max)
+            .finish_non_exhaustive()
     }
 }
 
@@ -312,6 +325,9 @@ impl<F: Future> Calls<F> for Unordered<F> {
 
 impl<F: Future> fmt::Debug for Unordered<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unordered").field("len", &self.len()).field("max", &self.max).finish_non_exhaustive()
+        f.debug_struct("Unordered")
+            .field("len", &self.len())
+            .field("max", &self.max)
+            .finish_non_exhaustive()
     }
 }

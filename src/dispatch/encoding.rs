@@ -23,7 +23,8 @@ impl<C: Encoder<T, Error: Into<BoxError>> + 'static, T: 'static> Encoding<C, T> 
     }
 }
 
-/// Each frame is copied. For a codec that is borrowed, whose type can't be compared with those of this crate.
+/// Each frame is copied. For a codec that is borrowed, whose type can't be compared with those of
+/// this crate.
 #[derive(Debug)]
 pub(crate) struct Copied(());
 

@@ -1,4 +1,5 @@
-//! Answers that don't come from the service: to an error, and at the end of a connection that drains.
+//! Answers that don't come from the service: to an error, and at the end of a connection that
+//! drains.
 
 use ropewalk_middleware::{Error, IntoReply, Reply};
 

@@ -1,4 +1,5 @@
-//! The loop under `framed` and `Session::drive`: it makes calls from frames, and frames from answers.
+//! The loop under `framed` and `Session::drive`: it makes calls from frames, and frames from
+//! answers.
 //!
 //! ```text
 //!              ┌────────────────────── answers ──────────────────────┐
@@ -7,10 +8,11 @@
 //!        no room: wait            none               dry: write, then wait for bytes
 //! ```
 //!
-//! It reads first, then makes the service ready, then calls it, so that an idle connection holds no permit of a layer.
-//! A call is polled where it is made, so that a call that is ready at once needs no second pass of the loop. An error
-//! has the place of an answer: it waits until the calls before it are answered. While a call is pending the connection
-//! is tended: answers are written, and one buffer is read ahead, so that a broken connection is noticed.
+//! It reads first, then makes the service ready, then calls it, so that an idle connection holds no
+//! permit of a layer. A call is polled where it is made, so that a call that is ready at once needs
+//! no second pass of the loop. An error has the place of an answer: it waits until the calls before
+//! it are answered. While a call is pending the connection is tended: answers are written, and one
+//! buffer is read ahead, so that a broken connection is noticed.
 
 mod calls;
 mod encoding;
@@ -24,7 +26,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{Body, BoxError, CallTimer, CloseReason, Error, IntoReply, Reply, Result};
+use ropewalk_middleware::{
+    Body, BoxError, CallTimer, CloseReason, Error, IntoReply, Reply, Result,
+};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
@@ -37,17 +41,18 @@ pub use self::order::{AsReady, Concurrent, InOrder, Order};
 use crate::outbox::Inbox;
 use crate::wire::Wire;
 
-/// The loop's state for one connection. It resolves when no more answers will come; the caller then finishes the wire.
+/// The loop's state for one connection. It resolves when no more answers will come; the caller then
+/// finishes the wire.
 ///
-/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` the answers to errors and the goodbye, `X` how
-/// answers are encoded.
+/// `I` is a frame, `F` a frame of an answer, `Q` the calls under way, `E` the answers to errors and
+/// the goodbye, `X` how answers are encoded.
 #[pin_project]
 #[allow(unreachable_pub)] // the type of a public associated type, which needn't be named
 pub struct Dispatch<C, S, I, F, Q, E, X = Shared> {
     codec: C,
     inbox: Inbox<C>,
-    /// `None` when no more calls are made, so that a permit it holds for the next call, such as a slot under a limit,
-    /// is released.
+    /// `None` when no more calls are made, so that a permit it holds for the next call, such as a
+    /// slot under a limit, is released.
     service: Option<S>,
     /// A frame that waits until the service is ready.
     frame: Option<I>,
@@ -87,9 +92,24 @@ impl<C, S, I, F, Q, E, X> fmt::Debug for Dispatch<C, S, I, F, Q, E, X> {
 
 impl<C, S, I, F, Q, E, X> Dispatch<C, S, I, F, Q, E, X> {
     pub(crate) fn new(codec: C, inbox: Inbox<C>, service: S, calls: Q, on_error: E) -> Self {
-        let (service, frame, reply, error, timer) = (Some(service), None, None, None, CallTimer::default());
+        let (service, frame, reply, error, timer) =
+            (Some(service), None, None, None, CallTimer::default());
         let (go_on, failing, last, encoding) = (false, false, false, PhantomData);
-        Self { codec, inbox, service, frame, calls, reply, error, go_on, failing, last, on_error, timer, encoding }
+        Self {
+            codec,
+            inbox,
+            service,
+            frame,
+            calls,
+            reply,
+            error,
+            go_on,
+            failing,
+            last,
+            on_error,
+            timer,
+            encoding,
+        }
     }
 
     /// The codec; `None` while a part of an answer is encoded.
@@ -109,13 +129,18 @@ where
     E: OnError<R::Frame>,
     X: Encoding<C, R::Frame>,
 {
-    /// Runs until the connection should be closed: at the end of the stream, in a drain, after `then_close`, or with an
-    /// error.
-    pub(crate) fn poll(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+    /// Runs until the connection should be closed: at the end of the stream, in a drain, after
+    /// `then_close`, or with an error.
+    pub(crate) fn poll(
+        mut self: Pin<&mut Self>,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result> {
         let lent = std::mem::take(self.as_mut().project().timer).lend();
         let polled = self.as_mut().run(wire, cx);
         if polled.is_pending() && (self.reply.is_some() || !wire.has_room()) {
-            // An answer waits for the peer, or for its own next frame. The calls under way go on meanwhile.
+            // An answer waits for the peer, or for its own next frame. The calls under way go on
+            // meanwhile.
             self.as_mut().project().calls.poll_progress(cx);
             self.as_mut().poll_waiting(cx);
         }
@@ -123,8 +148,9 @@ where
         polled
     }
 
-    /// Makes the call that waits for the service. The wait may be in a queue of a layer, and a permit received there,
-    /// such as a slot under a limit, must be used at once and not be held while an answer waits for the peer.
+    /// Makes the call that waits for the service. The wait may be in a queue of a layer, and a
+    /// permit received there, such as a slot under a limit, must be used at once and not be held
+    /// while an answer waits for the peer.
     fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) {
         let mut this = self.project();
         if this.reply.as_ref().is_some_and(|reply| reply.close) {
@@ -138,7 +164,9 @@ where
                 this.calls.as_mut().push(service.call(frame), cx);
                 this.calls.poll_progress(cx);
             }
-            (Poll::Ready(Err(error)), _) => (*this.error, *this.go_on) = (Some(Error::service(error)), false),
+            (Poll::Ready(Err(error)), _) => {
+                (*this.error, *this.go_on) = (Some(Error::service(error)), false)
+            }
             (_, frame) => *this.frame = frame,
         }
     }
@@ -151,7 +179,8 @@ where
             let this = self.as_mut().project();
             if this.reply.is_some() {
                 match ready!(poll_reply(wire, this.codec, this.reply, X::encode, cx)) {
-                    // In order, the calls after it are not needed any more; without an order no call comes after it.
+                    // In order, the calls after it are not needed any more; without an order no
+                    // call comes after it.
                     Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
                     Ok(true) => {
                         (*this.last, *this.failing) = (true, false);
@@ -206,13 +235,14 @@ where
                     Ok(())
                 }
             },
-            // The service stays usable after a failed call; `on_error` determines whether the connection goes on.
+            // The service stays usable after a failed call; `on_error` determines whether the
+            // connection goes on.
             Err(error) => self.fail(Error::service(error), true, wire),
         }
     }
 
-    /// Replaces an answer that failed: it can't be encoded, or its stream returned an error. A failed answer to an
-    /// error is not replaced.
+    /// Replaces an answer that failed: it can't be encoded, or its stream returned an error. A
+    /// failed answer to an error is not replaced.
     #[cold]
     fn unanswerable(self: Pin<&mut Self>, error: Error, wire: &Wire) -> Result {
         let this = self.as_ref().project_ref();
@@ -237,10 +267,14 @@ where
         Ok(())
     }
 
-    /// Makes the next call, if there is room for one, and answers it if it is ready at once. It goes on with the next
-    /// ones as long as no other call is under way.
+    /// Makes the next call, if there is room for one, and answers it if it is ready at once. It
+    /// goes on with the next ones as long as no other call is under way.
     #[inline(always)]
-    fn poll_call(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
+    fn poll_call(
+        mut self: Pin<&mut Self>,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Next>> {
         let this = self.as_mut().project();
         if *this.last && this.calls.is_empty() {
             return Poll::Ready(Ok(Next::End));
@@ -251,7 +285,9 @@ where
         let mut waiting = this.frame.take();
         loop {
             let mut this = self.as_mut().project();
-            let Some(service) = this.service.as_mut() else { return tend(wire, this.codec, this.inbox, cx) };
+            let Some(service) = this.service.as_mut() else {
+                return tend(wire, this.codec, this.inbox, cx);
+            };
             let frame = match waiting.take() {
                 Some(frame) => frame,
                 None => match wire.decode(this.codec) {
@@ -268,9 +304,12 @@ where
                 },
             };
             match service.poll_ready(cx) {
-                Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(service.call(frame), cx) {
+                Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(service.call(frame), cx)
+                {
                     Poll::Ready(answer) => self.as_mut().answer(answer, wire)?,
-                    Poll::Pending if this.calls.has_room() => return Poll::Ready(Ok(Next::Pending)),
+                    Poll::Pending if this.calls.has_room() => {
+                        return Poll::Ready(Ok(Next::Pending));
+                    }
                     Poll::Pending => return tend(wire, this.codec, this.inbox, cx),
                 },
                 // A service whose `poll_ready` fails can't be used any more.
@@ -283,14 +322,23 @@ where
                     return tend(wire, this.codec, this.inbox, cx);
                 }
             }
-            if self.reply.is_some() || !self.calls.is_empty() || !wire.has_turn() || !wire.has_room() {
+            if self.reply.is_some()
+                || !self.calls.is_empty()
+                || !wire.has_turn()
+                || !wire.has_room()
+            {
                 return Poll::Ready(Ok(Next::Answered));
             }
         }
     }
 
-    /// Called when all complete frames that were read are decoded: writes the answers, and waits for more bytes.
-    fn poll_input(self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result<Next>> {
+    /// Called when all complete frames that were read are decoded: writes the answers, and waits
+    /// for more bytes.
+    fn poll_input(
+        self: Pin<&mut Self>,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Next>> {
         let this = self.project();
         let idle = this.calls.is_empty();
         if wire.has_ended() {
@@ -325,7 +373,12 @@ where
 }
 
 /// Waits, writes frames pushed meanwhile, and notices a broken connection.
-fn tend<C, T>(wire: &mut Wire, codec: &mut C, inbox: &mut Inbox<C>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+fn tend<C, T>(
+    wire: &mut Wire,
+    codec: &mut C,
+    inbox: &mut Inbox<C>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T>> {
     ready!(inbox.poll(codec, wire, cx))?;
     wire.poll_wait(cx).map(Err)
 }
@@ -338,8 +391,8 @@ pub(crate) enum Failed {
     Answer(Error),
 }
 
-/// Encodes an answer, as far as there is room for it, with one of the two methods of the wire for that. Ready when all of
-/// it is encoded, with whether the connection should close.
+/// Encodes an answer, as far as there is room for it, with one of the two methods of the wire for
+/// that. Ready when all of it is encoded, with whether the connection should close.
 pub(crate) fn poll_reply<C, F>(
     wire: &mut Wire,
     codec: &mut C,
@@ -358,7 +411,9 @@ pub(crate) fn poll_reply<C, F>(
             },
             Body::Many(frames) => frames.next(),
             Body::Stream(frames) => match frames.as_mut().poll_next(cx) {
-                Poll::Ready(frame) => frame.transpose().map_err(|error| Failed::Answer(Error::service(error)))?,
+                Poll::Ready(frame) => {
+                    frame.transpose().map_err(|error| Failed::Answer(Error::service(error)))?
+                }
                 Poll::Pending => return wire.poll_wait(cx).map(|error| Err(Failed::Wire(error))),
             },
         };

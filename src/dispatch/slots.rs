@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use pin_project::pin_project;
 
-/// Calls in one block, which has one allocation and one waker. More would cost memory when two calls are under way;
-/// fewer would cost allocations when many are.
+/// Calls in one block, which has one allocation and one waker. More would cost memory when two
+/// calls are under way; fewer would cost allocations when many are.
 const SLOTS: usize = 4;
 
 /// Calls under way, each in a place that is reused.
@@ -62,11 +62,21 @@ impl<F> Four<F> {
 impl<F: Future> Slots<F> {
     /// Makes no allocation until there is a call.
     pub(super) fn new(cx: &Context<'_>) -> Self {
-        Self { blocks: Vec::new(), vacant: Vec::new(), woken: Arc::default(), task: cx.waker().clone() }
+        Self {
+            blocks: Vec::new(),
+            vacant: Vec::new(),
+            woken: Arc::default(),
+            task: cx.waker().clone(),
+        }
     }
 
     /// Polls a call, and keeps it under this number if it is pending.
-    pub(super) fn poll_call(&mut self, call: F, number: usize, cx: &Context<'_>) -> Poll<F::Output> {
+    pub(super) fn poll_call(
+        &mut self,
+        call: F,
+        number: usize,
+        cx: &Context<'_>,
+    ) -> Poll<F::Output> {
         self.know(cx.waker());
         let place = self.vacant.pop().unwrap_or_else(|| self.grow());
         let block = &mut self.blocks[place / SLOTS];
@@ -90,7 +100,9 @@ impl<F: Future> Slots<F> {
             for at in (first..self.blocks.len()).step_by(64) {
                 let block = &mut self.blocks[at];
                 for n in 0..SLOTS {
-                    if let Poll::Ready(output) = poll_slot(block.calls.as_mut().slot(n), &block.waker) {
+                    if let Poll::Ready(output) =
+                        poll_slot(block.calls.as_mut().slot(n), &block.waker)
+                    {
                         self.vacant.push(at * SLOTS + n);
                         done(block.numbers[n], output);
                     }
@@ -116,11 +128,13 @@ impl<F: Future> Slots<F> {
         }
     }
 
-    /// Another task polls the connection from here on. Each call is polled once more, to register the new waker.
+    /// Another task polls the connection from here on. Each call is polled once more, to register
+    /// the new waker.
     #[cold]
     fn move_to(&mut self, task: &Waker) {
         self.task.clone_from(task);
-        // New bits: calls may still hold wakers of the old task, which must not set the first bit here.
+        // New bits: calls may still hold wakers of the old task, which must not set the first bit
+        // here.
         self.woken = Arc::new(AtomicU64::new(u64::MAX));
         for at in 0..self.blocks.len() {
             self.blocks[at].waker = self.waker(at);
@@ -128,7 +142,11 @@ impl<F: Future> Slots<F> {
     }
 
     fn waker(&self, at: usize) -> Waker {
-        Waker::from(Arc::new(Woken { bit: 1 << (at % 64), blocks: Arc::clone(&self.woken), task: self.task.clone() }))
+        Waker::from(Arc::new(Woken {
+            bit: 1 << (at % 64),
+            blocks: Arc::clone(&self.woken),
+            task: self.task.clone(),
+        }))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Binds endpoints: first opens their sockets, then makes a listener for each in the runtime that will watch it.
+//! Binds endpoints: first opens their sockets, then makes a listener for each in the runtime that
+//! will watch it.
 
 use std::fs;
 use std::io;
@@ -7,7 +8,9 @@ use super::proxied::Known;
 use super::{BACKLOG, BindError, Endpoint, Kind};
 use crate::listener::Listener;
 use crate::listener::opened::Opened;
-use crate::listener::preamble::{Preambles, Step, WithPreamble, default_max_preambles, descriptors};
+use crate::listener::preamble::{
+    Preambles, Step, WithPreamble, default_max_preambles, descriptors,
+};
 use crate::listener::proxy::ReadHeader;
 #[cfg(feature = "tls")]
 use crate::listener::tls::Handshake;
@@ -26,15 +29,18 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// If the system refuses, if a path exists that is not a dead server's socket, if a listener made in code was bound
-    /// before, or if an option is not valid for the kind of endpoint.
+    /// If the system refuses, if a path exists that is not a dead server's socket, if a listener
+    /// made in code was bound before, or if an option is not valid for the kind of endpoint.
     pub async fn bind(&self) -> Result<Box<dyn Listener>, BindError> {
-        let mut bound = self.bind_all(Vec::new(), &Preambles::new(default_max_preambles(descriptors()))).await?;
+        let mut bound = self
+            .bind_all(Vec::new(), &Preambles::new(default_max_preambles(descriptors())))
+            .await?;
         Ok(bound.pop().expect("one socket was asked for"))
     }
 
-    /// Binds for a server. `inherited` are the sockets received from the process that this one replaces, if any
-    /// (several if that process has workers). The results of preambles are counted.
+    /// Binds for a server. `inherited` are the sockets received from the process that this one
+    /// replaces, if any (several if that process has workers). The results of preambles are
+    /// counted.
     pub(crate) async fn bind_all(
         &self,
         inherited: Vec<Opened>,
@@ -49,15 +55,29 @@ impl Endpoint {
         opened.into_iter().map(|opened| self.listener(opened, preambles)).collect()
     }
 
-    /// Opens its sockets: as many as wanted if the kernel distributes connections among several, otherwise one.
-    pub(crate) async fn open(&self, sockets: usize, inherited: Vec<Opened>) -> Result<Vec<Opened>, BindError> {
-        let opened = if inherited.is_empty() { self.open_new(sockets).await } else { self.prepare(inherited) };
+    /// Opens its sockets: as many as wanted if the kernel distributes connections among several,
+    /// otherwise one.
+    pub(crate) async fn open(
+        &self,
+        sockets: usize,
+        inherited: Vec<Opened>,
+    ) -> Result<Vec<Opened>, BindError> {
+        let opened = if inherited.is_empty() {
+            self.open_new(sockets).await
+        } else {
+            self.prepare(inherited)
+        };
         opened.map_err(|cause| self.failed(cause))
     }
 
     /// Makes a listener on one of its sockets, watched by the current runtime.
-    pub(crate) fn listener(&self, opened: Opened, preambles: &Preambles) -> Result<Box<dyn Listener>, BindError> {
-        let listener = watch(opened, self.most_waiting()).and_then(|listener| self.complete(listener, preambles));
+    pub(crate) fn listener(
+        &self,
+        opened: Opened,
+        preambles: &Preambles,
+    ) -> Result<Box<dyn Listener>, BindError> {
+        let listener = watch(opened, self.most_waiting())
+            .and_then(|listener| self.complete(listener, preambles));
         listener.map_err(|cause| self.failed(cause))
     }
 
@@ -69,7 +89,9 @@ impl Endpoint {
         let backlog = self.system_backlog();
         match &self.kind {
             Kind::Tcp(addr) => tcp::open(*addr, self.v6_only, backlog, sockets),
-            Kind::Scoped(scoped) => tcp::open(scoped.resolve().await?, self.v6_only, backlog, sockets),
+            Kind::Scoped(scoped) => {
+                tcp::open(scoped.resolve().await?, self.v6_only, backlog, sockets)
+            }
             Kind::Name(host, port) => open_name(host, *port, backlog, sockets).await,
             Kind::Unix(path) => Ok(vec![unix::open(path, backlog, &self.access).await?]),
             Kind::Abstract(name) => Ok(vec![unix::open_abstract(name, backlog)?]),
@@ -101,16 +123,27 @@ impl Endpoint {
         i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
     }
 
-    /// The most connections that can wait to be accepted: the system's own limit bounds any requested number.
+    /// The most connections that can wait to be accepted: the system's own limit bounds any
+    /// requested number.
     fn most_waiting(&self) -> usize {
-        let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
+        let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn")
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
         let allowed = allowed.unwrap_or(SOMAXCONN);
         // The backlog of a socket that was passed to this process is unknown.
-        if self.listens_itself() { allowed.min(self.backlog.unwrap_or(BACKLOG) as usize) } else { allowed }
+        if self.listens_itself() {
+            allowed.min(self.backlog.unwrap_or(BACKLOG) as usize)
+        } else {
+            allowed
+        }
     }
 
     /// Puts the preamble steps of its connections around a listener.
-    fn complete(&self, listener: Box<dyn Listener>, preambles: &Preambles) -> io::Result<Box<dyn Listener>> {
+    fn complete(
+        &self,
+        listener: Box<dyn Listener>,
+        preambles: &Preambles,
+    ) -> io::Result<Box<dyn Listener>> {
         self.check_trusted(&Known::by(&listener.local_addr()))?;
         let steps = self.steps();
         if steps.is_empty() {

@@ -8,8 +8,8 @@ use std::io;
 
 use super::Endpoint;
 
-/// A string that is not a valid endpoint. Its message quotes the string and the wrong part, and explains what to write
-/// instead.
+/// A string that is not a valid endpoint. Its message quotes the string and the wrong part, and
+/// explains what to write instead.
 ///
 /// ```
 /// use ropewalk::Endpoint;
@@ -46,7 +46,8 @@ impl fmt::Display for EndpointError {
 
 impl StdError for EndpointError {}
 
-/// Converting an [`Endpoint`] to itself can't fail; this lets a function accept strings and endpoints.
+/// Converting an [`Endpoint`] to itself can't fail; this lets a function accept strings and
+/// endpoints.
 impl From<Infallible> for EndpointError {
     fn from(never: Infallible) -> Self {
         match never {}
@@ -67,11 +68,12 @@ impl BindError {
         Self { endpoint, cause, advice }
     }
 
-    /// Adds advice about the endpoints that the same server has bound before this one, if one of them is in conflict
-    /// with it.
+    /// Adds advice about the endpoints that the same server has bound before this one, if one of
+    /// them is in conflict with it.
     pub(crate) fn behind(mut self, endpoint: &Endpoint, others: &[Endpoint]) -> Self {
         if self.cause.raw_os_error() == Some(libc::EADDRINUSE)
-            && let Some((other, why)) = others.iter().find_map(|other| Some((other, endpoint.conflict(other)?)))
+            && let Some((other, why)) =
+                others.iter().find_map(|other| Some((other, endpoint.conflict(other)?)))
         {
             self.advice = format!("; {other}, where this server listens as well, {why}").into();
         }
@@ -89,18 +91,28 @@ impl BindError {
     }
 }
 
-/// Advice for an error. Only the system's errors need it: errors of this crate (those without a number) contain it.
+/// Advice for an error. Only the system's errors need it: errors of this crate (those without a
+/// number) contain it.
 fn advice(endpoint: &str, cause: &io::Error) -> &'static str {
-    let unix = endpoint.split(':').next().is_some_and(|scheme| scheme.rsplit('+').next() == Some("unix"));
+    let unix =
+        endpoint.split(':').next().is_some_and(|scheme| scheme.rsplit('+').next() == Some("unix"));
     match cause.raw_os_error() {
-        Some(libc::EADDRINUSE) if unix => "; another program listens there: stop it, or choose another name",
-        Some(libc::EADDRINUSE) => "; another program listens there: stop it, or choose another port (0: any free one)",
-        Some(libc::EACCES) if unix => "; the user this runs as must be allowed to write in the directory of the path",
+        Some(libc::EADDRINUSE) if unix => {
+            "; another program listens there: stop it, or choose another name"
+        }
+        Some(libc::EADDRINUSE) => {
+            "; another program listens there: stop it, or choose another port (0: any free one)"
+        }
+        Some(libc::EACCES) if unix => {
+            "; the user this runs as must be allowed to write in the directory of the path"
+        }
         Some(libc::EPERM) if unix => "; giving a file to another user takes root or CAP_CHOWN",
         Some(libc::EACCES) => {
             "; ports below 1024 need root or CAP_NET_BIND_SERVICE: use a port from 1024 up, or grant it"
         }
-        Some(libc::EADDRNOTAVAIL) => "; this machine has no such address: 0.0.0.0 and [::] stand for all it has",
+        Some(libc::EADDRNOTAVAIL) => {
+            "; this machine has no such address: 0.0.0.0 and [::] stand for all it has"
+        }
         Some(libc::ENOENT) if unix => "; the directory of the path must exist",
         _ => "",
     }
@@ -165,7 +177,10 @@ mod tests {
     fn a_privileged_port_gets_the_advice_for_ports_and_a_path_the_one_for_paths() {
         let denied = || io::Error::from_raw_os_error(libc::EACCES);
         let port = BindError::new("tcp:127.0.0.1:80".to_owned(), denied()).to_string();
-        assert!(port.starts_with("cannot bind tcp:127.0.0.1:80: Permission denied") && port.contains("below 1024"));
+        assert!(
+            port.starts_with("cannot bind tcp:127.0.0.1:80: Permission denied")
+                && port.contains("below 1024")
+        );
         let path = BindError::new("unix:/run/x".to_owned(), denied()).to_string();
         assert!(path.contains("directory") && !path.contains("1024"), "{path}");
     }

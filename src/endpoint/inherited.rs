@@ -15,7 +15,8 @@ use super::passed::{Mistake, check_name, find, misdirected};
 use super::{Endpoint, Kind};
 use crate::listener::opened;
 
-/// The descriptors that were taken. Their numbers may belong to other files by now, so no number is taken twice.
+/// The descriptors that were taken. Their numbers may belong to other files by now, so no number is
+/// taken twice.
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
 /// Which of the sockets this process inherited.
@@ -28,8 +29,8 @@ pub(super) enum Inherited {
 }
 
 impl Endpoint {
-    /// A socket opened by the service manager: by its name (`FileDescriptorName=` in a socket unit), or by its index in
-    /// digits, from 0.
+    /// A socket opened by the service manager: by its name (`FileDescriptorName=` in a socket
+    /// unit), or by its index in digits, from 0.
     pub fn systemd(name: impl Into<String>) -> Self {
         Kind::Inherited(Inherited::Systemd(name.into())).into()
     }
@@ -49,7 +50,9 @@ impl Inherited {
         let fix = "write a number from 3 to 65535, such as fd:3";
         let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         match number.parse::<u16>() {
-            Ok(n) if digits && n.to_string() == number => check_fd(n.into()).map(|()| Self::Fd(n.into())),
+            Ok(n) if digits && n.to_string() == number => {
+                check_fd(n.into()).map(|()| Self::Fd(n.into()))
+            }
             _ if number.is_empty() => Err(("there is no number".to_owned(), fix)),
             _ => Err((format!("{number:?} is not the number of a descriptor"), fix)),
         }
@@ -57,13 +60,16 @@ impl Inherited {
 
     /// Takes ownership of the socket. A descriptor that is refused is left unchanged.
     pub(super) fn take(&self) -> io::Result<OwnedFd> {
-        let refuse = |(problem, fix): Mistake| io::Error::new(io::ErrorKind::InvalidInput, format!("{problem}: {fix}"));
+        let refuse = |(problem, fix): Mistake| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{problem}: {fix}"))
+        };
         // Held to the end, so that a second caller finds the number taken.
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = match self {
             Self::Systemd(name) => {
                 check_name(name).map_err(refuse)?;
-                find(name, passed()?).map_err(|text| io::Error::new(io::ErrorKind::NotFound, text))?
+                find(name, passed()?)
+                    .map_err(|text| io::Error::new(io::ErrorKind::NotFound, text))?
             }
             Self::Fd(number) => {
                 check_fd(*number).map_err(refuse)?;
@@ -75,7 +81,8 @@ impl Inherited {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
         }
         if matches!(self, Self::Fd(_)) && !is_passed(number) && is_our_own(number) {
-            let text = format!("descriptor {number} was not inherited: this process has opened it itself");
+            let text =
+                format!("descriptor {number} was not inherited: this process has opened it itself");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let socket = own(number)?;
@@ -95,26 +102,34 @@ impl fmt::Display for Inherited {
 
 fn check_fd(number: RawFd) -> Result<(), Mistake> {
     let fix = "the first that can be inherited is fd:3";
-    if number < 3 { Err((format!("{number} is standard input, output or error"), fix)) } else { Ok(()) }
+    if number < 3 {
+        Err((format!("{number} is standard input, output or error"), fix))
+    } else {
+        Ok(())
+    }
 }
 
-/// The numbers and names of what the service manager passed to this process and to no other. All are closed on exec
-/// from here on, including those that are never bound. Looked up once: later a number may belong to another file, and
-/// the variables are removed so that child processes don't see them. (`LISTEN_PIDFDID`, of newer managers, stays; it
-/// has no meaning without the others.)
+/// The numbers and names of what the service manager passed to this process and to no other. All
+/// are closed on exec from here on, including those that are never bound. Looked up once: later a
+/// number may belong to another file, and the variables are removed so that child processes don't
+/// see them. (`LISTEN_PIDFDID`, of newer managers, stays; it has no meaning without the others.)
 fn passed() -> io::Result<&'static [(RawFd, String)]> {
     static PASSED: OnceLock<Result<Vec<(RawFd, String)>, String>> = OnceLock::new();
-    // This version is from before `unset_env` became an unsafe function; the documentation of `Endpoint` explains the
-    // problem.
+    // This version is from before `unset_env` became an unsafe function; the documentation of
+    // `Endpoint` explains the problem.
     let unset_env = true;
     let passed = PASSED.get_or_init(|| {
         // Read before the variables are removed.
         let is_set = env::var_os("LISTEN_FDS").is_some();
-        let misdirected = is_set.then(|| misdirected(env::var_os("LISTEN_PID").as_deref(), process::id())).flatten();
+        let misdirected = is_set
+            .then(|| misdirected(env::var_os("LISTEN_PID").as_deref(), process::id()))
+            .flatten();
         match (misdirected, sd_notify::listen_fds_with_names(unset_env)) {
             (Some(text), _) => Err(text),
             (None, Ok(passed)) => Ok(passed.collect()),
-            (None, Err(error)) => Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})")),
+            (None, Err(error)) => {
+                Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})"))
+            }
         }
     });
     passed.as_deref().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text.as_str()))
@@ -132,11 +147,12 @@ fn is_our_own(number: RawFd) -> bool {
     flags.is_some_and(|flags| flags & libc::O_CLOEXEC != 0)
 }
 
-/// Takes a listening socket of which only the number is known. It is duplicated, because a type that owns a descriptor
-/// can't be made from a number without unsafe code. The number itself is closed, or the socket would outlive its
-/// listener.
+/// Takes a listening socket of which only the number is known. It is duplicated, because a type
+/// that owns a descriptor can't be made from a number without unsafe code. The number itself is
+/// closed, or the socket would outlive its listener.
 fn own(number: RawFd) -> io::Result<OwnedFd> {
-    let closed = |_| io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open"));
+    let closed =
+        |_| io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open"));
     let socket = FileDescriptor::dup(&number).map_err(closed)?.as_fd().try_clone_to_owned()?;
     opened::check(&socket)?;
     nix::unistd::close(number)?;

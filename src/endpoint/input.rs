@@ -18,7 +18,8 @@ pub(super) struct Input<'a> {
 
 impl Input<'_> {
     pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
-        let (mut fix, own): (String, _) = (fix.into(), self.text.split_once(':').map_or("", |(scheme, _)| scheme));
+        let (mut fix, own): (String, _) =
+            (fix.into(), self.text.split_once(':').map_or("", |(scheme, _)| scheme));
         // All these schemes have the same addresses, paths or names.
         for plain in ["tcp", "unix", "systemd", "fd"] {
             let tls = if plain == "tcp" { "tls".to_owned() } else { format!("{ENCRYPTED}{plain}") };
@@ -63,7 +64,9 @@ impl<'a> Input<'a> {
         let behind = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
         let (encrypted, transport) = match behind.strip_prefix(ENCRYPTED) {
             Some("tcp" | "tls") => {
-                return Err(self.error(format!("the scheme {behind:?} is unknown"), "TCP with TLS is tls:"));
+                return Err(
+                    self.error(format!("the scheme {behind:?} is unknown"), "TCP with TLS is tls:")
+                );
             }
             Some(transport) => (true, transport),
             None => (behind == "tls", behind),
@@ -92,7 +95,10 @@ pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointE
         let byte = part.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
         let Some(byte) = byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) else {
             let shown: String = part.chars().take(2).collect();
-            return Err(input.error(format!("\"%{shown}\" is not % and two hexadecimal digits"), "write %25 for a %"));
+            return Err(input.error(
+                format!("\"%{shown}\" is not % and two hexadecimal digits"),
+                "write %25 for a %",
+            ));
         };
         path.push(byte);
         path.extend_from_slice(&part.as_bytes()[2..]);

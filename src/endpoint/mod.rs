@@ -45,11 +45,13 @@ const BACKLOG: u32 = 1024;
 const MAX_BACKLOG: u32 = i32::MAX as u32;
 
 /// The longest path of a Unix socket in bytes; the kernel's field has one more for the terminator.
-const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+const MAX_PATH: usize =
+    if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
 /// Where a server listens.
 ///
-/// An endpoint is parsed from a string or built in code, and `Display` writes it as the string again:
+/// An endpoint is parsed from a string or built in code, and `Display` writes it as the string
+/// again:
 ///
 /// | string | listens on |
 /// |---|---|
@@ -69,48 +71,55 @@ const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android"))
 /// | `proxy+unix:/run/x.sock` | a Unix socket behind a proxy on this machine |
 /// | `proxy+systemd:web?trust=10.0.0.0/8` | an inherited socket: with `trust` if it is a TCP socket, without if it has a path |
 ///
-/// Options follow a `?`, separated by `&`: `tcp:8007?backlog=64`, `unix:/run/x.sock?mode=660&backlog=64`. `backlog` is
-/// how many connections may wait to be accepted (1024; the system may allow fewer). `mode`, `user` and `group` are for
-/// paths only, and are set before peers can reach the path. The mode is octal; by default the umask determines it.
-/// Users and groups are names or numbers; only root can give a file to another user. In a path, any byte may be written
-/// in percent-encoding; `?` must be written as `%3F`, `%` as `%25`, and a leading `@` as `%40`. Inherited sockets have
-/// no options.
+/// Options follow a `?`, separated by `&`: `tcp:8007?backlog=64`,
+/// `unix:/run/x.sock?mode=660&backlog=64`. `backlog` is how many connections may wait to be
+/// accepted (1024; the system may allow fewer). `mode`, `user` and `group` are for paths only, and
+/// are set before peers can reach the path. The mode is octal; by default the umask determines it.
+/// Users and groups are names or numbers; only root can give a file to another user. In a path, any
+/// byte may be written in percent-encoding; `?` must be written as `%3F`, `%` as `%25`, and a
+/// leading `@` as `%40`. Inherited sockets have no options.
 ///
-/// With TLS, `cert` is the file with the certificate chain and `key` the file with its key, both PEM; or `certs` is a
-/// folder (`TlsConfig::folder` describes its layout). `client-ca=FILE` requires every peer to have a certificate signed
-/// by one in that file. `alpn=a,b` lists the supported protocols, the preferred one first. In these paths, `&` is
-/// written as `%26`. The files are read before the server listens anywhere, and again by
+/// With TLS, `cert` is the file with the certificate chain and `key` the file with its key, both
+/// PEM; or `certs` is a folder (`TlsConfig::folder` describes its layout). `client-ca=FILE`
+/// requires every peer to have a certificate signed by one in that file. `alpn=a,b` lists the
+/// supported protocols, the preferred one first. In these paths, `&` is written as `%26`. The files
+/// are read before the server listens anywhere, and again by
 /// [`Handle::reload`](crate::Handle::reload) and SIGHUP.
 ///
-/// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY`, keepalive probes (after 60 s, six, 10 s apart)
-/// and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). If the system refuses a socket option, the error names it; but an
-/// option that only improves connections (`TCP_NODELAY`, `TCP_NOTSENT_LOWAT` and the times of the probes) is omitted
-/// with a warning in the log.
+/// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY`, keepalive probes (after 60
+/// s, six, 10 s apart) and, on Linux, `TCP_NOTSENT_LOWAT` (32 KiB). If the system refuses a socket
+/// option, the error names it; but an option that only improves connections (`TCP_NODELAY`,
+/// `TCP_NOTSENT_LOWAT` and the times of the probes) is omitted with a warning in the log.
 ///
-/// The system determines whether `tcp:[::]:8007` accepts IPv4 as well (on Linux it does unless `net.ipv6.bindv6only` is
-/// set). In a server that also has `tcp:0.0.0.0:8007` it accepts IPv6 only, so that both can be bound. `?v6only=true`
-/// and `?v6only=false` set this for any IPv6 address ([`v6_only`](Endpoint::v6_only)). An IPv4 peer of such a socket
-/// appears with its IPv4 address everywhere.
+/// The system determines whether `tcp:[::]:8007` accepts IPv4 as well (on Linux it does unless
+/// `net.ipv6.bindv6only` is set). In a server that also has `tcp:0.0.0.0:8007` it accepts IPv6
+/// only, so that both can be bound. `?v6only=true` and `?v6only=false` set this for any IPv6
+/// address ([`v6_only`](Endpoint::v6_only)). An IPv4 peer of such a socket appears with its IPv4
+/// address everywhere.
 ///
-/// With `proxy+` each connection begins with a PROXY header (version 1 or 2), which contains the client's address; the
-/// bytes after it come from the client: see [`proxied`](Endpoint::proxied). `trust` lists the networks whose headers
-/// are believed, in CIDR form or as single addresses, separated by commas. It has no default. A Unix socket does not
-/// have this option, because its permissions determine which processes may connect.
+/// With `proxy+` each connection begins with a PROXY header (version 1 or 2), which contains the
+/// client's address; the bytes after it come from the client: see [`proxied`](Endpoint::proxied).
+/// `trust` lists the networks whose headers are believed, in CIDR form or as single addresses,
+/// separated by commas. It has no default. A Unix socket does not have this option, because its
+/// permissions determine which processes may connect.
 ///
-/// An existing path is replaced only if it is a socket on which no process listens any more. The path is removed with
-/// its listener, if it is still the same file. If several servers start at once on the same path, only one gets it:
-/// each locks the path's directory (`flock`) while it checks and binds, if it may read the directory, and waits for the
-/// lock for up to 200 ms. The path of an inherited socket belongs to the process that opened it and is never removed;
-/// in a hot restart it passes to the new process with the socket.
+/// An existing path is replaced only if it is a socket on which no process listens any more. The
+/// path is removed with its listener, if it is still the same file. If several servers start at
+/// once on the same path, only one gets it: each locks the path's directory (`flock`) while it
+/// checks and binds, if it may read the directory, and waits for the lock for up to 200 ms. The
+/// path of an inherited socket belongs to the process that opened it and is never removed; in a hot
+/// restart it passes to the new process with the socket.
 ///
-/// Descriptors are inherited as described in `sd_listen_fds(3)` of systemd: `LISTEN_PID` must name this process, and
-/// `LISTEN_FDNAMES` contains the names. Each can be bound once. A descriptor that is not a listening stream socket is
-/// refused, and so is an `fd:` that this process has opened itself. All of them are closed on exec, and `LISTEN_PID`,
-/// `LISTEN_FDS` and `LISTEN_FDNAMES` are removed from the environment, when the first `systemd:` or `fd:` endpoint of
-/// the process is bound: child processes don't see them, and endpoints bound later still find their sockets. Rust's own
-/// access to the environment is locked; C code that calls `getenv` on another thread at that moment may miss a variable
-/// (it doesn't read freed memory, because the initial environment of a process is never freed). If that is a problem
-/// for your C code, remove the variables at the beginning of `main`, and listen on `fd:3`.
+/// Descriptors are inherited as described in `sd_listen_fds(3)` of systemd: `LISTEN_PID` must name
+/// this process, and `LISTEN_FDNAMES` contains the names. Each can be bound once. A descriptor that
+/// is not a listening stream socket is refused, and so is an `fd:` that this process has opened
+/// itself. All of them are closed on exec, and `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` are
+/// removed from the environment, when the first `systemd:` or `fd:` endpoint of the process is
+/// bound: child processes don't see them, and endpoints bound later still find their sockets.
+/// Rust's own access to the environment is locked; C code that calls `getenv` on another thread at
+/// that moment may miss a variable (it doesn't read freed memory, because the initial environment
+/// of a process is never freed). If that is a problem for your C code, remove the variables at the
+/// beginning of `main`, and listen on `fd:3`.
 ///
 /// ```
 /// use ropewalk::Endpoint;
@@ -157,8 +166,8 @@ struct Premade {
 }
 
 impl Endpoint {
-    /// A TCP address; port 0 means any free port. The flow label of an IPv6 address has no meaning for listening and is
-    /// dropped.
+    /// A TCP address; port 0 means any free port. The flow label of an IPv6 address has no meaning
+    /// for listening and is dropped.
     pub fn tcp(mut addr: SocketAddr) -> Self {
         if let SocketAddr::V6(v6) = &mut addr {
             v6.set_flowinfo(0);
@@ -171,55 +180,60 @@ impl Endpoint {
         Kind::Unix(path.into()).into()
     }
 
-    /// A name in Linux's abstract namespace, of 1 to 107 bytes. It has no file, so no file is left behind, and no
-    /// permissions: every process in the same network namespace can connect. Check the peer's
-    /// [credentials](crate::Peer::credentials).
+    /// A name in Linux's abstract namespace, of 1 to 107 bytes. It has no file, so no file is left
+    /// behind, and no permissions: every process in the same network namespace can connect. Check
+    /// the peer's [credentials](crate::Peer::credentials).
     pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
         Kind::Abstract(name.as_ref().into()).into()
     }
 
-    /// An existing listener, for example of a transport of your own. It can be bound once, by the first clone of the
-    /// endpoint that is bound.
+    /// An existing listener, for example of a transport of your own. It can be bound once, by the
+    /// first clone of the endpoint that is bound.
     pub fn from_listener(listener: impl Listener) -> Self {
         let addr = listener.local_addr();
-        Kind::Bound(Premade { addr, listener: Arc::new(Mutex::new(Some(Box::new(listener)))) }).into()
+        Kind::Bound(Premade { addr, listener: Arc::new(Mutex::new(Some(Box::new(listener)))) })
+            .into()
     }
 
-    /// How many connections may wait to be accepted: at least 1; the system may allow fewer. For TCP and Unix sockets
-    /// only; binding any other endpoint with a backlog is an error.
+    /// How many connections may wait to be accepted: at least 1; the system may allow fewer. For
+    /// TCP and Unix sockets only; binding any other endpoint with a backlog is an error.
     #[must_use]
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = Some(connections.clamp(1, MAX_BACKLOG));
         self
     }
 
-    /// The permissions of a Unix socket's path, at most `0o777`. Binding any other endpoint with a mode is an error, as
-    /// is binding with a larger one.
+    /// The permissions of a Unix socket's path, at most `0o777`. Binding any other endpoint with a
+    /// mode is an error, as is binding with a larger one.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.access.mode = Some(mode);
         self
     }
 
-    /// The user who owns a Unix socket's path, by name or number. Binding any other endpoint with a user is an error.
+    /// The user who owns a Unix socket's path, by name or number. Binding any other endpoint with a
+    /// user is an error.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.access.user = Some(user.into());
         self
     }
 
-    /// The group of a Unix socket's path, by name or number. Binding any other endpoint with a group is an error.
+    /// The group of a Unix socket's path, by name or number. Binding any other endpoint with a
+    /// group is an error.
     #[must_use]
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.access.group = Some(group.into());
         self
     }
 
-    /// Encrypts the endpoint's connections: each begins with a TLS handshake. It works with any endpoint, also one in
-    /// memory. See [`TlsConfig`], which can also be made from a `rustls::ServerConfig`.
+    /// Encrypts the endpoint's connections: each begins with a TLS handshake. It works with any
+    /// endpoint, also one in memory. See [`TlsConfig`], which can also be made from a
+    /// `rustls::ServerConfig`.
     ///
-    /// A handshake may take 10 s, and at most [`Server::max_preambles`](crate::Server::max_preambles) may be under way
-    /// at once. Handshakes run outside the accept loop, and a connection counts as accepted only when its handshake is
+    /// A handshake may take 10 s, and at most
+    /// [`Server::max_preambles`](crate::Server::max_preambles) may be under way at once. Handshakes
+    /// run outside the accept loop, and a connection counts as accepted only when its handshake is
     /// complete; see [`Handle::preambles`](crate::Handle::preambles) for the others.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -238,12 +252,14 @@ impl Endpoint {
     pub(crate) fn check(&self) -> Result<(), BindError> {
         let checked = self.check_options();
         #[cfg(feature = "tls")]
-        let checked = checked.and_then(|()| self.tls.as_ref().map_or(Ok(()), |tls| Ok(tls.load()?)));
+        let checked =
+            checked.and_then(|()| self.tls.as_ref().map_or(Ok(()), |tls| Ok(tls.load()?)));
         checked.map_err(|cause| BindError::new(self.to_string(), cause))
     }
 
-    /// The endpoint without its options, TLS and PROXY headers: a string that identifies its socket. It includes
-    /// whether the socket accepts IPv4 as well, because that can't be changed on an existing socket.
+    /// The endpoint without its options, TLS and PROXY headers: a string that identifies its
+    /// socket. It includes whether the socket accepts IPv4 as well, because that can't be changed
+    /// on an existing socket.
     pub(crate) fn place(&self) -> String {
         let v6_only = self.v6_only.filter(|only| *only);
         Self { v6_only, ..self.kind.clone().into() }.to_string()
@@ -251,13 +267,18 @@ impl Endpoint {
 
     /// Whether this process calls `listen` and so sets the backlog.
     fn listens_itself(&self) -> bool {
-        matches!(self.kind, Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_))
+        matches!(
+            self.kind,
+            Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_)
+        )
     }
 
     fn check_options(&self) -> io::Result<()> {
         let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         match &self.kind {
-            Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) => self.check_trusted(&Known::ByAddress)?,
+            Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) => {
+                self.check_trusted(&Known::ByAddress)?
+            }
             Kind::Unix(path) => {
                 check_path(path).or_else(wrong)?;
                 self.check_trusted(&Known::ByPermission)?;
@@ -270,7 +291,9 @@ impl Endpoint {
             _ => {}
         }
         match &self.kind {
-            Kind::Unix(_) if self.access.mode.is_some_and(|mode| mode > 0o777) => wrong("a mode is at most 0o777"),
+            Kind::Unix(_) if self.access.mode.is_some_and(|mode| mode > 0o777) => {
+                wrong("a mode is at most 0o777")
+            }
             Kind::Unix(_) if self.v6_only.is_none() => Ok(()),
             Kind::Unix(_) => wrong("v6only is for tcp: endpoints with an IPv6 address only"),
             _ if self.access != Access::default() => {

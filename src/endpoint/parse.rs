@@ -41,17 +41,29 @@ pub(super) fn kind(
         "unix" if place.starts_with('@') => (abstract_name(input, &place[1..])?, &["backlog"]),
         "unix" => (Kind::Unix(unix(input, place)?), &["mode", "user", "group", "backlog"]),
         #[cfg(feature = "systemd")]
-        "systemd" => (Kind::Inherited(Inherited::parse_systemd(place).map_err(|(p, fix)| input.error(p, fix))?), &[]),
+        "systemd" => (
+            Kind::Inherited(
+                Inherited::parse_systemd(place).map_err(|(p, fix)| input.error(p, fix))?,
+            ),
+            &[],
+        ),
         #[cfg(feature = "systemd")]
-        "fd" => (Kind::Inherited(Inherited::parse_fd(place).map_err(|(p, fix)| input.error(p, fix))?), &[]),
+        "fd" => (
+            Kind::Inherited(Inherited::parse_fd(place).map_err(|(p, fix)| input.error(p, fix))?),
+            &[],
+        ),
         #[cfg(not(feature = "systemd"))]
         "systemd" | "fd" => {
-            let problem =
-                format!("{transport}: needs ropewalk's feature \"systemd\", which this program is built without");
+            let problem = format!(
+                "{transport}: needs ropewalk's feature \"systemd\", which this program is built without"
+            );
             return Err(input.error(problem, "turn it on in its Cargo.toml"));
         }
         "memory" => {
-            return Err(input.error("a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"));
+            return Err(input.error(
+                "a memory: endpoint has no name",
+                "make it with ropewalk::memory::endpoint()",
+            ));
         }
         _ => return Err(unknown_scheme(input, transport)),
     })
@@ -93,7 +105,13 @@ fn tls(
 }
 
 #[cfg(not(feature = "tls"))]
-fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str], _: &[&str]) -> Result<Endpoint, EndpointError> {
+fn tls(
+    input: Input<'_>,
+    _: Endpoint,
+    _: &str,
+    _: &[&str],
+    _: &[&str],
+) -> Result<Endpoint, EndpointError> {
     Err(without_tls(input))
 }
 
@@ -137,18 +155,25 @@ fn tcp(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
     }
     let Some((host, digits)) = place.rsplit_once(':') else {
         // `tcp:localhost` lacks a port; `tcp:8007x` has a wrong one.
-        if place.parse::<Ipv4Addr>().is_ok() || place.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            return Err(input.error(format!("{place:?} has no port"), format!("write tcp:{place}:8007")));
+        if place.parse::<Ipv4Addr>().is_ok() || place.starts_with(|c: char| c.is_ascii_alphabetic())
+        {
+            return Err(
+                input.error(format!("{place:?} has no port"), format!("write tcp:{place}:8007"))
+            );
         }
         return Ok(Kind::Tcp((Ipv4Addr::UNSPECIFIED, port(input, place)?).into()));
     };
     if host.is_empty() {
-        return Err(
-            input.error("there is no address before the last \":\"", format!("write tcp:{digits} for all of IPv4"))
-        );
+        return Err(input.error(
+            "there is no address before the last \":\"",
+            format!("write tcp:{digits} for all of IPv4"),
+        ));
     }
     if place.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() {
-        return Err(input.error(format!("the IPv6 address in {place:?} has no brackets"), "write tcp:[ADDRESS]:PORT"));
+        return Err(input.error(
+            format!("the IPv6 address in {place:?} has no brackets"),
+            "write tcp:[ADDRESS]:PORT",
+        ));
     }
     check_host(input, host)?;
     let port = port(input, digits)?;
@@ -163,30 +188,46 @@ fn tcp6(input: Input<'_>, place: &str) -> Result<Kind, EndpointError> {
         return Err(input.error("the \"[\" is not closed", "write tcp:[::1]:8007"));
     };
     let Some(digits) = rest.strip_prefix(':') else {
-        let problem =
-            if rest.is_empty() { "there is no port".to_owned() } else { format!("{rest:?} is not a \":\" and a port") };
+        let problem = if rest.is_empty() {
+            "there is no port".to_owned()
+        } else {
+            format!("{rest:?} is not a \":\" and a port")
+        };
         return Err(input.error(problem, format!("write tcp:[{address}]:8007")));
     };
     let port = port(input, digits)?;
     // Parsed with its brackets, so that scopes are accepted: `[fe80::1%2]`.
     match format!("[{address}]:{port}").parse::<SocketAddrV6>() {
         Ok(addr) => Ok(Kind::Tcp(addr.into())),
-        Err(_) => match Scoped::parse(input, address, port)? {
-            Some(scoped) => Ok(Kind::Scoped(scoped)),
-            None => Err(input.error(format!("{address:?} is not an IPv6 address"), "write tcp:[::1]:8007")),
-        },
+        Err(_) => {
+            match Scoped::parse(input, address, port)? {
+                Some(scoped) => Ok(Kind::Scoped(scoped)),
+                None => Err(input
+                    .error(format!("{address:?} is not an IPv6 address"), "write tcp:[::1]:8007")),
+            }
+        }
     }
 }
 
 /// Distinguishes names that can be looked up from mistakes.
 fn check_host(input: Input<'_>, host: &str) -> Result<(), EndpointError> {
-    if let Some(c) = host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))) {
-        let fix = if c == ':' { "write tcp:ADDRESS:PORT, with one \":\" between" } else { "write tcp:ADDRESS:PORT" };
-        return Err(input.error(format!("{c:?} in {host:?} is not part of an address or a name"), fix));
+    if let Some(c) =
+        host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')))
+    {
+        let fix = if c == ':' {
+            "write tcp:ADDRESS:PORT, with one \":\" between"
+        } else {
+            "write tcp:ADDRESS:PORT"
+        };
+        return Err(
+            input.error(format!("{c:?} in {host:?} is not part of an address or a name"), fix)
+        );
     }
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or("");
     if last.bytes().all(|b| b.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_err() {
-        return Err(input.error(format!("{host:?} is not an IPv4 address"), "write one like 127.0.0.1"));
+        return Err(
+            input.error(format!("{host:?} is not an IPv4 address"), "write one like 127.0.0.1")
+        );
     }
     Ok(())
 }
@@ -196,12 +237,12 @@ fn port(input: Input<'_>, digits: &str) -> Result<u16, EndpointError> {
     if digits.is_empty() {
         return Err(input.error("there is no port after the last \":\"", fix));
     }
-    number(digits, 10, u32::from(u16::MAX)).and_then(|n| u16::try_from(n).map_err(|_| Number::Over)).map_err(|fault| {
-        match fault {
+    number(digits, 10, u32::from(u16::MAX))
+        .and_then(|n| u16::try_from(n).map_err(|_| Number::Over))
+        .map_err(|fault| match fault {
             Number::Over => input.error(format!("port {digits} is over 65535"), fix),
             Number::None => input.error(format!("{digits:?} is not a port"), fix),
-        }
-    })
+        })
 }
 
 fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
@@ -211,14 +252,18 @@ fn unix(input: Input<'_>, place: &str) -> Result<PathBuf, EndpointError> {
     if place.starts_with("//") {
         // An absolute path, as in a URL. A path that really begins with "//" is written "%2F/".
         let path = place.trim_start_matches('/');
-        return Err(input.error(NO_URL, format!("write unix:/{}", if path.is_empty() { "run/x.sock" } else { path })));
+        return Err(input.error(
+            NO_URL,
+            format!("write unix:/{}", if path.is_empty() { "run/x.sock" } else { path }),
+        ));
     }
     let path = PathBuf::from(OsString::from_vec(decode(input, place)?));
     let bytes = path.as_os_str().len();
     match check_path(&path) {
         Err(_) if bytes > MAX_PATH => {
             let problem = format!("the path has {bytes} bytes, which is over {MAX_PATH}");
-            Err(input.error(problem, "choose a shorter one, or one relative to the working directory"))
+            Err(input
+                .error(problem, "choose a shorter one, or one relative to the working directory"))
         }
         Err(problem) => Err(input.error(problem, "choose another")),
         Ok(()) => Ok(path),
@@ -229,7 +274,9 @@ fn abstract_name(input: Input<'_>, name: &str) -> Result<Kind, EndpointError> {
     let name = decode(input, name)?;
     match check_name(&name) {
         Ok(()) => Ok(Kind::Abstract(name.into())),
-        Err(problem) => Err(input.error(problem, "write unix:@name, with 1 to 107 bytes after the \"@\"")),
+        Err(problem) => {
+            Err(input.error(problem, "write unix:@name, with 1 to 107 bytes after the \"@\""))
+        }
     }
 }
 
@@ -246,7 +293,10 @@ fn set_option(
         known => format!("the options of {scheme}: are {}", known.join(", ")),
     };
     if option.is_empty() {
-        return Err(input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {}", options())));
+        return Err(input.error(
+            "an option is missing after \"?\" or \"&\"",
+            format!("drop the sign; {}", options()),
+        ));
     }
     let (name, value) = option.split_once('=').unwrap_or((option, ""));
     if !known.contains(&name) {
@@ -256,14 +306,26 @@ fn set_option(
         "v6only" => return endpoint.set_v6_only(input, value),
         "user" => return set_name(input, &mut endpoint.access.user, name, value),
         "group" => return set_name(input, &mut endpoint.access.group, name, value),
-        "mode" => (&mut endpoint.access.mode, 8, 0o777, "write an octal number up to 777, such as mode=660"),
-        _ => (&mut endpoint.backlog, 10, MAX_BACKLOG, "write how many may wait, such as backlog=1024"),
+        "mode" => (
+            &mut endpoint.access.mode,
+            8,
+            0o777,
+            "write an octal number up to 777, such as mode=660",
+        ),
+        _ => (
+            &mut endpoint.backlog,
+            10,
+            MAX_BACKLOG,
+            "write how many may wait, such as backlog=1024",
+        ),
     };
     if slot.is_some() {
         return Err(input.error(format!("the option {name} is given twice"), "keep one"));
     }
     match number(value, base, max) {
-        Ok(0) if name == "backlog" => Err(input.error("a backlog of 0 would accept no connections", fix)),
+        Ok(0) if name == "backlog" => {
+            Err(input.error("a backlog of 0 would accept no connections", fix))
+        }
         Ok(n) => {
             *slot = Some(n);
             Ok(())
@@ -274,14 +336,21 @@ fn set_option(
 }
 
 /// Sets the user or the group: a valid name, or a number.
-fn set_name(input: Input<'_>, slot: &mut Option<String>, option: &str, name: &str) -> Result<(), EndpointError> {
+fn set_name(
+    input: Input<'_>,
+    slot: &mut Option<String>,
+    option: &str,
+    name: &str,
+) -> Result<(), EndpointError> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '$');
     if slot.is_some() {
         return Err(input.error(format!("the option {option} is given twice"), "keep one"));
     }
     if name.is_empty() || !name.chars().all(is_part) {
         let problem = format!("{name:?} is not a {option}");
-        return Err(input.error(problem, format!("write a name or a number, such as {option}=www-data")));
+        return Err(
+            input.error(problem, format!("write a name or a number, such as {option}=www-data"))
+        );
     }
     *slot = Some(name.to_owned());
     Ok(())

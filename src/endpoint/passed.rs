@@ -1,5 +1,5 @@
-//! Finds the requested one of the sockets that a service manager passed. Without I/O: the variables are read in
-//! `inherited.rs`.
+//! Finds the requested one of the sockets that a service manager passed. Without I/O: the variables
+//! are read in `inherited.rs`.
 
 use std::ffi::OsStr;
 use std::os::fd::RawFd;
@@ -11,7 +11,8 @@ const MAX_NAME: usize = 255;
 pub(super) type Mistake = (String, &'static str);
 
 pub(super) fn check_name(name: &str) -> Result<(), Mistake> {
-    let fix = "write systemd:NAME, by FileDescriptorName= in the socket unit, or systemd:0 for the first";
+    let fix =
+        "write systemd:NAME, by FileDescriptorName= in the socket unit, or systemd:0 for the first";
     if name.is_empty() {
         return Err(("there is no name".to_owned(), fix));
     }
@@ -24,8 +25,8 @@ pub(super) fn check_name(name: &str) -> Result<(), Mistake> {
     }
 }
 
-/// Why no socket was passed to this process, whose ID is `own`, although LISTEN_FDS is set: the sockets were passed to
-/// the process that LISTEN_PID names, or to no process.
+/// Why no socket was passed to this process, whose ID is `own`, although LISTEN_FDS is set: the
+/// sockets were passed to the process that LISTEN_PID names, or to no process.
 pub(super) fn misdirected(pid: Option<&OsStr>, own: u32) -> Option<String> {
     let problem = match pid {
         None => "LISTEN_FDS is set and LISTEN_PID is not".to_owned(),
@@ -52,7 +53,8 @@ pub(super) fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, Stri
     }
     if let Ok(place) = name.parse::<usize>() {
         let last = passed.len() - 1;
-        let missing = || format!("the sockets passed to this process are systemd:0 to systemd:{last}");
+        let missing =
+            || format!("the sockets passed to this process are systemd:0 to systemd:{last}");
         return passed.get(place).map(|&(number, _)| number).ok_or_else(missing);
     }
     let mut named = passed.iter().enumerate().filter(|(_, (_, other))| other == name);
@@ -64,7 +66,10 @@ pub(super) fn find(name: &str, passed: &[(RawFd, String)]) -> Result<RawFd, Stri
         )),
         (None, _) => {
             let names: Vec<&str> = passed.iter().map(|(_, name)| name.as_str()).collect();
-            Err(format!("no socket of that name was passed to this process, only {}", names.join(", ")))
+            Err(format!(
+                "no socket of that name was passed to this process, only {}",
+                names.join(", ")
+            ))
         }
     }
 }
@@ -78,9 +83,11 @@ mod tests {
         let passed = [(3, "web".to_owned()), (4, "admin".to_owned()), (5, "web".to_owned())];
         assert_eq!(find("admin", &passed), Ok(4));
         assert_eq!(find("2", &passed), Ok(5));
-        for (name, said) in
-            [("web", "systemd:0, systemd:2"), ("mail", "only web, admin, web"), ("3", "systemd:0 to systemd:2")]
-        {
+        for (name, said) in [
+            ("web", "systemd:0, systemd:2"),
+            ("mail", "only web, admin, web"),
+            ("3", "systemd:0 to systemd:2"),
+        ] {
             assert!(find(name, &passed).unwrap_err().contains(said), "{name}");
         }
         assert!(find("web", &[]).unwrap_err().contains("LISTEN_PID"));

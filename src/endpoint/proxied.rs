@@ -15,16 +15,17 @@ use crate::listener::proxy::Trusted;
 type Mistake = (String, String);
 
 impl Endpoint {
-    /// Puts the endpoint behind a proxy: each connection begins with a PROXY header (version 1 or 2), before the TLS
-    /// handshake if there is one. The client named in the header is the connection's [`Peer`](crate::Peer), so limits,
-    /// logs and all code that asks for an address see the client; [`Peer::proxied`](crate::Peer::proxied) returns the
-    /// proxy and the header.
+    /// Puts the endpoint behind a proxy: each connection begins with a PROXY header (version 1 or
+    /// 2), before the TLS handshake if there is one. The client named in the header is the
+    /// connection's [`Peer`](crate::Peer), so limits, logs and all code that asks for an address
+    /// see the client; [`Peer::proxied`](crate::Peer::proxied) returns the proxy and the header.
     ///
-    /// Only headers from these networks are believed. A connection from any other address is closed before a byte is
-    /// read, and a connection without a complete and correct header is closed after 5 s. Networks are required for
-    /// endpoints with addresses, and not allowed for Unix sockets: otherwise binding is an error. The permissions of a
-    /// Unix socket's path determine which processes may connect; an abstract name has no permissions, so it can't be
-    /// behind a proxy.
+    /// Only headers from these networks are believed. A connection from any other address is closed
+    /// before a byte is read, and a connection without a complete and correct header is closed
+    /// after 5 s. Networks are required for endpoints with addresses, and not allowed for Unix
+    /// sockets: otherwise binding is an error. The permissions of a Unix socket's path determine
+    /// which processes may connect; an abstract name has no permissions, so it can't be behind a
+    /// proxy.
     ///
     /// ```
     /// use ropewalk::layer::IpNet;
@@ -61,7 +62,8 @@ impl Endpoint {
     }
 }
 
-const NO_PERMISSIONS: &str = "an abstract name has no permissions, so any process could send PROXY headers: use a path";
+const NO_PERMISSIONS: &str =
+    "an abstract name has no permissions, so any process could send PROXY headers: use a path";
 
 /// How a proxy is identified.
 pub(super) enum Known {
@@ -89,7 +91,8 @@ pub(super) fn takes_trust(scheme: &str, kind: &Kind) -> bool {
     scheme.starts_with(PREFIX) && !matches!(kind, Kind::Unix(_))
 }
 
-/// Takes the option `trust` out of the others: the networks that an endpoint trusts, if it is behind a proxy.
+/// Takes the option `trust` out of the others: the networks that an endpoint trusts, if it is
+/// behind a proxy.
 pub(super) fn take_trusted(
     input: Input<'_>,
     scheme: &str,
@@ -119,13 +122,16 @@ pub(super) fn take_trusted(
             "the option trust is for endpoints with addresses".to_owned(),
             "set the permissions by mode=, such as mode=660, and drop the option".to_owned(),
         ),
-        (Some(_), [value]) => match networks(value.split_once('=').map_or("", |(_, value)| value)) {
-            Ok(trusted) => return Ok(Some(trusted)),
-            Err(fault) => fault,
-        },
-        (Some(_), _) => {
-            ("the option trust is given twice".to_owned(), "keep one, with commas between the networks".to_owned())
+        (Some(_), [value]) => {
+            match networks(value.split_once('=').map_or("", |(_, value)| value)) {
+                Ok(trusted) => return Ok(Some(trusted)),
+                Err(fault) => fault,
+            }
         }
+        (Some(_), _) => (
+            "the option trust is given twice".to_owned(),
+            "keep one, with commas between the networks".to_owned(),
+        ),
     };
     Err(input.error(problem, fix))
 }
@@ -143,7 +149,9 @@ const EXAMPLE: &str = "write the networks of the proxies, such as trust=10.0.0.0
 fn network(text: &str) -> Result<IpNet, Mistake> {
     let network = match text.parse::<IpAddr>() {
         Ok(ip) => IpNet::from(ip),
-        Err(_) => text.parse().map_err(|_| (format!("{text:?} is not a network"), EXAMPLE.to_owned()))?,
+        Err(_) => {
+            text.parse().map_err(|_| (format!("{text:?} is not a network"), EXAMPLE.to_owned()))?
+        }
     };
     if network.addr() != network.network() {
         let fix = format!("write {} or {}", network.trunc(), network.addr());
@@ -154,7 +162,8 @@ fn network(text: &str) -> Result<IpNet, Mistake> {
 
 /// The value of `trust=`, if it has one.
 pub(super) fn display(trusted: &Trusted) -> Option<String> {
-    let networks: Vec<String> = trusted.networks().iter().map(|network| Network(network).to_string()).collect();
+    let networks: Vec<String> =
+        trusted.networks().iter().map(|network| Network(network).to_string()).collect();
     (!networks.is_empty()).then(|| format!("trust={}", networks.join(",")))
 }
 
@@ -163,6 +172,10 @@ struct Network<'a>(&'a IpNet);
 
 impl fmt::Display for Network<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
     }
 }

@@ -24,11 +24,12 @@ use crate::tls::ClientTls;
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<(Stream, Peer)>> + Send + 'a>>;
 
 /// Makes connections: it is to a [`Remote`] what a [`Listener`](crate::endpoint::Listener) is to an
-/// [`Endpoint`](crate::Endpoint). Implement it for another transport (vsock, a simulated network); [`Stream::from_io`]
-/// wraps its streams, and [`memory::Connector`](crate::memory::Connector) is an implementation.
+/// [`Endpoint`](crate::Endpoint). Implement it for another transport (vsock, a simulated network);
+/// [`Stream::from_io`] wraps its streams, and [`memory::Connector`](crate::memory::Connector) is an
+/// implementation.
 pub trait Dial: Send + Sync + 'static {
-    /// Makes one connection. It is cancel safe: a future dropped before it is ready leaves no connection. The caller sets a
-    /// deadline.
+    /// Makes one connection. It is cancel safe: a future dropped before it is ready leaves no
+    /// connection. The caller sets a deadline.
     fn dial(&self) -> Dialing<'_>;
 
     /// The address it connects to, for error messages.
@@ -50,15 +51,17 @@ pub trait Dial: Send + Sync + 'static {
 /// | `tls+unix:/run/x.sock?name=example.org` | a Unix socket with TLS |
 /// | `proxy+tcp:192.0.2.1:8007` | the connection begins with a PROXY header (before TLS, if there is any) |
 ///
-/// Options follow a `?`, separated by `&`. `from=ADDRESS` is the local address of a TCP connection. `header=1` or
-/// `header=2` is the version of the PROXY header (2), for `proxy+` only. With TLS, `ca` is a PEM file with the roots;
-/// `name` is the name that the certificate must have and that is sent to the server (SNI), by default the host, and
-/// required for a Unix socket; `cert` and `key` are the client's own certificate, for servers that ask for one;
-/// `alpn=a,b` lists the offered protocols, the preferred one first. In paths and names any byte may be percent-encoded;
-/// `&` is written as `%26`.
+/// Options follow a `?`, separated by `&`. `from=ADDRESS` is the local address of a TCP connection.
+/// `header=1` or `header=2` is the version of the PROXY header (2), for `proxy+` only. With TLS,
+/// `ca` is a PEM file with the roots; `name` is the name that the certificate must have and that is
+/// sent to the server (SNI), by default the host, and required for a Unix socket; `cert` and `key`
+/// are the client's own certificate, for servers that ask for one; `alpn=a,b` lists the offered
+/// protocols, the preferred one first. In paths and names any byte may be percent-encoded; `&` is
+/// written as `%26`.
 ///
-/// A name's addresses are tried alternating between the two families, the next one after 250 ms or as soon as one has
-/// failed. A port alone (`tcp:8007`) has no address to connect to, and is refused.
+/// A name's addresses are tried alternating between the two families, the next one after 250 ms or
+/// as soon as one has failed. A port alone (`tcp:8007`) has no address to connect to, and is
+/// refused.
 ///
 /// TCP sockets have the options of accepted ones: see [`Endpoint`](crate::Endpoint).
 ///
@@ -122,8 +125,8 @@ impl Remote {
         self
     }
 
-    /// Begins the connection with a PROXY header of this version. The header has the addresses of the connection
-    /// itself: the local one and the remote's.
+    /// Begins the connection with a PROXY header of this version. The header has the addresses of
+    /// the connection itself: the local one and the remote's.
     #[must_use]
     pub fn proxied(mut self, version: Version) -> Self {
         self.proxied = Some(version);
@@ -138,8 +141,8 @@ impl Remote {
         self
     }
 
-    /// Reads the files that it names, if that has not been done yet, so that errors in them show before the first
-    /// connection. It blocks on the file system.
+    /// Reads the files that it names, if that has not been done yet, so that errors in them show
+    /// before the first connection. It blocks on the file system.
     ///
     /// # Errors
     ///
@@ -176,9 +179,9 @@ impl From<To> for Remote {
 }
 
 impl fmt::Display for Remote {
-    /// Writes the string that parses to the same remote. A remote of a transport of your own has no such string; it is
-    /// written as `memory:`, or as `dial:` and its address. Roots and certificates that don't come from files are
-    /// omitted.
+    /// Writes the string that parses to the same remote. A remote of a transport of your own has no
+    /// such string; it is written as `memory:`, or as `dial:` and its address. Roots and
+    /// certificates that don't come from files are omitted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.proxied.is_some() {
             f.write_str(PREFIX)?;
@@ -194,7 +197,9 @@ impl fmt::Display for Remote {
         let tcp = if encrypted { "tls" } else { "tcp" };
         match &self.to {
             To::Tcp(addr) => write!(f, "{tcp}:{addr}")?,
-            To::Scoped(Scoped { ip, interface, port }) => write!(f, "{tcp}:[{ip}%{interface}]:{port}")?,
+            To::Scoped(Scoped { ip, interface, port }) => {
+                write!(f, "{tcp}:[{ip}%{interface}]:{port}")?
+            }
             To::Name(host, port) => write!(f, "{tcp}:{host}:{port}")?,
             To::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
             To::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,

@@ -14,15 +14,20 @@ use super::tls;
 use super::{Endpoint, EndpointError, Kind, Premade, input, parse, proxied};
 
 impl fmt::Display for Endpoint {
-    /// Writes the string that parses to the same endpoint. A listener made in code has no such string; it is written as
-    /// `memory:`, or as `listener:` and its address. With TLS, all endpoints but TCP have the prefix `tls+`.
-    /// Certificates that don't come from files are omitted.
+    /// Writes the string that parses to the same endpoint. A listener made in code has no such
+    /// string; it is written as `memory:`, or as `listener:` and its address. With TLS, all
+    /// endpoints but TCP have the prefix `tls+`. Certificates that don't come from files are
+    /// omitted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tcp = self.write_scheme(f)?;
         match &self.kind {
-            Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => write!(f, "{tcp}:{}", addr.port())?,
+            Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => {
+                write!(f, "{tcp}:{}", addr.port())?
+            }
             Kind::Tcp(addr) => write!(f, "{tcp}:{addr}")?,
-            Kind::Scoped(Scoped { ip, interface, port }) => write!(f, "{tcp}:[{ip}%{interface}]:{port}")?,
+            Kind::Scoped(Scoped { ip, interface, port }) => {
+                write!(f, "{tcp}:[{ip}%{interface}]:{port}")?
+            }
             Kind::Name(host, port) => write!(f, "{tcp}:{host}:{port}")?,
             Kind::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
             Kind::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,
@@ -43,7 +48,9 @@ impl fmt::Display for Endpoint {
             self.access.group.as_ref().map(|group| format!("group={group}")),
             self.proxied.as_ref().and_then(proxied::display),
         ];
-        for (option, sign) in options.into_iter().flatten().zip(iter::once(sign).chain(iter::repeat('&'))) {
+        for (option, sign) in
+            options.into_iter().flatten().zip(iter::once(sign).chain(iter::repeat('&')))
+        {
             write!(f, "{sign}{option}")?;
         }
         Ok(())
@@ -68,8 +75,8 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// The text for this endpoint when it is bound to this address: with its scheme, such as `tls:` or `tls+unix:` if
-    /// it is encrypted.
+    /// The text for this endpoint when it is bound to this address: with its scheme, such as `tls:`
+    /// or `tls+unix:` if it is encrypted.
     pub(crate) fn bound_to(&self, addr: &Addr) -> String {
         #[cfg(feature = "tls")]
         if self.tls.is_some() {

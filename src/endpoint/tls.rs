@@ -25,17 +25,29 @@ pub(super) struct TlsOptions {
 }
 
 impl TlsOptions {
-    pub(super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
+    pub(super) fn set(
+        &mut self,
+        input: Input<'_>,
+        name: &str,
+        value: &str,
+    ) -> Result<(), EndpointError> {
         let twice = || input.error(format!("the option {name} is given twice"), "keep one");
         let slot = match name {
             "cert" => &mut self.cert,
             "key" => &mut self.key,
             "certs" => &mut self.certs,
             "client-ca" => &mut self.client_ca,
-            _ => return self.alpn.replace(protocols(input, value)?).map_or(Ok(()), |_| Err(twice())),
+            _ => {
+                return self
+                    .alpn
+                    .replace(protocols(input, value)?)
+                    .map_or(Ok(()), |_| Err(twice()));
+            }
         };
         if value.is_empty() {
-            return Err(input.error(format!("the option {name} has no path"), format!("write {name}=PATH")));
+            return Err(
+                input.error(format!("the option {name} has no path"), format!("write {name}=PATH"))
+            );
         }
         let path = PathBuf::from(OsString::from_vec(decode(input, value)?));
         slot.replace(path).map_or(Ok(()), |_| Err(twice()))
@@ -47,11 +59,14 @@ impl TlsOptions {
             (None, None, Some(folder)) => TlsConfig::folder(folder),
             (None, None, None) => return Err(input.error("there is no certificate", FORMS)),
             (Some(_), None, None) => {
-                return Err(
-                    input.error("there is no key to the certificate", "write key=FILE; it may be the same file")
-                );
+                return Err(input.error(
+                    "there is no key to the certificate",
+                    "write key=FILE; it may be the same file",
+                ));
             }
-            (None, Some(_), None) => return Err(input.error("there is no certificate to the key", "write cert=FILE")),
+            (None, Some(_), None) => {
+                return Err(input.error("there is no certificate to the key", "write cert=FILE"));
+            }
             (.., Some(_)) => return Err(input.error("certs goes with neither cert nor key", FORMS)),
         };
         if let Some(path) = self.client_ca {
@@ -66,20 +81,21 @@ impl TlsOptions {
 
 /// Names of protocols, separated by commas. RFC 7301 allows 1 to 255 bytes for each.
 pub(super) fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
-    let one =
-        |name| {
-            let protocol = decode(input, name)?;
-            match protocol.len() {
-                1..=255 => Ok(protocol),
-                n => Err(input
-                    .error(format!("a protocol of {n} bytes in alpn={value}"), "write names, such as alpn=h2,echo/1")),
-            }
-        };
+    let one = |name| {
+        let protocol = decode(input, name)?;
+        match protocol.len() {
+            1..=255 => Ok(protocol),
+            n => Err(input.error(
+                format!("a protocol of {n} bytes in alpn={value}"),
+                "write names, such as alpn=h2,echo/1",
+            )),
+        }
+    };
     value.split(',').map(one).collect()
 }
 
-/// Writes the options, the first after a `?`, and returns the separator for the next one. Certificates that don't come
-/// from files are omitted.
+/// Writes the options, the first after a `?`, and returns the separator for the next one.
+/// Certificates that don't come from files are omitted.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char, fmt::Error> {
     let mut sign = '?';
     let mut option = |f: &mut fmt::Formatter<'_>, name: &str, path: &Path| {

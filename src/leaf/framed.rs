@@ -17,12 +17,13 @@ use super::limits::limit_setters;
 use super::opened::{Cloned, LayerWith, MakeFrameService, Opened, PerPeer};
 use super::service::FrameService;
 use crate::dispatch::{
-    AsReady, Calls, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
+    AsReady, Calls, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError,
+    Order, WithGoodbye,
 };
 use crate::wire::{Limits, Wire};
 
-/// Makes a service of connections from a codec and a service of frames. Every tower layer works around the service of
-/// frames.
+/// Makes a service of connections from a codec and a service of frames. Every tower layer works
+/// around the service of frames.
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
@@ -34,9 +35,9 @@ use crate::wire::{Limits, Wire};
 /// # let _ = Server::new().listen("tcp:8007").serve(answer);
 /// ```
 ///
-/// Codec and service are cloned for each connection. For a service that is not `Clone` (such as tower's `RateLimit`),
-/// or that needs to know its peer, use [`per_connection`]. One call runs at a time, in the order of the frames, unless
-/// [`Framed::concurrent`] or [`Framed::unordered`] is set.
+/// Codec and service are cloned for each connection. For a service that is not `Clone` (such as
+/// tower's `RateLimit`), or that needs to know its peer, use [`per_connection`]. One call runs at a
+/// time, in the order of the frames, unless [`Framed::concurrent`] or [`Framed::unordered`] is set.
 pub fn framed<C, S, R>(codec: C, service: S) -> Framed<C, Cloned<S>>
 where
     C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>> + Clone,
@@ -46,9 +47,9 @@ where
     Framed::new(codec, Cloned::new(service))
 }
 
-/// Does the same as [`framed`] with a separate service for each connection, made when the connection begins, as by
-/// Twisted's `buildProtocol`. The function receives the connection as an [`Opened`]: its peer, its deadlines, and the
-/// values that layers have stored on it.
+/// Does the same as [`framed`] with a separate service for each connection, made when the
+/// connection begins, as by Twisted's `buildProtocol`. The function receives the connection as an
+/// [`Opened`]: its peer, its deadlines, and the values that layers have stored on it.
 ///
 /// ```
 /// use ropewalk::{Bytes, Netstring, Reply, per_connection, service_fn};
@@ -98,28 +99,38 @@ pub struct Framed<C, M, O = InOrder, E = EndConnection, G = NoGoodbye> {
 
 impl<C, M> Framed<C, M> {
     fn new(codec: C, make: M) -> Self {
-        Self { codec, make, order: InOrder, on_error: EndConnection, goodbye: NoGoodbye, limits: Arc::default() }
+        Self {
+            codec,
+            make,
+            order: InOrder,
+            on_error: EndConnection,
+            goodbye: NoGoodbye,
+            limits: Arc::default(),
+        }
     }
 }
 
 impl<C, M, O, E, G> Framed<C, M, O, E, G> {
-    /// Runs up to `n` calls of one connection at once; answers and errors stay in the order of the frames.
+    /// Runs up to `n` calls of one connection at once; answers and errors stay in the order of the
+    /// frames.
     pub fn concurrent(self, n: usize) -> Framed<C, M, Concurrent, E, G> {
         let Self { codec, make, on_error, goodbye, limits, .. } = self;
         Framed { codec, make, order: Concurrent(n), on_error, goodbye, limits }
     }
 
-    /// Runs up to `n` calls of one connection at once; each answer is written when it is ready. For protocols whose
-    /// frames carry tags. An answer that is a stream is written to its end before the next one. With `then_close`,
-    /// calls already under way are answered first; an error that ends the connection drops them.
+    /// Runs up to `n` calls of one connection at once; each answer is written when it is ready. For
+    /// protocols whose frames carry tags. An answer that is a stream is written to its end before
+    /// the next one. With `then_close`, calls already under way are answered first; an error that
+    /// ends the connection drops them.
     pub fn unordered(self, n: usize) -> Framed<C, M, AsReady, E, G> {
         let Self { codec, make, on_error, goodbye, limits, .. } = self;
         Framed { codec, make, order: AsReady(n), on_error, goodbye, limits }
     }
 
-    /// Puts a layer around the service of frames that is made anew for each connection, by a function that receives the
-    /// connection's [`ConnectionInfo`]. Nothing that is made in the function is shared by two connections, so a layer
-    /// may keep a connection's own state in any form. Of several, the one added last sees a frame first.
+    /// Puts a layer around the service of frames that is made anew for each connection, by a
+    /// function that receives the connection's [`ConnectionInfo`]. Nothing that is made in the
+    /// function is shared by two connections, so a layer may keep a connection's own state in any
+    /// form. Of several, the one added last sees a frame first.
     ///
     /// ```
     /// use std::time::Duration;
@@ -141,12 +152,14 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
         Framed { codec, make: LayerWith::new(make, layer), order, on_error, goodbye, limits }
     }
 
-    /// Turns errors into answers: errors of the service, of a layer around it (`Elapsed`, `Overloaded` …), of an answer
-    /// that is a stream and of the codec, and the errors of missed [`ReadDeadlines`](crate::connection::ReadDeadlines).
+    /// Turns errors into answers: errors of the service, of a layer around it (`Elapsed`,
+    /// `Overloaded` …), of an answer that is a stream and of the codec, and the errors of missed
+    /// [`ReadDeadlines`](crate::connection::ReadDeadlines).
     ///
-    /// The connection goes on after an error of the service, after an answer that the codec refused to encode, and
-    /// after a recoverable error of the codec, unless the answer has `then_close`. After a fatal error of the codec,
-    /// and after a missed read deadline, the connection closes once the answer is written.
+    /// The connection goes on after an error of the service, after an answer that the codec refused
+    /// to encode, and after a recoverable error of the codec, unless the answer has `then_close`.
+    /// After a fatal error of the codec, and after a missed read deadline, the connection closes
+    /// once the answer is written.
     ///
     /// ```
     /// use ropewalk::{Bytes, Error, Lines, framed, reply_fn};
@@ -156,7 +169,8 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     /// ```
     pub fn on_error<H, A, S, R>(self, on_error: H) -> Framed<C, M, O, H, G>
     where
-        // `serve` requires these bounds as well; repeated here, they make the compiler report a wrong answer here.
+        // `serve` requires these bounds as well; repeated here, they make the compiler report a
+        // wrong answer here.
         C: Decoder,
         M: MakeFrameService<C, Service = S>,
         S: Service<C::Item, Response = R>,
@@ -168,8 +182,9 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
         Framed { codec, make, order, on_error, goodbye, limits }
     }
 
-    /// Sets the goodbye: an answer that is sent when the connection drains, after all other answers and after the
-    /// [pushed](crate::Outbox) frames, unless the peer had closed its side by then. Then the connection closes.
+    /// Sets the goodbye: an answer that is sent when the connection drains, after all other answers
+    /// and after the [pushed](crate::Outbox) frames, unless the peer had closed its side by then.
+    /// Then the connection closes.
     ///
     /// ```
     /// use ropewalk::{Bytes, Lines, framed, reply_fn};
@@ -210,7 +225,10 @@ where
 {
     type Response = ();
     type Error = Error;
-    type Future = FramedFuture<Self, Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, WithGoodbye<E, G>>>;
+    type Future = FramedFuture<
+        Self,
+        Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, WithGoodbye<E, G>>,
+    >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
         Poll::Ready(Ok(()))
@@ -233,7 +251,8 @@ pub struct FramedFuture<L, D> {
 
 #[pin_project(project = StageProjection)]
 enum Stage<L, D> {
-    /// The first poll makes the service, so that this happens in the connection's task and not in the accept loop.
+    /// The first poll makes the service, so that this happens in the connection's task and not in
+    /// the accept loop.
     Start(Option<L>),
     Run(#[pin] D),
     Finish(Pin<Box<dyn Future<Output = Result> + Send>>),
@@ -259,12 +278,20 @@ where
         loop {
             let next = match this.stage.as_mut().project() {
                 StageProjection::Start(leaf) => {
-                    let (Some(leaf), Some(wire)) = (leaf.take(), &this.wire) else { return Poll::Pending };
+                    let (Some(leaf), Some(wire)) = (leaf.take(), &this.wire) else {
+                        return Poll::Pending;
+                    };
                     let opened = Opened::new(wire.connection().info());
                     let service = leaf.make.make(&opened);
                     let calls = leaf.order.calls::<S::Future>();
                     let last_words = WithGoodbye { on_error: leaf.on_error, goodbye: leaf.goodbye };
-                    Stage::Run(Dispatch::new(leaf.codec, opened.into_inbox(), service, calls, last_words))
+                    Stage::Run(Dispatch::new(
+                        leaf.codec,
+                        opened.into_inbox(),
+                        service,
+                        calls,
+                        last_words,
+                    ))
                 }
                 StageProjection::Run(dispatch) => {
                     let Some(wire) = this.wire else { return Poll::Pending };

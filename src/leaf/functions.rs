@@ -27,12 +27,12 @@ where
     ServiceFn(f)
 }
 
-/// Makes a service from a plain function that takes one frame, for answers that are ready at once. For an async
-/// function, or one that returns a `Result`, use [`service_fn`].
+/// Makes a service from a plain function that takes one frame, for answers that are ready at once.
+/// For an async function, or one that returns a `Result`, use [`service_fn`].
 ///
-/// Under [`framed`](crate::framed) the function is cloned for each connection with the values it captured; a captured
-/// counter counts for one connection only. State that all connections share is captured in an `Arc`, or comes from a
-/// [`StateLayer`](crate::StateLayer).
+/// Under [`framed`](crate::framed) the function is cloned for each connection with the values it
+/// captured; a captured counter counts for one connection only. State that all connections share is
+/// captured in an `Arc`, or comes from a [`StateLayer`](crate::StateLayer).
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, framed, reply_fn};

@@ -1,4 +1,5 @@
-//! The two leaves, `framed` and `session`: they make a service of connections from a codec and a user's code.
+//! The two leaves, `framed` and `session`: they make a service of connections from a codec and a
+//! user's code.
 
 use ropewalk_middleware::{CloseReason, Result};
 
@@ -16,7 +17,9 @@ pub use self::functions::{ReplyFn, ServiceFn, reply_fn, service_fn};
 pub use self::opened::{Cloned, LayerWith, MakeFrameService, Opened, PerPeer};
 pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
-pub use crate::dispatch::{AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order};
+pub use crate::dispatch::{
+    AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order,
+};
 #[cfg(feature = "tls")]
 pub use crate::session::UpgradeTls;
 pub use crate::session::{Answer, Drive, Next, RawChunks, Session};
@@ -24,9 +27,9 @@ pub use crate::session::{Answer, Drive, Next, RawChunks, Session};
 pub use ropewalk_middleware::Body;
 pub use ropewalk_middleware::{IntoReply, Reply, ReplyView, SessionError};
 
-/// Ends a connection whose frames are done, and records the reason. Answers that were queued are still written, also
-/// after an error; but not to a peer that has stalled, and not when the error left a frame out, because the rest would
-/// look complete.
+/// Ends a connection whose frames are done, and records the reason. Answers that were queued are
+/// still written, also after an error; but not to a peer that has stalled, and not when the error
+/// left a frame out, because the rest would look complete.
 async fn end(mut wire: Wire, result: Result) -> Result {
     let closing = wire.closing().clone();
     let note = |result: &Result| {

@@ -11,8 +11,8 @@ use tower_layer::Layer;
 
 use crate::outbox::{Capacity, Inbox, Outbox, SlowConsumer};
 
-/// A connection that begins, as the function given to [`per_connection`](crate::per_connection) receives it. It
-/// dereferences to its [`ConnectionInfo`].
+/// A connection that begins, as the function given to [`per_connection`](crate::per_connection)
+/// receives it. It dereferences to its [`ConnectionInfo`].
 ///
 /// `C` is the codec.
 pub struct Opened<C> {
@@ -34,8 +34,8 @@ impl<C> Opened<C> {
         self.info.clone()
     }
 
-    /// Makes an outbox of this connection. Frames pushed to it are written between complete answers, also while calls
-    /// are pending.
+    /// Makes an outbox of this connection. Frames pushed to it are written between complete
+    /// answers, also while calls are pending.
     ///
     /// ```
     /// use ropewalk::{Bytes, Lines, Reply, Room, SlowConsumer, per_connection, reply_fn};
@@ -57,8 +57,13 @@ impl<C> Opened<C> {
         self.inbox.borrow_mut().open(self.info(), capacity.into(), slow)
     }
 
-    /// Makes an outbox of bytes that bypass the codec: see [`Session::outbox_raw`](crate::Session::outbox_raw).
-    pub fn outbox_raw(&self, capacity: impl Into<Capacity<Bytes>>, slow: SlowConsumer) -> Outbox<Bytes> {
+    /// Makes an outbox of bytes that bypass the codec: see
+    /// [`Session::outbox_raw`](crate::Session::outbox_raw).
+    pub fn outbox_raw(
+        &self,
+        capacity: impl Into<Capacity<Bytes>>,
+        slow: SlowConsumer,
+    ) -> Outbox<Bytes> {
         self.inbox.borrow_mut().open_raw(self.info(), capacity.into(), slow)
     }
 }

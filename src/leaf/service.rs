@@ -4,8 +4,9 @@ use tower_service::Service;
 
 /// A tower service of frames: a `Service<F>` that is called once for each frame.
 ///
-/// [`framed`](crate::framed) and [`per_connection`](crate::per_connection) require this alias for the sake of its
-/// compiler message. It is implemented for every service, and can't be implemented by hand.
+/// [`framed`](crate::framed) and [`per_connection`](crate::per_connection) require this alias for
+/// the sake of its compiler message. It is implemented for every service, and can't be implemented
+/// by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service of `{F}`, which are the frames of this codec",
     label = "this can't answer these frames",

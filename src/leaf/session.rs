@@ -32,8 +32,8 @@ use crate::wire::{Limits, Wire};
 /// # let _ = Server::new().listen("tcp:8007").serve(echo);
 /// ```
 ///
-/// State that all connections share is passed with [`session_with`]. A closure can capture it too, in the form below;
-/// an `async` closure would move it into the first connection's future:
+/// State that all connections share is passed with [`session_with`]. A closure can capture it too,
+/// in the form below; an `async` closure would move it into the first connection's future:
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -51,7 +51,8 @@ use crate::wire::{Limits, Wire};
 /// });
 /// ```
 ///
-/// The codec is cloned for each connection. An error ends the connection; frames queued before it are still written.
+/// The codec is cloned for each connection. An error ends the connection; frames queued before it
+/// are still written.
 pub fn session<C, F, Fut>(codec: C, f: F) -> SessionLeaf<C, F>
 where
     C: Clone,
@@ -61,7 +62,8 @@ where
     SessionLeaf { codec, f: Arc::new(f), limits: Arc::default(), state: PhantomData }
 }
 
-/// Does the same as [`session`] for a function that also takes the state of a [`StateLayer`](crate::StateLayer).
+/// Does the same as [`session`] for a function that also takes the state of a
+/// [`StateLayer`](crate::StateLayer).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -95,7 +97,8 @@ pub struct WithState<T>(PhantomData<T>);
 
 /// The service of connections that [`session`] and [`session_with`] make.
 ///
-/// Whether the function takes state is part of the type, so that the compiler can name what is missing.
+/// Whether the function takes state is part of the type, so that the compiler can name what is
+/// missing.
 #[must_use = "a leaf serves nothing until it is handed to a server"]
 pub struct SessionLeaf<C, F, W = NoState> {
     codec: C,
@@ -109,7 +112,12 @@ pub struct SessionLeaf<C, F, W = NoState> {
 
 impl<C: Clone, F, W> Clone for SessionLeaf<C, F, W> {
     fn clone(&self) -> Self {
-        Self { codec: self.codec.clone(), f: Arc::clone(&self.f), limits: Arc::clone(&self.limits), state: PhantomData }
+        Self {
+            codec: self.codec.clone(),
+            f: Arc::clone(&self.f),
+            limits: Arc::clone(&self.limits),
+            state: PhantomData,
+        }
     }
 }
 
@@ -120,10 +128,10 @@ impl<C, F, W> SessionLeaf<C, F, W> {
         self
     }
 
-    /// The number of unwritten bytes from which on [`Session::feed`] fails; 1 MiB by default. Replies without an await
-    /// between them have this much room, plus the bytes that the kernel accepts at that moment: over TCP about 100 KiB
-    /// each time the peer reads. If it is below 64 KiB, it is also the number of unwritten bytes from which on no more
-    /// frames are read.
+    /// The number of unwritten bytes from which on [`Session::feed`] fails; 1 MiB by default.
+    /// Replies without an await between them have this much room, plus the bytes that the kernel
+    /// accepts at that moment: over TCP about 100 KiB each time the peer reads. If it is below 64
+    /// KiB, it is also the number of unwritten bytes from which on no more frames are read.
     pub fn write_limit(mut self, bytes: usize) -> Self {
         let limits = Arc::make_mut(&mut self.limits);
         limits.write_limit = bytes;
@@ -148,7 +156,11 @@ where
         let (wire, home) = Homing::new(Wire::new(connection, Arc::clone(&self.limits)));
         let session = Session::new(self.codec.clone(), wire);
         let f = Arc::clone(&self.f);
-        SessionFuture { closing, stage: Stage::Start(Some(Box::new(move || run(&f, session)))), home }
+        SessionFuture {
+            closing,
+            stage: Stage::Start(Some(Box::new(move || run(&f, session)))),
+            home,
+        }
     }
 }
 
@@ -197,7 +209,8 @@ impl<C, F, W> fmt::Debug for SessionLeaf<C, F, W> {
     }
 }
 
-/// One connection of a [`SessionLeaf`]. It ends when the function has ended and its session is back and closed.
+/// One connection of a [`SessionLeaf`]. It ends when the function has ended and its session is back
+/// and closed.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct SessionFuture<Fut> {
@@ -211,12 +224,12 @@ type Begin<Fut> = Box<dyn FnOnce() -> Fut + Send>;
 
 #[pin_project(project = StageProjection)]
 enum Stage<Fut> {
-    /// The function has not been called yet. It is called in the connection's task, because it may work before its
-    /// first await, which must not happen in the accept loop.
+    /// The function has not been called yet. It is called in the connection's task, because it may
+    /// work before its first await, which must not happen in the accept loop.
     Start(Option<Begin<Fut>>),
     Run(#[pin] Fut),
-    /// The function has ended. Its session may have been moved to another task and live on; the flag is set once that
-    /// is known.
+    /// The function has ended. Its session may have been moved to another task and live on; the
+    /// flag is set once that is known.
     Wait(Result, bool),
     Finish(Pin<Box<dyn Future<Output = Result> + Send>>),
 }
@@ -237,9 +250,11 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                     this.stage.set(Stage::Wait(result, false));
                 }
                 StageProjection::Wait(result, moved) => {
-                    // Unconstrained, because the function may have used up the task's turn, and pending must mean that
-                    // the session was moved.
-                    let Poll::Ready(returned) = Pin::new(&mut unconstrained(&mut *this.home)).poll(cx) else {
+                    // Unconstrained, because the function may have used up the task's turn, and
+                    // pending must mean that the session was moved.
+                    let Poll::Ready(returned) =
+                        Pin::new(&mut unconstrained(&mut *this.home)).poll(cx)
+                    else {
                         *moved = true;
                         return Poll::Pending;
                     };
@@ -251,11 +266,15 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                             housed.wire.abort();
                             return Poll::Ready(result);
                         }
-                        Ok(housed) => this.stage.set(Stage::Finish(Box::pin(end(housed.wire, result)))),
+                        Ok(housed) => {
+                            this.stage.set(Stage::Finish(Box::pin(end(housed.wire, result))))
+                        }
                         // Closed or aborted by the function itself.
                         Err(_) => {
                             if let Err(error) = &result {
-                                this.closing.set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
+                                this.closing.set_reason(
+                                    error.close_reason().unwrap_or(CloseReason::ServiceError),
+                                );
                             }
                             return Poll::Ready(result);
                         }

@@ -12,12 +12,13 @@ const LONGEST: Duration = Duration::from_millis(100);
 /// How many errors in a row are retried before the other tasks get a turn.
 const BATCH: u32 = 64;
 
-/// How many errors in a row are retried before there is a wait even after errors of connections. No backlog holds this
-/// many broken connections, so the error must have another cause, and retrying without end would occupy a processor.
+/// How many errors in a row are retried before there is a wait even after errors of connections. No
+/// backlog holds this many broken connections, so the error must have another cause, and retrying
+/// without end would occupy a processor.
 const STREAK: u32 = 4096;
 
-/// After this many waits in a row that are not due to a shortage, the listener is considered failed: at the longest
-/// wait they take ten seconds.
+/// After this many waits in a row that are not due to a shortage, the listener is considered
+/// failed: at the longest wait they take ten seconds.
 const HOPELESS: u32 = 100;
 
 /// The scope of an accept error.
@@ -25,16 +26,16 @@ const HOPELESS: u32 = 100;
 pub(super) enum Scope {
     /// The one connection that would have been accepted; the next one may be fine.
     Connection,
-    /// The listener or the machine: no descriptors or no memory left, or an unknown error. The next try is likely to
-    /// fail as well, so there is a wait before it.
+    /// The listener or the machine: no descriptors or no memory left, or an unknown error. The next
+    /// try is likely to fail as well, so there is a wait before it.
     Listener,
 }
 
 /// Determines the scope of an accept error by its error number.
 ///
-/// On Linux `accept` returns errors that are pending on the new connection, so network errors count as the
-/// connection's. An unknown error, or one without a number, counts as the listener's, because retrying it without a
-/// wait might spin.
+/// On Linux `accept` returns errors that are pending on the new connection, so network errors count
+/// as the connection's. An unknown error, or one without a number, counts as the listener's,
+/// because retrying it without a wait might spin.
 pub(super) fn classify(error: &io::Error) -> Scope {
     match error.raw_os_error() {
         Some(
@@ -82,8 +83,8 @@ pub(super) enum Reaction {
     Wait(Duration),
 }
 
-/// The pace of retries of a listener whose accepting fails. The listener is retried for ever, with growing waits, and
-/// the first success brings it back to full speed.
+/// The pace of retries of a listener whose accepting fails. The listener is retried for ever, with
+/// growing waits, and the first success brings it back to full speed.
 #[derive(Debug, Default)]
 pub(super) struct RetryPace {
     /// Errors since the last success.
@@ -109,8 +110,9 @@ impl RetryPace {
         if self.streak.is_multiple_of(BATCH) { Reaction::Yield } else { Reaction::Retry }
     }
 
-    /// Whether this error, which was passed to [`failed`](Self::failed), means that the listener will accept no more.
-    /// True only once until the next success. The listener is still retried, which does no harm.
+    /// Whether this error, which was passed to [`failed`](Self::failed), means that the listener
+    /// will accept no more. True only once until the next success. The listener is still retried,
+    /// which does no harm.
     pub(super) fn has_just_failed_for_good(&mut self, error: &io::Error) -> bool {
         let hopeless = is_final(error) || self.waits >= HOPELESS;
         hopeless && !std::mem::replace(&mut self.failed, hopeless)
@@ -135,7 +137,15 @@ mod tests {
 
     #[test]
     fn a_connections_own_errors_are_distinguished_from_the_listeners() {
-        for n in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
+        for n in [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::EBADF,
+            libc::EINVAL,
+            libc::ENOTSOCK,
+        ] {
             assert_eq!(classify(&errno(n)), Scope::Listener, "{n}");
         }
         for n in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EINTR] {
@@ -154,7 +164,10 @@ mod tests {
     fn waits_double_to_the_longest_and_start_over_after_a_success() {
         let mut pace = RetryPace::default();
         let waits: Vec<_> = (0..7).map(|_| pace.failed(&errno(libc::EMFILE))).collect();
-        assert_eq!(waits, [5, 10, 20, 40, 80, 100, 100].map(|ms| Reaction::Wait(Duration::from_millis(ms))));
+        assert_eq!(
+            waits,
+            [5, 10, 20, 40, 80, 100, 100].map(|ms| Reaction::Wait(Duration::from_millis(ms)))
+        );
         pace.succeeded();
         assert_eq!(pace.failed(&errno(libc::EMFILE)), Reaction::Wait(Duration::from_millis(5)));
     }

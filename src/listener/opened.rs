@@ -12,8 +12,8 @@ use super::unix::BoundPath;
 
 /// A listening socket that no runtime watches yet, and its path if this process has to remove it.
 pub(crate) struct Opened {
-    // Dropped before the socket: while that is open no other file can get its inode number, so the path's file is
-    // identified by it.
+    // Dropped before the socket: while that is open no other file can get its inode number, so the
+    // path's file is identified by it.
     pub(crate) path: Option<BoundPath>,
     pub(crate) socket: OwnedFd,
 }
@@ -23,34 +23,41 @@ impl Opened {
         Self { path, socket: socket.into() }
     }
 
-    /// Checks that a socket of another process can accept connections, and prepares it for this process. With `backlog`
-    /// it calls `listen` again, which changes only how many connections may wait.
+    /// Checks that a socket of another process can accept connections, and prepares it for this
+    /// process. With `backlog` it calls `listen` again, which changes only how many connections may
+    /// wait.
     pub(crate) fn prepare(&self, backlog: Option<i32>) -> io::Result<()> {
         check(&self.socket)?;
-        // Another process may not have set these: the socket must not block, and child processes must not inherit it.
+        // Another process may not have set these: the socket must not block, and child processes
+        // must not inherit it.
         fcntl_setfd(&self.socket, fcntl_getfd(&self.socket)? | FdFlags::CLOEXEC)?;
         let socket = SockRef::from(&self.socket);
         socket.set_nonblocking(true)?;
         backlog.map_or(Ok(()), |backlog| socket.listen(backlog))
     }
 
-    /// Another descriptor of the same socket, for another runtime to watch. The path stays with this one.
+    /// Another descriptor of the same socket, for another runtime to watch. The path stays with
+    /// this one.
     pub(crate) fn share(&self) -> io::Result<Self> {
         Ok(Self { path: None, socket: self.socket.try_clone()? })
     }
 
-    /// Whether both are bound to the same address: then they belong to one group, or are the same socket.
+    /// Whether both are bound to the same address: then they belong to one group, or are the same
+    /// socket.
     pub(crate) fn is_beside(&self, other: &Self) -> bool {
         getsockname(&self.socket).is_ok_and(|name| getsockname(&other.socket) == Ok(name))
     }
 }
 
-/// The family of a listening stream socket. For any other descriptor the error says what it is and what to do.
+/// The family of a listening stream socket. For any other descriptor the error says what it is and
+/// what to do.
 pub(crate) fn check(socket: &OwnedFd) -> io::Result<AddressFamily> {
     let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     let kind = match socket_type(socket) {
         Ok(kind) => kind,
-        Err(rustix::io::Errno::NOTSOCK) => return refuse("it is not a socket, but a file or a pipe".to_owned()),
+        Err(rustix::io::Errno::NOTSOCK) => {
+            return refuse("it is not a socket, but a file or a pipe".to_owned());
+        }
         Err(error) => return Err(error.into()),
     };
     if kind != SocketType::STREAM {
@@ -59,14 +66,21 @@ pub(crate) fn check(socket: &OwnedFd) -> io::Result<AddressFamily> {
             SocketType::SEQPACKET => "a socket of packets",
             _ => "a socket of another type",
         };
-        return refuse(format!("it is {what}, and a stream socket is needed (ListenStream= in a socket unit)"));
+        return refuse(format!(
+            "it is {what}, and a stream socket is needed (ListenStream= in a socket unit)"
+        ));
     }
     let family = socket_domain(socket)?;
     if !matches!(family, AddressFamily::INET | AddressFamily::INET6 | AddressFamily::UNIX) {
-        return refuse(format!("its address family ({}) is not IPv4, IPv6 or Unix", family.as_raw()));
+        return refuse(format!(
+            "its address family ({}) is not IPv4, IPv6 or Unix",
+            family.as_raw()
+        ));
     }
     if !socket_acceptconn(socket)? {
-        return refuse("it does not listen; it may be a connection (a socket unit needs Accept=no)".to_owned());
+        return refuse(
+            "it does not listen; it may be a connection (a socket unit needs Accept=no)".to_owned(),
+        );
     }
     Ok(family)
 }

@@ -20,7 +20,8 @@ use tokio::time::{Sleep, sleep};
 use super::accept_error::{Reaction, RetryPace, Scope, classify};
 use super::{HandOver, Listener};
 
-/// How many descriptors the last call leaves for the connections that are served; a sixteenth of a small limit.
+/// How many descriptors the last call leaves for the connections that are served; a sixteenth of a
+/// small limit.
 const SPARE: u64 = 64;
 
 /// Operations that the listeners on kernel sockets have in common.
@@ -28,8 +29,8 @@ pub(crate) trait SocketListener: Send + 'static {
     /// The next connection, or the error of accepting it.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>>;
 
-    /// Accepts a waiting connection directly from the kernel, because the runtime may not know of it yet; `WouldBlock`
-    /// if no connection waits.
+    /// Accepts a waiting connection directly from the kernel, because the runtime may not know of
+    /// it yet; `WouldBlock` if no connection waits.
     fn take_waiting(&self) -> io::Result<(Socket, SockAddr)>;
 
     /// Registers such a connection with the runtime.
@@ -47,8 +48,9 @@ pub(crate) trait SocketListener: Send + 'static {
 
 /// A listener over any [`SocketListener`], which retries and waits as [`RetryPace`] says.
 ///
-/// At the last call it accepts all waiting connections, whether or not they can be served now, and closes the socket.
-/// So new peers are refused from that moment on, and the accepted connections are returned as the server asks for them.
+/// At the last call it accepts all waiting connections, whether or not they can be served now, and
+/// closes the socket. So new peers are refused from that moment on, and the accepted connections
+/// are returned as the server asks for them.
 pub(crate) struct Paced<A> {
     /// The socket, until the last call.
     inner: Option<A>,
@@ -59,7 +61,8 @@ pub(crate) struct Paced<A> {
     held: VecDeque<(Socket, SockAddr)>,
     pace: RetryPace,
     log: Limit,
-    /// It stays here, not in a future, so that a caller that stops polling does not start the wait over.
+    /// It stays here, not in a future, so that a caller that stops polling does not start the wait
+    /// over.
     wait: Option<Pin<Box<Sleep>>>,
     /// The error for which it accepts no more, until `failure` is called.
     failure: Option<io::Error>,
@@ -105,12 +108,13 @@ impl<A: SocketListener> Paced<A> {
     fn hold(&mut self, inner: &A) -> io::Result<()> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let last = limit - SPARE.min(limit / 16);
-        // Limited, because connections that arrive meanwhile could keep this from ending. A failed attempt counts as
-        // one waiting connection.
+        // Limited, because connections that arrive meanwhile could keep this from ending. A failed
+        // attempt counts as one waiting connection.
         for _ in 0..=self.backlog {
             match inner.take_waiting() {
                 Ok((socket, from)) => {
-                    // The system returns the lowest free number, so all numbers below it are in use.
+                    // The system returns the lowest free number, so all numbers below it are in
+                    // use.
                     let number = u64::try_from(socket.as_raw_fd()).unwrap_or(u64::MAX);
                     self.held.push_back((socket, from));
                     if number >= last {
@@ -144,7 +148,8 @@ impl<A: SocketListener> Listener for Paced<A> {
             };
             self.log(&error);
             self.errors += 1;
-            self.lacks_descriptors |= matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+            self.lacks_descriptors |=
+                matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
             match self.pace.failed(&error) {
                 Reaction::Retry => {}
                 Reaction::Yield => {

@@ -13,8 +13,8 @@ use tokio::io::AsyncReadExt;
 
 use super::preamble::{Step, StepFuture};
 
-/// How long a header may take in total. It allows for one lost segment, which arrives by retransmission after at most 3
-/// s.
+/// How long a header may take in total. It allows for one lost segment, which arrives by
+/// retransmission after at most 3 s.
 const HEADER: Duration = Duration::from_secs(5);
 
 /// The networks of the proxies whose headers are trusted.
@@ -30,8 +30,9 @@ impl Trusted {
         &self.0
     }
 
-    /// A peer with an address is trusted if one of the networks contains it. A peer on a Unix socket or in memory is
-    /// trusted, because the path's permissions, or code, have allowed it to connect.
+    /// A peer with an address is trusted if one of the networks contains it. A peer on a Unix
+    /// socket or in memory is trusted, because the path's permissions, or code, have allowed it to
+    /// connect.
     fn trusts(&self, peer: &Peer) -> bool {
         peer.ip().is_none_or(|ip| self.0.iter().any(|network| network.contains(&ip)))
     }
@@ -56,7 +57,8 @@ pub(crate) struct ReadHeader {
 
 impl ReadHeader {
     pub(crate) fn new(trusted: Trusted) -> Self {
-        let more = |suppressed| event!(WARN, suppressed, "more connections were closed before they began");
+        let more =
+            |suppressed| event!(WARN, suppressed, "more connections were closed before they began");
         Self { trusted, log: Limit::new(Level::WARN, more) }
     }
 }
@@ -82,7 +84,9 @@ impl Step for ReadHeader {
         let log = self.log.clone();
         Box::pin(async move {
             let header = read(&mut stream).await.inspect_err(|error| {
-                if let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<HeaderError>()) {
+                if let Some(error) =
+                    error.get_ref().and_then(|error| error.downcast_ref::<HeaderError>())
+                {
                     warn(&log, &peer, error);
                 }
             })?;
@@ -91,7 +95,8 @@ impl Step for ReadHeader {
     }
 }
 
-/// Reads a header and not a byte more, because the next bytes belong to the next step or the service.
+/// Reads a header and not a byte more, because the next bytes belong to the next step or the
+/// service.
 async fn read(stream: &mut Stream) -> io::Result<Header> {
     let mut bytes = Vec::new();
     loop {
@@ -109,7 +114,8 @@ async fn read(stream: &mut Stream) -> io::Result<Header> {
     }
 }
 
-/// An untrusted proxy, or one that sends no header, is probably a configuration error: it is logged, at a limited rate.
+/// An untrusted proxy, or one that sends no header, is probably a configuration error: it is
+/// logged, at a limited rate.
 fn warn(log: &Limit, peer: &Peer, problem: &dyn fmt::Display) {
     if log.pass() {
         let (peer, problem) = (format!("{:?}", Escaped::display(peer)), problem.to_string());
@@ -144,12 +150,28 @@ mod tests {
 
     #[test]
     fn a_peer_is_trusted_by_its_address_in_any_form() {
-        let networks = ["10.0.0.0/8", "::1/128", "2001:db8::/32", "::ffff:192.0.2.0/120", "203.0.113.77/24"];
-        for ip in ["10.0.0.0", "10.255.255.255", "::ffff:10.1.2.3", "::1", "2001:db8:1::1", "192.0.2.9", "203.0.113.1"]
-        {
+        let networks =
+            ["10.0.0.0/8", "::1/128", "2001:db8::/32", "::ffff:192.0.2.0/120", "203.0.113.77/24"];
+        for ip in [
+            "10.0.0.0",
+            "10.255.255.255",
+            "::ffff:10.1.2.3",
+            "::1",
+            "2001:db8:1::1",
+            "192.0.2.9",
+            "203.0.113.1",
+        ] {
             assert!(trusts(&networks, ip), "{ip}");
         }
-        for ip in ["11.0.0.0", "127.0.0.1", "::ffff:11.0.0.0", "::2", "2001:db9::1", "::10.0.0.1", "192.0.3.9"] {
+        for ip in [
+            "11.0.0.0",
+            "127.0.0.1",
+            "::ffff:11.0.0.0",
+            "::2",
+            "2001:db9::1",
+            "::10.0.0.1",
+            "192.0.3.9",
+        ] {
             assert!(!trusts(&networks, ip), "{ip}");
         }
         assert!(!trusts(&[], "127.0.0.1"));

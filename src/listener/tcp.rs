@@ -15,18 +15,18 @@ use super::HandOver;
 use super::opened::Opened;
 use super::paced::{Paced, SocketListener};
 
-/// Whether an accepted socket inherits its listener's options. On systems where that is uncertain, they are set on each
-/// socket.
+/// Whether an accepted socket inherits its listener's options. On systems where that is uncertain,
+/// they are set on each socket.
 const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Whether the kernel distributes connections among the sockets of one port (`SO_REUSEPORT`). On other systems the
-/// option allows several sockets, but one of them gets all connections.
+/// Whether the kernel distributes connections among the sockets of one port (`SO_REUSEPORT`). On
+/// other systems the option allows several sockets, but one of them gets all connections.
 const SHARED_OUT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// How many unsent bytes the kernel accepts. Without this option it accepts megabytes, and reports the socket writable
-/// again only when a good part of them is sent: a peer that reads steadily would look for minutes as if it accepted
-/// nothing. With it, the socket is reported writable when half of this is sent, about as much as a peer has to accept
-/// anyway in the time of a write stall.
+/// How many unsent bytes the kernel accepts. Without this option it accepts megabytes, and reports
+/// the socket writable again only when a good part of them is sent: a peer that reads steadily
+/// would look for minutes as if it accepted nothing. With it, the socket is reported writable when
+/// half of this is sent, about as much as a peer has to accept anyway in the time of a write stall.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 32 * 1024;
 
@@ -36,10 +36,15 @@ pub(crate) struct Tcp {
     local: SocketAddr,
 }
 
-/// Binds this many sockets to one address, and listens on each: the kernel distributes the connections among them. On
-/// systems where it doesn't, there is one socket. With `v6_only` as `None` the system decides whether an IPv6 socket
-/// accepts IPv4 as well.
-pub(crate) fn open(addr: SocketAddr, v6_only: Option<bool>, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
+/// Binds this many sockets to one address, and listens on each: the kernel distributes the
+/// connections among them. On systems where it doesn't, there is one socket. With `v6_only` as
+/// `None` the system decides whether an IPv6 socket accepts IPv4 as well.
+pub(crate) fn open(
+    addr: SocketAddr,
+    v6_only: Option<bool>,
+    backlog: i32,
+    sockets: usize,
+) -> io::Result<Vec<Opened>> {
     let socket = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         // So a restarted server can bind while connections of the previous one are in TIME_WAIT.
@@ -52,8 +57,8 @@ pub(crate) fn open(addr: SocketAddr, v6_only: Option<bool>, backlog: i32, socket
         io::Result::Ok(socket)
     };
     let first = socket()?;
-    // Bound before the option is set, so that a port in use by another server is an error, even if that server shares
-    // the port.
+    // Bound before the option is set, so that a port in use by another server is an error, even if
+    // that server shares the port.
     first.bind(&addr.into())?;
     let addr = first.local_addr()?;
     let mut group = vec![first];
@@ -68,7 +73,8 @@ pub(crate) fn open(addr: SocketAddr, v6_only: Option<bool>, backlog: i32, socket
     Ok(group.into_iter().map(|socket| Opened::new(socket, None)).collect())
 }
 
-/// Registers a listening socket with the runtime. `backlog` is the most connections that can wait in it.
+/// Registers a listening socket with the runtime. `backlog` is the most connections that can wait
+/// in it.
 pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
     // A socket of another process may have other options.
     let refused = set_options(&SockRef::from(&socket))?;
@@ -81,8 +87,9 @@ pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
     Ok(Paced::new(Tcp { socket, local }, backlog))
 }
 
-/// Sets the options: no delay for small writes; keepalive, so that a peer that vanished is noticed after two minutes;
-/// and a small unsent buffer, so that a slow reader is seen to read. Returns the optional ones that the system refuses.
+/// Sets the options: no delay for small writes; keepalive, so that a peer that vanished is noticed
+/// after two minutes; and a small unsent buffer, so that a slow reader is seen to read. Returns the
+/// optional ones that the system refuses.
 pub(crate) fn set_options(socket: &SockRef<'_>) -> io::Result<Vec<(&'static str, io::Error)>> {
     required("SO_KEEPALIVE", socket.set_keepalive(true))?;
     let probes = |keepalive| socket.set_tcp_keepalive(&keepalive);
@@ -100,7 +107,12 @@ pub(crate) fn set_options(socket: &SockRef<'_>) -> io::Result<Vec<(&'static str,
 
 /// The error names the option.
 fn required(option: &str, set: io::Result<()>) -> io::Result<()> {
-    set.map_err(|error| io::Error::new(error.kind(), format!("the system refuses the socket option {option}: {error}")))
+    set.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("the system refuses the socket option {option}: {error}"),
+        )
+    })
 }
 
 impl SocketListener for Tcp {

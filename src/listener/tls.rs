@@ -15,7 +15,8 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    /// Call it in the runtime of the handshakes: as many compute at once as that runtime has threads.
+    /// Call it in the runtime of the handshakes: as many compute at once as that runtime has
+    /// threads.
     pub(crate) fn new(tls: TlsConfig) -> Self {
         Self { tls, turns: Turns::new(Handle::current().metrics().num_workers()) }
     }

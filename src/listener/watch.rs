@@ -9,7 +9,8 @@ use socket2::Socket;
 use super::opened::Opened;
 use super::{Listener, tcp, unix};
 
-/// A listener watched by the current runtime. `backlog` is the most connections that can wait in the socket.
+/// A listener watched by the current runtime. `backlog` is the most connections that can wait in
+/// the socket.
 pub(crate) fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
     let family = socket_domain(&opened.socket)?;
     let socket = Socket::from(opened.socket);

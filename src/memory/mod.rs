@@ -1,5 +1,5 @@
-//! An endpoint inside the process: a whole server in a test, without sockets and ports, and under paused time if
-//! needed.
+//! An endpoint inside the process: a whole server in a test, without sockets and ports, and under
+//! paused time if needed.
 //!
 //! ```
 //! use std::future::poll_fn;
@@ -47,17 +47,19 @@ const BACKLOG: usize = 1024;
 /// How many bytes each direction of a connection holds.
 const CAPACITY: usize = 64 * 1024;
 
-/// Makes an endpoint, and the connector to it. Each direction of a connection holds 64 KiB, and 1024 connections may
-/// wait to be accepted.
+/// Makes an endpoint, and the connector to it. Each direction of a connection holds 64 KiB, and
+/// 1024 connections may wait to be accepted.
 ///
-/// The endpoint can be bound once. Connections may be made before it is bound, and wait. They are refused once its
-/// listener is dropped, or once the endpoint and all its clones are dropped without being bound.
+/// The endpoint can be bound once. Connections may be made before it is bound, and wait. They are
+/// refused once its listener is dropped, or once the endpoint and all its clones are dropped
+/// without being bound.
 #[must_use]
 pub fn endpoint() -> (Endpoint, Connector) {
     endpoint_with_capacity(CAPACITY)
 }
 
-/// Does the same as [`endpoint`] with room for this many bytes (at least 1) in each direction of a connection.
+/// Does the same as [`endpoint`] with room for this many bytes (at least 1) in each direction of a
+/// connection.
 #[must_use]
 pub fn endpoint_with_capacity(bytes: usize) -> (Endpoint, Connector) {
     let (listener, connector) = listener(bytes);
@@ -85,8 +87,8 @@ pub struct Connector {
 impl Connector {
     /// Connects as soon as there is room in the queue of connections that wait to be accepted.
     ///
-    /// As with sockets, this does not wait until the connection is accepted. Cancel safe: if it is dropped early, no
-    /// connection was made.
+    /// As with sockets, this does not wait until the connection is accepted. Cancel safe: if it is
+    /// dropped early, no connection was made.
     ///
     /// # Errors
     ///

@@ -31,14 +31,21 @@ pub(super) struct Pipe {
 impl Pipe {
     pub(super) fn new(capacity: usize) -> Self {
         // It grows with the bytes written, so idle connections stay small.
-        Self { bytes: VecDeque::new(), capacity: capacity.max(1), state: State::Open, reader: None, writer: None }
+        Self {
+            bytes: VecDeque::new(),
+            capacity: capacity.max(1),
+            state: State::Open,
+            reader: None,
+            writer: None,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Whether written bytes would be lost: the writer has not ended the direction, but its reader is gone.
+    /// Whether written bytes would be lost: the writer has not ended the direction, but its reader
+    /// is gone.
     pub(super) fn is_unread(&self) -> bool {
         self.state == State::Unread
     }
@@ -49,7 +56,11 @@ impl Pipe {
     }
 
     /// Reads the available bytes; the returned waker is the writer's.
-    pub(super) fn poll_read(&mut self, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Option<Waker>>> {
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<Option<Waker>>> {
         if self.state == State::Reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -76,10 +87,16 @@ impl Pipe {
     }
 
     /// Writes as much as there is room for; the returned waker is the reader's.
-    pub(super) fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<(usize, Option<Waker>)>> {
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<(usize, Option<Waker>)>> {
         match self.state {
             State::Open => {}
-            State::Finished | State::Unread => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            State::Finished | State::Unread => {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
             State::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         }
         let room = self.capacity - self.bytes.len();
@@ -100,7 +117,8 @@ impl Pipe {
         self.wakers()
     }
 
-    /// The reader is gone. A direction that has ended stays ended: its writer can't write, with or without a reader.
+    /// The reader is gone. A direction that has ended stays ended: its writer can't write, with or
+    /// without a reader.
     pub(super) fn unread(&mut self) -> Wakers {
         if self.state == State::Open {
             self.state = State::Unread;

@@ -30,16 +30,18 @@ struct Pipes {
 ///
 /// - each direction holds a bounded number of bytes; a write waits for room;
 /// - `shutdown` ends its own direction only: the peer reads the end and may go on writing;
-/// - dropping it ends both directions: the peer still reads the bytes written before. If the peer writes instead, the
-///   write succeeds and resets the connection;
+/// - dropping it ends both directions: the peer still reads the bytes written before. If the peer
+///   writes instead, the write succeeds and resets the connection;
 /// - dropping it with bytes unread, or [aborting](MemoryStream::abort) it, resets the connection;
-/// - a reset loses all bytes on their way, and the peer's reads and writes fail with `ConnectionReset`.
+/// - a reset loses all bytes on their way, and the peer's reads and writes fail with
+///   `ConnectionReset`.
 ///
 /// Therefore a server that closes where it should linger loses its last answer here too, as on TCP.
 ///
-/// It differs from TCP where TCP depends on timing or on the system. A reset arrives at once, while a network takes
-/// time. Every read and write after it fails, while a socket may fail once and then show an end of stream. And it
-/// destroys bytes that have arrived at the peer and are unread, which some kernels keep.
+/// It differs from TCP where TCP depends on timing or on the system. A reset arrives at once, while
+/// a network takes time. Every read and write after it fails, while a socket may fail once and then
+/// show an end of stream. And it destroys bytes that have arrived at the peer and are unread, which
+/// some kernels keep.
 pub struct MemoryStream {
     pipes: Arc<Mutex<Pipes>>,
     end: End,
@@ -55,8 +57,8 @@ impl MemoryStream {
         (client, server)
     }
 
-    /// Resets the connection: bytes that the peer has not read are lost, and its reads and writes fail with
-    /// `ConnectionReset`.
+    /// Resets the connection: bytes that the peer has not read are lost, and its reads and writes
+    /// fail with `ConnectionReset`.
     pub fn abort(mut self) {
         self.abort = true;
     }
@@ -81,9 +83,14 @@ impl Pipes {
         }
     }
 
-    /// Writes as much as there is room for. Bytes for a reader that is gone are accepted as well, as by a kernel that
-    /// doesn't know yet; the answer to them is a reset.
-    fn poll_write(&mut self, end: End, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<(usize, [Wakers; 2])>> {
+    /// Writes as much as there is room for. Bytes for a reader that is gone are accepted as well,
+    /// as by a kernel that doesn't know yet; the answer to them is a reset.
+    fn poll_write(
+        &mut self,
+        end: End,
+        cx: &Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<(usize, [Wakers; 2])>> {
         let pipe = self.writing(end);
         if pipe.is_unread() {
             let n = bytes.len().min(pipe.capacity());
@@ -130,7 +137,11 @@ impl Drop for MemoryStream {
 }
 
 impl AsyncRead for MemoryStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         // Otherwise two ends that never wait for each other would occupy their thread.
         let coop = ready!(poll_proceed(cx));
         let result = ready!(self.lock().reading(self.end).poll_read(cx, buf));
@@ -140,7 +151,11 @@ impl AsyncRead for MemoryStream {
 }
 
 impl AsyncWrite for MemoryStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let coop = ready!(poll_proceed(cx));
         let result = ready!(self.lock().poll_write(self.end, cx, bytes));
         coop.made_progress();

@@ -99,10 +99,9 @@ async fn an_abort_loses_what_was_on_its_way_and_resets_the_peer() {
 async fn a_reset_wakes_a_peer_that_reads_and_one_that_writes() {
     for full in [false, true] {
         let (mut client, server) = connected(1).await;
-        let waiting =
-            tokio::spawn(
-                async move { if full { client.write_all(b"xx").await } else { client.read_u8().await.map(drop) } },
-            );
+        let waiting = tokio::spawn(async move {
+            if full { client.write_all(b"xx").await } else { client.read_u8().await.map(drop) }
+        });
         tokio::task::yield_now().await;
         server.abort();
         assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);

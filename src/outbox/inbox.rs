@@ -12,12 +12,12 @@ use super::queue::Queue;
 use super::{Capacity, Outbox, SlowConsumer};
 use crate::wire::Wire;
 
-/// The outboxes of one connection, whose frames are encoded with a `C`. It takes one word, because most connections
-/// have no outbox.
+/// The outboxes of one connection, whose frames are encoded with a `C`. It takes one word, because
+/// most connections have no outbox.
 pub(crate) struct Inbox<C>(Option<Box<Link<C>>>);
 
-/// One outbox and the link to the next. A linked list, because a connection seldom has more than one outbox, and this
-/// is the smallest form for one.
+/// One outbox and the link to the next. A linked list, because a connection seldom has more than
+/// one outbox, and this is the smallest form for one.
 struct Link<C> {
     source: AnyQueue<C>,
     next: Option<Box<Self>>,
@@ -45,8 +45,8 @@ where
     fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
         self.encode_by(wire, |wire, frame| {
             if let Err(error) = wire.encode(codec, frame) {
-                // The sender is elsewhere and may have pushed the frame to all connections, so this one doesn't end
-                // because of it.
+                // The sender is elsewhere and may have pushed the frame to all connections, so this
+                // one doesn't end because of it.
                 self.refuse(&error);
             }
         })
@@ -66,7 +66,8 @@ where
 }
 
 impl<F> Queue<F> {
-    /// Takes out and encodes frames while the wire has room and the turn lasts. Returns whether some are left.
+    /// Takes out and encodes frames while the wire has room and the turn lasts. Returns whether
+    /// some are left.
     fn encode_by(&self, wire: &mut Wire, mut encode: impl FnMut(&mut Wire, F)) -> bool {
         while wire.has_room() && wire.has_turn() {
             let Some(frame) = self.pop() else { return false };
@@ -79,7 +80,8 @@ impl<F> Queue<F> {
 }
 
 impl<C> AnyQueue<C> {
-    /// Encodes the queued frames while the wire has room and the turn lasts. Returns whether some are left.
+    /// Encodes the queued frames while the wire has room and the turn lasts. Returns whether some
+    /// are left.
     fn encode(&self, codec: &mut C, wire: &mut Wire) -> bool {
         match self {
             Self::Frames(queue) => queue.encode(codec, wire),
@@ -117,7 +119,12 @@ impl<C> Default for Inbox<C> {
 }
 
 impl<C> Inbox<C> {
-    pub(crate) fn open<F>(&mut self, connection: ConnectionInfo, capacity: Capacity<F>, slow: SlowConsumer) -> Outbox<F>
+    pub(crate) fn open<F>(
+        &mut self,
+        connection: ConnectionInfo,
+        capacity: Capacity<F>,
+        slow: SlowConsumer,
+    ) -> Outbox<F>
     where
         C: Encoder<F, Error: Into<BoxError>>,
         F: Send + 'static,
@@ -151,15 +158,25 @@ impl<C> Inbox<C> {
         *at = Some(Box::new(Link { source, next: None }));
     }
 
-    /// Encodes the pushed frames. Ready when all queues are empty; after that, a push wakes the task. Call it between
-    /// complete answers, at each place where the connection waits.
+    /// Encodes the pushed frames. Ready when all queues are empty; after that, a push wakes the
+    /// task. Call it between complete answers, at each place where the connection waits.
     #[inline(always)]
-    pub(crate) fn poll(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+    pub(crate) fn poll(
+        &mut self,
+        codec: &mut C,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result> {
         if self.0.is_none() { Poll::Ready(Ok(())) } else { self.poll_pushed(codec, wire, cx) }
     }
 
     #[cold]
-    fn poll_pushed(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+    fn poll_pushed(
+        &mut self,
+        codec: &mut C,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result> {
         // Registered before the queues are checked, so that any later push wakes this task.
         wire.closing().watch(cx);
         self.rotate();
@@ -183,14 +200,25 @@ impl<C> Inbox<C> {
         }
     }
 
-    /// The last call of this kind, at the end of the input: ready when the queues are empty and closed.
+    /// The last call of this kind, at the end of the input: ready when the queues are empty and
+    /// closed.
     #[inline(always)]
-    pub(crate) fn poll_last(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+    pub(crate) fn poll_last(
+        &mut self,
+        codec: &mut C,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result> {
         if self.0.is_none() { Poll::Ready(Ok(())) } else { self.poll_last_pushed(codec, wire, cx) }
     }
 
     #[cold]
-    fn poll_last_pushed(&mut self, codec: &mut C, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
+    fn poll_last_pushed(
+        &mut self,
+        codec: &mut C,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result> {
         loop {
             ready!(self.poll_pushed(codec, wire, cx))?;
             let (mut closed, mut at) = (true, &self.0);
@@ -205,7 +233,8 @@ impl<C> Inbox<C> {
         }
     }
 
-    /// Moves the first outbox to the end: one that always has frames must not take all the room from the others.
+    /// Moves the first outbox to the end: one that always has frames must not take all the room
+    /// from the others.
     fn rotate(&mut self) {
         let Some(mut first) = self.0.take_if(|link| link.next.is_some()) else { return };
         self.0 = first.next.take();
@@ -218,8 +247,8 @@ impl<C> Inbox<C> {
 }
 
 impl<C> Drop for Inbox<C> {
-    /// Closes the queues. The links are dropped in a loop, because a recursive drop would need a stack as deep as the
-    /// list is long.
+    /// Closes the queues. The links are dropped in a loop, because a recursive drop would need a
+    /// stack as deep as the list is long.
     fn drop(&mut self) {
         let mut next = self.0.take();
         while let Some(link) = next {

@@ -11,13 +11,16 @@ use tokio::sync::Notify;
 
 use super::{Capacity, PushError, SlowConsumer};
 
-/// The rate of log lines about refused frames: a bad frame sent to a room is refused once for each member.
+/// The rate of log lines about refused frames: a bad frame sent to a room is refused once for each
+/// member.
 static REFUSALS: LazyLock<Limit> = LazyLock::new(|| {
-    Limit::new(Level::WARN, |suppressed| event!(WARN, suppressed, "more frames that were pushed can't be encoded"))
+    Limit::new(Level::WARN, |suppressed| {
+        event!(WARN, suppressed, "more frames that were pushed can't be encoded")
+    })
 });
 
-/// The frames of one outbox, on their way from the tasks that push to the connection. Each member of a room has one, so
-/// its size matters: fields that few of them need are boxed.
+/// The frames of one outbox, on their way from the tasks that push to the connection. Each member
+/// of a room has one, so its size matters: fields that few of them need are boxed.
 pub(super) struct Queue<F> {
     state: Mutex<State<F>>,
     connection: ConnectionInfo,
@@ -39,18 +42,20 @@ struct State<F> {
 }
 
 struct Weights {
-    /// The weight of each frame when it was pushed, because it may differ by the time the frame leaves.
+    /// The weight of each frame when it was pushed, because it may differ by the time the frame
+    /// leaves.
     each: VecDeque<usize>,
     sum: usize,
     max: usize,
 }
 
 impl<F> State<F> {
-    /// Whether `frames` more frames, with this weight in total, exceed the capacity. A single frame in an empty queue
-    /// may weigh more than `max`; otherwise it could never be sent.
+    /// Whether `frames` more frames, with this weight in total, exceed the capacity. A single frame
+    /// in an empty queue may weigh more than `max`; otherwise it could never be sent.
     fn is_too_much(&self, frames: usize, weight: usize, capacity: u32) -> bool {
         let fits = |weights: &Weights| {
-            weights.sum.saturating_add(weight) <= weights.max || self.frames.is_empty() && frames == 1
+            weights.sum.saturating_add(weight) <= weights.max
+                || self.frames.is_empty() && frames == 1
         };
         self.frames.len() + frames > capacity as usize || !self.weights.as_deref().is_none_or(fits)
     }
@@ -78,8 +83,8 @@ impl<F> State<F> {
         frame
     }
 
-    /// Takes out the oldest frames until there is room for one more of this weight. The caller drops them after it has
-    /// released the lock.
+    /// Takes out the oldest frames until there is room for one more of this weight. The caller
+    /// drops them after it has released the lock.
     fn make_room(&mut self, weight: usize, capacity: u32, old: &mut Vec<F>) {
         while self.is_too_much(1, weight, capacity)
             && let Some(frame) = self.take()
@@ -91,7 +96,11 @@ impl<F> State<F> {
 }
 
 impl<F> Queue<F> {
-    pub(super) fn new(connection: ConnectionInfo, capacity: Capacity<F>, slow: SlowConsumer) -> Arc<Self> {
+    pub(super) fn new(
+        connection: ConnectionInfo,
+        capacity: Capacity<F>,
+        slow: SlowConsumer,
+    ) -> Arc<Self> {
         let weights = || Box::new(Weights { each: VecDeque::new(), sum: 0, max: capacity.bytes });
         let weights = capacity.weigh.map(|_| weights());
         let state = State { frames: VecDeque::new(), weights, room: None, dropped: 0, refused: 0 };
@@ -144,7 +153,8 @@ impl<F> Queue<F> {
     }
 
     pub(super) fn put_all(&self, frames: Vec<F>) -> Result<(), PushError<Vec<F>>> {
-        let weights: Vec<usize> = frames.iter().map(|frame| self.weigh.map_or(0, |weigh| weigh(frame))).collect();
+        let weights: Vec<usize> =
+            frames.iter().map(|frame| self.weigh.map_or(0, |weigh| weigh(frame))).collect();
         let weight = weights.iter().fold(0, |sum: usize, weight| sum.saturating_add(*weight));
         let mut state = self.lock();
         if self.is_closed() {
@@ -194,7 +204,8 @@ impl<F> Queue<F> {
         let room = state.room.clone();
         drop(state);
         if let Some(room) = room {
-            // All waiting tasks: a single one that is notified might be dropped before it uses the room.
+            // All waiting tasks: a single one that is notified might be dropped before it uses the
+            // room.
             room.notify_waiters();
         }
         frame
@@ -218,7 +229,8 @@ impl<F> Queue<F> {
         }
     }
 
-    /// Closes the queue if it is empty; checking and closing happen under one lock. Returns whether it is closed.
+    /// Closes the queue if it is empty; checking and closing happen under one lock. Returns whether
+    /// it is closed.
     pub(super) fn close_if_empty(&self) -> bool {
         let state = self.lock();
         if state.frames.is_empty() {

@@ -9,14 +9,15 @@ use tokio::task::coop::consume_budget;
 
 use super::Outbox;
 
-/// After this many members, `send` consumes a unit of the budget that tokio gives a task for its turn.
+/// After this many members, `send` consumes a unit of the budget that tokio gives a task for its
+/// turn.
 ///
-/// It doesn't yield at each: the members would write what they have, and a burst of lines would cost each of them a write
-/// for every line.
+/// It doesn't yield at each: the members would write what they have, and a burst of lines would
+/// cost each of them a write for every line.
 const MEMBERS_A_UNIT: usize = 1024;
 
-/// A set of outboxes of many connections: a frame sent to a room is pushed to each of its members. Cheap to clone, and
-/// all clones are the same room.
+/// A set of outboxes of many connections: a frame sent to a room is pushed to each of its members.
+/// Cheap to clone, and all clones are the same room.
 ///
 /// ```
 /// use ropewalk::{Bytes, Lines, Result, Room, Session, SlowConsumer};
@@ -30,8 +31,9 @@ const MEMBERS_A_UNIT: usize = 1024;
 /// }
 /// ```
 ///
-/// Each member receives the frames of one sender in their order. When two senders send at once, members may receive
-/// their frames in different orders; [`Room::send_in_order`] gives all of them one order. A frame is cloned and encoded for each member: send large data as `Bytes` or an
+/// Each member receives the frames of one sender in their order. When two senders send at once,
+/// members may receive their frames in different orders; [`Room::send_in_order`] gives all of them
+/// one order. A frame is cloned and encoded for each member: send large data as `Bytes` or an
 /// `Arc`, and encode frames that are costly to encode once, for outboxes made by
 /// [`Session::outbox_raw`](crate::Session::outbox_raw).
 pub struct Room<F>(Arc<Shared<F>>);
@@ -66,8 +68,8 @@ impl<F> Room<F> {
         let all = members.all.take();
         let id = members.slots.insert(outbox);
         drop(members);
-        // Dropped after the lock is released: it may own the last reference to an outbox, and dropping that drops
-        // frames.
+        // Dropped after the lock is released: it may own the last reference to an outbox, and
+        // dropping that drops frames.
         drop(all);
         Member { id, room: self.clone() }
     }
@@ -92,35 +94,38 @@ impl<F> Room<F> {
         let mut members = self.lock();
         let one = id.and_then(|id| members.slots.get(id).cloned());
         let Members { slots, all } = &mut *members;
-        let all = all.get_or_insert_with(|| slots.iter().map(|(_, outbox)| outbox.clone()).collect());
+        let all =
+            all.get_or_insert_with(|| slots.iter().map(|(_, outbox)| outbox.clone()).collect());
         (Arc::clone(all), one)
     }
 }
 
 impl<F: Clone> Room<F> {
-    /// Pushes a frame to all members, and returns how many have accepted it. It waits for no member: each member's
-    /// [`SlowConsumer`](super::SlowConsumer) determines what happens to a frame when its outbox is full.
+    /// Pushes a frame to all members, and returns how many have accepted it. It waits for no
+    /// member: each member's [`SlowConsumer`](super::SlowConsumer) determines what happens to a
+    /// frame when its outbox is full.
     ///
-    /// After every 1024 members it consumes a unit of the budget that tokio gives a task for its turn, and yields to other
-    /// tasks when the budget is used up.
+    /// After every 1024 members it consumes a unit of the budget that tokio gives a task for its
+    /// turn, and yields to other tasks when the budget is used up.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before it is ready, which is possible only with more than 1024 members, some members have the
-    /// frame and others don't.
+    /// If it is dropped before it is ready, which is possible only with more than 1024 members,
+    /// some members have the frame and others don't.
     pub async fn send(&self, frame: F) -> usize {
         self.send_to(None, frame).await
     }
 
-    /// Does the same as [`Room::send`] for all members but the one with this [`Member::id`]. If no member has this
-    /// number, all get the frame.
+    /// Does the same as [`Room::send`] for all members but the one with this [`Member::id`]. If no
+    /// member has this number, all get the frame.
     pub async fn send_except(&self, id: usize, frame: F) -> usize {
         self.send_to(Some(id), frame).await
     }
 
-    /// Does the same as [`Room::send`], but one sender after another: all members receive the frames that are sent in
-    /// this way in one common order, in which the senders have called it. It waits for the senders before it, and not
-    /// for any peer. Frames that are sent in another way have no place in this order.
+    /// Does the same as [`Room::send`], but one sender after another: all members receive the
+    /// frames that are sent in this way in one common order, in which the senders have called it.
+    /// It waits for the senders before it, and not for any peer. Frames that are sent in another
+    /// way have no place in this order.
     ///
     /// # Cancel safety
     ///
@@ -130,7 +135,8 @@ impl<F: Clone> Room<F> {
         self.send_to(None, frame).await
     }
 
-    /// Does the same as [`Room::send_in_order`] for all members but the one with this [`Member::id`].
+    /// Does the same as [`Room::send_in_order`] for all members but the one with this
+    /// [`Member::id`].
     pub async fn send_in_order_except(&self, id: usize, frame: F) -> usize {
         let _turn = self.0.turn.lock().await;
         self.send_to(Some(id), frame).await
@@ -148,8 +154,9 @@ impl<F: Clone> Room<F> {
         taken
     }
 
-    /// Does the same as [`Room::send`] without yielding: for functions that are not async, and for rooms of a few
-    /// hundred members. The thread runs no other task until all members have the frame.
+    /// Does the same as [`Room::send`] without yielding: for functions that are not async, and for
+    /// rooms of a few hundred members. The thread runs no other task until all members have the
+    /// frame.
     pub fn push(&self, frame: F) -> usize {
         let (all, _) = self.all(None);
         push_to(&all, None, &frame)

@@ -13,7 +13,8 @@ use super::drain::report::DrainReport;
 use super::restart::RestartError;
 use crate::listener::PreambleCounts;
 
-/// A handle on a server. It is cheap to clone, and usable from any task, before, while and after the server runs.
+/// A handle on a server. It is cheap to clone, and usable from any task, before, while and after
+/// the server runs.
 ///
 /// ```
 /// # use ropewalk::{RawBytes, Server, framed, reply_fn};
@@ -37,8 +38,8 @@ use crate::listener::PreambleCounts;
 pub struct Handle(pub(super) Arc<Shared>);
 
 impl Handle {
-    /// The bound addresses, in the order of `listen`, with the ports that the system chose; empty until the server is
-    /// bound.
+    /// The bound addresses, in the order of `listen`, with the ports that the system chose; empty
+    /// until the server is bound.
     pub fn addresses(&self) -> &[Addr] {
         self.0.addresses.get().map_or(&[], Vec::as_slice)
     }
@@ -61,7 +62,8 @@ impl Handle {
         self.connections_where(|_| true)
     }
 
-    /// The open connections for which `wanted` returns true. It is called once for each, while no lock is held.
+    /// The open connections for which `wanted` returns true. It is called once for each, while no
+    /// lock is held.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -70,13 +72,17 @@ impl Handle {
     /// idle.iter().for_each(ropewalk::ConnectionInfo::abort);
     /// # }
     /// ```
-    pub fn connections_where(&self, wanted: impl FnMut(&ConnectionInfo) -> bool) -> Vec<ConnectionInfo> {
+    pub fn connections_where(
+        &self,
+        wanted: impl FnMut(&ConnectionInfo) -> bool,
+    ) -> Vec<ConnectionInfo> {
         self.0.registry.connections(wanted)
     }
 
-    /// Drains these connections: they answer the frames they have received and close; those still open after `within`
-    /// are aborted. One task keeps the deadline for all of them. [`ConnectionInfo::drain`] does the same for one
-    /// connection without a deadline, [`ConnectionInfo::abort`] aborts it at once.
+    /// Drains these connections: they answer the frames they have received and close; those still
+    /// open after `within` are aborted. One task keeps the deadline for all of them.
+    /// [`ConnectionInfo::drain`] does the same for one connection without a deadline,
+    /// [`ConnectionInfo::abort`] aborts it at once.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -112,29 +118,31 @@ impl Handle {
         self.0.max()
     }
 
-    /// Changes the most connections open at once. Open connections stay, even above a lower limit; a higher limit takes
-    /// effect at once.
+    /// Changes the most connections open at once. Open connections stay, even above a lower limit;
+    /// a higher limit takes effect at once.
     pub fn set_max_connections(&self, max: usize) {
         self.0.set_max(max);
     }
 
-    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`), and the resources of
-    /// [`Server::reload`](crate::Server::reload). Later handshakes use the new certificates; open connections are not
-    /// affected. If one of them can't be read, none of them changes.
+    /// Reads the certificates of the server's endpoints again (and those of `Server::reload_tls`),
+    /// and the resources of [`Server::reload`](crate::Server::reload). Later handshakes use the new
+    /// certificates; open connections are not affected. If one of them can't be read, none of them
+    /// changes.
     ///
     /// Cancel safe: if it is dropped early, the reload still completes.
     ///
     /// # Errors
     ///
-    /// The first error of reading: a `TlsError`, which names the file and the problem, or that of a resource. It is logged
-    /// as well.
+    /// The first error of reading: a `TlsError`, which names the file and the problem, or that of a
+    /// resource. It is logged as well.
     pub async fn reload(&self) -> Result {
         self.0.reloads.reload().await
     }
 
-    /// Drains the server: closes all listeners and lets connections answer the frames they have received; connections
-    /// left after `within` are aborted. Connections in the backlog are accepted before the listeners close, and served
-    /// as soon as there is a slot for them. A second call changes the deadline.
+    /// Drains the server: closes all listeners and lets connections answer the frames they have
+    /// received; connections left after `within` are aborted. Connections in the backlog are
+    /// accepted before the listeners close, and served as soon as there is a slot for them. A
+    /// second call changes the deadline.
     pub fn drain(&self, within: Duration) {
         self.0.begin_drain(within);
     }
@@ -144,13 +152,15 @@ impl Handle {
         self.0.stop();
     }
 
-    /// Restarts the server as described at [`Server::hot_restart`](crate::Server::hot_restart): a new process takes
-    /// over the listening sockets, and when it is ready this one drains, as on SIGTERM. Returns the process ID of the
-    /// new process then. Several calls at once cause one restart.
+    /// Restarts the server as described at [`Server::hot_restart`](crate::Server::hot_restart): a
+    /// new process takes over the listening sockets, and when it is ready this one drains, as on
+    /// SIGTERM. Returns the process ID of the new process then. Several calls at once cause one
+    /// restart.
     ///
     /// # Errors
     ///
-    /// Any failure before the new process is ready; this server goes on, and can be restarted again.
+    /// Any failure before the new process is ready; this server goes on, and can be restarted
+    /// again.
     ///
     /// # Cancel safety
     ///
@@ -159,8 +169,9 @@ impl Handle {
         self.0.restart().await
     }
 
-    /// How the connections ended from the moment the server was told to end: how many were cut short, and for which
-    /// reasons. `None` until the server has ended, and for a server whose future was dropped.
+    /// How the connections ended from the moment the server was told to end: how many were cut
+    /// short, and for which reasons. `None` until the server has ended, and for a server whose
+    /// future was dropped.
     ///
     /// ```
     /// # use ropewalk::{RawBytes, Server, framed, reply_fn};
@@ -180,9 +191,10 @@ impl Handle {
         self.0.outcome.report().cloned()
     }
 
-    /// How often a thread that serves connections stood still for a second, because a handler blocks it or computes
-    /// without a pause; all other connections of that thread wait meanwhile. Each time is logged as a warning as well.
-    /// Not counted under a paused clock, nor on targets without 64-bit atomics.
+    /// How often a thread that serves connections stood still for a second, because a handler
+    /// blocks it or computes without a pause; all other connections of that thread wait meanwhile.
+    /// Each time is logged as a warning as well. Not counted under a paused clock, nor on targets
+    /// without 64-bit atomics.
     pub fn stalls(&self) -> u64 {
         self.0.incidents.stalls()
     }
@@ -192,7 +204,8 @@ impl Handle {
         *self.0.phase.borrow() != Phase::Running
     }
 
-    /// Waits until the server has ended: its last connection is closed and its lifecycles are stopped. Cancel safe.
+    /// Waits until the server has ended: its last connection is closed and its lifecycles are
+    /// stopped. Cancel safe.
     pub async fn ended(&self) {
         // The sender is in the same allocation as this handle's state, so it is never closed.
         drop(self.0.phase.subscribe().wait_for(|phase| *phase == Phase::Ended).await);

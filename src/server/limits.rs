@@ -10,47 +10,54 @@ pub(super) fn max_connections(descriptors: usize, preambles: usize) -> usize {
 }
 
 impl<L> Server<L> {
-    /// The most preambles (PROXY headers and TLS handshakes, which come before a connection) under way at once, over
-    /// all endpoints and workers, including those that are complete and wait to be accepted; at least 1. By default
-    /// 4096, or a quarter of the descriptors that the server may use if that is less. Each uses a descriptor; they do
-    /// not count towards `max_connections`.
+    /// The most preambles (PROXY headers and TLS handshakes, which come before a connection) under
+    /// way at once, over all endpoints and workers, including those that are complete and wait to
+    /// be accepted; at least 1. By default 4096, or a quarter of the descriptors that the server
+    /// may use if that is less. Each uses a descriptor; they do not count towards
+    /// `max_connections`.
     ///
-    /// When one more arrives, one is dropped to make room, by the first of these rules that finds one:
+    /// When one more arrives, one is dropped to make room, by the first of these rules that finds
+    /// one:
     ///
-    /// 1. a silent one, whose peer has sent nothing yet, of the address with the most preambles, if that address has
-    ///    more than its share, which is the number of slots divided by the number of addresses;
+    /// 1. a silent one, whose peer has sent nothing yet, of the address with the most preambles, if
+    ///    that address has more than its share, which is the number of slots divided by the number
+    ///    of addresses;
     /// 2. one that has been silent for a second;
-    /// 3. one of the address with the most, if that address has more than its share and less than a quarter of all are
-    ///    silent;
+    /// 3. one of the address with the most, if that address has more than its share and less than a
+    ///    quarter of all are silent;
     /// 4. any other silent one, of the address with the most first;
     /// 5. any.
     ///
-    /// If a rule finds several, the oldest is dropped. A preamble makes room for another one of its own address only
-    /// when it is 20 ms old, or 250 ms if its peer has sent bytes; a complete one never makes room for its own address.
-    /// Until then the newcomer waits. Up to 64 may wait (or a quarter of the slots, if that is less). When more than
-    /// that have waited for 250 ms, and others had to be dropped for them, each newcomer causes the newest one of the
-    /// address with the most to be closed, so that they don't delay peers of other addresses. An address is an IPv4
-    /// address, or the first 64 bits of an IPv6 address; behind a proxy it is the client's address once the header has
-    /// been read. Peers on Unix sockets have no address; only the rules that don't need one apply to them.
-    /// [`Handle::preambles`](super::Handle::preambles) counts the dropped preambles by reason.
+    /// If a rule finds several, the oldest is dropped. A preamble makes room for another one of its
+    /// own address only when it is 20 ms old, or 250 ms if its peer has sent bytes; a complete one
+    /// never makes room for its own address. Until then the newcomer waits. Up to 64 may wait (or a
+    /// quarter of the slots, if that is less). When more than that have waited for 250 ms, and
+    /// others had to be dropped for them, each newcomer causes the newest one of the address with
+    /// the most to be closed, so that they don't delay peers of other addresses. An address is an
+    /// IPv4 address, or the first 64 bits of an IPv6 address; behind a proxy it is the client's
+    /// address once the header has been read. Peers on Unix sockets have no address; only the rules
+    /// that don't need one apply to them. [`Handle::preambles`](super::Handle::preambles) counts
+    /// the dropped preambles by reason.
     pub fn max_preambles(mut self, max: usize) -> Self {
         self.max_preambles = Some(max);
         self
     }
 
-    /// How many bytes the buffers of all connections may use together. By default a quarter of the machine's memory, or
-    /// of the memory that the control group allows the process if that is less; 1 GiB where this is unknown, as on all
-    /// systems but Linux.
+    /// How many bytes the buffers of all connections may use together. By default a quarter of the
+    /// machine's memory, or of the memory that the control group allows the process if that is
+    /// less; 1 GiB where this is unknown, as on all systems but Linux.
     ///
-    /// It counts the allocated size of buffers with bytes that are read but not decoded yet, and with answers that are
-    /// not written yet. It does not count buffers under 1 KiB, the buffers that each thread lends to the connection it
-    /// serves, and memory that a service, a layer, a call under way or the TLS library keeps.
+    /// It counts the allocated size of buffers with bytes that are read but not decoded yet, and
+    /// with answers that are not written yet. It does not count buffers under 1 KiB, the buffers
+    /// that each thread lends to the connection it serves, and memory that a service, a layer, a
+    /// call under way or the TLS library keeps.
     ///
-    /// From 90 % on, the largest connections are not read from until less than 80 % is in use. If that takes more than
-    /// a second, or if the whole budget is in use, the largest are aborted
-    /// ([`CloseReason::MemoryBudget`](crate::CloseReason)). [`Handle::memory`](super::Handle::memory) returns how much
-    /// is in use. The book's chapter on deployment describes how large a connection can become, and how to make the
-    /// process return memory to the system.
+    /// From 90 % on, the largest connections are not read from until less than 80 % is in use. If
+    /// that takes more than a second, or if the whole budget is in use, the largest are aborted
+    /// ([`CloseReason::MemoryBudget`](crate::CloseReason)).
+    /// [`Handle::memory`](super::Handle::memory) returns how much is in use. The book's chapter on
+    /// deployment describes how large a connection can become, and how to make the process return
+    /// memory to the system.
     ///
     /// ```no_run
     /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};
@@ -67,8 +74,8 @@ impl<L> Server<L> {
         self
     }
 
-    /// Removes the memory budget: memory is then limited only by the limits of each connection, times the number of
-    /// connections.
+    /// Removes the memory budget: memory is then limited only by the limits of each connection,
+    /// times the number of connections.
     pub fn unlimited_memory(self) -> Self {
         self.memory_budget(usize::MAX)
     }
@@ -80,10 +87,20 @@ mod tests {
 
     #[test]
     fn connections_have_what_the_preambles_leave_up_to_10_000() {
-        for (descriptors, preambles, connections) in
-            [(0, 1, 1), (5, 1, 4), (140, 35, 105), (752, 188, 564), (752, 0, 752), (15_936, 3984, 10_000), (10, 20, 1)]
-        {
-            assert_eq!(max_connections(descriptors, preambles), connections, "{descriptors} descriptors");
+        for (descriptors, preambles, connections) in [
+            (0, 1, 1),
+            (5, 1, 4),
+            (140, 35, 105),
+            (752, 188, 564),
+            (752, 0, 752),
+            (15_936, 3984, 10_000),
+            (10, 20, 1),
+        ] {
+            assert_eq!(
+                max_connections(descriptors, preambles),
+                connections,
+                "{descriptors} descriptors"
+            );
         }
     }
 }

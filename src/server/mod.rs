@@ -1,4 +1,5 @@
-//! The server: its endpoints, the layers around a service of connections, and one accept loop or one for each worker.
+//! The server: its endpoints, the layers around a service of connections, and one accept loop or
+//! one for each worker.
 
 mod accept;
 mod books;
@@ -123,9 +124,10 @@ impl Default for Server {
 }
 
 impl<L> Server<L> {
-    /// Adds an endpoint: a string such as `"tcp:127.0.0.1:8007"` or `"unix:/run/x.sock?mode=660"`, or an [`Endpoint`].
-    /// It can be called any number of times, with endpoints of any kinds. A string that is not an endpoint causes an
-    /// error when the server binds, before it listens anywhere.
+    /// Adds an endpoint: a string such as `"tcp:127.0.0.1:8007"` or `"unix:/run/x.sock?mode=660"`,
+    /// or an [`Endpoint`]. It can be called any number of times, with endpoints of any kinds. A
+    /// string that is not an endpoint causes an error when the server binds, before it listens
+    /// anywhere.
     pub fn listen<E>(mut self, endpoint: E) -> Self
     where
         E: TryInto<Endpoint, Error: Into<EndpointError>>,
@@ -136,8 +138,9 @@ impl<L> Server<L> {
 
     /// Adds a layer around the service of connections. The first one added sees a connection first.
     ///
-    /// Layers here see whole connections: tower's `TimeoutLayer` added here ends every connection after its time. A
-    /// layer that sets a deadline for each request goes around the service inside `framed`.
+    /// Layers here see whole connections: tower's `TimeoutLayer` added here ends every connection
+    /// after its time. A layer that sets a deadline for each request goes around the service inside
+    /// `framed`.
     pub fn layer<N>(self, layer: N) -> Server<Stack<N, L>> {
         Server {
             endpoints: self.endpoints,
@@ -156,76 +159,84 @@ impl<L> Server<L> {
         }
     }
 
-    /// Adds a resource that starts and stops with the server. Resources start in the order of these calls, and stop in
-    /// reverse.
+    /// Adds a resource that starts and stops with the server. Resources start in the order of these
+    /// calls, and stop in reverse.
     pub fn manage(mut self, lifecycle: impl Lifecycle) -> Self {
         self.lifecycles.push(lifecycle);
         self
     }
 
-    /// Reloads the certificates of this configuration, which [`Session::upgrade_tls`](crate::Session::upgrade_tls)
-    /// uses, together with those of the endpoints, which needn't be added. See [`Handle::reload`].
+    /// Reloads the certificates of this configuration, which
+    /// [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses, together with those of the
+    /// endpoints, which needn't be added. See [`Handle::reload`].
     #[cfg(feature = "tls")]
     pub fn reload_tls(self, tls: crate::TlsConfig) -> Self {
         self.reloads.add(None, tls);
         self
     }
 
-    /// Drains on SIGTERM and SIGINT; a second signal aborts the connections that are left. The first signal in a drain
-    /// that a handle or a hot restart has begun shortens it to at most [`drain_within`](Self::drain_within) from then
-    /// on. With [`hot_restart`](Self::hot_restart), SIGUSR2 restarts. If the server has certificates or other resources
-    /// that can be read again, SIGHUP reloads them as [`Handle::reload`] does. Signals don't end the process (but see
-    /// [`exit_if_stuck`](Self::exit_if_stuck)); the server's future resolves. The runtime keeps catching the signals
-    /// after that, so a program that goes on for long should listen for them with `tokio::signal`.
+    /// Drains on SIGTERM and SIGINT; a second signal aborts the connections that are left. The
+    /// first signal in a drain that a handle or a hot restart has begun shortens it to at most
+    /// [`drain_within`](Self::drain_within) from then on. With [`hot_restart`](Self::hot_restart),
+    /// SIGUSR2 restarts. If the server has certificates or other resources that can be read again,
+    /// SIGHUP reloads them as [`Handle::reload`] does. Signals don't end the process (but see
+    /// [`exit_if_stuck`](Self::exit_if_stuck)); the server's future resolves. The runtime keeps
+    /// catching the signals after that, so a program that goes on for long should listen for them
+    /// with `tokio::signal`.
     ///
     /// # Panics
     ///
-    /// When the server is bound or awaited, in a runtime without I/O, such as that of a `testing::Simulation`. Tests leave
-    /// signals to `main`: see "A public port" in the book's chapter on deployment.
+    /// When the server is bound or awaited, in a runtime without I/O, such as that of a
+    /// `testing::Simulation`. Tests leave signals to `main`: see "A public port" in the book's
+    /// chapter on deployment.
     pub fn signals(mut self) -> Self {
         self.options.signals = true;
         self
     }
 
-    /// Allows the server to be restarted without losing a connection: by [`Handle::restart`], or by SIGUSR2 with
-    /// [`signals`](Self::signals).
+    /// Allows the server to be restarted without losing a connection: by [`Handle::restart`], or by
+    /// SIGUSR2 with [`signals`](Self::signals).
     ///
-    /// A restart starts a new process from the binary that is then at the old one's path. The new process builds the
-    /// same server; for each endpoint that the old server has too, it receives the old server's socket instead of
-    /// binding. When it has bound all endpoints and started its lifecycles, the old process stops accepting and drains,
-    /// as on a signal. Peers that have connected by then are served by the old process; they have up to 2 s to begin a
-    /// handshake or a PROXY header, and 5 s for their first bytes. If the new process ends, is not ready in time or
-    /// doesn't run such a server, the old one goes on unchanged. The old process closes the sockets of endpoints that
-    /// the new one does not have.
+    /// A restart starts a new process from the binary that is then at the old one's path. The new
+    /// process builds the same server; for each endpoint that the old server has too, it receives
+    /// the old server's socket instead of binding. When it has bound all endpoints and started its
+    /// lifecycles, the old process stops accepting and drains, as on a signal. Peers that have
+    /// connected by then are served by the old process; they have up to 2 s to begin a handshake or
+    /// a PROXY header, and 5 s for their first bytes. If the new process ends, is not ready in time
+    /// or doesn't run such a server, the old one goes on unchanged. The old process closes the
+    /// sockets of endpoints that the new one does not have.
     ///
-    /// The new process has this process's environment, working directory, user, standard output and standard error; its
-    /// standard input is empty. It is a child of this process until this one ends. Only one server of a process can be
-    /// restarted. The endpoints must be TCP, Unix or inherited sockets; an endpoint made from a
-    /// [`Listener`](crate::endpoint::Listener) can be handed over only if it implements
-    /// [`hand_over`](crate::endpoint::Listener::hand_over).
+    /// The new process has this process's environment, working directory, user, standard output and
+    /// standard error; its standard input is empty. It is a child of this process until this one
+    /// ends. Only one server of a process can be restarted. The endpoints must be TCP, Unix or
+    /// inherited sockets; an endpoint made from a [`Listener`](crate::endpoint::Listener) can be
+    /// handed over only if it implements [`hand_over`](crate::endpoint::Listener::hand_over).
     pub fn hot_restart(mut self, restart: Restart) -> Self {
         self.options.restart = Some(restart);
         self
     }
 
-    /// Sends the messages of `sd_notify(3)` to the service manager, if `NOTIFY_SOCKET` names one: `READY=1` when the
-    /// server accepts, `STOPPING=1` before a drain closes its listeners, `RELOADING=1` during a reload by SIGHUP and in
-    /// a hot restart, with the new `MAINPID`, and `WATCHDOG=1` twice in each watchdog interval. The last is sent from a
-    /// task on this runtime, so the manager notices a blocked runtime. (Feature `systemd`.)
+    /// Sends the messages of `sd_notify(3)` to the service manager, if `NOTIFY_SOCKET` names one:
+    /// `READY=1` when the server accepts, `STOPPING=1` before a drain closes its listeners,
+    /// `RELOADING=1` during a reload by SIGHUP and in a hot restart, with the new `MAINPID`, and
+    /// `WATCHDOG=1` twice in each watchdog interval. The last is sent from a task on this runtime,
+    /// so the manager notices a blocked runtime. (Feature `systemd`.)
     #[cfg(feature = "systemd")]
     pub fn sd_notify(mut self) -> Self {
         self.options.notify = Notify::on();
         self
     }
 
-    /// Ends the process with this exit code if connections are left two seconds after the drain's deadline. That
-    /// happens only when handlers block their threads, in a loop or a system call. A library can't end such a handler,
-    /// and a runtime with such a thread can't be dropped, so the process would stay for ever. Dropping the server's
-    /// future never ends the process, and under a paused clock (`tokio::time::pause`) this setting has no effect.
+    /// Ends the process with this exit code if connections are left two seconds after the drain's
+    /// deadline. That happens only when handlers block their threads, in a loop or a system call. A
+    /// library can't end such a handler, and a runtime with such a thread can't be dropped, so the
+    /// process would stay for ever. Dropping the server's future never ends the process, and under
+    /// a paused clock (`tokio::time::pause`) this setting has no effect.
     ///
-    /// A thread of the server's own keeps the time and receives the signals, so this works even if all threads of the
-    /// runtime are blocked, for example by a log that is not read. Choose a code that tells this exit from others: 75
-    /// is `EX_TEMPFAIL`. The process ends without dropping its values.
+    /// A thread of the server's own keeps the time and receives the signals, so this works even if
+    /// all threads of the runtime are blocked, for example by a log that is not read. Choose a code
+    /// that tells this exit from others: 75 is `EX_TEMPFAIL`. The process ends without dropping its
+    /// values.
     pub fn exit_if_stuck(mut self, code: i32) -> Self {
         self.options.exit = Some(code);
         self
@@ -237,38 +248,42 @@ impl<L> Server<L> {
         self
     }
 
-    /// How long a drain goes on accepting before it closes the listeners; 0 by default. It is for load balancers that
-    /// take a while to notice a drain: the drain is announced at once (`STOPPING=1` with `sd_notify`,
-    /// [`Handle::is_draining`] for a readiness check of your own), and connections that still arrive are served. After
-    /// this time the connections begin to drain.
+    /// How long a drain goes on accepting before it closes the listeners; 0 by default. It is for
+    /// load balancers that take a while to notice a drain: the drain is announced at once
+    /// (`STOPPING=1` with `sd_notify`, [`Handle::is_draining`] for a readiness check of your own),
+    /// and connections that still arrive are served. After this time the connections begin to
+    /// drain.
     ///
-    /// This time is a part of the drain's time; if the drain is not longer, connections have no time to finish. A
-    /// second signal ends it. A stop and a hot restart don't wait for it.
+    /// This time is a part of the drain's time; if the drain is not longer, connections have no
+    /// time to finish. A second signal ends it. A stop and a hot restart don't wait for it.
     pub fn readiness_grace(mut self, time: Duration) -> Self {
         self.options.grace = time;
         self
     }
 
-    /// The most connections open at once, over all endpoints; further ones stay in the backlog. By default 10 000, or
-    /// fewer if the process's descriptor limit allows fewer: 80 % of it minus 64, or half of a small limit. If
-    /// endpoints have TLS or PROXY headers, [`max_preambles`](Self::max_preambles) is subtracted from that.
+    /// The most connections open at once, over all endpoints; further ones stay in the backlog. By
+    /// default 10 000, or fewer if the process's descriptor limit allows fewer: 80 % of it minus
+    /// 64, or half of a small limit. If endpoints have TLS or PROXY headers,
+    /// [`max_preambles`](Self::max_preambles) is subtracted from that.
     ///
-    /// When all slots are taken and another connection waits, an open one may be aborted to make room: see
-    /// [`make_room`](Self::make_room). For a limit that refuses connections, see
+    /// When all slots are taken and another connection waits, an open one may be aborted to make
+    /// room: see [`make_room`](Self::make_room). For a limit that refuses connections, see
     /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = Some(max);
         self
     }
 
-    /// Which connections make room when [`max_connections`](Self::max_connections) are open and another one waits; by
-    /// default all rules of [`MakeRoom`] apply. `None` turns them off: then new connections wait until an open one ends
-    /// by itself, and silent peers can keep all others out.
+    /// Which connections make room when [`max_connections`](Self::max_connections) are open and
+    /// another one waits; by default all rules of [`MakeRoom`] apply. `None` turns them off: then
+    /// new connections wait until an open one ends by itself, and silent peers can keep all others
+    /// out.
     ///
-    /// The connection that makes room is aborted (its peer sees a reset) and counted under the reason of its rule. The
-    /// new one gets the slot only when the aborted one is gone, so the limit is never exceeded. To learn which waiting
-    /// connections have a right to a slot, a full server accepts up to 64 of them (on each worker; fewer if descriptors
-    /// are scarce). If one of them has waited for 250 ms and more arrive, the address with the most of them loses one,
+    /// The connection that makes room is aborted (its peer sees a reset) and counted under the
+    /// reason of its rule. The new one gets the slot only when the aborted one is gone, so the
+    /// limit is never exceeded. To learn which waiting connections have a right to a slot, a full
+    /// server accepts up to 64 of them (on each worker; fewer if descriptors are scarce). If one of
+    /// them has waited for 250 ms and more arrive, the address with the most of them loses one,
     /// with the reason [`NoRoom`](crate::CloseReason::NoRoom).
     ///
     /// ```
@@ -283,31 +298,34 @@ impl<L> Server<L> {
         self
     }
 
-    /// Accepts and serves on `n` workers: threads of the server's own, each with its own runtime. 0 means one for each
-    /// processor that this process may use. Without this setting, the runtime on which the server is awaited does all
-    /// the work.
+    /// Accepts and serves on `n` workers: threads of the server's own, each with its own runtime. 0
+    /// means one for each processor that this process may use. Without this setting, the runtime on
+    /// which the server is awaited does all the work.
     ///
-    /// A TCP endpoint has a socket for each worker (`SO_REUSEPORT`), and the kernel distributes connections among them
-    /// by a hash of their addresses. The single socket of any other endpoint is shared, and the first worker to wake
-    /// gets the connection. TCP sockets are shared in the same way on systems whose kernel doesn't distribute
-    /// connections (all but Linux). A connection stays on the thread that accepted it: no task moves, and no thread
-    /// takes over another one's work. A few busy connections may therefore share one worker while the others are idle,
-    /// and a handler that blocks or computes delays all connections of its worker, including those in its backlog. The
-    /// shared runtime evens out both. Which is faster depends on the load: `benches/peers/run threads` measures both.
+    /// A TCP endpoint has a socket for each worker (`SO_REUSEPORT`), and the kernel distributes
+    /// connections among them by a hash of their addresses. The single socket of any other endpoint
+    /// is shared, and the first worker to wake gets the connection. TCP sockets are shared in the
+    /// same way on systems whose kernel doesn't distribute connections (all but Linux). A
+    /// connection stays on the thread that accepted it: no task moves, and no thread takes over
+    /// another one's work. A few busy connections may therefore share one worker while the others
+    /// are idle, and a handler that blocks or computes delays all connections of its worker,
+    /// including those in its backlog. The shared runtime evens out both. Which is faster depends
+    /// on the load: `benches/peers/run threads` measures both.
     ///
-    /// All workers share the service with its layers, the limits, the counters, the drain with its deadline, and the
-    /// handle. Under a limit, each worker may hold an accepted connection that waits for a slot, and a freed slot is
-    /// most likely taken by the worker that freed it; a limit should be several times the number of workers. A hot
-    /// restart hands over all sockets; the new process may have a different number of workers, or use no workers. Tasks
-    /// that a handler spawns run on its worker and end with the server. Signals, lifecycles and the watchdog run on the
-    /// runtime on which the server is awaited. If a worker dies (not by a handler's panic, which ends only its
-    /// connection), the server drains and ends with an error.
+    /// All workers share the service with its layers, the limits, the counters, the drain with its
+    /// deadline, and the handle. Under a limit, each worker may hold an accepted connection that
+    /// waits for a slot, and a freed slot is most likely taken by the worker that freed it; a limit
+    /// should be several times the number of workers. A hot restart hands over all sockets; the new
+    /// process may have a different number of workers, or use no workers. Tasks that a handler
+    /// spawns run on its worker and end with the server. Signals, lifecycles and the watchdog run
+    /// on the runtime on which the server is awaited. If a worker dies (not by a handler's panic,
+    /// which ends only its connection), the server drains and ends with an error.
     ///
     /// # Errors
     ///
-    /// An endpoint made from a [`Listener`](crate::endpoint::Listener), or in memory, can't be shared, so binding fails. Threads
-    /// and runtimes are made when the server is awaited; if one can't be made, the server ends with that error before
-    /// it serves a connection.
+    /// An endpoint made from a [`Listener`](crate::endpoint::Listener), or in memory, can't be
+    /// shared, so binding fails. Threads and runtimes are made when the server is awaited; if one
+    /// can't be made, the server ends with that error before it serves a connection.
     ///
     /// ```no_run
     /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};
@@ -320,7 +338,8 @@ impl<L> Server<L> {
     /// # }
     /// ```
     pub fn workers(mut self, n: usize) -> Self {
-        let n = if n == 0 { std::thread::available_parallelism().map_or(1, NonZero::get) } else { n };
+        let n =
+            if n == 0 { std::thread::available_parallelism().map_or(1, NonZero::get) } else { n };
         self.options.workers = Some(n);
         self
     }
@@ -338,20 +357,24 @@ impl<L> Server<L> {
         self
     }
 
-    /// Sets a hook that is called when a listener fails for good: its socket was closed or shut down, or it has failed
-    /// for ten seconds with errors other than a shortage of descriptors or memory. The server goes on with its other
-    /// listeners, and tries this one ten times a second; any further response (an alarm, a drain) is up to the hook.
-    /// The hook runs in the accept loop, so it must not block. The failure is logged as an error in any case.
-    pub fn on_listener_failure(mut self, hook: impl Fn(&Addr, &io::Error) + Send + Sync + 'static) -> Self {
+    /// Sets a hook that is called when a listener fails for good: its socket was closed or shut
+    /// down, or it has failed for ten seconds with errors other than a shortage of descriptors or
+    /// memory. The server goes on with its other listeners, and tries this one ten times a second;
+    /// any further response (an alarm, a drain) is up to the hook. The hook runs in the accept
+    /// loop, so it must not block. The failure is logged as an error in any case.
+    pub fn on_listener_failure(
+        mut self,
+        hook: impl Fn(&Addr, &io::Error) + Send + Sync + 'static,
+    ) -> Self {
         self.on_failure = Some(Box::new(hook));
         self
     }
 
-    /// Makes the server from this builder and the service that answers: `framed(…)`, `session(…)`, or any
-    /// `Service<Connection>`.
+    /// Makes the server from this builder and the service that answers: `framed(…)`, `session(…)`,
+    /// or any `Service<Connection>`.
     ///
-    /// The result is a `Future` that runs the server. [`Serve::bind`] binds first, so that the addresses are known;
-    /// [`Serve::handle`] returns a handle.
+    /// The result is a `Future` that runs the server. [`Serve::bind`] binds first, so that the
+    /// addresses are known; [`Serve::handle`] returns a handle.
     pub fn serve<S>(mut self, service: S) -> Serve
     where
         L: Layer<S>,
@@ -362,7 +385,8 @@ impl<L> Server<L> {
         self.plan(Some(main))
     }
 
-    /// Makes the server from this builder, when all of its services were added by [`serve_on`](Self::serve_on).
+    /// Makes the server from this builder, when all of its services were added by
+    /// [`serve_on`](Self::serve_on).
     pub fn run(self) -> Serve {
         self.plan(None)
     }
@@ -373,10 +397,12 @@ impl<L> Server<L> {
         let descriptors = descriptors();
         let preambles = self.max_preambles.unwrap_or_else(|| default_max_preambles(descriptors));
         let besides = if has_preambles { preambles } else { 0 };
-        let max = self.max_connections.unwrap_or_else(|| limits::max_connections(descriptors, besides));
+        let max =
+            self.max_connections.unwrap_or_else(|| limits::max_connections(descriptors, besides));
         let memory = self.memory.unwrap_or_else(default_budget);
         let (services, restarts) = (self.services.len(), self.options.restart.is_some());
-        let shared = Shared::new(max, self.make_room, preambles, memory, restarts, services, self.reloads);
+        let shared =
+            Shared::new(max, self.make_room, preambles, memory, restarts, services, self.reloads);
         if let Some(hook) = self.on_failure {
             shared.incidents.on_failure(hook);
         }

@@ -3,10 +3,12 @@
 use ropewalk_middleware::{BoxError, Connection};
 use tower_service::Service;
 
-/// A tower service of connections: a `Service<Connection, Response = ()>` that is called once for each connection.
+/// A tower service of connections: a `Service<Connection, Response = ()>` that is called once for
+/// each connection.
 ///
-/// An alias for the bounds of [`Server::serve`](crate::Server::serve). It is implemented for every service that meets
-/// them, and can't be implemented by hand. It is what a function returns whose caller adds layers, or serves:
+/// An alias for the bounds of [`Server::serve`](crate::Server::serve). It is implemented for every
+/// service that meets them, and can't be implemented by hand. It is what a function returns whose
+/// caller adds layers, or serves:
 ///
 /// ```
 /// use ropewalk::{Bytes, ConnectionService, Error, Lines, LogLayer, Server, framed, reply_fn};
@@ -41,6 +43,8 @@ pub trait ConnectionService:
 
 #[diagnostic::do_not_recommend]
 impl<S> ConnectionService for S where
-    S: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send + 'static> + Send + 'static
+    S: Service<Connection, Response = (), Error: Into<BoxError>, Future: Send + 'static>
+        + Send
+        + 'static
 {
 }

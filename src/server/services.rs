@@ -9,7 +9,8 @@ use super::{ConnectionService, Server};
 use crate::endpoint::{Endpoint, EndpointError};
 
 impl<L> Server<L> {
-    /// Adds a layer that is made anew for each connection, by a function that receives the connection's
+    /// Adds a layer that is made anew for each connection, by a function that receives the
+    /// connection's
     /// [`ConnectionInfo`]: a [`PerConnectionLayer`]. Nothing that is made in the function is
     /// shared by two connections.
     ///
@@ -32,20 +33,22 @@ impl<L> Server<L> {
     }
 
     /// Adds a resource that is read again by [`Handle::reload`](crate::Handle::reload) and, with
-    /// [`signals`](Self::signals), by SIGHUP, together with the certificates of the server: all of them, or none if one
-    /// can't be read. Resources are read in the order of these calls.
+    /// [`signals`](Self::signals), by SIGHUP, together with the certificates of the server: all of
+    /// them, or none if one can't be read. Resources are read in the order of these calls.
     pub fn reload(self, resource: impl Reload) -> Self {
         self.reloads.add_resource(resource);
         self
     }
 
-    /// Adds a service with endpoints of its own, beside the one of [`serve`](Self::serve). It can be called any number of
-    /// times; a server that has only such services ends with [`run`](Self::run).
+    /// Adds a service with endpoints of its own, beside the one of [`serve`](Self::serve). It can
+    /// be called any number of times; a server that has only such services ends with
+    /// [`run`](Self::run).
     ///
-    /// All services have one drain, one handle and one limit of connections. The layers that were added before this call
-    /// are around the service: a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer) among them counts the connections
-    /// of all services that it is around. Layers of this service alone go around it in the call. Its name is for
-    /// [`Handle::endpoints`](crate::Handle::endpoints).
+    /// All services have one drain, one handle and one limit of connections. The layers that were
+    /// added before this call are around the service: a
+    /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer) among them counts the connections of
+    /// all services that it is around. Layers of this service alone go around it in the call. Its
+    /// name is for [`Handle::endpoints`](crate::Handle::endpoints).
     ///
     /// ```no_run
     /// use ropewalk::{Bytes, Lines, LogLayer, Result, Server, Session, framed, reply_fn, session};
@@ -63,7 +66,12 @@ impl<L> Server<L> {
     ///     .await
     /// # }
     /// ```
-    pub fn serve_on<E, S>(mut self, name: &str, endpoints: impl IntoIterator<Item = E>, service: S) -> Self
+    pub fn serve_on<E, S>(
+        mut self,
+        name: &str,
+        endpoints: impl IntoIterator<Item = E>,
+        service: S,
+    ) -> Self
     where
         E: TryInto<Endpoint, Error: Into<EndpointError>>,
         L: Layer<S>,

@@ -5,8 +5,8 @@ use ropewalk_middleware::{Addr, Closing, ConnectionInfo, Peer, ReadDeadlines, St
 use super::Session;
 
 impl<C> Session<C> {
-    /// A handle on the connection, with which other tasks can query, drain or abort it, and with the values that layers
-    /// have stored there.
+    /// A handle on the connection, with which other tasks can query, drain or abort it, and with
+    /// the values that layers have stored there.
     pub fn info(&self) -> ConnectionInfo {
         self.wire.connection().info()
     }
@@ -31,7 +31,8 @@ impl<C> Session<C> {
         self.wire.connection().id()
     }
 
-    /// How many bytes of replies are not written yet. While it is 64 KiB or more, no bytes are read or decoded.
+    /// How many bytes of replies are not written yet. While it is 64 KiB or more, no bytes are read
+    /// or decoded.
     pub fn queued(&self) -> usize {
         self.wire.unwritten()
     }
@@ -56,15 +57,16 @@ impl<C> Session<C> {
         self.wire.connection().stats()
     }
 
-    /// How long the session waits for the peer: the deadlines that a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
-    /// has set, or [`ReadDeadlines::OFF`] without one. In the latter case only the leaf's own deadline applies, to a
-    /// frame that has begun ([`frame_deadline`](crate::leaf::SessionLeaf::frame_deadline)).
+    /// How long the session waits for the peer: the deadlines that a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) has set, or [`ReadDeadlines::OFF`] without
+    /// one. In the latter case only the leaf's own deadline applies, to a frame that has begun
+    /// ([`frame_deadline`](crate::leaf::SessionLeaf::frame_deadline)).
     pub fn read_deadlines(&self) -> ReadDeadlines {
         self.wire.connection().read_deadlines()
     }
 
-    /// Replaces the read deadlines from here on. For example, a subscriber may be idle, while a peer that has not
-    /// logged in may not.
+    /// Replaces the read deadlines from here on. For example, a subscriber may be idle, while a
+    /// peer that has not logged in may not.
     ///
     /// A wait that is under way still counts from its own beginning.
     ///

@@ -14,8 +14,8 @@ use crate::wire::Wire;
 use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
-    /// Waits until less than 64 KiB are unwritten, then queues a frame as [`Session::feed`] does. Unlike
-    /// [`Session::send`], it does not wait until the frame itself is written.
+    /// Waits until less than 64 KiB are unwritten, then queues a frame as [`Session::feed`] does.
+    /// Unlike [`Session::send`], it does not wait until the frame itself is written.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -33,8 +33,9 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// If the codec refuses the frame, no part of it is queued, and the session can go on. Errors of the connection end
-    /// it, and so does [`SessionError::WriteStalled`](crate::SessionError::WriteStalled).
+    /// If the codec refuses the frame, no part of it is queued, and the session can go on. Errors
+    /// of the connection end it, and so does
+    /// [`SessionError::WriteStalled`](crate::SessionError::WriteStalled).
     pub async fn feed_wait<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
@@ -48,9 +49,10 @@ impl<C> Session<C> {
         Ok(())
     }
 
-    /// Queues an answer of any kind that a service can give: a frame, an `Option` of one, or a [`Reply`] of several
-    /// frames or a stream. It waits for room as [`Session::feed_wait`] does. It returns [`ControlFlow::Break`] for an
-    /// answer with [`then_close`](Reply::then_close): the session's function should return then.
+    /// Queues an answer of any kind that a service can give: a frame, an `Option` of one, or a
+    /// [`Reply`] of several frames or a stream. It waits for room as [`Session::feed_wait`] does.
+    /// It returns [`ControlFlow::Break`] for an answer with [`then_close`](Reply::then_close): the
+    /// session's function should return then.
     ///
     /// ```
     /// # use ropewalk::{Bytes, Lines, Reply, Result, Session};
@@ -70,11 +72,13 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// No frame is queued in part. If it is dropped before it is ready, the frames not queued yet are lost.
+    /// No frame is queued in part. If it is dropped before it is ready, the frames not queued yet
+    /// are lost.
     ///
     /// # Errors
     ///
-    /// Those of [`Session::feed_wait`], and those of the stream. Frames before the error are queued.
+    /// Those of [`Session::feed_wait`], and those of the stream. Frames before the error are
+    /// queued.
     pub fn answer<R>(&mut self, answer: R) -> Answer<'_, C, R::Frame>
     where
         R: IntoReply,
@@ -84,8 +88,9 @@ impl<C> Session<C> {
     }
 }
 
-/// The future of [`Session::answer`]. It is a named type, because the future of an async function would contain the
-/// type of the answer, and then the compiler would not accept a `&'static str` across an await.
+/// The future of [`Session::answer`]. It is a named type, because the future of an async function
+/// would contain the type of the answer, and then the compiler would not accept a `&'static str`
+/// across an await.
 #[must_use = "futures do nothing unless polled"]
 pub struct Answer<'a, C, F> {
     session: &'a mut Session<C>,

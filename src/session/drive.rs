@@ -11,12 +11,14 @@ use tower_service::Service;
 
 use super::{Homing, Session};
 use crate::dispatch::{
-    AsReady, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order, WithGoodbye,
+    AsReady, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order,
+    WithGoodbye,
 };
 use ropewalk_middleware::{BoxError, Error, IntoReply, Result};
 
 impl<C> Session<C> {
-    /// Serves the rest of the connection with a service of frames, as [`framed`](crate::framed) does.
+    /// Serves the rest of the connection with a service of frames, as [`framed`](crate::framed)
+    /// does.
     ///
     /// ```
     /// # use ropewalk::{Bytes, Lines, Reply, Result, Session, service_fn};
@@ -28,14 +30,20 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe, because it owns the session. Dropping it drops the calls under way; answers queued before are
-    /// still written, and the connection closes.
+    /// Not cancel safe, because it owns the session. Dropping it drops the calls under way; answers
+    /// queued before are still written, and the connection closes.
     ///
     /// # Errors
     ///
     /// Errors of the service, the codec and the connection that end the connection.
     pub fn drive<S>(self, service: S) -> Drive<C, S> {
-        Drive { session: self, service, order: InOrder, on_error: EndConnection, goodbye: NoGoodbye }
+        Drive {
+            session: self,
+            service,
+            order: InOrder,
+            on_error: EndConnection,
+            goodbye: NoGoodbye,
+        }
     }
 }
 
@@ -62,7 +70,8 @@ impl<C, S, O, E, G> Drive<C, S, O, E, G> {
         Drive { session, service, order: AsReady(n), on_error, goodbye }
     }
 
-    /// Turns codec and service errors into answers, as [`Framed::on_error`](crate::leaf::Framed::on_error) does.
+    /// Turns codec and service errors into answers, as
+    /// [`Framed::on_error`](crate::leaf::Framed::on_error) does.
     pub fn on_error<H, A, R>(self, on_error: H) -> Drive<C, S, O, H, G>
     where
         C: Decoder,
@@ -106,7 +115,8 @@ where
     G: Goodbye<R::Frame>,
 {
     type Output = Result;
-    type IntoFuture = Driving<Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, WithGoodbye<E, G>>>;
+    type IntoFuture =
+        Driving<Dispatch<C, S, C::Item, R::Frame, O::Calls<S::Future>, WithGoodbye<E, G>>>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Session { codec, inbox, wire } = self.session;

@@ -9,7 +9,8 @@ use crate::wire::Wire;
 
 /// A wire that returns to its leaf when this is dropped.
 pub(crate) struct Homing {
-    // Boxed together with the sender, because an async fn stores its argument twice. `Some` until it is taken by value.
+    // Boxed together with the sender, because an async fn stores its argument twice. `Some` until
+    // it is taken by value.
     housed: Option<Box<Housed>>,
 }
 
@@ -44,11 +45,13 @@ impl Homing {
 
     /// Takes the wire of one that belongs to no leaf.
     pub(crate) fn take_own(mut self) -> Option<Box<Wire>> {
-        let owned = self.housed.as_ref().is_some_and(|housed| matches!(housed.home, Some(Home::Task)));
+        let owned =
+            self.housed.as_ref().is_some_and(|housed| matches!(housed.home, Some(Home::Task)));
         if owned { self.housed.take().map(|housed| Box::new(housed.wire)) } else { None }
     }
 
-    /// Takes the wire. The leaf waits until the returned home is dropped, and then sees that it has no wire to close.
+    /// Takes the wire. The leaf waits until the returned home is dropped, and then sees that it has
+    /// no wire to close.
     pub(crate) fn take(mut self) -> (Option<Wire>, Option<Home>) {
         self.housed.take().map_or((None, None), |housed| (Some(housed.wire), housed.home))
     }
@@ -58,7 +61,8 @@ impl Deref for Homing {
     type Target = Wire;
 
     fn deref(&self) -> &Wire {
-        // It is taken only by `take`, which consumes this value, and by `drop`; no code can dereference it afterwards.
+        // It is taken only by `take`, which consumes this value, and by `drop`; no code can
+        // dereference it afterwards.
         &self.housed.as_deref().expect("the wire is there until the session is gone").wire
     }
 }

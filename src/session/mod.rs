@@ -45,9 +45,9 @@ use ropewalk_middleware::{BoxError, Result, SessionError};
 /// # let _ = ropewalk::session(Lines::crlf(), echo);
 /// ```
 ///
-/// Dropping a session does the same as [`Session::close`]: queued frames are still written, also when an error ends the
-/// function. The connection counts as open until then, so a session moved into another task keeps its slot under a
-/// connection limit.
+/// Dropping a session does the same as [`Session::close`]: queued frames are still written, also
+/// when an error ends the function. The connection counts as open until then, so a session moved
+/// into another task keeps its slot under a connection limit.
 pub struct Session<C> {
     codec: C,
     inbox: Inbox<C>,
@@ -59,27 +59,31 @@ impl<C> Session<C> {
         Self { codec, inbox: Inbox::default(), wire }
     }
 
-    /// The next frame; `None` at the end of the stream, or when the server drains ([`Session::is_draining`]
-    /// distinguishes the two).
+    /// The next frame; `None` at the end of the stream, or when the server drains
+    /// ([`Session::is_draining`] distinguishes the two).
     ///
-    /// Queued frames are written before it waits, so a plain loop answers a burst of pipelined frames with one write.
-    /// While more than 64 KiB of answers are unwritten, it neither decodes nor reads.
+    /// Queued frames are written before it waits, so a plain loop answers a burst of pipelined
+    /// frames with one write. While more than 64 KiB of answers are unwritten, it neither decodes
+    /// nor reads.
     ///
-    /// In a drain it still returns every frame whose bytes had arrived. When a write fails, the peer is considered
-    /// gone, and the remaining frames it had sent are not returned.
+    /// In a drain it still returns every frame whose bytes had arrived. When a write fails, the
+    /// peer is considered gone, and the remaining frames it had sent are not returned.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: dropping `next()` loses no data, and the following `next()` goes on at the same point.
+    /// Cancel safe: dropping `next()` loses no data, and the following `next()` goes on at the same
+    /// point.
     ///
     /// # Errors
     ///
     /// A recoverable codec error (a line too long and skipped, a frame that does not parse; see
-    /// [`Error::is_recoverable`](crate::Error::is_recoverable)) is returned once, then frames go on. A fatal one, and
-    /// any error of a codec from another crate, is returned once and then `None`. Errors of the connection end it. So
-    /// does a peer that does not finish a frame in time ([`SessionError::FrameTimeout`]), and under a
+    /// [`Error::is_recoverable`](crate::Error::is_recoverable)) is returned once, then frames go
+    /// on. A fatal one, and any error of a codec from another crate, is returned once and then
+    /// `None`. Errors of the connection end it. So does a peer that does not finish a frame in time
+    /// ([`SessionError::FrameTimeout`]), and under a
     /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) one that is silent too long
-    /// ([`SessionError::FirstFrameTimeout`], [`SessionError::IdleTimeout`]); the session may still reply to it.
+    /// ([`SessionError::FirstFrameTimeout`], [`SessionError::IdleTimeout`]); the session may still
+    /// reply to it.
     #[allow(clippy::should_implement_trait)] // a future, as every `next` of the async world
     pub fn next(&mut self) -> Next<'_, C>
     where
@@ -88,17 +92,18 @@ impl<C> Session<C> {
         Next::new(self)
     }
 
-    /// Queues a frame. It is written when [`Session::next`] has no more received frames, or by [`Session::flush`],
-    /// [`Session::during`] and [`Session::close`].
+    /// Queues a frame. It is written when [`Session::next`] has no more received frames, or by
+    /// [`Session::flush`], [`Session::during`] and [`Session::close`].
     ///
     /// # Errors
     ///
-    /// If the codec refuses the frame, no part of it is queued, and the session can go on. Above 64 KiB of queued
-    /// answers it tries to write, without waiting, and fails if the connection is broken. If the write limit (1 MiB) is
-    /// still reached after that, which can happen however fast the peer reads, it fails with
-    /// [`SessionError::WriteLimit`], and the frame is not queued. If the session then ends with an error, the
-    /// connection is reset, because the answers would look complete without the missing frame; call [`Session::flush`]
-    /// first to go on. To send that much use [`Session::send`], which waits, also in a branch of `select!`.
+    /// If the codec refuses the frame, no part of it is queued, and the session can go on. Above 64
+    /// KiB of queued answers it tries to write, without waiting, and fails if the connection is
+    /// broken. If the write limit (1 MiB) is still reached after that, which can happen however
+    /// fast the peer reads, it fails with [`SessionError::WriteLimit`], and the frame is not
+    /// queued. If the session then ends with an error, the connection is reset, because the answers
+    /// would look complete without the missing frame; call [`Session::flush`] first to go on. To
+    /// send that much use [`Session::send`], which waits, also in a branch of `select!`.
     #[inline(always)]
     pub fn feed<T>(&mut self, frame: T) -> Result
     where
@@ -110,8 +115,9 @@ impl<C> Session<C> {
         Ok(())
     }
 
-    /// Queues bytes as they are, without the codec: the counterpart of [`Session::raw`]. If they make it more than 64 KiB
-    /// of queued answers, all are written as far as that is possible without waiting, and only the rest is copied.
+    /// Queues bytes as they are, without the codec: the counterpart of [`Session::raw`]. If they
+    /// make it more than 64 KiB of queued answers, all are written as far as that is possible
+    /// without waiting, and only the rest is copied.
     ///
     /// # Errors
     ///
@@ -127,13 +133,14 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// No frame is ever sent in part. If it is dropped while it waits for room, the frame is not queued; if it is
-    /// dropped later, the whole frame stays queued.
+    /// No frame is ever sent in part. If it is dropped while it waits for room, the frame is not
+    /// queued; if it is dropped later, the whole frame stays queued.
     ///
     /// # Errors
     ///
-    /// Those of [`Session::feed`] except the limit; and [`SessionError::WriteStalled`] when the peer accepts no data
-    /// for the duration of the write stall (30 s), or less than 64 KiB in four times that duration.
+    /// Those of [`Session::feed`] except the limit; and [`SessionError::WriteStalled`] when the
+    /// peer accepts no data for the duration of the write stall (30 s), or less than 64 KiB in four
+    /// times that duration.
     pub async fn send<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,
@@ -146,8 +153,8 @@ impl<C> Session<C> {
         queued.and(written)
     }
 
-    /// Waits until all queued frames are written. It reads ahead meanwhile, one buffer at most, so that two peers that
-    /// both write first do not wait for each other. Cancel safe.
+    /// Waits until all queued frames are written. It reads ahead meanwhile, one buffer at most, so
+    /// that two peers that both write first do not wait for each other. Cancel safe.
     ///
     /// # Errors
     ///
@@ -160,11 +167,11 @@ impl<C> Session<C> {
         written
     }
 
-    /// Awaits another future while the connection goes on: queued frames are written, up to one buffer is read ahead,
-    /// and while there is room to read, a broken connection is noticed.
+    /// Awaits another future while the connection goes on: queued frames are written, up to one
+    /// buffer is read ahead, and while there is room to read, a broken connection is noticed.
     ///
-    /// A future that is ready at once causes a write only if all received frames are decoded; otherwise the following
-    /// [`Session::next`] writes once for the whole burst.
+    /// A future that is ready at once causes a write only if all received frames are decoded;
+    /// otherwise the following [`Session::next`] writes once for the whole burst.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -180,8 +187,8 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// Those of the connection; the future is dropped then. A peer that merely closes its side does not cause an error:
-    /// it may still wait for the answer.
+    /// Those of the connection; the future is dropped then. A peer that merely closes its side does
+    /// not cause an error: it may still wait for the answer.
     ///
     /// # Cancel safety
     ///
@@ -202,13 +209,13 @@ impl<C> Session<C> {
         .await
     }
 
-    /// Changes the codec. Bytes already read go to the new codec. The existing outboxes are closed and the frames in
-    /// them dropped: make new ones.
+    /// Changes the codec. Bytes already read go to the new codec. The existing outboxes are closed
+    /// and the frames in them dropped: make new ones.
     ///
     /// # Errors
     ///
-    /// [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was dropped while it waited); the session
-    /// is closed then.
+    /// [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was dropped while it
+    /// waited); the session is closed then.
     pub fn switch<D>(mut self, codec: D) -> Result<Session<D>> {
         self.at_boundary()?;
         self.wire.look_again();
@@ -231,14 +238,16 @@ impl<C> Session<C> {
         &self.codec
     }
 
-    /// Writes all queued frames and half-closes the connection. It does not wait for the peer to close too: the leaf
-    /// does, for at most 2 s and 16 MiB, when the session's function has returned. So the function's own values, such
-    /// as a [`Member`](crate::outbox::Member) of a room, don't live longer because of a slow peer. A session without a leaf,
-    /// made by [`Session::over`], has to wait here.
+    /// Writes all queued frames and half-closes the connection. It does not wait for the peer to
+    /// close too: the leaf does, for at most 2 s and 16 MiB, when the session's function has
+    /// returned. So the function's own values, such as a [`Member`](crate::outbox::Member) of a
+    /// room, don't live longer because of a slow peer. A session without a leaf, made by
+    /// [`Session::over`], has to wait here.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before its end, the leaf writes the rest and closes, as for a dropped session.
+    /// If it is dropped before its end, the leaf writes the rest and closes, as for a dropped
+    /// session.
     ///
     /// # Errors
     ///
@@ -246,7 +255,11 @@ impl<C> Session<C> {
     pub async fn close(mut self) -> Result {
         // Closes the outboxes: what is pushed from now on would not be written.
         drop(std::mem::take(&mut self.inbox));
-        let finished = if self.wire.has_leaf() { self.wire.finish_writing().await } else { self.wire.finish().await };
+        let finished = if self.wire.has_leaf() {
+            self.wire.finish_writing().await
+        } else {
+            self.wire.finish().await
+        };
         if finished.is_err() {
             // The connection counts as open until it is closed.
             let (wire, _home) = self.wire.take();
@@ -257,8 +270,8 @@ impl<C> Session<C> {
         finished
     }
 
-    /// Aborts the connection: the peer sees a reset (on a Unix socket usually an end of stream), and unwritten data is
-    /// not sent.
+    /// Aborts the connection: the peer sees a reset (on a Unix socket usually an end of stream),
+    /// and unwritten data is not sent.
     pub fn abort(self) {
         if let (Some(wire), _) = self.wire.take() {
             wire.abort();

@@ -53,8 +53,8 @@ impl<C> Drop for Next<'_, C> {
     }
 }
 
-// Inlined, as decoding is: a frame returned through a call is stored and loaded again, which costs more than finding
-// it.
+// Inlined, as decoding is: a frame returned through a call is stored and loaded again, which costs
+// more than finding it.
 #[inline(always)]
 fn poll_next<C>(
     wire: &mut Wire,
@@ -68,7 +68,11 @@ where
     if wire.closing().is_aborted() {
         ready!(wire.poll_step(cx));
         // The error is returned once.
-        return Poll::Ready(if wire.has_ended() { Ok(None) } else { wire.check_live().map(|()| None) });
+        return Poll::Ready(if wire.has_ended() {
+            Ok(None)
+        } else {
+            wire.check_live().map(|()| None)
+        });
     }
     loop {
         ready!(wire.poll_turn(cx));

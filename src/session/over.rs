@@ -9,8 +9,8 @@ use super::{Homing, Session};
 use crate::wire::{Limits, Wire};
 
 impl<C> Session<C> {
-    /// A session on a connection that no leaf has: of [`connect`](crate::connect), for the client's side of a protocol that is
-    /// a script.
+    /// A session on a connection that no leaf has: of [`connect`](crate::connect), for the client's
+    /// side of a protocol that is a script.
     ///
     /// ```no_run
     /// use ropewalk::{Error, Lines, Result, Session, connect};
@@ -24,9 +24,10 @@ impl<C> Session<C> {
     /// }
     /// ```
     ///
-    /// Dropped, it is closed as a leaf would close it, by a task of its own: what was queued is written, as far as the peer takes
-    /// it, and the connection is closed in its two halves. Outside of a runtime, or if the runtime ends first, what was queued
-    /// is lost: [`Session::close`] is the sure way.
+    /// Dropped, it is closed as a leaf would close it, by a task of its own: what was queued is
+    /// written, as far as the peer takes it, and the connection is closed in its two halves.
+    /// Outside of a runtime, or if the runtime ends first, what was queued is lost:
+    /// [`Session::close`] is the sure way.
     ///
     /// No server drains it, so [`Session::is_draining`] is false.
     pub fn over(connection: Connection, codec: C) -> Self {
@@ -45,8 +46,9 @@ impl<C> Session<C> {
         self
     }
 
-    /// [`Session::feed`] fails while this many bytes wait to be written, from here on; 1 MiB by default. Below 64 KiB it is also
-    /// from where on no more frames are read before the peer has taken some.
+    /// [`Session::feed`] fails while this many bytes wait to be written, from here on; 1 MiB by
+    /// default. Below 64 KiB it is also from where on no more frames are read before the peer has
+    /// taken some.
     #[must_use]
     pub fn write_limit(mut self, bytes: usize) -> Self {
         let limits = self.wire.limits_mut();
@@ -55,7 +57,8 @@ impl<C> Session<C> {
         self
     }
 
-    /// How long the peer may take nothing of what waits to be written, from here on; 30 s by default.
+    /// How long the peer may take nothing of what waits to be written, from here on; 30 s by
+    /// default.
     #[must_use]
     pub fn write_stall(mut self, patience: Duration) -> Self {
         self.wire.limits_mut().write_stall = patience;

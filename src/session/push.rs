@@ -25,10 +25,10 @@ impl<C> Session<C> {
     /// }
     /// ```
     ///
-    /// Elsewhere, for example in [`Session::during`] or [`Session::raw`], the session may be in the middle of an
-    /// answer, so pushed frames wait. If that takes long, the outbox fills up, and the peer is treated as a slow one
-    /// without being slow. A session may have several outboxes, for different types of frames. [`Session::switch`]
-    /// closes them.
+    /// Elsewhere, for example in [`Session::during`] or [`Session::raw`], the session may be in the
+    /// middle of an answer, so pushed frames wait. If that takes long, the outbox fills up, and the
+    /// peer is treated as a slow one without being slow. A session may have several outboxes, for
+    /// different types of frames. [`Session::switch`] closes them.
     pub fn outbox<F>(&mut self, capacity: impl Into<Capacity<F>>, slow: SlowConsumer) -> Outbox<F>
     where
         C: Encoder<F, Error: Into<BoxError>>,
@@ -38,8 +38,9 @@ impl<C> Session<C> {
         self.inbox.open(connection, capacity.into(), slow)
     }
 
-    /// Makes an outbox of bytes that are written as they are, without the codec, as [`Session::feed_raw`] does. It is
-    /// meant for data that is encoded once and pushed to many connections.
+    /// Makes an outbox of bytes that are written as they are, without the codec, as
+    /// [`Session::feed_raw`] does. It is meant for data that is encoded once and pushed to many
+    /// connections.
     ///
     /// ```
     /// use ropewalk::codec::Encoder;
@@ -53,13 +54,17 @@ impl<C> Session<C> {
     ///     Ok(())
     /// }
     /// ```
-    pub fn outbox_raw(&mut self, capacity: impl Into<Capacity<Bytes>>, slow: SlowConsumer) -> Outbox<Bytes> {
+    pub fn outbox_raw(
+        &mut self,
+        capacity: impl Into<Capacity<Bytes>>,
+        slow: SlowConsumer,
+    ) -> Outbox<Bytes> {
         let connection = self.info();
         self.inbox.open_raw(connection, capacity.into(), slow)
     }
 
-    /// Does the same as [`Session::during`], and also writes frames pushed to the session's outboxes. Use it where the
-    /// session is not in the middle of an answer.
+    /// Does the same as [`Session::during`], and also writes frames pushed to the session's
+    /// outboxes. Use it where the session is not in the middle of an answer.
     ///
     /// # Errors
     ///

@@ -9,7 +9,8 @@ use super::{Session, Waits};
 use ropewalk_middleware::{Result, SessionError};
 
 impl<C> Session<C> {
-    /// Reads exactly the next `n` bytes, whatever they contain. The next frame begins at the byte after them.
+    /// Reads exactly the next `n` bytes, whatever they contain. The next frame begins at the byte
+    /// after them.
     ///
     /// # Cancel safety
     ///
@@ -18,8 +19,8 @@ impl<C> Session<C> {
     /// # Errors
     ///
     /// [`SessionError::RawTooLong`], before any byte is read, if `n` is above the limit (1 MiB);
-    /// [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was dropped while it waited);
-    /// [`SessionError::Truncated`] if the peer closes before all bytes have arrived.
+    /// [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was dropped while it
+    /// waited); [`SessionError::Truncated`] if the peer closes before all bytes have arrived.
     pub async fn raw(&mut self, n: u64) -> Result<Bytes> {
         self.wire.step().await;
         self.at_boundary()?;
@@ -35,8 +36,8 @@ impl<C> Session<C> {
         poll_fn(|cx| waits.0.poll_raw(n, cx)).await
     }
 
-    /// Reads the next `n` bytes as they arrive, in chunks of up to 64 KiB: for more data than should be held in memory
-    /// at once.
+    /// Reads the next `n` bytes as they arrive, in chunks of up to 64 KiB: for more data than
+    /// should be held in memory at once.
     ///
     /// ```
     /// # use ropewalk::{Lines, Result, Session};
@@ -50,7 +51,8 @@ impl<C> Session<C> {
     /// # }
     /// ```
     ///
-    /// If the chunks are dropped early, the rest is discarded as it arrives, and the next frame is the one after it.
+    /// If the chunks are dropped early, the rest is discarded as it arrives, and the next frame is
+    /// the one after it.
     ///
     /// # Errors
     ///

@@ -18,12 +18,13 @@ use crate::outbox::Inbox;
 use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
-    /// Serves frames with a service, as [`Session::drive`] does, until `until` returns true for a frame. That frame is
-    /// returned, not served, when the calls before it are answered; nothing behind it is decoded. `None` at the end of
-    /// the input, in a drain, and after an answer with [`then_close`](Reply::then_close): the session's function should
-    /// return then.
+    /// Serves frames with a service, as [`Session::drive`] does, until `until` returns true for a
+    /// frame. That frame is returned, not served, when the calls before it are answered; nothing
+    /// behind it is decoded. `None` at the end of the input, in a drain, and after an answer with
+    /// [`then_close`](Reply::then_close): the session's function should return then.
     ///
-    /// One call runs at a time. Frames pushed to the session's outboxes are written between answers.
+    /// One call runs at a time. Frames pushed to the session's outboxes are written between
+    /// answers.
     ///
     /// ```
     /// use ropewalk::{Bytes, Lines, Result, Session, reply_fn};
@@ -45,13 +46,13 @@ impl<C> Session<C> {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: if it is dropped before it is ready, the call under way is dropped, and its frame is not
-    /// answered. The session can go on.
+    /// Not cancel safe: if it is dropped before it is ready, the call under way is dropped, and its
+    /// frame is not answered. The session can go on.
     ///
     /// # Errors
     ///
-    /// Errors of the service, the codec and the connection. After an error of the service, and after a recoverable one
-    /// of the codec, the session can go on.
+    /// Errors of the service, the codec and the connection. After an error of the service, and
+    /// after a recoverable one of the codec, the session can go on.
     pub fn drive_until<'a, S, R, P>(
         &'a mut self,
         service: &'a mut S,
@@ -78,8 +79,8 @@ fn one_at_a_time<O: Order, F: Future>(order: &O) -> O::Calls<F> {
     order.calls()
 }
 
-/// The place of the frame that ends the drive. The codec puts it there, and the service learns of it; they are in
-/// different fields of the dispatch.
+/// The place of the frame that ends the drive. The codec puts it there, and the service learns of
+/// it; they are in different fields of the dispatch.
 struct Found<I> {
     /// So that the service needs no lock for each frame.
     here: AtomicBool,
@@ -107,7 +108,8 @@ impl<I> Found<I> {
     }
 }
 
-/// A session's codec, whose frames are compared with the one that ends the drive. `None` stands for that frame.
+/// A session's codec, whose frames are compared with the one that ends the drive. `None` stands for
+/// that frame.
 struct Lent<'a, C, P, I> {
     codec: &'a mut C,
     until: P,
@@ -125,7 +127,9 @@ impl<C: Decoder, P: FnMut(&C::Item) -> bool> Lent<'_, C, P, C::Item> {
     }
 }
 
-impl<C: Decoder<Error: Into<BoxError>>, P: FnMut(&C::Item) -> bool> Decoder for Lent<'_, C, P, C::Item> {
+impl<C: Decoder<Error: Into<BoxError>>, P: FnMut(&C::Item) -> bool> Decoder
+    for Lent<'_, C, P, C::Item>
+{
     type Item = Option<C::Item>;
     type Error = LentError;
 
@@ -150,8 +154,8 @@ impl<T, C: Encoder<T, Error: Into<BoxError>>, P, I> Encoder<T> for Lent<'_, C, P
     }
 }
 
-/// An error of the lent codec. A type of its own, because a boxed error does not convert from an `io::Error` in every
-/// way that a decoder's error has to.
+/// An error of the lent codec. A type of its own, because a boxed error does not convert from an
+/// `io::Error` in every way that a decoder's error has to.
 #[derive(Debug)]
 struct LentError(BoxError);
 
@@ -174,7 +178,8 @@ impl From<LentError> for BoxError {
     }
 }
 
-/// The lent service, which is not asked for the frame that ends the drive: it would reserve a permit for it.
+/// The lent service, which is not asked for the frame that ends the drive: it would reserve a
+/// permit for it.
 struct Until<'a, S, I> {
     service: &'a mut S,
     found: Arc<Found<I>>,
@@ -246,7 +251,8 @@ impl<'a, C, S, P, Q> Future
         C::Item,
     >
 where
-    C: Decoder<Error: Into<BoxError>> + Encoder<<S::Response as IntoReply>::Frame, Error: Into<BoxError>>,
+    C: Decoder<Error: Into<BoxError>>
+        + Encoder<<S::Response as IntoReply>::Frame, Error: Into<BoxError>>,
     S: Service<C::Item, Response: IntoReply, Error: Into<BoxError>>,
     P: FnMut(&C::Item) -> bool,
     Q: Calls<UntilFuture<S::Future>>,
@@ -269,7 +275,9 @@ where
                 break;
             }
             // The outboxes belong to the session's own codec, so they are not in the dispatch.
-            let Some(lent) = this.dispatch.as_mut().codec_between_answers() else { return Poll::Pending };
+            let Some(lent) = this.dispatch.as_mut().codec_between_answers() else {
+                return Poll::Pending;
+            };
             let unwritten = this.wire.unwritten();
             ready!(this.inbox.poll(lent.codec, this.wire, cx))?;
             if this.wire.unwritten() == unwritten {

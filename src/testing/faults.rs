@@ -46,7 +46,8 @@ impl Faults {
         self
     }
 
-    /// This percentage ends at some byte that the client sends, as if the client had closed its half there.
+    /// This percentage ends at some byte that the client sends, as if the client had closed its
+    /// half there.
     #[must_use]
     pub const fn cuts(mut self, percent: u8) -> Self {
         self.cuts = percent;
@@ -62,9 +63,11 @@ impl Faults {
 
     /// The faults of one connection.
     pub(super) fn plan(&self, dice: &mut Dice) -> Plan {
-        // All dice are rolled in any case, so that changing one percentage does not change the results of the others.
+        // All dice are rolled in any case, so that changing one percentage does not change the
+        // results of the others.
         let mut happens = |percent| dice.roll(100) < u64::from(percent);
-        let (pieces, delays, stalls) = (happens(self.pieces), happens(self.delays), happens(self.stalls));
+        let (pieces, delays, stalls) =
+            (happens(self.pieces), happens(self.delays), happens(self.stalls));
         let (cuts, resets) = (happens(self.cuts), happens(self.resets));
         let (at_byte, at_step) = (dice.roll(4096), dice.roll(64));
         let end = match (cuts, resets) {
@@ -72,7 +75,12 @@ impl Faults {
             (false, true) => Some(End::Reset),
             (false, false) => None,
         };
-        Plan { pieces, delays, stall_at: stalls.then_some(at_step), end: end.map(|end| (at_byte, end)) }
+        Plan {
+            pieces,
+            delays,
+            stall_at: stalls.then_some(at_step),
+            end: end.map(|end| (at_byte, end)),
+        }
     }
 }
 

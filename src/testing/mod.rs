@@ -1,11 +1,13 @@
 //! Whole servers under simulated faults, and checks for layers.
 //!
-//! [`check_layer`] and [`check_connection_layer`] look for the usual mistakes of a layer of your own.
+//! [`check_layer`] and [`check_connection_layer`] look for the usual mistakes of a layer of your
+//! own.
 //!
-//! A [`Simulation`] runs a scenario on one thread, with a simulated clock that advances only when no task can run. A seed
-//! determines a run, so a failed run can be repeated. The scenario gets a [`World`]: endpoints whose connections are
-//! cut, reset, delayed, stalled, and read and written in small pieces, and dice for its own choices. The seed determines
-//! all of that, so two runs with the same seed are equal to the last byte, which their [`Trace`]s show.
+//! A [`Simulation`] runs a scenario on one thread, with a simulated clock that advances only when
+//! no task can run. A seed determines a run, so a failed run can be repeated. The scenario gets a
+//! [`World`]: endpoints whose connections are cut, reset, delayed, stalled, and read and written in
+//! small pieces, and dice for its own choices. The seed determines all of that, so two runs with
+//! the same seed are equal to the last byte, which their [`Trace`]s show.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,8 +38,9 @@
 //! });
 //! ```
 //!
-//! A simulation does not cover features with threads or sockets of their own: workers, hot restarts, TCP and Unix
-//! endpoints. A scenario that uses these, the system's clock or other random numbers differs from run to run.
+//! A simulation does not cover features with threads or sockets of their own: workers, hot
+//! restarts, TCP and Unix endpoints. A scenario that uses these, the system's clock or other random
+//! numbers differs from run to run.
 
 mod faults;
 mod stream;
@@ -93,8 +96,8 @@ impl Simulation {
         self
     }
 
-    /// Sets how much simulated time a run may take. A scenario that is not done by then panics, because a part of it
-    /// waits for ever.
+    /// Sets how much simulated time a run may take. A scenario that is not done by then panics,
+    /// because a part of it waits for ever.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -105,11 +108,12 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// With the panic of the scenario; when the scenario exceeds its [`limit`](Self::limit); when its connections move
-    /// a million pieces while the clock stands still; and when called inside a tokio runtime, because it starts its
-    /// own.
+    /// With the panic of the scenario; when the scenario exceeds its [`limit`](Self::limit); when
+    /// its connections move a million pieces while the clock stands still; and when called inside a
+    /// tokio runtime, because it starts its own.
     pub fn run(&self, seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
-        let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime =
+            runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         // Only an I/O driver could fail to start, and it has none.
         let runtime = runtime.expect("a runtime without I/O can be built");
         let limit = self.limit;
@@ -124,12 +128,13 @@ impl Simulation {
         trace
     }
 
-    /// Runs a scenario with each of these seeds, or with the one that the variable `ROPEWALK_SEED` names.
+    /// Runs a scenario with each of these seeds, or with the one that the variable `ROPEWALK_SEED`
+    /// names.
     ///
     /// # Panics
     ///
-    /// At the first seed that fails, with the seed in the message; otherwise as [`run`](Self::run). If `ROPEWALK_SEED`
-    /// is not a number.
+    /// At the first seed that fails, with the seed in the message; otherwise as [`run`](Self::run).
+    /// If `ROPEWALK_SEED` is not a number.
     pub fn seeds(&self, seeds: impl IntoIterator<Item = u64>, scenario: impl AsyncFn(World)) {
         match std::env::var(SEED) {
             Ok(seed) => {
@@ -152,7 +157,10 @@ impl Simulation {
 }
 
 fn text(panic: &(dyn Any + Send)) -> Option<&str> {
-    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
 /// The environment of a scenario. Its clones are the same world.
@@ -188,8 +196,8 @@ impl World {
         self.0.seed
     }
 
-    /// An endpoint in memory, and the connector to it, as from [`memory::endpoint`]. The faults are at the server's end
-    /// of its connections; the client's end has no faults.
+    /// An endpoint in memory, and the connector to it, as from [`memory::endpoint`]. The faults are
+    /// at the server's end of its connections; the client's end has no faults.
     #[must_use]
     pub fn endpoint(&self) -> (Endpoint, Connector) {
         let (listener, connector) = memory::bare();
@@ -220,21 +228,32 @@ impl World {
     ///
     /// # Panics
     ///
-    /// If a connection or preamble is still open, if the number of accepted connections is not the sum of those that
-    /// ended for each reason, or if memory is still counted for connections.
+    /// If a connection or preamble is still open, if the number of accepted connections is not the
+    /// sum of those that ended for each reason, or if memory is still counted for connections.
     #[track_caller]
     pub fn audit(&self, handle: &Handle) {
         let (counts, preambles) = (handle.counts(), handle.preambles());
         let closed: u64 = counts.reasons().map(|(_, n)| n).sum();
         assert_eq!(counts.active(), 0, "connections are still open: {counts:?}");
-        assert_eq!(counts.accepted(), closed, "accepted and not closed, or closed and not accepted: {counts:?}");
+        assert_eq!(
+            counts.accepted(),
+            closed,
+            "accepted and not closed, or closed and not accepted: {counts:?}"
+        );
         assert_eq!(preambles.pending(), 0, "preambles are still under way: {preambles:?}");
-        assert_eq!(handle.memory().in_use(), 0, "the buffers of ended connections are still counted");
+        assert_eq!(
+            handle.memory().in_use(),
+            0,
+            "the buffers of ended connections are still counted"
+        );
     }
 }
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World").field("seed", &self.0.seed).field("trace", &self.trace()).finish_non_exhaustive()
+        f.debug_struct("World")
+            .field("seed", &self.0.seed)
+            .field("trace", &self.trace())
+            .finish_non_exhaustive()
     }
 }

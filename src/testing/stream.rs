@@ -29,7 +29,10 @@ impl FaultyListener {
 impl Listener for FaultyListener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
         let stream = ready!(self.inner.poll_next(cx));
-        Poll::Ready((Stream::boxed(FaultyStream::new(stream, self.world.clone())), Peer::new(Addr::Memory)))
+        Poll::Ready((
+            Stream::boxed(FaultyStream::new(stream, self.world.clone())),
+            Peer::new(Addr::Memory),
+        ))
     }
 
     fn last_call(&mut self) {
@@ -79,7 +82,14 @@ impl FaultyStream {
             state.trace.add(number, "accepted", 0);
             (number, plan)
         };
-        Self { inner: Some(inner), world, number, plan, reading: Half::default(), writing: Half::default() }
+        Self {
+            inner: Some(inner),
+            world,
+            number,
+            plan,
+            reading: Half::default(),
+            writing: Half::default(),
+        }
     }
 
     /// Ready with the number of bytes that may move now: 0 where the connection is cut.
@@ -131,10 +141,16 @@ impl Io for FaultyStream {
 }
 
 impl AsyncRead for FaultyStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let most = ready!(this.poll_step(true, cx))?.min(buf.remaining());
-        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())) };
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
         let mut piece = [0; 4096];
         let most = most.min(piece.len());
         let mut part = ReadBuf::new(&mut piece[..most]);
@@ -149,10 +165,16 @@ impl AsyncRead for FaultyStream {
 }
 
 impl AsyncWrite for FaultyStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let most = ready!(this.poll_step(false, cx))?.min(bytes.len());
-        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
         let n = ready!(Pin::new(inner).poll_write(cx, &bytes[..most]))?;
         this.moved(false, n);
         Poll::Ready(Ok(n))

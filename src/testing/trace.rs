@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// This many events while the clock stands still mean an endless loop.
 const SPIN: u64 = 1_000_000;
 
-/// The events of a run: each read, write and end of a connection with its time, and each [`note`](super::World::note).
-/// Two runs with equal traces were equal.
+/// The events of a run: each read, write and end of a connection with its time, and each
+/// [`note`](super::World::note). Two runs with equal traces were equal.
 #[derive(Clone)]
 pub struct Trace {
     hash: u64,
@@ -38,7 +38,10 @@ impl Trace {
     pub(super) fn add(&mut self, connection: u64, what: &str, n: u64) {
         let now = Instant::now();
         self.same = if now == self.last { self.same + 1 } else { 0 };
-        assert!(self.same < SPIN, "{SPIN} events while the clock stood still, the last one: {what}");
+        assert!(
+            self.same < SPIN,
+            "{SPIN} events while the clock stood still, the last one: {what}"
+        );
         (self.last, self.events) = (now, self.events + 1);
         let nanos = now.duration_since(self.began).as_nanos();
         for number in [connection, n, u64::try_from(nanos).unwrap_or(u64::MAX)] {

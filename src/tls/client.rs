@@ -10,16 +10,16 @@ use rustls::pki_types::ServerName;
 use super::TlsError;
 use super::files::{self, Roots};
 
-/// The TLS configuration of a client, for [`Remote::tls`] and [`Session::upgrade_tls`]: how it verifies a server, and
-/// which certificate and protocols it offers.
+/// The TLS configuration of a client, for [`Remote::tls`] and [`Session::upgrade_tls`]: how it
+/// verifies a server, and which certificate and protocols it offers.
 ///
-/// A server's certificate is always verified: by the roots of the system, unless [`ca`](Self::ca) names others, and by
-/// the name of the remote's host, unless [`name`](Self::name) sets another. If there is no host (a Unix socket, a
-/// session), a missing name is an error. TLS 1.2 and 1.3 are supported, with the `ring` provider; no process-wide
-/// provider is installed.
+/// A server's certificate is always verified: by the roots of the system, unless [`ca`](Self::ca)
+/// names others, and by the name of the remote's host, unless [`name`](Self::name) sets another. If
+/// there is no host (a Unix socket, a session), a missing name is an error. TLS 1.2 and 1.3 are
+/// supported, with the `ring` provider; no process-wide provider is installed.
 ///
-/// Files are read once: by [`ClientTls::load`], or at the first handshake. Clones share the files read, and the TLS
-/// sessions that servers allow them to resume.
+/// Files are read once: by [`ClientTls::load`], or at the first handshake. Clones share the files
+/// read, and the TLS sessions that servers allow them to resume.
 ///
 /// ```
 /// use ropewalk::tls::ClientTls;
@@ -49,7 +49,8 @@ impl ClientTls {
         Self::default()
     }
 
-    /// A configuration made by hand. It is used as it is, with its roots, its certificate and its protocols.
+    /// A configuration made by hand. It is used as it is, with its roots, its certificate and its
+    /// protocols.
     pub fn rustls(config: impl Into<Arc<ClientConfig>>) -> Self {
         Self { roots: Roots::Rustls(config.into()), ..Self::default() }
     }
@@ -68,23 +69,24 @@ impl ClientTls {
         self.apart()
     }
 
-    /// Sets the name (or IP address) that the server's certificate must have. A name is also sent to the server (SNI).
+    /// Sets the name (or IP address) that the server's certificate must have. A name is also sent
+    /// to the server (SNI).
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Sets the certificate for servers that ask for one: PEM files with the chain, the client's own certificate first,
-    /// and with its key. They may be the same file.
+    /// Sets the certificate for servers that ask for one: PEM files with the chain, the client's
+    /// own certificate first, and with its key. They may be the same file.
     #[must_use]
     pub fn identity(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((cert.into(), key.into()));
         self.apart()
     }
 
-    /// Sets the offered protocols (ALPN), the preferred one first. [`TlsInfo::alpn`](crate::connection::TlsInfo::alpn) is the one
-    /// that the server chose.
+    /// Sets the offered protocols (ALPN), the preferred one first.
+    /// [`TlsInfo::alpn`](crate::connection::TlsInfo::alpn) is the one that the server chose.
     #[must_use]
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
@@ -95,12 +97,14 @@ impl ClientTls {
     ///
     /// # Errors
     ///
-    /// A file that is missing or has no certificate or no key, a key that does not match, a system without roots.
+    /// A file that is missing or has no certificate or no key, a key that does not match, a system
+    /// without roots.
     pub fn load(&self) -> Result<(), TlsError> {
         self.current().map(drop)
     }
 
-    /// The configuration for handshakes. All handshakes of a remote use the same one, so that sessions can be resumed.
+    /// The configuration for handshakes. All handshakes of a remote use the same one, so that
+    /// sessions can be resumed.
     pub(crate) fn current(&self) -> Result<Arc<ClientConfig>, TlsError> {
         if let Some(config) = self.loaded.get() {
             return Ok(Arc::clone(config));
@@ -113,7 +117,10 @@ impl ClientTls {
     pub(crate) fn server_name(&self, host: Option<&str>) -> Result<ServerName<'static>, TlsError> {
         let Some(name) = self.name.as_deref().or(host) else {
             let fix = "give it one by ClientTls::name, or name=HOST in the remote's string";
-            return Err(TlsError::other("there is no name to verify the server's certificate by", fix));
+            return Err(TlsError::other(
+                "there is no name to verify the server's certificate by",
+                fix,
+            ));
         };
         ServerName::try_from(name.to_owned()).map_err(|_| {
             TlsError::other(
@@ -165,6 +172,9 @@ impl fmt::Debug for ClientTls {
             Roots::File(path) => path,
             Roots::Pem(_) | Roots::Rustls(_) => &"in memory",
         };
-        f.debug_struct("ClientTls").field("roots", roots).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ClientTls")
+            .field("roots", roots)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }

@@ -28,16 +28,20 @@ const LAYOUT: &str = "it must have NAME.pem (chain and key), NAME.crt with NAME.
 /// The files of a folder whose certificates are in use.
 pub(super) type InUse = BTreeSet<PathBuf>;
 
-/// Reads all files that the configuration names. A file of a folder that can't be used is skipped, unless its
-/// certificate is in use: then reading fails, and nothing changes.
-pub(super) fn read(tls: &TlsConfig, in_use: &InUse) -> Result<(Arc<ServerConfig>, InUse), TlsError> {
+/// Reads all files that the configuration names. A file of a folder that can't be used is skipped,
+/// unless its certificate is in use: then reading fails, and nothing changes.
+pub(super) fn read(
+    tls: &TlsConfig,
+    in_use: &InUse,
+) -> Result<(Arc<ServerConfig>, InUse), TlsError> {
     let provider = Arc::new(ring::default_provider());
     let mut used = InUse::default();
     let names = match &tls.source {
         CertSource::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
         CertSource::Folder(path) => folder(path, &provider, in_use, &mut used)?,
         CertSource::Pem { cert, key } => {
-            let (at_cert, at_key) = ((Path::new("the certificate"), &cert[..]), (Path::new("the key"), &key[..]));
+            let (at_cert, at_key) =
+                ((Path::new("the certificate"), &cert[..]), (Path::new("the key"), &key[..]));
             Names::only(certified(at_cert, at_key, &provider).map_err(TlsError::in_memory)?)
         }
         CertSource::Rustls(config) => return Ok((by_hand(config, tls)?, used)),
@@ -50,9 +54,9 @@ pub(super) fn read(tls: &TlsConfig, in_use: &InUse) -> Result<(Arc<ServerConfig>
         Some(path) => {
             let roots = Arc::new(roots_in(path)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-            builder.with_client_cert_verifier(
-                verifier.map_err(|error| TlsError::new(path, error.to_string(), "give the CA of the peers"))?,
-            )
+            builder.with_client_cert_verifier(verifier.map_err(|error| {
+                TlsError::new(path, error.to_string(), "give the CA of the peers")
+            })?)
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
@@ -63,7 +67,10 @@ pub(super) fn read(tls: &TlsConfig, in_use: &InUse) -> Result<(Arc<ServerConfig>
 fn by_hand(config: &Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     if tls.client_ca.is_some() {
         let problem = "a client CA does not go with a configuration made by hand";
-        return Err(TlsError::other(problem, "give that one its own verifier of client certificates"));
+        return Err(TlsError::other(
+            problem,
+            "give that one its own verifier of client certificates",
+        ));
     }
     if tls.alpn.is_empty() {
         return Ok(Arc::clone(config));
@@ -74,7 +81,11 @@ fn by_hand(config: &Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConf
 }
 
 /// A chain and its key.
-fn certificate(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+fn certificate(
+    cert: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
     certified((cert, &open(cert)?), (key, &open(key)?), provider)
 }
 
@@ -95,7 +106,9 @@ fn certified(
             let problem = format!("it is not the key of the certificate in {cert:?}");
             TlsError::new(key, problem, "give the key that belongs to the certificate")
         }
-        RustlsError::InvalidCertificate(error) => TlsError::new(cert, error.to_string(), NO_CERTIFICATE),
+        RustlsError::InvalidCertificate(error) => {
+            TlsError::new(cert, error.to_string(), NO_CERTIFICATE)
+        }
         error => TlsError::new(key, error.to_string(), NO_KEY),
     })
 }
@@ -121,18 +134,25 @@ pub(super) enum Roots {
     Rustls(Arc<ClientConfig>),
 }
 
-/// Reads all files that a client's configuration names: its roots, and its certificate and key. Sets its protocols.
+/// Reads all files that a client's configuration names: its roots, and its certificate and key.
+/// Sets its protocols.
 pub(super) fn read_client(
     roots: &Roots,
     identity: Option<(&Path, &Path)>,
     protocols: &[Vec<u8>],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let fault = |error: RustlsError| TlsError::other(error.to_string(), "name the roots yourself, by ca");
-    let builder = || ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let fault =
+        |error: RustlsError| TlsError::other(error.to_string(), "name the roots yourself, by ca");
+    let builder = || {
+        ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+    };
     let builder = match roots {
         Roots::Rustls(config) => return Ok(Arc::clone(config)),
-        Roots::System => builder().and_then(|builder| builder.with_platform_verifier()).map_err(fault)?,
+        Roots::System => {
+            builder().and_then(|builder| builder.with_platform_verifier()).map_err(fault)?
+        }
         Roots::File(path) => builder().map_err(fault)?.with_root_certificates(roots_in(path)?),
         Roots::Pem(pem) => {
             let roots = roots_of(Path::new("the roots"), pem).map_err(TlsError::in_memory)?;
@@ -159,7 +179,9 @@ fn roots_of(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(path, pem)? {
         let added = roots.add(certificate);
-        added.map_err(|error| TlsError::new(path, error.to_string(), "give the CA of the peers, in PEM"))?;
+        added.map_err(|error| {
+            TlsError::new(path, error.to_string(), "give the CA of the peers, in PEM")
+        })?;
     }
     Ok(roots)
 }
@@ -168,12 +190,18 @@ fn open(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| TlsError::unreadable(path, &error))
 }
 
-/// All certificates of a folder. It may contain other files too: the CA's own certificate, parameters, a partly written
-/// file.
-fn folder(path: &Path, provider: &CryptoProvider, in_use: &InUse, used: &mut InUse) -> Result<Names, TlsError> {
+/// All certificates of a folder. It may contain other files too: the CA's own certificate,
+/// parameters, a partly written file.
+fn folder(
+    path: &Path,
+    provider: &CryptoProvider,
+    in_use: &InUse,
+    used: &mut InUse,
+) -> Result<Names, TlsError> {
     let unreadable = |error: io::Error| TlsError::unreadable(path, &error);
     let entries: Result<Vec<_>, _> = fs::read_dir(path).map_err(unreadable)?.collect();
-    let mut entries: Vec<PathBuf> = entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
+    let mut entries: Vec<PathBuf> =
+        entries.map_err(unreadable)?.into_iter().map(|entry| entry.path()).collect();
     // Sorted, so that the same certificate always comes first for a name.
     entries.sort();
     let mut names = Names::default();
@@ -190,7 +218,8 @@ fn folder(path: &Path, provider: &CryptoProvider, in_use: &InUse, used: &mut InU
         }
     }
     if used.is_empty() {
-        return Err(first_error.unwrap_or_else(|| TlsError::new(path, "there is no certificate in it", LAYOUT)));
+        return Err(first_error
+            .unwrap_or_else(|| TlsError::new(path, "there is no certificate in it", LAYOUT)));
     }
     Ok(names)
 }
@@ -203,7 +232,8 @@ fn add(
     provider: &CryptoProvider,
 ) -> Result<(), TlsError> {
     let certified = Arc::new(certificate(cert, key, provider)?);
-    let is_default = is_default(cert) || cert.parent().is_some_and(|parent| parent != folder && is_default(parent));
+    let is_default = is_default(cert)
+        || cert.parent().is_some_and(|parent| parent != folder && is_default(parent));
     add_names(names, cert, &certified, is_default)?;
     if is_default {
         names.set_default(certified);
@@ -221,9 +251,14 @@ fn pair(entry: &Path) -> Option<(PathBuf, PathBuf)> {
         return None;
     }
     // An entry may be part of the layout of certbot, with a folder for each certificate.
-    let of_chain = |chain: PathBuf| chain.is_file().then(|| (chain.clone(), chain.with_file_name("privkey.pem")));
+    let of_chain = |chain: PathBuf| {
+        chain.is_file().then(|| (chain.clone(), chain.with_file_name("privkey.pem")))
+    };
     match entry.extension().and_then(OsStr::to_str) {
-        Some("pem") if entry.ends_with("fullchain.pem") && entry.with_file_name("privkey.pem").is_file() => {
+        Some("pem")
+            if entry.ends_with("fullchain.pem")
+                && entry.with_file_name("privkey.pem").is_file() =>
+        {
             of_chain(entry.to_owned())
         }
         Some("pem") if entry.is_file() => Some((entry.to_owned(), entry.to_owned())),
@@ -232,18 +267,29 @@ fn pair(entry: &Path) -> Option<(PathBuf, PathBuf)> {
     }
 }
 
-fn add_names(names: &mut Names, path: &Path, certified: &Arc<CertifiedKey>, is_default: bool) -> Result<(), TlsError> {
+fn add_names(
+    names: &mut Names,
+    path: &Path,
+    certified: &Arc<CertifiedKey>,
+    is_default: bool,
+) -> Result<(), TlsError> {
     let Some(der) = certified.cert.first() else { return Ok(()) };
-    let parsed = webpki::EndEntityCert::try_from(der)
-        .map_err(|error| TlsError::new(path, error.to_string(), "it must be a server's certificate, X.509 v3"))?;
+    let parsed = webpki::EndEntityCert::try_from(der).map_err(|error| {
+        TlsError::new(path, error.to_string(), "it must be a server's certificate, X.509 v3")
+    })?;
     let mut any = is_default;
     for name in parsed.valid_dns_names() {
         names.add(name, certified);
         any = true;
     }
     if !any {
-        let problem = "there is no DNS name (subjectAltName) in the certificate, so it would never be used";
-        return Err(TlsError::new(path, problem, "get one with its names, or name the file default"));
+        let problem =
+            "there is no DNS name (subjectAltName) in the certificate, so it would never be used";
+        return Err(TlsError::new(
+            path,
+            problem,
+            "get one with its names, or name the file default",
+        ));
     }
     Ok(())
 }

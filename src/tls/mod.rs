@@ -23,20 +23,21 @@ pub(crate) use self::stream::{HANDSHAKE, Side, accept, connect};
 
 use self::files::InUse;
 
-/// The TLS configuration of a server, for [`Endpoint::tls`] and [`Session::upgrade_tls`]: its certificates, which
-/// certificates of peers it accepts, and its protocols.
+/// The TLS configuration of a server, for [`Endpoint::tls`] and [`Session::upgrade_tls`]: its
+/// certificates, which certificates of peers it accepts, and its protocols.
 ///
-/// TLS 1.2 and 1.3 are supported, with rustls's default ciphers and the `ring` provider; no process-wide provider is
-/// installed.
+/// TLS 1.2 and 1.3 are supported, with rustls's default ciphers and the `ring` provider; no
+/// process-wide provider is installed.
 ///
-/// A close sends `close_notify`. If the peer's stream ends without one, an attacker may have cut it: after the bytes
-/// before the end, reading fails with `UnexpectedEof`.
+/// A close sends `close_notify`. If the peer's stream ends without one, an attacker may have cut
+/// it: after the bytes before the end, reading fails with `UnexpectedEof`.
 ///
-/// A certificate that has expired or is not valid yet is used all the same, and clients refuse it; whenever one is
-/// read, a warning in the log names its file and the date.
+/// A certificate that has expired or is not valid yet is used all the same, and clients refuse it;
+/// whenever one is read, a warning in the log names its file and the date.
 ///
-/// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first handshake, whichever is
-/// first. Clones share the files read, so a reload affects all of them; existing connections are not affected.
+/// Files are read when the server binds, when [`TlsConfig::load`] is called, or at the first
+/// handshake, whichever is first. Clones share the files read, so a reload affects all of them;
+/// existing connections are not affected.
 ///
 /// ```no_run
 /// use ropewalk::{Endpoint, TlsConfig};
@@ -56,8 +57,8 @@ pub struct TlsConfig {
     loaded: Arc<Loaded>,
 }
 
-/// The current configuration, and the number of the reading that produced it: of several at once the one that began
-/// last stays.
+/// The current configuration, and the number of the reading that produced it: of several at once
+/// the one that began last stays.
 #[derive(Default)]
 struct Loaded {
     begun: AtomicU64,
@@ -97,23 +98,25 @@ pub(crate) enum CertSource {
 }
 
 impl TlsConfig {
-    /// One certificate for all names: a PEM file with the chain, the server's own certificate first, and one with its
-    /// key (PKCS #8, PKCS #1 or SEC 1). They may be the same file.
+    /// One certificate for all names: a PEM file with the chain, the server's own certificate
+    /// first, and one with its key (PKCS #8, PKCS #1 or SEC 1). They may be the same file.
     pub fn files(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         CertSource::Files { cert: cert.into(), key: key.into() }.into()
     }
 
-    /// The certificates of a folder, chosen by the name a peer asks for (SNI): `NAME.pem` with chain and key in one
-    /// file, `NAME.crt` with `NAME.key`, and folders `NAME/` with `fullchain.pem` and `privkey.pem`; the folder itself
-    /// may contain these two. Other files are skipped: hidden ones silently, and those that are named like a
-    /// certificate but can't be used (`ca.crt` without a key, `dhparam.pem`, a partly written file) with a warning in
-    /// the log. So a stray file doesn't prevent a server from starting. A reload fails, and changes nothing, if a file
-    /// whose certificate is in use can't be used any more; the certificate of a removed file is dropped.
+    /// The certificates of a folder, chosen by the name a peer asks for (SNI): `NAME.pem` with
+    /// chain and key in one file, `NAME.crt` with `NAME.key`, and folders `NAME/` with
+    /// `fullchain.pem` and `privkey.pem`; the folder itself may contain these two. Other files are
+    /// skipped: hidden ones silently, and those that are named like a certificate but can't be used
+    /// (`ca.crt` without a key, `dhparam.pem`, a partly written file) with a warning in the log. So
+    /// a stray file doesn't prevent a server from starting. A reload fails, and changes nothing, if
+    /// a file whose certificate is in use can't be used any more; the certificate of a removed file
+    /// is dropped.
     ///
-    /// A certificate is used for the DNS names in it (`subjectAltName`), independent of its file name; one for
-    /// `*.example.org` is used for every name with one label more than `example.org`, unless another certificate has
-    /// exactly that name. The one named `default` is used if no other matches, and for a peer that asks for no name.
-    /// Without it such a peer is refused.
+    /// A certificate is used for the DNS names in it (`subjectAltName`), independent of its file
+    /// name; one for `*.example.org` is used for every name with one label more than `example.org`,
+    /// unless another certificate has exactly that name. The one named `default` is used if no
+    /// other matches, and for a peer that asks for no name. Without it such a peer is refused.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         CertSource::Folder(path.into()).into()
     }
@@ -123,23 +126,24 @@ impl TlsConfig {
         CertSource::Pem { cert: cert.as_ref().into(), key: key.as_ref().into() }.into()
     }
 
-    /// A configuration made by hand. It is used as it is, except for [`alpn`](Self::alpn), and never reloaded.
+    /// A configuration made by hand. It is used as it is, except for [`alpn`](Self::alpn), and
+    /// never reloaded.
     pub fn rustls(config: impl Into<Arc<ServerConfig>>) -> Self {
         CertSource::Rustls(config.into()).into()
     }
 
-    /// Requires a certificate of every peer, signed by one in this PEM file (mutual TLS); without it the handshake
-    /// fails. [`Peer::certificates`](crate::Peer::certificates) returns it. It does not go with a configuration made by
-    /// hand.
+    /// Requires a certificate of every peer, signed by one in this PEM file (mutual TLS); without
+    /// it the handshake fails. [`Peer::certificates`](crate::Peer::certificates) returns it. It
+    /// does not go with a configuration made by hand.
     #[must_use]
     pub fn client_ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.client_ca = Some(path.into());
         self.apart()
     }
 
-    /// Sets the supported protocols (ALPN), the preferred one first. A peer that offers only others is refused
-    /// (`no_application_protocol`); one that offers no protocols is not. By default the protocols that a peer offers
-    /// are ignored.
+    /// Sets the supported protocols (ALPN), the preferred one first. A peer that offers only others
+    /// is refused (`no_application_protocol`); one that offers no protocols is not. By default the
+    /// protocols that a peer offers are ignored.
     #[must_use]
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
@@ -150,17 +154,17 @@ impl TlsConfig {
     ///
     /// # Errors
     ///
-    /// A file that is missing or has no certificate or no key, a key that does not match, a folder without any usable
-    /// certificate.
+    /// A file that is missing or has no certificate or no key, a key that does not match, a folder
+    /// without any usable certificate.
     pub fn load(&self) -> Result<(), TlsError> {
         self.current().map(drop)
     }
 
-    /// Reads the files again. It blocks on the file system. If there is an error, nothing changes. Of several reloads
-    /// at once the one that began last stays.
+    /// Reads the files again. It blocks on the file system. If there is an error, nothing changes.
+    /// Of several reloads at once the one that began last stays.
     ///
-    /// [`Handle::reload`](crate::Handle::reload) does this for all endpoints of a server; call this for a configuration
-    /// that only [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses.
+    /// [`Handle::reload`](crate::Handle::reload) does this for all endpoints of a server; call this
+    /// for a configuration that only [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses.
     ///
     /// # Errors
     ///
@@ -173,12 +177,14 @@ impl TlsConfig {
     /// Reads the files without using them yet.
     pub(crate) fn read(&self) -> Result<Reading, TlsError> {
         let number = self.loaded.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        let in_use = self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).in_use.clone();
+        let in_use =
+            self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).in_use.clone();
         let (config, in_use) = files::read(self, &in_use)?;
         Ok(Reading { number, config, in_use })
     }
 
-    /// Uses this configuration for handshakes from here on, unless a later reading is in use already.
+    /// Uses this configuration for handshakes from here on, unless a later reading is in use
+    /// already.
     pub(crate) fn set(&self, Reading { number, config, in_use }: Reading) {
         let mut current = self.loaded.current.write().unwrap_or_else(PoisonError::into_inner);
         if number > current.number {
@@ -188,7 +194,8 @@ impl TlsConfig {
 
     /// The current configuration for handshakes.
     pub(crate) fn current(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        let current = || self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).config.clone();
+        let current =
+            || self.loaded.current.read().unwrap_or_else(PoisonError::into_inner).config.clone();
         if let Some(config) = current() {
             return Ok(config);
         }
@@ -230,9 +237,11 @@ impl From<Arc<ServerConfig>> for TlsConfig {
 }
 
 impl PartialEq for TlsConfig {
-    /// Two configurations are equal if their settings are; those made by hand if they are clones of each other.
+    /// Two configurations are equal if their settings are; those made by hand if they are clones of
+    /// each other.
     fn eq(&self, other: &Self) -> bool {
-        (&self.source, &self.client_ca, &self.alpn) == (&other.source, &other.client_ca, &other.alpn)
+        (&self.source, &self.client_ca, &self.alpn)
+            == (&other.source, &other.client_ca, &other.alpn)
     }
 }
 

@@ -17,18 +17,23 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 /// How long a handshake may take in total.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How much a peer whose handshake failed may still send: more than it can send before it reads the alert.
+/// How much a peer whose handshake failed may still send: more than it can send before it reads the
+/// alert.
 const REFUSED: u64 = 64 * 1024;
 
-/// Does the server's side of a handshake. It has no deadline of its own, except for the alert of a failed one. In the
-/// middle of a connection, `closing` is that of the connection: if it is aborted during the handshake, the stream ends
-/// in a reset, like any other.
+/// Does the server's side of a handshake. It has no deadline of its own, except for the alert of a
+/// failed one. In the middle of a connection, `closing` is that of the connection: if it is aborted
+/// during the handshake, the stream ends in a reset, like any other.
 pub(crate) async fn accept(
     config: Arc<ServerConfig>,
     stream: Stream,
     closing: Option<Closing>,
 ) -> io::Result<(Stream, TlsInfo)> {
-    match TlsAcceptor::from(config).accept(Under { stream, handed_on: 0, closing }).into_fallible().await {
+    match TlsAcceptor::from(config)
+        .accept(Under { stream, handed_on: 0, closing })
+        .into_fallible()
+        .await
+    {
         Ok(tls) => {
             let session = tls.get_ref().1;
             let info = settled(session, session.server_name().map(str::to_ascii_lowercase));
@@ -49,7 +54,8 @@ pub(crate) async fn connect(
     closing: Option<Closing>,
 ) -> io::Result<(Stream, TlsInfo)> {
     let text = name.to_str().into_owned();
-    let tls = TlsConnector::from(config).connect(name, Under { stream, handed_on: 0, closing }).await?;
+    let tls =
+        TlsConnector::from(config).connect(name, Under { stream, handed_on: 0, closing }).await?;
     let info = settled(tls.get_ref().1, Some(text));
     Ok((Stream::boxed(Tls(tls.into())), info))
 }
@@ -62,7 +68,11 @@ pub enum Side {
 }
 
 impl Side {
-    pub(crate) async fn shake(self, stream: Stream, closing: Closing) -> io::Result<(Stream, TlsInfo)> {
+    pub(crate) async fn shake(
+        self,
+        stream: Stream,
+        closing: Closing,
+    ) -> io::Result<(Stream, TlsInfo)> {
         match self {
             Self::Server(config) => accept(config, stream, Some(closing)).await,
             Self::Client(config, name) => connect(config, name, stream, Some(closing)).await,
@@ -70,7 +80,8 @@ impl Side {
     }
 }
 
-/// Lets the peer read the alert: a socket closed with unread input is reset, and the reset destroys the alert.
+/// Lets the peer read the alert: a socket closed with unread input is reset, and the reset destroys
+/// the alert.
 async fn refuse(stream: &mut Stream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = stream.take(REFUSED);
@@ -93,13 +104,15 @@ fn settled(session: &CommonState, name: Option<String>) -> TlsInfo {
         info = info.with_alpn(protocol);
     }
     if let Some(chain) = session.peer_certificates() {
-        info = info.with_certificates(chain.iter().map(|certificate| certificate.to_vec()).collect());
+        info =
+            info.with_certificates(chain.iter().map(|certificate| certificate.to_vec()).collect());
     }
     info
 }
 
-/// An encrypted stream. A shutdown sends `close_notify` before it half-closes the transport; an end without the peer's
-/// `close_notify` is an error (`UnexpectedEof`), because an attacker may have cut the stream.
+/// An encrypted stream. A shutdown sends `close_notify` before it half-closes the transport; an end
+/// without the peer's `close_notify` is an error (`UnexpectedEof`), because an attacker may have
+/// cut the stream.
 struct Tls(TlsStream<Under>);
 
 impl Io for Tls {
@@ -111,7 +124,8 @@ impl Io for Tls {
         self.0.get_ref().0.stream.local_addr()
     }
 
-    /// A read that is pending has returned all decrypted bytes, so only those in the transport are left.
+    /// A read that is pending has returned all decrypted bytes, so only those in the transport are
+    /// left.
     fn arrived(&self) -> Option<u64> {
         self.0.get_ref().0.stream.arrived()
     }
@@ -122,13 +136,21 @@ impl Io for Tls {
 }
 
 impl AsyncRead for Tls {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Tls {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
@@ -153,7 +175,8 @@ impl AsyncWrite for Tls {
     }
 }
 
-/// The transport, and how many bytes it has accepted: rustls may buffer up to 64 KiB of written data.
+/// The transport, and how many bytes it has accepted: rustls may buffer up to 64 KiB of written
+/// data.
 struct Under {
     stream: Stream,
     handed_on: u64,
@@ -176,13 +199,21 @@ impl Under {
 }
 
 impl AsyncRead for Under {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Under {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
         Poll::Ready(self.count(taken))
     }

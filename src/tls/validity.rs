@@ -6,8 +6,8 @@ use ropewalk_middleware::event::aside;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage};
 
-/// Logs a warning for the certificates of a chain that have expired or are not valid yet. They are used all the same:
-/// clients refuse them, but a server that refused to start would be no better.
+/// Logs a warning for the certificates of a chain that have expired or are not valid yet. They are
+/// used all the same: clients refuse them, but a server that refused to start would be no better.
 pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
     for (place, certificate) in chain.iter().enumerate() {
         match fault(certificate, UnixTime::now()) {
@@ -19,8 +19,8 @@ pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
                 let (file, valid_from) = (file.display().to_string(), date(not_before));
                 aside!(WARN, %file, place, %valid_from, "the certificate is not valid yet");
             }
-            // There is always some error, because no authority is trusted here; only the validity period matters, which
-            // is checked first.
+            // There is always some error, because no authority is trusted here; only the validity
+            // period matters, which is checked first.
             _ => {}
         }
     }

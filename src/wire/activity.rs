@@ -1,5 +1,5 @@
-//! The steps before a wait: empty buffers are freed, and the time of the last activity and the subject of the wait are
-//! recorded.
+//! The steps before a wait: empty buffers are freed, and the time of the last activity and the
+//! subject of the wait are recorded.
 
 use std::task::Poll;
 
@@ -15,7 +15,8 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Records, before a wait, that bytes have moved: one reading of the clock for all that moved since the last wait.
+    /// Records, before a wait, that bytes have moved: one reading of the clock for all that moved
+    /// since the last wait.
     #[inline]
     pub(crate) fn note_moved(&mut self) {
         if std::mem::take(&mut self.moved) {

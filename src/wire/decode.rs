@@ -11,8 +11,8 @@ use ropewalk_middleware::{BoxError, Error, Result, SessionError};
 const SHORT: usize = 16 * 1024;
 /// This many frames or errors may follow one another without a byte being taken.
 const IDLE_STEPS: u64 = 1000;
-/// This many more are allowed for each byte that was taken before: a decoder may take all bytes at once and then yield
-/// frames from them, perhaps one for each bit, or frames that were compressed.
+/// This many more are allowed for each byte that was taken before: a decoder may take all bytes at
+/// once and then yield frames from them, perhaps one for each bit, or frames that were compressed.
 const STEPS_A_BYTE: u64 = 64;
 /// The most bytes that count for this: one read.
 const COUNTED: u64 = 64 * 1024;
@@ -22,26 +22,28 @@ const COUNTED: u64 = 64 * 1024;
 pub(super) enum Place {
     /// Between two frames.
     Boundary,
-    /// It has seen a part of a frame. An empty buffer does not mean that it is between two frames: many codecs take the
-    /// head of a frame before the rest has arrived.
+    /// It has seen a part of a frame. An empty buffer does not mean that it is between two frames:
+    /// many codecs take the head of a frame before the rest has arrived.
     Frame,
-    /// In a frame that it has refused as too long and drops: it leaves a byte in the buffer until the frame's end has
-    /// arrived.
+    /// In a frame that it has refused as too long and drops: it leaves a byte in the buffer until
+    /// the frame's end has arrived.
     Refused,
 }
 
-/// Checks that a codec makes progress. Used only when it wants more bytes, and when it yields a frame without taking a
-/// byte.
+/// Checks that a codec makes progress. Used only when it wants more bytes, and when it yields a
+/// frame without taking a byte.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// Its offset in the stream at the last check.
     taken: u64,
-    /// How many more frames and errors it may yield at this offset. 0 if it has not yielded any there.
+    /// How many more frames and errors it may yield at this offset. 0 if it has not yielded any
+    /// there.
     steps: u64,
 }
 
 impl Pace {
-    /// Counts a frame for which no byte was taken, at the offset `taken`. True when it is one too many.
+    /// Counts a frame for which no byte was taken, at the offset `taken`. True when it is one too
+    /// many.
     fn stalls(&mut self, taken: u64) -> bool {
         if self.steps == 0 || taken > self.taken {
             let counted = taken.saturating_sub(self.taken).min(COUNTED);
@@ -68,7 +70,8 @@ impl Wire {
         self.dry = self.input.is_empty() && self.source == Source::Open;
     }
 
-    /// The next frame in the bytes that were read; `None` when more bytes are needed, or when no more will come.
+    /// The next frame in the bytes that were read; `None` when more bytes are needed, or when no
+    /// more will come.
     #[inline(always)]
     pub(crate) fn decode<C>(&mut self, codec: &mut C) -> Option<Result<C::Item>>
     where
@@ -100,7 +103,8 @@ impl Wire {
         frame
     }
 
-    /// Handles a result other than a frame, and frames that are long or for which no byte was taken.
+    /// Handles a result other than a frame, and frames that are long or for which no byte was
+    /// taken.
     #[cold]
     fn decoded_otherwise<C>(
         &mut self,
@@ -112,7 +116,8 @@ impl Wire {
         C: Decoder<Error: Into<BoxError>>,
     {
         let shown = before > 0;
-        // A decoder that has dropped bytes and found no frame may find one in the bytes it has left.
+        // A decoder that has dropped bytes and found no frame may find one in the bytes it has
+        // left.
         while matches!(result, Ok(None)) && (1..before).contains(&self.input.len()) {
             if self.turn >= STEPS_A_TURN {
                 // Decoding will go on here, so this is not the end of the buffered frames.
@@ -166,8 +171,8 @@ impl Wire {
         None
     }
 
-    /// Checks the codec's progress after a frame or a recoverable error. `before` is the number of bytes in the buffer
-    /// before that.
+    /// Checks the codec's progress after a frame or a recoverable error. `before` is the number of
+    /// bytes in the buffer before that.
     fn check_pace(&mut self, before: usize) -> Result<(), SessionError> {
         let left = self.input.len();
         if left < before {

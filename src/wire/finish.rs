@@ -13,9 +13,10 @@ use super::Wire;
 use super::timer::after;
 
 impl Wire {
-    /// Writes the rest, then closes so that a reset can't destroy it (see [`ropewalk_middleware::LingeringClose`]).
-    /// Then the caller drops the wire. After an error, which is that of the last write, the caller aborts the wire,
-    /// because half an answer must not look complete.
+    /// Writes the rest, then closes so that a reset can't destroy it (see
+    /// [`ropewalk_middleware::LingeringClose`]). Then the caller drops the wire. After an error,
+    /// which is that of the last write, the caller aborts the wire, because half an answer must not
+    /// look complete.
     ///
     /// Cancel safe: called again, it goes on at the same point.
     pub(crate) async fn finish(&mut self) -> Result {
@@ -35,7 +36,9 @@ impl Wire {
             let until = after(Instant::now(), LINGER);
             poll_fn(|cx| {
                 self.closing.watch(cx);
-                if self.closing.is_aborted() || Pin::new(&mut self.connection).poll_shutdown(cx).is_ready() {
+                if self.closing.is_aborted()
+                    || Pin::new(&mut self.connection).poll_shutdown(cx).is_ready()
+                {
                     return Poll::Ready(());
                 }
                 // The goodbye of a transport of its own may have to wait for the peer.
@@ -53,7 +56,9 @@ impl Wire {
         let until = after(Instant::now(), self.output.patience_for_all(self.limits.write_stall));
         let flushed = poll_fn(|cx| match self.poll_last_flush(&mut budget, cx) {
             // A peer that accepts a byte now and then never stalls.
-            Poll::Pending => self.timer.poll(until, cx).map(|()| Err(SessionError::WriteStalled.into())),
+            Poll::Pending => {
+                self.timer.poll(until, cx).map(|()| Err(SessionError::WriteStalled.into()))
+            }
             ready => ready,
         });
         if let Err(error) = flushed.await {
@@ -64,8 +69,8 @@ impl Wire {
         Ok(())
     }
 
-    /// If the peer has closed already, no input is unread, so a plain close does not cause a reset. Other transports
-    /// may have to send a goodbye of their own.
+    /// If the peer has closed already, no input is unread, so a plain close does not cause a reset.
+    /// Other transports may have to send a goodbye of their own.
     fn must_linger(&self) -> bool {
         !self.peer_closed || matches!(self.connection.stream(), Stream::Boxed(_))
     }
@@ -86,7 +91,8 @@ impl Wire {
     }
 
     fn poll_last_flush(&mut self, budget: &mut u64, cx: &mut Context<'_>) -> Poll<Result> {
-        // In its own task the future is dropped at an abort; this is for a session that closes in another task.
+        // In its own task the future is dropped at an abort; this is for a session that closes in
+        // another task.
         self.closing.watch(cx);
         if self.closing.is_aborted() {
             return Poll::Ready(Err(self.aborted()));
@@ -97,7 +103,8 @@ impl Wire {
                 self.settle_all();
                 return Poll::Ready(result);
             }
-            // A peer that is itself blocked in a write would never read, so its bytes are read and dropped.
+            // A peer that is itself blocked in a write would never read, so its bytes are read and
+            // dropped.
             self.input.clear();
             if self.peer_closed || *budget == 0 {
                 self.settle_all();

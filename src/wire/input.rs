@@ -11,21 +11,24 @@ use tokio_util::io::poll_read_buf;
 
 use super::scratch;
 
-/// Up to this much of a frame is carried over into the thread's buffer at the next read; a longer part stays where it
-/// is and grows in place, so that a frame that arrives in small pieces is not copied for every piece.
+/// Up to this much of a frame is carried over into the thread's buffer at the next read; a longer
+/// part stays where it is and grows in place, so that a frame that arrives in small pieces is not
+/// copied for every piece.
 const CARRY: usize = 1024;
 /// The minimum room for a read.
 const ROOM: usize = 4 * 1024;
-/// A buffer grows by its length, by at most this much at once: growth depends on received bytes, never on announced
-/// ones.
+/// A buffer grows by its length, by at most this much at once: growth depends on received bytes,
+/// never on announced ones.
 const GROWTH: usize = 1024 * 1024;
-/// A buffer that the thread has kept is used for a frame of which no more than so many times the bytes that have arrived
-/// are missing: peers that only announce large frames must not hold all of these buffers, or others would be made.
+/// A buffer that the thread has kept is used for a frame of which no more than so many times the
+/// bytes that have arrived are missing: peers that only announce large frames must not hold all of
+/// these buffers, or others would be made.
 const REUSED: usize = 3;
-/// Up to this much is copied out of the thread's buffer. If there is more, the buffer itself is cut to size and kept,
-/// and the thread gets another one.
+/// Up to this much is copied out of the thread's buffer. If there is more, the buffer itself is cut
+/// to size and kept, and the thread gets another one.
 const COPY_READ: usize = 16 * 1024;
-/// Up to this size raw bytes are copied out, not shared: that is cheaper, and they keep no read buffer alive.
+/// Up to this size raw bytes are copied out, not shared: that is cheaper, and they keep no read
+/// buffer alive.
 const COPY: usize = 512;
 
 /// The bytes that were read and are not decoded yet.
@@ -46,7 +49,8 @@ impl Input {
         self.buf.is_empty()
     }
 
-    /// The bytes of memory it owns. The small part that is carried over to the next read is not counted.
+    /// The bytes of memory it owns. The small part that is carried over to the next read is not
+    /// counted.
     #[inline]
     pub(super) fn owned(&self) -> usize {
         if self.buf.capacity() <= CARRY { 0 } else { self.buf.capacity() }
@@ -70,8 +74,9 @@ impl Input {
         self.whole = u32::try_from(whole).unwrap_or(0);
     }
 
-    /// Makes room for a read: for as many bytes as have arrived, but for no more than the frame needs if its length is
-    /// known, or the last few bytes of it would need a buffer twice the size.
+    /// Makes room for a read: for as many bytes as have arrived, but for no more than the frame
+    /// needs if its length is known, or the last few bytes of it would need a buffer twice the
+    /// size.
     fn make_room(&mut self) {
         let len = self.buf.len();
         let rest = (self.whole as usize).checked_sub(len).filter(|rest| *rest > 0);
@@ -93,7 +98,11 @@ impl Input {
     }
 
     /// Reads once. Ready with the number of bytes; 0 is the end of the stream.
-    pub(super) fn poll_fill(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(
+        &mut self,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let mut connection = Pin::new(connection);
         if self.buf.len() > CARRY {
             self.make_room();
@@ -103,7 +112,11 @@ impl Input {
         scratch.extend_from_slice(&self.buf);
         let read = poll_read_buf(connection.as_mut(), cx, &mut scratch);
         if let Poll::Ready(Ok(1..)) = read {
-            self.buf = if scratch.len() <= COPY_READ { BytesMut::from(&scratch[..]) } else { cut(&mut scratch) };
+            self.buf = if scratch.len() <= COPY_READ {
+                BytesMut::from(&scratch[..])
+            } else {
+                cut(&mut scratch)
+            };
         }
         scratch::give_read(scratch);
         read
@@ -119,9 +132,9 @@ impl Input {
         changes
     }
 
-    /// Called after a frame of `taken` bytes was taken. The bytes after it move to a buffer of their own, unless they
-    /// are longer than the frame: small frames must not keep the memory of the large one alive. No more bytes are
-    /// copied than were taken.
+    /// Called after a frame of `taken` bytes was taken. The bytes after it move to a buffer of
+    /// their own, unless they are longer than the frame: small frames must not keep the memory of
+    /// the large one alive. No more bytes are copied than were taken.
     pub(super) fn leave(&mut self, taken: usize) {
         if self.buf.len() <= CARRY.max(taken) {
             let rest = BytesMut::from(&self.buf[..]);

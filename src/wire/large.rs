@@ -10,15 +10,18 @@ use ropewalk_codecs::around;
 
 use super::output::Output;
 
-/// A frame from this size on is not copied. Below it a copy costs less than one more part of a write.
+/// A frame from this size on is not copied. Below it a copy costs less than one more part of a
+/// write.
 pub(super) const LARGE: usize = 16 * 1024;
-/// The most parts of one write. The kernel accepts 1024, but more than these are seldom below the high-water mark.
+/// The most parts of one write. The kernel accepts 1024, but more than these are seldom below the
+/// high-water mark.
 const PARTS: usize = 16;
 
 /// The large frames that are queued, each with its place among the bytes of the buffer.
 #[derive(Debug, Default)]
 pub(super) struct Large {
-    /// The number of bytes of the buffer between the frame before it, or the start, and this one; and what is left of it.
+    /// The number of bytes of the buffer between the frame before it, or the start, and this one;
+    /// and what is left of it.
     frames: VecDeque<(usize, Bytes)>,
     /// The sum of these numbers.
     before: usize,
@@ -39,9 +42,13 @@ impl Large {
         self.len += self.frames.back().map_or(0, |(_, frame)| frame.len());
     }
 
-    /// Splits what is to be written, the bytes of `buf` and the frames between them, into parts for one write. Returns
-    /// how many there are.
-    pub(super) fn parts<'a>(&'a self, mut buf: &'a [u8], parts: &mut [IoSlice<'a>; PARTS]) -> usize {
+    /// Splits what is to be written, the bytes of `buf` and the frames between them, into parts for
+    /// one write. Returns how many there are.
+    pub(super) fn parts<'a>(
+        &'a self,
+        mut buf: &'a [u8],
+        parts: &mut [IoSlice<'a>; PARTS],
+    ) -> usize {
         let mut n = 0;
         let mut add = |bytes: &'a [u8]| {
             if let Some(part) = parts.get_mut(n).filter(|_| !bytes.is_empty()) {
@@ -93,10 +100,11 @@ pub(super) fn no_parts<'a>() -> [IoSlice<'a>; PARTS] {
     [IoSlice::new(&[]); PARTS]
 }
 
-/// Encodes a frame that is a large [`Bytes`] with a codec that can leave it out of the buffer. Returns the frame and its
-/// place in the buffer; `None` if it has to be encoded as any other.
+/// Encodes a frame that is a large [`Bytes`] with a codec that can leave it out of the buffer.
+/// Returns the frame and its place in the buffer; `None` if it has to be encoded as any other.
 ///
-/// The types are known where this is compiled for them, so a frame of another type costs no comparison.
+/// The types are known where this is compiled for them, so a frame of another type costs no
+/// comparison.
 #[inline(always)]
 pub(super) fn encode<C: 'static, T: 'static>(
     codec: &mut C,

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use super::Wire;
 
 impl Wire {
-    /// Frees the buffer of a burst that is used up. For sessions, which may wait for something else before the next
-    /// frame.
+    /// Frees the buffer of a burst that is used up. For sessions, which may wait for something else
+    /// before the next frame.
     #[inline]
     pub(crate) fn settle(&mut self) {
         if self.input.settle() {
@@ -27,7 +27,8 @@ impl Wire {
         self.connection.set_buffered(owned);
     }
 
-    /// Counts a buffer of answers that has grown, because a session may wait for something else before it is written.
+    /// Counts a buffer of answers that has grown, because a session may wait for something else
+    /// before it is written.
     #[inline]
     pub(crate) fn count_answers(&mut self) {
         if self.output.has_grown() {
@@ -35,8 +36,8 @@ impl Wire {
         }
     }
 
-    /// Ready when there is memory to read. If it is pending, the caller returns pending as well: all buffers that can
-    /// be are freed, and the task is woken when there is memory.
+    /// Ready when there is memory to read. If it is pending, the caller returns pending as well:
+    /// all buffers that can be are freed, and the task is woken when there is memory.
     #[inline]
     pub(super) fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.connection.may_read() { Poll::Ready(()) } else { self.wait_for_memory(cx) }

@@ -1,7 +1,7 @@
 //! One connection with its buffers, timers and deadlines, below both sessions and dispatch.
 //!
-//! One read, all its frames, one write: [`Wire::decode`] returns the frames that were read; after the last one,
-//! [`Wire::poll_more`] first writes the answers and then reads again.
+//! One read, all its frames, one write: [`Wire::decode`] returns the frames that were read; after
+//! the last one, [`Wire::poll_more`] first writes the answers and then reads again.
 
 mod activity;
 mod decode;
@@ -53,7 +53,8 @@ enum Source {
     Open,
     /// The peer has closed its side; bytes that were read are not all decoded yet.
     Eof,
-    /// No more is read, because the connection drains; bytes that were read are not all decoded yet.
+    /// No more is read, because the connection drains; bytes that were read are not all decoded
+    /// yet.
     Shut,
     /// No more frames will come: end of stream, a fatal error, or drained.
     Ended,
@@ -177,7 +178,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The same, for types that can be compared: a large [`Bytes`] is not copied if the codec is one of this crate's.
+    /// The same, for types that can be compared: a large [`Bytes`] is not copied if the codec is
+    /// one of this crate's.
     #[inline(always)]
     pub(crate) fn encode_shared<C, T>(&mut self, codec: &mut C, frame: T) -> Result
     where
@@ -216,7 +218,8 @@ impl Wire {
         self.output.len() < self.limits.high_water
     }
 
-    /// Above the mark, the wire does not decode or read until the peer has accepted its answers. Ready when it has.
+    /// Above the mark, the wire does not decode or read until the peer has accepted its answers.
+    /// Ready when it has.
     #[inline]
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
         if self.has_room() { Poll::Ready(Ok(())) } else { self.poll_make_room(cx) }
@@ -227,7 +230,8 @@ impl Wire {
         self.closing.watch(cx);
         if let Poll::Ready(flushed) = self.poll_flush(cx) {
             // The next answer may be as large.
-            let waits = flushed.is_ok() && !self.closing.is_aborted() && self.poll_memory(cx).is_pending();
+            let waits =
+                flushed.is_ok() && !self.closing.is_aborted() && self.poll_memory(cx).is_pending();
             return if waits { Poll::Pending } else { Poll::Ready(flushed) };
         }
         if self.has_room() {
@@ -245,8 +249,8 @@ impl Wire {
         let (stalled, waiting) = (self.output.is_stalled(), self.output.len());
         let (patience, timer) = (self.limits.write_stall, &mut self.timer);
         let (output, connection) = (&mut self.output, &mut self.connection);
-        // Unconstrained: a call or a session may have used up the task's budget, which must not look like a stalled
-        // peer; the queue is bounded.
+        // Unconstrained: a call or a session may have used up the task's budget, which must not
+        // look like a stalled peer; the queue is bounded.
         let flush = unconstrained(poll_fn(|cx| output.poll_flush(connection, patience, timer, cx)));
         let flushed = pin!(flush).poll(cx);
         self.moved |= self.output.len() < waiting;
@@ -265,11 +269,13 @@ impl Wire {
         })
     }
 
-    /// Called when [`Wire::decode`] has returned `None`: writes the answers, then waits for more bytes. Ready when
-    /// there is more to decode, or when no more will come. While calls are under way the peer has no deadline.
+    /// Called when [`Wire::decode`] has returned `None`: writes the answers, then waits for more
+    /// bytes. Ready when there is more to decode, or when no more will come. While calls are under
+    /// way the peer has no deadline.
     pub(crate) fn poll_more(&mut self, calls: bool, cx: &mut Context<'_>) -> Poll<Result> {
         if !self.dry && self.source != Source::Ended {
-            // Decoding was stopped because the turn is over, not because the codec wants more bytes.
+            // Decoding was stopped because the turn is over, not because the codec wants more
+            // bytes.
             return self.poll_turn(cx).map(Ok);
         }
         self.poll_input(if calls { Want::FrameMeanwhile } else { Want::Frame }, cx)
@@ -285,7 +291,11 @@ impl Wire {
         self.closing.watch(cx);
         while self.source == Source::Open || self.source == Source::Shut && !drainable {
             if self.poll_memory(cx).is_pending() {
-                return if self.closing.is_aborted() { Poll::Ready(Err(self.aborted())) } else { Poll::Pending };
+                return if self.closing.is_aborted() {
+                    Poll::Ready(Err(self.aborted()))
+                } else {
+                    Poll::Pending
+                };
             }
             match self.poll_read(cx)? {
                 Poll::Ready(_) => {
@@ -294,7 +304,9 @@ impl Wire {
                     }
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Pending if self.closing.is_aborted() => return Poll::Ready(Err(self.aborted())),
+                Poll::Pending if self.closing.is_aborted() => {
+                    return Poll::Ready(Err(self.aborted()));
+                }
                 Poll::Pending if !drainable || self.poll_drained(cx).is_pending() => {
                     if let Poll::Ready(error) = self.poll_patience(want, cx) {
                         return Poll::Ready(Err(error));
@@ -308,14 +320,15 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Fails once the connection was told to abort: no more frames are returned, not even those already read.
+    /// Fails once the connection was told to abort: no more frames are returned, not even those
+    /// already read.
     #[inline]
     pub(crate) fn check_live(&mut self) -> Result {
         if self.closing.is_aborted() { Err(self.aborted()) } else { Ok(()) }
     }
 
-    /// The error of a connection that was told to abort. Its own task is dropped anyway; this is for a session in
-    /// another task.
+    /// The error of a connection that was told to abort. Its own task is dropped anyway; this is
+    /// for a session in another task.
     fn aborted(&mut self) -> Error {
         self.source = Source::Ended;
         SessionError::Aborted.into()
@@ -327,7 +340,8 @@ impl Wire {
         error
     }
 
-    /// Reads once, which is a step of the turn. Ready with the number of bytes; 0 is the end of the stream.
+    /// Reads once, which is a step of the turn. Ready with the number of bytes; 0 is the end of the
+    /// stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         let read = match ready!(self.input.poll_fill(&mut self.connection, cx)) {
             Ok(read) => read,
@@ -345,8 +359,8 @@ impl Wire {
         Poll::Ready(Ok(read))
     }
 
-    /// Tends the connection while another future is awaited: writes the answers and reads ahead, one buffer at most.
-    /// Ready only with the error that ends the connection.
+    /// Tends the connection while another future is awaited: writes the answers and reads ahead,
+    /// one buffer at most. Ready only with the error that ends the connection.
     pub(crate) fn poll_tend(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
             return Poll::Ready(error);
@@ -355,7 +369,10 @@ impl Wire {
         if self.closing.is_aborted() {
             return Poll::Ready(self.aborted());
         }
-        while self.source == Source::Open && self.input.len() < READ_AHEAD && self.poll_memory(cx).is_ready() {
+        while self.source == Source::Open
+            && self.input.len() < READ_AHEAD
+            && self.poll_memory(cx).is_ready()
+        {
             ready!(self.poll_turn(cx));
             match self.poll_read(cx) {
                 Poll::Ready(Ok(_)) => {}

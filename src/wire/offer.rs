@@ -9,11 +9,11 @@ use super::large::LARGE;
 use ropewalk_middleware::{Error, Result, SessionError};
 
 impl Wire {
-    /// Called before a frame is queued while more than the high-water mark is queued: writes as much as the kernel
-    /// accepts at once, and fails if the write limit is still reached.
+    /// Called before a frame is queued while more than the high-water mark is queued: writes as
+    /// much as the kernel accepts at once, and fails if the write limit is still reached.
     ///
-    /// It tries again whenever as many bytes as the mark were queued since the last attempt, and always before it
-    /// fails.
+    /// It tries again whenever as many bytes as the mark were queued since the last attempt, and
+    /// always before it fails.
     #[cold]
     pub(crate) fn offer(&mut self) -> Result {
         self.check_live()?;
@@ -44,9 +44,9 @@ impl Wire {
             self.write_now()?;
         }
         self.output.pause();
-        // A peer that has not accepted all may read at this moment, which the runtime learns only between two turns.
-        // The rest of this turn is given up, so that the session's next await on a tokio or ropewalk future lets others
-        // run.
+        // A peer that has not accepted all may read at this moment, which the runtime learns only
+        // between two turns. The rest of this turn is given up, so that the session's next await on
+        // a tokio or ropewalk future lets others run.
         for _ in 0..=u8::MAX {
             let Poll::Ready(budget) = poll_proceed(cx) else { break };
             budget.made_progress();
@@ -57,8 +57,8 @@ impl Wire {
         if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
     }
 
-    /// Queues bytes after the queued frames. If they reach the high-water mark, so that they are to be written, as many as
-    /// the transport accepts at once are not copied into the queue.
+    /// Queues bytes after the queued frames. If they reach the high-water mark, so that they are to
+    /// be written, as many as the transport accepts at once are not copied into the queue.
     pub(crate) fn encode_raw(&mut self, mut bytes: &[u8]) -> Result {
         self.stats().excuse_first_frame();
         if bytes.len() >= LARGE && self.unwritten() + bytes.len() >= self.limits.high_water {
@@ -72,7 +72,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Asks the kernel itself, because the runtime learns only between two turns that the peer has read.
+    /// Asks the kernel itself, because the runtime learns only between two turns that the peer has
+    /// read.
     fn write_now(&mut self) -> Result {
         let waiting = self.output.len();
         let written = self.output.write_now(&mut self.connection);
@@ -81,7 +82,8 @@ impl Wire {
         written.map_err(|error| self.failed(Error::wire(error)))
     }
 
-    /// Whether a frame was refused because of the write limit, and is missing after the queued ones.
+    /// Whether a frame was refused because of the write limit, and is missing after the queued
+    /// ones.
     pub(crate) fn is_over_limit(&self) -> bool {
         self.over_limit
     }
@@ -111,8 +113,8 @@ impl Wire {
         self.output.is_flushed()
     }
 
-    /// Tends the connection, which writes as well. Afterwards the condition is checked again, because the task would
-    /// not be woken for it.
+    /// Tends the connection, which writes as well. Afterwards the condition is checked again,
+    /// because the task would not be woken for it.
     fn poll_tend_until(&mut self, is_so: fn(&Self) -> bool, cx: &mut Context<'_>) -> Poll<Result> {
         match self.poll_tend(cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
@@ -121,8 +123,8 @@ impl Wire {
         }
     }
 
-    /// Called when the future that a session awaits is ready: writes the answers, unless more frames were received. In
-    /// that case the session goes on to `next`, which writes once for all.
+    /// Called when the future that a session awaits is ready: writes the answers, unless more
+    /// frames were received. In that case the session goes on to `next`, which writes once for all.
     pub(crate) fn write_between(&mut self, cx: &mut Context<'_>) {
         if self.input.is_empty() {
             // An error ends the connection, and `next` and `flush` return it.

@@ -15,15 +15,17 @@ use super::large::{LARGE, Large, no_parts};
 use super::scratch;
 use super::timer::{Timer, after};
 
-/// This many write stalls are the time in which a peer must accept [`PACE`] bytes of its answers, or the rest of them.
+/// This many write stalls are the time in which a peer must accept [`PACE`] bytes of its answers,
+/// or the rest of them.
 const STALLS: u32 = 4;
 
-/// A peer that accepts a byte now and then never stalls. Therefore a peer that is behind must accept this much in
-/// [`STALLS`] write stalls, or all that is queued: 546 bytes a second by default, however long it is behind.
+/// A peer that accepts a byte now and then never stalls. Therefore a peer that is behind must
+/// accept this much in [`STALLS`] write stalls, or all that is queued: 546 bytes a second by
+/// default, however long it is behind.
 const PACE: u64 = 64 * 1024;
 
-/// The writes of one turn, after which other connections get theirs: for a transport that accepts all bytes, but in
-/// small pieces.
+/// The writes of one turn, after which other connections get theirs: for a transport that accepts
+/// all bytes, but in small pieces.
 const WRITES_A_TURN: u32 = 64;
 /// A buffer of up to this size is kept until all of it is written.
 const SMALL: usize = 16 * 1024;
@@ -32,7 +34,8 @@ const SMALL: usize = 16 * 1024;
 #[derive(Default)]
 pub(super) struct Output {
     buf: BytesMut,
-    /// The frames between these bytes that are too large to be copied. Boxed, because few connections have one.
+    /// The frames between these bytes that are too large to be copied. Boxed, because few
+    /// connections have one.
     large: Option<Box<Large>>,
     /// Whether `buf` is the thread's buffer, which is returned before a wait.
     lent: bool,
@@ -40,8 +43,9 @@ pub(super) struct Output {
     unflushed: bool,
     /// The connection is noted as one that has written a part of what is queued.
     partial: bool,
-    /// The size of the connection's own buffer when it was last seen; the memory of written bytes is not freed yet.
-    /// More than 4 GiB count as 4 GiB, so that the field fits into a gap between others.
+    /// The size of the connection's own buffer when it was last seen; the memory of written bytes
+    /// is not freed yet. More than 4 GiB count as 4 GiB, so that the field fits into a gap between
+    /// others.
     size: u32,
     /// Boxed, because few peers stall.
     stalled: Option<Box<Stall>>,
@@ -52,7 +56,8 @@ struct Stall {
     /// Since when it has accepted no bytes, and how much the transport had passed on by then.
     since: Instant,
     handed_on: u64,
-    /// The start of the current [`STALLS`] period, and the bytes it must accept in it, unless it accepts all.
+    /// The start of the current [`STALLS`] period, and the bytes it must accept in it, unless it
+    /// accepts all.
     paced: Instant,
     owes: u64,
     /// Since when no bytes have been offered to it.
@@ -66,7 +71,8 @@ impl Stall {
         Self { since: now, handed_on, paced: now, owes: PACE, paused: None, left: 0 }
     }
 
-    /// It accepted bytes, or the transport passed on bytes that it had held back (of these, or of earlier ones).
+    /// It accepted bytes, or the transport passed on bytes that it had held back (of these, or of
+    /// earlier ones).
     fn progress(&mut self, taken: u64, handed_on: u64) {
         if let Some(paused) = self.paused.take() {
             // It could not accept more than it had been offered.
@@ -116,10 +122,12 @@ impl Output {
         self.size as usize + self.large_len()
     }
 
-    /// Whether the buffer has grown beyond the size of the thread's buffer, and its new size is not counted yet.
+    /// Whether the buffer has grown beyond the size of the thread's buffer, and its new size is not
+    /// counted yet.
     #[inline]
     pub(super) fn has_grown(&self) -> bool {
-        self.buf.capacity() > scratch::KEEP && self.buf.capacity() > self.size as usize || self.large.is_some()
+        self.buf.capacity() > scratch::KEEP && self.buf.capacity() > self.size as usize
+            || self.large.is_some()
     }
 
     /// Whether all is written and flushed.
@@ -180,7 +188,8 @@ impl Output {
         self.stalled.is_some()
     }
 
-    /// Writes until all is written. Ready with an error when the peer has accepted no bytes for `patience`, or too few.
+    /// Writes until all is written. Ready with an error when the peer has accepted no bytes for
+    /// `patience`, or too few.
     pub(super) fn poll_flush(
         &mut self,
         connection: &mut Connection,
@@ -198,20 +207,26 @@ impl Output {
             }
             writes += 1;
             match self.poll_write(Pin::new(&mut *connection), cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(Error::wire(io::ErrorKind::WriteZero.into())));
+                }
                 Poll::Ready(Ok(written)) => {
                     self.advance(written);
                     self.unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
-                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.len(), timer, cx),
+                Poll::Pending => {
+                    return self.poll_stall(connection, patience, waiting - self.len(), timer, cx);
+                }
             }
         }
         if self.unflushed {
             match Pin::new(&mut *connection).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::wire(error))),
-                Poll::Pending => return self.poll_stall(connection, patience, waiting - self.len(), timer, cx),
+                Poll::Pending => {
+                    return self.poll_stall(connection, patience, waiting - self.len(), timer, cx);
+                }
             }
         }
         if std::mem::take(&mut self.partial) {
@@ -221,7 +236,11 @@ impl Output {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write(&self, connection: Pin<&mut Connection>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        &self,
+        connection: Pin<&mut Connection>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         match &self.large {
             Some(large) if connection.is_write_vectored() => {
                 let mut parts = no_parts();
@@ -251,8 +270,8 @@ impl Output {
         }
     }
 
-    /// Writes what is queued and then these bytes, as much as the transport accepts at once. Returns the rest of these
-    /// bytes, which are not queued. Not for a peer that is behind.
+    /// Writes what is queued and then these bytes, as much as the transport accepts at once.
+    /// Returns the rest of these bytes, which are not queued. Not for a peer that is behind.
     pub(super) fn write_through<'a>(
         &mut self,
         connection: &mut Connection,
@@ -264,7 +283,9 @@ impl Output {
         }
         let parts = [IoSlice::new(&self.buf), IoSlice::new(bytes)];
         let from = usize::from(self.buf.is_empty());
-        let Poll::Ready(written) = Pin::new(&mut *connection).poll_write_vectored(cx, &parts[from..])? else {
+        let Poll::Ready(written) =
+            Pin::new(&mut *connection).poll_write_vectored(cx, &parts[from..])?
+        else {
             return Ok(bytes);
         };
         self.unflushed |= written > 0;
@@ -305,8 +326,8 @@ impl Output {
         written.map(drop)
     }
 
-    /// The earlier of two deadlines: for a peer that accepts no bytes, which starts again with every accepted byte; and
-    /// for one that accepts too few.
+    /// The earlier of two deadlines: for a peer that accepts no bytes, which starts again with
+    /// every accepted byte; and for one that accepts too few.
     fn poll_stall(
         &mut self,
         connection: &Connection,
@@ -331,8 +352,9 @@ impl Output {
         timer.poll(stall.until(patience), cx).map(|()| Err(SessionError::WriteStalled.into()))
     }
 
-    /// Moves the bytes that the kernel did not accept to a buffer of their own size; a buffer that they fill well is
-    /// kept. When this is repeated as the peer accepts its answers, it copies no more bytes than were written.
+    /// Moves the bytes that the kernel did not accept to a buffer of their own size; a buffer that
+    /// they fill well is kept. When this is repeated as the peer accepts its answers, it copies no
+    /// more bytes than were written.
     pub(super) fn keep(&mut self) {
         let is_lent = std::mem::take(&mut self.lent);
         let size = self.buf.capacity().max(self.size as usize);
@@ -348,8 +370,8 @@ impl Output {
         }
     }
 
-    /// Moves the queued bytes out of the thread's buffer, to one with room for `more`, so that it needn't grow at once;
-    /// a buffer that is filled well is kept.
+    /// Moves the queued bytes out of the thread's buffer, to one with room for `more`, so that it
+    /// needn't grow at once; a buffer that is filled well is kept.
     #[inline]
     pub(super) fn keep_growing(&mut self, more: usize) {
         if std::mem::take(&mut self.lent) {

@@ -25,18 +25,25 @@ impl Wire {
     }
 
     /// At least one, and at most `left`, of the next raw bytes.
-    pub(crate) fn poll_raw_chunk(&mut self, left: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes>> {
+    pub(crate) fn poll_raw_chunk(
+        &mut self,
+        left: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Bytes>> {
         self.check_live()?;
         loop {
             ready!(self.poll_turn(cx));
             if self.skipped() && !self.input.is_empty() {
-                return Poll::Ready(Ok(self.take_raw(left.min(RAW_CHUNK).min(self.input.len() as u64))));
+                return Poll::Ready(Ok(
+                    self.take_raw(left.min(RAW_CHUNK).min(self.input.len() as u64))
+                ));
             }
             ready!(self.poll_raw_input(left, cx))?;
         }
     }
 
-    /// A request waits for its raw bytes, so they are read even in a drain, which has a deadline of its own.
+    /// A request waits for its raw bytes, so they are read even in a drain, which has a deadline of
+    /// its own.
     fn poll_raw_input(&mut self, wanted: u64, cx: &mut Context<'_>) -> Poll<Result> {
         if matches!(self.source, Source::Eof | Source::Ended) {
             let missing = self.skip.saturating_add(wanted).saturating_sub(self.input.len() as u64);

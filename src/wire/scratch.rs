@@ -1,7 +1,9 @@
-//! One read buffer and one write buffer for each thread, lent to the connection that is moving bytes.
+//! One read buffer and one write buffer for each thread, lent to the connection that is moving
+//! bytes.
 //!
-//! An idle connection owns no buffers: it borrows these while it runs and returns them before it waits. The buffers of some
-//! large frames are kept too, because new memory costs the kernel more than copying as many bytes would.
+//! An idle connection owns no buffers: it borrows these while it runs and returns them before it
+//! waits. The buffers of some large frames are kept too, because new memory costs the kernel more
+//! than copying as many bytes would.
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;
@@ -17,7 +19,8 @@ pub(super) const KEEP: usize = 256 * 1024;
 
 /// The buffers of frames of this size, with what is around them, are used again.
 const LARGE: RangeInclusive<usize> = 128 * 1024..=1024 * 1024 + 64;
-/// The most of them that a thread keeps: as many frames are often read and written at the same time.
+/// The most of them that a thread keeps: as many frames are often read and written at the same
+/// time.
 const LARGE_KEPT: usize = 4;
 
 thread_local! {
@@ -46,16 +49,16 @@ pub(super) fn take_write() -> BytesMut {
 
 pub(super) fn give_write(mut buf: BytesMut) {
     buf.clear();
-    // The buffer starts after the bytes that were written. Reset to its beginning, or the next burst would be moved
-    // there.
+    // The buffer starts after the bytes that were written. Reset to its beginning, or the next
+    // burst would be moved there.
     let _ = buf.try_reclaim(buf.capacity() + 1);
     if buf.capacity() <= KEEP {
         WRITE_BUF.set(buf);
     }
 }
 
-/// The empty buffer of a large frame with room for `len` bytes, and for less than twice as many. `None` if the thread has
-/// no such buffer, or the frame that was in it still exists.
+/// The empty buffer of a large frame with room for `len` bytes, and for less than twice as many.
+/// `None` if the thread has no such buffer, or the frame that was in it still exists.
 pub(super) fn take_large(len: usize) -> Option<BytesMut> {
     if !LARGE.contains(&len) {
         return None;

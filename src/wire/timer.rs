@@ -10,8 +10,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Wakes the connection for the earliest of its deadlines. The timer is made at the first wait.
 ///
-/// It is moved when it fires and when an earlier deadline comes up. Moving a deadline to a later time, as each read
-/// does, costs nothing: the timer fires too early once, and is then set to the new time.
+/// It is moved when it fires and when an earlier deadline comes up. Moving a deadline to a later
+/// time, as each read does, costs nothing: the timer fires too early once, and is then set to the
+/// new time.
 #[derive(Default)]
 pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
@@ -27,8 +28,8 @@ impl Timer {
             if !fired && coop::has_budget_remaining() {
                 return Poll::Pending;
             }
-            // All timers are pending for a task that has used up its budget. A peer that always sends more could cause
-            // that for ever, so the clock is read.
+            // All timers are pending for a task that has used up its budget. A peer that always
+            // sends more could cause that for ever, so the clock is read.
             if Instant::now() >= until {
                 return Poll::Ready(());
             }
@@ -39,7 +40,8 @@ impl Timer {
         }
     }
 
-    /// No deadline applies for now. The next frame may have one, so the timer is kept until it has fired.
+    /// No deadline applies for now. The next frame may have one, so the timer is kept until it has
+    /// fired.
     pub(crate) fn idle(&mut self) {
         if self.0.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
             self.0 = None;

@@ -18,8 +18,8 @@ pub(super) const STEPS_A_TURN: u32 = 256;
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Wire {
-    /// Counts one step of the turn: a read, or a frame, including each frame of a long answer, which may be encoded as
-    /// zero bytes.
+    /// Counts one step of the turn: a read, or a frame, including each frame of a long answer,
+    /// which may be encoded as zero bytes.
     #[inline]
     pub(crate) fn count_turn(&mut self) {
         self.turn += 1;
@@ -43,8 +43,9 @@ impl Wire {
         self.rest()
     }
 
-    /// One step of a session, counted in the connection's turn and in the budget that tokio gives a task. Each async
-    /// method of a session takes one, so that a loop over it yields even if it is always ready at once.
+    /// One step of a session, counted in the connection's turn and in the budget that tokio gives a
+    /// task. Each async method of a session takes one, so that a loop over it yields even if it is
+    /// always ready at once.
     pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_turn(cx));
         match coop::poll_proceed(cx) {
@@ -60,19 +61,21 @@ impl Wire {
         poll_fn(|cx| self.poll_step(cx)).await;
     }
 
-    /// Begins a wait for another future: a call, the next frame of an answer, or a session's future.
+    /// Begins a wait for another future: a call, the next frame of an answer, or a session's
+    /// future.
     #[inline]
     pub(crate) fn begin_wait(&mut self) {
         self.waited = false;
     }
 
-    /// If answers are queued, gives the awaited future one turn of the scheduler. Most calls are done by then, and all
-    /// answers go out in one write.
+    /// If answers are queued, gives the awaited future one turn of the scheduler. Most calls are
+    /// done by then, and all answers go out in one write.
     pub(crate) fn poll_waited(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unwritten() == 0 || std::mem::replace(&mut self.waited, true) {
             return Poll::Ready(());
         }
-        // It wakes this task after all others and the futures they wait for; a direct wake-up might come before them.
+        // It wakes this task after all others and the futures they wait for; a direct wake-up might
+        // come before them.
         let _ = pin!(yield_now()).poll(cx);
         self.rest_untended();
         Poll::Pending
@@ -80,7 +83,8 @@ impl Wire {
 
     /// Waits for the awaited future alone.
     fn rest_untended(&mut self) {
-        // The other connections write meanwhile. The rest of the burst will be answered with about as many bytes.
+        // The other connections write meanwhile. The rest of the burst will be answered with about
+        // as many bytes.
         self.output.keep_growing(self.input.len());
         // If no bytes were read or written since the last wait, nothing is left to be recorded.
         if self.moved {
@@ -89,11 +93,12 @@ impl Wire {
         self.turn = 0;
     }
 
-    /// Called when the awaited future is pending. If it takes longer than one turn, the connection is tended: the
-    /// answers are written and one buffer is read ahead. Ready only with the error that ends the connection.
+    /// Called when the awaited future is pending. If it takes longer than one turn, the connection
+    /// is tended: the answers are written and one buffer is read ahead. Ready only with the error
+    /// that ends the connection.
     ///
-    /// If that wrote answers, the next futures have a millisecond before it happens again: a burst of calls that all take
-    /// longer than a turn would otherwise cost a write for each.
+    /// If that wrote answers, the next futures have a millisecond before it happens again: a burst
+    /// of calls that all take longer than a turn would otherwise cost a write for each.
     pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         if let Some(until) = self.tended {
             if self.timer.poll(until, cx).is_pending() {

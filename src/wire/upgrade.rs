@@ -16,16 +16,21 @@ impl Wire {
     /// Writes the answers, then does the handshake on the bytes that the kernel has from there on.
     pub(crate) async fn upgrade(&mut self, side: Side) -> Result {
         self.refuse_plaintext()?;
-        // The wire reads no bytes meanwhile, nor after the upgrade was dropped half-way: they belong to the handshake.
+        // The wire reads no bytes meanwhile, nor after the upgrade was dropped half-way: they
+        // belong to the handshake.
         let source = std::mem::replace(&mut self.source, Source::Ended);
         poll_fn(|cx| self.poll_unless_aborted(cx, Self::poll_flush)).await?;
         // Until the handshake is complete, the wire can't write either.
         let stream = self.connection.replace_stream(Stream::boxed(Gone));
         let mut handshake = pin!(timeout(HANDSHAKE, side.shake(stream, self.closing.clone())));
-        let shaken = poll_fn(|cx| self.poll_unless_aborted(cx, |_, cx| handshake.as_mut().poll(cx).map(Ok))).await?;
+        let shaken =
+            poll_fn(|cx| self.poll_unless_aborted(cx, |_, cx| handshake.as_mut().poll(cx).map(Ok)))
+                .await?;
         let (stream, tls) = match shaken {
             Ok(Ok(encrypted)) => encrypted,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(Error::codec(error)),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(Error::codec(error));
+            }
             Ok(Err(error)) => return Err(Error::wire(error)),
             Err(_) => return Err(SessionError::HandshakeTimedOut.into()),
         };
@@ -37,7 +42,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Bytes that came in plaintext after the request must not be treated as encrypted input (CVE-2011-0411).
+    /// Bytes that came in plaintext after the request must not be treated as encrypted input
+    /// (CVE-2011-0411).
     fn refuse_plaintext(&mut self) -> Result {
         if self.connection.tls().is_some() {
             return Err(SessionError::AlreadyEncrypted.into());
@@ -74,11 +80,18 @@ struct Gone;
 impl Io for Gone {}
 
 fn gone<T>() -> Poll<io::Result<T>> {
-    Poll::Ready(Err(io::Error::new(io::ErrorKind::NotConnected, "the upgrade to TLS did not come to its end")))
+    Poll::Ready(Err(io::Error::new(
+        io::ErrorKind::NotConnected,
+        "the upgrade to TLS did not come to its end",
+    )))
 }
 
 impl AsyncRead for Gone {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         gone()
     }
 }

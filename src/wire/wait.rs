@@ -91,7 +91,8 @@ impl Wait {
         }
     }
 
-    /// Continues or begins a wait for this, and returns its beginning and how many bytes had been read by then.
+    /// Continues or begins a wait for this, and returns its beginning and how many bytes had been
+    /// read by then.
     fn start(&mut self, due: Due, read: u64) -> (Instant, u64) {
         let start = match (self.since, &self.clock) {
             (Some(start), Clock::Paused(paused)) if self.due == due => start + paused.elapsed(),
@@ -120,8 +121,8 @@ impl Wait {
 }
 
 impl Wire {
-    /// Called when there are no bytes to read. Ready with the error that ends the connection when a deadline has
-    /// passed; otherwise the task is woken when that may be so.
+    /// Called when there are no bytes to read. Ready with the error that ends the connection when a
+    /// deadline has passed; otherwise the task is woken when that may be so.
     pub(super) fn poll_patience(&mut self, want: Want, cx: &mut Context<'_>) -> Poll<Error> {
         if want == Want::FrameMeanwhile {
             return Poll::Pending;
@@ -133,8 +134,8 @@ impl Wire {
         };
         ready!(self.timer.poll(until, cx));
         if self.connection.stream().arrived().is_some_and(|n| n > 0) {
-            // This task may have been kept from running, and the runtime may not have learned yet what the kernel
-            // holds.
+            // This task may have been kept from running, and the runtime may not have learned yet
+            // what the kernel holds.
             let grace = self.wait.grace();
             ready!(self.timer.poll(grace, cx));
         }
@@ -151,8 +152,8 @@ impl Wire {
         Poll::Ready(error)
     }
 
-    /// What the peer has to send, and its deadline. Without read deadlines, the time until a frame begins is not
-    /// limited, and a frame that has begun gets more time as its bytes arrive.
+    /// What the peer has to send, and its deadline. Without read deadlines, the time until a frame
+    /// begins is not limited, and a frame that has begun gets more time as its bytes arrive.
     fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
         let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
         let read = self.stats().bytes_in();
@@ -162,7 +163,8 @@ impl Wire {
             return Some((due, after(start, patience)));
         }
         let patience = self.limits.frame.filter(|_| begun)?;
-        let (start, before) = self.wait.start(Due::Frame, read.saturating_sub(self.input.len() as u64));
+        let (start, before) =
+            self.wait.start(Due::Frame, read.saturating_sub(self.input.len() as u64));
         let paces = u32::try_from(read.saturating_sub(before) / PACE).unwrap_or(u32::MAX);
         Some((Due::Frame, after(start, patience.saturating_mul(paces.saturating_add(1)))))
     }

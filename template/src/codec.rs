@@ -1,4 +1,5 @@
-//! The protocol's frames: four hexadecimal digits that count the bytes of the content, then the content.
+//! The protocol's frames: four hexadecimal digits that count the bytes of the content, then the
+//! content.
 
 use bytes::{BufMut, BytesMut};
 use ropewalk::codec::custom::{FindFrame, Span, Strict};
@@ -43,7 +44,8 @@ impl<T: AsRef<[u8]>> Encoder<T> for Message {
 
     fn encode(&mut self, content: T, dst: &mut BytesMut) -> Result<(), CodecError> {
         let content = content.as_ref();
-        // `Strict` removes a frame over its limit again, but four digits must not overflow before that.
+        // `Strict` removes a frame over its limit again, but four digits must not overflow before
+        // that.
         if content.len() > MAX_CONTENT {
             return Err(CodecError::new(ErrorKind::TooLong { max: MAX_CONTENT }));
         }

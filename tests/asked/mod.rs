@@ -56,8 +56,10 @@ pub fn ask(client: &mut Client, message: &[u8]) -> Answer {
 
 /// The records of a section as `type data`, in order; without OPT, which is not a record.
 pub fn told(answer: &Answer, of: Section) -> Vec<String> {
-    let records =
-        answer.iter().map(Result::unwrap).filter(|(record, section)| *section == of && record.rtype() != Rtype::OPT);
+    let records = answer
+        .iter()
+        .map(Result::unwrap)
+        .filter(|(record, section)| *section == of && record.rtype() != Rtype::OPT);
     let mut texts: Vec<_> = records
         .map(|(record, _)| {
             let record = record.to_any_record::<AllRecordData<_, _>>().unwrap();
@@ -70,7 +72,8 @@ pub fn told(answer: &Answer, of: Section) -> Vec<String> {
 
 /// The code, whether it is authoritative, and the three sections.
 pub fn shown(answer: &Answer) -> String {
-    let sections = [Section::Answer, Section::Authority, Section::Additional].map(|of| told(answer, of).join(", "));
+    let sections = [Section::Answer, Section::Authority, Section::Additional]
+        .map(|of| told(answer, of).join(", "));
     let aa = if answer.header().aa() { " aa" } else { "" };
     format!("{}{aa} | {}", answer.header().rcode(), sections.join(" | "))
 }

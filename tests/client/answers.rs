@@ -39,7 +39,9 @@ async fn the_frames_of_an_answer_are_gathered_and_pushes_come_between() {
 async fn an_answer_of_one_frame_stays_one_frame_between_pushes() {
     let (connector, _server) = serve(framed(
         Lines::lf(),
-        reply_fn(|line: Bytes| Reply::many([Bytes::from_static(b">news"), line, Bytes::from_static(b">more")])),
+        reply_fn(|line: Bytes| {
+            Reply::many([Bytes::from_static(b">news"), line, Bytes::from_static(b">more")])
+        }),
     ));
     let pushes = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&pushes);
@@ -61,7 +63,9 @@ async fn an_answer_over_its_bounds_replaces_the_connection_and_pushes_do_not_cou
         Lines::lf(),
         reply_fn(|line: Bytes| {
             let n = String::from_utf8_lossy(&line).parse().unwrap_or(0);
-            Reply::many(vec![Bytes::from_static(b"more"); n].into_iter().chain([Bytes::from_static(b".")]))
+            Reply::many(
+                vec![Bytes::from_static(b"more"); n].into_iter().chain([Bytes::from_static(b".")]),
+            )
         }),
     ));
     let more = |line: &Bytes| if line == "." { Part::Last } else { Part::More };
@@ -74,7 +78,10 @@ async fn an_answer_over_its_bounds_replaces_the_connection_and_pushes_do_not_cou
         let error = soon(store.ask("20")).await.unwrap_err();
         assert!(matches!(error, ClientError::MayHaveArrived(_)), "{error:?}");
         assert_eq!(soon(store.ask("7")).await.unwrap().len(), 8);
-        assert_eq!((handle.counts().connections(), handle.counts().closed(CloseReason::Replaced)), (2, 1));
+        assert_eq!(
+            (handle.counts().connections(), handle.counts().closed(CloseReason::Replaced)),
+            (2, 1)
+        );
     }
     // What is pushed between answers is not part of one.
     let (connector, mut ends) = ends(1024).await;

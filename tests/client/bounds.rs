@@ -1,4 +1,5 @@
-//! The rules of a client, the fifth and the sixth: both ways at once, an idle connection, and bounds; and what panics.
+//! The rules of a client, the fifth and the sixth: both ways at once, an idle connection, and
+//! bounds; and what panics.
 
 use std::task::Poll;
 use std::time::Duration;
@@ -25,8 +26,11 @@ fn may_have_arrived(result: &Result<Bytes, ClientError>) -> bool {
 #[tokio::test(start_paused = true)]
 async fn rule_5_it_reads_while_a_write_waits_so_that_two_full_windows_do_not_wait_for_each_other() {
     let (connector, mut ends) = ends(16).await;
-    let (store, _handle) =
-        Client::new().connect(connector).in_flight(1000).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) = Client::new()
+        .connect(connector)
+        .in_flight(1000)
+        .pipelined::<String, _>(Lines::lf())
+        .unwrap();
     let calls: Vec<_> = (0..1000).map(|i| store.clone().oneshot(format!("{i:0>100}"))).collect();
     let all = tokio::spawn(join_all(calls));
     let mut end = ends.accept().await;
@@ -45,7 +49,8 @@ async fn rule_5_it_reads_while_a_write_waits_so_that_two_full_windows_do_not_wai
 async fn rule_5_the_end_of_an_idle_connection_is_seen_before_the_next_call() {
     for abort in [false, true] {
         let (connector, mut ends) = ends(100).await;
-        let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+        let (store, handle) =
+            Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
         let mut end = ends.accept().await;
         soon(handle.connected()).await.unwrap();
         if abort {
@@ -63,9 +68,11 @@ async fn rule_5_the_end_of_an_idle_connection_is_seen_before_the_next_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_6_a_readied_clone_that_is_dropped_gives_its_place_back_and_a_granted_one_hands_it_on() {
+async fn rule_6_a_readied_clone_that_is_dropped_gives_its_place_back_and_a_granted_one_hands_it_on()
+{
     let (connector, mut ends) = ends(100).await;
-    let (store, handle) = Client::new().connect(connector).in_flight(1).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).in_flight(1).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let mut ready = store.clone();
     soon(ready.ready()).await.unwrap();
@@ -97,7 +104,8 @@ async fn rule_6_a_readied_clone_that_is_dropped_gives_its_place_back_and_a_grant
 #[tokio::test(start_paused = true)]
 async fn rule_6_a_call_that_was_not_ready_is_an_error_and_no_panic() {
     let (connector, _ends) = ends(100).await;
-    let (mut store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (mut store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     assert!(matches!(store.call("x".to_owned()).await, Err(ClientError::NotReady)));
     assert_eq!(handle.counts().calls(), 0);
 }
@@ -105,15 +113,20 @@ async fn rule_6_a_call_that_was_not_ready_is_an_error_and_no_panic() {
 #[tokio::test(start_paused = true)]
 async fn rule_6_what_is_encoded_ahead_of_a_slow_server_is_bounded_and_the_rest_is_queued() {
     let (connector, mut ends) = ends(16).await;
-    let (store, _handle) =
-        Client::new().connect(connector).in_flight(100).pipelined::<String, _>(Lines::lf().max(100_000)).unwrap();
+    let (store, _handle) = Client::new()
+        .connect(connector)
+        .in_flight(100)
+        .pipelined::<String, _>(Lines::lf().max(100_000))
+        .unwrap();
     let mut end = ends.accept().await;
     let line = "x".repeat(20_000);
     let calls = join_all((0..100).map(|_| call(&store, &line))).await;
     settle().await;
     drop(end.0);
-    let results = soon(join_all(calls.into_iter().map(|call| timeout(Duration::from_secs(1), call)))).await;
-    // 64 KiB are four of them, of which the first has begun; the others wait for the next connection.
+    let results =
+        soon(join_all(calls.into_iter().map(|call| timeout(Duration::from_secs(1), call)))).await;
+    // 64 KiB are four of them, of which the first has begun; the others wait for the next
+    // connection.
     let failed: Vec<_> = results.into_iter().flatten().collect();
     assert_eq!(failed.len(), 4, "{failed:?}");
     assert!(may_have_arrived(&failed[0]) && failed[1..].iter().all(is_not_sent), "{failed:?}");
@@ -123,10 +136,14 @@ async fn rule_6_what_is_encoded_ahead_of_a_slow_server_is_bounded_and_the_rest_i
 
 #[tokio::test(start_paused = true)]
 async fn rule_6_requests_there_was_no_room_for_are_encoded_when_there_is() {
-    // The transport takes all at once, so that nothing but the client itself could tell it to go on.
+    // The transport takes all at once, so that nothing but the client itself could tell it to go
+    // on.
     let (connector, mut ends) = ends(10_000_000).await;
-    let (store, _handle) =
-        Client::new().connect(connector).in_flight(100).pipelined::<String, _>(Lines::lf().max(100_000)).unwrap();
+    let (store, _handle) = Client::new()
+        .connect(connector)
+        .in_flight(100)
+        .pipelined::<String, _>(Lines::lf().max(100_000))
+        .unwrap();
     let mut end = ends.accept().await;
     let line = "x".repeat(20_000);
     let calls = join_all((0..100).map(|_| call(&store, &line))).await;
@@ -139,7 +156,8 @@ async fn rule_6_requests_there_was_no_room_for_are_encoded_when_there_is() {
 #[tokio::test(start_paused = true)]
 async fn rule_6_a_request_that_the_codec_refuses_fails_alone() {
     let (connector, mut ends) = ends(100).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf().max(5)).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf().max(5)).unwrap();
     let mut end = ends.accept().await;
     let [a, b, c] = [call(&store, "a").await, call(&store, "1\n2").await, call(&store, "c").await];
     end.expect("a\nc\n").await;
@@ -152,7 +170,8 @@ async fn rule_6_a_request_that_the_codec_refuses_fails_alone() {
 #[tokio::test(start_paused = true)]
 async fn rule_6_answers_that_nobody_takes_hold_no_place() {
     let (connector, _server) = serve(framed(Lines::lf(), reply_fn(|line: Bytes| line)));
-    let (store, handle) = Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut calls = Vec::new();
     for i in 0..100 {
         calls.push(call(&store, &i.to_string()).await);
@@ -165,8 +184,10 @@ async fn rule_6_answers_that_nobody_takes_hold_no_place() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_answers_once_and_closes_fails_the_others_and_is_called_again() {
-    let (connector, _server) = serve(framed(Lines::lf(), reply_fn(|line: Bytes| Reply::one(line).then_close())));
-    let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (connector, _server) =
+        serve(framed(Lines::lf(), reply_fn(|line: Bytes| Reply::one(line).then_close())));
+    let (store, _handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let (a, b) = (call(&store, "a").await, call(&store, "b").await);
     assert_eq!(soon(a).await.unwrap(), "a");
     assert!(may_have_arrived(&soon(b).await));
@@ -210,7 +231,8 @@ fn the_end_of_the_runtime_leaves_nobody_waiting() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (store, out) = runtime.block_on(async {
         let (connector, mut ends) = ends(100).await;
-        let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+        let (store, _handle) =
+            Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
         let mut end = ends.accept().await;
         let out = call(&store, "a").await;
         end.expect("a\n").await;
@@ -224,7 +246,8 @@ fn the_end_of_the_runtime_leaves_nobody_waiting() {
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_whoever_polled_it_last() {
     let (connector, mut ends) = ends(100).await;
-    let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let mut asked = call(&store, "a").await;
     assert!(matches!(poll!(&mut asked), Poll::Pending));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use ropewalk::client::{Backoff, Client, ClientError, State, fatal};
 use ropewalk::{
-    Bytes, CloseReason, Error, Lines, LogLayer, ReadDeadlineLayer, Result, Session, framed, reply_fn, session,
+    Bytes, CloseReason, Error, Lines, LogLayer, ReadDeadlineLayer, Result, Session, framed,
+    reply_fn, session,
 };
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceExt};
@@ -20,7 +21,8 @@ fn echo() -> impl ropewalk::ConnectionService {
 #[tokio::test(start_paused = true)]
 async fn each_call_gets_its_answer_by_ask_and_by_tower() {
     let (connector, _server) = serve(echo());
-    let (store, handle) = Client::new().connect(connector).in_flight(4).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).in_flight(4).pipelined::<String, _>(Lines::lf()).unwrap();
     let answers = soon(join_all((0..100).map(|i| store.ask(i.to_string())))).await;
     for (i, answer) in answers.into_iter().enumerate() {
         assert_eq!(answer.unwrap(), i.to_string());
@@ -34,10 +36,12 @@ async fn each_call_gets_its_answer_by_ask_and_by_tower() {
 
 #[tokio::test]
 async fn on_two_threads_each_call_gets_its_answer_as_well() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let run = runtime.spawn(async {
         let (connector, _server) = serve(echo());
-        let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+        let (store, _handle) =
+            Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
         let tasks = (0..64).map(|task| {
             let store = store.clone();
             tokio::spawn(async move {
@@ -56,7 +60,8 @@ async fn on_two_threads_each_call_gets_its_answer_as_well() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_calls_is_one_write_and_a_burst_of_answers_one_read() {
     let (connector, mut ends) = ends(64 * 1024).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     soon(handle.connected()).await.unwrap();
     for _ in 0..2 {
@@ -104,9 +109,11 @@ async fn several_remotes_are_alternatives() {
 async fn the_servers_layers_stand_around_each_connection() {
     let (connector, _server) = serve(echo());
     let client = Client::new().connect(connector).layer(LogLayer::new());
-    let (store, handle) = client.layer(ReadDeadlineLayer::new()).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        client.layer(ReadDeadlineLayer::new()).pipelined::<String, _>(Lines::lf()).unwrap();
     assert_eq!(soon(store.ask("x")).await.unwrap(), "x");
-    // An idle connection is not ended by its deadlines: it is the server that is waited for, and only when it is asked.
+    // An idle connection is not ended by its deadlines: it is the server that is waited for, and
+    // only when it is asked.
     sleep(Duration::from_secs(600)).await;
     assert_eq!(soon(store.ask("x")).await.unwrap(), "x");
     assert_eq!(handle.counts().connections(), 1);
@@ -116,7 +123,9 @@ async fn the_servers_layers_stand_around_each_connection() {
 async fn a_layer_that_ends_the_connection_is_a_failed_attempt() {
     let (connector, _server) = serve(echo());
     let refuse = tower::layer::layer_fn(|_| {
-        tower::service_fn(|_connection: ropewalk::Connection| async { Err::<(), Error>(Error::other("not today")) })
+        tower::service_fn(|_connection: ropewalk::Connection| async {
+            Err::<(), Error>(Error::other("not today"))
+        })
     });
     let client = Client::new().connect(connector).layer(refuse).call_within(Duration::from_secs(1));
     let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
@@ -140,17 +149,23 @@ async fn what_prepares_a_connection_runs_before_any_call_on_each_of_them() {
         Ok(())
     }));
     let password: Arc<str> = "secret".into();
-    let client = Client::new().connect(connector).prepare_with(password, async |mut s: Session<Lines>, password| {
-        s.feed(format!("login {password}"))?;
-        assert_eq!(s.next().await?.unwrap(), "welcome");
-        Ok(s)
-    });
+    let client = Client::new().connect(connector).prepare_with(
+        password,
+        async |mut s: Session<Lines>, password| {
+            s.feed(format!("login {password}"))?;
+            assert_eq!(s.next().await?.unwrap(), "welcome");
+            Ok(s)
+        },
+    );
     let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
     assert_eq!(soon(store.ask("a")).await.unwrap(), "a");
     let error = soon(store.ask("die")).await.unwrap_err();
     assert!(matches!(error, ClientError::MayHaveArrived(_)), "{error:?}");
     assert_eq!(soon(store.ask("b")).await.unwrap(), "b");
-    assert_eq!((handle.counts().connections(), handle.counts().closed(CloseReason::PeerReset)), (2, 1));
+    assert_eq!(
+        (handle.counts().connections(), handle.counts().closed(CloseReason::PeerReset)),
+        (2, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +198,8 @@ async fn after_so_long_without_a_connection_calls_fail_at_once_and_later_work_ag
         Some(line) if line == "hello" => Ok(s),
         _ => Err(Error::other("no hello")),
     });
-    let prepared = prepared.backoff(Backoff::between(Duration::from_secs(1), Duration::from_secs(1)));
+    let prepared =
+        prepared.backoff(Backoff::between(Duration::from_secs(1), Duration::from_secs(1)));
     let (store, _handle) = prepared.pipelined::<String, _>(Lines::lf()).unwrap();
     let began = Instant::now();
     let (queued, mut end): (_, Option<End>) = (soon(store.ask("a")), None);
@@ -210,7 +226,8 @@ async fn after_so_long_without_a_connection_calls_fail_at_once_and_later_work_ag
 #[tokio::test(start_paused = true)]
 async fn with_one_place_a_call_has_the_connection_for_itself() {
     let (connector, mut ends) = ends(1024).await;
-    let (store, _handle) = Client::new().connect(connector).in_flight(1).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) =
+        Client::new().connect(connector).in_flight(1).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let (a, b) = (call(&store, "a").await, store.ask("b"));
     tokio::pin!(b);
@@ -240,11 +257,12 @@ fn a_client_of_any_codec_is_send_sync_and_small() {
 
 #[tokio::test(start_paused = true)]
 async fn a_preparation_that_no_other_attempt_can_help_ends_the_client_with_its_error() {
-    let (connector, _server) = serve(session(Lines::lf(), async |mut s: Session<Lines>| -> Result {
-        s.feed("who are you?")?;
-        while s.next().await?.is_some() {}
-        Ok(())
-    }));
+    let (connector, _server) =
+        serve(session(Lines::lf(), async |mut s: Session<Lines>| -> Result {
+            s.feed("who are you?")?;
+            while s.next().await?.is_some() {}
+            Ok(())
+        }));
     let client = Client::new().connect(connector).prepare(async |mut s: Session<Lines>| {
         s.next().await?;
         Err::<Session<Lines>, _>(fatal(Error::other("the password is wrong")))

@@ -1,4 +1,5 @@
-//! The rules of a client about its beginnings and ends: back-off, names, preparation, drain, and what can be watched.
+//! The rules of a client about its beginnings and ends: back-off, names, preparation, drain, and
+//! what can be watched.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +20,9 @@ fn secs(n: u64) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn rule_8_a_server_that_accepts_and_closes_is_not_hammered() {
     let (connector, mut ends) = ends(100).await;
-    let client = Client::new().connect(connector).backoff(Backoff::between(Duration::from_millis(100), secs(10)));
+    let client = Client::new()
+        .connect(connector)
+        .backoff(Backoff::between(Duration::from_millis(100), secs(10)));
     let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
     tokio::spawn(async move {
         loop {
@@ -27,7 +30,8 @@ async fn rule_8_a_server_that_accepts_and_closes_is_not_hammered() {
         }
     });
     sleep(secs(600)).await;
-    // Waits of half the bound on average: some four a second at first, and one in five seconds in the end.
+    // Waits of half the bound on average: some four a second at first, and one in five seconds in
+    // the end.
     let connections = handle.counts().connections();
     assert!((60..=200).contains(&connections), "{connections} connections in ten minutes");
     drop(store);
@@ -47,7 +51,9 @@ async fn rule_8_the_back_off_begins_anew_only_after_a_connection_has_stood_for_1
             sleep(stands).await;
             drop(end);
             settle().await;
-            let State::Waiting { until, .. } = handle.state() else { panic!("{:?}", handle.state()) };
+            let State::Waiting { until, .. } = handle.state() else {
+                panic!("{:?}", handle.state())
+            };
             longest = longest.max(until - Instant::now());
         }
         // The first bound is twice the floor: without growth none is longer.
@@ -57,7 +63,10 @@ async fn rule_8_the_back_off_begins_anew_only_after_a_connection_has_stood_for_1
 
 #[tokio::test(start_paused = true)]
 async fn rule_8_one_attempt_is_under_way_however_many_callers_wait() {
-    let client = Client::new().connect(nobody()).backoff(Backoff::between(secs(1), secs(1))).call_within(secs(10));
+    let client = Client::new()
+        .connect(nobody())
+        .backoff(Backoff::between(secs(1), secs(1)))
+        .call_within(secs(10));
     let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
     let late = futures::future::join_all((0..1000).map(|_| store.ask("x"))).await;
     assert!(late.iter().all(|late| late.as_ref().unwrap_err().is_not_sent()));
@@ -65,7 +74,8 @@ async fn rule_8_one_attempt_is_under_way_however_many_callers_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_11_what_prepares_is_under_the_deadline_of_connecting_and_its_failure_is_a_failed_attempt() {
+async fn rule_11_what_prepares_is_under_the_deadline_of_connecting_and_its_failure_is_a_failed_attempt()
+ {
     let (connector, mut ends) = ends(100).await;
     let accepted = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&accepted);
@@ -94,7 +104,8 @@ async fn rule_11_what_prepares_is_under_the_deadline_of_connecting_and_its_failu
 #[tokio::test(start_paused = true)]
 async fn rule_12_a_drain_takes_no_new_calls_answers_those_it_has_and_closes_in_two_halves() {
     let (connector, mut ends) = ends(100).await;
-    let (store, handle) = Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let a = call(&store, "a").await;
     let mut ready = store.clone();
@@ -104,7 +115,10 @@ async fn rule_12_a_drain_takes_no_new_calls_answers_those_it_has_and_closes_in_t
     handle.drain(secs(60));
     assert!(matches!(handle.state(), State::Draining));
     assert!(matches!(ready.call("late".to_owned()).await, Err(ClientError::Draining)));
-    assert!(matches!(soon(waits.ready()).await.unwrap().call("late".to_owned()).await, Err(ClientError::Draining)));
+    assert!(matches!(
+        soon(waits.ready()).await.unwrap().call("late".to_owned()).await,
+        Err(ClientError::Draining)
+    ));
     assert!(matches!(store.ask("late").await, Err(ClientError::Draining)));
     end.expect("a\n").await;
     end.say("A\n").await;
@@ -123,7 +137,8 @@ async fn rule_12_a_drain_is_bounded_whatever_the_server_does() {
     // One that does not answer; one that takes nothing.
     for bytes in [100, 1] {
         let (connector, mut ends) = ends(bytes).await;
-        let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+        let (store, handle) =
+            Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
         let _end = ends.accept().await;
         let (sent, queued) = (call(&store, "sent").await, call(&store, "queued").await);
         settle().await;
@@ -141,7 +156,8 @@ async fn rule_12_a_drain_is_bounded_whatever_the_server_does() {
 #[tokio::test(start_paused = true)]
 async fn rule_12_a_server_that_does_not_close_is_lingered_for_2_s() {
     let (connector, mut ends) = ends(100).await;
-    let (_store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (_store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let _end = ends.accept().await;
     settle().await;
     let began = Instant::now();
@@ -152,7 +168,8 @@ async fn rule_12_a_server_that_does_not_close_is_lingered_for_2_s() {
 
 #[tokio::test(start_paused = true)]
 async fn rule_12_a_drain_while_there_is_no_connection_ends_at_once_or_with_what_is_queued() {
-    let (store, handle) = Client::new().connect(nobody()).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(nobody()).pipelined::<String, _>(Lines::lf()).unwrap();
     settle().await;
     let began = Instant::now();
     handle.drain(secs(3));
@@ -161,7 +178,8 @@ async fn rule_12_a_drain_while_there_is_no_connection_ends_at_once_or_with_what_
     assert!(matches!(store.ask("x").await, Err(ClientError::Draining)));
 
     let (connector, mut ends) = ends(100).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let end = ends.accept().await;
     let mut ready = store.clone();
     soon(ready.ready()).await.unwrap();
@@ -180,7 +198,8 @@ async fn rule_12_a_drain_while_there_is_no_connection_ends_at_once_or_with_what_
 #[tokio::test(start_paused = true)]
 async fn rule_12_the_last_service_that_is_dropped_drains_and_calls_that_are_held_are_answered() {
     let (connector, mut ends) = ends(100).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let a = call(&store, "a").await;
     drop(store);
@@ -207,7 +226,8 @@ async fn rule_12_no_task_is_left_of_a_client_whose_server_is_stuck_or_gone() {
     assert_eq!(began.elapsed(), secs(5));
     audit(&handle);
 
-    let (store, handle) = Client::new().connect(nobody()).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(nobody()).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut waits = store.clone();
     assert!(poll!(std::pin::pin!(waits.ready())).is_pending());
     drop((store, waits));
@@ -218,7 +238,8 @@ async fn rule_12_no_task_is_left_of_a_client_whose_server_is_stuck_or_gone() {
 #[tokio::test(start_paused = true)]
 async fn rule_12_a_queued_call_that_is_dropped_last_lets_the_client_end() {
     let (connector, mut ends) = ends(100).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let end = ends.accept().await;
     let mut ready = store.clone();
     soon(ready.ready()).await.unwrap();
@@ -235,7 +256,8 @@ async fn rule_12_a_queued_call_that_is_dropped_last_lets_the_client_end() {
 #[tokio::test(start_paused = true)]
 async fn rule_13_it_is_not_ready_while_there_is_no_connection_and_its_load_is_its_calls() {
     let (connector, mut ends) = ends(100).await;
-    let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     assert_eq!(store.in_flight(), usize::MAX);
     let mut waits = store.clone();
     assert!(poll!(std::pin::pin!(waits.ready())).is_pending());
@@ -256,7 +278,8 @@ async fn rule_13_it_is_not_ready_while_there_is_no_connection_and_its_load_is_it
 #[tokio::test(start_paused = true)]
 async fn rule_14_what_it_does_is_seen_from_outside() {
     let (connector, mut ends) = ends(100).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     assert!(matches!(handle.state(), State::Connecting));
     let mut end = ends.accept().await;
     soon(handle.connected()).await.unwrap();
@@ -277,7 +300,10 @@ async fn rule_14_what_it_does_is_seen_from_outside() {
     // Closed with a request unread, that is a reset.
     assert!(!error.to_string().is_empty());
     let counts = handle.counts();
-    assert_eq!((counts.answered(), counts.pending(), counts.attempts(), counts.connections()), (1, 0, 1, 1));
+    assert_eq!(
+        (counts.answered(), counts.pending(), counts.attempts(), counts.connections()),
+        (1, 0, 1, 1)
+    );
     assert!(matches!(soon(handle.connected()).await, Err(ClientError::Unavailable(_))));
     assert!(!matches!(handle.state(), State::Ended));
 }
@@ -286,7 +312,8 @@ async fn rule_14_what_it_does_is_seen_from_outside() {
 async fn rule_9_a_name_is_looked_up_at_each_connection() {
     let server = |port: u16| async move {
         let server = ropewalk::Server::new().listen(format!("tcp:127.0.0.1:{port}"));
-        let serve = server.serve(framed(Lines::lf(), reply_fn(|line: Bytes| line))).bind().await.unwrap();
+        let serve =
+            server.serve(framed(Lines::lf(), reply_fn(|line: Bytes| line))).bind().await.unwrap();
         let handle = serve.handle();
         (handle, tokio::spawn(serve))
     };
@@ -294,7 +321,8 @@ async fn rule_9_a_name_is_looked_up_at_each_connection() {
     let ropewalk::Addr::Tcp(addr) = first.addresses()[0].clone() else { panic!("no TCP") };
     // By name, which has ::1 as well on most machines: nobody listens there.
     let client = Client::new().connect(format!("tcp:localhost:{}", addr.port()));
-    let client = client.backoff(Backoff::between(Duration::from_millis(1), Duration::from_millis(20)));
+    let client =
+        client.backoff(Backoff::between(Duration::from_millis(1), Duration::from_millis(20)));
     let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
     assert_eq!(soon(store.ask("x")).await.unwrap(), "x");
     first.drain(secs(10));
@@ -307,7 +335,8 @@ async fn rule_9_a_name_is_looked_up_at_each_connection() {
 #[tokio::test(start_paused = true)]
 async fn rule_15_on_one_thread_and_under_paused_time_a_call_takes_no_time() {
     let (connector, _server) = serve(framed(Lines::lf(), reply_fn(|line: Bytes| line)));
-    let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let began = Instant::now();
     for _ in 0..1000 {
         assert_eq!(timeout(LONG, store.ask("x")).await.unwrap().unwrap(), "x");

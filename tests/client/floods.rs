@@ -15,12 +15,17 @@ use ropewalk::{Addr, Bytes, Lines, Peer, Remote};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-/// A connection on which there is always more to read, at most so many messages at once, and that takes whatever is written.
+/// A connection on which there is always more to read, at most so many messages at once, and that
+/// takes whatever is written.
 #[derive(Clone, Copy)]
 struct Flood(usize);
 
 impl AsyncRead for Flood {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         for _ in 0..self.0.min(buf.remaining() / 2) {
             buf.put_slice(b">\n");
         }
@@ -29,7 +34,11 @@ impl AsyncRead for Flood {
 }
 
 impl AsyncWrite for Flood {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -54,11 +63,15 @@ impl Dial for Flood {
 }
 
 /// A client of it, and the count of the messages that answer nothing.
-fn client(flood: Flood, call_within: Duration) -> (Pipelined<String, Vec<Bytes>>, Handle, Arc<AtomicUsize>) {
+fn client(
+    flood: Flood,
+    call_within: Duration,
+) -> (Pipelined<String, Vec<Bytes>>, Handle, Arc<AtomicUsize>) {
     let pushes = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&pushes);
     let client = Client::new().connect(Remote::dial(flood)).call_within(call_within);
-    let client = client.answers(|line: &Bytes| if line.starts_with(b">") { Part::Push } else { Part::Last });
+    let client =
+        client.answers(|line: &Bytes| if line.starts_with(b">") { Part::Push } else { Part::Last });
     let client = client.on_push(move |_: Bytes| {
         counted.fetch_add(1, Ordering::Relaxed);
     });
@@ -66,7 +79,8 @@ fn client(flood: Flood, call_within: Duration) -> (Pipelined<String, Vec<Bytes>>
     (store, handle, pushes)
 }
 
-/// Waits for one turn of the scheduler. Tokio's own `yield_now` waits for a round of the driver, which is many turns.
+/// Waits for one turn of the scheduler. Tokio's own `yield_now` waits for a round of the driver,
+/// which is many turns.
 async fn turn() {
     let mut had = false;
     poll_fn(|cx| {
@@ -98,12 +112,14 @@ async fn other_tasks_have_their_turn_after_256_messages() {
     other.await.unwrap();
 }
 
-// Not under paused time: that stands still while there is something to do, and here there always is.
+// Not under paused time: that stands still while there is something to do, and here there always
+// is.
 #[tokio::test]
 async fn a_call_is_late_and_a_drain_ends_though_messages_never_stop() {
     for flood in [Flood(1), Flood(usize::MAX)] {
         let (store, handle, _pushes) = client(flood, Duration::from_millis(100));
-        let late = timeout(Duration::from_secs(20), store.ask("x")).await.expect("it is never late");
+        let late =
+            timeout(Duration::from_secs(20), store.ask("x")).await.expect("it is never late");
         assert!(matches!(late, Err(ClientError::TimedOut { sent: true })), "{late:?}");
         handle.drain(Duration::from_millis(100));
         timeout(Duration::from_secs(20), handle.ended()).await.expect("it never ends");

@@ -1,4 +1,5 @@
-//! The rules of a client, one after the other: what a disconnect, a dropped call, a deadline and a broken order do.
+//! The rules of a client, one after the other: what a disconnect, a dropped call, a deadline and a
+//! broken order do.
 
 use std::time::Duration;
 
@@ -20,12 +21,15 @@ fn may_have_arrived(result: &Result<Bytes, ClientError>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_1_a_call_of_which_no_byte_was_handed_over_is_not_sent_and_any_other_may_have_arrived() {
+async fn rule_1_a_call_of_which_no_byte_was_handed_over_is_not_sent_and_any_other_may_have_arrived()
+{
     let (connector, mut ends) = ends(10).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     // 7 bytes each, of which 10 are taken: all of one, some of the next, none of the third.
-    let [a, b, c] = [call(&store, "aaaaaa").await, call(&store, "bbbbbb").await, call(&store, "cccccc").await];
+    let [a, b, c] =
+        [call(&store, "aaaaaa").await, call(&store, "bbbbbb").await, call(&store, "cccccc").await];
     settle().await;
     end.expect("a").await;
     drop(end);
@@ -37,9 +41,11 @@ async fn rule_1_a_call_of_which_no_byte_was_handed_over_is_not_sent_and_any_othe
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_1_calls_that_are_queued_stay_queued_for_the_next_connection_and_nothing_is_sent_twice() {
+async fn rule_1_calls_that_are_queued_stay_queued_for_the_next_connection_and_nothing_is_sent_twice()
+ {
     let (connector, mut ends) = ends(1024).await;
-    let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let sent = call(&store, "sent").await;
     end.expect("sent\n").await;
@@ -58,7 +64,8 @@ async fn rule_1_calls_that_are_queued_stay_queued_for_the_next_connection_and_no
 #[tokio::test(start_paused = true)]
 async fn rule_2_a_call_that_is_dropped_before_it_is_encoded_is_not_sent_and_gives_its_place_back() {
     let (connector, mut ends) = ends(1024).await;
-    let (store, _handle) = Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) =
+        Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let (a, b) = (call(&store, "a").await, call(&store, "b").await);
     drop(a);
@@ -72,7 +79,8 @@ async fn rule_2_a_call_that_is_dropped_before_it_is_encoded_is_not_sent_and_give
 #[tokio::test(start_paused = true)]
 async fn rule_2_the_answer_of_a_dropped_call_is_thrown_away_and_its_place_is_taken_until_then() {
     let (connector, mut ends) = ends(1024).await;
-    let (store, handle) = Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let (a, b) = (call(&store, "a").await, call(&store, "b").await);
     end.expect("a\nb\n").await;
@@ -95,7 +103,10 @@ async fn rule_3_the_deadline_covers_the_wait_for_a_connection_the_queue_and_the_
     let (store, _handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
     let began = Instant::now();
     let late = join_all((0..10).map(|_| store.ask("x"))).await;
-    assert!(late.iter().all(|late| matches!(late, Err(ClientError::TimedOut { sent: false }))), "{late:?}");
+    assert!(
+        late.iter().all(|late| matches!(late, Err(ClientError::TimedOut { sent: false }))),
+        "{late:?}"
+    );
     assert_eq!(began.elapsed(), two);
 
     let (connector, mut ends) = ends(1024).await;
@@ -113,9 +124,14 @@ async fn rule_3_the_deadline_covers_the_wait_for_a_connection_the_queue_and_the_
     sleep(Duration::from_millis(500)).await;
     end.say("A\n").await;
     assert_eq!(soon(first).await.unwrap(), "A");
-    let (second, third) =
-        soon(async { tokio::join!(second.map(|r| (r, began.elapsed())), third.map(|r| (r, began.elapsed()))) }).await;
-    assert!(matches!(second, (Err(ClientError::TimedOut { sent: true }), t) if t == two), "{second:?}");
+    let (second, third) = soon(async {
+        tokio::join!(second.map(|r| (r, began.elapsed())), third.map(|r| (r, began.elapsed())))
+    })
+    .await;
+    assert!(
+        matches!(second, (Err(ClientError::TimedOut { sent: true }), t) if t == two),
+        "{second:?}"
+    );
     assert!(matches!(third.0, Err(ClientError::TimedOut { sent: true })), "{third:?}");
     assert_eq!(third.1, Duration::from_secs(3));
 }
@@ -204,7 +220,11 @@ async fn rule_3_a_server_that_answers_nothing_is_replaced_and_one_that_is_slow_i
 #[tokio::test(start_paused = true)]
 async fn rule_3_a_connection_whose_every_place_is_held_by_a_late_call_is_replaced_at_once() {
     let (connector, mut ends) = ends(1024).await;
-    let client = Client::new().connect(connector).call_within(Duration::from_secs(2)).in_flight(2).stalled_after(LONG);
+    let client = Client::new()
+        .connect(connector)
+        .call_within(Duration::from_secs(2))
+        .in_flight(2)
+        .stalled_after(LONG);
     let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
     let _end = ends.accept().await;
     let began = Instant::now();
@@ -219,7 +239,8 @@ async fn rule_3_a_connection_whose_every_place_is_held_by_a_late_call_is_replace
 #[tokio::test(start_paused = true)]
 async fn rule_4_what_nobody_asked_for_ends_the_connection_and_no_answer_behind_it_is_handed_out() {
     let (connector, mut ends) = ends(1024).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     let (a, b) = (call(&store, "a").await, call(&store, "b").await);
     end.expect("a\nb\n").await;
@@ -237,7 +258,8 @@ async fn rule_4_what_nobody_asked_for_ends_the_connection_and_no_answer_behind_i
 #[tokio::test(start_paused = true)]
 async fn rule_4_a_server_that_greets_is_out_of_step_and_the_error_says_what_to_do() {
     let (connector, mut ends) = ends(1024).await;
-    let (_store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (_store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let mut end = ends.accept().await;
     end.say("220 ready\n").await;
     settle().await;
@@ -248,7 +270,8 @@ async fn rule_4_a_server_that_greets_is_out_of_step_and_the_error_says_what_to_d
 #[tokio::test(start_paused = true)]
 async fn rule_4_an_answer_that_the_codec_refuses_ends_the_connection_with_its_error() {
     let (connector, mut ends) = ends(1024).await;
-    let (store, handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf().max(5)).unwrap();
+    let (store, handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf().max(5)).unwrap();
     let mut end = ends.accept().await;
     let (a, b) = (call(&store, "a").await, call(&store, "b").await);
     end.expect("a\nb\n").await;

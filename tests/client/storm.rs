@@ -1,4 +1,5 @@
-//! A thousand clients whose server is gone for ten seconds: how often they try, what that costs, and when they are back.
+//! A thousand clients whose server is gone for ten seconds: how often they try, what that costs,
+//! and when they are back.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -132,10 +133,17 @@ async fn a_thousand_clients_try_seldom_and_apart_and_are_back_within_the_bound_o
         println!(
             "{most:?}: {all} attempts each, {second} in a second, {moment} in 10 ms, {cost:?}, back in {waited:?}"
         );
-        assert!(all <= GONE.as_secs_f64() / most.as_secs_f64() * 2.5 + 6.0, "{all} attempts of each");
+        assert!(
+            all <= GONE.as_secs_f64() / most.as_secs_f64() * 2.5 + 6.0,
+            "{all} attempts of each"
+        );
         assert!(second <= 5.0, "{second} attempts of each in a second");
         assert!(moment <= 0.2, "{moment} of all tried within 10 ms");
-        assert!(cost.as_nanos() < attempts.len() as u128 * 100_000, "{cost:?} for {} attempts", attempts.len());
+        assert!(
+            cost.as_nanos() < attempts.len() as u128 * 100_000,
+            "{cost:?} for {} attempts",
+            attempts.len()
+        );
         assert!(waited <= most, "back after {waited:?}");
         assert!(clients.iter().all(|(_, handle)| handle.counts().connections() == 2));
     }

@@ -1,4 +1,5 @@
-//! A client among tower's layers: the usual ones, balancing by load, and another attempt for what was not sent.
+//! A client among tower's layers: the usual ones, balancing by load, and another attempt for what
+//! was not sent.
 
 use std::time::Duration;
 
@@ -23,13 +24,19 @@ fn store() -> Store {
 #[tokio::test(start_paused = true)]
 async fn the_usual_layers_stand_around_it() {
     let store = store();
-    let layers = ServiceBuilder::new().buffer(16).concurrency_limit(3).timeout(Duration::from_secs(1));
+    let layers =
+        ServiceBuilder::new().buffer(16).concurrency_limit(3).timeout(Duration::from_secs(1));
     let all = layers.retry(NotSent::once()).service(store.clone());
     let calls = (0..20).map(|i| all.clone().oneshot(i.to_string()));
     for (i, answer) in soon(join_all(calls)).await.into_iter().enumerate() {
         assert_eq!(answer.unwrap(), i.to_string());
     }
-    assert_eq!(soon(ServiceBuilder::new().load_shed().service(store).oneshot("z".to_owned())).await.unwrap(), "z");
+    assert_eq!(
+        soon(ServiceBuilder::new().load_shed().service(store).oneshot("z".to_owned()))
+            .await
+            .unwrap(),
+        "z"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,10 +51,14 @@ async fn no_call_goes_to_a_connection_that_is_not_there_as_long_as_there_is_anot
     for i in 0..100 {
         // The dead one is ready after 2 s, for a call that fails.
         sleep(Duration::from_millis(100)).await;
-        assert_eq!(soon(balance.ready()).await.unwrap().call(i.to_string()).await.unwrap(), i.to_string());
+        assert_eq!(
+            soon(balance.ready()).await.unwrap().call(i.to_string()).await.unwrap(),
+            i.to_string()
+        );
     }
     assert_eq!(balance.len(), 2);
-    let ewma = |store| PeakEwma::new(store, Duration::from_millis(30), 1e6, CompleteOnResponse::default());
+    let ewma =
+        |store| PeakEwma::new(store, Duration::from_millis(30), 1e6, CompleteOnResponse::default());
     let mut balance = Balance::new(ServiceList::new(vec![ewma(store()), ewma(store())]));
     assert_eq!(soon(balance.ready()).await.unwrap().call("x".to_owned()).await.unwrap(), "x");
 }
@@ -55,7 +66,8 @@ async fn no_call_goes_to_a_connection_that_is_not_there_as_long_as_there_is_anot
 #[tokio::test(start_paused = true)]
 async fn what_was_not_sent_is_tried_again_once_and_what_was_sent_never() {
     let (connector, mut ends) = ends(10).await;
-    let (store, _handle) = Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
+    let (store, _handle) =
+        Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
     let end = ends.accept().await;
     let retry = |store: &Store| Retry::new(NotSent::once(), store.clone());
     let sent = call(&store, "123456789").await;

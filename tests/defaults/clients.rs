@@ -83,8 +83,15 @@ async fn attempts_are_between_100_ms_and_30_s_apart() {
     let waits: Vec<Duration> = attempts.windows(2).map(|two| two[1] - two[0]).collect();
     // The runtime's clock counts in milliseconds, and rounds up.
     let most = secs(30) + Duration::from_millis(1);
-    assert!(waits.iter().all(|wait| (Duration::from_millis(100)..=most).contains(wait)), "{waits:?}");
-    assert!(waits[0] <= Duration::from_millis(201), "the first bound is twice the floor: {:?}", waits[0]);
+    assert!(
+        waits.iter().all(|wait| (Duration::from_millis(100)..=most).contains(wait)),
+        "{waits:?}"
+    );
+    assert!(
+        waits[0] <= Duration::from_millis(201),
+        "the first bound is twice the floor: {:?}",
+        waits[0]
+    );
     // Of some 5700 one is close to either end.
     assert!(waits.iter().any(|wait| *wait > secs(29)), "{:?}", waits.iter().max());
     assert!(waits.iter().any(|wait| *wait < secs(1)));

@@ -12,8 +12,8 @@ use ropewalk::codec::{CodecError, Encoder};
 use ropewalk::layer::LifetimeLayer;
 use ropewalk::memory::{self, Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, Connection, ConnectionLimitLayer, ConnectionService, Error, Lines, RawBytes, ReadDeadlineLayer, Reply,
-    Server, Session, framed, reply_fn, service_fn, session,
+    CloseReason, Connection, ConnectionLimitLayer, ConnectionService, Error, Lines, RawBytes,
+    ReadDeadlineLayer, Reply, Server, Session, framed, reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -53,7 +53,10 @@ impl Encoder<Bytes> for Bracketed {
 #[tokio::test]
 async fn a_frame_of_strict_has_64_kib_with_what_is_around_it() {
     for (content, is_served) in [(64 * KIB - 2, true), (64 * KIB - 1, false)] {
-        let leaf = framed(Strict::new(Bracketed), reply_fn(|frame: Bytes| Bytes::from(frame.len().to_string())));
+        let leaf = framed(
+            Strict::new(Bracketed),
+            reply_fn(|frame: Bytes| Bytes::from(frame.len().to_string())),
+        );
         let (server, connector) = with_room(128 * KIB, leaf).await;
         let mut client = connector.connect().await.unwrap();
         client.write_all(&[b"<", &vec![b'x'; content][..], b">"].concat()).await.unwrap();
@@ -173,14 +176,24 @@ async fn under_the_deadlines_of_the_layer_a_first_frame_has_10_s_any_frame_30_an
         (b"a\n", 60, CloseReason::IdleTimeout),
     ] {
         let (endpoint, connector) = memory::endpoint();
-        let server =
-            Running::start(Server::new().layer(ReadDeadlineLayer::new()).listen(endpoint).serve(harness::shouter()))
-                .await;
-        assert_eq!(ended(server, connector, say).await, (SECOND * seconds, reason), "{}", say.escape_ascii());
+        let server = Running::start(
+            Server::new()
+                .layer(ReadDeadlineLayer::new())
+                .listen(endpoint)
+                .serve(harness::shouter()),
+        )
+        .await;
+        assert_eq!(
+            ended(server, connector, say).await,
+            (SECOND * seconds, reason),
+            "{}",
+            say.escape_ascii()
+        );
     }
 }
 
-/// After how long a connection ends on which the client says this and no more, and for which reason.
+/// After how long a connection ends on which the client says this and no more, and for which
+/// reason.
 async fn ended(server: Running, connector: Connector, say: &[u8]) -> (Duration, CloseReason) {
     let mut client = connector.connect().await.unwrap();
     client.write_all(say).await.unwrap();
@@ -216,7 +229,10 @@ async fn a_close_lingers_for_2_s_and_for_16_mib() {
     while let Ok(n) = client.write(&[b'x'; KIB]).await {
         taken += n;
     }
-    assert!((16 * KIB * KIB..=16 * KIB * KIB + 64 * KIB).contains(&taken), "{taken} bytes were taken");
+    assert!(
+        (16 * KIB * KIB..=16 * KIB * KIB + 64 * KIB).contains(&taken),
+        "{taken} bytes were taken"
+    );
     assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
     drop(client);
     server.end().await;
@@ -231,9 +247,15 @@ async fn of_refused_peers_256_have_2_s_each_for_the_text_and_the_others_none() {
         clients.push(connector.connect().await.unwrap());
     }
     let start = Instant::now();
-    server.until("those beyond are closed", |counts| counts.closed(CloseReason::RefusedAtOnce) == 300 - 256).await;
+    server
+        .until("those beyond are closed", |counts| {
+            counts.closed(CloseReason::RefusedAtOnce) == 300 - 256
+        })
+        .await;
     assert!(start.elapsed() < SECOND);
-    server.until("the others are given up", |counts| counts.closed(CloseReason::Refused) == 256).await;
+    server
+        .until("the others are given up", |counts| counts.closed(CloseReason::Refused) == 256)
+        .await;
     assert_eq!(start.elapsed().as_secs(), 2);
     drop(clients);
     server.end().await;
@@ -304,7 +326,8 @@ async fn a_memory_endpoint_holds_64_kib_each_way() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_has_30_s_to_end_after_its_maximum_age() {
     let leaf = session(Lines::lf(), async |_: Session<Lines>| pending().await);
-    let (server, connector) = on_memory(Server::new().layer(LifetimeLayer::new(SECOND * 100)), leaf).await;
+    let (server, connector) =
+        on_memory(Server::new().layer(LifetimeLayer::new(SECOND * 100)), leaf).await;
     let mut client = connector.connect().await.unwrap();
     let start = Instant::now();
     harness::assert_cut(&mut client).await;

@@ -1,4 +1,5 @@
-//! Defaults of what comes before a connection that the README's table names, as a running server has them.
+//! Defaults of what comes before a connection that the README's table names, as a running server
+//! has them.
 
 use std::fmt;
 use std::io::Write;
@@ -27,12 +28,17 @@ const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_preamble_makes_room_for_one_of_its_own_address_after_20_ms_or_250_if_its_peer_has_spoken() {
+async fn a_preamble_makes_room_for_one_of_its_own_address_after_20_ms_or_250_if_its_peer_has_spoken()
+ {
     let issued = Ca::new().issue(["localhost"]);
     // The first byte of a handshake.
-    for (said, ms, reason) in [(&b""[..], 20, PreambleDrop::Silent), (b"\x16", 250, PreambleDrop::Share)] {
-        let endpoint = Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(TlsConfig::pem(&issued.cert, &issued.key));
-        let server = Running::start(Server::new().max_preambles(4).listen(endpoint).serve(shouter())).await;
+    for (said, ms, reason) in
+        [(&b""[..], 20, PreambleDrop::Silent), (b"\x16", 250, PreambleDrop::Share)]
+    {
+        let endpoint = Endpoint::tcp(([127, 0, 0, 1], 0).into())
+            .tls(TlsConfig::pem(&issued.cert, &issued.key));
+        let server =
+            Running::start(Server::new().max_preambles(4).listen(endpoint).serve(shouter())).await;
         let connect = || {
             let mut client = TcpStream::connect(server.tcp_addr(0)).unwrap();
             client.write_all(said).unwrap();
@@ -45,7 +51,11 @@ async fn a_preamble_makes_room_for_one_of_its_own_address_after_20_ms_or_250_if_
         let newcomer = connect();
         harness::until("one has made room", || preambles().dropped() == 1).await;
         // It is looked once a millisecond.
-        assert!((ms - 2..=ms + 2).contains(&start.elapsed().as_millis()), "{said:?}: {:?}", start.elapsed());
+        assert!(
+            (ms - 2..=ms + 2).contains(&start.elapsed().as_millis()),
+            "{said:?}: {:?}",
+            start.elapsed()
+        );
         assert_eq!(preambles().dropped_for(reason), 1);
         drop((first, newcomer));
         server.end().await;
@@ -79,7 +89,9 @@ async fn of_twenty_handshakes_on_one_thread_one_computes_before_other_tasks_have
         .with_cert_resolver(Arc::new(resolver));
     let endpoint = Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(TlsConfig::rustls(config));
     let server = Server::new().listen(endpoint).serve(shouter()).bind().await.unwrap();
-    let Addr::Tcp(addr) = server.handle().addresses()[0].clone() else { panic!("it is a TCP endpoint") };
+    let Addr::Tcp(addr) = server.handle().addresses()[0].clone() else {
+        panic!("it is a TCP endpoint")
+    };
     // All have said hello before anybody is accepted, and say no more.
     let hello = client_hello(&ca).await;
     let mut clients = Vec::new();
@@ -110,16 +122,25 @@ async fn of_twenty_handshakes_on_one_thread_one_computes_before_other_tasks_have
 async fn a_proxy_header_has_107_bytes_of_text_or_4096_in_binary() {
     // What is over the limit is closed at once; what may still become a header is waited for.
     let text = |bytes: usize| [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; bytes - 14]].concat();
-    let binary = |bytes: u16| [&b"\r\n\r\n\0\r\nQUIT\n\x21\0"[..], &(bytes - 16).to_be_bytes()].concat();
-    for (begun, is_waited_for) in [(text(105), true), (text(106), false), (binary(4096), true), (binary(4097), false)] {
+    let binary =
+        |bytes: u16| [&b"\r\n\r\n\0\r\nQUIT\n\x21\0"[..], &(bytes - 16).to_be_bytes()].concat();
+    for (begun, is_waited_for) in
+        [(text(105), true), (text(106), false), (binary(4096), true), (binary(4097), false)]
+    {
         let (endpoint, connector) = memory::endpoint();
-        let server = Running::start(Server::new().listen(endpoint.proxied([])).serve(shouter())).await;
+        let server =
+            Running::start(Server::new().listen(endpoint.proxied([])).serve(shouter())).await;
         let mut client = connector.connect().await.unwrap();
         client.write_all(&begun).await.unwrap();
         let start = Instant::now();
         harness::assert_cut(&mut client).await;
         let expected = if is_waited_for { 5 * SECOND } else { Duration::ZERO };
-        assert!((expected..expected + MS).contains(&start.elapsed()), "{} {:?}", begun.len(), start.elapsed());
+        assert!(
+            (expected..expected + MS).contains(&start.elapsed()),
+            "{} {:?}",
+            begun.len(),
+            start.elapsed()
+        );
         server.end().await;
     }
 }
@@ -135,7 +156,8 @@ async fn an_accept_rate_layer_remembers_65_536_peers() {
         seen.fetch_add(1, Ordering::SeqCst);
         async { Ok::<_, Error>(()) }
     });
-    let server = Running::start(Server::new().layer(rate.clone()).listen(endpoint).serve(service)).await;
+    let server =
+        Running::start(Server::new().layer(rate.clone()).listen(endpoint).serve(service)).await;
     for n in 0..PEERS + 10 {
         drop(from.host(&Ipv4Addr::from(0x0a00_0000 + n).to_string()));
         if n % 1024 == 0 {

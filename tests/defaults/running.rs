@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::MemoryStream;
 use ropewalk::{
-    CloseReason, ConnectionService, LengthPrefixed, Lines, Netstring, Server, Session, SessionError, framed, reply_fn,
-    session,
+    CloseReason, ConnectionService, LengthPrefixed, Lines, Netstring, Server, Session,
+    SessionError, framed, reply_fn, session,
 };
 use rustix::process::{Resource, Signal, getpid, getrlimit, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,21 +40,28 @@ async fn heard(leaf: impl ConnectionService, input: &[u8]) -> Vec<u8> {
 async fn a_line_has_16_kib_and_a_frame_64() {
     for over in [0, 1] {
         let line = [vec![b'x'; 16 * KIB + over], b"\n".to_vec()].concat();
-        let came_back = heard(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &line).await == line;
+        let came_back =
+            heard(framed(Lines::lf(), reply_fn(|line: Bytes| line)), &line).await == line;
         assert_eq!(came_back, over == 0, "a line");
         let len = 64 * KIB + over;
         let netstring = [format!("{len}:").as_bytes(), &vec![b'x'; len], b","].concat();
-        let came_back = heard(framed(Netstring::new(), reply_fn(|frame: Bytes| frame)), &netstring).await == netstring;
+        let came_back = heard(framed(Netstring::new(), reply_fn(|frame: Bytes| frame)), &netstring)
+            .await
+            == netstring;
         assert_eq!(came_back, over == 0, "a netstring");
         let prefixed = [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
         let came_back =
-            heard(framed(LengthPrefixed::u32(), reply_fn(|frame: Bytes| frame)), &prefixed).await == prefixed;
+            heard(framed(LengthPrefixed::u32(), reply_fn(|frame: Bytes| frame)), &prefixed).await
+                == prefixed;
         assert_eq!(came_back, over == 0, "a frame behind its length");
     }
 }
 
 /// Serves one session whose function says what it finds.
-async fn found<Fut>(f: impl Fn(Session<Lines>) -> Fut + Send + Sync + 'static, input: &[u8]) -> String
+async fn found<Fut>(
+    f: impl Fn(Session<Lines>) -> Fut + Send + Sync + 'static,
+    input: &[u8],
+) -> String
 where
     Fut: Future<Output = (Session<Lines>, String)> + Send + 'static,
 {

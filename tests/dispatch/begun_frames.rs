@@ -1,4 +1,5 @@
-//! A frame that has begun has its time, without any layer; one that has not has all the time there is.
+//! A frame that has begun has its time, without any layer; one that has not has all the time there
+//! is.
 
 use std::time::Duration;
 
@@ -6,8 +7,8 @@ use bytes::Bytes;
 use ropewalk::connection::ReadDeadlines;
 use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, ReadDeadlineLayer, Server, Session, framed, reply_fn,
-    service_fn, session,
+    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, ReadDeadlineLayer, Server,
+    Session, framed, reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
@@ -94,7 +95,8 @@ async fn each_64_kib_that_have_come_give_a_frame_its_time_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_a_foreign_codec_has_taken_is_a_frame_that_has_begun() {
-    let leaf = framed(LengthDelimitedCodec::new(), reply_fn(|frame: bytes::BytesMut| frame.freeze()));
+    let leaf =
+        framed(LengthDelimitedCodec::new(), reply_fn(|frame: bytes::BytesMut| frame.freeze()));
     let (server, connector) = serve(leaf).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(&[0, 0, 0, 9]).await.unwrap();

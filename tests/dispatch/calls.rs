@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use ropewalk::codec::CodecError;
 use ropewalk::{
-    CloseReason, Error, Lines, Netstring, RawBytes, Reply, Session, framed, per_connection, reply_fn, service_fn,
-    session,
+    CloseReason, Error, Lines, Netstring, RawBytes, Reply, Session, framed, per_connection,
+    reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, duplex};
 use tokio::time::timeout;
@@ -56,14 +56,17 @@ async fn none_one_many_a_stream_and_an_iterator_are_answers() {
             b"iter none" => Reply::iter([]),
             b"iter ended" => {
                 let mut ended = false;
-                Reply::iter(iter::from_fn(move || std::mem::replace(&mut ended, true).then_some("after its end")))
+                Reply::iter(iter::from_fn(move || {
+                    std::mem::replace(&mut ended, true).then_some("after its end")
+                }))
             }
             b"iter one" => Reply::iter(["w"]),
             b"bye" => Reply::one("bye").then_close(),
             _ => Reply::one("one"),
         }),
     ));
-    w.say("none\nmany\nmaybe\none\nstream\niter\niter none\niter ended\niter one\nbye\nmany\n").await;
+    w.say("none\nmany\nmaybe\none\nstream\niter\niter none\niter ended\niter one\nbye\nmany\n")
+        .await;
     // What is behind `then_close` is not served.
     assert_eq!(w.rest().await, "1\n2\n3\none\na\nb\nx\ny\nz\nw\nbye\n");
     w.end().await.unwrap();
@@ -118,12 +121,13 @@ async fn errors_become_answers_in_their_place() {
         b"bad" => Err(Error::other("no such thing")),
         _ => Ok(line),
     });
-    let leaf = framed(Lines::lf().max(8).skip_too_long(), service).on_error(|e: &Error| {
-        match e.downcast_ref::<CodecError>() {
+    let leaf =
+        framed(Lines::lf().max(8).skip_too_long(), service).on_error(|e: &Error| match e
+            .downcast_ref::<CodecError>()
+        {
             Some(_) => Bytes::from_static(b"500 long"),
             None => Bytes::from(e.to_string().into_bytes().split_off(8)),
-        }
-    });
+        });
     let mut w = wired(leaf);
     w.say("a\nbad\nway too long a line\nb\n").await;
     assert_eq!(w.finish().await, "a\nthing\n500 long\nb\n");
@@ -132,7 +136,8 @@ async fn errors_become_answers_in_their_place() {
 
 #[tokio::test]
 async fn after_a_fatal_error_its_answer_is_the_last() {
-    let leaf = framed(Netstring::new(), reply_fn(|frame: Bytes| frame)).on_error(|_: &Error| Bytes::from_static(b"?!"));
+    let leaf = framed(Netstring::new(), reply_fn(|frame: Bytes| frame))
+        .on_error(|_: &Error| Bytes::from_static(b"?!"));
     let mut w = wired(leaf);
     w.say("1:a,oops1:b,").await;
     assert_eq!(w.rest().await, "1:a,2:?!,");
@@ -223,7 +228,8 @@ fn others() -> Arc<AtomicUsize> {
 
 #[tokio::test]
 async fn a_greedy_connection_lets_others_run() {
-    let mut w = wired_with(framed(Lines::lf(), reply_fn(|_: Bytes| Reply::<Bytes>::none())), 1 << 20);
+    let mut w =
+        wired_with(framed(Lines::lf(), reply_fn(|_: Bytes| Reply::<Bytes>::none())), 1 << 20);
     let turns = others();
     w.say(vec![b'\n'; 60_000]).await;
     let before = turns.load(Ordering::SeqCst);
@@ -254,7 +260,8 @@ async fn a_long_answer_of_which_nothing_is_sent_lets_others_run() {
 #[tokio::test(start_paused = true)]
 async fn a_transport_that_buffers_is_flushed() {
     let (mut peer, io) = duplex(1024);
-    let (_, _, task) = over(Foreign(BufStream::new(io)), framed(Lines::lf(), reply_fn(|line: Bytes| line)));
+    let (_, _, task) =
+        over(Foreign(BufStream::new(io)), framed(Lines::lf(), reply_fn(|line: Bytes| line)));
     peer.write_all(b"hi\n").await.unwrap();
     let mut answer = [0; 3];
     timeout(LONG, peer.read_exact(&mut answer)).await.expect("an answer").unwrap();
@@ -328,7 +335,8 @@ impl Encoder<Bytes> for AtTheEnd {
 
 #[tokio::test]
 async fn a_recoverable_error_at_the_end_of_the_stream_loses_no_frame_behind_it() {
-    let leaf = framed(AtTheEnd, reply_fn(|byte: Bytes| byte)).on_error(|_: &Error| Bytes::from_static(b"?"));
+    let leaf = framed(AtTheEnd, reply_fn(|byte: Bytes| byte))
+        .on_error(|_: &Error| Bytes::from_static(b"?"));
     let mut w = wired(leaf);
     w.say("ab!cd").await;
     assert_eq!(w.finish().await, "ab?cd");

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream;
 use ropewalk::{
-    CloseReason, CodecExt, Error, Lines, Reply, Session, SessionError, framed, reply_fn, service_fn, session,
+    CloseReason, CodecExt, Error, Lines, Reply, Session, SessionError, framed, reply_fn,
+    service_fn, session,
 };
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -19,7 +20,8 @@ const ENDS_WITH_CR: &str = "a\r\r\n";
 
 #[tokio::test]
 async fn an_answer_that_can_not_be_encoded_is_on_errors() {
-    let leaf = framed(Lines::any(), reply_fn(|line: Bytes| line)).on_error(|_: &Error| Bytes::from("500"));
+    let leaf =
+        framed(Lines::any(), reply_fn(|line: Bytes| line)).on_error(|_: &Error| Bytes::from("500"));
     let mut w = wired(leaf);
     w.say(["x\n", ENDS_WITH_CR, "y\n"].concat()).await;
     assert_eq!(w.finish().await, "x\n500\ny\n");
@@ -38,7 +40,8 @@ async fn without_on_error_it_ends_the_connection_behind_the_answers_before() {
 
 #[tokio::test]
 async fn the_answer_to_an_error_has_no_second_try() {
-    let leaf = framed(Lines::any(), reply_fn(|line: Bytes| line)).on_error(|_: &Error| Bytes::from("no\r"));
+    let leaf = framed(Lines::any(), reply_fn(|line: Bytes| line))
+        .on_error(|_: &Error| Bytes::from("no\r"));
     let mut w = wired(leaf);
     w.say(["x\n", ENDS_WITH_CR, "y\n"].concat()).await;
     assert_eq!(w.rest().await, "x\n");
@@ -104,7 +107,10 @@ async fn without_an_order_the_calls_under_way_are_answered_before_the_close() {
 #[tokio::test(start_paused = true)]
 async fn nothing_behind_an_answer_that_closes_is_answered() {
     // The frame behind it is no command: an error, which is known long before the answer.
-    let codec = || Lines::lf().try_map(|line: Bytes| if line == "bad" { Err("no such command") } else { Ok(line) });
+    let codec = || {
+        Lines::lf()
+            .try_map(|line: Bytes| if line == "bad" { Err("no such command") } else { Ok(line) })
+    };
     let service = || {
         service_fn(async |line: Bytes| {
             match &line[..] {
@@ -121,7 +127,8 @@ async fn nothing_behind_an_answer_that_closes_is_answered() {
     let on_error = |_: &Error| Bytes::from("500");
     let unordered = wired(framed(codec(), service()).unordered(4).on_error(on_error));
     let unhandled = wired(framed(codec(), service()).unordered(4));
-    let driven = wired(session(codec(), move |s: Session<_>| s.drive(service()).unordered(4).into_future()));
+    let driven =
+        wired(session(codec(), move |s: Session<_>| s.drive(service()).unordered(4).into_future()));
     for mut w in [unordered, unhandled, driven] {
         w.say("slow\nquit\nbad\nx\n").await;
         assert_eq!(w.rest().await, "quit\nslow\n");

@@ -1,4 +1,5 @@
-//! Decoders that are not ours: what they may leave in the buffer, and what becomes of one that does not get on.
+//! Decoders that are not ours: what they may leave in the buffer, and what becomes of one that does
+//! not get on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,8 +10,8 @@ use ropewalk::codec::custom::{FindFrame, Span, Strict};
 use ropewalk::codec::{CodecError, Decoder, Encoder, Fixed};
 use ropewalk::layer::BoxError;
 use ropewalk::{
-    Bytes, BytesMut, CloseReason, CodecExt, Error, LengthPrefixed, Lines, Netstring, Reply, Result, Session, framed,
-    reply_fn, session,
+    Bytes, BytesMut, CloseReason, CodecExt, Error, LengthPrefixed, Lines, Netstring, Reply, Result,
+    Session, framed, reply_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::LinesCodec;
@@ -94,10 +95,11 @@ async fn a_decoder_that_finds_no_frame_is_left_with_16_mib_at_most() {
     assert!(text.contains("16777216 bytes") && text.contains("input_limit"), "{text}");
 
     // One that never finds any, in a session.
-    let mut greedy = wired(session(By(|_: &mut BytesMut| io::Result::Ok(None)), async |mut s: Session<_>| {
-        while s.next().await?.is_some() {}
-        Ok(())
-    }));
+    let mut greedy =
+        wired(session(By(|_: &mut BytesMut| io::Result::Ok(None)), async |mut s: Session<_>| {
+            while s.next().await?.is_some() {}
+            Ok(())
+        }));
     let sent = flood(&mut greedy).await;
     assert!((16 * MIB..18 * MIB).contains(&sent), "{sent} bytes were taken");
     assert_eq!(ended(greedy).await.0, "input_limit");
@@ -184,7 +186,8 @@ impl Encoder<Bytes> for Endings {
 
 #[tokio::test(start_paused = true)]
 async fn the_input_limit_is_exact_and_holds_inside_a_conversion_too() {
-    let mut lines = wired(framed(LinesCodec::new(), reply_fn(|line: String| line)).input_limit(1000));
+    let mut lines =
+        wired(framed(LinesCodec::new(), reply_fn(|line: String| line)).input_limit(1000));
     lines.say([&[b'x'; 1000][..], b"\n"].concat()).await;
     lines.expect(&("x".repeat(1000) + "\n")).await;
     lines.say([b'y'; 1000]).await;
@@ -231,8 +234,10 @@ async fn the_limit_of_a_codec_does_not_hold_for_the_one_after_it() {
 #[tokio::test(start_paused = true)]
 async fn a_decoder_that_yields_and_takes_nothing_is_stopped_after_a_thousand_frames() {
     let frames = Arc::default();
-    let mut stuck =
-        wired(swallow!(By(|src: &mut BytesMut| io::Result::Ok((!src.is_empty()).then(Bytes::new))), &frames));
+    let mut stuck = wired(swallow!(
+        By(|src: &mut BytesMut| io::Result::Ok((!src.is_empty()).then(Bytes::new))),
+        &frames
+    ));
     stuck.say("x").await;
     let (reason, text) = ended(stuck).await;
     assert_eq!(reason, "codec_stalled");
@@ -290,7 +295,9 @@ async fn an_end_of_stream_that_yields_for_ever_is_stopped() {
 async fn a_recoverable_error_that_comes_again_and_again_is_stopped() {
     let errors = Arc::new(AtomicUsize::new(0));
     let count = counting(&errors);
-    let fails = |src: &mut BytesMut| if src.is_empty() { Ok(None) } else { Err(CodecError::parse("no such thing")) };
+    let fails = |src: &mut BytesMut| {
+        if src.is_empty() { Ok(None) } else { Err(CodecError::parse("no such thing")) }
+    };
     let leaf = framed(By(fails), reply_fn(|frame: Bytes| frame)).on_error(move |error: &Error| {
         let closes = count().is_err() || !error.is_recoverable();
         let reply = Reply::one(Bytes::new());
@@ -326,8 +333,8 @@ async fn a_decoder_that_puts_more_into_the_buffer_than_it_takes_is_stopped() {
     assert!(frames.load(Ordering::SeqCst) <= 17, "{frames:?}");
 }
 
-/// It drops what is no frame and says `None`, though a frame lies behind it: under tokio-util's `Framed` it would be found
-/// with the next bytes only.
+/// It drops what is no frame and says `None`, though a frame lies behind it: under tokio-util's
+/// `Framed` it would be found with the next bytes only.
 #[tokio::test(start_paused = true)]
 async fn a_decoder_that_drops_something_and_says_none_is_asked_again() {
     let skips = |src: &mut BytesMut| {
@@ -357,7 +364,8 @@ async fn frames_that_a_decoder_has_queued_are_all_delivered() {
         let mut queue = VecDeque::new();
         let parses_all = move |src: &mut BytesMut| {
             let bytes = src.split();
-            queue.extend(bytes.iter().flat_map(|byte| vec![Bytes::copy_from_slice(&[*byte]); each]));
+            queue
+                .extend(bytes.iter().flat_map(|byte| vec![Bytes::copy_from_slice(&[*byte]); each]));
             io::Result::Ok(queue.pop_front())
         };
         let mut queued = wired(framed(By(parses_all), reply_fn(|frame: Bytes| frame)));
@@ -370,7 +378,8 @@ async fn frames_that_a_decoder_has_queued_are_all_delivered() {
     }
 }
 
-/// A frame for each read, of which nothing is taken before the end has come: progress, say. Each waits for the peer.
+/// A frame for each read, of which nothing is taken before the end has come: progress, say. Each
+/// waits for the peer.
 #[tokio::test(start_paused = true)]
 async fn a_frame_now_and_then_for_which_nothing_is_taken_is_no_stall() {
     let mut seen = 0;

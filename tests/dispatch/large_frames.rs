@@ -1,4 +1,5 @@
-//! Large frames of answers, which are written from where they are: in order, whole, under the same deadlines and limits.
+//! Large frames of answers, which are written from where they are: in order, whole, under the same
+//! deadlines and limits.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,10 +12,12 @@ use bytes::{Bytes, BytesMut};
 use ropewalk::codec::{Decoder, Encoder};
 use ropewalk::connection::Io;
 use ropewalk::{
-    CodecExt, LengthPrefixed, Lines, Netstring, RawBytes, Reply, Session, SessionError, SlowConsumer, framed, reply_fn,
-    session,
+    CodecExt, LengthPrefixed, Lines, Netstring, RawBytes, Reply, Session, SessionError,
+    SlowConsumer, framed, reply_fn, session,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
 use tokio::time::{Instant, advance, timeout};
 
 use crate::wired::{over, settle};
@@ -50,13 +53,21 @@ struct Noting {
 impl Io for Noting {}
 
 impl AsyncRead for Noting {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Noting {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let bytes = &bytes[..bytes.len().min(self.takes.at_most)];
         let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = polled
@@ -139,8 +150,8 @@ fn encoded(mut codec: impl Encoder<Bytes, Error: std::fmt::Debug>, words: &[&str
     out.to_vec()
 }
 
-/// Sends these words to a service under `framed` and compares what comes back, byte by byte. Returns how many bytes of
-/// large frames were written in place.
+/// Sends these words to a service under `framed` and compares what comes back, byte by byte.
+/// Returns how many bytes of large frames were written in place.
 async fn converse<C>(codec: C, words: &[&str], takes: Takes) -> usize
 where
     C: Decoder<Item = Bytes, Error: Into<ropewalk::layer::BoxError>>
@@ -257,7 +268,8 @@ async fn a_large_line_that_contains_the_delimiter_is_refused_and_no_part_of_it_i
 #[tokio::test(start_paused = true)]
 async fn a_large_last_answer_arrives_whole_before_the_connection_closes() {
     let (mut peer, io, _) = noting(KIB, Takes { at_most: 700, vectored: true });
-    let (_, _, task) = over(io, framed(Lines::lf().max(KIB * KIB), reply_fn(|line: Bytes| answer(&line))));
+    let (_, _, task) =
+        over(io, framed(Lines::lf().max(KIB * KIB), reply_fn(|line: Bytes| answer(&line))));
     peer.write_all(b"a\nlast\nnever\n").await.unwrap();
     let mut got = Vec::new();
     peer.read_to_end(&mut got).await.unwrap();
@@ -269,7 +281,8 @@ async fn a_large_last_answer_arrives_whole_before_the_connection_closes() {
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_that_waits_is_written_in_a_drain() {
     let (mut peer, io, _) = noting(KIB, ALL);
-    let (closing, _, task) = over(io, framed(Lines::lf().max(KIB * KIB), reply_fn(|line: Bytes| answer(&line))));
+    let (closing, _, task) =
+        over(io, framed(Lines::lf().max(KIB * KIB), reply_fn(|line: Bytes| answer(&line))));
     peer.write_all(b"a\nbig\nb\n").await.unwrap();
     settle().await;
     closing.drain();
@@ -283,7 +296,8 @@ async fn a_large_answer_that_waits_is_written_in_a_drain() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_of_a_large_answer_stalls() {
     let (mut peer, io, _) = noting(KIB, ALL);
-    let (_, _, task) = over(io, framed(Lines::lf().max(KIB * KIB), reply_fn(|line: Bytes| answer(&line))));
+    let (_, _, task) =
+        over(io, framed(Lines::lf().max(KIB * KIB), reply_fn(|line: Bytes| answer(&line))));
     let start = Instant::now();
     peer.write_all(b"big\n").await.unwrap();
     settle().await;
@@ -319,7 +333,9 @@ async fn while_a_large_answer_waits_no_more_frames_are_served() {
 
 #[tokio::test(start_paused = true)]
 async fn raw_bytes_of_a_session_are_copied_only_where_the_peer_does_not_take_them_at_once() {
-    for (capacity, at_most) in [(KIB * KIB, usize::MAX), (30 * KIB, usize::MAX), (30 * KIB, 1), (30 * KIB, 12)] {
+    for (capacity, at_most) in
+        [(KIB * KIB, usize::MAX), (30 * KIB, usize::MAX), (30 * KIB, 1), (30 * KIB, 12)]
+    {
         let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
             s.feed("hello")?;
             s.feed_raw(&*BIG)?;
@@ -332,7 +348,10 @@ async fn raw_bytes_of_a_session_are_copied_only_where_the_peer_does_not_take_the
         let (_, _, task) = over(io, leaf);
         let mut got = Vec::new();
         peer.read_to_end(&mut got).await.unwrap();
-        assert!(got == [b"hello\n", &BIG[..], b"between\n", &BIG[1..], b"small"].concat(), "{capacity}, {at_most}");
+        assert!(
+            got == [b"hello\n", &BIG[..], b"between\n", &BIG[1..], b"small"].concat(),
+            "{capacity}, {at_most}"
+        );
         if capacity > 2 * BIG.len() {
             assert_eq!(in_place.load(Ordering::SeqCst), 2 * BIG.len() - 1);
         }

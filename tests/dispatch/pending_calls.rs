@@ -42,7 +42,13 @@ impl Held {
     }
 
     fn go(&self, frame: &str) {
-        self.0.lock().unwrap().remove(frame).expect("it was called").send(()).expect("it still waits");
+        self.0
+            .lock()
+            .unwrap()
+            .remove(frame)
+            .expect("it was called")
+            .send(())
+            .expect("it still waits");
     }
 
     async fn fails(&self, frame: &str) {
@@ -93,7 +99,8 @@ async fn concurrent_calls_are_answered_in_the_order_of_their_frames() {
 async fn unordered_answers_come_as_they_are_ready() {
     let held = Held::default();
     let calls = held.clone();
-    let mut w = wired(framed(Lines::lf(), service_fn(move |line| calls.clone().hold(line))).unordered(3));
+    let mut w =
+        wired(framed(Lines::lf(), service_fn(move |line| calls.clone().hold(line))).unordered(3));
     w.say("a\nb\nc\nd\n").await;
     settle().await;
     assert_eq!(held.waiting(), ["a", "b", "c"]);
@@ -174,8 +181,10 @@ async fn a_peer_that_goes_away_is_noticed_while_the_service_is_not_ready_or_a_ca
     let (endpoint, connector) = ropewalk::memory::endpoint();
     let (endpoint2, connector2) = ropewalk::memory::endpoint();
     let never = framed(Lines::lf(), Readied { readied: Arc::default(), never: true });
-    let pending =
-        framed(Lines::lf(), service_fn(async |_: Bytes| std::future::pending::<ropewalk::Result<Bytes>>().await));
+    let pending = framed(
+        Lines::lf(),
+        service_fn(async |_: Bytes| std::future::pending::<ropewalk::Result<Bytes>>().await),
+    );
     let servers = [
         ropewalk::Server::new().listen(endpoint).serve(never),
         ropewalk::Server::new().listen(endpoint2).serve(pending),
@@ -269,7 +278,9 @@ async fn calls_go_on_while_an_answer_waits_for_what_they_hold() {
     let unordered = wired(framed(Lines::lf(), service()).unordered(2));
     for mut w in [ordered, unordered] {
         w.say("stream\nlock\n").await;
-        timeout(600 * SECOND, w.expect("stream\nlock\n")).await.expect("neither waits for the other for ever");
+        timeout(600 * SECOND, w.expect("stream\nlock\n"))
+            .await
+            .expect("neither waits for the other for ever");
         assert_eq!(w.finish().await, "");
         w.end().await.unwrap();
     }

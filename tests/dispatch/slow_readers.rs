@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::{CloseReason, Lines, Server, Session, SessionError, framed, memory, service_fn, session};
+use ropewalk::{
+    CloseReason, Lines, Server, Session, SessionError, framed, memory, service_fn, session,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::Notify;
@@ -44,7 +46,8 @@ async fn half_an_answer_that_nobody_takes_does_not_look_whole() {
 #[tokio::test(start_paused = true)]
 async fn the_last_answers_have_four_write_stalls_in_all() {
     let (endpoint, connector) = memory::endpoint_with_capacity(1);
-    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| s.feed(vec![b'x'; 5000])).write_stall(SECOND * 30);
+    let leaf = session(Lines::lf(), async |mut s: Session<Lines>| s.feed(vec![b'x'; 5000]))
+        .write_stall(SECOND * 30);
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     let start = Instant::now();
@@ -100,7 +103,8 @@ async fn raw_bytes_come_no_faster_than_their_echo_is_taken() {
     });
     let (server, connector) = on_memory(Server::new(), leaf).await;
     let (mut read, mut write) = tokio::io::split(connector.connect().await.unwrap());
-    let writer = tokio::spawn(async move { write.write_all(&vec![b'x'; 64 * BLOCK]).await.map(|()| write) });
+    let writer =
+        tokio::spawn(async move { write.write_all(&vec![b'x'; 64 * BLOCK]).await.map(|()| write) });
     let (mut heard, mut buf) = (0, [0; 4096]);
     loop {
         sleep(Duration::from_millis(10)).await;
@@ -134,7 +138,8 @@ async fn a_slow_reader_elsewhere_does_not_cost_this_one_its_answers() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_next_to_nothing_is_given_up() {
     let (endpoint, connector) = memory::endpoint_with_capacity(1);
-    let leaf = framed(Lines::lf().unlimited(), service_fn(async |_: Bytes| Ok(vec![b'x'; 1 << 20])));
+    let leaf =
+        framed(Lines::lf().unlimited(), service_fn(async |_: Bytes| Ok(vec![b'x'; 1 << 20])));
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"a").await.unwrap();
@@ -154,7 +159,8 @@ async fn a_peer_that_takes_next_to_nothing_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_its_answers_slowly_gets_them_all() {
     let (endpoint, connector) = memory::endpoint_with_capacity(1024);
-    let leaf = framed(Lines::lf().unlimited(), service_fn(async |_: Bytes| Ok(vec![b'x'; 512 * 1024])));
+    let leaf =
+        framed(Lines::lf().unlimited(), service_fn(async |_: Bytes| Ok(vec![b'x'; 512 * 1024])));
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"a\nb\n").await.unwrap();
@@ -171,7 +177,8 @@ async fn a_peer_that_takes_its_answers_slowly_gets_them_all() {
 async fn a_last_answer_that_is_taken_steadily_arrives_however_long_it_is() {
     const SIZE: usize = 20 << 20;
     let (endpoint, connector) = memory::endpoint_with_capacity(10 * 1024);
-    let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| s.feed(vec![b'x'; SIZE]));
+    let leaf =
+        session(Lines::lf().unlimited(), async |mut s: Session<Lines>| s.feed(vec![b'x'; SIZE]));
     let server = Running::start(Server::new().listen(endpoint).serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     let (mut heard, mut buf) = (0, vec![0; 10 * 1024]);
@@ -238,8 +245,10 @@ async fn a_call_that_is_always_busy_does_not_make_a_peer_that_reads_a_stalled_on
         }
         Ok("first")
     });
-    let (sessions, connect_session) = on_memory(Server::new(), during.write_stall(SECOND / 4)).await;
-    let (calls, connect_call) = on_memory(Server::new(), framed(Lines::lf(), call).write_stall(SECOND / 4)).await;
+    let (sessions, connect_session) =
+        on_memory(Server::new(), during.write_stall(SECOND / 4)).await;
+    let (calls, connect_call) =
+        on_memory(Server::new(), framed(Lines::lf(), call).write_stall(SECOND / 4)).await;
     for connector in [connect_session, connect_call] {
         let mut client = connector.connect().await.unwrap();
         client.write_all(b"quick\nbusy\n").await.unwrap();
@@ -299,7 +308,8 @@ async fn pushes_without_a_pause_reach_a_peer_that_reads_as_fast_as_they_come() {
         let peer = Arc::clone(&peer);
         async move {
             s.next().await?;
-            let (mut client, mut heard, mut buf) = (peer.lock().unwrap().take().unwrap(), 0, vec![0; 1 << 20]);
+            let (mut client, mut heard, mut buf) =
+                (peer.lock().unwrap().take().unwrap(), 0, vec![0; 1 << 20]);
             for _ in 0..60 {
                 s.feed_raw(vec![b'x'; PUSH])?;
                 drain(&mut client, &mut heard, &mut buf);
@@ -347,8 +357,8 @@ async fn a_crowd_of_pushes_that_wait_at_once_reaches_a_peer_that_reads() {
     server.end().await;
 }
 
-/// What the kernel takes at once says nothing of the peer. On loopback it would take megabytes, and then nothing more until
-/// a good part of them is gone.
+/// What the kernel takes at once says nothing of the peer. On loopback it would take megabytes, and
+/// then nothing more until a good part of them is gone.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn over_tcp_the_kernel_takes_little_more_than_the_peer_reads() {

@@ -1,4 +1,5 @@
-//! No connection keeps the others from their turn, however often its author awaits what is ready at once.
+//! No connection keeps the others from their turn, however often its author awaits what is ready at
+//! once.
 
 use std::future::{poll_fn, ready};
 use std::io;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::connection::{Io, Stream};
 use ropewalk::{
-    Addr, CloseReason, Connection, Lines, Peer, RawBytes, Reply, Result, Server, Session, framed, memory, reply_fn,
-    session,
+    Addr, CloseReason, Connection, Lines, Peer, RawBytes, Reply, Result, Server, Session, framed,
+    memory, reply_fn, session,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, timeout};
@@ -34,7 +35,11 @@ struct Greedy {
 impl Io for Greedy {}
 
 impl AsyncRead for Greedy {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let n = buf.remaining().min(self.piece).min(self.left);
         buf.put_slice(&vec![b'\n'; n]);
         self.left -= n;
@@ -43,7 +48,11 @@ impl AsyncRead for Greedy {
 }
 
 impl AsyncWrite for Greedy {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len().min(self.piece)))
     }
 
@@ -163,10 +172,12 @@ async fn a_connection_read_or_written_by_hand_lets_the_others_have_their_turn() 
 #[tokio::test]
 async fn a_transport_that_gives_and_takes_a_byte_at_a_time_lets_the_others_have_their_turn() {
     // One frame, one long answer, and what a close discards.
-    let mut long = framed(RawBytes, reply_fn(|_: Bytes| Reply::one(vec![b'x'; STEPS]).then_close()));
+    let mut long =
+        framed(RawBytes, reply_fn(|_: Bytes| Reply::one(vec![b'x'; STEPS]).then_close()));
     let turns = turns_of_others(long.call(over(Greedy { piece: 1, left: STEPS }))).await;
     assert!(turns >= 2 * STEPS / 300, "the others had {turns} turns");
-    let mut raw = session(Lines::lf(), async |mut s: Session<Lines>| s.raw(STEPS as u64).await.map(drop));
+    let mut raw =
+        session(Lines::lf(), async |mut s: Session<Lines>| s.raw(STEPS as u64).await.map(drop));
     let turns = turns_of_others(raw.call(over(Greedy { piece: 1, left: STEPS }))).await;
     assert!(turns >= STEPS / 300, "the others had {turns} turns");
     let mut skipped = session(Lines::lf(), async |mut s: Session<Lines>| {
@@ -178,7 +189,10 @@ async fn a_transport_that_gives_and_takes_a_byte_at_a_time_lets_the_others_have_
 }
 
 /// The session lives in another task than its connection, and does nothing but this.
-fn moved_away(what: &'static str, sends: Arc<AtomicUsize>) -> impl Fn(Session<Lines>) -> std::future::Ready<Result> {
+fn moved_away(
+    what: &'static str,
+    sends: Arc<AtomicUsize>,
+) -> impl Fn(Session<Lines>) -> std::future::Ready<Result> {
     move |mut s| {
         let sends = Arc::clone(&sends);
         tokio::spawn(async move {
@@ -207,7 +221,8 @@ fn moved_away(what: &'static str, sends: Arc<AtomicUsize>) -> impl Fn(Session<Li
 
 /// In real time: while a session always has something to do, paused time stands still.
 #[tokio::test]
-async fn a_session_that_was_moved_away_and_only_sends_is_ended_by_a_stop_and_by_the_deadline_of_a_drain() {
+async fn a_session_that_was_moved_away_and_only_sends_is_ended_by_a_stop_and_by_the_deadline_of_a_drain()
+ {
     for what in ["send", "flush", "during", "reply"] {
         for how in ["stop", "drain"] {
             let sends = Arc::new(AtomicUsize::new(0));

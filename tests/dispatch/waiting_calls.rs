@@ -1,5 +1,5 @@
-//! When the answers of calls that wait are written: a burst in one write if each waits for a turn of the scheduler, and at
-//! once if one takes longer.
+//! When the answers of calls that wait are written: a burst in one write if each waits for a turn
+//! of the scheduler, and at once if one takes longer.
 
 use std::collections::HashMap;
 use std::future::{Future, IntoFuture, poll_fn};
@@ -13,7 +13,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
 use ropewalk::connection::Stream;
-use ropewalk::{Addr, Connection, Lines, Peer, Reply, Result, Session, framed, service_fn, session};
+use ropewalk::{
+    Addr, Connection, Lines, Peer, Reply, Result, Session, framed, service_fn, session,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
@@ -43,7 +45,9 @@ async fn wait(line: Bytes) -> Result<Bytes> {
 fn from_a_channel(line: Bytes) -> Reply<Bytes> {
     let (send, receive) = mpsc::channel(1);
     tokio::spawn(async move { send.send(wait(line).await).await });
-    Reply::stream(stream::unfold(receive, async |mut receive| Some((receive.recv().await?, receive))))
+    Reply::stream(stream::unfold(receive, async |mut receive| {
+        Some((receive.recv().await?, receive))
+    }))
 }
 
 /// Every way to wait for something under a connection.
@@ -62,7 +66,10 @@ fn all_ways() -> Vec<(&'static str, Wired)> {
         ("concurrent(64)", wired(framed(Lines::lf(), service()).concurrent(64))),
         ("unordered(64)", wired(framed(Lines::lf(), service()).unordered(64))),
         ("during", wired(session(Lines::lf(), during))),
-        ("drive", wired(session(Lines::lf(), |s: Session<_>| s.drive(service_fn(wait)).into_future()))),
+        (
+            "drive",
+            wired(session(Lines::lf(), |s: Session<_>| s.drive(service_fn(wait)).into_future())),
+        ),
         ("stream", wired(framed(Lines::lf(), service_fn(async |line| Ok(from_a_channel(line)))))),
     ]
 }
@@ -93,7 +100,11 @@ async fn answers_ahead_of_a_slow_call_are_written_within_one_turn() {
             let start = Instant::now();
             w.say([ahead, "slow\nlast\n"].concat()).await;
             w.expect(ahead).await;
-            assert_eq!(start.elapsed(), Duration::ZERO, "{way}: the answers ahead wait for the slow one");
+            assert_eq!(
+                start.elapsed(),
+                Duration::ZERO,
+                "{way}: the answers ahead wait for the slow one"
+            );
             if way == "unordered(64)" {
                 w.expect("last\nslow\n").await;
             } else {
@@ -119,7 +130,8 @@ async fn a_burst_of_calls_that_each_take_several_turns_costs_one_write_ahead_of_
             assert_eq!(start.elapsed(), Duration::ZERO, "{way}");
             settle().await;
             let writes = w.calls.writes() - writes;
-            // The first call is ahead of one that takes longer than a turn; `during` writes ahead of the last.
+            // The first call is ahead of one that takes longer than a turn; `during` writes ahead
+            // of the last.
             assert!(writes <= if way == "during" { 3 } else { 2 }, "{way}: {writes} writes");
             sleep(SLOW).await;
         }
@@ -168,11 +180,13 @@ impl Held {
         Ok(line)
     }
 
-    /// Lets each of them go, in an order that has nothing to do with that of the frames, now and then a few together.
+    /// Lets each of them go, in an order that has nothing to do with that of the frames, now and
+    /// then a few together.
     async fn release(&self) {
         let mut all: Vec<_> = self.0.lock().unwrap().drain().collect();
         all.sort_by_key(|(line, _)| {
-            line.iter().fold(7_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9))
+            line.iter()
+                .fold(7_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9))
         });
         for (n, (_, go)) in all.into_iter().enumerate() {
             go.send(()).unwrap();
@@ -223,8 +237,11 @@ async fn calls_wake_the_task_that_the_connection_has_moved_to() {
         peer.write_all(b"a\nb\nc\n").await.unwrap();
         let mut ordered_leaf = leaf.clone().concurrent(8);
         let mut unordered_leaf = leaf.unordered(8);
-        let run: std::pin::Pin<Box<dyn Future<Output = Result> + Send>> =
-            if ordered { Box::pin(ordered_leaf.call(connection)) } else { Box::pin(unordered_leaf.call(connection)) };
+        let run: std::pin::Pin<Box<dyn Future<Output = Result> + Send>> = if ordered {
+            Box::pin(ordered_leaf.call(connection))
+        } else {
+            Box::pin(unordered_leaf.call(connection))
+        };
         let mut run = pin!(run);
         // Nobody hears of this waker.
         for _ in 0..3 {
@@ -271,12 +288,14 @@ impl Wake for Wakes {
 fn a_waker_of_the_task_before_does_not_hide_one_of_the_task_that_polls_now() {
     let polled = Arc::<Mutex<Vec<_>>>::default();
     let note = Arc::clone(&polled);
-    let mut leaf = framed(Lines::lf(), service_fn(move |line| wakers(line, Arc::clone(&note)))).concurrent(16);
+    let mut leaf =
+        framed(Lines::lf(), service_fn(move |line| wakers(line, Arc::clone(&note)))).concurrent(16);
     let (mut peer, io) = duplex(1024);
     let written = pin!(peer.write_all(b"1\n2\n3\n4\n5\n6\n7\n8\n9\n"));
     assert!(written.poll(&mut Context::from_waker(Waker::noop())).is_ready());
     let mut run = pin!(leaf.call(Connection::new(Stream::from_io(io), Peer::new(Addr::Memory))));
-    let mut poll = |waker: &Waker| assert!(run.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+    let mut poll =
+        |waker: &Waker| assert!(run.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
     for _ in 0..3 {
         poll(Waker::noop());
     }
@@ -284,9 +303,15 @@ fn a_waker_of_the_task_before_does_not_hide_one_of_the_task_that_polls_now() {
     let now = Arc::new(Wakes::default());
     poll(&Waker::from(Arc::clone(&now)));
     let after: Vec<_> = polled.lock().unwrap().drain(..).collect();
-    let of = |wakers: &[(Bytes, Waker)], line: &str| wakers.iter().rfind(|(of, _)| of == line).unwrap().1.clone();
+    let of = |wakers: &[(Bytes, Waker)], line: &str| {
+        wakers.iter().rfind(|(of, _)| of == line).unwrap().1.clone()
+    };
     of(&before, "2").wake();
     let woken = now.0.load(Ordering::SeqCst);
     of(&after, "9").wake();
-    assert_eq!(now.0.load(Ordering::SeqCst), woken + 1, "the task that polls the connection is not woken");
+    assert_eq!(
+        now.0.load(Ordering::SeqCst),
+        woken + 1,
+        "the task that polls the connection is not woken"
+    );
 }

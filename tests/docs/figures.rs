@@ -1,4 +1,5 @@
-//! Measured figures: each is one that a committed command has printed, into `benches/peers/results`.
+//! Measured figures: each is one that a committed command has printed, into
+//! `benches/peers/results`.
 
 use super::{assert_none, read};
 
@@ -9,8 +10,9 @@ fn numbers(text: &str) -> Vec<String> {
     let mut joined = String::new();
     for (i, &c) in chars.iter().enumerate() {
         let before = i.checked_sub(1).and_then(|i| chars.get(i).copied());
-        let is_separator =
-            c == ' ' && digit(before) && chars[i + 1..].iter().take_while(|c| c.is_ascii_digit()).count() == 3;
+        let is_separator = c == ' '
+            && digit(before)
+            && chars[i + 1..].iter().take_while(|c| c.is_ascii_digit()).count() == 3;
         joined.extend((!is_separator).then_some(c));
     }
     let parts = joined.split(|c: char| !(c.is_ascii_digit() || c == '.'));
@@ -28,7 +30,8 @@ fn unprinted(figures: &str, printed: &str) -> Vec<String> {
 fn every_figure_of_the_readme_was_printed_by_the_command_beside_it() {
     const COMMAND: &str = "`benches/peers/run ";
     let readme = read("README.md");
-    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| ") && line.contains(COMMAND)).collect();
+    let rows: Vec<&str> =
+        readme.lines().filter(|line| line.starts_with("| ") && line.contains(COMMAND)).collect();
     assert!(rows.len() >= 5, "{rows:?}");
     assert_none(rows.into_iter().flat_map(|row| {
         let cells: Vec<&str> = row.split(" | ").collect();
@@ -36,15 +39,19 @@ fn every_figure_of_the_readme_was_printed_by_the_command_beside_it() {
         let part = part.split('`').next().unwrap();
         let printed = read(&format!("benches/peers/results/{part}.md"));
         let figures = [cells[1], cells[2]].join("; ");
-        unprinted(&figures, &printed).into_iter().map(move |figure| format!("{part}.md has no {figure}"))
+        unprinted(&figures, &printed)
+            .into_iter()
+            .map(move |figure| format!("{part}.md has no {figure}"))
     }));
 }
 
 #[test]
 fn every_ratio_of_the_chapter_on_performance_was_printed() {
     let chapter = read("docs/src/performance.md");
-    let printed = ["table", "accept"].map(|part| read(&format!("benches/peers/results/{part}.md"))).concat();
-    let rows: Vec<&str> = chapter.lines().filter(|line| line.starts_with("| ") && line.contains('.')).collect();
+    let printed =
+        ["table", "accept"].map(|part| read(&format!("benches/peers/results/{part}.md"))).concat();
+    let rows: Vec<&str> =
+        chapter.lines().filter(|line| line.starts_with("| ") && line.contains('.')).collect();
     assert_eq!(rows.len(), 7);
     assert_none(rows.into_iter().flat_map(|row| {
         let (_, ratios) = row.split_once(" | ").unwrap();

@@ -39,8 +39,10 @@ fn value(expression: &str) -> Option<Value> {
     if let Some(inner) = expression.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
         return value(inner);
     }
-    let call = |name: &str| number(expression.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')?);
-    let time = call("Duration::from_secs").map(|n| n * 1000).or_else(|| call("Duration::from_millis"));
+    let call =
+        |name: &str| number(expression.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')?);
+    let time =
+        call("Duration::from_secs").map(|n| n * 1000).or_else(|| call("Duration::from_millis"));
     match time {
         Some(millis) => Some(Value::Time(Duration::from_millis(u64::try_from(millis).ok()?))),
         None => number(expression).map(Value::Number),
@@ -51,9 +53,9 @@ fn number(expression: &str) -> Option<u128> {
     if let Some((left, right)) = expression.split_once("<<") {
         return Some(number(left)? << number(right)?);
     }
-    expression
-        .split('*')
-        .try_fold(1_u128, |product, factor| Some(product * factor.trim().replace('_', "").parse::<u128>().ok()?))
+    expression.split('*').try_fold(1_u128, |product, factor| {
+        Some(product * factor.trim().replace('_', "").parse::<u128>().ok()?)
+    })
 }
 
 /// The values of the constant, or else of the first field of that name that is given one.
@@ -96,10 +98,12 @@ fn wrong(default: &str, constants: &str, source: impl Fn(&str) -> String) -> Vec
                 wrong.push(format!("{path} has no constant {name}"));
                 continue;
             };
-            let missing = found.iter().filter(|value| !value.texts().iter().any(|words| says(default, words)));
-            wrong.extend(
-                missing.map(|value| format!("{path}: {name} is {}, not {default}", value.texts().join(" or "))),
-            );
+            let missing = found
+                .iter()
+                .filter(|value| !value.texts().iter().any(|words| says(default, words)));
+            wrong.extend(missing.map(|value| {
+                format!("{path}: {name} is {}, not {default}", value.texts().join(" or "))
+            }));
         }
     }
     wrong
@@ -108,7 +112,9 @@ fn wrong(default: &str, constants: &str, source: impl Fn(&str) -> String) -> Vec
 /// The cells of the tables' rows: what, default, change, constants.
 fn rows(text: &str) -> Vec<Vec<&str>> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix('|'));
-    rows.map(|row| row.split(" |").map(str::trim).collect()).filter(|row: &Vec<&str>| row[0] != "what").collect()
+    rows.map(|row| row.split(" |").map(str::trim).collect())
+        .filter(|row: &Vec<&str>| row[0] != "what")
+        .collect()
 }
 
 #[test]
@@ -117,8 +123,13 @@ fn every_default_in_the_book_is_that_of_the_code() {
     let rows = rows(&book);
     assert!(rows.len() > 50, "{} rows", rows.len());
     assert_none(rows.iter().flat_map(|row| {
-        let [what, default, _, constants] = row[..] else { return vec![format!("not four cells: {row:?}")] };
-        wrong(default, constants, read).into_iter().map(|wrong| format!("{what}: {wrong}")).collect()
+        let [what, default, _, constants] = row[..] else {
+            return vec![format!("not four cells: {row:?}")];
+        };
+        wrong(default, constants, read)
+            .into_iter()
+            .map(|wrong| format!("{what}: {wrong}"))
+            .collect()
     }));
 }
 

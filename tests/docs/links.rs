@@ -17,7 +17,9 @@ fn targets(text: &str) -> Vec<String> {
         }
     }
     let inline = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let below = prose.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: ").map(|(_, target)| target));
+    let below = prose
+        .lines()
+        .filter_map(|line| line.strip_prefix('[')?.split_once("]: ").map(|(_, target)| target));
     inline.chain(below).map(str::to_owned).collect()
 }
 
@@ -51,9 +53,11 @@ fn broken(document: &Document) -> Vec<String> {
     let is_broken = |target: &String| {
         let (file, heading) = target.split_once('#').unwrap_or((target, ""));
         let folder = Path::new(&document.path).parent().unwrap();
-        let path = if file.is_empty() { PathBuf::from(&document.path) } else { plain(&folder.join(file)) };
+        let path =
+            if file.is_empty() { PathBuf::from(&document.path) } else { plain(&folder.join(file)) };
         // A built book has no other files.
-        let leaves_the_book = document.path.starts_with("docs/src/") && !path.starts_with("docs/src");
+        let leaves_the_book =
+            document.path.starts_with("docs/src/") && !path.starts_with("docs/src");
         if leaves_the_book || !root().join(&path).exists() {
             return true;
         }
@@ -65,9 +69,15 @@ fn broken(document: &Document) -> Vec<String> {
 #[test]
 fn every_link_between_documents_leads_somewhere() {
     let shallow = ["", "examples", "codecs", "middleware", "benches", "fuzz", "tests"];
-    let all = shallow.into_iter().flat_map(|folder| documents(folder, false)).chain(documents("docs/src", true));
+    let all = shallow
+        .into_iter()
+        .flat_map(|folder| documents(folder, false))
+        .chain(documents("docs/src", true));
     assert_none(all.flat_map(|document| {
-        broken(&document).into_iter().map(|target| format!("{}: {target}", document.path)).collect::<Vec<_>>()
+        broken(&document)
+            .into_iter()
+            .map(|target| format!("{}: {target}", document.path))
+            .collect::<Vec<_>>()
     }));
 }
 
@@ -75,7 +85,10 @@ fn every_link_between_documents_leads_somewhere() {
 fn a_missing_file_and_a_missing_heading_are_found() {
     let document = |text: &str| Document { path: "docs/src/x.md".into(), text: text.into() };
     assert_eq!(broken(&document("[a](limits.md#time) `[c](d)`")), [""; 0]);
-    assert_eq!(broken(&document("[a](limits.md#tide) [b](../../README.md)")), ["limits.md#tide", "../../README.md"]);
+    assert_eq!(
+        broken(&document("[a](limits.md#tide) [b](../../README.md)")),
+        ["limits.md#tide", "../../README.md"]
+    );
     assert_eq!(broken(&document("[a](nowhere.md)\n\n[b]: nobody.md")), ["nowhere.md", "nobody.md"]);
     assert_eq!(anchor("The trap: per connection or shared?"), "the-trap-per-connection-or-shared");
 }

@@ -1,4 +1,5 @@
-//! README, the book and the other documents: their code is compiled, their links lead somewhere, their tables are complete.
+//! README, the book and the other documents: their code is compiled, their links lead somewhere,
+//! their tables are complete.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod book;

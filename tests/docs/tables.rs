@@ -14,7 +14,11 @@ fn every_close_reason_is_listed_with_the_word_of_the_logs() {
     let begin = |reason: CloseReason| format!("| `{reason:?}` | `{reason}` | ");
     let missing = |reason: &CloseReason| !rows.iter().any(|row| row.starts_with(&begin(*reason)));
     assert_none(CloseReason::ALL.into_iter().filter(missing).map(begin));
-    assert_eq!(rows.len(), CloseReason::ALL.len(), "close-reasons.md lists reasons that do not exist");
+    assert_eq!(
+        rows.len(),
+        CloseReason::ALL.len(),
+        "close-reasons.md lists reasons that do not exist"
+    );
 }
 
 /// The public names that end with `Layer` in a source file's re-exports.
@@ -32,7 +36,10 @@ fn every_layer_is_in_the_one_table_of_layers() {
     let missing = |layer: &&str| !book.contains(&format!("\n| `{layer}` | "));
     assert_none(layers.into_iter().filter(missing).map(str::to_owned));
     for other in ["README.md", "middleware/README.md", "ARCHITECTURE.md"] {
-        assert!(!read(other).contains("| `ConnectionLimitLayer` |"), "{other} has a table of layers too");
+        assert!(
+            !read(other).contains("| `ConnectionLimitLayer` |"),
+            "{other} has a table of layers too"
+        );
     }
 }
 
@@ -40,13 +47,22 @@ fn every_layer_is_in_the_one_table_of_layers() {
 fn every_example_is_in_the_index_and_the_readme_names_none_that_is_not() {
     let (index, readme) = (read("examples/README.md"), read("README.md"));
     let entries = fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path());
-    let is_example = |path: &PathBuf| path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists();
-    let names = entries.filter(is_example).map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+    let is_example = |path: &PathBuf| {
+        path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists()
+    };
+    let names = entries
+        .filter(is_example)
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
     assert_none(names.filter(|name| !index.contains(&format!("\n| `{name}` | "))));
     let (_, table) = readme.split_once("## Examples").unwrap();
     let (table, _) = table.split_once("\n## ").unwrap();
-    let named = table.lines().filter(|line| line.starts_with("| ")).flat_map(|row| row.split('`').skip(1).step_by(2));
-    assert_none(named.filter(|name| !index.contains(&format!("\n| `{name}` | "))).map(str::to_owned));
+    let named = table
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .flat_map(|row| row.split('`').skip(1).step_by(2));
+    assert_none(
+        named.filter(|name| !index.contains(&format!("\n| `{name}` | "))).map(str::to_owned),
+    );
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::memory;
-use ropewalk::{CloseReason, Lines, RawBytes, Reply, Server, Session, framed, reply_fn, service_fn, session};
+use ropewalk::{
+    CloseReason, Lines, RawBytes, Reply, Server, Session, framed, reply_fn, service_fn, session,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
@@ -14,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::{
-    Gauge, LONG, Running, TempPath, ask, assert_reasons, gated, on_memory, on_tcp, rest, settle, shout, shouter, until,
+    Gauge, LONG, Running, TempPath, ask, assert_reasons, gated, on_memory, on_tcp, rest, settle,
+    shout, shouter, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,8 +55,8 @@ async fn frames_already_received_are_answered_over_tcp() {
         ask(&mut client, "a\n", "A\n").await;
         settle().await;
         let (request, answer) = burst(lines);
-        // One thread: the server does not run between these two, and nobody has told it yet that there is something to
-        // read.
+        // One thread: the server does not run between these two, and nobody has told it yet that
+        // there is something to read.
         assert_eq!(client.try_write(request.as_bytes()).unwrap(), request.len());
         server.handle().drain(LONG);
         assert_eq!(rest(&mut client).await, answer, "{lines} lines");
@@ -142,7 +145,10 @@ async fn who_connects_during_a_drain_is_refused_or_served_and_never_left_hanging
                         served += u64::from(!heard.is_empty());
                     }
                     Err(error) => assert!(
-                        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+                        matches!(
+                            error.kind(),
+                            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                        ),
                         "{error}"
                     ),
                 }
@@ -155,7 +161,11 @@ async fn who_connects_during_a_drain_is_refused_or_served_and_never_left_hanging
     let served: u64 = clients.join_all().await.into_iter().sum();
     let counts = server.over().await;
     let closed = counts.closed(CloseReason::Done) + counts.closed(CloseReason::Drained);
-    assert_eq!((closed, counts.closed_in_all()), (counts.accepted(), counts.accepted()), "{counts:?}");
+    assert_eq!(
+        (closed, counts.closed_in_all()),
+        (counts.accepted(), counts.accepted()),
+        "{counts:?}"
+    );
     assert!(served <= counts.accepted(), "{served} of {counts:?}");
     // A connection that got no answer was told to drain before its request had arrived.
     assert!(counts.accepted() - served <= 4, "{served} of {counts:?}");
@@ -172,7 +182,11 @@ async fn a_busy_call_finishes_and_its_answer_arrives() {
     sleep(SECOND).await;
     assert!(!server.is_over());
     gate.add_permits(3);
-    assert_eq!(rest(&mut client).await, "ONE\nTWO\nTHREE\n", "and the frames behind it, which had arrived");
+    assert_eq!(
+        rest(&mut client).await,
+        "ONE\nTWO\nTHREE\n",
+        "and the frames behind it, which had arrived"
+    );
     drop(client);
     assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
 }
@@ -188,7 +202,8 @@ async fn concurrent_calls_finish_and_their_answers_arrive() {
             Ok(shout(&line))
         }
     });
-    let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), service).concurrent(4)).await;
+    let (server, connector) =
+        on_memory(Server::new(), framed(Lines::lf(), service).concurrent(4)).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"a\nb\nc\nd\ne\nf\n").await.unwrap();
     settle().await;
@@ -255,7 +270,8 @@ async fn an_upload_comes_whole_when_its_request_had_arrived() {
 async fn answers_a_slow_peer_has_yet_to_take_are_not_lost() {
     let (endpoint, connector) = memory::endpoint_with_capacity(1024);
     let many = reply_fn(|line: Bytes| Reply::many(std::iter::repeat_n(line, 500)));
-    let server = Running::start(Server::new().listen(endpoint).serve(framed(Lines::lf(), many))).await;
+    let server =
+        Running::start(Server::new().listen(endpoint).serve(framed(Lines::lf(), many))).await;
     let mut client = connector.connect().await.unwrap();
     let line = "x".repeat(999) + "\n";
     client.write_all(line.as_bytes()).await.unwrap();
@@ -317,7 +333,8 @@ async fn who_was_just_accepted_when_the_drain_begins_is_answered_on_many_threads
     for round in 0..20 {
         let server = on_tcp(Server::new(), shouter()).await;
         let addr = server.tcp_addr(0);
-        let mut clients: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
+        let mut clients: Vec<_> =
+            (0..20).map(|_| std::net::TcpStream::connect(addr).unwrap()).collect();
         if round % 2 == 0 {
             server.until("all are accepted", |counts| counts.accepted() == 20).await;
         }

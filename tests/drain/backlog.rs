@@ -1,4 +1,5 @@
-//! Connections that wait when a drain begins: all are taken, the sockets close at once, and each is served when it can be.
+//! Connections that wait when a drain begins: all are taken, the sockets close at once, and each is
+//! served when it can be.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream as StdTcpStream};
@@ -15,7 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::harness::{
-    self, Gauge, LONG, Running, TempPath, ask, assert_reasons, assert_reset, gated, on_memory, rest, settle, until,
+    self, Gauge, LONG, Running, TempPath, ask, assert_reasons, assert_reset, gated, on_memory,
+    rest, settle, until,
 };
 use crate::support;
 
@@ -27,7 +29,8 @@ const CLOSED: Duration = Duration::from_millis(100);
 /// What stands before a line behind a proxy.
 const HEADER: &str = "PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\n";
 
-const ENDPOINTS: [(&str, &str); 2] = [("tcp:127.0.0.1:0", ""), ("proxy+tcp:127.0.0.1:0?trust=127.0.0.1", HEADER)];
+const ENDPOINTS: [(&str, &str); 2] =
+    [("tcp:127.0.0.1:0", ""), ("proxy+tcp:127.0.0.1:0?trust=127.0.0.1", HEADER)];
 
 fn report(handle: &Handle) -> DrainReport {
     handle.drain_report().expect("the server is over")
@@ -80,7 +83,9 @@ async fn all_that_wait_in_a_large_backlog_are_served() {
     let path = TempPath::new();
     let unix = format!("{}?backlog=4096", path.endpoint());
     let proxied = format!("{}&backlog=4096", ENDPOINTS[1].0);
-    for (endpoint, before) in [("tcp:127.0.0.1:0?backlog=4096", ""), (&proxied, HEADER), (&unix, "")] {
+    for (endpoint, before) in
+        [("tcp:127.0.0.1:0?backlog=4096", ""), (&proxied, HEADER), (&unix, "")]
+    {
         let server = Server::new().listen(endpoint).serve(harness::shouter()).bind().await.unwrap();
         let handle = server.handle();
         let mut clients = crowd(&handle.addresses()[0], CLIENTS, before);
@@ -96,7 +101,8 @@ async fn all_that_wait_for_workers_are_served() {
     const CLIENTS: usize = 1500;
     raise_descriptor_limit();
     let endpoint = "tcp:127.0.0.1:0?backlog=2048";
-    let server = Server::new().workers(2).max_connections(50).listen(endpoint).serve(harness::shouter());
+    let server =
+        Server::new().workers(2).max_connections(50).listen(endpoint).serve(harness::shouter());
     let server = server.bind().await.unwrap();
     let handle = server.handle();
     // The sockets listen, and the workers have not begun.
@@ -108,7 +114,8 @@ async fn all_that_wait_for_workers_are_served() {
 }
 
 #[tokio::test]
-async fn the_sockets_close_at_once_though_no_slot_is_free_and_those_that_wait_are_served_one_after_the_other() {
+async fn the_sockets_close_at_once_though_no_slot_is_free_and_those_that_wait_are_served_one_after_the_other()
+ {
     for (endpoint, before) in ENDPOINTS {
         let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
         let server = Server::new().max_connections(1).listen(endpoint).serve(gated(&gate, &inside));
@@ -165,7 +172,11 @@ async fn those_that_are_not_served_by_the_deadline_are_reset_and_counted() {
         }
         assert_reasons(&server.over().await, &[(CloseReason::Aborted, 1)]);
         let report = report(&handle);
-        assert_eq!((report.unserved(), report.closed(CloseReason::Aborted), report.cut()), (2, 1, 3), "{endpoint}");
+        assert_eq!(
+            (report.unserved(), report.closed(CloseReason::Aborted), report.cut()),
+            (2, 1, 3),
+            "{endpoint}"
+        );
         assert_eq!(report.blocked(), 0);
     }
 }
@@ -178,7 +189,9 @@ async fn a_memory_endpoint_drains_in_the_same_way_with_preambles_and_without() {
         let before = if proxied { HEADER } else { "" };
         let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
         let cap = ConnectionLimitLayer::new(1);
-        let server = Running::start(Server::new().layer(cap).listen(endpoint).serve(gated(&gate, &inside))).await;
+        let server =
+            Running::start(Server::new().layer(cap).listen(endpoint).serve(gated(&gate, &inside)))
+                .await;
         let mut clients = Vec::new();
         for _ in 0..4 {
             let mut client = connector.connect().await.unwrap();
@@ -211,7 +224,9 @@ async fn a_server_that_is_never_ready_and_has_nobody_drains_at_once() {
         let (endpoint, connector) = memory::endpoint();
         let endpoint = if proxied { endpoint.proxied([]) } else { endpoint };
         let nobody = ConnectionLimitLayer::new(0);
-        let server = Running::start(Server::new().layer(nobody).listen(endpoint).serve(harness::shouter())).await;
+        let server =
+            Running::start(Server::new().layer(nobody).listen(endpoint).serve(harness::shouter()))
+                .await;
         settle().await;
         let start = Instant::now();
         server.handle().drain(LONG);
@@ -225,8 +240,10 @@ async fn a_server_that_is_never_ready_and_has_nobody_drains_at_once() {
 async fn a_silent_peer_in_its_preamble_does_not_keep_a_server_at_its_cap_for_long() {
     let (endpoint, connector) = memory::endpoint();
     let nobody = ConnectionLimitLayer::new(0);
-    let server =
-        Running::start(Server::new().layer(nobody).listen(endpoint.proxied([])).serve(harness::shouter())).await;
+    let server = Running::start(
+        Server::new().layer(nobody).listen(endpoint.proxied([])).serve(harness::shouter()),
+    )
+    .await;
     let mut silent = connector.connect().await.unwrap();
     settle().await;
     let start = Instant::now();
@@ -242,7 +259,10 @@ async fn a_silent_peer_in_its_preamble_does_not_keep_a_server_at_its_cap_for_lon
 #[test]
 fn without_descriptors_for_all_that_wait_it_serves_as_many_as_it_can() {
     let mut command = Command::new("sh");
-    command.arg("-c").arg("ulimit -n 128; exec \"$0\" \"$@\"").arg(support::command("echo").get_program());
+    command
+        .arg("-c")
+        .arg("ulimit -n 128; exec \"$0\" \"$@\"")
+        .arg(support::command("echo").get_program());
     let mut example = support::Example::spawn(command, support::TempDir::new());
     let addr = example.tcp;
     let mut clients = Vec::new();
@@ -254,7 +274,11 @@ fn without_descriptors_for_all_that_wait_it_serves_as_many_as_it_can() {
             clients.push(client);
         }
     });
-    let served = clients.iter_mut().filter_map(|client| client.read(&mut [0; 2]).ok()).filter(|n| *n == 2).count();
+    let served = clients
+        .iter_mut()
+        .filter_map(|client| client.read(&mut [0; 2]).ok())
+        .filter(|n| *n == 2)
+        .count();
     drop(clients);
     assert!(example.wait().success());
     assert!((80..128).contains(&served), "{served}");
@@ -279,7 +303,10 @@ async fn a_report_counts_from_the_beginning_of_the_drain() {
     drop(idle);
     server.over().await;
     let report = report(&handle);
-    assert_eq!(report.reasons().collect::<Vec<_>>(), [(CloseReason::Aborted, 1), (CloseReason::Drained, 1)]);
+    assert_eq!(
+        report.reasons().collect::<Vec<_>>(),
+        [(CloseReason::Aborted, 1), (CloseReason::Drained, 1)]
+    );
     assert_eq!(report.cut(), 1);
 }
 

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::harness::{
-    Gauge, Hold, LONG, Running, ask, assert_cut, assert_reasons, assert_reset, gated, on_memory, rest, settle, shouter,
-    until,
+    Gauge, Hold, LONG, Running, ask, assert_cut, assert_reasons, assert_reset, gated, on_memory,
+    rest, settle, shouter, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -219,7 +219,8 @@ async fn under_a_paused_clock_no_real_time_cuts_a_connection() {
     assert_eq!(start.elapsed(), Duration::from_millis(20));
 }
 
-/// The clock is paused only after the server has begun, so there is a thread that keeps the deadline.
+/// The clock is paused only after the server has begun, so there is a thread that keeps the
+/// deadline.
 #[tokio::test]
 async fn a_clock_that_is_paused_later_is_followed_as_well() {
     let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());

@@ -27,7 +27,11 @@ struct Endless(Arc<AtomicUsize>);
 impl Io for Endless {}
 
 impl AsyncRead for Endless {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         while buf.remaining() >= line.len() && self.0.load(Ordering::SeqCst) <= 2 * ENOUGH {
             buf.put_slice(&line);
@@ -38,7 +42,11 @@ impl AsyncRead for Endless {
 }
 
 impl AsyncWrite for Endless {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -92,8 +100,8 @@ async fn a_connection_on_which_there_is_always_something_to_read_is_drained() {
     assert!(sent <= ENOUGH, "{sent} bytes");
 }
 
-/// Sends as fast as it is read, and reads as fast as it is answered, until the connection ends; how much it sent once
-/// the server was draining.
+/// Sends as fast as it is read, and reads as fast as it is answered, until the connection ends; how
+/// much it sent once the server was draining.
 async fn flood(client: MemoryStream, handle: Handle) -> usize {
     let (mut from, mut to) = split(client);
     let reading = tokio::spawn(async move {
@@ -102,7 +110,8 @@ async fn flood(client: MemoryStream, handle: Handle) -> usize {
     });
     let line = [b"a".repeat(1023), b"\n".to_vec()].concat();
     let mut sent = 0;
-    // It does not care that the server has closed its side: it goes on as long as somebody takes it.
+    // It does not care that the server has closed its side: it goes on as long as somebody takes
+    // it.
     while to.write_all(&line).await.is_ok() {
         if handle.is_draining() {
             sent += line.len();

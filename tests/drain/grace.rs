@@ -25,7 +25,10 @@ async fn until_the_grace_is_over_all_are_served_as_before() {
     let mut meanwhile = connector.connect().await.unwrap();
     ask(&mut meanwhile, "b\n", "B\n").await;
     ask(&mut before, "c\n", "C\n").await;
-    assert_eq!((rest(&mut before).await, rest(&mut meanwhile).await), (String::new(), String::new()));
+    assert_eq!(
+        (rest(&mut before).await, rest(&mut meanwhile).await),
+        (String::new(), String::new())
+    );
     assert_eq!(start.elapsed(), GRACE);
     assert!(connector.connect().await.is_err(), "now it is closed");
     drop((before, meanwhile));

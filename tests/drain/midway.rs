@@ -30,9 +30,11 @@ async fn what_was_read_ahead_of_a_call_counts_as_read() {
     let sent = client.try_write(&line.repeat(600)).unwrap();
     let lines = sent / line.len();
     server.handle().drain(LONG);
-    let answers =
-        timeout(Duration::from_secs(10), rest(&mut client)).await.expect("the drain does not wait for its deadline");
-    // All that had arrived, and of what the client's kernel still held as much as came without a pause.
+    let answers = timeout(Duration::from_secs(10), rest(&mut client))
+        .await
+        .expect("the drain does not wait for its deadline");
+    // All that had arrived, and of what the client's kernel still held as much as came without a
+    // pause.
     let answered = answers.len() / "ok\n".len();
     assert_eq!(answers, "ok\n".repeat(answered));
     assert!((50..=lines).contains(&answered), "{answered} of {lines}");
@@ -55,8 +57,9 @@ async fn what_was_read_as_raw_bytes_counts_as_read() {
     client.write_all(b"300000\n").await.unwrap();
     client.write_all(&vec![b'b'; 300_000]).await.unwrap();
     server.handle().drain(LONG);
-    let answers =
-        timeout(Duration::from_secs(10), rest(&mut client)).await.expect("the drain does not wait for its deadline");
+    let answers = timeout(Duration::from_secs(10), rest(&mut client))
+        .await
+        .expect("the drain does not wait for its deadline");
     assert_eq!(answers, "300000\n");
     drop(client);
     server.over().await;

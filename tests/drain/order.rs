@@ -11,7 +11,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout};
 
-use crate::harness::{LONG, Running, ask, assert_reasons, expect, on_memory, rest, settle, shout, shouter};
+use crate::harness::{
+    LONG, Running, ask, assert_reasons, expect, on_memory, rest, settle, shout, shouter,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -122,7 +124,11 @@ async fn a_handler_may_drain_its_own_server() {
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"b\nshutdown\nc\n").await.unwrap();
     let start = Instant::now();
-    assert_eq!(rest(&mut client).await, "B\nSHUTDOWN\nC\n", "its answer arrives, and what had come behind it");
+    assert_eq!(
+        rest(&mut client).await,
+        "B\nSHUTDOWN\nC\n",
+        "its answer arrives, and what had come behind it"
+    );
     assert_eq!(rest(&mut other).await, "");
     drop((client, other));
     assert_reasons(&server.over().await, &[(CloseReason::Drained, 2)]);

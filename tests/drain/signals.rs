@@ -1,4 +1,5 @@
-//! What signals do to a drain: the first begins one, or hastens one that is under way; the second ends it.
+//! What signals do to a drain: the first begins one, or hastens one that is under way; the second
+//! ends it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::timeout;
 
-use crate::harness::{Gauge, LONG, Running, assert_cut, assert_reasons, gated, on_memory, rest, settle, until};
+use crate::harness::{
+    Gauge, LONG, Running, assert_cut, assert_reasons, gated, on_memory, rest, settle, until,
+};
 
 /// A signal is for the whole process, so the tests take turns.
 static TURN: Mutex<()> = Mutex::const_new(());

@@ -1,4 +1,5 @@
-//! Connections that wait for a slot when a server ends: they are served when there is one, or counted.
+//! Connections that wait for a slot when a server ends: they are served when there is one, or
+//! counted.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -7,7 +8,8 @@ use std::time::Duration;
 use ropewalk::endpoint::PreambleDrop;
 use ropewalk::server::DrainReport;
 use ropewalk::{
-    CloseReason, Connection, ConnectionLimitLayer, ConnectionService, Error, Handle, Result, Server, memory,
+    CloseReason, Connection, ConnectionLimitLayer, ConnectionService, Error, Handle, Result,
+    Server, memory,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
@@ -87,10 +89,17 @@ async fn a_server_that_stops_or_fails_counts_those_it_has_accepted_and_not_serve
 
 /// Those that wait for a place in front of a preamble, too.
 #[tokio::test(start_paused = true)]
-async fn handshakes_under_way_and_those_that_wait_for_one_have_time_to_the_deadline_and_are_counted() {
+async fn handshakes_under_way_and_those_that_wait_for_one_have_time_to_the_deadline_and_are_counted()
+ {
     const CLIENTS: usize = 20;
     let (endpoint, connector) = memory::endpoint();
-    let server = Server::new().max_preambles(4).listen(endpoint.proxied([])).serve(shouter()).bind().await.unwrap();
+    let server = Server::new()
+        .max_preambles(4)
+        .listen(endpoint.proxied([]))
+        .serve(shouter())
+        .bind()
+        .await
+        .unwrap();
     let handle = server.handle();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -136,7 +145,11 @@ fn failing_after(connections: usize) -> impl ConnectionService<Error = Error> {
         type Future = S::Future;
 
         fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result> {
-            if self.1 == 0 { Poll::Ready(Err(Error::other("as asked"))) } else { self.0.poll_ready(cx) }
+            if self.1 == 0 {
+                Poll::Ready(Err(Error::other("as asked")))
+            } else {
+                self.0.poll_ready(cx)
+            }
         }
 
         fn call(&mut self, connection: Connection) -> S::Future {

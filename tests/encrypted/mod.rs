@@ -93,7 +93,9 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Or one would be taken for another until its signature is checked.
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        params.distinguished_name.push(DnType::CommonName, format!("CA {}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("CA {}", NEXT.fetch_add(1, Ordering::Relaxed)));
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -118,7 +120,12 @@ impl Ca {
 
     fn issue_key(&self, params: &CertificateParams, key: &KeyPair) -> Issued {
         let cert = params.signed_by(key, &self.0).unwrap();
-        Issued { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec(), key_der: key.serialize_der() }
+        Issued {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+            der: cert.der().to_vec(),
+            key_der: key.serialize_der(),
+        }
     }
 }
 
@@ -136,7 +143,13 @@ impl Client {
     pub fn new(ca: &Ca, name: &str) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(ca.0.der().clone()).unwrap();
-        Self { roots, versions: rustls::ALL_VERSIONS.to_vec(), alpn: Vec::new(), identity: None, name: name.to_owned() }
+        Self {
+            roots,
+            versions: rustls::ALL_VERSIONS.to_vec(),
+            alpn: Vec::new(),
+            identity: None,
+            name: name.to_owned(),
+        }
     }
 
     pub fn version(mut self, version: &'static SupportedProtocolVersion) -> Self {
@@ -168,7 +181,12 @@ impl Client {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let key = PrivateKeyDer::try_from(key.clone()).unwrap();
-                builder.with_client_auth_cert(chain.iter().cloned().map(CertificateDer::from).collect(), key).unwrap()
+                builder
+                    .with_client_auth_cert(
+                        chain.iter().cloned().map(CertificateDer::from).collect(),
+                        key,
+                    )
+                    .unwrap()
             }
         };
         config.alpn_protocols.clone_from(&self.alpn);
@@ -176,7 +194,10 @@ impl Client {
         TlsConnector::from(Arc::new(config))
     }
 
-    pub async fn shake<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+    pub async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(self.name.clone()).unwrap();
         soon(self.connector().connect(name, stream)).await
     }
@@ -204,7 +225,10 @@ pub async fn client_hello(ca: &Ca) -> Vec<u8> {
 }
 
 /// Writes, and reads as much.
-pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+pub async fn echo<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+) -> io::Result<()> {
     soon(async {
         stream.write_all(bytes).await?;
         stream.flush().await?;
@@ -230,7 +254,11 @@ impl Running {
     }
 
     /// The same with a server that is set up already, but for its endpoints.
-    pub async fn tls_on(server: Server, tls: impl Into<TlsConfig>, service: impl ConnectionService) -> Self {
+    pub async fn tls_on(
+        server: Server,
+        tls: impl Into<TlsConfig>,
+        service: impl ConnectionService,
+    ) -> Self {
         let tls = tls.into();
         Self::start(server, |endpoint| endpoint.tls(tls.clone()), service).await
     }
@@ -239,10 +267,15 @@ impl Running {
         Self::start(Server::new(), |endpoint| endpoint, service).await
     }
 
-    async fn start(server: Server, wrap: impl Fn(Endpoint) -> Endpoint, service: impl ConnectionService) -> Self {
+    async fn start(
+        server: Server,
+        wrap: impl Fn(Endpoint) -> Endpoint,
+        service: impl ConnectionService,
+    ) -> Self {
         let (endpoint, memory) = memory::endpoint();
         let tcp = Endpoint::tcp(([127, 0, 0, 1], 0).into());
-        let server = server.listen(wrap(tcp)).listen(wrap(endpoint)).serve(service).bind().await.unwrap();
+        let server =
+            server.listen(wrap(tcp)).listen(wrap(endpoint)).serve(service).bind().await.unwrap();
         let handle = server.handle();
         let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("{:?}", handle.addresses()) };
         Self { handle, addr, memory, task: tokio::spawn(server) }

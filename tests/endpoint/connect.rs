@@ -6,8 +6,8 @@ use ropewalk::client::ConnectError;
 use ropewalk::endpoint::Listener;
 use ropewalk::proxy::{Parsed, Version, parse};
 use ropewalk::{
-    Addr, Bytes, Connection, Endpoint, Error, Lines, Remote, Server, Session, connect, framed, memory, reply_fn,
-    session,
+    Addr, Bytes, Connection, Endpoint, Error, Lines, Remote, Server, Session, connect, framed,
+    memory, reply_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -22,7 +22,10 @@ async fn soon<F: Future>(future: F) -> F::Output {
 
 /// A server that answers lines with themselves.
 async fn echo(endpoint: Endpoint) -> Running {
-    Running::start(Server::new().listen(endpoint).serve(framed(Lines::lf(), reply_fn(|line: Bytes| line)))).await
+    Running::start(
+        Server::new().listen(endpoint).serve(framed(Lines::lf(), reply_fn(|line: Bytes| line))),
+    )
+    .await
 }
 
 async fn answers(connection: Connection) {
@@ -79,13 +82,16 @@ async fn a_proxy_header_of_either_version_comes_before_all_else() {
     let at = server.local_addr().unwrap();
     for (option, version) in [("", Version::V2), ("?header=1", Version::V1)] {
         let remote = format!("proxy+tcp:{at}{option}");
-        let (mut connection, accepted) = tokio::join!(async { connect(&remote).await.unwrap() }, server.accept());
+        let (mut connection, accepted) =
+            tokio::join!(async { connect(&remote).await.unwrap() }, server.accept());
         let (mut peer, from) = accepted.unwrap();
         connection.write_all(b"x").await.unwrap();
         drop(connection);
         let mut bytes = Vec::new();
         peer.read_to_end(&mut bytes).await.unwrap();
-        let Parsed::Complete { header, len, .. } = parse(&bytes).unwrap() else { panic!("{bytes:?}") };
+        let Parsed::Complete { header, len, .. } = parse(&bytes).unwrap() else {
+            panic!("{bytes:?}")
+        };
         assert_eq!((header.version(), &bytes[len..]), (version, &b"x"[..]));
         assert_eq!(header.source(), Some(&Addr::Tcp(from)));
         assert_eq!(header.destination(), Some(&Addr::Tcp(at)));
@@ -101,7 +107,10 @@ async fn what_can_not_be_connected_to_is_named_with_the_cause() {
     let error = connect(&remote).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("cannot connect to {remote}: ")), "{error}");
     let error = error.downcast_ref::<ConnectError>().unwrap();
-    assert_eq!((error.remote(), error.cause().kind()), (&*remote, std::io::ErrorKind::ConnectionRefused));
+    assert_eq!(
+        (error.remote(), error.cause().kind()),
+        (&*remote, std::io::ErrorKind::ConnectionRefused)
+    );
     let error = connect("unix:/nowhere/at/all").await.unwrap_err();
     assert!(error.to_string().starts_with("cannot connect to unix:/nowhere/at/all: "), "{error}");
 }
@@ -129,8 +138,9 @@ fn what_says_nobody_to_connect_to_is_refused_with_what_to_write() {
 #[test]
 fn the_options_of_a_listener_are_not_those_of_a_remote() {
     assert!(
-        refused("tcp:a:1?backlog=3")
-            .contains("the option \"backlog\" is unknown: the options of tcp: for a client are from")
+        refused("tcp:a:1?backlog=3").contains(
+            "the option \"backlog\" is unknown: the options of tcp: for a client are from"
+        )
     );
     assert!(refused("unix:/x?mode=660").contains("unix: has no options for a client"));
     assert!(refused("proxy+tcp:a:1?trust=10.0.0.0/8").contains("for a client are from, header"));
@@ -202,7 +212,8 @@ async fn the_limits_of_a_session_are_its_own() {
     let s = Session::over(connect(connector).await.unwrap(), Lines::lf());
     let mut s = s.raw_limit(4).write_limit(8).write_stall(Duration::from_secs(1));
     assert!(s.raw(5).await.unwrap_err().to_string().contains('4'));
-    // Nothing is written before something is awaited, and the transport would take it: the limit is tried, not waited for.
+    // Nothing is written before something is awaited, and the transport would take it: the limit is
+    // tried, not waited for.
     s.feed("0123456789").unwrap();
     s.feed("0123456789").unwrap();
     assert_eq!(soon(s.next()).await.unwrap().unwrap(), "0123456789");

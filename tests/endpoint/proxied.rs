@@ -41,7 +41,12 @@ async fn serve() -> (Handle, Connector, JoinSet<Result>) {
 
 async fn serve_on(server: Server) -> (Handle, Connector, JoinSet<Result>) {
     let (endpoint, connector) = memory::endpoint();
-    let server = server.listen(endpoint.proxied([])).serve(session(Lines::crlf(), who)).bind().await.unwrap();
+    let server = server
+        .listen(endpoint.proxied([]))
+        .serve(session(Lines::crlf(), who))
+        .bind()
+        .await
+        .unwrap();
     let handle = server.handle();
     let mut set = JoinSet::new();
     set.spawn(server);
@@ -51,7 +56,11 @@ async fn serve_on(server: Server) -> (Handle, Connector, JoinSet<Result>) {
 async fn rest(client: &mut MemoryStream) -> String {
     let mut text = Vec::new();
     // A closed connection may be reset.
-    drop(timeout(Duration::from_secs(600), client.read_to_end(&mut text)).await.expect("it is closed"));
+    drop(
+        timeout(Duration::from_secs(600), client.read_to_end(&mut text))
+            .await
+            .expect("it is closed"),
+    );
     String::from_utf8(text).unwrap()
 }
 
@@ -88,11 +97,16 @@ async fn a_connection_is_the_clients_and_what_follows_the_header_is_its_first_by
 #[tokio::test(start_paused = true)]
 async fn a_header_may_be_cut_anywhere() {
     let (_handle, connector, _server) = serve().await;
-    for (header, peer) in [(LINE.to_vec(), "tcp:192.0.2.7:56324"), (binary(), "tcp:[2001:db8::7]:56324")] {
+    for (header, peer) in
+        [(LINE.to_vec(), "tcp:192.0.2.7:56324"), (binary(), "tcp:[2001:db8::7]:56324")]
+    {
         let bytes = [&header[..], b"hello\r\n"].concat();
         for at in 0..=bytes.len() {
             let answer = answered(&connector, &[&bytes[..at], &bytes[at..]]).await;
-            assert!(answer.starts_with(peer) && answer.ends_with("\r\nhello\r\n"), "cut at {at}: {answer}");
+            assert!(
+                answer.starts_with(peer) && answer.ends_with("\r\nhello\r\n"),
+                "cut at {at}: {answer}"
+            );
         }
         let one_by_one: Vec<&[u8]> = bytes.chunks(1).collect();
         assert!(answered(&connector, &one_by_one).await.ends_with("\r\nhello\r\n"));
@@ -186,13 +200,21 @@ async fn three_hundred_silent_connections_do_not_keep_out_an_honest_one() {
 #[tokio::test(start_paused = true)]
 async fn of_a_header_nothing_reaches_the_service() {
     let (endpoint, connector) = memory::endpoint();
-    let server = Server::new().listen(endpoint.proxied([])).serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)));
+    let server = Server::new()
+        .listen(endpoint.proxied([]))
+        .serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)));
     tokio::spawn(server);
     let mut client = connector.connect().await.unwrap();
     client.write_all(&[LINE, b"x"].concat()).await.unwrap();
     let mut answer = [0; 8];
-    assert_eq!(timeout(Duration::from_secs(60), client.read(&mut answer)).await.unwrap().unwrap(), 1);
-    assert!(timeout(Duration::from_secs(60), client.read(&mut answer)).await.is_err(), "nor is it answered");
+    assert_eq!(
+        timeout(Duration::from_secs(60), client.read(&mut answer)).await.unwrap().unwrap(),
+        1
+    );
+    assert!(
+        timeout(Duration::from_secs(60), client.read(&mut answer)).await.is_err(),
+        "nor is it answered"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,9 +225,12 @@ async fn the_defaults_leave_room_for_preambles_within_the_descriptor_limit() {
     let (with, _connector, _server) = serve().await;
     assert_eq!(with.max_preambles(), preambles);
     assert_eq!(with.max_connections(), (descriptors - preambles).min(10_000));
-    let without = Server::new().listen("tcp:127.0.0.1:0").serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)));
+    let without = Server::new()
+        .listen("tcp:127.0.0.1:0")
+        .serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)));
     assert_eq!(without.handle().max_connections(), descriptors.min(10_000));
     // What is set is not changed by the other one's default.
-    let (set, _connector, _server) = serve_on(Server::new().max_connections(7).max_preambles(0)).await;
+    let (set, _connector, _server) =
+        serve_on(Server::new().max_connections(7).max_preambles(0)).await;
     assert_eq!((set.max_connections(), set.max_preambles()), (7, 1));
 }

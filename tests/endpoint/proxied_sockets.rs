@@ -23,7 +23,11 @@ async fn who(mut s: Session<Lines>) -> Result {
     let via = peer.proxied().map(|told| told.proxy());
     let own = |peer: &ropewalk::Peer| peer.credentials().is_some();
     let (tls, addr) = (peer.tls().is_some(), s.local());
-    s.feed(format!("{peer} {} via {via:?} {} tls {tls} at {addr}", own(&peer), via.is_some_and(own)))?;
+    s.feed(format!(
+        "{peer} {} via {via:?} {} tls {tls} at {addr}",
+        own(&peer),
+        via.is_some_and(own)
+    ))?;
     while let Some(line) = s.next().await? {
         s.feed(line)?;
     }
@@ -40,7 +44,9 @@ async fn serve(endpoint: impl Into<Endpoint>) -> (Handle, Addr) {
 }
 
 async fn serve_text(endpoint: &str) -> (Handle, SocketAddr) {
-    let (handle, Addr::Tcp(addr)) = serve(endpoint.parse::<Endpoint>().unwrap()).await else { panic!("no port") };
+    let (handle, Addr::Tcp(addr)) = serve(endpoint.parse::<Endpoint>().unwrap()).await else {
+        panic!("no port")
+    };
     (handle, addr)
 }
 
@@ -81,8 +87,12 @@ async fn who_is_not_trusted_is_closed_at_once_and_its_header_not_believed() {
 #[tokio::test]
 async fn an_ipv4_proxy_is_trusted_as_such_on_an_ipv6_socket() {
     let (_handle, addr) = serve_text("proxy+tcp:[::]:0?trust=127.0.0.0/8").await;
-    let answer = answered(from([127, 0, 0, 9], (Ipv4Addr::LOCALHOST, addr.port()).into()).await, LINE).await;
-    assert!(answer.starts_with(CLIENT) && answer.contains("Tcp(127.0.0.9:") && !answer.contains("ffff"), "{answer}");
+    let answer =
+        answered(from([127, 0, 0, 9], (Ipv4Addr::LOCALHOST, addr.port()).into()).await, LINE).await;
+    assert!(
+        answer.starts_with(CLIENT) && answer.contains("Tcp(127.0.0.9:") && !answer.contains("ffff"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -104,10 +114,17 @@ async fn the_credentials_of_a_unix_socket_are_the_proxys() {
     let (_handle, _) = serve(Endpoint::unix(&path).mode(0o600).proxied([])).await;
     let client = UnixStream::connect(&path).await.unwrap();
     let answer = answered(client, LINE).await;
-    assert!(answer.starts_with(&format!("{CLIENT} false via ")) && answer.contains(" true tls false"), "{answer}");
+    assert!(
+        answer.starts_with(&format!("{CLIENT} false via ")) && answer.contains(" true tls false"),
+        "{answer}"
+    );
     // A connection of the proxy's own is its own.
-    let answer = answered(UnixStream::connect(&path).await.unwrap(), &Header::local().to_v2()).await;
-    assert!(answer.starts_with("unix: true via ") && answer.contains(" true tls false"), "{answer}");
+    let answer =
+        answered(UnixStream::connect(&path).await.unwrap(), &Header::local().to_v2()).await;
+    assert!(
+        answer.starts_with("unix: true via ") && answer.contains(" true tls false"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -123,13 +140,20 @@ async fn the_header_comes_before_tls() {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(LINE).await.unwrap();
     let answer = answered(client.shake(stream).await.unwrap(), b"hello\r\n").await;
-    assert!(answer.starts_with(CLIENT) && answer.contains(&format!("tls true at tcp:{addr}")), "{answer}");
+    assert!(
+        answer.starts_with(CLIENT) && answer.contains(&format!("tls true at tcp:{addr}")),
+        "{answer}"
+    );
     assert!(answer.ends_with("\r\nhello\r\n"), "{answer}");
 
     // Inside TLS, where some expect it, there is none.
     assert!(client.tcp(addr).await.is_err());
     // Nor is there a connection without TLS.
-    assert!(!answered(TcpStream::connect(addr).await.unwrap(), &[LINE, b"hello\r\n"].concat()).await.contains("tcp:"));
+    assert!(
+        !answered(TcpStream::connect(addr).await.unwrap(), &[LINE, b"hello\r\n"].concat())
+            .await
+            .contains("tcp:")
+    );
     until("both are counted", || handle.preambles().failed() == 2).await;
     assert_eq!(handle.counts().accepted(), 1);
 }
@@ -139,9 +163,13 @@ async fn a_header_and_the_begin_of_tls_may_come_in_one_segment() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let (endpoint, connector) = ropewalk::memory::endpoint();
     let (_handle, _) = serve(endpoint.proxied([]).tls(localhost(&ca, &folder))).await;
-    for header in [LINE.to_vec(), b"PROXY UNKNOWN\r\n".to_vec(), Header::local().with_checksum().to_v2()] {
+    for header in
+        [LINE.to_vec(), b"PROXY UNKNOWN\r\n".to_vec(), Header::local().with_checksum().to_v2()]
+    {
         let stream = Prefixed { head: header, inner: connector.connect().await.unwrap() };
-        let answer = answered(Client::new(&ca, "localhost").shake(stream).await.unwrap(), b"hello\r\n").await;
+        let answer =
+            answered(Client::new(&ca, "localhost").shake(stream).await.unwrap(), b"hello\r\n")
+                .await;
         assert!(answer.contains("tls true") && answer.ends_with("\r\nhello\r\n"), "{answer}");
     }
 }
@@ -153,13 +181,21 @@ struct Prefixed<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let head = std::mem::take(&mut self.head);
         let both = [&head, buf].concat();
         // An empty stream in memory takes it whole.

@@ -50,7 +50,10 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ("unix:%253F", Endpoint::unix("%3F")),
         ("unix:line%0Aend", Endpoint::unix("line\nend")),
         ("unix:déjà vu", Endpoint::unix("déjà vu")),
-        ("unix:x?mode=660&user=www-data&group=33", Endpoint::unix("x").mode(0o660).user("www-data").group("33")),
+        (
+            "unix:x?mode=660&user=www-data&group=33",
+            Endpoint::unix("x").mode(0o660).user("www-data").group("33"),
+        ),
         ("unix:@name", Endpoint::unix_abstract("name")),
         ("unix:@@%00%3F?backlog=7", Endpoint::unix_abstract("@\0?").backlog(7)),
         ("unix:%40name", Endpoint::unix("@name")),
@@ -60,7 +63,11 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
         ("proxy+tcp:8007?trust=::1", tcp("0.0.0.0:8007").proxied(nets(&["::1/128"]))),
         (
             "proxy+tcp:[::]:8007?backlog=64&trust=10.0.0.0/8,192.0.2.1,2001:db8::/32",
-            tcp("[::]:8007").backlog(64).proxied(nets(&["10.9.9.9/8", "192.0.2.1/32", "2001:db8::/32"])),
+            tcp("[::]:8007").backlog(64).proxied(nets(&[
+                "10.9.9.9/8",
+                "192.0.2.1/32",
+                "2001:db8::/32",
+            ])),
         ),
         ("proxy+tcp:8007?trust=0.0.0.0/0", tcp("0.0.0.0:8007").proxied(nets(&["0.0.0.0/0"]))),
         ("proxy+unix:/run/x.sock?mode=660", Endpoint::unix("/run/x.sock").mode(0o660).proxied([])),
@@ -107,10 +114,20 @@ fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
     let mut parsed = 0;
     for _ in 0..20_000 {
         let length = random(14);
-        let text: String = (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
-        for start in
-            ["", "tcp:", "tcp:[", "unix:", "unix:/", "unix:@", "systemd:", "fd:", "tls:1?certs=", "tls+fd:3?certs="]
-        {
+        let text: String =
+            (0..length).map(|_| char::from(b"tcpunix:[]%?&=0179a/.\xe9-"[random(23)])).collect();
+        for start in [
+            "",
+            "tcp:",
+            "tcp:[",
+            "unix:",
+            "unix:/",
+            "unix:@",
+            "systemd:",
+            "fd:",
+            "tls:1?certs=",
+            "tls+fd:3?certs=",
+        ] {
             let Ok(endpoint) = format!("{start}{text}").parse::<Endpoint>() else { continue };
             assert_eq!(endpoint.to_string().parse(), Ok(endpoint), "{start}{text}");
             parsed += 1;
@@ -134,7 +151,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
     (":8007", "the scheme \"\" is unknown", "write tcp:8007"),
     ("redis://10.0.0.1:8007", "an endpoint is not a URL", "write tcp:10.0.0.1:8007"),
-    ("udp:8007", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:, unix:, systemd: and fd:"),
+    (
+        "udp:8007",
+        "the scheme \"udp\" is unknown",
+        "the schemes are tcp:, tls:, unix:, systemd: and fd:",
+    ),
     ("TCP:8007", "the scheme \"TCP\" is unknown", "write tcp: in lower case"),
     ("memory:", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
     ("memory:x", "a memory: endpoint has no name", "make it with ropewalk::memory::endpoint()"),
@@ -159,7 +180,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("tcp:[::1]", "there is no port", "write tcp:[::1]:8007"),
     ("tcp:[::1]x:8007", "\"x:8007\" is not a \":\" and a port", "write tcp:[::1]:8007"),
     ("tcp:[fe80::1%]:80", "there is no interface after the \"%\"", "write tcp:[fe80::1%eth0]:8007"),
-    ("tcp:[fe80::1%a/b]:80", "'/' in \"a/b\" is not part of an interface's name", "write tcp:[fe80::1%eth0]:8007"),
+    (
+        "tcp:[fe80::1%a/b]:80",
+        "'/' in \"a/b\" is not part of an interface's name",
+        "write tcp:[fe80::1%eth0]:8007",
+    ),
     ("tcp:[fe80::1%sixteen-letters0]:80", "has over 15 bytes", "write tcp:[fe80::1%eth0]:8007"),
     ("tcp:[::]:80?v6only=yes", "\"yes\" is neither true nor false", "write v6only=true"),
     ("tcp:[::]:80?v6only=true&v6only=true", "v6only is given twice", "keep one"),
@@ -169,7 +194,11 @@ const BAD: &[(&str, &str, &str)] = &[
     ("tcp:*:80", "'*' in \"*\"", "write tcp:ADDRESS:PORT"),
     ("tcp:127.0.0.256:80", "\"127.0.0.256\" is not an IPv4 address", "write one like 127.0.0.1"),
     ("tcp:8007?mode=660", "the option \"mode\" is unknown", "the options of tcp: are backlog"),
-    ("unix:x?colour=red", "the option \"colour\" is unknown", "the options of unix: are mode, user, group, backlog"),
+    (
+        "unix:x?colour=red",
+        "the option \"colour\" is unknown",
+        "the options of unix: are mode, user, group, backlog",
+    ),
     ("unix:x?user=", "\"\" is not a user", "such as user=www-data"),
     ("unix:x?group=a b", "\"a b\" is not a group", "such as group=www-data"),
     ("unix:x?user=a&user=b", "user is given twice", "keep one"),
@@ -212,14 +241,26 @@ const BAD: &[(&str, &str, &str)] = &[
     ("proxy+udp:8007", "the scheme \"udp\" is unknown", "the schemes are"),
     ("proxy+tcp:8007x?trust=::1", "\"8007x\" is not a port", "write a port from 0"),
     ("proxy+tcp:8007", "not say which proxies are trusted", "such as ?trust=10.0.0.0/8,::1"),
-    ("proxy+tcp:8007?backlog=1", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
+    (
+        "proxy+tcp:8007?backlog=1",
+        "not say which proxies are trusted",
+        "such as &trust=10.0.0.0/8,::1",
+    ),
     ("proxy+tcp:8007?trust=", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
     ("proxy+tcp:8007?trust", "trust= names no network", "such as trust=10.0.0.0/8,::1"),
     ("proxy+tcp:8007?trust=10.0.0.0/8,", "\"\" is not a network", "such as trust=10.0.0.0/8,::1"),
     ("proxy+tcp:8007?trust=all", "\"all\" is not a network", "such as trust=10.0.0.0/8,::1"),
-    ("proxy+tcp:8007?trust=10.0.0.0/33", "\"10.0.0.0/33\" is not a network", "such as trust=10.0.0.0/8,::1"),
+    (
+        "proxy+tcp:8007?trust=10.0.0.0/33",
+        "\"10.0.0.0/33\" is not a network",
+        "such as trust=10.0.0.0/8,::1",
+    ),
     ("proxy+tcp:8007?trust=[::1]", "\"[::1]\" is not a network", "such as trust=10.0.0.0/8,::1"),
-    ("proxy+tcp:8007?trust=10.0.0.1/8", "is an address within a network", "write 10.0.0.0/8 or 10.0.0.1"),
+    (
+        "proxy+tcp:8007?trust=10.0.0.1/8",
+        "is an address within a network",
+        "write 10.0.0.0/8 or 10.0.0.1",
+    ),
     ("proxy+tcp:8007?trust=::1&trust=::2", "trust is given twice", "keep one, with commas"),
     (
         "proxy+tcp:8007?mode=660&trust=::1",
@@ -228,8 +269,16 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     ("proxy+tcp:", "no port", "write proxy+tcp:8007, or proxy+tcp:127.0.0.1:8007"),
     ("proxy+tls:8443?trust=::1", "there is no certificate", "write ?cert=FILE&key=FILE"),
-    ("proxy+tls:8443?certs=x", "not say which proxies are trusted", "such as &trust=10.0.0.0/8,::1"),
-    ("proxy+tls:8443?certs=x&mode=1&trust=::1", "the option \"mode\" is unknown", "client-ca, alpn, backlog, trust"),
+    (
+        "proxy+tls:8443?certs=x",
+        "not say which proxies are trusted",
+        "such as &trust=10.0.0.0/8,::1",
+    ),
+    (
+        "proxy+tls:8443?certs=x&mode=1&trust=::1",
+        "the option \"mode\" is unknown",
+        "client-ca, alpn, backlog, trust",
+    ),
     ("proxy+unix:", "there is no path", "write proxy+unix:/run/x.sock"),
     ("proxy+unix:x?trust=::1", "trust is for endpoints with addresses", "by mode="),
     (
@@ -240,9 +289,21 @@ const BAD: &[(&str, &str, &str)] = &[
     ("proxy+unix:@x", "an abstract name has no permissions", "use a path"),
     ("proxy+unix:@x?trust=::1", "an abstract name has no permissions", "use a path"),
     ("proxy+systemd:", "there is no name", "write proxy+systemd:NAME"),
-    ("proxy+systemd:x?backlog=1", "the option \"backlog\" is unknown", "the options of proxy+systemd: are trust"),
-    ("proxy+fd:2?trust=::1", "2 is standard input, output or error", "the first that can be inherited is fd:3"),
-    ("proxy+fd:x", "\"x\" is not the number of a descriptor", "write a number from 3 to 65535, such as fd:3"),
+    (
+        "proxy+systemd:x?backlog=1",
+        "the option \"backlog\" is unknown",
+        "the options of proxy+systemd: are trust",
+    ),
+    (
+        "proxy+fd:2?trust=::1",
+        "2 is standard input, output or error",
+        "the first that can be inherited is fd:3",
+    ),
+    (
+        "proxy+fd:x",
+        "\"x\" is not the number of a descriptor",
+        "write a number from 3 to 65535, such as fd:3",
+    ),
     ("tcp:8007?trust=::1", "the option trust is for proxy+ endpoints", "write proxy+tcp:, or drop"),
     ("unix:a%00b", "there is a NUL in the path", "choose another"),
 ];
@@ -267,7 +328,14 @@ fn a_function_can_take_strings_and_endpoints_and_clap_can_take_it_as_a_value() {
     {
         Ok(endpoint.try_into()?)
     }
-    fn value<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static>() {}
+    fn value<
+        T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    >() {
+    }
 
     let text = String::from("tcp:8007");
     let endpoint = listen("tcp:8007").unwrap();
@@ -347,7 +415,10 @@ async fn a_listener_made_in_code_is_bound_once_whichever_clone_comes_first() {
 
     struct Foreign(Box<dyn Listener>);
     impl Listener for Foreign {
-        fn poll_accept(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<(Stream, ropewalk::Peer)> {
+        fn poll_accept(
+            &mut self,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<(Stream, ropewalk::Peer)> {
             self.0.poll_accept(cx)
         }
         fn local_addr(&self) -> Addr {
@@ -361,8 +432,14 @@ async fn a_listener_made_in_code_is_bound_once_whichever_clone_comes_first() {
 async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let table = [
-        (Endpoint::tcp(any).mode(0o600), "mode, user and group are for unix: endpoints with a path only"),
-        (Endpoint::unix_abstract("x").group("0"), "mode, user and group are for unix: endpoints with a path only"),
+        (
+            Endpoint::tcp(any).mode(0o600),
+            "mode, user and group are for unix: endpoints with a path only",
+        ),
+        (
+            Endpoint::unix_abstract("x").group("0"),
+            "mode, user and group are for unix: endpoints with a path only",
+        ),
         (Endpoint::fd(3).backlog(7), "backlog is for tcp: and unix: endpoints only"),
         (Endpoint::unix_abstract(""), "the abstract name is empty"),
         (Endpoint::unix_abstract("x".repeat(108)), "over 107 bytes"),
@@ -370,8 +447,14 @@ async fn an_option_that_does_not_go_with_the_endpoint_is_an_error_when_binding()
         (Endpoint::tcp(any).proxied([]), "no proxy is trusted"),
         (Endpoint::unix("x").proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
         (Endpoint::unix_abstract("x").proxied([]), "an abstract name has no permissions"),
-        (Endpoint::unix_abstract("x").proxied(nets(&["::1/128"])), "an abstract name has no permissions"),
-        (ropewalk::memory::endpoint().0.proxied(nets(&["::1/128"])), "trust is for endpoints with addresses"),
+        (
+            Endpoint::unix_abstract("x").proxied(nets(&["::1/128"])),
+            "an abstract name has no permissions",
+        ),
+        (
+            ropewalk::memory::endpoint().0.proxied(nets(&["::1/128"])),
+            "trust is for endpoints with addresses",
+        ),
         (ropewalk::memory::endpoint().0.backlog(1), "backlog is for tcp: and unix: endpoints only"),
         (Endpoint::unix("x").mode(0o1777), "a mode is at most 0o777"),
         (Endpoint::unix(""), "the path is empty"),

@@ -1,4 +1,5 @@
-//! TCP endpoints as sockets: IPv6 beside IPv4, addresses of an interface, options the system does not have.
+//! TCP endpoints as sockets: IPv6 beside IPv4, addresses of an interface, options the system does
+//! not have.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener};
@@ -38,7 +39,9 @@ async fn refused(endpoints: &[String]) -> String {
 
 #[tokio::test]
 async fn both_wildcards_share_a_port_in_either_order_and_with_workers() {
-    for (first, second, workers) in [("0.0.0.0", "[::]", 0), ("[::]", "0.0.0.0", 0), ("[::]", "0.0.0.0", 2)] {
+    for (first, second, workers) in
+        [("0.0.0.0", "[::]", 0), ("[::]", "0.0.0.0", 0), ("[::]", "0.0.0.0", 2)]
+    {
         let port = free_port();
         let server = listening(&[format!("tcp:{first}:{port}"), format!("tcp:{second}:{port}")]);
         let server = if workers == 0 { server } else { server.workers(workers) };
@@ -56,7 +59,8 @@ async fn the_ipv6_wildcard_alone_takes_ipv4_unless_it_is_told_otherwise() {
         return;
     }
     for (option, takes) in [("", true), ("?v6only=false", true), ("?v6only=true", false)] {
-        let server = Running::start(listening(&[format!("tcp:[::]:0{option}")]).serve(shouter())).await;
+        let server =
+            Running::start(listening(&[format!("tcp:[::]:0{option}")]).serve(shouter())).await;
         let [v4, v6] = localhost(server.tcp_addr(0).port());
         ask(&mut TcpStream::connect(v6).await.unwrap(), "a\n", "A\n").await;
         assert_eq!(TcpStream::connect(v4).await.is_ok(), takes, "{option}");
@@ -86,7 +90,10 @@ async fn endpoints_of_one_server_that_are_in_each_others_way_are_both_named() {
         ("[::1]:PORT", "[::]:PORT", "has that port"),
     ] {
         let error = refused(&[tcp(first), tcp(second)]).await;
-        assert!(error.contains(&format!("{}, where this server listens as well", tcp(first))), "{error}");
+        assert!(
+            error.contains(&format!("{}, where this server listens as well", tcp(first))),
+            "{error}"
+        );
         assert!(error.contains(said) && !error.contains("another program"), "{error}");
     }
     // That of another program is another matter.
@@ -109,11 +116,21 @@ async fn an_ipv4_peer_of_a_socket_of_both_families_is_an_ipv4_peer_everywhere() 
     });
     let limit = PeerLimitLayer::new(1);
     for drains in [false, true] {
-        let server = Server::new().layer(limit.clone()).listen("tcp:[::]:0").serve(tell).bind().await.unwrap();
+        let server = Server::new()
+            .layer(limit.clone())
+            .listen("tcp:[::]:0")
+            .serve(tell)
+            .bind()
+            .await
+            .unwrap();
         let handle = server.handle();
         let ropewalk::Addr::Tcp(addr) = handle.addresses()[0] else { panic!("TCP") };
         let mut client = TcpStream::connect(localhost(addr.port())[0]).await.unwrap();
-        let expected = format!("tcp:{} tcp:127.0.0.1:{} Some(true)\n", client.local_addr().unwrap(), addr.port());
+        let expected = format!(
+            "tcp:{} tcp:127.0.0.1:{} Some(true)\n",
+            client.local_addr().unwrap(),
+            addr.port()
+        );
         if drains {
             // Taken from the backlog at the last call.
             handle.drain(harness::LONG);
@@ -129,28 +146,39 @@ async fn an_ipv4_peer_of_a_socket_of_both_families_is_an_ipv4_peer_everywhere() 
 /// An address that is good on one interface only, and that interface.
 fn link_local() -> Option<(Ipv6Addr, String)> {
     let table = fs::read_to_string("/proc/net/if_inet6").ok()?;
-    let row =
-        table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>()).find(|row| row[0].starts_with("fe80"))?;
+    let row = table
+        .lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>())
+        .find(|row| row[0].starts_with("fe80"))?;
     Some((Ipv6Addr::from_bits(u128::from_str_radix(row[0], 16).ok()?), row[5].to_owned()))
 }
 
 #[tokio::test]
 async fn a_link_local_address_is_bound_on_the_interface_that_is_named() {
     if let Some((ip, interface)) = link_local() {
-        let server = Running::start(listening(&[format!("tcp:[{ip}%{interface}]:0")]).serve(shouter())).await;
+        let server =
+            Running::start(listening(&[format!("tcp:[{ip}%{interface}]:0")]).serve(shouter()))
+                .await;
         ask(&mut server.connect().await, "a\n", "A\n").await;
         server.end().await;
     }
     // The interface is found, and does not have the address.
     let error = refused(&["tcp:[fe80::1%lo]:0".to_owned()]).await;
-    assert!(error.contains("cannot bind tcp:[fe80::1%lo]:0") && error.contains("no such address"), "{error}");
+    assert!(
+        error.contains("cannot bind tcp:[fe80::1%lo]:0") && error.contains("no such address"),
+        "{error}"
+    );
     let error = refused(&["tcp:[fe80::1%nowhere0]:0".to_owned()]).await;
     assert!(error.contains("this machine has no interface nowhere0"), "{error}");
 }
 
 #[tokio::test]
 async fn what_is_said_of_ipv6_is_refused_elsewhere() {
-    for endpoint in [Endpoint::tcp(localhost(0)[0]), Endpoint::unix("/tmp/x"), "tcp:localhost:0".parse().unwrap()] {
+    for endpoint in [
+        Endpoint::tcp(localhost(0)[0]),
+        Endpoint::unix("/tmp/x"),
+        "tcp:localhost:0".parse().unwrap(),
+    ] {
         let error = endpoint.v6_only(true).bind().await.map(drop).unwrap_err().to_string();
         assert!(error.contains("v6only is for tcp: endpoints with an IPv6 address"), "{error}");
     }
@@ -162,7 +190,8 @@ fn without_options(which: &str) -> Command {
     command.args(["-qq", "-f", "-o", "/dev/null", "-e", "trace=setsockopt"]);
     command.args(["-e", &format!("inject=setsockopt:error=ENOPROTOOPT:when={which}")]);
     command.arg(support::command("echo").get_program());
-    // Without the warning about an option that is left out, which would come before the lines that are read.
+    // Without the warning about an option that is left out, which would come before the lines that
+    // are read.
     command.args(["--log-level", "error"]);
     command
 }
@@ -176,13 +205,16 @@ fn a_socket_option_the_system_does_not_have_is_named_or_left_out() {
         let mut command = without_options(which);
         command.args(["--listen", "tcp:127.0.0.1:0"]);
         let (status, words) = support::run(command);
-        let said = format!("cannot bind tcp:127.0.0.1:0: the system refuses the socket option {option}: Protocol not");
+        let said = format!(
+            "cannot bind tcp:127.0.0.1:0: the system refuses the socket option {option}: Protocol not"
+        );
         assert!(!status.success() && words.contains(&said), "{words}");
     }
     let mut command = without_options("2");
     command.args(["--listen", "tcp:[::1]:0?v6only=true"]);
     assert!(support::run(command).1.contains("IPV6_V6ONLY"));
-    // All that it works without: when the socket is opened (calls 3 to 7, as each is refused), and when it is watched.
+    // All that it works without: when the socket is opened (calls 3 to 7, as each is refused), and
+    // when it is watched.
     for which in ["3..7", "12+"] {
         let mut example = support::Example::spawn(without_options(which), TempDir::new());
         for mut client in example.both() {

@@ -38,7 +38,11 @@ async fn a_path_has_its_owner_by_name_or_by_number() {
     for endpoint in [by_name, by_number] {
         let listener = endpoint.bind().await.unwrap();
         let metadata = fs::symlink_metadata(&path).unwrap();
-        assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (NOBODY, NOBODY, 0o660), "{endpoint}");
+        assert_eq!(
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777),
+            (NOBODY, NOBODY, 0o660),
+            "{endpoint}"
+        );
         drop(listener);
         assert!(!path.exists());
     }
@@ -50,7 +54,8 @@ fn nobody_connects_to_a_path_before_it_has_its_owner() {
         return;
     }
     let dir = TempDir::new();
-    // A path of its own for each try, or one could be taken for another. By its name, for the look-up takes a moment.
+    // A path of its own for each try, or one could be taken for another. By its name, for the
+    // look-up takes a moment.
     let path = |n: usize| dir.join(&n.to_string());
     let (current, last) = (AtomicUsize::new(0), 300);
     thread::scope(|scope| {
@@ -59,7 +64,8 @@ fn nobody_connects_to_a_path_before_it_has_its_owner() {
                 let path = path(current.load(Ordering::Relaxed));
                 if StdStream::connect(&path).is_ok() {
                     // It may be gone again by now.
-                    let owned = fs::symlink_metadata(&path).map_or(true, |metadata| metadata.gid() == NOBODY);
+                    let owned = fs::symlink_metadata(&path)
+                        .map_or(true, |metadata| metadata.gid() == NOBODY);
                     assert!(owned, "reached before it had its group");
                 }
             }
@@ -67,7 +73,9 @@ fn nobody_connects_to_a_path_before_it_has_its_owner() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         for n in 0..=last {
             current.store(n, Ordering::Relaxed);
-            let listener = runtime.block_on(Endpoint::unix(path(n)).group("nogroup").mode(0o660).bind()).unwrap();
+            let listener = runtime
+                .block_on(Endpoint::unix(path(n)).group("nogroup").mode(0o660).bind())
+                .unwrap();
             StdStream::connect(path(n)).unwrap();
             drop(listener);
         }

@@ -86,8 +86,9 @@ async fn a_stale_socket_is_replaced() {
     poll_fn(|cx| listener.poll_accept(cx)).await;
 }
 
-/// Servers in threads of their own, at the same moment, on the same path left behind: one has it, and it is not taken
-/// from that one. Without the lock of the directory some round of these has two winners, or none.
+/// Servers in threads of their own, at the same moment, on the same path left behind: one has it,
+/// and it is not taken from that one. Without the lock of the directory some round of these has two
+/// winners, or none.
 #[test]
 fn one_server_gets_a_stale_path() {
     const SERVERS: usize = 4;
@@ -97,7 +98,8 @@ fn one_server_gets_a_stale_path() {
         drop(StdListener::bind(&path).unwrap());
         let step = Barrier::new(SERVERS);
         let start = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             step.wait();
             let listener = runtime.block_on(bind(&path));
             // All have tried before the first lets go of the path.
@@ -139,7 +141,8 @@ async fn a_live_socket_whose_backlog_is_full_is_kept_and_does_not_hold_up_the_st
     let _live = Endpoint::unix(dir.path()).backlog(1).bind().await.unwrap();
     let mut waiting = Vec::new();
     loop {
-        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let socket =
+            socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         socket.set_nonblocking(true).unwrap();
         match socket.connect(&socket2::SockAddr::unix(dir.path()).unwrap()) {
             Ok(()) => waiting.push(socket),
@@ -277,7 +280,8 @@ async fn a_listener_leaves_alone_the_path_its_successor_has_bound() {
     fs::remove_file(dir.path()).unwrap();
     let mut second = bind(&dir.path()).await.unwrap();
     drop(first);
-    let client = tokio::time::timeout(Duration::from_secs(5), UnixStream::connect(dir.path())).await;
+    let client =
+        tokio::time::timeout(Duration::from_secs(5), UnixStream::connect(dir.path())).await;
     let _client = client.unwrap().unwrap();
     poll_fn(|cx| second.poll_accept(cx)).await;
 }

@@ -8,8 +8,8 @@ use crate::support::{Client, Dice, Example, segmentations, until};
 
 const TOO_MANY: &str = "Too many connections, try later\r\n";
 
-/// Sends `input` in every segmentation over both endpoints, half-closing right behind it as `nc -N` does; each time
-/// exactly `output` and an end must come.
+/// Sends `input` in every segmentation over both endpoints, half-closing right behind it as `nc -N`
+/// does; each time exactly `output` and an end must come.
 fn check(example: &Example, input: &[u8], output: &[u8]) {
     for pieces in segmentations(input) {
         for mut client in example.both() {
@@ -52,7 +52,8 @@ fn qotd_speaks_first_and_hangs_up() {
 
 #[test]
 fn qotd_tells_its_quote_also_to_those_who_talk_first() {
-    let qotd = Example::start_with("qotd", &["--quote", "Carpe diem,\r\nquam minimum credula postero"]);
+    let qotd =
+        Example::start_with("qotd", &["--quote", "Carpe diem,\r\nquam minimum credula postero"]);
     for mut client in qotd.both() {
         // What it may not read any more must not turn the end into a reset.
         drop(client.try_send(vec![b'x'; 100_000]));
@@ -201,7 +202,8 @@ fn capped_echo_never_serves_more_than_its_cap_in_a_storm() {
                     // Counted only while it is certainly served.
                     most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     client.ask("again", "again");
-                    // With more clients than places, some are refused if the first ones stay until then.
+                    // With more clients than places, some are refused if the first ones stay until
+                    // then.
                     until("one is refused", || refused.load(Ordering::SeqCst) > 0);
                     now.fetch_sub(1, Ordering::SeqCst);
                 }

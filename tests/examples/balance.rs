@@ -1,5 +1,7 @@
-//! The balance example before three memcached, where that is installed: one of them is killed under load, and started again.
+//! The balance example before three memcached, where that is installed: one of them is killed under
+//! load, and started again.
 
+#[rustfmt::skip]
 #[path = "../../examples/balance/ring.rs"]
 mod ring;
 
@@ -100,8 +102,8 @@ fn start(servers: &[Memcached]) -> Example {
     Example::spawn(proxy, TempDir::new())
 }
 
-/// Gets and sets keys of its own until it is told to stop; each answer must be its command's. Returns how many were answered
-/// with an error or a miss, and the longest any took.
+/// Gets and sets keys of its own until it is told to stop; each answer must be its command's.
+/// Returns how many were answered with an error or a miss, and the longest any took.
 fn load(to: SocketAddr, me: usize, stop: &AtomicBool, answered: &AtomicU64) -> (u64, Duration) {
     let mut client = Client::connect(to);
     let (mut lost, mut longest) = (0, Duration::ZERO);

@@ -5,7 +5,8 @@ use crate::support::{Client, Example, until};
 /// A guest, who has joined, and the name it was given.
 fn join(mut client: Client) -> (Client, String) {
     let line = client.line();
-    let name = line.strip_prefix("* you are ").expect("a guest is told its name").trim_end().to_owned();
+    let name =
+        line.strip_prefix("* you are ").expect("a guest is told its name").trim_end().to_owned();
     (client, name)
 }
 

@@ -1,4 +1,5 @@
-//! The DNS example, driven from outside: what the RFCs say of questions, of messages that are none, and of connections.
+//! The DNS example, driven from outside: what the RFCs say of questions, of messages that are none,
+//! and of connections.
 
 use std::collections::HashSet;
 use std::fs;
@@ -30,8 +31,14 @@ macro_rules! soa {
 const ROWS: [(&str, &str); 17] = [
     ("www.example.org A", "NOERROR aa | www.example.org A 192.0.2.80 |  | "),
     ("WWW.eXample.org A", "NOERROR aa | WWW.eXample.org A 192.0.2.80 |  | "),
-    ("example.org MX", "NOERROR aa | example.org MX 10 mail.example.org. |  | mail.example.org A 192.0.2.25"),
-    ("web.example.org A", "NOERROR aa | web.example.org CNAME www.example.org., www.example.org A 192.0.2.80 |  | "),
+    (
+        "example.org MX",
+        "NOERROR aa | example.org MX 10 mail.example.org. |  | mail.example.org A 192.0.2.25",
+    ),
+    (
+        "web.example.org A",
+        "NOERROR aa | web.example.org CNAME www.example.org., www.example.org A 192.0.2.80 |  | ",
+    ),
     ("web.example.org CNAME", "NOERROR aa | web.example.org CNAME www.example.org. |  | "),
     // There is the name, but nothing of the kind.
     ("www.example.org MX", soa!("NOERROR")),
@@ -45,7 +52,10 @@ const ROWS: [(&str, &str); 17] = [
         "x.y.wild.example.org TXT",
         "NOERROR aa | x.y.wild.example.org TXT \"any name below wild that is not there itself\" |  | ",
     ),
-    ("host.sub.example.org A", "NOERROR |  | sub.example.org NS ns.sub.example.org. | ns.sub.example.org A 192.0.2.53"),
+    (
+        "host.sub.example.org A",
+        "NOERROR |  | sub.example.org NS ns.sub.example.org. | ns.sub.example.org A 192.0.2.53",
+    ),
     ("sub.example.org DS", soa!("NOERROR")),
     ("example.net A", "REFUSED |  |  | "),
     ("notexample.org A", "REFUSED |  |  | "),
@@ -155,7 +165,11 @@ fn what_is_no_question_for_us_is_told_so_and_the_connection_goes_on() {
         ("two announced", with(&|m| m[5] = 2), "FORMERR"),
         ("a header alone", with(&|m| m.truncate(12)), "FORMERR"),
         ("cut in the name", with(&|m| m.truncate(20)), "FORMERR"),
-        ("a name that points to itself", with(&|m| m.splice(12..14, [0xc0, 12]).for_each(drop)), "FORMERR"),
+        (
+            "a name that points to itself",
+            with(&|m| m.splice(12..14, [0xc0, 12]).for_each(drop)),
+            "FORMERR",
+        ),
         ("records that are not there", with(&|m| m[11] = 200), "FORMERR"),
         ("an unknown opcode", with(&|m| m[2] = 15 << 3), "NOTIMP"),
         ("an update", with(&|m| m[2] = 5 << 3), "NOTIMP"),
@@ -172,7 +186,10 @@ fn what_is_no_question_for_us_is_told_so_and_the_connection_goes_on() {
         }
         // An answer is not answered: the next message is.
         client.send(framed(&with(&|m| m[2] = 0x80)));
-        assert_eq!(ask(&mut client, &plain(8, "www.example.org", Rtype::A)).header_counts().ancount(), 1);
+        assert_eq!(
+            ask(&mut client, &plain(8, "www.example.org", Rtype::A)).header_counts().ancount(),
+            1
+        );
         client.send(framed(b"short"));
         assert_eq!(client.rest(), b"", "where no id is, nothing can be answered");
     }
@@ -182,7 +199,8 @@ fn what_is_no_question_for_us_is_told_so_and_the_connection_goes_on() {
 fn a_pipelined_burst_is_answered_whole_in_any_segmentation() {
     let example = start(&[]);
     let burst = |ids: std::ops::Range<u16>| -> Vec<u8> {
-        let name = |id: u16| if id.is_multiple_of(2) { "www.example.org" } else { "nope.example.org" };
+        let name =
+            |id: u16| if id.is_multiple_of(2) { "www.example.org" } else { "nope.example.org" };
         ids.flat_map(|id| framed(&plain(id, name(id), Rtype::A))).collect()
     };
     let check = |client: &mut Client, n: u16| {
@@ -221,7 +239,11 @@ fn answers_overtake_one_that_takes_its_time() {
         let answers = [(); 4].map(|()| receive(&mut client));
         assert_eq!(answers.each_ref().map(|answer| answer.header().id()), [2, 3, 4, 1]);
         assert_eq!(told(&answers[3], Section::Answer), ["MAIL.example.org A 192.0.2.25"]);
-        assert_eq!(client.rest(), b"", "it is answered although the peer has said that nothing more will come");
+        assert_eq!(
+            client.rest(),
+            b"",
+            "it is answered although the peer has said that nothing more will come"
+        );
     }
 }
 
@@ -230,8 +252,12 @@ fn a_peer_that_keeps_us_waiting_is_closed_at_its_deadline() {
     let example = start(&["--idle", "1"]);
     let query = framed(&plain(7, "www.example.org", Rtype::A));
     // Nothing; a length and no message; a query, and then nothing; a query, and then half of one.
-    let rows: [(&[u8], bool); 4] =
-        [(b"", false), (b"\0\x1d", false), (&query, true), (&[&query[..], &query[..9]].concat(), true)];
+    let rows: [(&[u8], bool); 4] = [
+        (b"", false),
+        (b"\0\x1d", false),
+        (&query, true),
+        (&[&query[..], &query[..9]].concat(), true),
+    ];
     let clients = rows.map(|(bytes, answered)| {
         let mut client = example.tcp();
         client.send(bytes);
@@ -281,12 +307,19 @@ fn bytes_of_any_kind_cost_nobody_an_answer() {
         let mut message = seeds[dice.roll(3) - 1].clone();
         for _ in 0..dice.roll(4) {
             let at = 2 + dice.roll(message.len() - 2) - 1;
-            message[at] = [0, 1, 0xc0, 0xff, u8::try_from(dice.roll(256) - 1).unwrap()][dice.roll(5) - 1];
+            message[at] =
+                [0, 1, 0xc0, 0xff, u8::try_from(dice.roll(256) - 1).unwrap()][dice.roll(5) - 1];
         }
-        message.truncate(if dice.roll(4) == 1 { 11 + dice.roll(message.len() - 11) } else { message.len() });
+        message.truncate(if dice.roll(4) == 1 {
+            11 + dice.roll(message.len() - 11)
+        } else {
+            message.len()
+        });
         client.send(framed(&message));
         client.send(framed(&plain(round + 1, "www.example.org", Rtype::A)));
-        let answer = std::iter::repeat_with(|| receive(&mut client)).find(|answer| answer.header().id() != 0).unwrap();
+        let answer = std::iter::repeat_with(|| receive(&mut client))
+            .find(|answer| answer.header().id() != 0)
+            .unwrap();
         assert_eq!((answer.header().id(), answer.header_counts().ancount()), (round + 1, 1));
     }
 }
@@ -297,12 +330,16 @@ fn an_answer_that_is_too_long_for_its_length_is_marked_as_cut() {
     let zone = dir.join("long.zone");
     let soa = "example.org. 60 IN SOA ns1 host 1 1 1 1 1\n";
     let text = |n: usize| format!("many 60 IN TXT \"{n:0200}\"\n");
-    let file = |texts: usize| format!("$ORIGIN example.org.\n{soa}{}", (0..texts).map(text).collect::<String>());
+    let file = |texts: usize| {
+        format!("$ORIGIN example.org.\n{soa}{}", (0..texts).map(text).collect::<String>())
+    };
     // 213 bytes for each of them, 77 for the short one.
     let short = format!("many 60 IN TXT \"{:064}\"\n", 0);
-    for (texts, more, told_of, cut, padded_to) in
-        [(307, "", 307, false, 65_520), (308, "", 307, true, 65_520), (307, &*short, 308, false, 65_535)]
-    {
+    for (texts, more, told_of, cut, padded_to) in [
+        (307, "", 307, false, 65_520),
+        (308, "", 307, true, 65_520),
+        (307, &*short, 308, false, 65_535),
+    ] {
         fs::write(&zone, file(texts) + more).unwrap();
         let example = Example::start_with("dns", &["--zone", zone.to_str().unwrap()]);
         let mut client = example.tcp();
@@ -312,6 +349,9 @@ fn an_answer_that_is_too_long_for_its_length_is_marked_as_cut() {
         assert!(answer.opt().is_some());
         // The last one has no room for a whole block.
         let answer = ask(&mut client, &padded("many.example.org", Rtype::TXT, 1, true));
-        assert_eq!((told(&answer, Section::Answer).len(), answer.as_slice().len()), (told_of, padded_to));
+        assert_eq!(
+            (told(&answer, Section::Answer).len(), answer.as_slice().len()),
+            (told_of, padded_to)
+        );
     }
 }

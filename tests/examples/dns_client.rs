@@ -7,7 +7,8 @@ use crate::support::{Example, TempDir, command};
 fn answers_come_as_they_are_ready_over_tls_and_each_is_its_names() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let (roots, issued) = (folder.write("ca.pem", ca.pem()), ca.issue(["localhost"]));
-    let (cert, key) = (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
+    let (cert, key) =
+        (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
     let mut server = command("dns");
     server.args(["--zone", "examples/dns/example.zone", "--slow", "www.example.org", "--listen"]);
     server.arg(format!("tls:127.0.0.1:0?cert={}&key={}&alpn=dot", cert.display(), key.display()));
@@ -20,7 +21,10 @@ fn answers_come_as_they_are_ready_over_tls_and_each_is_its_names() {
         let text = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines[2].starts_with("www.example.org 192.0.2."), "the slow one comes last: {text}");
+        assert!(
+            lines[2].starts_with("www.example.org 192.0.2."),
+            "the slow one comes last: {text}"
+        );
         assert!(lines.iter().any(|line| line.starts_with("mail.example.org 192.0.2.")), "{text}");
         assert!(lines.contains(&"nobody.example.org "), "{text}");
     }

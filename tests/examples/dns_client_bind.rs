@@ -1,4 +1,5 @@
-//! The dns_client example against BIND, where it is installed: in plaintext and over TLS, with answers that overtake others.
+//! The dns_client example against BIND, where it is installed: in plaintext and over TLS, with
+//! answers that overtake others.
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -35,7 +36,8 @@ impl Drop for Bind {
     }
 }
 
-/// A server that BIND asks, and that answers its first query only when it is told to; all of them with an address.
+/// A server that BIND asks, and that answers its first query only when it is told to; all of them
+/// with an address.
 fn reluctant() -> (u16, Sender<()>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -45,7 +47,8 @@ fn reluctant() -> (u16, Sender<()>) {
         while let Ok((n, from)) = socket.recv_from(&mut query) {
             let name_end = 12 + query[12..n].iter().position(|byte| *byte == 0).unwrap();
             let mut reply = query[..name_end + 5].to_vec();
-            // A response with one question and one answer, which is the name of the question, of type A, for 0 s.
+            // A response with one question and one answer, which is the name of the question, of
+            // type A, for 0 s.
             reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
             reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 9]);
             if told.recv().is_err() {
@@ -87,12 +90,21 @@ impl Bind {
         );
         std::fs::write(dir.join("named.conf"), conf).unwrap();
         let mut server = Command::new(named);
-        server.arg("-f").arg("-c").arg(dir.join("named.conf")).stdout(Stdio::null()).stderr(Stdio::null());
+        server
+            .arg("-f")
+            .arg("-c")
+            .arg(dir.join("named.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let bind = Self { server: server.spawn().unwrap(), plain, encrypted, answer };
         let listens = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
         until("named listens", || listens(plain) && listens(encrypted));
         // It listens before it has read its zone.
-        let ask = || command("dns_client").args(["--to", &format!("tcp:127.0.0.1:{plain}"), "ns.example.org"]).output();
+        let ask = || {
+            command("dns_client")
+                .args(["--to", &format!("tcp:127.0.0.1:{plain}"), "ns.example.org"])
+                .output()
+        };
         until("named has its zone", || ask().unwrap().stdout == b"ns.example.org 192.0.2.1\n");
         bind
     }
@@ -103,13 +115,16 @@ fn bind_answers_in_plaintext_and_over_tls_and_a_slow_answer_holds_up_no_other() 
     let Some(named) = program("named") else { return };
     let (ca, folder, dir) = (Ca::new(), Folder::new(), TempDir::new());
     let (roots, issued) = (folder.write("ca.pem", ca.pem()), ca.issue(["localhost"]));
-    let (cert, key) = (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
+    let (cert, key) =
+        (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
     let bind = Bind::start(&named, &dir, cert.to_str().unwrap(), key.to_str().unwrap());
     let encrypted = format!("tls:localhost:{}?ca={}&alpn=dot", bind.encrypted, roots.display());
     for to in [format!("tcp:127.0.0.1:{}", bind.plain), encrypted] {
-        let names = ["www.slow.example", "www.example.org", "mail.example.org", "nobody.example.org"];
+        let names =
+            ["www.slow.example", "www.example.org", "mail.example.org", "nobody.example.org"];
         let mut client = command("dns_client");
-        let mut client = client.args(["--to", &to]).args(names).stdout(Stdio::piped()).spawn().unwrap();
+        let mut client =
+            client.args(["--to", &to]).args(names).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(client.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut first: Vec<String> = lines.by_ref().take(3).collect();
         // The one asked for first is answered when the others have been printed, and not before.

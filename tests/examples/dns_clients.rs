@@ -23,7 +23,11 @@ fn start() -> (Example, PathBuf) {
     fs::write(&both, format!("{}{}", issued.cert, issued.key)).unwrap();
     fs::write(&ca_file, ca.pem()).unwrap();
     let mut command = command("dns");
-    command.args(["--zone", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/dns/example.zone"), "--listen"]);
+    command.args([
+        "--zone",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/examples/dns/example.zone"),
+        "--listen",
+    ]);
     command.arg(format!("tls:127.0.0.1:0?cert={0}&key={0}&alpn=dot", text(&both)));
     (Example::spawn_behind(command, dir), ca_file)
 }
@@ -32,11 +36,14 @@ fn start() -> (Example, PathBuf) {
 fn asked(client: &Path, options: &[&str], server: SocketAddr, questions: &[&str]) -> String {
     let mut command = Command::new(client);
     command.arg(format!("@{}", server.ip())).args(["-p", &server.port().to_string()]).args(options);
-    success(&command.args(questions.iter().flat_map(|question| question.split(' '))).output().unwrap())
+    success(
+        &command.args(questions.iter().flat_map(|question| question.split(' '))).output().unwrap(),
+    )
 }
 
 /// Questions, and what is printed of their answers in short.
-const QUESTIONS: [&str; 4] = ["www.example.org A", "web.example.org AAAA", "x.wild.example.org TXT", "example.org MX"];
+const QUESTIONS: [&str; 4] =
+    ["www.example.org A", "web.example.org AAAA", "x.wild.example.org TXT", "example.org MX"];
 const SHORT: &str = "192.0.2.80\nwww.example.org.\n2001:db8::80\n\"any name below wild that is not there itself\"\n\
     10 mail.example.org.\n";
 
@@ -65,7 +72,10 @@ fn dig_is_told_what_it_asks_over_tcp_and_tls() {
         ] {
             let said_all = asked(&dig, &options, server, &[question]);
             assert!(said_all.contains(said), "{question}: {said:?} in {said_all}");
-            assert!(!said_all.contains("Warning") && !said_all.contains("malformed"), "{question}: {said_all}");
+            assert!(
+                !said_all.contains("Warning") && !said_all.contains("malformed"),
+                "{question}: {said_all}"
+            );
         }
     }
 }
@@ -75,8 +85,12 @@ fn kdig_trusts_the_certificate_and_is_told_what_it_asks() {
     let Some(kdig) = program("kdig") else { return };
     let (example, ca_file) = start();
     let ca_file = format!("+tls-ca={}", text(&ca_file));
-    let options = ["+tls", &ca_file, "+tls-hostname=ns1.example.org", "+keepopen", "+time=20", "+retry=0"];
-    assert_eq!(asked(&kdig, &[&options[..], &["+short"]].concat(), example.first, &QUESTIONS), SHORT);
+    let options =
+        ["+tls", &ca_file, "+tls-hostname=ns1.example.org", "+keepopen", "+time=20", "+retry=0"];
+    assert_eq!(
+        asked(&kdig, &[&options[..], &["+short"]].concat(), example.first, &QUESTIONS),
+        SHORT
+    );
     let whole = asked(&kdig, &options, example.first, &["+padding=128 www.example.org"]);
     assert!(whole.contains("TLS session (TLS1.3)") && whole.contains("status: NOERROR"), "{whole}");
     // As kdig pads by itself over TLS.
@@ -92,21 +106,30 @@ fn dnsperf_loses_no_query_over_tcp_and_tls() {
     let Some(dnsperf) = program("dnsperf") else { return };
     let (example, _) = start();
     let file = example.dir.join("queries");
-    fs::write(&file, "www.example.org A\nexample.org MX\nnope.example.org A\nexample.net A\n").unwrap();
+    fs::write(&file, "www.example.org A\nexample.org MX\nnope.example.org A\nexample.net A\n")
+        .unwrap();
     for (mode, server, runs) in [("tcp", example.tcp, 10_000), ("dot", example.first, 5_000)] {
         let mut command = Command::new(&dnsperf);
-        command.args(["-m", mode, "-s", "127.0.0.1", "-p", &server.port().to_string(), "-d"]).arg(&file);
+        command
+            .args(["-m", mode, "-s", "127.0.0.1", "-p", &server.port().to_string(), "-d"])
+            .arg(&file);
         command.args(["-n", &runs.to_string(), "-c", "8", "-q", "500", "-t", "20", "-e", "-D"]);
         let report = success(&command.output().unwrap());
         let number = |name: &str| {
             let line = report.lines().find_map(|line| line.trim().strip_prefix(name));
             line.unwrap_or_else(|| panic!("no {name} in {report}")).trim().to_owned()
         };
-        assert_eq!(number("Queries completed:"), format!("{} (100.00%)", 4 * runs), "{mode}: {report}");
+        assert_eq!(
+            number("Queries completed:"),
+            format!("{} (100.00%)", 4 * runs),
+            "{mode}: {report}"
+        );
         assert_eq!(number("Queries lost:"), "0 (0.00%)", "{mode}: {report}");
         assert_eq!(number("Reconnections:"), "0", "{mode}: {report}");
         let codes = [("NOERROR", 2, "50"), ("NXDOMAIN", 1, "25"), ("REFUSED", 1, "25")];
-        for code in codes.map(|(code, share, percent)| format!("{code} {} ({percent}.00%)", share * runs)) {
+        for code in
+            codes.map(|(code, share, percent)| format!("{code} {} ({percent}.00%)", share * runs))
+        {
             assert!(number("Response codes:").contains(&code), "{mode}: {code} in {report}");
         }
     }

@@ -23,7 +23,9 @@ fn answers(example: &Example, question: &str) -> Vec<String> {
     let (name, rtype) = question.split_once(' ').unwrap();
     let answer = ask(&mut example.tcp(), &plain(7, name, rtype.parse().unwrap()));
     let ttls = answer.answer().unwrap().map(|record| record.unwrap().ttl().as_secs().to_string());
-    ttls.zip(told(&answer, Section::Answer)).map(|(ttl, record)| format!("{ttl} {record}")).collect()
+    ttls.zip(told(&answer, Section::Answer))
+        .map(|(ttl, record)| format!("{ttl} {record}"))
+        .collect()
 }
 
 const SOA: &str = "@ IN SOA ns1 host 1 7200 1800 1209600 300\n";
@@ -36,7 +38,11 @@ fn a_zone_file_needs_neither_classes_nor_an_end_of_its_last_line() {
     for zone in [whole.as_str(), whole.trim_end(), &bare, bare.trim_end(), &marked, &dos] {
         for end in ["", " ", "; a comment", "\t; a comment (", "\n\n", "\r\n"] {
             let example = start(&format!("{zone}{end}"));
-            assert_eq!(answers(&example, "ns1.example.org A"), ["60 ns1.example.org A 192.0.2.1"], "{zone:?}{end:?}");
+            assert_eq!(
+                answers(&example, "ns1.example.org A"),
+                ["60 ns1.example.org A 192.0.2.1"],
+                "{zone:?}{end:?}"
+            );
         }
     }
 }
@@ -87,7 +93,10 @@ fn an_at_sign_is_the_origin_wherever_a_name_stands() {
 #[test]
 fn a_chain_of_aliases_is_followed_to_where_the_zone_ends_and_not_for_ever() {
     let soa = format!("$ORIGIN example.org.\n$TTL 60\n{SOA}sub NS ns1\nwww A 192.0.2.80\n");
-    let eight: String = (0..7).map(|n| format!("b{n} CNAME b{}\n", n + 1)).chain(["b7 CNAME www\n".into()]).collect();
+    let eight: String = (0..7)
+        .map(|n| format!("b{n} CNAME b{}\n", n + 1))
+        .chain(["b7 CNAME www\n".into()])
+        .collect();
     let chain: String = (0..40).map(|n| format!("a{n} CNAME a{}\n", n + 1)).collect();
     let others = "self CNAME self\ntic CNAME tac\ntac CNAME tic\ngone CNAME nope\nout CNAME example.net.\n\
         down CNAME host.sub\nbare CNAME example.org.\n";
@@ -114,7 +123,10 @@ fn a_chain_of_aliases_is_followed_to_where_the_zone_ends_and_not_for_ever() {
         assert_eq!(told(&answer, Section::Authority).len(), authority, "{name}");
     }
     let answer = ask(&mut client, &plain(7, "b0.example.org", Rtype::A));
-    assert!(shown(&answer).contains("b7.example.org CNAME www.example.org., www.example.org A 192.0.2.80 |"));
+    assert!(
+        shown(&answer)
+            .contains("b7.example.org CNAME www.example.org., www.example.org A 192.0.2.80 |")
+    );
 }
 
 #[test]
@@ -125,7 +137,10 @@ fn a_zone_that_makes_no_sense_is_not_served() {
     for (text, complaint) in [
         (String::new(), "a zone has one SOA record"),
         (soa.repeat(2), "a zone has one SOA record"),
-        (format!("{soa}example.net. 60 IN A 192.0.2.1\n"), "example.net is not in the zone example.org"),
+        (
+            format!("{soa}example.net. 60 IN A 192.0.2.1\n"),
+            "example.net is not in the zone example.org",
+        ),
         (
             format!("{soa}a.example.org. 60 IN CNAME b.example.org.\n 60 IN A 192.0.2.1\n"),
             "an alias has no other records",

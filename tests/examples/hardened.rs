@@ -23,7 +23,8 @@ enum Kind {
     Reconnects,
 }
 
-const KINDS: [Kind; 6] = [Kind::Silent, Kind::Drip, Kind::NeverReads, Kind::Flood, Kind::Garbage, Kind::Reconnects];
+const KINDS: [Kind; 6] =
+    [Kind::Silent, Kind::Drip, Kind::NeverReads, Kind::Flood, Kind::Garbage, Kind::Reconnects];
 
 impl Kind {
     /// Attacks once with a connection; false if it is to be replaced.

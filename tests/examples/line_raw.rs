@@ -23,7 +23,8 @@ fn a_stream_is_the_same_at_every_split() {
     for split in 0..=INPUT.len() {
         for mut client in example.both() {
             client.send(&INPUT[..split]);
-            // A round trip beside it, by which time the server has most likely read the first part by itself.
+            // A round trip beside it, by which time the server has most likely read the first part
+            // by itself.
             other.ask("\r\n", "ERROR neither PUT nor GET: \r\n");
             client.send(&INPUT[split..]);
             check_output(&mut client);
@@ -61,7 +62,10 @@ fn a_bad_command_gets_an_error_line_and_the_next_one_its_answer() {
         for bad in ["", "get", "GET 1", "\u{1b}[2J\u{fc}", "QUIT", " GET"] {
             client.send(format!("{bad}\r\n"));
             let answer = client.line();
-            assert!(answer.starts_with("ERROR ") && answer.is_ascii() && !answer.contains('\u{1b}'), "{answer:?}");
+            assert!(
+                answer.starts_with("ERROR ") && answer.is_ascii() && !answer.contains('\u{1b}'),
+                "{answer:?}"
+            );
             client.ask("PUT 2\r\nok", "OK 2\r\n");
         }
     }

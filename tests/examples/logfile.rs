@@ -22,7 +22,8 @@ fn read(file: &PathBuf) -> String {
     fs::read_to_string(file).unwrap()
 }
 
-/// How many lines of each client are in the log. They must be its first ones, each once and in order.
+/// How many lines of each client are in the log. They must be its first ones, each once and in
+/// order.
 fn count(file: &PathBuf) -> HashMap<String, usize> {
     let text = read(file);
     let mut counts = HashMap::new();
@@ -49,7 +50,10 @@ fn the_lines_of_all_connections_on_both_endpoints_are_appended() {
         for (name, mut client) in (0..10).flat_map(|_| example.both()).enumerate() {
             scope.spawn(move || {
                 for n in 0..100 {
-                    client.send_pieces(&[format!("{name} {n}").as_bytes(), if n % 2 == 0 { b"\r\n" } else { b"\n" }]);
+                    client.send_pieces(&[
+                        format!("{name} {n}").as_bytes(),
+                        if n % 2 == 0 { b"\r\n" } else { b"\n" },
+                    ]);
                 }
                 client.finish();
                 assert_eq!(client.rest(), b"");
@@ -141,7 +145,8 @@ fn a_signal_amid_traffic_leaves_whole_lines_each_once() {
 /// A guess at the lines in a file that is being written, and at how many clients they are from.
 fn count_so_far(file: &PathBuf) -> (usize, usize) {
     let text = read(file);
-    let names: HashSet<_> = text.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name).collect();
+    let names: HashSet<_> =
+        text.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name).collect();
     (text.lines().count(), names.len())
 }
 
@@ -202,7 +207,9 @@ fn of_lines_that_do_not_fit_on_the_disk_those_in_the_file_are_whole() {
     let file = dir.join("log");
     // A file that may not grow beyond a limit takes a part of a write, as a disk that is full does.
     let mut limited = Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\""]).arg(command("logfile").get_program());
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\""])
+        .arg(command("logfile").get_program());
     limited.arg("--file").arg(&file);
     let mut example = Example::spawn(limited, dir);
     let mut client = example.tcp();
@@ -210,5 +217,8 @@ fn of_lines_that_do_not_fit_on_the_disk_those_in_the_file_are_whole() {
     assert!(!example.wait().success());
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.len() > 10_000 && text.len() < 40_000, "{}", text.len());
-    assert!(text.ends_with('\n') && text.lines().all(|line| line.len() == 101), "the last line is whole");
+    assert!(
+        text.ends_with('\n') && text.lines().all(|line| line.len() == 101),
+        "the last line is whole"
+    );
 }

@@ -1,4 +1,5 @@
-//! The memcached example, driven from outside: what the protocol's text says, and what it leaves to the server.
+//! The memcached example, driven from outside: what the protocol's text says, and what it leaves to
+//! the server.
 
 use std::fs;
 use std::thread;
@@ -46,8 +47,19 @@ fn what_is_no_command_is_told_so_and_the_connection_goes_on() {
     let example = Example::start("memcached");
     let format = "CLIENT_ERROR bad command line format";
     for mut client in example.both() {
-        for unknown in ["", "   ", "GET a", "get", "gets ", "gat 0", "set", "set a 0 0", "incr a", "delete", "quit now"]
-        {
+        for unknown in [
+            "",
+            "   ",
+            "GET a",
+            "get",
+            "gets ",
+            "gat 0",
+            "set",
+            "set a 0 0",
+            "incr a",
+            "delete",
+            "quit now",
+        ] {
             ask(&mut client, &[(unknown, "ERROR")]);
         }
         for wrong in [
@@ -84,12 +96,21 @@ fn a_key_has_at_most_250_bytes_and_no_control_characters_and_its_data_is_not_tak
     let example = Example::start("memcached");
     let (longest, longer) = ("k".repeat(250), "k".repeat(251));
     for mut client in example.both() {
-        ask(&mut client, &[("set kept 0 0 1\r\nx", "STORED"), (&format!("set {longest} 0 0 1\r\ny"), "STORED")]);
-        ask(&mut client, &[(&format!("get {longest}"), &format!("VALUE {longest} 0 1\r\ny\r\nEND"))]);
+        ask(
+            &mut client,
+            &[("set kept 0 0 1\r\nx", "STORED"), (&format!("set {longest} 0 0 1\r\ny"), "STORED")],
+        );
+        ask(
+            &mut client,
+            &[(&format!("get {longest}"), &format!("VALUE {longest} 0 1\r\ny\r\nEND"))],
+        );
         for key in [&longer, "a\tb", "a\0", "\u{1b}[2J"] {
             let injected = format!("set {key} 0 0 13\r\ndelete kept\r\n");
             ask(&mut client, &[(&injected, "CLIENT_ERROR bad command line format")]);
-            ask(&mut client, &[(&format!("get kept {key}"), "CLIENT_ERROR bad command line format")]);
+            ask(
+                &mut client,
+                &[(&format!("get kept {key}"), "CLIENT_ERROR bad command line format")],
+            );
         }
         ask(&mut client, &[("get kept", "VALUE kept 0 1\r\nx\r\nEND")]);
     }
@@ -104,7 +125,10 @@ fn a_value_of_a_mebibyte_is_stored_and_a_larger_one_is_read_over_and_takes_the_o
         ask(&mut client, &[("get a", &format!("VALUE a 0 {MAX}\r\n{value}\r\nEND"))]);
         ask(&mut client, &[("append a 0 0 1\r\n!", "SERVER_ERROR object too large for cache")]);
         // The answer does not wait for the data.
-        client.ask(format!("set a 0 0 {}\r\n", MAX + 1), "SERVER_ERROR object too large for cache\r\n");
+        client.ask(
+            format!("set a 0 0 {}\r\n", MAX + 1),
+            "SERVER_ERROR object too large for cache\r\n",
+        );
         ask(&mut client, &[(&format!("{value}!\r\nget a"), "END")]);
         client.ask("set a 0 0 2147483645\r\n", "SERVER_ERROR object too large for cache\r\n");
         client.send("get a\r\n".repeat(1000));
@@ -117,8 +141,18 @@ fn a_value_of_a_mebibyte_is_stored_and_a_larger_one_is_read_over_and_takes_the_o
 fn a_length_that_no_value_can_have_makes_the_line_wrong_and_the_next_one_is_read() {
     let example = Example::start("memcached");
     for mut client in example.both() {
-        for length in ["-1", "2147483646", "2147483648", "4294967295", "18446744073709551615", "99999999999999999999"] {
-            ask(&mut client, &[(&format!("set a 0 0 {length}"), "CLIENT_ERROR bad command line format")]);
+        for length in [
+            "-1",
+            "2147483646",
+            "2147483648",
+            "4294967295",
+            "18446744073709551615",
+            "99999999999999999999",
+        ] {
+            ask(
+                &mut client,
+                &[(&format!("set a 0 0 {length}"), "CLIENT_ERROR bad command line format")],
+            );
             client.send(format!("set a 0 0 {length} noreply\r\n"));
         }
         ask(&mut client, &[("get a", "END")]);
@@ -171,7 +205,12 @@ fn clients_of_other_protocols_are_told_so_and_closed_before_anything_is_obeyed()
     ] {
         for mut client in example.both() {
             client.send([begin, behind].concat());
-            assert_eq!(String::from_utf8(client.rest()).unwrap(), answer, "{}", begin.escape_ascii());
+            assert_eq!(
+                String::from_utf8(client.rest()).unwrap(),
+                answer,
+                "{}",
+                begin.escape_ascii()
+            );
         }
     }
     // These are keys.
@@ -182,7 +221,16 @@ fn clients_of_other_protocols_are_told_so_and_closed_before_anything_is_obeyed()
 fn commands_of_newer_versions_are_unknown_and_their_data_are_not_taken_for_commands() {
     let example = Example::start("memcached");
     for mut client in example.both() {
-        for meta in ["mg a v", "md a", "ma a", "me a", "mn", "ms", "ms a x", "ms a 13 T0\r\nflush_all\r\nxx"] {
+        for meta in [
+            "mg a v",
+            "md a",
+            "ma a",
+            "me a",
+            "mn",
+            "ms",
+            "ms a x",
+            "ms a 13 T0\r\nflush_all\r\nxx",
+        ] {
             ask(&mut client, &[(meta, "ERROR")]);
         }
     }
@@ -198,10 +246,15 @@ fn noreply_is_no_answer_and_the_command_is_carried_out() {
         client.send("incr n 5 noreply\r\ndecr n 2 noreply\r\nappend n 0 0 1 noreply\r\n0\r\ntouch n 0 noreply\r\n");
         client.send("set big 0 0 2000000 noreply\r\n");
         client.send("x".repeat(2_000_000));
-        client.send("\r\nset d 0 0 1 noreply\r\nx\r\ndelete d noreply\r\nset e 0 0 1 noreply\r\nwrong\r\n");
+        client.send(
+            "\r\nset d 0 0 1 noreply\r\nx\r\ndelete d noreply\r\nset e 0 0 1 noreply\r\nwrong\r\n",
+        );
         // Nor when it is refused.
         client.send("set e x 0 1 noreply\r\nx\r\nincr none 1 noreply\r\nincr n x noreply\r\ntouch n x noreply\r\n");
-        client.send(format!("set {} 0 0 1 noreply\r\nx\r\nflush_all 10 noreply\r\n", "k".repeat(251)));
+        client.send(format!(
+            "set {} 0 0 1 noreply\r\nx\r\nflush_all 10 noreply\r\n",
+            "k".repeat(251)
+        ));
         // The rest of the data that were too long.
         client.ask("", "ERROR\r\n");
         ask(&mut client, &[("get n d e", "VALUE n 0 2\r\n40\r\nEND")]);
@@ -218,7 +271,10 @@ fn cas_stores_only_what_nobody_has_changed_meanwhile() {
     let cas = line.trim_end().rsplit(' ').next().unwrap();
     one.expect("x\r\nEND\r\n");
     ask(&mut other, &[(&format!("cas a 0 0 1 {cas}\r\ny"), "STORED")]);
-    ask(&mut one, &[(&format!("cas a 0 0 1 {cas}\r\nz"), "EXISTS"), ("get a", "VALUE a 0 1\r\ny\r\nEND")]);
+    ask(
+        &mut one,
+        &[(&format!("cas a 0 0 1 {cas}\r\nz"), "EXISTS"), ("get a", "VALUE a 0 1\r\ny\r\nEND")],
+    );
 }
 
 #[test]
@@ -247,13 +303,24 @@ fn when_memory_is_full_what_was_not_used_for_the_longest_goes() {
         ask(&mut client, &[(&format!("set {i} 0 0 100000\r\n{value}"), "STORED")]);
     }
     // Now 1 is the oldest.
-    ask(&mut client, &[("touch 0 0", "TOUCHED"), (&format!("set new 0 0 100000\r\n{value}"), "STORED")]);
     ask(
         &mut client,
-        &[("get 1", "END"), ("touch 0 0", "TOUCHED"), ("touch 2 0", "TOUCHED"), ("touch new 0", "TOUCHED")],
+        &[("touch 0 0", "TOUCHED"), (&format!("set new 0 0 100000\r\n{value}"), "STORED")],
+    );
+    ask(
+        &mut client,
+        &[
+            ("get 1", "END"),
+            ("touch 0 0", "TOUCHED"),
+            ("touch 2 0", "TOUCHED"),
+            ("touch new 0", "TOUCHED"),
+        ],
     );
     let largest = "v".repeat(MAX);
-    ask(&mut client, &[(&format!("set 2 0 0 {MAX}\r\n{largest}"), "SERVER_ERROR out of memory storing object")]);
+    ask(
+        &mut client,
+        &[(&format!("set 2 0 0 {MAX}\r\n{largest}"), "SERVER_ERROR out of memory storing object")],
+    );
     ask(&mut client, &[("get 2", "END"), ("touch 3 0", "TOUCHED")]);
 }
 
@@ -270,8 +337,10 @@ fn a_get_of_far_more_than_the_cache_holds_is_answered_as_it_is_read() {
         client.expect("\r\n");
     }
     client.expect("END\r\n");
-    let status = fs::read_to_string(format!("/proc/{}/status", example.pid().as_raw_nonzero())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB")).unwrap();
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", example.pid().as_raw_nonzero())).unwrap();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB")).unwrap();
     assert!(peak.trim().parse::<u64>().unwrap() < 60_000, "{peak} KiB at the most");
 }
 
@@ -307,9 +376,13 @@ fn one_connection_too_many_is_told_so() {
 fn stats_count_what_was_asked_and_what_is_kept() {
     let example = Example::start("memcached");
     let mut client = example.tcp();
-    ask(&mut client, &[("set a 0 0 1\r\nx", "STORED"), ("get a", "VALUE a 0 1\r\nx\r\nEND"), ("get b", "END")]);
+    ask(
+        &mut client,
+        &[("set a 0 0 1\r\nx", "STORED"), ("get a", "VALUE a 0 1\r\nx\r\nEND"), ("get b", "END")],
+    );
     client.send("stats\r\n");
-    let lines: Vec<String> = (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
+    let lines: Vec<String> =
+        (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
     for stat in [
         "version 1.5.22",
         "cmd_get 2",
@@ -321,9 +394,13 @@ fn stats_count_what_was_asked_and_what_is_kept() {
     ] {
         assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
     }
-    ask(&mut client, &[("stats reset", "RESET"), ("stats foo", "ERROR"), ("stats noreply", "ERROR")]);
+    ask(
+        &mut client,
+        &[("stats reset", "RESET"), ("stats foo", "ERROR"), ("stats noreply", "ERROR")],
+    );
     client.send("stats\r\n");
-    let lines: Vec<String> = (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
+    let lines: Vec<String> =
+        (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
     for stat in ["cmd_get 0", "get_hits 0", "get_misses 0", "cmd_set 0", "curr_items 1"] {
         assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
     }
@@ -334,7 +411,10 @@ fn what_tools_ask_of_the_statistics_is_there() {
     let example = Example::start("memcached");
     let mut client = example.tcp();
     // Without an item there is no class of items.
-    ask(&mut client, &[("stats items", "END"), ("stats slabs", "END"), ("set a 0 0 1\r\nx", "STORED")]);
+    ask(
+        &mut client,
+        &[("stats items", "END"), ("stats slabs", "END"), ("set a 0 0 1\r\nx", "STORED")],
+    );
     for (list, stat) in [
         ("settings", "maxbytes 67108864"),
         ("settings", "item_size_max 1048576"),
@@ -342,7 +422,8 @@ fn what_tools_ask_of_the_statistics_is_there() {
         ("slabs", "1:used_chunks 1"),
     ] {
         client.send(format!("stats {list}\r\n"));
-        let lines: Vec<String> = (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
+        let lines: Vec<String> =
+            (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
         assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
     }
 }

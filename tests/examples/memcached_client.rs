@@ -1,4 +1,5 @@
-//! The memcached_client example: against our own server, and against memcached where it is installed.
+//! The memcached_client example: against our own server, and against memcached where it is
+//! installed.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,7 +19,10 @@ fn check(to: &str) {
     assert_eq!(says(to, &["set", "a", "hello"]), "STORED\n");
     assert_eq!(says(to, &["set", "b", "END"]), "STORED\n");
     // The value that looks like the end is none.
-    assert_eq!(says(to, &["get", "a", "missing", "b"]), "VALUE a 0 5\nhello\nVALUE b 0 3\nEND\nEND\n");
+    assert_eq!(
+        says(to, &["get", "a", "missing", "b"]),
+        "VALUE a 0 5\nhello\nVALUE b 0 3\nEND\nEND\n"
+    );
     assert_eq!(says(to, &["delete", "a"]), "DELETED\n");
     assert_eq!(says(to, &["nonsense"]), "ERROR\n");
 }
@@ -36,7 +40,12 @@ impl Memcached {
     fn start(path: &Path) -> Option<Self> {
         let server = program("memcached")?;
         // It refuses to be root without being told whom to be.
-        let child = Command::new(server).args(["-u", "root", "-s"]).arg(path).stderr(Stdio::null()).spawn().unwrap();
+        let child = Command::new(server)
+            .args(["-u", "root", "-s"])
+            .arg(path)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         until("memcached listens", || path.exists());
         Some(Self(child))
     }

@@ -27,12 +27,17 @@ fn memccapable_passes_all_its_tests_of_the_text_protocol() {
 
 #[test]
 fn memcping_and_memcstat_find_it_alive() {
-    let (Some(memcping), Some(memcstat)) = (program("memcping"), program("memcstat")) else { return };
+    let (Some(memcping), Some(memcstat)) = (program("memcping"), program("memcstat")) else {
+        return;
+    };
     let example = Example::start("memcached");
     let server = format!("--servers={}", example.tcp);
     success(&Command::new(memcping).arg(&server).output().unwrap());
     let text = success(&Command::new(memcstat).arg(&server).output().unwrap());
-    assert!(text.contains("version: 1.5.22") && text.contains("limit_maxbytes: 67108864"), "{text}");
+    assert!(
+        text.contains("version: 1.5.22") && text.contains("limit_maxbytes: 67108864"),
+        "{text}"
+    );
 }
 
 /// A Python that has the package; Debian's may be another than the first in the path.

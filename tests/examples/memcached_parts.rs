@@ -12,10 +12,13 @@ use ropewalk::{Server, framed, memory, reply_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
+#[rustfmt::skip]
 #[path = "../../examples/memcached/cache.rs"]
 mod cache;
+#[rustfmt::skip]
 #[path = "../../examples/memcached/codec.rs"]
 mod codec;
+#[rustfmt::skip]
 #[path = "../../examples/memcached/service.rs"]
 mod service;
 
@@ -49,9 +52,17 @@ fn the_codec_keeps_the_laws() {
 #[test]
 fn the_codec_keeps_the_laws_where_a_command_is_too_long() {
     let [key, keys] = ["k".repeat(2045), "k ".repeat(1100)];
-    let streams =
-        [format!("set {key} 0 0 1\r\nx\r\n"), format!("get {keys}\r\nget a\r\n"), format!("get {keys}{keys}")];
-    Laws::new(|| Memcache::new(4000, 20)).streams(streams).limit(4002).window(4000).variants(10).check();
+    let streams = [
+        format!("set {key} 0 0 1\r\nx\r\n"),
+        format!("get {keys}\r\nget a\r\n"),
+        format!("get {keys}{keys}"),
+    ];
+    Laws::new(|| Memcache::new(4000, 20))
+        .streams(streams)
+        .limit(4002)
+        .window(4000)
+        .variants(10)
+        .check();
 }
 
 /// A server and a client, both in this process.
@@ -94,7 +105,12 @@ async fn touch_and_gat_move_the_time_and_what_changes_the_value_does_not() {
     ask(&mut c, "touch touched 100\r\ngat 100 got", "TOUCHED\r\nVALUE got 0 1\r\n1\r\nEND").await;
     ask(&mut c, "append appended 5 100 1\r\nx\r\nincr counted 1", "STORED\r\n2").await;
     sleep(Duration::from_secs(10)).await;
-    ask(&mut c, "get touched got appended counted", "VALUE touched 0 1\r\n1\r\nVALUE got 0 1\r\n1\r\nEND").await;
+    ask(
+        &mut c,
+        "get touched got appended counted",
+        "VALUE touched 0 1\r\n1\r\nVALUE got 0 1\r\n1\r\nEND",
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,10 +137,25 @@ async fn a_flush_to_come_takes_what_was_stored_before_it_is_due_and_nothing_afte
     let mut c = client().await;
     ask(&mut c, "set a 0 0 1\r\nx\r\nflush_all 10", "STORED\r\nOK").await;
     sleep(Duration::from_secs(9)).await;
-    ask(&mut c, "set b 0 0 1\r\nx\r\nget a b", "STORED\r\nVALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nEND").await;
+    ask(
+        &mut c,
+        "set b 0 0 1\r\nx\r\nget a b",
+        "STORED\r\nVALUE a 0 1\r\nx\r\nVALUE b 0 1\r\nx\r\nEND",
+    )
+    .await;
     sleep(Duration::from_secs(1)).await;
-    ask(&mut c, "set c 0 0 1\r\nx\r\ntouch a 0\r\nget a b c", "STORED\r\nNOT_FOUND\r\nVALUE c 0 1\r\nx\r\nEND").await;
-    ask(&mut c, "flush_all\r\nset d 0 0 1\r\nx\r\nget c d", "OK\r\nSTORED\r\nVALUE d 0 1\r\nx\r\nEND").await;
+    ask(
+        &mut c,
+        "set c 0 0 1\r\nx\r\ntouch a 0\r\nget a b c",
+        "STORED\r\nNOT_FOUND\r\nVALUE c 0 1\r\nx\r\nEND",
+    )
+    .await;
+    ask(
+        &mut c,
+        "flush_all\r\nset d 0 0 1\r\nx\r\nget c d",
+        "OK\r\nSTORED\r\nVALUE d 0 1\r\nx\r\nEND",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -28,7 +28,9 @@ fn the_counts_of_connections_are_served_beside_the_lines() {
     });
     assert!(text.contains(&format!("ropewalk_connections_accepted_total{labels} 1\n")), "{text}");
     assert!(text.contains("# HELP ropewalk_connections_closed_total "), "{text}");
-    let frames = format!("ropewalk_frames_total{{listener=\"tcp:{address}\",service=\"main\",direction=\"in\"}} 1\n");
+    let frames = format!(
+        "ropewalk_frames_total{{listener=\"tcp:{address}\",service=\"main\",direction=\"in\"}} 1\n"
+    );
     assert!(text.contains(&frames), "{text}");
     promtool(&text);
     drop(client);
@@ -46,7 +48,8 @@ fn metrics() -> Example {
 /// What Prometheus's own checker says of it.
 fn promtool(text: &str) {
     let Some(promtool) = program("promtool") else { return skipped("no promtool") };
-    let mut child = Command::new(promtool).args(["check", "metrics"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        Command::new(promtool).args(["check", "metrics"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success(), "{text}");
 }

@@ -58,7 +58,10 @@ fn a_header_of_the_version_asked_for_tells_of_the_client() {
     let _client = example.unix();
     let (_stream, header) = accept(&server);
     assert_eq!(header.source().unwrap().to_string(), "unix:");
-    assert_eq!(header.destination().unwrap().to_string(), format!("unix:{}", example.unix.display()));
+    assert_eq!(
+        header.destination().unwrap().to_string(),
+        format!("unix:{}", example.unix.display())
+    );
 }
 
 #[test]
@@ -68,7 +71,8 @@ fn behind_another_proxy_it_tells_what_that_one_told() {
     command.args(["--to", &server.local_addr().unwrap().to_string()]);
     command.args(["--listen", "proxy+tcp:127.0.0.1:0?trust=127.0.0.0/8"]);
     let example = Example::spawn_behind(command, TempDir::new());
-    let [client, front]: [SocketAddr; 2] = ["192.0.2.7:4711", "198.51.100.1:25"].map(|addr| addr.parse().unwrap());
+    let [client, front]: [SocketAddr; 2] =
+        ["192.0.2.7:4711", "198.51.100.1:25"].map(|addr| addr.parse().unwrap());
     let mut proxy = TcpStream::connect(example.first).unwrap();
     proxy.write_all(&Header::new(client, front).to_v2()).unwrap();
     let (_stream, header) = accept(&server);
@@ -165,7 +169,11 @@ fn a_connection_on_which_nothing_moves_is_broken_off() {
 fn of_a_name_with_two_addresses_the_second_is_tried_when_the_first_does_not_answer() {
     // Names of the test's own take a mount namespace of its own, and that takes root.
     let Some(unshare) = program("unshare") else { return };
-    if !Command::new(&unshare).args(["-m", "true"]).output().is_ok_and(|output| output.status.success()) {
+    if !Command::new(&unshare)
+        .args(["-m", "true"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
         return skipped("no mount namespace");
     }
     // A backlog that is full swallows what comes: that is a machine that is down.
@@ -186,7 +194,10 @@ fn of_a_name_with_two_addresses_the_second_is_tried_when_the_first_does_not_answ
     fs::write(&hosts, "127.0.0.9 two.test\n127.0.0.10 two.test\n").unwrap();
     let mut command = Command::new(unshare);
     let run = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-    command.args(["-m", "sh", "-c", run]).arg(hosts).arg(support::command("port_forward").get_program());
+    command
+        .args(["-m", "sh", "-c", run])
+        .arg(hosts)
+        .arg(support::command("port_forward").get_program());
     command.args(["--to", &format!("two.test:{port}")]);
     let example = Example::spawn(command, dir);
     let _client = example.tcp();

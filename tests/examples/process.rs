@@ -32,7 +32,8 @@ fn drain_in_a_request() -> (Example, [Client; 2]) {
     let example = Example::start("line_raw");
     let mut clients = example.both();
     for client in &mut clients {
-        // The answer says that the connection is served, and that what follows it in the same write has arrived.
+        // The answer says that the connection is served, and that what follows it in the same write
+        // has arrived.
         client.ask("\r\nPUT 4\r\nab", "ERROR neither PUT nor GET: \r\n");
     }
     example.terminate();
@@ -80,7 +81,10 @@ fn refuses(args: &[&str], said: &[&str]) {
 fn a_bad_endpoint_is_said_clearly() {
     refuses(&["--listen", "tcp:8007x"], &["tcp:8007x", "--listen"]);
     refuses(&["--listen", "udp:8007"], &["udp:8007", "tcp:"]);
-    refuses(&["--listen", "unix:/no/such/directory/x.sock"], &["/no/such/directory/x.sock", "No such file"]);
+    refuses(
+        &["--listen", "unix:/no/such/directory/x.sock"],
+        &["/no/such/directory/x.sock", "No such file"],
+    );
 }
 
 #[test]
@@ -89,7 +93,10 @@ fn an_endpoint_that_is_taken_is_said_and_the_others_are_undone() {
     let dir = TempDir::new();
     let (tcp, unix) = (format!("tcp:{}", echo.tcp), format!("unix:{}", echo.unix.display()));
     let free = dir.join("free.sock");
-    refuses(&["--listen", &format!("unix:{}", free.display()), "--listen", &tcp], &[&tcp, "in use"]);
+    refuses(
+        &["--listen", &format!("unix:{}", free.display()), "--listen", &tcp],
+        &[&tcp, "in use"],
+    );
     assert!(!free.exists());
     refuses(&["--listen", &unix], &[&unix, "live server"]);
     for mut client in echo.both() {
@@ -131,7 +138,10 @@ fn without_descriptors_it_goes_on_and_serves_again_when_there_are_some() {
     let mut example = Example::start("echo");
     // Taken away only now: a limit known at the start would have been kept.
     let pid = example.pid().as_raw_nonzero().to_string();
-    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={LIMIT}:")]).status().unwrap();
+    let status = Command::new("prlimit")
+        .args(["--pid", &pid, &format!("--nofile={LIMIT}:")])
+        .status()
+        .unwrap();
     assert!(status.success());
     let mut clients: Vec<Client> = (0..200).map(|_| example.tcp()).collect();
     clients[0].ask("x", "x");
@@ -152,7 +162,8 @@ fn without_descriptors_it_goes_on_and_serves_again_when_there_are_some() {
     assert!(example.wait().success());
 }
 
-/// Neither hangs nor serves with fewer threads than were asked for, whichever of them can't be started.
+/// Neither hangs nor serves with fewer threads than were asked for, whichever of them can't be
+/// started.
 #[test]
 fn a_server_whose_threads_can_not_be_started_ends_with_an_error() {
     let (Some(setpriv), Some(prlimit)) = (program("setpriv"), program("prlimit")) else { return };
@@ -167,8 +178,17 @@ fn a_server_whose_threads_can_not_be_started_ends_with_an_error() {
     // The runtime has a thread, and main is one; with fewer it can't begin.
     for threads in 3..=9 {
         let mut command = Command::new(&setpriv);
-        command.args(["--reuid=65531", "--clear-groups"]).arg(&prlimit).arg(format!("--nproc={threads}")).arg(&binary);
-        command.env("TOKIO_WORKER_THREADS", "1").args(["--workers", "4", "--listen", "tcp:127.0.0.1:0"]);
+        command
+            .args(["--reuid=65531", "--clear-groups"])
+            .arg(&prlimit)
+            .arg(format!("--nproc={threads}"))
+            .arg(&binary);
+        command.env("TOKIO_WORKER_THREADS", "1").args([
+            "--workers",
+            "4",
+            "--listen",
+            "tcp:127.0.0.1:0",
+        ]);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let first = lines.next().expect("a line or an error").unwrap();

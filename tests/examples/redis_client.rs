@@ -1,4 +1,5 @@
-//! The redis_client example: against a server of the test's own, and against redis-server where it is installed.
+//! The redis_client example: against a server of the test's own, and against redis-server where it
+//! is installed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -49,7 +50,10 @@ fn answers_of_every_kind_are_printed_and_messages_come_between() {
         drop(answers.shutdown(Shutdown::Write));
         while read_command(&mut commands).is_some() {}
     });
-    assert_eq!(says(&to, &["LRANGE", "a", "0", "1"]), "message news hello\n1 a\\r\\n (nothing) (error) ERR no\n");
+    assert_eq!(
+        says(&to, &["LRANGE", "a", "0", "1"]),
+        "message news hello\n1 a\\r\\n (nothing) (error) ERR no\n"
+    );
     served.join().unwrap();
 }
 

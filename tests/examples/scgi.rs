@@ -20,7 +20,10 @@ fn request(variables: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
 #[test]
 fn method_headers_and_body_come_back_in_any_segmentation() {
     let example = Example::start("scgi");
-    let request = request(&[("REQUEST_METHOD", "POST"), ("HTTP_X", "\u{e4}, b"), ("EMPTY", "")], b"\0\r\nbody,");
+    let request = request(
+        &[("REQUEST_METHOD", "POST"), ("HTTP_X", "\u{e4}, b"), ("EMPTY", "")],
+        b"\0\r\nbody,",
+    );
     let answer = "Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n\
         CONTENT_LENGTH: 8\nSCGI: 1\nREQUEST_METHOD: POST\nHTTP_X: \u{e4}, b\nEMPTY: \n\n\0\r\nbody,";
     for pieces in segmentations(&request) {
@@ -84,13 +87,18 @@ fn what_is_no_request_is_answered_and_closed() {
 fn names_and_values_are_bytes_and_come_back_as_they_were() {
     let example = Example::start("scgi");
     // A header that came twice is two variables with older web servers.
-    let variables = b"HTTP_USER_AGENT\0caf\xe9\0HTTP_\xff\0\xc3\x28\0EMPTY\0\0HTTP_X\x001\0HTTP_X\x002\0";
+    let variables =
+        b"HTTP_USER_AGENT\0caf\xe9\0HTTP_\xff\0\xc3\x28\0EMPTY\0\0HTTP_X\x001\0HTTP_X\x002\0";
     let header = [&b"CONTENT_LENGTH\x002\0SCGI\x001\0"[..], variables].concat();
     for mut client in example.both() {
         client.send([format!("{}:", header.len()).as_bytes(), &header, b",hi"].concat());
         let rest = client.rest();
         let lines = b"SCGI: 1\nHTTP_USER_AGENT: caf\xe9\nHTTP_\xff: \xc3\x28\nEMPTY: \nHTTP_X: 1\nHTTP_X: 2\n\nhi";
-        assert!(rest.starts_with(b"Status: 200 OK\r\n") && rest.ends_with(lines), "{}", rest.escape_ascii());
+        assert!(
+            rest.starts_with(b"Status: 200 OK\r\n") && rest.ends_with(lines),
+            "{}",
+            rest.escape_ascii()
+        );
     }
 }
 
@@ -98,15 +106,24 @@ fn names_and_values_are_bytes_and_come_back_as_they_were() {
 fn a_web_server_that_keeps_us_waiting_is_told_or_closed_at_its_deadline() {
     let example = Example::start_with("scgi", &["--idle", "1"]);
     // Nothing, half of a header, half of a body.
-    for (sent, answer) in
-        [("", "Status: 408 "), ("24:CONTENT", "Status: 408 "), ("24:CONTENT_LENGTH\x002\0SCGI\x001\0,h", "")]
-    {
+    for (sent, answer) in [
+        ("", "Status: 408 "),
+        ("24:CONTENT", "Status: 408 "),
+        ("24:CONTENT_LENGTH\x002\0SCGI\x001\0,h", ""),
+    ] {
         let mut client = example.tcp();
         client.send(sent);
         let since = Instant::now();
         let rest = String::from_utf8(client.rest()).unwrap();
-        assert!(rest.starts_with(answer) && rest.is_empty() == answer.is_empty(), "{sent:?}: {rest:?}");
-        assert!((0.9..9.0).contains(&since.elapsed().as_secs_f32()), "{sent:?}: {:?}", since.elapsed());
+        assert!(
+            rest.starts_with(answer) && rest.is_empty() == answer.is_empty(),
+            "{sent:?}: {rest:?}"
+        );
+        assert!(
+            (0.9..9.0).contains(&since.elapsed().as_secs_f32()),
+            "{sent:?}: {:?}",
+            since.elapsed()
+        );
     }
 }
 
@@ -151,12 +168,15 @@ fn a_large_body_is_not_held_in_memory() {
     client.send(request(&[], &body));
     let answer = client.rest();
     assert!(answer.ends_with(&body));
-    let status = fs::read_to_string(format!("/proc/{}/status", example.pid().as_raw_nonzero())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB")).unwrap();
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", example.pid().as_raw_nonzero())).unwrap();
+    let peak =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB")).unwrap();
     assert!(peak.trim().parse::<u64>().unwrap() < 30_000, "{peak} KiB at the most");
 }
 
-/// nginx in front of the example, in one process and a folder of its own; killed when this is dropped.
+/// nginx in front of the example, in one process and a folder of its own; killed when this is
+/// dropped.
 struct Nginx {
     child: Child,
     address: SocketAddr,
@@ -190,7 +210,13 @@ impl Nginx {
         );
         fs::write(dir.join("nginx.conf"), config).unwrap();
         let mut command = Command::new(nginx);
-        command.arg("-p").arg(&here).arg("-e").arg(dir.join("error.log")).arg("-c").arg(dir.join("nginx.conf"));
+        command
+            .arg("-p")
+            .arg(&here)
+            .arg("-e")
+            .arg(dir.join("error.log"))
+            .arg("-c")
+            .arg(dir.join("nginx.conf"));
         let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut nginx = Self { child, address, dir };
         until("nginx listens", || {
@@ -222,13 +248,20 @@ fn nginx_hands_on_a_post_of_ten_megabytes_and_its_echo() {
     let body = Dice::new(5).bytes(1_000_000).repeat(10);
     let mut client = Client::tcp(nginx.address);
     // Of version 1.0, which knows no chunks.
-    client.send(format!("POST /up?x=1 HTTP/1.0\r\nX-Test: yes\r\nContent-Length: {}\r\n\r\n", body.len()));
+    client.send(format!(
+        "POST /up?x=1 HTTP/1.0\r\nX-Test: yes\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
     client.send(&body);
     let answer = client.rest();
     let start = String::from_utf8_lossy(&answer[..1000]).into_owned();
     assert!(start.starts_with("HTTP/1.1 200 OK\r\n"), "{start}");
-    for line in ["REQUEST_METHOD: POST\n", "REQUEST_URI: /up?x=1\n", "HTTP_X_TEST: yes\n", "CONTENT_LENGTH: 10000000\n"]
-    {
+    for line in [
+        "REQUEST_METHOD: POST\n",
+        "REQUEST_URI: /up?x=1\n",
+        "HTTP_X_TEST: yes\n",
+        "CONTENT_LENGTH: 10000000\n",
+    ] {
         assert!(start.contains(line), "{line:?} in {start:?}");
     }
     assert!(answer.ends_with(&body));
@@ -240,7 +273,8 @@ fn ab_gets_an_answer_to_each_of_20_000_requests_through_nginx() {
     let url = format!("http://{}/x", nginx.address);
     let output = Command::new(ab).args(["-q", "-n", "20000", "-c", "32", &url]).output().unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
-    let number = |name: &str| report.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let number =
+        |name: &str| report.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     assert!(output.status.success(), "{report}");
     assert_eq!(number("Complete requests:"), Some("20000"), "{report}");
     assert_eq!(number("Failed requests:"), Some("0"), "{report}");

@@ -41,16 +41,24 @@ fn ask(client: &mut Client, pairs: &[(&str, &str)]) {
     for (line, code) in pairs {
         client.send(format!("{line}\r\n"));
         let answer = client.line();
-        assert!(answer.starts_with(code) && answer.ends_with("\r\n"), "{answer:?} to {line:?}, not {code}");
+        assert!(
+            answer.starts_with(code) && answer.ends_with("\r\n"),
+            "{answer:?} to {line:?}, not {code}"
+        );
     }
 }
 
-const BEGIN: [(&str, &str); 3] =
-    [("MAIL FROM:<a@x.example>", "250 2.1.0 "), ("RCPT TO:<b@y.example>", "250 2.1.5 "), ("DATA", "354 ")];
+const BEGIN: [(&str, &str); 3] = [
+    ("MAIL FROM:<a@x.example>", "250 2.1.0 "),
+    ("RCPT TO:<b@y.example>", "250 2.1.5 "),
+    ("DATA", "354 "),
+];
 
 #[test]
 fn a_mail_is_kept_as_it_came_behind_the_headers_that_say_how() {
-    for pieces in segmentations("Subject: \u{e4}\r\n\r\n..dot\r\n...\r\nlast \0\r\n.\r\nQUIT\r\n".as_bytes()) {
+    for pieces in
+        segmentations("Subject: \u{e4}\r\n\r\n..dot\r\n...\r\nlast \0\r\n.\r\nQUIT\r\n".as_bytes())
+    {
         let example = start();
         let mut client = hello(example.tcp());
         ask(&mut client, &BEGIN);
@@ -63,7 +71,11 @@ fn a_mail_is_kept_as_it_came_behind_the_headers_that_say_how() {
         let head: Vec<&str> = head.split("\r\n").collect();
         assert_eq!(head[..2], ["Return-Path: <a@x.example>", "Delivered-To: b@y.example"]);
         assert_eq!(head[2], "Received: from client.example ([127.0.0.1])");
-        assert!(head[3].starts_with("\tby mx.example with ESMTP id ") && head[3].ends_with(".mx.example;"), "{head:?}");
+        assert!(
+            head[3].starts_with("\tby mx.example with ESMTP id ")
+                && head[3].ends_with(".mx.example;"),
+            "{head:?}"
+        );
         assert!(head[4].starts_with('\t') && head[4].ends_with(" +0000"), "{head:?}");
         assert_eq!((mails.len(), head.len(), head[5]), (1, 6, ""));
     }
@@ -73,7 +85,8 @@ fn a_mail_is_kept_as_it_came_behind_the_headers_that_say_how() {
 fn a_burst_of_commands_is_answered_in_order() {
     let example = start();
     for mut client in example.both() {
-        let mail = "MAIL FROM:<> SIZE=5\r\nRCPT TO:<b@y>\r\nRCPT TO:<Postmaster>\r\nDATA\r\nhi\r\n.\r\n";
+        let mail =
+            "MAIL FROM:<> SIZE=5\r\nRCPT TO:<b@y>\r\nRCPT TO:<Postmaster>\r\nDATA\r\nhi\r\n.\r\n";
         client.send(format!("EHLO y\r\n{mail}{mail}RSET\r\nNOOP\r\nQUIT\r\n"));
         client.finish();
         let answers = String::from_utf8(client.rest()).unwrap();
@@ -90,14 +103,37 @@ fn each_command_out_of_its_order_is_told_so_and_the_connection_goes_on() {
     let example = start();
     let mut client = example.tcp();
     client.expect("220 mx.example ESMTP\r\n");
-    let too_early = [("MAIL FROM:<a@x>", "503 5.5.1 "), ("RCPT TO:<a@x>", "503 5.5.1 "), ("DATA", "503 5.5.1 ")];
+    let too_early = [
+        ("MAIL FROM:<a@x>", "503 5.5.1 "),
+        ("RCPT TO:<a@x>", "503 5.5.1 "),
+        ("DATA", "503 5.5.1 "),
+    ];
     ask(&mut client, &too_early);
-    ask(&mut client, &[("HELO y", "250 mx.example"), ("DATA", "503 5.5.1 "), ("RCPT TO:<a@x>", "503 5.5.1 ")]);
-    ask(&mut client, &[("MAIL FROM:<a@x>", "250 2.1.0 "), ("MAIL FROM:<a@x>", "503 5.5.1 "), ("DATA", "554 5.5.1 ")]);
-    ask(&mut client, &[("RCPT TO:<a@x>", "250 2.1.5 "), ("RSET", "250 2.0.0 "), ("RCPT TO:<a@x>", "503 5.5.1 ")]);
+    ask(
+        &mut client,
+        &[("HELO y", "250 mx.example"), ("DATA", "503 5.5.1 "), ("RCPT TO:<a@x>", "503 5.5.1 ")],
+    );
+    ask(
+        &mut client,
+        &[
+            ("MAIL FROM:<a@x>", "250 2.1.0 "),
+            ("MAIL FROM:<a@x>", "503 5.5.1 "),
+            ("DATA", "554 5.5.1 "),
+        ],
+    );
+    ask(
+        &mut client,
+        &[("RCPT TO:<a@x>", "250 2.1.5 "), ("RSET", "250 2.0.0 "), ("RCPT TO:<a@x>", "503 5.5.1 ")],
+    );
     // A new greeting forgets the mail as well.
-    ask(&mut client, &[("MAIL FROM:<a@x>", "250 2.1.0 "), ("HELO z", "250 "), ("RCPT TO:<a@x>", "503 5.5.1 ")]);
-    ask(&mut client, &[("VRFY a", "252 2.1.5 "), ("NOOP x", "250 2.0.0 "), ("EXPN a", "502 5.5.1 ")]);
+    ask(
+        &mut client,
+        &[("MAIL FROM:<a@x>", "250 2.1.0 "), ("HELO z", "250 "), ("RCPT TO:<a@x>", "503 5.5.1 ")],
+    );
+    ask(
+        &mut client,
+        &[("VRFY a", "252 2.1.5 "), ("NOOP x", "250 2.0.0 "), ("EXPN a", "502 5.5.1 ")],
+    );
     ask(&mut client, &BEGIN);
     ask(&mut client, &[(".", "250 2.0.0 "), ("DATA", "503 5.5.1 "), ("QUIT", "221 2.0.0 ")]);
     assert_eq!(client.rest(), b"");
@@ -142,10 +178,17 @@ fn limits_of_lines_recipients_and_commands_have_their_codes() {
 
 #[test]
 fn mail_for_others_is_refused_and_one_for_the_postmaster_never() {
-    let example = start_with(&["--max-size", "100000", "--domain", "y.example", "--domain", "z.example"]);
+    let example =
+        start_with(&["--max-size", "100000", "--domain", "y.example", "--domain", "z.example"]);
     let mut client = hello(example.tcp());
-    ask(&mut client, &[("MAIL FROM:<a@x>", "250 "), ("RCPT TO:<b@x.example>", "550 5.7.1 "), ("DATA", "554 ")]);
-    ask(&mut client, &[("RCPT TO:<b@Z.Example>", "250 "), ("RCPT TO:<postmaster>", "250 "), ("DATA", "354 ")]);
+    ask(
+        &mut client,
+        &[("MAIL FROM:<a@x>", "250 "), ("RCPT TO:<b@x.example>", "550 5.7.1 "), ("DATA", "554 ")],
+    );
+    ask(
+        &mut client,
+        &[("RCPT TO:<b@Z.Example>", "250 "), ("RCPT TO:<postmaster>", "250 "), ("DATA", "354 ")],
+    );
 }
 
 #[test]
@@ -158,7 +201,17 @@ fn one_connection_too_many_is_told_421() {
 #[test]
 fn a_second_mail_smuggled_into_a_first_is_refused_with_it() {
     let example = start();
-    for end in ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\r\n\n.\r\n", "\r\r\n.\r\n", "\n.\r"] {
+    for end in [
+        "\n.\n",
+        "\n.\r\n",
+        "\r\n.\n",
+        "\r.\r",
+        "\r.\r\n",
+        "\r\n.\r",
+        "\r\n\n.\r\n",
+        "\r\r\n.\r\n",
+        "\n.\r",
+    ] {
         for mut client in example.both() {
             client = hello(client);
             ask(&mut client, &BEGIN);
@@ -166,7 +219,10 @@ fn a_second_mail_smuggled_into_a_first_is_refused_with_it() {
                 "Subject: a\r\n\r\nb{end}MAIL FROM:<admin@y>\r\nRCPT TO:<b@y>\r\nDATA\r\nevil\r\n.\r\nQUIT\r\n"
             ));
             let rest = String::from_utf8(client.rest()).unwrap();
-            assert!(rest.starts_with("554 5.6.0 ") && rest.lines().count() == 1, "{rest:?} for {end:?}");
+            assert!(
+                rest.starts_with("554 5.6.0 ") && rest.lines().count() == 1,
+                "{rest:?} for {end:?}"
+            );
         }
     }
     assert_eq!(folder(&example, "new"), [""; 0]);
@@ -186,9 +242,11 @@ fn whoever_ends_data_with_bare_lf_is_told_at_once() {
 fn a_refusal_amid_a_mail_reaches_a_client_that_sends_all_of_it_first() {
     let example = start();
     let rest = ("z".repeat(76) + "\r\n").repeat(300_000);
-    for (line, refusal) in
-        [("y".repeat(70_000) + "\r\n", "552 5.3.4 "), ("x\n".into(), "554 5.6.0 "), ("x\r\r\n".into(), "554 5.6.0 ")]
-    {
+    for (line, refusal) in [
+        ("y".repeat(70_000) + "\r\n", "552 5.3.4 "),
+        ("x\n".into(), "554 5.6.0 "),
+        ("x\r\r\n".into(), "554 5.6.0 "),
+    ] {
         for mut client in example.both() {
             client = hello(client);
             ask(&mut client, &BEGIN);
@@ -211,8 +269,12 @@ fn drafts_that_a_kill_has_left_are_removed_at_the_next_start_and_no_others() {
         command.args(["--name", "mx.example", "--maildir"]).arg(&mails);
         Example::spawn(command, dir)
     };
-    let drafts =
-        || fs::read_dir(mails.join("tmp")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let drafts = || {
+        fs::read_dir(mails.join("tmp"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect::<Vec<_>>()
+    };
     let begin = |example: &Example| {
         let mut client = example.tcp();
         client.send("EHLO y\r\n");
@@ -278,7 +340,9 @@ fn what_comes_in_plaintext_behind_starttls_is_refused_and_never_obeyed() {
 #[test]
 fn a_mail_that_was_cut_off_is_none() {
     let example = start();
-    for data in ["hi\r\n".to_owned(), "hi\r\n.".to_owned(), "hi\r\n.\r".to_owned(), "x\r\n".repeat(33_000)] {
+    for data in
+        ["hi\r\n".to_owned(), "hi\r\n.".to_owned(), "hi\r\n.\r".to_owned(), "x\r\n".repeat(33_000)]
+    {
         let mut client = hello(example.tcp());
         ask(&mut client, &BEGIN);
         client.send(data);
@@ -294,8 +358,11 @@ fn a_mail_that_can_not_be_kept_is_wanted_again() {
     let example = start();
     let mut client = hello(example.tcp());
     let mails = example.dir.join("mails");
-    for (gone, mail) in [("tmp", "small\r\n".to_owned()), ("tmp", "large\r\n".repeat(14_000)), ("new", "hi\r\n".into())]
-    {
+    for (gone, mail) in [
+        ("tmp", "small\r\n".to_owned()),
+        ("tmp", "large\r\n".repeat(14_000)),
+        ("new", "hi\r\n".into()),
+    ] {
         fs::remove_dir_all(mails.join(gone)).unwrap();
         ask(&mut client, &BEGIN);
         client.send(mail);
@@ -326,7 +393,8 @@ fn a_drain_says_421_between_mails_and_within_one_which_is_none_then() {
     }
     let rest = String::from_utf8(third.rest()).unwrap();
     assert!(
-        rest.starts_with("250 2.0.0 ") && rest.lines().nth(1).is_some_and(|line| line.starts_with("421 ")),
+        rest.starts_with("250 2.0.0 ")
+            && rest.lines().nth(1).is_some_and(|line| line.starts_with("421 ")),
         "{rest}"
     );
     drop((clients, third));
@@ -360,7 +428,8 @@ fn the_memory_for_large_mails_is_bounded() {
 
 /// The most memory it has had, in KiB.
 fn resident(example: &Example) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", example.pid().as_raw_nonzero())).unwrap();
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", example.pid().as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }

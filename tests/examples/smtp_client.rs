@@ -9,7 +9,14 @@ use crate::support::{Example, TempDir, command};
 
 fn hands_in(example: &Example, args: &[&str], mail: &str) -> Output {
     let mut client = command("smtp_client");
-    client.args(["--to", &format!("tcp:{}", example.tcp), "--from", "ann@example.org", "--rcpt", "bob@example.org"]);
+    client.args([
+        "--to",
+        &format!("tcp:{}", example.tcp),
+        "--from",
+        "ann@example.org",
+        "--rcpt",
+        "bob@example.org",
+    ]);
     client.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut client = client.spawn().unwrap();
     client.stdin.take().unwrap().write_all(mail.as_bytes()).unwrap();
@@ -40,8 +47,16 @@ fn a_mail_arrives_with_its_dots_in_plaintext_and_encrypted() {
     let encrypted = hands_in(&example, &["--ca", roots, "--name", "mail.example.org"], "secret\n");
     assert!(encrypted.status.success(), "{encrypted:?}");
     let mails = mails(&example);
-    assert!(mails[0].contains(" with ESMTP id ") && mails[0].ends_with("one\r\n.\r\n..two\r\n"), "{}", mails[0]);
-    assert!(mails[1].contains(" with ESMTPS id ") && mails[1].ends_with("secret\r\n"), "{}", mails[1]);
+    assert!(
+        mails[0].contains(" with ESMTP id ") && mails[0].ends_with("one\r\n.\r\n..two\r\n"),
+        "{}",
+        mails[0]
+    );
+    assert!(
+        mails[1].contains(" with ESMTPS id ") && mails[1].ends_with("secret\r\n"),
+        "{}",
+        mails[1]
+    );
     // The certificate is for another name.
     let refused = hands_in(&example, &["--ca", roots, "--name", "other.example.org"], "never\n");
     assert!(!refused.status.success());

@@ -1,4 +1,5 @@
-//! The smtp_client example against Postfix, where it is installed: its smtp-sink in plaintext, its smtpd with STARTTLS.
+//! The smtp_client example against Postfix, where it is installed: its smtp-sink in plaintext, its
+//! smtpd with STARTTLS.
 
 use std::fs;
 use std::io::Write;
@@ -17,7 +18,14 @@ fn free_port() -> u16 {
 
 fn hands_in(port: u16, args: &[&str]) -> Output {
     let mut client = command("smtp_client");
-    client.args(["--to", &format!("tcp:127.0.0.1:{port}"), "--from", "ann@example.org", "--rcpt", "bob@example.org"]);
+    client.args([
+        "--to",
+        &format!("tcp:127.0.0.1:{port}"),
+        "--from",
+        "ann@example.org",
+        "--rcpt",
+        "bob@example.org",
+    ]);
     client.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut client = client.spawn().unwrap();
     client.stdin.take().unwrap().write_all(MAIL.as_bytes()).unwrap();
@@ -45,8 +53,12 @@ fn smtp_sink_is_handed_a_mail_with_its_dots() {
     let Some(sink) = program("smtp-sink") else { return };
     let (dir, port) = (TempDir::new(), free_port());
     let mut server = Command::new(sink);
-    // Of root it wants to know as whom to run. A file for each mail, named by a pattern of the time; a backlog of 100.
-    server.args(["-u", "root", "-d"]).arg(dir.join("mail.%H%M%S.")).args([&format!("127.0.0.1:{port}"), "100"]);
+    // Of root it wants to know as whom to run. A file for each mail, named by a pattern of the
+    // time; a backlog of 100.
+    server
+        .args(["-u", "root", "-d"])
+        .arg(dir.join("mail.%H%M%S."))
+        .args([&format!("127.0.0.1:{port}"), "100"]);
     let _sink = Killed(server.spawn().unwrap());
     until("smtp-sink listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     let output = hands_in(port, &[]);
@@ -102,7 +114,9 @@ impl Postfix {
         fs::write(dir.join("conf/main.cf"), main).unwrap();
         fs::write(dir.join("conf/master.cf"), master).unwrap();
         // Its programs that are not root keep their files there.
-        assert!(Command::new("chown").arg("postfix").arg(dir.join("data")).status().unwrap().success());
+        assert!(
+            Command::new("chown").arg("postfix").arg(dir.join("data")).status().unwrap().success()
+        );
         let mut postfix = Self { program, dir, master: None, port };
         postfix.master = Some(postfix.command("start-fg").spawn().unwrap());
         until("Postfix listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
@@ -111,7 +125,12 @@ impl Postfix {
 
     fn command(&self, what: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("-c").arg(self.dir.join("conf")).arg(what).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("-c")
+            .arg(self.dir.join("conf"))
+            .arg(what)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 }
@@ -131,7 +150,8 @@ fn postfix_is_handed_a_mail_over_starttls_and_none_without_it_or_with_a_wrong_na
     }
     let (ca, folder) = (Ca::new(), Folder::new());
     let (roots, issued) = (folder.write("ca.pem", ca.pem()), ca.issue(["mail.example.org"]));
-    let (cert, key) = (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
+    let (cert, key) =
+        (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
     let postfix = Postfix::start(program, &cert, &key);
     let held = postfix.dir.join("queue/hold");
     let roots = roots.to_str().unwrap();
@@ -142,7 +162,10 @@ fn postfix_is_handed_a_mail_over_starttls_and_none_without_it_or_with_a_wrong_na
     assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
     let output = hands_in(postfix.port, &["--ca", roots, "--name", "mail.example.org"]);
     assert!(output.status.success(), "{output:?}");
-    let files: Vec<_> = fs::read_dir(&held).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    let files: Vec<_> = fs::read_dir(&held)
+        .unwrap()
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .collect();
     assert_eq!(files.len(), 1);
     // A record for each line, behind its type and length.
     let text = String::from_utf8_lossy(&files[0]).into_owned();

@@ -1,4 +1,5 @@
-//! The smtp example and the clients the world has; many of them at once, and a drain amid their mails.
+//! The smtp example and the clients the world has; many of them at once, and a drain amid their
+//! mails.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,7 +17,9 @@ use crate::support::{Example, PATIENCE, TempDir, command, program, skipped, unti
 fn start() -> Example {
     let dir = TempDir::new();
     let mut command = command("smtp");
-    command.args(["--max-size", "1000000", "--per-peer", "1000", "--maildir"]).arg(dir.join("mails"));
+    command
+        .args(["--max-size", "1000000", "--per-peer", "1000", "--maildir"])
+        .arg(dir.join("mails"));
     Example::spawn(command, dir)
 }
 
@@ -39,7 +42,11 @@ fn success(output: &Output) -> String {
 #[test]
 fn swaks_hands_in_its_mail_plain_encrypted_and_pipelined() {
     let Some(swaks) = program("swaks") else { return };
-    if !Command::new("perl").args(["-MNet::SSLeay", "-e", "1"]).output().is_ok_and(|perl| perl.status.success()) {
+    if !Command::new("perl")
+        .args(["-MNet::SSLeay", "-e", "1"])
+        .output()
+        .is_ok_and(|perl| perl.status.success())
+    {
         return skipped("no Net::SSLeay");
     }
     let example = start();
@@ -47,14 +54,31 @@ fn swaks_hands_in_its_mail_plain_encrypted_and_pipelined() {
     for (n, way) in ways.into_iter().enumerate() {
         let mut command = Command::new(&swaks);
         let server = example.tcp.to_string();
-        command.args(["--server", &server, "--from", "a@x.example", "--to", "b@y.example,c@y.example"]);
-        command.args(["--helo", "swaks.example", "--timeout", "20", "--body", &format!("mail {n}\n.\n..\nend")]);
+        command.args([
+            "--server",
+            &server,
+            "--from",
+            "a@x.example",
+            "--to",
+            "b@y.example,c@y.example",
+        ]);
+        command.args([
+            "--helo",
+            "swaks.example",
+            "--timeout",
+            "20",
+            "--body",
+            &format!("mail {n}\n.\n..\nend"),
+        ]);
         let text = success(&command.args(way).output().unwrap());
         let id = text.lines().find_map(|line| line.split_once("250 2.0.0 kept as ")).unwrap().1;
         let mails = mails(&example);
         let mail = &mails[id];
         let with = if way.contains(&"--tls") { " with ESMTPS id " } else { " with ESMTP id " };
-        assert!(mail.contains(with) && mail.contains(&format!("\r\nmail {n}\r\n.\r\n..\r\nend\r\n")), "{mail}");
+        assert!(
+            mail.contains(with) && mail.contains(&format!("\r\nmail {n}\r\n.\r\n..\r\nend\r\n")),
+            "{mail}"
+        );
         assert_eq!(mails.len(), n + 1);
     }
 }
@@ -110,7 +134,9 @@ fn a_session_of_smtplib_goes_well() {
     assert_eq!(success(&output), "well\n");
     let mails = mails(&example);
     assert!(
-        mails.values().all(|mail| mail.ends_with("\r\nSubject: one\r\n\r\n.\r\n..\r\n\u{e4} line\r\n")),
+        mails
+            .values()
+            .all(|mail| mail.ends_with("\r\nSubject: one\r\n\r\n.\r\n..\r\n\u{e4} line\r\n")),
         "{mails:?}"
     );
     assert_eq!(mails.len(), 4);
@@ -127,15 +153,29 @@ impl Trace {
     /// `None` where no process may look at another.
     fn begin(example: &Example) -> Option<Self> {
         let strace = program("strace")?;
-        if !Command::new(&strace).args(["-qq", "-e", "trace=none", "true"]).output().unwrap().status.success() {
+        if !Command::new(&strace)
+            .args(["-qq", "-e", "trace=none", "true"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
             skipped("no right to use strace");
             return None;
         }
         let calls = example.dir.join("calls");
         let pid = example.pid().as_raw_nonzero().to_string();
         let mut command = Command::new(strace);
-        command.args(["-f", "-y", "-s", "64", "-e", "trace=fsync,renameat2,linkat,write,writev,sendto,sendmsg"]);
-        let strace = command.args(["-p", &pid, "-o"]).arg(&calls).stderr(Stdio::piped()).spawn().unwrap();
+        command.args([
+            "-f",
+            "-y",
+            "-s",
+            "64",
+            "-e",
+            "trace=fsync,renameat2,linkat,write,writev,sendto,sendmsg",
+        ]);
+        let strace =
+            command.args(["-p", &pid, "-o"]).arg(&calls).stderr(Stdio::piped()).spawn().unwrap();
         let mut trace = Self { strace, calls };
         let mut attached = String::new();
         BufReader::new(trace.strace.stderr.as_mut().unwrap()).read_line(&mut attached).unwrap();
@@ -145,7 +185,9 @@ impl Trace {
 
     /// The calls up to one that says this.
     fn up_to(&self, said: &str) -> Vec<String> {
-        until("strace has told it", || fs::read_to_string(&self.calls).is_ok_and(|calls| calls.contains(said)));
+        until("strace has told it", || {
+            fs::read_to_string(&self.calls).is_ok_and(|calls| calls.contains(said))
+        });
         let calls = fs::read_to_string(&self.calls).unwrap();
         calls.lines().map(str::to_owned).collect()
     }
@@ -202,7 +244,11 @@ impl Sender {
     fn answer(&mut self, code: &str) -> io::Result<String> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
-        if line.starts_with(code) && line.ends_with("\r\n") { Ok(line) } else { Err(io::Error::other(line)) }
+        if line.starts_with(code) && line.ends_with("\r\n") {
+            Ok(line)
+        } else {
+            Err(io::Error::other(line))
+        }
     }
 
     fn say(&mut self, text: &str, code: &str) -> io::Result<String> {
@@ -223,7 +269,10 @@ impl Sender {
 /// A mail like no other: now and then one that does not fit in memory.
 fn content(n: usize) -> String {
     let lines = if n.is_multiple_of(50) { 4000 } else { n % 200 };
-    format!("Subject: {n}\r\n\r\n{}end of {n}\r\n", format!("a line of mail {n}, one of many\r\n").repeat(lines))
+    format!(
+        "Subject: {n}\r\n\r\n{}end of {n}\r\n",
+        format!("a line of mail {n}, one of many\r\n").repeat(lines)
+    )
 }
 
 /// That each is there once, whole.
@@ -276,7 +325,8 @@ fn a_drain_amid_mails_loses_none_that_got_its_250() {
     };
     let accepted: Vec<(String, usize)> = thread::scope(|scope| {
         let (begin, count) = (&begin, &count);
-        let clients: Vec<_> = (0..32).map(|thread| scope.spawn(move || begin(thread, count))).collect();
+        let clients: Vec<_> =
+            (0..32).map(|thread| scope.spawn(move || begin(thread, count))).collect();
         until("many were accepted", || count.load(Ordering::Relaxed) > 300);
         example.terminate();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
@@ -286,7 +336,16 @@ fn a_drain_amid_mails_loses_none_that_got_its_250() {
     assert!(accepted.len() > 300);
     assert_kept(&mails, &accepted);
     // A mail whose 250 was not heard may be there too: one at most for each connection, and whole.
-    assert!((accepted.len()..=accepted.len() + 32).contains(&mails.len()), "{} of {}", accepted.len(), mails.len());
-    assert!(mails.values().all(|mail| mail.lines().last().is_some_and(|line| line.starts_with("end of "))));
+    assert!(
+        (accepted.len()..=accepted.len() + 32).contains(&mails.len()),
+        "{} of {}",
+        accepted.len(),
+        mails.len()
+    );
+    assert!(
+        mails
+            .values()
+            .all(|mail| mail.lines().last().is_some_and(|line| line.starts_with("end of ")))
+    );
     assert_eq!(fs::read_dir(example.dir.join("mails/tmp")).unwrap().count(), 0);
 }

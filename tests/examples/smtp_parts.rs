@@ -11,8 +11,10 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufRead
 use tokio::join;
 use tokio::time::{Instant, sleep};
 
+#[rustfmt::skip]
 #[path = "../../examples/smtp/maildir.rs"]
 mod maildir;
+#[rustfmt::skip]
 #[path = "../../examples/smtp/session.rs"]
 mod session;
 
@@ -97,7 +99,10 @@ async fn no_other_end_of_data_is_one_however_it_is_cut() {
 async fn a_line_of_data_that_is_too_long_refuses_the_mail_and_all_that_may_be_smuggled_behind_it() {
     let longest = "x".repeat(65_535);
     let (told, content) = mail(&[longest.as_bytes(), b"\r\n.\r\nQUIT\r\n"]).await;
-    assert_eq!((told.as_str(), content.map(|mail| mail.len())), ("221 2.0.0 bye", Some(longest.len() + 2)));
+    assert_eq!(
+        (told.as_str(), content.map(|mail| mail.len())),
+        ("221 2.0.0 bye", Some(longest.len() + 2))
+    );
     for end in ["\r\n.\r\n", "\n.\r\n"] {
         let behind = format!("{end}MAIL FROM:<>\r\nRCPT TO:<b@x>\r\nDATA\r\nsmuggled\r\n.\r\n");
         let (told, content) = mail(&[longest.as_bytes(), b"xx", behind.as_bytes()]).await;
@@ -216,7 +221,8 @@ async fn client(patience: Duration) -> (memory::MemoryStream, TempDir) {
     let tls = TlsConfig::files("none", "none");
     let config = Config { name: "x".into(), domains: Vec::new(), max_size: 100_000, tls, maildir };
     let deadlines = ReadDeadlineLayer::new().first_frame(patience).frame(patience).idle(patience);
-    let server = Server::new().listen(endpoint).layer(deadlines).layer(StateLayer::new(Arc::new(config)));
+    let server =
+        Server::new().listen(endpoint).layer(deadlines).layer(StateLayer::new(Arc::new(config)));
     tokio::spawn(server.serve(session_with(lines(), smtp)).into_future());
     (connector.connect().await.unwrap(), dir)
 }
@@ -245,7 +251,11 @@ async fn silence_is_told_421_wherever_it_falls() {
         client.write_all(said.as_bytes()).await.unwrap();
         let began = Instant::now();
         assert_eq!(last_line(&mut client).await, "421 4.4.2 that took too long", "{said:?}");
-        assert!((PATIENCE..PATIENCE * 2).contains(&began.elapsed()), "{said:?}: {:?}", began.elapsed());
+        assert!(
+            (PATIENCE..PATIENCE * 2).contains(&began.elapsed()),
+            "{said:?}: {:?}",
+            began.elapsed()
+        );
         assert_eq!(mails(&dir, "new"), [""; 0]);
     }
 }

@@ -63,8 +63,11 @@ fn lines_in_messages_come_back_and_a_drain_says_goodbye() {
             received.ends_with(b"two\n")
         });
         assert!(received.windows(3).any(|bytes| bytes == [0x8A, 1, b'?']), "a pong: {received:?}");
-        let lines: Vec<u8> =
-            received.iter().copied().filter(|byte| byte.is_ascii_lowercase() || *byte == b'\n').collect();
+        let lines: Vec<u8> = received
+            .iter()
+            .copied()
+            .filter(|byte| byte.is_ascii_lowercase() || *byte == b'\n')
+            .collect();
         assert_eq!(lines, b"one\ntwo\n");
         client.send(message(2, "three\n"));
         client.expect(answer("three\n"));

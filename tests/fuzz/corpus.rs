@@ -12,7 +12,8 @@ const MAX_BYTES: usize = 64 * 1024;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let entries =
+        fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
@@ -24,7 +25,9 @@ fn replay(target: &str) {
     let inputs = corpus(target);
     assert!(!inputs.is_empty(), "the corpus of {target} is empty");
     let failed = inputs.iter().filter(|(_, input)| catch_unwind(|| body(input)).is_err());
-    let failed: Vec<_> = failed.map(|(path, input)| format!("{}: {}", path.display(), input.escape_ascii())).collect();
+    let failed: Vec<_> = failed
+        .map(|(path, input)| format!("{}: {}", path.display(), input.escape_ascii()))
+        .collect();
     assert!(failed.is_empty(), "\n{}\n", failed.join("\n"));
 }
 

@@ -1,5 +1,5 @@
-//! The protocols of the examples: the same bytes are answered the same, however they are cut. A few hundred streams each, made of
-//! what their clients say, well and not.
+//! The protocols of the examples: the same bytes are answered the same, however they are cut. A few
+//! hundred streams each, made of what their clients say, well and not.
 
 use crate::targets::protocols::{self, Heard};
 
@@ -22,7 +22,8 @@ impl Dice {
     }
 }
 
-/// Streams of up to twelve of these phrases. Every fourth has a byte changed, and every eighth lacks its end.
+/// Streams of up to twelve of these phrases. Every fourth has a byte changed, and every eighth
+/// lacks its end.
 fn compare(protocol: fn(&[u8]) -> Option<Heard>, phrases: &[Vec<u8>]) -> Vec<u8> {
     let mut heard = Vec::new();
     for seed in 0..SEEDS {
@@ -51,13 +52,17 @@ fn lines(phrases: &[&str]) -> Vec<Vec<u8>> {
 fn assert_heard(heard: &[u8], answers: &[&str]) {
     let text = String::from_utf8_lossy(heard);
     for answer in answers {
-        assert!(text.contains(answer), "nothing was answered with {answer:?}, so these streams show little");
+        assert!(
+            text.contains(answer),
+            "nothing was answered with {answer:?}, so these streams show little"
+        );
     }
 }
 
 #[test]
 fn commands_of_memcached_are_answered_the_same_however_they_are_cut() {
-    let (long, wide) = (format!("set l 0 0 700\n{}\n", "v".repeat(700)), format!("get {}\n", "key ".repeat(540)));
+    let (long, wide) =
+        (format!("set l 0 0 700\n{}\n", "v".repeat(700)), format!("get {}\n", "key ".repeat(540)));
     let too_long = format!("delete {}\n", "k".repeat(2100));
     let phrases = [
         "get a\n",
@@ -91,7 +96,10 @@ fn commands_of_memcached_are_answered_the_same_however_they_are_cut() {
         &too_long,
     ];
     let heard = compare(protocols::memcached, &lines(&phrases));
-    assert_heard(&heard, &["STORED", "VALUE a 1 3", "NOT_FOUND", "CLIENT_ERROR bad data chunk", "line too long"]);
+    assert_heard(
+        &heard,
+        &["STORED", "VALUE a 1 3", "NOT_FOUND", "CLIENT_ERROR bad data chunk", "line too long"],
+    );
 }
 
 #[test]
@@ -121,7 +129,10 @@ fn mails_are_answered_and_kept_the_same_however_they_are_cut() {
     let mut phrases = lines(&phrases);
     phrases.push(b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x.example>\r\nDATA\r\na\n.\nMAIL FROM:<smuggled@x>\r\n.\r\n".to_vec());
     let heard = compare(protocols::smtp, &phrases);
-    assert_heard(&heard, &["250 2.0.0 kept as ", "554 5.6.0 a CR or LF by itself", "552 5.3.4", "221 2.0.0 bye"]);
+    assert_heard(
+        &heard,
+        &["250 2.0.0 kept as ", "554 5.6.0 a CR or LF by itself", "552 5.3.4", "221 2.0.0 bye"],
+    );
 }
 
 /// A query behind its length.
@@ -129,7 +140,9 @@ fn query(name: &str, rtype: u16, flags: u16, opt: &[u8]) -> Vec<u8> {
     let id = u16::try_from(name.len()).unwrap() << 8 | rtype;
     let counts = [1, 0, 0, u16::from(!opt.is_empty())];
     let header: Vec<u8> = [id, flags].iter().chain(&counts).flat_map(|n| n.to_be_bytes()).collect();
-    let labels = name.split('.').flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
+    let labels = name
+        .split('.')
+        .flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
     let name: Vec<u8> = labels.chain([0]).collect();
     let message = [&header[..], &name, &rtype.to_be_bytes(), &1_u16.to_be_bytes(), opt].concat();
     [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat()
@@ -149,9 +162,15 @@ fn dns_messages_are_answered_the_same_however_they_are_cut() {
     let types = [1, 2, 6, 15, 16, 28, 255];
     let mut phrases: Vec<_> = names
         .iter()
-        .flat_map(|name| types.map(|rtype| query(name, rtype, 0x100, if rtype == 1 { &padded } else { &[] })))
+        .flat_map(|name| {
+            types.map(|rtype| query(name, rtype, 0x100, if rtype == 1 { &padded } else { &[] }))
+        })
         .collect();
-    phrases.extend([query(names[0], 1, 0x8100, &[]), query(names[0], 1, 0x2900, &[]), query(names[0], 252, 0, &[])]);
+    phrases.extend([
+        query(names[0], 1, 0x8100, &[]),
+        query(names[0], 1, 0x2900, &[]),
+        query(names[0], 252, 0, &[]),
+    ]);
     phrases.push(b"\0\x05short".to_vec());
     let heard = compare(protocols::dns, &phrases);
     assert!(heard.len() > 10_000, "{} bytes of answers", heard.len());
@@ -176,5 +195,8 @@ fn a_request_by_scgi_is_answered_the_same_however_it_is_cut() {
         b"3:abc,".to_vec(),
     ];
     let heard = compare(protocols::scgi, &phrases);
-    assert_heard(&heard, &["Status: 200 OK", "REQUEST_METHOD: GET", "Status: 400", "Status: 413", &body]);
+    assert_heard(
+        &heard,
+        &["Status: 200 OK", "REQUEST_METHOD: GET", "Status: 400", "Status: 413", &body],
+    );
 }

@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
+};
 
 use crate::support::{self, TempDir, until};
 
-/// An example that was started through a symbolic link, and whoever has taken over since. All end with this value.
+/// An example that was started through a symbolic link, and whoever has taken over since. All end
+/// with this value.
 pub struct Generations {
     /// The first; the later ones are children of one another.
     child: Child,
@@ -29,14 +32,20 @@ pub struct Generations {
 impl Generations {
     /// Starts an example on a TCP and a Unix socket; `prepare` adds to its command.
     pub fn start(name: &str, prepare: impl FnOnce(&mut Command, &TempDir)) -> Self {
-        // Who takes over is left to this process when its parent ends, so that it can be waited for.
+        // Who takes over is left to this process when its parent ends, so that it can be waited
+        // for.
         set_child_subreaper(Some(getpid())).unwrap();
         let dir = TempDir::new();
         let (link, unix) = (dir.join("server"), dir.join("x.sock"));
         symlink(support::command(name).get_program(), &link).unwrap();
         let tcp = free_port();
         let mut command = Command::new(&link);
-        command.args(["--listen", &format!("tcp:{tcp}"), "--listen", &format!("unix:{}", unix.display())]);
+        command.args([
+            "--listen",
+            &format!("tcp:{tcp}"),
+            "--listen",
+            &format!("unix:{}", unix.display()),
+        ]);
         prepare(&mut command, &dir);
         let child = command.stdin(Stdio::null()).spawn().unwrap();
         let current = Pid::from_child(&child);
@@ -62,14 +71,22 @@ impl Generations {
             let pid = pid.as_raw_nonzero();
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let path = self.unix.as_os_str().as_bytes();
-            // Between its start and the first words of the program it still is a copy of its parent.
-            arguments.windows(path.len()).any(|window| window == path) && state(pid.get()) != Some('Z')
+            // Between its start and the first words of the program it still is a copy of its
+            // parent.
+            arguments.windows(path.len()).any(|window| window == path)
+                && state(pid.get()) != Some('Z')
         };
         let number = |name: &OsStr| name.to_str()?.parse().ok().and_then(Pid::from_raw);
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| number(&entry.file_name())).filter(ours).collect()
+        fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| number(&entry.file_name()))
+            .filter(ours)
+            .collect()
     }
 
-    /// Has a new process take over, and waits until it is the only one. Returns the old one's number.
+    /// Has a new process take over, and waits until it is the only one. Returns the old one's
+    /// number.
     pub fn restart(&mut self) -> Pid {
         self.restart_with(|| {})
     }
@@ -95,7 +112,9 @@ impl Generations {
         let mut code = None;
         until("the process ends", || {
             // One with a parent that lives is not ours yet.
-            let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) else { return false };
+            let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) else {
+                return false;
+            };
             code = status.exit_status();
             true
         });
@@ -117,7 +136,8 @@ impl Drop for Generations {
     }
 }
 
-/// A port nobody listens on, on a loopback address of this example's own: no client takes it for itself meanwhile.
+/// A port nobody listens on, on a loopback address of this example's own: no client takes it for
+/// itself meanwhile.
 pub fn free_port() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
@@ -137,7 +157,8 @@ fn listening(pid: Pid) -> usize {
     // sl local_address rem_address st … inode, with 0A for one that listens.
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
-    let inodes: Vec<String> = rows.filter(|row| row[3] == "0A").map(|row| format!("socket:[{}]", row[9])).collect();
+    let inodes: Vec<String> =
+        rows.filter(|row| row[3] == "0A").map(|row| format!("socket:[{}]", row[9])).collect();
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     links.filter(|link| inodes.iter().any(|inode| Path::new(inode) == link)).count()

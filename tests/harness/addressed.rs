@@ -23,7 +23,8 @@ pub(crate) fn addressed() -> (Endpoint, From) {
 pub(crate) struct From(UnboundedSender<(Stream, Peer)>);
 
 impl From {
-    /// A connection from this address, such as `192.0.2.1` or `2001:db8::1`; or from a Unix socket, `unix`.
+    /// A connection from this address, such as `192.0.2.1` or `2001:db8::1`; or from a Unix socket,
+    /// `unix`.
     pub(crate) fn host(&self, host: &str) -> DuplexStream {
         let addr = match host {
             "unix" => Addr::Unix(None),

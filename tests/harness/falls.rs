@@ -13,8 +13,9 @@ use super::{ask, assert_reasons, on_memory, settle, shout};
 /// The number of the connection that panics; the one before it and the one after it do not.
 pub(crate) const SECOND: usize = 1;
 
-/// Runs a service of which the second connection panics, by itself or when it is sent `fall`. Its neighbours, one open
-/// before and one after, lose no frame; its place comes back; it is counted once.
+/// Runs a service of which the second connection panics, by itself or when it is sent `fall`. Its
+/// neighbours, one open before and one after, lose no frame; its place comes back; it is counted
+/// once.
 ///
 /// There are three places: were the second's lost, the last connection would be refused.
 pub(crate) async fn ends_its_own_connection_only<S>(service: S)
@@ -22,7 +23,8 @@ where
     S: Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send + 'static,
 {
     let limit = ConnectionLimitLayer::new(3).refuse_with("full\n");
-    let (server, connector) = on_memory(Server::new().layer(limit.clone()).layer(LogLayer::new()), service).await;
+    let (server, connector) =
+        on_memory(Server::new().layer(limit.clone()).layer(LogLayer::new()), service).await;
     let mut before = connector.connect().await.unwrap();
     ask(&mut before, "first\n", "FIRST\n").await;
     // Half a frame, which must still be there afterwards.

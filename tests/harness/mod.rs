@@ -28,7 +28,8 @@ pub(crate) mod falls;
 mod seen;
 mod services;
 
-/// More than any test takes. It only turns a hang into a failure, and is an hour for those under paused time.
+/// More than any test takes. It only turns a hang into a failure, and is an hour for those under
+/// paused time.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
 /// A server in a task of its own.
@@ -101,7 +102,10 @@ impl Running {
     }
 
     async fn result(self) -> (Counts, Result) {
-        let result = timeout(LONG, self.task).await.expect("the server ends").expect("the server does not panic");
+        let result = timeout(LONG, self.task)
+            .await
+            .expect("the server ends")
+            .expect("the server does not panic");
         timeout(LONG, self.handle.ended()).await.expect("its handle says so");
         assert!(self.handle.is_draining());
         // A session that was aborted in a task of its own ends when that has its turn.
@@ -118,7 +122,8 @@ impl Running {
     }
 }
 
-/// The conservation law: every connection that was accepted has ended, for one reason, and no memory counts as theirs.
+/// The conservation law: every connection that was accepted has ended, for one reason, and no
+/// memory counts as theirs.
 pub(crate) fn audit(handle: &Handle) -> Counts {
     let counts = handle.counts();
     assert_balanced(&counts);
@@ -200,7 +205,11 @@ pub(crate) async fn settle() {
 
 /// Sends a request and reads its answer, of a length known beforehand.
 #[track_caller]
-pub(crate) fn ask<'a, T>(io: &'a mut T, request: &'a str, answer: &'a str) -> impl Future<Output = ()> + 'a
+pub(crate) fn ask<'a, T>(
+    io: &'a mut T,
+    request: &'a str,
+    answer: &'a str,
+) -> impl Future<Output = ()> + 'a
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use ropewalk::{Connection, ConnectionService, Error, Lines, Result, Session, framed, reply_fn, service_fn, session};
+use ropewalk::{
+    Connection, ConnectionService, Error, Lines, Result, Session, framed, reply_fn, service_fn,
+    session,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tower::Service;
@@ -53,7 +56,11 @@ pub(crate) fn shout(line: &Bytes) -> Bytes {
 pub(crate) fn answering(
     gate: &Arc<Semaphore>,
     inside: &Gauge,
-) -> impl Service<Bytes, Response = Bytes, Error = Error, Future: Send + 'static> + Clone + Send + 'static + use<> {
+) -> impl Service<Bytes, Response = Bytes, Error = Error, Future: Send + 'static>
++ Clone
++ Send
++ 'static
++ use<> {
     let (gate, inside) = (Arc::clone(gate), inside.clone());
     service_fn(move |line: Bytes| {
         let (gate, inside) = (Arc::clone(&gate), inside.enter());
@@ -68,7 +75,8 @@ pub(crate) fn answering(
 }
 
 pub(crate) fn plain()
--> impl Service<Bytes, Response = Bytes, Error = Error, Future: Send + 'static> + Clone + Send + 'static {
+-> impl Service<Bytes, Response = Bytes, Error = Error, Future: Send + 'static> + Clone + Send + 'static
+{
     answering(&Arc::new(Semaphore::new(0)), &Gauge::default())
 }
 
@@ -78,7 +86,10 @@ pub(crate) fn shouter() -> impl ConnectionService<Error = Error> {
 }
 
 /// Answers each line when the gate opens for it.
-pub(crate) fn gated(gate: &Arc<Semaphore>, inside: &Gauge) -> impl ConnectionService<Error = Error> {
+pub(crate) fn gated(
+    gate: &Arc<Semaphore>,
+    inside: &Gauge,
+) -> impl ConnectionService<Error = Error> {
     let (gate, inside) = (Arc::clone(gate), inside.clone());
     framed(
         Lines::lf(),
@@ -96,7 +107,8 @@ pub(crate) fn gated(gate: &Arc<Semaphore>, inside: &Gauge) -> impl ConnectionSer
 /// Echoes, and does with its connection what it is told to.
 pub(crate) fn obedient(
     gauge: &Gauge,
-) -> impl Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send + 'static {
+) -> impl Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send + 'static
+{
     let gauge = gauge.clone();
     session(Lines::lf(), move |mut s: Session<Lines>| {
         let inside = gauge.enter();

@@ -11,7 +11,8 @@ use crate::harness::{expect, on_memory, rest, shouter};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A transport that can't tell how much has arrived, as TLS can't: the rate must not look like an end.
+/// A transport that can't tell how much has arrived, as TLS can't: the rate must not look like an
+/// end.
 #[tokio::test(start_paused = true)]
 async fn a_drain_answers_all_that_had_arrived_though_it_is_read_slowly() {
     for layer in [BandwidthLayer::new().read(1000), BandwidthLayer::new().read_of_all(1000)] {
@@ -22,7 +23,11 @@ async fn a_drain_answers_all_that_had_arrived_though_it_is_read_slowly() {
         expect(&mut client, "A LINE\n").await;
         server.handle().drain(60 * SECOND);
         assert_eq!(rest(&mut client).await.len(), 999 * "a line\n".len());
-        assert!(start.elapsed() >= 6 * SECOND, "7000 bytes at 1000 a second: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= 6 * SECOND,
+            "7000 bytes at 1000 a second: {:?}",
+            start.elapsed()
+        );
         server.over().await;
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use ropewalk::layer::{CallRefused, CallTimedOut};
 use ropewalk::memory::{self, Connector};
 use ropewalk::{
-    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CloseReason, CodecExt, Error, FrameLogLayer, FrameRateLayer,
-    Lines, Reply, Server, framed, reply_fn, service_fn,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CloseReason, CodecExt, Error,
+    FrameLogLayer, FrameRateLayer, Lines, Reply, Server, framed, reply_fn, service_fn,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::{Builder, Runtime};
@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use crate::harness::{
-    Gauge, Running, answering, ask, assert_reasons, expect, on_memory, plain, rest, run, settle, shout, until,
+    Gauge, Running, answering, ask, assert_reasons, expect, on_memory, plain, rest, run, settle,
+    shout, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,7 +26,11 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Never answers `slow`.
 fn stuck(
     inside: &Gauge,
-) -> impl Service<Bytes, Response = Bytes, Error = Error, Future: Send + 'static> + Clone + Send + 'static + use<> {
+) -> impl Service<Bytes, Response = Bytes, Error = Error, Future: Send + 'static>
++ Clone
++ Send
++ 'static
++ use<> {
     answering(&Arc::new(Semaphore::new(0)), inside)
 }
 
@@ -33,11 +38,13 @@ fn stuck(
 async fn a_call_that_is_late_is_answered_and_the_connection_goes_on() {
     for concurrent in [1, 4] {
         let inside = Gauge::default();
-        let service = ServiceBuilder::new().layer(CallDeadlineLayer::new(5 * SECOND)).service(stuck(&inside));
-        let service = framed(Lines::lf(), service).concurrent(concurrent).on_error(|error: &Error| {
-            assert!(error.downcast_ref::<CallTimedOut>().is_some(), "{error}");
-            Bytes::from_static(b"504 too slow")
-        });
+        let service =
+            ServiceBuilder::new().layer(CallDeadlineLayer::new(5 * SECOND)).service(stuck(&inside));
+        let service =
+            framed(Lines::lf(), service).concurrent(concurrent).on_error(|error: &Error| {
+                assert!(error.downcast_ref::<CallTimedOut>().is_some(), "{error}");
+                Bytes::from_static(b"504 too slow")
+            });
         run(service, async |connector: Connector| {
             let mut client = connector.connect().await.unwrap();
             for _ in 0..3 {
@@ -54,7 +61,9 @@ async fn a_call_that_is_late_is_answered_and_the_connection_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_late_call_without_on_error_ends_the_connection_behind_what_was_answered() {
-    let service = ServiceBuilder::new().layer(CallDeadlineLayer::new(SECOND)).service(stuck(&Gauge::default()));
+    let service = ServiceBuilder::new()
+        .layer(CallDeadlineLayer::new(SECOND))
+        .service(stuck(&Gauge::default()));
     let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), service)).await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"quick\nslow\nnever\n").await.unwrap();
@@ -66,7 +75,8 @@ async fn a_late_call_without_on_error_ends_the_connection_behind_what_was_answer
 
 #[tokio::test(start_paused = true)]
 async fn the_calls_of_all_connections_share_a_cap_and_an_idle_one_holds_no_place() {
-    let (gate, inside, limit) = (Arc::new(Semaphore::new(0)), Gauge::default(), CallLimitLayer::new(2));
+    let (gate, inside, limit) =
+        (Arc::new(Semaphore::new(0)), Gauge::default(), CallLimitLayer::new(2));
     let service = ServiceBuilder::new().layer(limit.clone()).service(answering(&gate, &inside));
     run(framed(Lines::lf(), service).concurrent(4), async |connector: Connector| {
         let mut idle = connector.connect().await.unwrap();
@@ -94,7 +104,8 @@ async fn the_calls_of_all_connections_share_a_cap_and_an_idle_one_holds_no_place
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_breaks_off_in_the_queue_or_in_a_call_gives_its_place_back() {
-    let (gate, inside, limit) = (Arc::new(Semaphore::new(0)), Gauge::default(), CallLimitLayer::new(1));
+    let (gate, inside, limit) =
+        (Arc::new(Semaphore::new(0)), Gauge::default(), CallLimitLayer::new(1));
     let service = ServiceBuilder::new().layer(limit.clone()).service(answering(&gate, &inside));
     let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), service)).await;
     let mut last = connector.connect().await.unwrap();
@@ -121,7 +132,8 @@ async fn a_connection_that_breaks_off_in_the_queue_or_in_a_call_gives_its_place_
 async fn who_does_not_read_its_answers_keeps_no_place_from_the_others() {
     for unordered in [false, true] {
         let (gate, limit) = (Arc::new(Semaphore::new(0)), CallLimitLayer::new(1));
-        // Long answers: above the mark nothing more is decoded, and a frame that was waits for a place.
+        // Long answers: above the mark nothing more is decoded, and a frame that was waits for a
+        // place.
         let service = ServiceBuilder::new()
             .map_response(|line: Bytes| [&line[..], &[b'.'; 1 << 18]].concat())
             .layer(limit.clone())
@@ -183,8 +195,12 @@ async fn a_call_over_the_cap_is_refused_and_takes_no_place_from_the_next() {
 async fn a_connection_whose_call_was_refused_keeps_no_slot_of_a_limit_behind() {
     let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
     let (limit, pool) = (CallLimitLayer::new(1).refuse(), CallLimitLayer::new(4));
-    let service = ServiceBuilder::new().layer(limit.clone()).layer(pool.clone()).service(answering(&gate, &inside));
-    let service = framed(Lines::lf(), service).on_error(|_: &Error| Bytes::from_static(b"503 busy"));
+    let service = ServiceBuilder::new()
+        .layer(limit.clone())
+        .layer(pool.clone())
+        .service(answering(&gate, &inside));
+    let service =
+        framed(Lines::lf(), service).on_error(|_: &Error| Bytes::from_static(b"503 busy"));
     run(service, async |connector: Connector| {
         let mut busy = connector.connect().await.unwrap();
         busy.write_all(b"slow\n").await.unwrap();
@@ -209,8 +225,10 @@ async fn a_connection_whose_call_was_refused_keeps_no_slot_of_a_limit_behind() {
 #[tokio::test(start_paused = true)]
 async fn who_is_over_its_rate_keeps_no_place_from_the_others() {
     let limit = CallLimitLayer::new(1);
-    let service =
-        ServiceBuilder::new().layer(limit.clone()).layer(FrameRateLayer::new(1, 60 * SECOND)).service(plain());
+    let service = ServiceBuilder::new()
+        .layer(limit.clone())
+        .layer(FrameRateLayer::new(1, 60 * SECOND))
+        .service(plain());
     run(framed(Lines::lf(), service), async |connector: Connector| {
         let mut greedy = connector.connect().await.unwrap();
         let mut modest = connector.connect().await.unwrap();
@@ -247,7 +265,9 @@ async fn a_rate_holds_each_connection_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_over_its_rate_is_held_up_by_its_own_socket() {
-    let service = ServiceBuilder::new().layer(FrameRateLayer::bytes(1000, SECOND)).service(reply_fn(|_: Bytes| "."));
+    let service = ServiceBuilder::new()
+        .layer(FrameRateLayer::bytes(1000, SECOND))
+        .service(reply_fn(|_: Bytes| "."));
     let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), service)).await;
     let mut client = connector.connect().await.unwrap();
     let line = [&[b'x'; 999][..], b"\n"].concat();
@@ -265,8 +285,10 @@ async fn a_peer_over_its_rate_is_held_up_by_its_own_socket() {
 async fn the_latency_of_all_connections_is_in_one_histogram() {
     let layer = CallLatencyLayer::new();
     let histogram = layer.histogram();
-    let service =
-        ServiceBuilder::new().layer(layer).layer(CallDeadlineLayer::new(SECOND)).service(stuck(&Gauge::default()));
+    let service = ServiceBuilder::new()
+        .layer(layer)
+        .layer(CallDeadlineLayer::new(SECOND))
+        .service(stuck(&Gauge::default()));
     let service = framed(Lines::lf(), service).on_error(|_: &Error| Bytes::from_static(b"504"));
     run(service, async |connector: Connector| {
         for _ in 0..9 {
@@ -289,7 +311,10 @@ async fn all_of_them_together_serve_frames_of_any_type() {
         .layer(CallLatencyLayer::new());
     let numbers = layers.service(reply_fn(|n: u32| (n + 1).to_string()));
     run(
-        framed(Lines::lf().try_map(|line: Bytes| String::from_utf8_lossy(&line).parse::<u32>()), numbers),
+        framed(
+            Lines::lf().try_map(|line: Bytes| String::from_utf8_lossy(&line).parse::<u32>()),
+            numbers,
+        ),
         async |connector: Connector| {
             ask(&mut connector.connect().await.unwrap(), "1\n41\n", "2\n42\n").await;
         },
@@ -346,7 +371,9 @@ async fn who_does_not_take_the_answer_that_closes_keeps_no_place_from_others() {
         let service = service_fn(async |line: Bytes| {
             sleep(SECOND / 10).await;
             Ok(match &line[..] {
-                b"close" => Reply::many((0..200).map(|_| Bytes::from(vec![b'x'; 16_000]))).then_close(),
+                b"close" => {
+                    Reply::many((0..200).map(|_| Bytes::from(vec![b'x'; 16_000]))).then_close()
+                }
                 _ => Reply::one(line),
             })
         });

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use ropewalk::layer::BoxError;
 use ropewalk::memory::Connector;
 use ropewalk::{
-    CloseReason, Error, FrameLogLayer, Lines, Reply, Result, Server, Session, StateLayer, framed, per_connection,
-    reply_fn, service_fn, session,
+    CloseReason, Error, FrameLogLayer, Lines, Reply, Result, Server, Session, StateLayer, framed,
+    per_connection, reply_fn, service_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -20,7 +20,9 @@ use tower::buffer::BufferLayer;
 use tower::util::{BoxCloneService, BoxService};
 use tower::{Service, ServiceBuilder};
 
-use crate::harness::{Gauge, all_done, answering, ask, assert_reasons, on_memory, plain, rest, run, shout};
+use crate::harness::{
+    Gauge, all_done, answering, ask, assert_reasons, on_memory, plain, rest, run, shout,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,8 +44,9 @@ async fn errors_are_mapped_to_what_on_error_sees() {
     let service = ServiceBuilder::new()
         .map_err(|error: Error| io::Error::other(format!("mapped: {error}")))
         .service(service_fn(async |_: Bytes| Err::<Bytes, _>(Error::other("no"))));
-    let service = framed(Lines::lf(), service)
-        .on_error(|error: &Error| Bytes::from(error.downcast_ref::<io::Error>().unwrap().to_string()));
+    let service = framed(Lines::lf(), service).on_error(|error: &Error| {
+        Bytes::from(error.downcast_ref::<io::Error>().unwrap().to_string())
+    });
     run(service, async |connector: Connector| {
         ask(&mut connector.connect().await.unwrap(), "a\nb\n", "mapped: no\nmapped: no\n").await;
     })
@@ -53,9 +56,12 @@ async fn errors_are_mapped_to_what_on_error_sees() {
 #[tokio::test(start_paused = true)]
 async fn a_filter_refuses_a_frame_and_the_connection_goes_on() {
     let service = ServiceBuilder::new()
-        .filter(|line: Bytes| if line == "sudo" { Err(BoxError::from("not you")) } else { Ok(line) })
+        .filter(
+            |line: Bytes| if line == "sudo" { Err(BoxError::from("not you")) } else { Ok(line) },
+        )
         .service(plain());
-    let service = framed(Lines::lf(), service).on_error(|error: &Error| Bytes::from(format!("403 {error}")));
+    let service =
+        framed(Lines::lf(), service).on_error(|error: &Error| Bytes::from(format!("403 {error}")));
     run(service, async |connector: Connector| {
         ask(&mut connector.connect().await.unwrap(), "a\nsudo\nb\n", "A\n403 not you\nB\n").await;
     })
@@ -69,7 +75,9 @@ async fn then_and_and_then_go_on_with_an_answer() {
             Ok(line) => Ok(Reply::many([line, Bytes::from_static(b".")])),
             Err(_) => Ok::<_, Error>(Reply::one(Bytes::from_static(b"-ERR")).then_close()),
         })
-        .and_then(async |line: Bytes| if line == "BAD" { Err(Error::other("bad")) } else { Ok(line) })
+        .and_then(
+            async |line: Bytes| if line == "BAD" { Err(Error::other("bad")) } else { Ok(line) },
+        )
         .service(plain());
     run(framed(Lines::lf(), service), async |connector: Connector| {
         let mut client = connector.connect().await.unwrap();
@@ -83,7 +91,8 @@ async fn then_and_and_then_go_on_with_an_answer() {
 async fn a_boxed_clone_service_serves_frames() {
     let service = BoxCloneService::new(plain());
     run(framed(Lines::lf(), service), async |connector: Connector| {
-        let (mut one, mut two) = (connector.connect().await.unwrap(), connector.connect().await.unwrap());
+        let (mut one, mut two) =
+            (connector.connect().await.unwrap(), connector.connect().await.unwrap());
         ask(&mut one, "a\n", "A\n").await;
         ask(&mut two, "b\n", "B\n").await;
     })
@@ -100,7 +109,8 @@ async fn a_boxed_service_serves_the_frames_of_one_connection() {
         }))
     });
     run(service, async |connector: Connector| {
-        let (mut one, mut two) = (connector.connect().await.unwrap(), connector.connect().await.unwrap());
+        let (mut one, mut two) =
+            (connector.connect().await.unwrap(), connector.connect().await.unwrap());
         ask(&mut one, "a\nb\n", "1 a\n2 b\n").await;
         ask(&mut two, "c\n", "1 c\n").await;
     })
@@ -116,7 +126,8 @@ async fn a_buffer_shares_one_service_that_is_not_clone() {
     }));
     let service = ServiceBuilder::new().layer(BufferLayer::new(8)).service(one);
     run(framed(Lines::lf(), service), async |connector: Connector| {
-        let (mut one, mut two) = (connector.connect().await.unwrap(), connector.connect().await.unwrap());
+        let (mut one, mut two) =
+            (connector.connect().await.unwrap(), connector.connect().await.unwrap());
         ask(&mut one, "a\n", "1 a\n").await;
         ask(&mut two, "b\n", "2 b\n").await;
         ask(&mut one, "c\nd\n", "3 c\n4 d\n").await;
@@ -154,7 +165,10 @@ async fn a_stack_of_layers_serves_a_driven_session() {
         let service = service.clone();
         async move {
             s.feed("hello")?;
-            s.drive(service).concurrent(2).on_error(|error: &Error| Bytes::from(format!("sorry: {error}"))).await
+            s.drive(service)
+                .concurrent(2)
+                .on_error(|error: &Error| Bytes::from(format!("sorry: {error}")))
+                .await
         }
     };
     run(session(Lines::lf(), greet), async |connector: Connector| {
@@ -227,7 +241,8 @@ async fn state_and_frame_log_compose_with_stock_layers() {
 async fn state_goes_to_connections_and_to_frames() {
     let who = |mut s: Session<Lines>, names: Arc<str>| async move {
         s.feed(&*names)?;
-        let answer = reply_fn(|(names, line): (Arc<str>, Bytes)| format!("{names}? {}", line.len()));
+        let answer =
+            reply_fn(|(names, line): (Arc<str>, Bytes)| format!("{names}? {}", line.len()));
         let service = ServiceBuilder::new().layer(StateLayer::new(names)).service(answer);
         s.drive(service).await
     };
@@ -255,7 +270,10 @@ async fn every_service_is_readied_before_it_is_called_whatever_stands_around_it(
         type Response = Bytes;
         type Error = Infallible;
         type Future = std::future::Ready<Result<Bytes, Infallible>>;
-        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        fn poll_ready(
+            &mut self,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Result<(), Infallible>> {
             self.0 = true;
             std::task::Poll::Ready(Ok(()))
         }
@@ -266,7 +284,8 @@ async fn every_service_is_readied_before_it_is_called_whatever_stands_around_it(
     }
     let request = "a\n".repeat(1000);
     for n in [1, 8] {
-        let service = ServiceBuilder::new().boxed_clone().concurrency_limit(3).service(Strict::default());
+        let service =
+            ServiceBuilder::new().boxed_clone().concurrency_limit(3).service(Strict::default());
         run(framed(Lines::lf(), service).concurrent(n), async |connector: Connector| {
             ask(&mut connector.connect().await.unwrap(), &request, &request).await;
         })

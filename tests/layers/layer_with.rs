@@ -28,7 +28,8 @@ fn login<S>(
 
 #[tokio::test(start_paused = true)]
 async fn a_login_on_one_connection_lets_no_other_one_in() {
-    let leaf = framed(Lines::lf(), reply_fn(|line: Bytes| line)).layer_with(|_| login(Arc::default()));
+    let leaf =
+        framed(Lines::lf(), reply_fn(|line: Bytes| line)).layer_with(|_| login(Arc::default()));
     let (mut one, mut other) = (wired(leaf.clone()), wired(leaf));
     one.say("login\nget\n").await;
     one.expect("login\nget\n").await;
@@ -42,7 +43,9 @@ async fn the_layer_around_frames_knows_its_connection_and_fits_all_settings() {
         .on_drain(|| Bytes::from_static(b"bye"))
         .layer_with(|connection| {
             let id = connection.id();
-            layer_fn(move |inner| MapRequest::new(inner, move |_: Bytes| Bytes::from(id.to_string())))
+            layer_fn(move |inner| {
+                MapRequest::new(inner, move |_: Bytes| Bytes::from(id.to_string()))
+            })
         })
         .on_error(|_: &ropewalk::Error| Bytes::from_static(b"error"))
         .concurrent(4);

@@ -16,8 +16,8 @@ use tower::timeout::error::Elapsed;
 use tower::{Layer, ServiceBuilder};
 
 use crate::harness::{
-    Gauge, all_done, answering, ask, assert_cut, assert_reasons, expect, on_memory, plain, rest, run, settle, shout,
-    until,
+    Gauge, all_done, answering, ask, assert_cut, assert_reasons, expect, on_memory, plain, rest,
+    run, settle, shout, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,7 +25,9 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn a_timeout_is_an_answer_and_the_connection_goes_on() {
     let inside = Gauge::default();
-    let service = ServiceBuilder::new().timeout(5 * SECOND).service(answering(&Arc::new(Semaphore::new(0)), &inside));
+    let service = ServiceBuilder::new()
+        .timeout(5 * SECOND)
+        .service(answering(&Arc::new(Semaphore::new(0)), &inside));
     let service = framed(Lines::lf(), service).on_error(|error: &Error| {
         assert!(error.downcast_ref::<Elapsed>().is_some(), "{error}");
         Bytes::from_static(b"504 too slow")
@@ -104,7 +106,8 @@ async fn a_connection_that_breaks_off_gives_its_permit_back() {
 #[tokio::test(start_paused = true)]
 async fn shed_load_is_an_answer_and_the_connection_goes_on() {
     let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
-    let service = ServiceBuilder::new().load_shed().concurrency_limit(1).service(answering(&gate, &inside));
+    let service =
+        ServiceBuilder::new().load_shed().concurrency_limit(1).service(answering(&gate, &inside));
     let service = framed(Lines::lf(), service).on_error(|error: &Error| {
         assert!(error.downcast_ref::<Overloaded>().is_some(), "{error}");
         Reply::one(Bytes::from_static(b"503 busy"))

@@ -4,7 +4,9 @@ use std::future::pending;
 use std::time::Duration;
 
 use ropewalk::layer::{LoginLayer, login};
-use ropewalk::{Bytes, CloseReason, Lines, Result, Server, Session, per_connection, reply_fn, session};
+use ropewalk::{
+    Bytes, CloseReason, Lines, Result, Server, Session, per_connection, reply_fn, session,
+};
 use tokio::time::Instant;
 
 use crate::harness::{ask, assert_cut, assert_reasons, on_memory, on_tcp, rest};
@@ -27,8 +29,10 @@ async fn gate(mut s: Session<Lines>) -> Result {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_has_120_s_to_log_in_and_is_told_when_they_are_over() {
-    let (server, connector) = on_memory(Server::new().layer(LoginLayer::new()), session(Lines::lf(), gate)).await;
-    let (mut guest, mut user) = (connector.connect().await.unwrap(), connector.connect().await.unwrap());
+    let (server, connector) =
+        on_memory(Server::new().layer(LoginLayer::new()), session(Lines::lf(), gate)).await;
+    let (mut guest, mut user) =
+        (connector.connect().await.unwrap(), connector.connect().await.unwrap());
     let start = Instant::now();
     ask(&mut guest, "hello\n", "hello\n").await;
     ask(&mut user, "sesame\n", "sesame\n").await;
@@ -52,7 +56,8 @@ async fn one_that_does_not_end_then_is_aborted_after_5_s() {
 
 #[tokio::test(start_paused = true)]
 async fn of_101_peers_that_have_not_logged_in_one_is_refused() {
-    let (server, connector) = on_memory(Server::new().layer(LoginLayer::new()), session(Lines::lf(), gate)).await;
+    let (server, connector) =
+        on_memory(Server::new().layer(LoginLayer::new()), session(Lines::lf(), gate)).await;
     let mut guests = Vec::new();
     for _ in 0..100 {
         let mut guest = connector.connect().await.unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, ConnectionService, Error, Lines, ReadDeadlineLayer, Result, Server, Session, framed, service_fn,
-    session,
+    CloseReason, ConnectionService, Error, Lines, ReadDeadlineLayer, Result, Server, Session,
+    framed, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, advance, sleep};
@@ -113,13 +113,15 @@ async fn who_waits_for_a_slow_answer_is_ended_by_none_of_them() {
     for concurrent in [1, 4] {
         // With half a frame behind it, and alone.
         for more in ["", "ha"] {
-            let (server, connector) = deadlines(framed(Lines::lf(), slow()).concurrent(concurrent)).await;
+            let (server, connector) =
+                deadlines(framed(Lines::lf(), slow()).concurrent(concurrent)).await;
             let mut client = connector.connect().await.unwrap();
             let start = Instant::now();
             ask(&mut client, &format!("a\n{more}"), "a\n").await;
             assert_eq!(start.elapsed(), 500 * SECOND);
             // The peer's turn again.
-            let reason = if more.is_empty() { CloseReason::IdleTimeout } else { CloseReason::FrameTimeout };
+            let reason =
+                if more.is_empty() { CloseReason::IdleTimeout } else { CloseReason::FrameTimeout };
             assert_eq!(rest(&mut client).await, "");
             let due = if more.is_empty() { 60 } else { 30 };
             assert_eq!(start.elapsed(), (500 + due) * SECOND, "{concurrent} at once, {more:?}");
@@ -264,7 +266,10 @@ async fn without_the_layer_a_silent_peer_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn absurd_deadlines_do_what_they_say() {
-    let layer = ReadDeadlineLayer::new().first_frame(Duration::MAX).idle(Duration::MAX).frame(Duration::from_nanos(1));
+    let layer = ReadDeadlineLayer::new()
+        .first_frame(Duration::MAX)
+        .idle(Duration::MAX)
+        .frame(Duration::from_nanos(1));
     let (server, connector) = on_memory(Server::new().layer(layer), shouter()).await;
     let mut client = connector.connect().await.unwrap();
     sleep(1000 * SECOND).await;
@@ -288,7 +293,8 @@ async fn a_drain_does_not_wait_for_them() {
     assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
 }
 
-/// One who was kept from running finds all timers due, and learns of what has arrived piece by piece.
+/// One who was kept from running finds all timers due, and learns of what has arrived piece by
+/// piece.
 #[test]
 fn what_arrived_before_the_deadline_counts_however_late_it_is_read() -> Result {
     // The runtime hears of one socket a turn, and of all timers.
@@ -298,7 +304,8 @@ fn what_arrived_before_the_deadline_counts_however_late_it_is_read() -> Result {
         .max_io_events_per_tick(1)
         .build()?;
     runtime.block_on(async {
-        let server = on_tcp(Server::new().layer(ReadDeadlineLayer::new().idle(SECOND)), shouter()).await;
+        let server =
+            on_tcp(Server::new().layer(ReadDeadlineLayer::new().idle(SECOND)), shouter()).await;
         let mut clients = Vec::new();
         for _ in 0..20 {
             let mut client = server.connect().await;

@@ -6,8 +6,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ropewalk::connection::{Io, Stream};
-use ropewalk::{Addr, Bytes, CloseReason, Connection, Error, Lines, Peer, ReadDeadlineLayer, framed, reply_fn};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex, join, repeat, sink};
+use ropewalk::{
+    Addr, Bytes, CloseReason, Connection, Error, Lines, Peer, ReadDeadlineLayer, framed, reply_fn,
+};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex, join, repeat, sink,
+};
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service};
 
@@ -23,13 +27,21 @@ impl Io for Says {
 }
 
 impl AsyncRead for Says {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Says {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
@@ -58,9 +70,11 @@ async fn what_is_said_to_have_arrived_and_can_not_be_read_puts_a_deadline_off_by
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_lets_up_is_under_its_deadlines_as_well() {
     let lines = Lines::lf().skip_too_long();
-    let leaf = framed(lines, reply_fn(|line: Bytes| line)).on_error(|_: &Error| Bytes::from_static(b"too long"));
+    let leaf = framed(lines, reply_fn(|line: Bytes| line))
+        .on_error(|_: &Error| Bytes::from_static(b"too long"));
     let deadlines = ReadDeadlineLayer::new();
-    // A line without an end, of which there is always more to read: the runtime's turns end, the bytes do not.
+    // A line without an end, of which there is always more to read: the runtime's turns end, the
+    // bytes do not.
     let endless = Stream::from_io(join(repeat(b'x'), sink()));
     let connection = Connection::new(endless, Peer::new(Addr::Memory));
     let closing = connection.closing();

@@ -1,4 +1,5 @@
-//! Outboxes that are full: what each policy does, bounds in bytes, waiting for room, and whose code runs where.
+//! Outboxes that are full: what each policy does, bounds in bytes, waiting for room, and whose code
+//! runs where.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -99,8 +100,12 @@ async fn several_frames_are_taken_together_or_not_at_all() {
         let c = closed(3.into(), slow).await;
         c.outbox.push_all(["a", "b"]).unwrap();
         match c.outbox.push_all(["c", "d"]).unwrap_err() {
-            PushError::Full(frames) => assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Refuse)),
-            PushError::Closed(frames) => assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Disconnect)),
+            PushError::Full(frames) => {
+                assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Refuse))
+            }
+            PushError::Closed(frames) => {
+                assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Disconnect))
+            }
         }
         if slow == SlowConsumer::Refuse {
             c.outbox.push_all(["e"]).unwrap();
@@ -170,7 +175,8 @@ async fn a_send_waits_for_room_and_is_not_put_in_when_it_is_dropped() {
         let outbox = c.outbox.clone();
         tokio::spawn(async move { outbox.send(frame).await })
     };
-    // The first to wait is dropped as it is about to be told: the other has to hear of the room as well.
+    // The first to wait is dropped as it is about to be told: the other has to hear of the room as
+    // well.
     let (first, second) = (waiting("b"), waiting("c"));
     settle().await;
     assert!(!first.is_finished() && !second.is_finished());
@@ -237,7 +243,11 @@ fn unhindered(test: impl FnOnce() + Send + 'static) {
         test();
         done.send(()).unwrap();
     });
-    assert_ne!(is_done.recv_timeout(Duration::from_secs(60)), Err(mpsc::RecvTimeoutError::Timeout), "it is stuck");
+    assert_ne!(
+        is_done.recv_timeout(Duration::from_secs(60)),
+        Err(mpsc::RecvTimeoutError::Timeout),
+        "it is stuck"
+    );
     testing.join().unwrap();
 }
 
@@ -245,7 +255,8 @@ fn unhindered(test: impl FnOnce() + Send + 'static) {
 fn no_frame_is_dropped_under_the_lock() {
     for slow in [SlowConsumer::DropOldest, SlowConsumer::DropNewest, SlowConsumer::Disconnect] {
         unhindered(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let (told, mut outboxes) = unbounded_channel();
                 let leaf = session(CuriousCodec, move |mut s: Session<CuriousCodec>| {

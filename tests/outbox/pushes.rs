@@ -1,12 +1,13 @@
-//! Frames pushed from outside: when they are written, in which order, and what becomes of them at the end.
+//! Frames pushed from outside: when they are written, in which order, and what becomes of them at
+//! the end.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::{
-    CloseReason, Connection, Error, Lines, Opened, Outbox, RawBytes, Reply, Result, Session, SlowConsumer,
-    per_connection, service_fn, session,
+    CloseReason, Connection, Error, Lines, Opened, Outbox, RawBytes, Reply, Result, Session,
+    SlowConsumer, per_connection, service_fn, session,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
@@ -19,22 +20,36 @@ const LONG: Duration = Duration::from_secs(3600);
 type Leaf = BoxService<Connection, (), Error>;
 type Outboxes = UnboundedReceiver<Outbox<Bytes>>;
 
-/// The same server in all its forms: it echoes, says `bye` when it is told to drain, and never answers `wait`. It hands out
-/// the outbox of each connection.
+/// The same server in all its forms: it echoes, says `bye` when it is told to drain, and never
+/// answers `wait`. It hands out the outbox of each connection.
 fn leaves() -> Vec<(&'static str, Leaf, Outboxes)> {
     let (ordered, first) = unbounded_channel();
     let (concurrent, second) = unbounded_channel();
     let (unordered, third) = unbounded_channel();
     let (told, fourth) = unbounded_channel();
     vec![
-        ("in order", BoxService::new(per_connection(Lines::lf(), move |c| echo(c, &ordered))), first),
+        (
+            "in order",
+            BoxService::new(per_connection(Lines::lf(), move |c| echo(c, &ordered))),
+            first,
+        ),
         (
             "concurrent",
-            BoxService::new(per_connection(Lines::lf(), move |c| echo(c, &concurrent)).concurrent(4)),
+            BoxService::new(
+                per_connection(Lines::lf(), move |c| echo(c, &concurrent)).concurrent(4),
+            ),
             second,
         ),
-        ("unordered", BoxService::new(per_connection(Lines::lf(), move |c| echo(c, &unordered)).unordered(4)), third),
-        ("a session", BoxService::new(session(Lines::lf(), move |s| echoes(s, told.clone()))), fourth),
+        (
+            "unordered",
+            BoxService::new(per_connection(Lines::lf(), move |c| echo(c, &unordered)).unordered(4)),
+            third,
+        ),
+        (
+            "a session",
+            BoxService::new(session(Lines::lf(), move |s| echoes(s, told.clone()))),
+            fourth,
+        ),
     ]
 }
 
@@ -90,7 +105,9 @@ async fn what_is_pushed_is_written_while_the_connection_waits() {
         settle().await;
         for _ in 0..3 {
             outbox.push(Bytes::from_static(b"pushed")).unwrap();
-            timeout(LONG, w.expect("pushed\n")).await.unwrap_or_else(|_| panic!("{name}: not written"));
+            timeout(LONG, w.expect("pushed\n"))
+                .await
+                .unwrap_or_else(|_| panic!("{name}: not written"));
             w.say("asked\n").await;
             w.expect("asked\n").await;
         }
@@ -107,7 +124,8 @@ async fn a_burst_is_one_wake_up_and_one_write() {
         let mut w = wired(leaf);
         let outbox = outboxes.recv().await.unwrap();
         settle().await;
-        let (polls, writes) = (w.calls.empty_reads.load(std::sync::atomic::Ordering::SeqCst), w.calls.writes());
+        let (polls, writes) =
+            (w.calls.empty_reads.load(std::sync::atomic::Ordering::SeqCst), w.calls.writes());
         for n in 0..10 {
             outbox.push(n.to_string().into()).unwrap();
         }
@@ -130,7 +148,9 @@ async fn what_is_pushed_is_written_while_a_call_is_pending_or_the_author_waits_i
         settle().await;
         for _ in 0..3 {
             outbox.push(Bytes::from_static(b"pushed")).unwrap();
-            timeout(LONG / 2, w.expect("pushed\n")).await.unwrap_or_else(|_| panic!("{name}: not written"));
+            timeout(LONG / 2, w.expect("pushed\n"))
+                .await
+                .unwrap_or_else(|_| panic!("{name}: not written"));
         }
         w.expect("wait\n").await;
         w.end().await.unwrap();
@@ -232,10 +252,11 @@ async fn a_session_that_drains_has_its_last_word_behind_what_was_pushed() {
 #[tokio::test(start_paused = true)]
 async fn what_was_pushed_is_dropped_by_an_abort_and_by_a_session_that_does_not_wait_for_the_end() {
     for aborts in [true, false] {
-        let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
-            s.during(sleep(LONG)).await?;
-            Ok(())
-        });
+        let (mut w, mut outboxes) =
+            with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
+                s.during(sleep(LONG)).await?;
+                Ok(())
+            });
         let outbox = outboxes.recv().await.unwrap();
         outbox.push("pushed".into()).unwrap();
         if aborts {
@@ -298,7 +319,9 @@ async fn a_session_has_outboxes_of_several_types_and_one_of_bytes_around_the_cod
 #[tokio::test(start_paused = true)]
 async fn being_pushed_to_is_no_sign_of_life_of_the_peer() {
     let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
-        s.set_read_deadlines(ropewalk::connection::ReadDeadlines::OFF.idle(Duration::from_secs(10)));
+        s.set_read_deadlines(
+            ropewalk::connection::ReadDeadlines::OFF.idle(Duration::from_secs(10)),
+        );
         while s.next().await?.is_some() {}
         Ok(())
     });

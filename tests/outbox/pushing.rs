@@ -8,8 +8,8 @@ use ropewalk::codec::Encoder;
 use ropewalk::connection::ReadDeadlines;
 use ropewalk::outbox::{Member, PushError};
 use ropewalk::{
-    Bytes, BytesMut, CloseReason, Handle, Lines, Opened, Outbox, ReadDeadlineLayer, Reply, Result, Room, Server,
-    Session, SlowConsumer, per_connection, reply_fn, session,
+    Bytes, BytesMut, CloseReason, Handle, Lines, Opened, Outbox, ReadDeadlineLayer, Reply, Result,
+    Room, Server, Session, SlowConsumer, per_connection, reply_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -60,11 +60,13 @@ fn commands(
     }
 }
 
-/// Passes on each guest's lines, at most ten a second. A faster guest is slowed down by its own full socket.
+/// Passes on each guest's lines, at most ten a second. A faster guest is slowed down by its own
+/// full socket.
 async fn paced(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     let me = room.join(s.outbox(64, SlowConsumer::Disconnect));
     let mut pace = interval(Duration::from_millis(100));
-    // By default an interval makes up for lost ticks, and so would not slow down a guest that was silent before.
+    // By default an interval makes up for lost ticks, and so would not slow down a guest that was
+    // silent before.
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while let Some(line) = s.next().await? {
         room.send_except(me.id(), line).await;
@@ -85,14 +87,16 @@ struct Seat {
 
 impl Seat {
     fn take(rooms: &Rooms, name: Bytes, outbox: Outbox<Bytes>) -> Self {
-        let member = rooms.lock().expect("no panic under it").entry(name.clone()).or_default().join(outbox);
+        let member =
+            rooms.lock().expect("no panic under it").entry(name.clone()).or_default().join(outbox);
         Self { rooms: Arc::clone(rooms), name, member: Some(member) }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        // Under the lock of the map, so that no other connection joins a room that is being removed.
+        // Under the lock of the map, so that no other connection joins a room that is being
+        // removed.
         let mut rooms = self.rooms.lock().expect("no panic under it");
         drop(self.member.take());
         if rooms.get(&self.name).is_some_and(Room::is_empty) {
@@ -132,7 +136,8 @@ fn warn(handle: &Handle, age: Duration, text: &'static str) {
         if let Some(outbox) = connection.get::<Outbox<Bytes>>()
             && let Err(PushError::Full(_)) = outbox.push(Bytes::from_static(text.as_bytes()))
         {
-            // Its outbox is full, so it has not read for a while: waiting for it would be pointless.
+            // Its outbox is full, so it has not read for a while: waiting for it would be
+            // pointless.
             connection.abort();
         }
     }
@@ -170,13 +175,17 @@ async fn a_topic_has_subscribers_that_may_be_silent() {
     ask(&mut subscriber, "unsubscribe\nnews\n", "+unsubscribed\n:0\n").await;
     let ended = tokio::spawn(server.end());
     assert_eq!(rest(&mut subscriber).await, "-shutting down\n");
-    assert_reasons(&ended.await.unwrap(), &[(CloseReason::Drained, 1), (CloseReason::IdleTimeout, 2)]);
+    assert_reasons(
+        &ended.await.unwrap(),
+        &[(CloseReason::Drained, 1), (CloseReason::IdleTimeout, 2)],
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fast_guest_is_slowed_down_and_a_silent_one_has_no_more_at_once() {
     let room = Room::new();
-    let (server, connector) = on_memory(Server::new(), session(Lines::lf(), move |s| paced(s, room.clone()))).await;
+    let (server, connector) =
+        on_memory(Server::new(), session(Lines::lf(), move |s| paced(s, room.clone()))).await;
     let mut fast = connector.connect().await.unwrap();
     let mut reader = connector.connect().await.unwrap();
     settle().await;
@@ -206,7 +215,8 @@ async fn a_named_room_is_there_as_long_as_it_has_members() {
         }
     });
     let (server, connector) = on_memory(Server::new(), leaf).await;
-    let [mut one, mut two] = [connector.connect().await.unwrap(), connector.connect().await.unwrap()];
+    let [mut one, mut two] =
+        [connector.connect().await.unwrap(), connector.connect().await.unwrap()];
     ask(&mut one, "a\nb\n", "in\nin\n").await;
     ask(&mut two, "b\n", "in\n").await;
     let sizes = || {

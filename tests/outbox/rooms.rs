@@ -6,7 +6,8 @@ use std::thread;
 use bytes::Bytes;
 use futures::FutureExt;
 use ropewalk::{
-    CloseReason, Lines, Outbox, Reply, Result, Room, Session, SlowConsumer, per_connection, reply_fn, session,
+    CloseReason, Lines, Outbox, Reply, Result, Room, Session, SlowConsumer, per_connection,
+    reply_fn, session,
 };
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -115,7 +116,8 @@ async fn crowd(n: usize) -> (Room<Bytes>, Wired) {
     let (told, mut done) = unbounded_channel();
     let joined = room.clone();
     let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
-        let members: Vec<_> = (0..n).map(|_| joined.join(s.outbox(8, SlowConsumer::Refuse))).collect();
+        let members: Vec<_> =
+            (0..n).map(|_| joined.join(s.outbox(8, SlowConsumer::Refuse))).collect();
         told.send(()).unwrap();
         async move {
             let next = s.next().await.map(drop);

@@ -1,4 +1,5 @@
-//! Frames pushed from several threads at once: none is lost, doubled or out of order, and no wake-up is missed.
+//! Frames pushed from several threads at once: none is lost, doubled or out of order, and no
+//! wake-up is missed.
 
 use std::thread;
 use std::time::Duration;
@@ -35,7 +36,10 @@ fn push_from_threads(outbox: &Outbox<String>) -> Vec<thread::JoinHandle<()>> {
             }
         }
     };
-    (0..THREADS).map(|n| (n, outbox.clone())).map(|(n, outbox)| thread::spawn(move || push(n, outbox))).collect()
+    (0..THREADS)
+        .map(|n| (n, outbox.clone()))
+        .map(|(n, outbox)| thread::spawn(move || push(n, outbox)))
+        .collect()
 }
 
 /// Hears the frames of all threads, each in its order.
@@ -100,7 +104,8 @@ async fn listens(mut s: Session<Lines>, told: Told) -> Result {
     Ok(())
 }
 
-/// Pushes one frame, waits until the peer has it, and pushes the next: a wake-up that is lost is never made good.
+/// Pushes one frame, waits until the peer has it, and pushes the next: a wake-up that is lost is
+/// never made good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_push_into_an_empty_outbox_wakes_the_connection() {
     let (told, mut outboxes): (Told, UnboundedReceiver<_>) = unbounded_channel();
@@ -124,10 +129,12 @@ async fn each_push_into_an_empty_outbox_wakes_the_connection() {
     w.closing.abort();
 }
 
-/// What `push` has taken is written, and what comes too late is refused: there is no moment between.
+/// What `push` has taken is written, and what comes too late is refused: there is no moment
+/// between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_loses_no_frame_that_was_taken() {
-    loses_nothing_at_a_drain(|told| wired(session(Lines::lf(), move |s| listens(s, told.clone())))).await;
+    loses_nothing_at_a_drain(|told| wired(session(Lines::lf(), move |s| listens(s, told.clone()))))
+        .await;
     loses_nothing_at_a_drain(|told| {
         wired(per_connection(Lines::lf(), move |connection| {
             told.send(connection.outbox(64, SlowConsumer::Refuse)).unwrap();

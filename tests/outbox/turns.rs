@@ -61,7 +61,8 @@ async fn one_that_pushes_without_end_does_not_keep_the_other_tasks_from_running(
 async fn an_outbox_that_is_never_empty_leaves_room_for_the_others() {
     let (told, mut outboxes) = unbounded_channel();
     let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
-        let outboxes: [Outbox<Bytes>; 2] = [s.outbox(1000, SlowConsumer::Refuse), s.outbox(4, SlowConsumer::Refuse)];
+        let outboxes: [Outbox<Bytes>; 2] =
+            [s.outbox(1000, SlowConsumer::Refuse), s.outbox(4, SlowConsumer::Refuse)];
         told.send(outboxes).unwrap();
         async move { s.next().await.map(drop) }
     });
@@ -72,7 +73,8 @@ async fn an_outbox_that_is_never_empty_leaves_room_for_the_others() {
         busy.push(large.clone()).unwrap();
     }
     quiet.push("here".into()).unwrap();
-    let (mut heard, is_in) = (Vec::new(), |heard: &[u8]| heard.windows(6).any(|bytes| bytes == b"\nhere\n"));
+    let (mut heard, is_in) =
+        (Vec::new(), |heard: &[u8]| heard.windows(6).any(|bytes| bytes == b"\nhere\n"));
     while !is_in(&heard) && heard.len() < 5 * 64 * 1024 {
         let mut buf = vec![0; 16 * 1024];
         let n = tokio::io::AsyncReadExt::read(&mut w.peer, &mut buf).await.unwrap();

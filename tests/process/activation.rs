@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::{self, Client, TempDir, program, run, until};
 
 /// Runs what follows with standard input as descriptor 3, as a service manager would pass it.
-const PASS: &str = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$@\" 3<&0 </dev/null";
+const PASS: &str =
+    "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$@\" 3<&0 </dev/null";
 
 /// A process that is killed with this value.
 struct Process(Child);
@@ -74,7 +75,8 @@ fn a_passed_socket_is_found_by_its_name_its_place_and_its_number() {
         let process = Process::start(by_shell(PASS, socket, &[endpoint]));
         answers(early, &process);
         answers(Client::tcp(addr), &process);
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid().as_raw_nonzero())).unwrap().flatten();
+        let descriptors =
+            fs::read_dir(format!("/proc/{}/fd", process.pid().as_raw_nonzero())).unwrap().flatten();
         let is_it = |path: &Path| fs::read_link(path).is_ok_and(|to| to == Path::new(&link));
         let open = descriptors.filter(|descriptor| is_it(&descriptor.path())).count();
         assert_eq!(open, 1, "{endpoint}: another would keep the socket open in a drain");
@@ -93,7 +95,9 @@ fn a_passed_descriptor_is_closed_on_exec_whether_it_is_served_or_not() {
     let mut sockets = 0;
     for descriptor in fs::read_dir(format!("{process}/fd")).unwrap().flatten() {
         // The shell leaves files of its own.
-        if fs::read_link(descriptor.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:")) {
+        if fs::read_link(descriptor.path())
+            .is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+        {
             let number = descriptor.file_name().into_string().unwrap();
             let info = fs::read_to_string(format!("{process}/fdinfo/{number}")).unwrap();
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
@@ -133,7 +137,9 @@ fn an_inherited_socket_is_handed_on_in_a_restart() {
     let new = Pid::from_raw(number.parse().unwrap()).unwrap();
     assert_ne!(new, process.pid());
     let environment = fs::read(format!("/proc/{number}/environ")).unwrap();
-    let has = |name: &str| environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()));
+    let has = |name: &str| {
+        environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()))
+    };
     assert!(has("ROPEWALK_RESTART=") && has("NOTIFY_SOCKET=") && !has("LISTEN_"));
     kill_process(new, Signal::TERM).unwrap();
     assert_eq!(client.rest(), b"");
@@ -155,22 +161,37 @@ fn what_was_not_passed_to_this_process_is_not_taken() {
     for (script, said) in [
         ("exec \"$@\" 3<&0", none),
         ("LISTEN_FDS=1 exec \"$@\" 3<&0", "LISTEN_FDS is set and LISTEN_PID is not"),
-        ("LISTEN_PID=1 LISTEN_FDS=1 exec \"$@\" 3<&0", "LISTEN_PID names process 1, and this is process "),
-        ("LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID names process 1, and"),
+        (
+            "LISTEN_PID=1 LISTEN_FDS=1 exec \"$@\" 3<&0",
+            "LISTEN_PID names process 1, and this is process ",
+        ),
+        (
+            "LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0",
+            "LISTEN_PID names process 1, and",
+        ),
         (
             "LISTEN_PID=x LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0",
             "LISTEN_PID is \"x\", which is not a process",
         ),
         ("LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\" 3<&0", "LISTEN_PID is not"),
-        ("export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; \"$@\" 3<&0; false", "have it start this one by exec"),
+        (
+            "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; \"$@\" 3<&0; false",
+            "have it start this one by exec",
+        ),
         ("LISTEN_PID=$$ exec \"$@\" 3<&0", none),
         ("LISTEN_PID=$$ LISTEN_FDS=0 exec \"$@\" 3<&0", none),
         ("LISTEN_PID=$$ LISTEN_FDS=999 exec \"$@\" 3<&0", "do not say what was passed"),
         ("LISTEN_PID=$$ LISTEN_FDS=4294967295 exec \"$@\" 3<&0", "do not say what was passed"),
         ("LISTEN_PID=$$ LISTEN_FDS=many exec \"$@\" 3<&0", "do not say what was passed"),
-        ("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=a:b exec \"$@\" 3<&0", "do not say what was passed"),
+        (
+            "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=a:b exec \"$@\" 3<&0",
+            "do not say what was passed",
+        ),
         ("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=mail exec \"$@\" 3<&0", "only mail"),
-        ("LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:web exec \"$@\" 3<&0 4<&0", "several sockets have that name"),
+        (
+            "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:web exec \"$@\" 3<&0 4<&0",
+            "several sockets have that name",
+        ),
     ] {
         refuses(by_shell(script, socket(), &["systemd:web"]), said);
     }
@@ -187,7 +208,8 @@ fn what_is_no_listening_stream_socket_is_refused_and_named() {
     let file = || OwnedFd::from(File::open("/dev/null").unwrap());
     let connection = std::net::TcpStream::connect(addr).unwrap();
     let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let packets = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+    let packets =
+        socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
     let table: [(OwnedFd, &str); 5] = [
         (file(), "it is not a socket"),
         (UdpSocket::bind("127.0.0.1:0").unwrap().into(), "it is a datagram socket"),
@@ -222,7 +244,12 @@ fn systemd_socket_activate_starts_it_with_the_first_connection() {
 
 /// A line sent by a stock client, and the answer.
 fn asked(client: &Path, args: &[&str]) -> String {
-    let mut child = Command::new(client).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(client)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"hello\n").unwrap();
     drop(child.stdin.take());
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
@@ -235,7 +262,12 @@ fn socat_and_ncat_reach_paths_and_abstract_names() {
     let path = path.to_str().unwrap();
     let name = format!("ropewalk-test-{}", std::process::id());
     let mut command = support::command("echo");
-    command.args(["--listen", &format!("unix:{path}?mode=600"), "--listen", &format!("unix:@{name}")]);
+    command.args([
+        "--listen",
+        &format!("unix:{path}?mode=600"),
+        "--listen",
+        &format!("unix:@{name}"),
+    ]);
     let process = Process::start(command);
     until("the socket is there", || fs::exists(path).unwrap());
     if let Some(socat) = program("socat") {

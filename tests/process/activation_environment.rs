@@ -1,4 +1,5 @@
-//! What a child of an activated server sees: nothing of the variables by which its sockets were passed.
+//! What a child of an activated server sees: nothing of the variables by which its sockets were
+//! passed.
 
 use std::env;
 use std::net::TcpListener;
@@ -13,8 +14,10 @@ use crate::support::{self, Client, program};
 /// Set where this program runs as the server; its address is behind it.
 const HELPER: &str = "ROPEWALK_ACTIVATED_TEST";
 
-/// Runs what follows with standard input as descriptors 3 and 4, as a service manager would pass them.
-const PASS: &str = "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:admin; exec \"$@\" 3<&0 4<&0 </dev/null";
+/// Runs what follows with standard input as descriptors 3 and 4, as a service manager would pass
+/// them.
+const PASS: &str =
+    "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:admin; exec \"$@\" 3<&0 4<&0 </dev/null";
 
 /// This program, to run one of its tests as the server.
 fn this_program(command: &mut Command) -> &mut Command {
@@ -27,7 +30,11 @@ fn seen_by_a_child() -> Vec<String> {
     let output = Command::new("env").output().unwrap();
     assert!(output.status.success());
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
-    output.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name.to_owned()).collect()
+    output
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }
 
 fn passed(names: &[String]) -> Vec<&str> {
@@ -45,16 +52,29 @@ fn an_activated_server() {
         return;
     }
     assert_eq!(passed(&seen_by_a_child()).len(), 3, "as long as nothing is bound they are there");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let _first = echo(Endpoint::systemd("web")).bind().await.unwrap();
         let seen = seen_by_a_child();
         assert_eq!(passed(&seen), [""; 0]);
         assert!(seen.iter().any(|name| name == HELPER), "everything else is there: {seen:?}");
-        assert_eq!(env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LISTEN_")).count(), 0);
+        assert_eq!(
+            env::vars_os()
+                .filter(|(name, _)| name.to_string_lossy().starts_with("LISTEN_"))
+                .count(),
+            0
+        );
         // What was passed is known by now, and found without the variables.
         let _second = echo(Endpoint::systemd("admin")).bind().await.unwrap();
-        assert!(echo(Endpoint::systemd("admin")).bind().await.unwrap_err().to_string().contains("bound before"));
+        assert!(
+            echo(Endpoint::systemd("admin"))
+                .bind()
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("bound before")
+        );
     });
     println!("children see nothing");
 }
@@ -62,7 +82,11 @@ fn an_activated_server() {
 #[track_caller]
 fn sees_nothing(output: &std::process::Output) {
     let words = String::from_utf8_lossy(&output.stdout);
-    assert!(words.contains("children see nothing"), "{words}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        words.contains("children see nothing"),
+        "{words}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -80,7 +104,15 @@ fn a_child_of_what_systemd_socket_activate_starts_does_not_either() {
     let port = || TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
     let (web, admin) = (port(), port());
     let mut command = Command::new(activate);
-    command.args(["-l", &web.to_string(), "-l", &admin.to_string(), "--fdname=web:admin", "-E", HELPER]);
+    command.args([
+        "-l",
+        &web.to_string(),
+        "-l",
+        &admin.to_string(),
+        "--fdname=web:admin",
+        "-E",
+        HELPER,
+    ]);
     command.env(HELPER, "1").stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = this_program(&mut command).spawn().unwrap();
     support::until("somebody listens", || Client::try_tcp(web).is_ok());

@@ -15,7 +15,8 @@ use crate::encrypted::{self, Ca, Folder, localhost, soon};
 use crate::support::{self, Client, TempDir, run};
 
 /// Runs the example with standard input as descriptor 3, as a service manager would pass it.
-const PASS: &str = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$@\" 3<&0 </dev/null";
+const PASS: &str =
+    "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$@\" 3<&0 </dev/null";
 
 fn activated(socket: impl Into<OwnedFd>, endpoint: &str) -> Command {
     let mut command = Command::new("bash");
@@ -53,13 +54,17 @@ fn listener() -> (TcpListener, SocketAddr) {
 
 fn abstract_listener(which: &str) -> UnixListener {
     let name = format!("ropewalk-activation-{}-{which}", std::process::id());
-    UnixListener::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap()).unwrap()
+    UnixListener::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap())
+        .unwrap()
 }
 
 #[test]
 fn an_inherited_socket_may_be_behind_a_proxy() {
-    for endpoint in ["proxy+systemd:web?trust=127.0.0.0/8", "proxy+systemd:0?trust=127.0.0.1", "proxy+fd:3?trust=::/0"]
-    {
+    for endpoint in [
+        "proxy+systemd:web?trust=127.0.0.0/8",
+        "proxy+systemd:0?trust=127.0.0.1",
+        "proxy+fd:3?trust=::/0",
+    ] {
         let (listener, addr) = listener();
         let process = Process::start(activated(listener, endpoint));
         let mut client = Client::tcp(addr);
@@ -72,7 +77,8 @@ fn an_inherited_socket_may_be_behind_a_proxy() {
     }
     let dir = TempDir::new();
     let path = dir.join("x.sock");
-    let process = Process::start(activated(UnixListener::bind(&path).unwrap(), "proxy+systemd:web"));
+    let process =
+        Process::start(activated(UnixListener::bind(&path).unwrap(), "proxy+systemd:web"));
     let mut client = Client::unix(&path);
     client.send("PROXY UNKNOWN\r\nwho?\n");
     assert!(client.line().starts_with(&process.says()));
@@ -86,9 +92,17 @@ fn whom_a_proxied_socket_trusts_is_checked_against_what_it_is() {
     for (socket, endpoint, said) in [
         (listener().0.into(), "proxy+systemd:web", "no proxy is trusted"),
         (listener().0.into(), "proxy+fd:3", "no proxy is trusted"),
-        (OwnedFd::from(unix), "proxy+systemd:web?trust=::1", "trust is for endpoints with addresses"),
+        (
+            OwnedFd::from(unix),
+            "proxy+systemd:web?trust=::1",
+            "trust is for endpoints with addresses",
+        ),
         (abstract_listener("a").into(), "proxy+systemd:web", "an abstract name has no permissions"),
-        (abstract_listener("b").into(), "proxy+systemd:web?trust=::1", "an abstract name has no permissions"),
+        (
+            abstract_listener("b").into(),
+            "proxy+systemd:web?trust=::1",
+            "an abstract name has no permissions",
+        ),
     ] {
         let (status, words) = run(activated(socket, endpoint));
         assert!(!status.success());

@@ -1,6 +1,8 @@
-//! A client of a real redis-server that is killed and started again under load: 5 times, or as often as the variable
-//! `ROPEWALK_KILLS` says (`ROPEWALK_KILLS=200 cargo test --test process redis_killed -- --nocapture`).
+//! A client of a real redis-server that is killed and started again under load: 5 times, or as
+//! often as the variable `ROPEWALK_KILLS` says (`ROPEWALK_KILLS=200 cargo test --test process
+//! redis_killed -- --nocapture`).
 
+#[rustfmt::skip]
 #[path = "../../examples/redis_client/resp.rs"]
 mod resp;
 
@@ -27,7 +29,8 @@ struct Ended {
     unknown: u64,
 }
 
-/// Every change is on the disk before it is answered, so that what was executed is there after a kill.
+/// Every change is on the disk before it is answered, so that what was executed is there after a
+/// kill.
 fn start(server: &PathBuf, dir: &TempDir) -> Child {
     let mut redis = Process::new(server);
     redis.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
@@ -37,7 +40,8 @@ fn start(server: &PathBuf, dir: &TempDir) -> Child {
 
 fn client(dir: &TempDir) -> (Redis, ropewalk::client::Handle) {
     let client = Client::new().connect(format!("unix:{}", dir.join("redis.sock").display()));
-    let client = client.backoff(Backoff::between(Duration::from_millis(5), Duration::from_millis(50)));
+    let client =
+        client.backoff(Backoff::between(Duration::from_millis(5), Duration::from_millis(50)));
     // While it reads its file redis answers with an error.
     let client = client.prepare(async |mut s: ropewalk::Session<Resp>| {
         s.feed(Command::new(["PING"]))?;
@@ -49,14 +53,21 @@ fn client(dir: &TempDir) -> (Redis, ropewalk::client::Handle) {
     client.call_within(Duration::from_secs(10)).pipelined(Resp).unwrap()
 }
 
-/// Calls until it is told to stop. Every other one changes something, and every answer must be its call's.
-async fn load(redis: Redis, next: Arc<AtomicU64>, done: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Ended {
+/// Calls until it is told to stop. Every other one changes something, and every answer must be its
+/// call's.
+async fn load(
+    redis: Redis,
+    next: Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Ended {
     let mut ended = Ended::default();
     while !stop.load(Ordering::Relaxed) {
         let id = next.fetch_add(1, Ordering::Relaxed);
         let text = id.to_string();
         let changes = id.is_multiple_of(2);
-        let command = if changes { ["SADD", "seen", &text].to_vec() } else { ["ECHO", &text].to_vec() };
+        let command =
+            if changes { ["SADD", "seen", &text].to_vec() } else { ["ECHO", &text].to_vec() };
         match redis.ask(Command::new(command)).await {
             Ok(answer) => {
                 let wanted = if changes { "1".to_owned() } else { text };
@@ -67,7 +78,9 @@ async fn load(redis: Redis, next: Arc<AtomicU64>, done: Arc<AtomicU64>, stop: Ar
                 }
             }
             Err(error) if error.is_not_sent() => ended.not_sent.push(id),
-            Err(ClientError::MayHaveArrived(_) | ClientError::TimedOut { .. }) => ended.unknown += 1,
+            Err(ClientError::MayHaveArrived(_) | ClientError::TimedOut { .. }) => {
+                ended.unknown += 1
+            }
             Err(error) => panic!("{error:?}"),
         }
     }
@@ -100,8 +113,11 @@ async fn no_answer_is_wrong_and_what_was_not_sent_was_not_executed_however_often
     let kills = std::env::var("ROPEWALK_KILLS").map_or(5, |kills| kills.parse().unwrap());
     let dir = TempDir::new();
     let (redis, handle) = client(&dir);
-    let (next, done, stop) = (Arc::default(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let load = |_| tokio::spawn(load(redis.clone(), Arc::clone(&next), Arc::clone(&done), Arc::clone(&stop)));
+    let (next, done, stop) =
+        (Arc::default(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let load = |_| {
+        tokio::spawn(load(redis.clone(), Arc::clone(&next), Arc::clone(&done), Arc::clone(&stop)))
+    };
     let tasks: Vec<_> = (0..32).map(load).collect();
     let mut child = kill(&server, &dir, &done, kills).await;
     stop.store(true, Ordering::Relaxed);
@@ -112,9 +128,16 @@ async fn no_answer_is_wrong_and_what_was_not_sent_was_not_executed_however_often
         not_sent.extend(ended.not_sent);
         unknown += ended.unknown;
     }
-    let Ok(Value::List(seen)) = redis.ask(Command::new(["SMEMBERS", "seen"])).await else { panic!("no list") };
-    let number =
-        |value: &Value| if let Value::Text(text) = value { String::from_utf8_lossy(text).parse().ok() } else { None };
+    let Ok(Value::List(seen)) = redis.ask(Command::new(["SMEMBERS", "seen"])).await else {
+        panic!("no list")
+    };
+    let number = |value: &Value| {
+        if let Value::Text(text) = value {
+            String::from_utf8_lossy(text).parse().ok()
+        } else {
+            None
+        }
+    };
     let seen: HashSet<u64> = seen.iter().filter_map(number).collect();
     assert!(stored.iter().all(|id| seen.contains(id)), "what was answered is not there");
     assert!(not_sent.iter().all(|id| !seen.contains(id)), "what was not sent was executed");

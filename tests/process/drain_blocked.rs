@@ -30,7 +30,8 @@ const HELPER: &str = "ROPEWALK_TEST_BLOCKED";
 /// The code of a server that found its handlers blocked.
 const STUCK: i32 = 75;
 
-/// A service whose every request blocks its thread until the sender is dropped; it says so when it begins.
+/// A service whose every request blocks its thread until the sender is dropped; it says so when it
+/// begins.
 fn blocking() -> (impl ConnectionService, Sender<()>, Receiver<()>) {
     let (release, released) = channel::<()>();
     let (began, begun) = channel();
@@ -64,9 +65,9 @@ fn ask(addr: SocketAddr) -> TcpStream {
     client
 }
 
-/// Waits until so many have begun to block. The first that does may be the one that would have heard of the others: tokio
-/// leaves its driver to a worker, and no other takes it over before it is woken. Then nothing moves any more either, and
-/// that will do.
+/// Waits until so many have begun to block. The first that does may be the one that would have
+/// heard of the others: tokio leaves its driver to a worker, and no other takes it over before it
+/// is woken. Then nothing moves any more either, and that will do.
 fn begin_to_block<T>(begun: &Receiver<T>, n: usize) {
     begun.recv_timeout(PATIENCE).expect("the first one blocks");
     for _ in 1..n {
@@ -78,7 +79,8 @@ fn begin_to_block<T>(begun: &Receiver<T>, n: usize) {
 fn the_server_ends_by_the_deadline_though_every_worker_is_blocked() {
     let (service, release, begun) = blocking();
     let runtime = runtime(WORKERS);
-    let serve = runtime.block_on(Server::new().listen("tcp:127.0.0.1:0").serve(service).bind()).unwrap();
+    let serve =
+        runtime.block_on(Server::new().listen("tcp:127.0.0.1:0").serve(service).bind()).unwrap();
     let (handle, addr) = (serve.handle(), tcp_addr(serve.handle().addresses()));
     let helper = thread::spawn({
         let handle = handle.clone();
@@ -107,11 +109,17 @@ fn the_server_ends_by_the_deadline_though_every_worker_is_blocked() {
 fn helper() {
     let Ok(kind) = env::var(HELPER) else { return };
     let (service, release, begun) = blocking();
-    let runtime =
-        if kind != "one" { runtime(WORKERS) } else { Builder::new_current_thread().enable_all().build().unwrap() };
-    let server = Server::new().listen("tcp:127.0.0.1:0").signals().drain_within(Duration::from_millis(200));
+    let runtime = if kind != "one" {
+        runtime(WORKERS)
+    } else {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    };
+    let server =
+        Server::new().listen("tcp:127.0.0.1:0").signals().drain_within(Duration::from_millis(200));
     // Said when it hears signals.
-    let server = server.exit_if_stuck(STUCK).on_listening(|addresses| println!("\nlistening {}", tcp_addr(addresses)));
+    let server = server
+        .exit_if_stuck(STUCK)
+        .on_listening(|addresses| println!("\nlistening {}", tcp_addr(addresses)));
     let serve = runtime.block_on(server.serve(service).bind()).unwrap();
     let handle = serve.handle();
     let (tell, told) = oneshot::channel();
@@ -124,7 +132,8 @@ fn helper() {
     });
     match &*kind {
         "dropped" | "dropped_in_a_drain" => {
-            // On this thread, which no handler blocks, and without a timer: the runtime may have nobody left for those.
+            // On this thread, which no handler blocks, and without a timer: the runtime may have
+            // nobody left for those.
             runtime.block_on(async {
                 let told = async {
                     drop(told.await);
@@ -157,7 +166,9 @@ struct Helper {
 impl Helper {
     fn start(kind: &str) -> (Self, SocketAddr) {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", &support::test(module_path!(), "helper"), "--nocapture"]).env(HELPER, kind);
+        command
+            .args(["--exact", &support::test(module_path!(), "helper"), "--nocapture"])
+            .env(HELPER, kind);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -221,7 +232,8 @@ fn a_process_that_is_not_blocked_ends_by_itself() {
     }
 }
 
-/// Only a drain has a deadline. A program that drops the server's future goes on with something else.
+/// Only a drain has a deadline. A program that drops the server's future goes on with something
+/// else.
 #[test]
 fn a_process_that_has_dropped_its_server_is_not_exited_though_a_handler_blocks() {
     for kind in ["dropped", "dropped_in_a_drain"] {

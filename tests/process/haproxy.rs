@@ -72,7 +72,10 @@ impl Backend {
     fn peer(&self, client: &TcpStream, haproxy: &Haproxy, version: Version) -> Peer {
         let addr = Addr::Tcp(client.local_addr().unwrap());
         let seen = self.seen.lock().unwrap();
-        let peer = seen.iter().find(|peer| *peer.addr() == addr).unwrap_or_else(|| panic!("{addr} is not in {seen:?}"));
+        let peer = seen
+            .iter()
+            .find(|peer| *peer.addr() == addr)
+            .unwrap_or_else(|| panic!("{addr} is not in {seen:?}"));
         let told = peer.proxied().unwrap();
         assert_eq!(told.header().version(), version);
         assert_eq!(told.destination(), Some(&Addr::Tcp(haproxy.addr)));
@@ -81,7 +84,8 @@ impl Backend {
     }
 }
 
-/// A free port on a loopback address of this test's own, so that nobody takes it before HAProxy does.
+/// A free port on a loopback address of this test's own, so that nobody takes it before HAProxy
+/// does.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
@@ -96,7 +100,8 @@ struct Haproxy {
 }
 
 impl Haproxy {
-    /// One proxy: what it binds with, and to which server with which options. `None` where there is no HAProxy.
+    /// One proxy: what it binds with, and to which server with which options. `None` where there is
+    /// no HAProxy.
     async fn start(folder: &Folder, bind: &str, server: &str) -> Option<Self> {
         let program = support::program("haproxy")?;
         let addr = free_address();
@@ -106,9 +111,17 @@ impl Haproxy {
              listen tested\n bind {addr} {bind}\n unique-id-format id-%cp\n server backend {server}\n"
         );
         let config = folder.write("haproxy.cfg", config);
-        let mut child = Command::new(program).args(["-db", "-f"]).arg(config).stdin(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new(program)
+            .args(["-db", "-f"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
         until("HAProxy listens", || {
-            assert!(child.try_wait().unwrap().is_none(), "HAProxy has ended: what it said is above");
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "HAProxy has ended: what it said is above"
+            );
             std::net::TcpStream::connect(addr).is_ok()
         })
         .await;
@@ -169,7 +182,8 @@ async fn version_2_is_understood_with_its_checksum_and_values() {
 async fn version_2_is_understood_before_tls() {
     let backend = Backend::start().await;
     let ca = backend.folder.write("ca.pem", backend.ca.pem());
-    let options = format!("send-proxy-v2 ssl verify required ca-file {} sni str(localhost)", text(&ca));
+    let options =
+        format!("send-proxy-v2 ssl verify required ca-file {} sni str(localhost)", text(&ca));
     let haproxy = haproxy!(backend, "", &format!("{} {options}", backend.addr(1)));
     let mut client = haproxy.connect().await;
     echoed(&mut client).await;
@@ -181,7 +195,8 @@ async fn version_2_is_understood_before_tls() {
 async fn what_a_client_settled_with_haproxy_by_tls_is_told() {
     let backend = Backend::start().await;
     let pem = backend.folder.join("both.pem");
-    let server = format!("{} send-proxy-v2-ssl-cn proxy-v2-options ssl,authority,crc32c", backend.addr(0));
+    let server =
+        format!("{} send-proxy-v2-ssl-cn proxy-v2-options ssl,authority,crc32c", backend.addr(0));
     let haproxy = haproxy!(backend, &format!("ssl crt {}", text(&pem)), &server);
     let client = Client::new(&backend.ca, "localhost");
     let mut stream = client.tcp(haproxy.addr).await.unwrap();
@@ -212,7 +227,8 @@ async fn a_unix_socket_is_served_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_health_check_is_haproxys_own_connection() {
     let backend = Backend::start().await;
-    let haproxy = haproxy!(backend, "", &format!("{} send-proxy-v2 check inter 50ms", backend.addr(0)));
+    let haproxy =
+        haproxy!(backend, "", &format!("{} send-proxy-v2 check inter 50ms", backend.addr(0)));
     // They close at once, mostly before a server has them; those that were served suffice.
     until("some checks are served", || backend.handle.preambles().passed() >= 3).await;
     let checks: Vec<Peer> = backend.seen.lock().unwrap().clone();
@@ -227,7 +243,8 @@ async fn a_health_check_is_haproxys_own_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_not_trusted_gets_nothing_through() {
     let backend = Backend::start().await;
-    let haproxy = haproxy!(backend, "", &format!("{} send-proxy-v2 source 127.0.0.9", backend.addr(0)));
+    let haproxy =
+        haproxy!(backend, "", &format!("{} send-proxy-v2 source 127.0.0.9", backend.addr(0)));
     let mut client = haproxy.connect().await;
     client.write_all(b"hello\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -254,10 +271,18 @@ async fn a_megabyte_goes_through_and_back() {
     assert!(back == lines);
 }
 
-/// Runs curl against a server that answers a request with who sent it; `None` where there is no curl.
+/// Runs curl against a server that answers a request with who sent it; `None` where there is no
+/// curl.
 async fn curl(args: &'static [&str], url: String) -> Option<Output> {
     let mut command = Command::new(support::program("curl")?);
-    command.args(["--silent", "--show-error", "--max-time", "20", "--haproxy-protocol", "--write-out"]);
+    command.args([
+        "--silent",
+        "--show-error",
+        "--max-time",
+        "20",
+        "--haproxy-protocol",
+        "--write-out",
+    ]);
     command.arg("\n%{local_ip}:%{local_port}").args(args).arg(url);
     Some(spawn_blocking(move || command.output().unwrap()).await.unwrap())
 }
@@ -267,7 +292,8 @@ async fn hello(mut s: Session<Lines>) -> Result {
     while s.next().await?.is_some_and(|line| !line.is_empty()) {}
     let peer = s.peer().clone();
     let version = peer.proxied().unwrap().header().version();
-    for line in ["HTTP/1.0 200 OK", "Content-Type: text/plain", "", &format!("{peer} {version:?}")] {
+    for line in ["HTTP/1.0 200 OK", "Content-Type: text/plain", "", &format!("{peer} {version:?}")]
+    {
         s.feed(line.to_owned())?;
     }
     s.close().await
@@ -288,7 +314,8 @@ async fn curl_is_understood_also_before_tls() {
     for (scheme, addr) in ["http", "https"].into_iter().zip(handle.addresses()) {
         let url = addr.to_string().replace("tcp:", &format!("{scheme}://"));
         let Some(output) = curl(&["--insecure"], url).await else { return };
-        let (answer, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+        let (answer, error) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{error}");
         let (told, own) = answer.split_once("\r\n\n").unwrap();
         assert_eq!(told, format!("tcp:{own} V1"));

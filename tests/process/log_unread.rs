@@ -63,15 +63,16 @@ impl Subscriber for Fault {
     fn exit(&self, _: &Id) {}
 }
 
-/// Not a test by itself: the server of the tests below, in a process of its own. It listens on a plain endpoint and on one for
-/// proxies that trusts nobody.
+/// Not a test by itself: the server of the tests below, in a process of its own. It listens on a
+/// plain endpoint and on one for proxies that trusts nobody.
 #[test]
 fn helper() {
     let Ok(told) = env::var(HELPER) else { return };
     let told: Vec<&str> = told.split(' ').collect();
     let fault = if told[0] == "panics" { Fault::Panics } else { Fault::Blocks };
     tracing::subscriber::set_global_default(fault).unwrap();
-    let mut runtime = if told[1] == "one" { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let mut runtime =
+        if told[1] == "one" { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let runtime = runtime.enable_all().build().unwrap();
     let answer = reply_fn(|line: Bytes| {
         assert!(line != "panic", "as told");
@@ -84,7 +85,11 @@ fn helper() {
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     // A restart that fails, as a rule: this process is to go on.
-    let restart = if told.contains(&"restarts") { Restart::new() } else { Restart::new().program("/bin/false") };
+    let restart = if told.contains(&"restarts") {
+        Restart::new()
+    } else {
+        Restart::new().program("/bin/false")
+    };
     let server = Server::new()
         .listen("tcp:127.0.0.1:0")
         .listen("proxy+tcp:127.0.0.1:0?trust=192.0.2.0/24")
@@ -97,7 +102,9 @@ fn helper() {
             println!("\nlistening {} {}", std::process::id(), text.join(" "));
         });
     if told[2] == "layer" {
-        runtime.block_on(server.exit_if_stuck(STUCK).layer(LogLayer::new()).serve(service)).unwrap();
+        runtime
+            .block_on(server.exit_if_stuck(STUCK).layer(LogLayer::new()).serve(service))
+            .unwrap();
     } else {
         runtime.block_on(server.serve(service)).unwrap();
     }
@@ -114,10 +121,14 @@ struct Helper {
 impl Helper {
     fn start(told: &str) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", &support::test(module_path!(), "helper"), "--nocapture"]).env(HELPER, told);
+        command
+            .args(["--exact", &support::test(module_path!(), "helper"), "--nocapture"])
+            .env(HELPER, told);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let said = lines.find_map(|line| line.strip_prefix("listening ").map(str::to_owned)).expect("it listens");
+        let said = lines
+            .find_map(|line| line.strip_prefix("listening ").map(str::to_owned))
+            .expect("it listens");
         let (tell, successors) = channel();
         // What it says at its end has to go somewhere.
         std::thread::spawn(move || {
@@ -127,7 +138,10 @@ impl Helper {
                 }
             }
         });
-        let mut addrs = said.split(' ').skip(1).map(|addr| addr.rsplit("tcp:").next().unwrap().parse().unwrap());
+        let mut addrs = said
+            .split(' ')
+            .skip(1)
+            .map(|addr| addr.rsplit("tcp:").next().unwrap().parse().unwrap());
         Self { plain: addrs.next().unwrap(), proxied: addrs.next().unwrap(), child, successors }
     }
 

@@ -1,5 +1,5 @@
-//! Whole processes, which a test starts or is itself: blocked threads, a log that nobody reads, passed sockets, stock
-//! programs.
+//! Whole processes, which a test starts or is itself: blocked threads, a log that nobody reads,
+//! passed sockets, stock programs.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "../encrypted/mod.rs"]

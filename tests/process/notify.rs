@@ -1,4 +1,5 @@
-//! `STOPPING=1`: told while the sockets still listen. Alone in its process, whose environment names the manager's socket.
+//! `STOPPING=1`: told while the sockets still listen. Alone in its process, whose environment names
+//! the manager's socket.
 
 use std::env;
 use std::os::unix::net::UnixDatagram;
@@ -14,8 +15,8 @@ use crate::support::{self, TempDir};
 
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// A listener nobody connects to. It notes what the manager has heard when it is told of the last call, and when it is
-/// closed.
+/// A listener nobody connects to. It notes what the manager has heard when it is told of the last
+/// call, and when it is closed.
 struct Witness {
     manager: UnixDatagram,
     noted: Arc<Mutex<Vec<String>>>,
@@ -55,8 +56,11 @@ impl Drop for Witness {
 #[test]
 fn stopping_is_told_before_the_listeners_close() {
     const NAME: &str = "stopping_is_told_before_the_listeners_close";
-    let Some(path) = env::var_os(VARIABLE).filter(|_| env::var_os("ROPEWALK_NOTIFY_TEST").is_some()) else {
-        // The environment of a process that has threads is not to be changed: so this runs itself in another one.
+    let Some(path) =
+        env::var_os(VARIABLE).filter(|_| env::var_os("ROPEWALK_NOTIFY_TEST").is_some())
+    else {
+        // The environment of a process that has threads is not to be changed: so this runs itself
+        // in another one.
         let dir = TempDir::new();
         let mut command = Command::new(env::current_exe().unwrap());
         command

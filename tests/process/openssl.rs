@@ -27,7 +27,12 @@ impl Client {
     fn connect(addr: SocketAddr, args: &[&str]) -> Self {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-connect", &addr.to_string()]).args(args);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let said: Arc<Mutex<Vec<u8>>> = Arc::default();
         let pipes: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
@@ -56,7 +61,8 @@ impl Client {
         until(&format!("s_client says {text:?}"), || self.said().contains(text));
     }
 
-    /// Ends its input, and waits until it has ended as well; returns whether it is content, and all it said.
+    /// Ends its input, and waits until it has ended as well; returns whether it is content, and all
+    /// it said.
     fn end(mut self) -> (bool, String) {
         drop(self.stdin.take());
         let mut ended = None;
@@ -78,7 +84,8 @@ impl Drop for Client {
 
 /// `tls_echo` with this certificate.
 fn echo(folder: &Folder, issued: &Issued) -> Example {
-    let (cert, key) = (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
+    let (cert, key) =
+        (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
     Example::start_with("tls_echo", &["--cert", text(&cert), "--key", text(&key)])
 }
 
@@ -91,15 +98,25 @@ fn it_gets_its_echo_under_both_versions_and_verifies_the_name() {
     let echo = echo(&folder, &ca.issue(["echo.example"]));
     let ca = folder.write("ca.pem", ca.pem());
     for version in ["-tls1_2", "-tls1_3"] {
-        let args = [version, "-CAfile", text(&ca), "-servername", "echo.example", "-verify_hostname", "echo.example"];
-        let mut client = Client::connect(echo.tcp, &[&args[..], &["-verify_return_error"]].concat());
+        let args = [
+            version,
+            "-CAfile",
+            text(&ca),
+            "-servername",
+            "echo.example",
+            "-verify_hostname",
+            "echo.example",
+        ];
+        let mut client =
+            Client::connect(echo.tcp, &[&args[..], &["-verify_return_error"]].concat());
         client.send("hello there\n");
         client.expect("\nhello there\n");
         let (content, said) = client.end();
         assert!(content && said.contains("Verify return code: 0 (ok)"), "{said}");
         assert!(said.contains(if version == "-tls1_2" { "TLSv1.2" } else { "TLSv1.3" }), "{said}");
     }
-    let (content, said) = Client::connect(echo.tcp, &["-tls1_1", "-cipher", "ALL@SECLEVEL=0"]).end();
+    let (content, said) =
+        Client::connect(echo.tcp, &["-tls1_1", "-cipher", "ALL@SECLEVEL=0"]).end();
     assert!(!content && said.contains("alert"), "{said}");
 }
 
@@ -129,13 +146,27 @@ fn it_is_shown_the_certificate_of_the_name_it_asks_for_and_settles_on_a_protocol
     let roots = Folder::new();
     let roots = roots.write("ca.pem", ca.pem());
     let mut command = command("echo");
-    command.args(["--listen", &format!("tls:127.0.0.1:0?certs={}&alpn=echo/2,echo/1", text(folder.path()))]);
+    command.args([
+        "--listen",
+        &format!("tls:127.0.0.1:0?certs={}&alpn=echo/2,echo/1", text(folder.path())),
+    ]);
     let dir = TempDir::new();
     // Its first line is the address of the endpoint with TLS.
     let echo = Example::spawn_behind(command, dir);
-    for (name, shown) in [("x.other.example", "x.other.example"), ("unknown.example", "first.example")] {
-        let args = ["-CAfile", text(&roots), "-servername", name, "-verify_hostname", shown, "-verify_return_error"];
-        let mut client = Client::connect(echo.first, &[&args[..], &["-alpn", "h2,echo/1"]].concat());
+    for (name, shown) in
+        [("x.other.example", "x.other.example"), ("unknown.example", "first.example")]
+    {
+        let args = [
+            "-CAfile",
+            text(&roots),
+            "-servername",
+            name,
+            "-verify_hostname",
+            shown,
+            "-verify_return_error",
+        ];
+        let mut client =
+            Client::connect(echo.first, &[&args[..], &["-alpn", "h2,echo/1"]].concat());
         client.send("hello\n");
         client.expect("\nhello\n");
         let (content, said) = client.end();
@@ -158,10 +189,14 @@ fn it_is_let_in_with_a_certificate_and_refused_without() {
     let alice = folder.write("alice.pem", format!("{}{}", alice.cert, alice.key));
     let mut command = command("echo");
     let (server, ca_file) = (text(&server), text(&ca_file));
-    command.args(["--listen", &format!("tls:127.0.0.1:0?cert={server}&key={server}&client-ca={ca_file}")]);
+    command.args([
+        "--listen",
+        &format!("tls:127.0.0.1:0?cert={server}&key={server}&client-ca={ca_file}"),
+    ]);
     let echo = Example::spawn_behind(command, TempDir::new());
     for version in ["-tls1_2", "-tls1_3"] {
-        let mut client = Client::connect(echo.first, &[version, "-cert", text(&alice), "-key", text(&alice)]);
+        let mut client =
+            Client::connect(echo.first, &[version, "-cert", text(&alice), "-key", text(&alice)]);
         client.send("hello\n");
         client.expect("\nhello\n");
         assert!(client.end().0);
@@ -178,12 +213,22 @@ fn it_starts_tls_in_the_middle_of_smtp() {
     }
     let (ca, folder) = (Ca::new(), Folder::new());
     let issued = ca.issue(["mail.example"]);
-    let (cert, key) = (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
+    let (cert, key) =
+        (folder.write("cert.pem", &issued.cert), folder.write("key.pem", &issued.key));
     let ca = folder.write("ca.pem", ca.pem());
     let smtp = Example::start_with("starttls", &["--cert", text(&cert), "--key", text(&key)]);
     for (version, name) in [("-tls1_2", "TLS 1.2"), ("-tls1_3", "TLS 1.3")] {
-        let args = ["-starttls", "smtp", version, "-CAfile", text(&ca), "-verify_hostname", "mail.example"];
-        let mut client = Client::connect(smtp.tcp, &[&args[..], &["-verify_return_error", "-crlf"]].concat());
+        let args = [
+            "-starttls",
+            "smtp",
+            version,
+            "-CAfile",
+            text(&ca),
+            "-verify_hostname",
+            "mail.example",
+        ];
+        let mut client =
+            Client::connect(smtp.tcp, &[&args[..], &["-verify_return_error", "-crlf"]].concat());
         client.send("EHLO me\n");
         client.expect(&format!("250 localhost, by {name}"));
         client.send("NOOP\n");

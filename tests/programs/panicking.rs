@@ -1,5 +1,6 @@
-//! A server whose service panics on its first connection and answers the second. For `panic = "abort"`, which a test can't be
-//! built with: `.ci/run` builds this with it, and expects the process to be aborted.
+//! A server whose service panics on its first connection and answers the second. For `panic =
+//! "abort"`, which a test can't be built with: `.ci/run` builds this with it, and expects the
+//! process to be aborted.
 
 use ropewalk::{Bytes, Lines, Result, Server, framed, memory, service_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result {
     let (endpoint, connector) = memory::endpoint();
-    let answer = service_fn(async |line: Bytes| if line == "fall" { panic!("as asked") } else { Ok(line) });
+    let answer =
+        service_fn(async |line: Bytes| if line == "fall" { panic!("as asked") } else { Ok(line) });
     let server = tokio::spawn(Server::new().listen(endpoint).serve(framed(Lines::lf(), answer)));
 
     let mut first = connector.connect().await?;

@@ -48,7 +48,8 @@ struct Tally {
 }
 
 impl Tally {
-    /// Waits until so many connections are over and done, as long as there are more and more of them.
+    /// Waits until so many connections are over and done, as long as there are more and more of
+    /// them.
     fn wait_for(&self, connections: usize) {
         let done = || self.answered.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed);
         loop {
@@ -108,7 +109,8 @@ fn loses_nobody(arguments: &[&str]) {
     assert!(!server.unix.exists(), "the last one has removed the path");
 }
 
-/// Connections with a request that has begun: it is finished after the restart, by the process it began with.
+/// Connections with a request that has begun: it is finished after the restart, by the process it
+/// began with.
 fn long_ones(server: &Generations) -> Vec<Client> {
     let both = (0..LONG).flat_map(|_| [Client::tcp(server.tcp), Client::unix(&server.unix)]);
     both.map(|mut client| {
@@ -133,8 +135,9 @@ async fn work(client: usize, tcp: SocketAddr, unix: PathBuf, connections: usize,
         if n >= connections || tally.over.load(Ordering::Relaxed) {
             return;
         }
-        let talked =
-            timeout(PATIENCE, talk_on(n, tcp, &unix)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let talked = timeout(PATIENCE, talk_on(n, tcp, &unix))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match talked {
             Ok(()) => tally.answered.fetch_add(1, Ordering::Relaxed),
             Err(error) => {

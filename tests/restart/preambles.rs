@@ -1,4 +1,5 @@
-//! Hot restart with something before each connection: no handshake and no header that has begun is lost.
+//! Hot restart with something before each connection: no handshake and no header that has begun is
+//! lost.
 //!
 //! Under load by default 3 restarts and 300 connections; `RESTARTS` and `CONNECTIONS` ask for more.
 
@@ -78,11 +79,13 @@ async fn answered(mut stream: impl AsyncRead + AsyncWrite + Unpin, line: &str) -
 async fn a_handshake_under_way_is_finished_by_the_process_it_began_with() {
     let (ca, folder) = (Ca::new(), Folder::new());
     for version in [&TLS12, &TLS13] {
-        let endpoint = Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(localhost(&ca, &folder)).to_string();
+        let endpoint =
+            Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(localhost(&ca, &folder)).to_string();
         let server = Shouting::on(&endpoint).await;
         let client = Client::new(&ca, "localhost").version(version);
         let (near, mut far) = duplex(64 * 1024);
-        let mut handshake = client.connector().connect(ServerName::try_from("localhost").unwrap(), near);
+        let mut handshake =
+            client.connector().connect(ServerName::try_from("localhost").unwrap(), near);
         assert!(futures::poll!(&mut handshake).is_pending());
         let mut hello = vec![0; 4096];
         let n = far.read(&mut hello).await.unwrap();
@@ -126,9 +129,14 @@ fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// One handshake, one request, one answer and a proper end after the other. Of every few, one takes its time between
-/// the pieces: before its hello, and before its request.
-async fn work(client: usize, server: SocketAddr, tls: Arc<Client>, done: Arc<AtomicUsize>) -> io::Result<()> {
+/// One handshake, one request, one answer and a proper end after the other. Of every few, one takes
+/// its time between the pieces: before its hello, and before its request.
+async fn work(
+    client: usize,
+    server: SocketAddr,
+    tls: Arc<Client>,
+    done: Arc<AtomicUsize>,
+) -> io::Result<()> {
     let (mut n, connections) = (client, setting("CONNECTIONS", 300));
     while done.load(Ordering::Relaxed) < connections {
         n += 1;
@@ -160,8 +168,9 @@ fn no_handshake_fails_over_restarts_under_load() {
     support::until("the encrypted endpoint listens", || support::Client::try_tcp(addr).is_ok());
     let (tls, done) = (Arc::new(Client::new(&ca, "localhost")), Arc::new(AtomicUsize::new(0)));
     let runtime = Runtime::new().unwrap();
-    let clients: Vec<_> =
-        (0..CLIENTS).map(|client| runtime.spawn(work(client, addr, Arc::clone(&tls), Arc::clone(&done)))).collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| runtime.spawn(work(client, addr, Arc::clone(&tls), Arc::clone(&done))))
+        .collect();
     for restart in 1..=restarts {
         // Spread over the whole load.
         support::until("clients are served", || {

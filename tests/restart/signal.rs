@@ -71,7 +71,8 @@ fn the_service_manager_hears_of_start_restart_and_stop() {
     let reloading = manager.hears();
     assert_eq!(reloading[0], "RELOADING=1");
     assert!(reloading[1].starts_with("MONOTONIC_USEC="), "{reloading:?}");
-    // The old one says who the service is now, and the new one that it accepts; they do not wait for one another.
+    // The old one says who the service is now, and the new one that it accepts; they do not wait
+    // for one another.
     let mut told = [manager.hears(), manager.hears()];
     told.sort();
     let main = format!("MAINPID={}", server.pid().as_raw_nonzero());
@@ -84,7 +85,10 @@ fn the_service_manager_hears_of_start_restart_and_stop() {
 #[test]
 fn a_service_manager_with_an_abstract_name_hears_as_well() {
     let name = format!("ropewalk-manager-{}", std::process::id());
-    let addr = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name);
+    let addr =
+        <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(
+            &name,
+        );
     let manager = Manager::of(UnixDatagram::bind_addr(&addr.unwrap()).unwrap());
     let mut server = Generations::start("activated", |command, _| {
         command.env("NOTIFY_SOCKET", format!("@{name}"));
@@ -106,10 +110,16 @@ fn the_service_manager_hears_of_a_reload_and_of_one_that_failed() {
     folder.write("key.pem", "no key");
     server.signal(Signal::HUP);
     let reloading = manager.hears();
-    assert!(reloading[0] == "RELOADING=1" && reloading[1].starts_with("MONOTONIC_USEC="), "{reloading:?}");
+    assert!(
+        reloading[0] == "RELOADING=1" && reloading[1].starts_with("MONOTONIC_USEC="),
+        "{reloading:?}"
+    );
     let failed = manager.hears();
     assert_eq!(failed[0], "READY=1");
-    assert!(failed[1].starts_with("STATUS=reload failed: ") && failed[1].contains("key.pem"), "{failed:?}");
+    assert!(
+        failed[1].starts_with("STATUS=reload failed: ") && failed[1].contains("key.pem"),
+        "{failed:?}"
+    );
     assert_eq!(server.end(), Some(0));
 }
 
@@ -147,7 +157,9 @@ fn neither_a_descriptor_nor_a_process_is_left_behind_by_a_restart_or_by_one_that
         let before = descriptors(&server);
         (0..3).for_each(|_| fails(&server));
         // It may have told the manager before it closed what it told it by.
-        until("what the restarts that failed have opened is closed", || descriptors(&server) <= before);
+        until("what the restarts that failed have opened is closed", || {
+            descriptors(&server) <= before
+        });
         assert_eq!(children(&server), "", "nor a process nobody has waited for");
         fs::remove_file(&server.link).unwrap();
         symlink(&example, &server.link).unwrap();
@@ -168,7 +180,8 @@ fn the_watchdog_is_fed_by_whoever_serves() {
         });
         (server, manager.unwrap())
     };
-    let fed = |manager: &Manager| until("the watchdog is fed", || manager.hears() == ["WATCHDOG=1"]);
+    let fed =
+        |manager: &Manager| until("the watchdog is fed", || manager.hears() == ["WATCHDOG=1"]);
     (0..3).for_each(|_| fed(&manager));
     server.restart();
     // Only the new one is left to feed it. What the old one has still said is read first.
@@ -183,18 +196,30 @@ fn the_watchdog_is_fed_by_whoever_serves() {
 #[test]
 fn what_speaks_to_the_old_process_alone_is_not_handed_on() {
     let mut server = Generations::start("activated", |command, _| {
-        command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "web"), ("LISTEN_PIDFDID", "1")]);
-        command.envs([("WATCHDOG_PID", "1"), ("WATCHDOG_USEC", "20000"), ("NOTIFY_SOCKET", "/nowhere")]);
+        command.envs([
+            ("LISTEN_PID", "1"),
+            ("LISTEN_FDS", "1"),
+            ("LISTEN_FDNAMES", "web"),
+            ("LISTEN_PIDFDID", "1"),
+        ]);
+        command.envs([
+            ("WATCHDOG_PID", "1"),
+            ("WATCHDOG_USEC", "20000"),
+            ("NOTIFY_SOCKET", "/nowhere"),
+        ]);
     });
     server.restart();
     let environment = fs::read(format!("/proc/{}/environ", server.pid().as_raw_nonzero())).unwrap();
-    let has = |name: &str| environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()));
+    let has = |name: &str| {
+        environment.split(|&byte| byte == 0).any(|entry| entry.starts_with(name.as_bytes()))
+    };
     assert!(has("ROPEWALK_RESTART=") && has("NOTIFY_SOCKET="));
     assert!(!has("LISTEN_") && !has("WATCHDOG_"), "{}", String::from_utf8_lossy(&environment));
     assert_eq!(server.end(), Some(0));
 }
 
-/// The link leads to another binary by then, and that is what takes over; the first process keeps its own.
+/// The link leads to another binary by then, and that is what takes over; the first process keeps
+/// its own.
 #[test]
 fn what_takes_over_is_what_the_path_leads_to_by_then() {
     let mut server = Generations::start("activated", |_, _| {});
@@ -215,8 +240,10 @@ fn what_takes_over_is_what_the_path_leads_to_by_then() {
 fn a_binary_replaced_in_place_is_started_by_its_path() {
     let mut server = Generations::start("activated", |_, _| {});
     let new = server.dir.join("new");
-    // Copied by another process: one that is forked off this one while it writes could keep the file open, and busy.
-    let copied = Command::new("cp").arg(support::command("echo").get_program()).arg(&new).status().unwrap();
+    // Copied by another process: one that is forked off this one while it writes could keep the
+    // file open, and busy.
+    let copied =
+        Command::new("cp").arg(support::command("echo").get_program()).arg(&new).status().unwrap();
     assert!(copied.success());
     fs::rename(&new, &server.link).unwrap();
     server.restart();

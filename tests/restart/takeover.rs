@@ -1,4 +1,5 @@
-//! Hot restart as a program sees it: a new process takes over, or the old one goes on as if nothing had been.
+//! Hot restart as a program sees it: a new process takes over, or the old one goes on as if nothing
+//! had been.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,14 +14,18 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 use tokio::time::timeout;
 
-use crate::harness::{self, LONG, Running, ask, assert_reasons, expect, on_memory, rest, shouter, until};
+use crate::harness::{
+    self, LONG, Running, ask, assert_reasons, expect, on_memory, rest, shouter, until,
+};
 use crate::support::{self, TempDir};
 
-/// Long enough for a new process on a busy machine; what is to fail for the time it takes gets less.
+/// Long enough for a new process on a busy machine; what is to fail for the time it takes gets
+/// less.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A new process that is a shell script of this name and text. The shell is what is started: a script of one's own could
-/// be held open by whatever is forked off this process meanwhile, and then can't be.
+/// A new process that is a shell script of this name and text. The shell is what is started: a
+/// script of one's own could be held open by whatever is forked off this process meanwhile, and
+/// then can't be.
 fn script(dir: &TempDir, name: &str, text: &str) -> Restart {
     let path = dir.join(name);
     fs::write(&path, format!("echo $$ >>{}\n{text}\n", pids(dir).display())).unwrap();
@@ -168,8 +173,16 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
         ("ends", "exit 0", "exit status: 0"),
         ("greets_and_crashes", "printf 'ropewalk-restart 2' >&0\nexit 4", "exit status: 4"),
         ("is_ready_and_crashes", "printf 'ropewalk-restart 2RTT' >&0\nexit 5", "exit status: 5"),
-        ("is_of_another_version", "printf 'ropewalk-restart 9' >&0\nexec sleep 1000", "restart protocol"),
-        ("is_no_server", "echo some thing else altogether >&0\nexec sleep 1000", "restart protocol"),
+        (
+            "is_of_another_version",
+            "printf 'ropewalk-restart 9' >&0\nexec sleep 1000",
+            "restart protocol",
+        ),
+        (
+            "is_no_server",
+            "echo some thing else altogether >&0\nexec sleep 1000",
+            "restart protocol",
+        ),
         ("says_nonsense", "printf 'ropewalk-restart 2X' >&0\nexec sleep 1000", "restart protocol"),
     ] {
         let program = script(&dir, name, text);
@@ -200,7 +213,10 @@ async fn a_new_process_that_hangs_is_killed_at_the_deadline() {
         let within = Duration::from_millis(300);
         let (server, path) = shouting(&dir, |_| program.ready_within(within)).await;
         let error = server.handle().restart().await.unwrap_err();
-        assert!(matches!(error, RestartError::NotReady { within: told } if told == within), "{name}: {error}");
+        assert!(
+            matches!(error, RestartError::NotReady { within: told } if told == within),
+            "{name}: {error}"
+        );
         still_shouts(&server, &path).await;
         server.end().await;
     }
@@ -208,7 +224,8 @@ async fn a_new_process_that_hangs_is_killed_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_stay_the_old_ones() {
+async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_stay_the_old_ones()
+{
     let dir = TempDir::new();
     let program = script(&dir, "hangs_late", "printf 'ropewalk-restart 2RTT' >&0\nexec sleep 1000");
     let (server, path) = shouting(&dir, |_| program.ready_within(Duration::from_millis(300))).await;
@@ -223,7 +240,8 @@ async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_
 #[tokio::test]
 async fn while_a_new_process_does_not_begin_the_old_one_accepts_and_hears_that_it_is_to_end() {
     let dir = TempDir::new();
-    let program = script(&dir, "never_begins", "printf 'ropewalk-restart 2RTT' >&0\nexec sleep 1000");
+    let program =
+        script(&dir, "never_begins", "printf 'ropewalk-restart 2RTT' >&0\nexec sleep 1000");
     let (server, path) = shouting(&dir, |_| program.ready_within(LONG)).await;
     let mut client = server.connect().await;
     ask(&mut client, "a\n", "A\n").await;
@@ -299,7 +317,8 @@ async fn who_has_connected_to_such_an_endpoint_is_served_by_the_old_process() {
 #[tokio::test]
 async fn a_new_process_that_can_not_bind_leaves_the_path_it_was_handed() {
     let dir = TempDir::new();
-    let (server, path) = shouting(&dir, |[tcp, unix]| echo(&[tcp, unix, "unix:/no/such/directory/x"])).await;
+    let (server, path) =
+        shouting(&dir, |[tcp, unix]| echo(&[tcp, unix, "unix:/no/such/directory/x"])).await;
     let error = server.handle().restart().await.unwrap_err();
     assert!(matches!(error, RestartError::Exited { .. }), "{error}");
     still_shouts(&server, &path).await;
@@ -309,7 +328,8 @@ async fn a_new_process_that_can_not_bind_leaves_the_path_it_was_handed() {
 #[tokio::test]
 async fn a_file_somebody_put_in_the_place_of_a_path_keeps_its_mode_over_a_restart() {
     let dir = TempDir::new();
-    let (server, path) = shouting(&dir, |[tcp, unix]| echo(&[tcp, &format!("{unix}?mode=600")])).await;
+    let (server, path) =
+        shouting(&dir, |[tcp, unix]| echo(&[tcp, &format!("{unix}?mode=600")])).await;
     fs::remove_file(&path).unwrap();
     fs::write(&path, "").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -324,10 +344,20 @@ async fn a_failed_restart_can_be_tried_again() {
     let dir = TempDir::new();
     let flag = dir.join("second");
     let example = support::command("echo").get_program().to_owned();
-    let text = format!("[ -e {0} ] || {{ touch {0}; exit 1; }}\nexec {1} \"$@\"", flag.display(), example.display());
+    let text = format!(
+        "[ -e {0} ] || {{ touch {0}; exit 1; }}\nexec {1} \"$@\"",
+        flag.display(),
+        example.display()
+    );
     let (server, _path) = shouting(&dir, |[tcp, unix]| {
         let path = dir.join("better_the_second_time");
-        script(&dir, "better_the_second_time", &text).args([path.to_str().unwrap(), "--listen", tcp, "--listen", unix])
+        script(&dir, "better_the_second_time", &text).args([
+            path.to_str().unwrap(),
+            "--listen",
+            tcp,
+            "--listen",
+            unix,
+        ])
     })
     .await;
     assert!(matches!(server.handle().restart().await, Err(RestartError::Exited { .. })));
@@ -382,7 +412,10 @@ async fn what_can_not_be_restarted_says_why() {
 
     let (server, connector) = on_memory(Server::new().hot_restart(Restart::new()), shouter()).await;
     let error = server.handle().restart().await.unwrap_err();
-    assert!(matches!(&error, RestartError::Endpoint { endpoint } if endpoint == "memory:"), "{error}");
+    assert!(
+        matches!(&error, RestartError::Endpoint { endpoint } if endpoint == "memory:"),
+        "{error}"
+    );
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"a\n").await.unwrap();
     expect(&mut client, "A\n").await;
@@ -393,6 +426,9 @@ async fn what_can_not_be_restarted_says_why() {
     let missing = dir.join("missing");
     let (server, _path) = shouting(&dir, |_| Restart::new().program(&missing)).await;
     let error = server.handle().restart().await.unwrap_err();
-    assert!(matches!(&error, RestartError::Start { program, .. } if *program == missing), "{error}");
+    assert!(
+        matches!(&error, RestartError::Start { program, .. } if *program == missing),
+        "{error}"
+    );
     server.end().await;
 }

@@ -1,4 +1,5 @@
-//! Hot restart of a server with workers: the new process serves all their sockets, with as many workers as it likes.
+//! Hot restart of a server with workers: the new process serves all their sockets, with as many
+//! workers as it likes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,20 +34,26 @@ impl Old {
         Self::followed_by(workers, |endpoints| {
             let listen = endpoints.iter().flat_map(|endpoint| ["--listen", endpoint]);
             let arguments = listen.chain(arguments.iter().copied());
-            Restart::new().program(support::command("echo").get_program()).args(arguments).ready_within(SOON)
+            Restart::new()
+                .program(support::command("echo").get_program())
+                .args(arguments)
+                .ready_within(SOON)
         })
         .await
     }
 
-    /// With three workers, followed by a process that says this and does nothing: of three sockets of the first endpoint,
-    /// one of the second and three each of the others.
+    /// With three workers, followed by a process that says this and does nothing: of three sockets
+    /// of the first endpoint, one of the second and three each of the others.
     async fn followed_by_words(words: &str, within: Duration) -> Self {
         let script = format!("printf 'ropewalk-restart 2{words}' >&0\nexec sleep 1000");
         let restart = Restart::new().program("/bin/sh").args(["-c", &script]).ready_within(within);
         Self::followed_by(Some(3), |_| restart).await
     }
 
-    async fn followed_by(workers: Option<usize>, restart: impl FnOnce([&str; 3]) -> Restart) -> Self {
+    async fn followed_by(
+        workers: Option<usize>,
+        restart: impl FnOnce([&str; 3]) -> Restart,
+    ) -> Self {
         let dir = TempDir::new();
         let path = dir.join("x.sock");
         // Two endpoints by one name: the sockets of either are its own.
@@ -79,7 +86,8 @@ impl New {
     /// It answers on all of its sockets, and takes the path with it when it ends.
     async fn serves_and_ends(self) {
         for addr in self.tcp {
-            let each = (0..ENOUGH).map(|_| async { echoed(TcpStream::connect(addr).await.unwrap()).await });
+            let each = (0..ENOUGH)
+                .map(|_| async { echoed(TcpStream::connect(addr).await.unwrap()).await });
             assert_eq!(join_all(each).await, vec!["hello\n"; ENOUGH]);
         }
         assert_eq!(echoed(UnixStream::connect(&self.path).await.unwrap()).await, "hello\n");
@@ -106,7 +114,8 @@ async fn last_word(client: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String
     timeout(SOON, rest(client)).await.expect("somebody answers")
 }
 
-/// Three workers that are blocked leave what connects to the new process, from each of their sockets.
+/// Three workers that are blocked leave what connects to the new process, from each of their
+/// sockets.
 async fn three_workers_are_followed_by(arguments: &[&str]) {
     let old = Old::start(Some(3), arguments).await;
     let mut blocking = old.blocker.block_all(&old.server, 3).await;
@@ -191,7 +200,8 @@ async fn a_new_process_that_does_not_begin_leaves_the_workers_as_they_were() {
 
 /// Ours take all sockets of an endpoint or none; it is said of each all the same.
 #[tokio::test]
-async fn of_one_endpoints_sockets_those_that_are_left_are_served_and_those_that_are_taken_are_not() {
+async fn of_one_endpoints_sockets_those_that_are_left_are_served_and_those_that_are_taken_are_not()
+{
     let old = Old::followed_by_words("RTLLTLLLLLLA", SOON).await;
     let blocking = old.blocker.block_all(&old.server, 3).await;
     let waiting = say(&old.server, "early\n").await;

@@ -13,9 +13,15 @@ async fn half(mut s: Session<Lines>) -> Result {
     std::future::pending().await
 }
 
-/// Serves over TCP, lets `end` break the server off, and gives what the client had and how it ended.
+/// Serves over TCP, lets `end` break the server off, and gives what the client had and how it
+/// ended.
 async fn broken_off(end: impl FnOnce(&ropewalk::Handle)) -> (String, std::io::Result<usize>, u64) {
-    let server = Server::new().listen("tcp:127.0.0.1:0").serve(session(Lines::lf(), half)).bind().await.unwrap();
+    let server = Server::new()
+        .listen("tcp:127.0.0.1:0")
+        .serve(session(Lines::lf(), half))
+        .bind()
+        .await
+        .unwrap();
     let handle = server.handle();
     let server = tokio::spawn(server);
     let [Addr::Tcp(addr)] = handle.addresses() else { panic!("one TCP address") };
@@ -25,7 +31,11 @@ async fn broken_off(end: impl FnOnce(&ropewalk::Handle)) -> (String, std::io::Re
     end(&handle);
     let ended = client.read(&mut [0; 1]).await;
     server.await.unwrap().unwrap();
-    (String::from_utf8_lossy(&got).into_owned(), ended, handle.counts().closed(CloseReason::Aborted))
+    (
+        String::from_utf8_lossy(&got).into_owned(),
+        ended,
+        handle.counts().closed(CloseReason::Aborted),
+    )
 }
 
 #[tokio::test]

@@ -21,7 +21,8 @@ async fn from(ip: [u8; 4], server: &Running) -> TcpStream {
 
 #[tokio::test]
 async fn a_denied_network_is_refused_until_the_rules_are_replaced() {
-    let access = AccessLayer::new("deny 127.0.0.2/31\nallow all".parse().unwrap()).refuse_with("not you\n");
+    let access =
+        AccessLayer::new("deny 127.0.0.2/31\nallow all".parse().unwrap()).refuse_with("not you\n");
     let server = on_tcp(Server::new().layer(access.clone()), shouter()).await;
     for host in [2, 3] {
         let mut denied = from([127, 0, 0, host], &server).await;

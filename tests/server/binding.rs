@@ -8,7 +8,9 @@ use bytes::Bytes;
 use ropewalk::connection::Stream;
 use ropewalk::endpoint::{EndpointError, Listener};
 use ropewalk::memory;
-use ropewalk::{Addr, CloseReason, Endpoint, Lines, Peer, Server, Session, framed, reply_fn, session};
+use ropewalk::{
+    Addr, CloseReason, Endpoint, Lines, Peer, Server, Session, framed, reply_fn, session,
+};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -26,7 +28,11 @@ async fn endpoints_of_mixed_kinds_serve_at_once() {
         }
         Ok(())
     });
-    let server = Server::new().listen("tcp:127.0.0.1:0").listen(path.endpoint()).listen(endpoint).listen("tcp:[::1]:0");
+    let server = Server::new()
+        .listen("tcp:127.0.0.1:0")
+        .listen(path.endpoint())
+        .listen(endpoint)
+        .listen("tcp:[::1]:0");
     let server = Running::start(server.serve(which)).await;
 
     let mut tcp = server.connect().await;
@@ -50,7 +56,8 @@ async fn endpoints_of_mixed_kinds_serve_at_once() {
 #[tokio::test]
 async fn port_0_is_resolved_in_the_addresses_of_the_handle() {
     let path = TempPath::new();
-    let serve = Server::new().listen("tcp:127.0.0.1:0").listen(path.endpoint()).serve(Hold::default());
+    let serve =
+        Server::new().listen("tcp:127.0.0.1:0").listen(path.endpoint()).serve(Hold::default());
     let handle = serve.handle();
     assert!(handle.addresses().is_empty(), "nothing is bound yet");
     let server = Running::start(serve).await;
@@ -66,7 +73,8 @@ async fn port_0_is_resolved_in_the_addresses_of_the_handle() {
 
 #[tokio::test]
 async fn clients_may_connect_once_the_server_is_bound_and_before_it_serves() {
-    let serve = Server::new().listen("tcp:127.0.0.1:0").serve(Hold::default()).bind().await.unwrap();
+    let serve =
+        Server::new().listen("tcp:127.0.0.1:0").serve(Hold::default()).bind().await.unwrap();
     let Addr::Tcp(addr) = serve.handle().addresses()[0] else { panic!("a TCP address") };
     let mut early = TcpStream::connect(addr).await.unwrap();
     early.write_all(b"early").await.unwrap();
@@ -83,7 +91,8 @@ async fn a_listener_that_cannot_bind_undoes_the_others() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let path = TempPath::new();
     let busy = format!("tcp:{}", taken.local_addr().unwrap());
-    let serve = Server::new().listen(free).listen(path.endpoint()).listen(&*busy).serve(Hold::default());
+    let serve =
+        Server::new().listen(free).listen(path.endpoint()).listen(&*busy).serve(Hold::default());
     let handle = serve.handle();
     let error = serve.await.unwrap_err();
 
@@ -98,7 +107,10 @@ async fn a_listener_that_cannot_bind_undoes_the_others() {
 async fn a_bad_endpoint_string_is_refused_before_anything_listens() {
     let (endpoint, _connector) = memory::endpoint();
     let path = TempPath::new();
-    let serve = Server::new().listen(endpoint.clone()).listen(path.endpoint()).listen("tcp:127.0.0.1:99999");
+    let serve = Server::new()
+        .listen(endpoint.clone())
+        .listen(path.endpoint())
+        .listen("tcp:127.0.0.1:99999");
     let error = serve.serve(Hold::default()).bind().await.unwrap_err();
 
     assert_eq!(error.downcast_ref::<EndpointError>().unwrap().input(), "tcp:127.0.0.1:99999");
@@ -117,7 +129,9 @@ struct Arrivals(mpsc::UnboundedReceiver<DuplexStream>, Arc<AtomicBool>);
 impl Listener for Arrivals {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
         match self.0.poll_recv(cx) {
-            Poll::Ready(Some(pipe)) => Poll::Ready((Stream::boxed(Foreign(pipe)), Peer::new(Addr::Memory))),
+            Poll::Ready(Some(pipe)) => {
+                Poll::Ready((Stream::boxed(Foreign(pipe)), Peer::new(Addr::Memory)))
+            }
             _ => Poll::Pending,
         }
     }

@@ -7,14 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::connection::LINGER;
 use ropewalk::layer::limit::MAX_REFUSALS;
-use ropewalk::{CloseReason, ConnectionLimitLayer, Lines, Result, Server, Session, framed, reply_fn, session};
+use ropewalk::{
+    CloseReason, ConnectionLimitLayer, Lines, Result, Server, Session, framed, reply_fn, session,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{
-    Gauge, Hold, LONG, ask, assert_reasons, expect, obedient, on_memory, on_tcp, reset, rest, settle, until,
+    Gauge, Hold, LONG, ask, assert_reasons, expect, obedient, on_memory, on_tcp, reset, rest,
+    settle, until,
 };
 
 const TEXT: &str = "Too many connections, try later\r\n";
@@ -110,7 +113,11 @@ async fn a_storm_never_sees_more_than_the_cap_inside() {
     assert_eq!((gauge.ever() as u64, limit.available()), (served, CAP));
     let counts = server.end().await;
     assert_eq!((counts.accepted(), counts.closed(CloseReason::Done)), (1000, served));
-    assert_eq!(counts.closed(CloseReason::Refused), 1000 - served, "40 clients are never too many to be told");
+    assert_eq!(
+        counts.closed(CloseReason::Refused),
+        1000 - served,
+        "40 clients are never too many to be told"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -235,7 +242,8 @@ async fn who_has_to_wait_stays_in_the_backlog_and_is_served_later() {
 #[tokio::test(start_paused = true)]
 async fn a_server_at_its_cap_drains_who_is_in_the_queue_as_soon_as_there_is_a_place() {
     let limit = ConnectionLimitLayer::new(1);
-    let (server, connector) = on_memory(Server::new().layer(limit), obedient(&Gauge::default())).await;
+    let (server, connector) =
+        on_memory(Server::new().layer(limit), obedient(&Gauge::default())).await;
     let mut first = connector.connect().await.unwrap();
     ask(&mut first, "a\n", "a\n").await;
     let mut second = connector.connect().await.unwrap();
@@ -253,7 +261,10 @@ async fn a_server_at_its_cap_drains_who_is_in_the_queue_as_soon_as_there_is_a_pl
 
 #[tokio::test]
 async fn another_service_may_have_those_over_the_cap() {
-    let busy = framed(Lines::lf(), reply_fn(|line: Bytes| ["busy: ", std::str::from_utf8(&line).unwrap()].concat()));
+    let busy = framed(
+        Lines::lf(),
+        reply_fn(|line: Bytes| ["busy: ", std::str::from_utf8(&line).unwrap()].concat()),
+    );
     let gauge = Gauge::default();
     let limit = ConnectionLimitLayer::new(1).refuse_by(busy);
     let server = on_tcp(Server::new().layer(limit.clone()), obedient(&gauge)).await;
@@ -283,7 +294,8 @@ async fn so_many_linger_and_those_beyond_are_told_at_once_and_closed() {
         clients.push(client);
     }
     let counts = server.counts();
-    // The first may have been let go by now, if this machine is slow; the books balance all the same.
+    // The first may have been let go by now, if this machine is slow; the books balance all the
+    // same.
     assert!(counts.closed(CloseReason::RefusedAtOnce) <= 20, "{counts:?}");
     drop(clients);
     server.until("all are gone", |counts| counts.active() == 0).await;
@@ -303,6 +315,10 @@ async fn a_refused_peer_that_does_not_leave_holds_nothing_beyond_the_linger() {
     let start = tokio::time::Instant::now();
     assert_eq!(rest(&mut client).await, TEXT);
     timeout(LONG, server.until("it is let go", |counts| counts.active() == 0)).await.unwrap();
-    assert!(start.elapsed() >= LINGER && start.elapsed() < LINGER + Duration::from_millis(10), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= LINGER && start.elapsed() < LINGER + Duration::from_millis(10),
+        "{:?}",
+        start.elapsed()
+    );
     assert_reasons(&server.end().await, &[(CloseReason::Refused, 1)]);
 }

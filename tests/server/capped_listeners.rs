@@ -6,12 +6,19 @@ use tokio::net::UnixStream;
 use crate::harness::{Hold, Running, TempPath, ask, assert_reasons, rest, until};
 
 /// A server on TCP, a Unix socket and memory, under one limit.
-async fn three_listeners<P>(limit: ConnectionLimitLayer<P>, path: &TempPath) -> (Running, memory::Connector)
+async fn three_listeners<P>(
+    limit: ConnectionLimitLayer<P>,
+    path: &TempPath,
+) -> (Running, memory::Connector)
 where
     ConnectionLimitLayer<P>: tower::Layer<Hold, Service: ropewalk::ConnectionService>,
 {
     let (endpoint, connector) = memory::endpoint();
-    let server = Server::new().listen("tcp:127.0.0.1:0").listen(path.endpoint()).listen(endpoint).layer(limit);
+    let server = Server::new()
+        .listen("tcp:127.0.0.1:0")
+        .listen(path.endpoint())
+        .listen(endpoint)
+        .layer(limit);
     (Running::start(server.serve(Hold::default())).await, connector)
 }
 

@@ -18,7 +18,10 @@ async fn from(ip: [u8; 4], server: &Running) -> TcpStream {
 /// A connection of this client by a proxy, which is the same for all.
 async fn behind_a_proxy(client: &str, server: &Running) -> TcpStream {
     let mut stream = from([127, 0, 0, 1], server).await;
-    stream.write_all(format!("PROXY TCP4 {client} 192.0.2.1 1024 25\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("PROXY TCP4 {client} 192.0.2.1 1024 25\r\n").as_bytes())
+        .await
+        .unwrap();
     stream
 }
 

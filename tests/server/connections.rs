@@ -1,4 +1,5 @@
-//! Connections as objects: listed, drained and aborted through the handle, and what layers, services and sessions know of them.
+//! Connections as objects: listed, drained and aborted through the handle, and what layers,
+//! services and sessions know of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::connection::ReadDeadlines;
 use ropewalk::{
-    CloseReason, Connection, ConnectionInfo, Lines, ReadDeadlineLayer, Reply, Result, Server, Session, per_connection,
-    reply_fn, session,
+    CloseReason, Connection, ConnectionInfo, Lines, ReadDeadlineLayer, Reply, Result, Server,
+    Session, per_connection, reply_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 use tower::Service;
 use tower::util::MapRequestLayer;
 
-use crate::harness::{self, ask, assert_reasons, assert_reset, expect, on_memory, on_tcp, rest, settle, shouter};
+use crate::harness::{
+    self, ask, assert_reasons, assert_reset, expect, on_memory, on_tcp, rest, settle, shouter,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -128,8 +131,10 @@ async fn a_service_of_frames_knows_its_connection_and_leaves_something_there() {
 }
 
 /// Has no deadline once it was told to wait.
-fn patient() -> impl Service<Connection, Response = (), Error = ropewalk::Error, Future: Send> + Clone + Send + 'static
-{
+fn patient() -> impl Service<Connection, Response = (), Error = ropewalk::Error, Future: Send>
++ Clone
++ Send
++ 'static {
     per_connection(Lines::lf(), |connection| {
         let connection = connection.info();
         reply_fn(move |line: Bytes| {
@@ -143,7 +148,8 @@ fn patient() -> impl Service<Connection, Response = (), Error = ropewalk::Error,
 
 #[tokio::test(start_paused = true)]
 async fn a_service_of_frames_changes_how_long_its_peer_is_waited_for() {
-    let (server, connector) = on_memory(Server::new().layer(ReadDeadlineLayer::new()), patient()).await;
+    let (server, connector) =
+        on_memory(Server::new().layer(ReadDeadlineLayer::new()), patient()).await;
     let mut subscriber = connector.connect().await.unwrap();
     ask(&mut subscriber, "subscribe\n", "subscribe\n").await;
     let mut client = connector.connect().await.unwrap();
@@ -158,7 +164,8 @@ async fn a_service_of_frames_changes_how_long_its_peer_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadlines_that_a_handle_gives_hold_for_the_wait_that_is_under_way_and_the_last_ones_given_stand() {
+async fn deadlines_that_a_handle_gives_hold_for_the_wait_that_is_under_way_and_the_last_ones_given_stand()
+ {
     let service = session(Lines::lf(), async |mut s: Session<Lines>| {
         s.set_read_deadlines(ReadDeadlines::OFF);
         s.info().set_read_deadlines(ReadDeadlines::OFF.idle(3 * SECOND));

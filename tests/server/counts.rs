@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector};
 use ropewalk::{
-    CloseReason, ConnectionLimitLayer, Error, Lines, RawBytes, Reply, Server, Session, framed, reply_fn, service_fn,
-    session,
+    CloseReason, ConnectionLimitLayer, Error, Lines, RawBytes, Reply, Server, Session, framed,
+    reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,12 +18,17 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    Gauge, LONG, Running, ask, assert_balanced, assert_cut, assert_reasons, assert_reset, audit, obedient, on_memory,
-    on_tcp, reset, rest, shout, until,
+    Gauge, LONG, Running, ask, assert_balanced, assert_cut, assert_reasons, assert_reset, audit,
+    obedient, on_memory, on_tcp, reset, rest, shout, until,
 };
 
 /// A connection that ends for each reason, one after the other.
-async fn count_one(reason: CloseReason, server: Running, connector: Connector, act: impl AsyncFnOnce(Connector)) {
+async fn count_one(
+    reason: CloseReason,
+    server: Running,
+    connector: Connector,
+    act: impl AsyncFnOnce(Connector),
+) {
     act(connector).await;
     server.until("it has closed", |counts| counts.active() == 0 && counts.accepted() > 0).await;
     let counts = server.end().await;
@@ -138,7 +143,8 @@ async fn an_answer_that_cannot_be_encoded_is_counted_as_a_codec_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_call_is_counted_as_a_service_error() {
-    let fail = framed(Lines::crlf(), service_fn(async |_: Bytes| Err::<Bytes, _>(Error::other("no"))));
+    let fail =
+        framed(Lines::crlf(), service_fn(async |_: Bytes| Err::<Bytes, _>(Error::other("no"))));
     let (server, connector) = on_memory(Server::new(), fail).await;
     count_one(CloseReason::ServiceError, server, connector, async |connector: Connector| {
         let mut client = connector.connect().await.unwrap();
@@ -151,7 +157,9 @@ async fn a_failed_call_is_counted_as_a_service_error() {
 #[tokio::test(start_paused = true)]
 async fn an_io_error_of_the_application_is_no_peer_reset() {
     // Some backend's connection broke, not this one.
-    let fail = service_fn(async |_: Bytes| Err::<Bytes, _>(Error::from(io::Error::from(io::ErrorKind::BrokenPipe))));
+    let fail = service_fn(async |_: Bytes| {
+        Err::<Bytes, _>(Error::from(io::Error::from(io::ErrorKind::BrokenPipe)))
+    });
     let (server, connector) = on_memory(Server::new(), framed(Lines::crlf(), fail)).await;
     count_one(CloseReason::ServiceError, server, connector, async |connector: Connector| {
         let mut client = connector.connect().await.unwrap();
@@ -184,7 +192,8 @@ async fn a_drained_connection_is_counted_as_drained() {
 
 #[test]
 fn connections_dropped_with_their_runtime_are_counted_as_aborted() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (handle, mut client) = runtime.block_on(async {
         let (server, connector) = on_memory(Server::new(), shouter()).await;
         let mut client = connector.connect().await.unwrap();
@@ -230,13 +239,17 @@ async fn refusals_are_counted_by_kind_and_nobody_else_is() {
         refused.push(client);
     }
     let counts = server.counts();
-    assert_eq!((counts.closed(CloseReason::RefusedAtOnce), counts.closed(CloseReason::Refused)), (3, 0));
+    assert_eq!(
+        (counts.closed(CloseReason::RefusedAtOnce), counts.closed(CloseReason::Refused)),
+        (3, 0)
+    );
     assert_balanced(&counts);
     drop(refused);
     server.until("the refusals are over", |counts| counts.active() == 1).await;
     drop(first);
     server.until("the first is gone", |counts| counts.active() == 0).await;
-    let expected = [(CloseReason::Done, 1), (CloseReason::Refused, 256), (CloseReason::RefusedAtOnce, 3)];
+    let expected =
+        [(CloseReason::Done, 1), (CloseReason::Refused, 256), (CloseReason::RefusedAtOnce, 3)];
     assert_reasons(&server.end().await, &expected);
 }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use ropewalk::connection::{ConnectionState, Stream};
 use ropewalk::endpoint::Listener;
 use ropewalk::{
-    Addr, CloseReason, ConnectionLimitLayer, Endpoint, Handle, Lines, Peer, Server, Session, framed, memory, reply_fn,
-    service_fn, session,
+    Addr, CloseReason, ConnectionLimitLayer, Endpoint, Handle, Lines, Peer, Server, Session,
+    framed, memory, reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
@@ -23,7 +23,10 @@ fn sums_agree(handle: &Handle) {
     assert_eq!(counts.accepted(), sum(ropewalk::server::Counts::accepted));
     assert_eq!(counts.active(), sum(ropewalk::server::Counts::active));
     for reason in CloseReason::ALL {
-        assert_eq!(counts.closed(reason), endpoints.iter().map(|e| e.counts().closed(reason)).sum::<u64>());
+        assert_eq!(
+            counts.closed(reason),
+            endpoints.iter().map(|e| e.counts().closed(reason)).sum::<u64>()
+        );
     }
 }
 
@@ -31,7 +34,8 @@ fn sums_agree(handle: &Handle) {
 async fn each_endpoint_counts_its_own_connections_bytes_and_frames() {
     let [(a, to_a), (b, to_b)] = [(); 2].map(|()| memory::endpoint());
     let echo = framed(Lines::lf(), reply_fn(|line: Bytes| line));
-    let server = Server::new().listen(a).serve_on("b", [b], echo.clone()).serve(echo).bind().await.unwrap();
+    let server =
+        Server::new().listen(a).serve_on("b", [b], echo.clone()).serve(echo).bind().await.unwrap();
     let handle = server.handle();
     let server = tokio::spawn(server);
     let mut open = to_a.connect().await.unwrap();
@@ -53,7 +57,10 @@ async fn each_endpoint_counts_its_own_connections_bytes_and_frames() {
     assert_eq!((one.bytes_in(), one.bytes_out(), one.frames_in(), one.frames_out()), (6, 6, 2, 2));
     assert_eq!((other.number(), other.service()), (1, "b"));
     assert_eq!((other.counts().accepted(), other.counts().closed(CloseReason::Done)), (2, 2));
-    assert_eq!((other.bytes_in(), other.bytes_out(), other.frames_in(), other.frames_out()), (8, 8, 2, 2));
+    assert_eq!(
+        (other.bytes_in(), other.bytes_out(), other.frames_in(), other.frames_out()),
+        (8, 8, 2, 2)
+    );
     handle.stop();
     server.await.unwrap().unwrap();
     sums_agree(&handle);
@@ -65,7 +72,13 @@ async fn refusals_of_layers_are_counted_where_they_happened() {
     let [(a, to_a), (b, to_b)] = [(); 2].map(|()| memory::endpoint());
     let echo = framed(Lines::lf(), reply_fn(|line: Bytes| line));
     let deny = tower::Layer::layer(&ConnectionLimitLayer::new(0).refuse_with("full"), echo.clone());
-    let server = Server::new().serve_on("denied", [a], deny).serve_on("open", [b], echo).run().bind().await.unwrap();
+    let server = Server::new()
+        .serve_on("denied", [a], deny)
+        .serve_on("open", [b], echo)
+        .run()
+        .bind()
+        .await
+        .unwrap();
     let handle = server.handle();
     let server = tokio::spawn(server);
     for connector in [&to_a, &to_b] {
@@ -75,7 +88,8 @@ async fn refusals_of_layers_are_counted_where_they_happened() {
         stream.read_to_string(&mut rest).await.unwrap();
     }
     settle().await;
-    let refused: Vec<u64> = handle.endpoints().iter().map(|endpoint| endpoint.counts().refused()).collect();
+    let refused: Vec<u64> =
+        handle.endpoints().iter().map(|endpoint| endpoint.counts().refused()).collect();
     assert_eq!((refused, handle.counts().refused()), (vec![1, 0], 1));
     handle.stop();
     server.await.unwrap().unwrap();
@@ -114,7 +128,8 @@ async fn failed_accepts_are_counted() {
     let handle = server.handle();
     let server = tokio::spawn(server);
     settle().await;
-    let errors: Vec<u64> = handle.endpoints().iter().map(ropewalk::server::EndpointInfo::accept_errors).collect();
+    let errors: Vec<u64> =
+        handle.endpoints().iter().map(ropewalk::server::EndpointInfo::accept_errors).collect();
     assert_eq!(errors, [0, 3]);
     handle.stop();
     server.await.unwrap().unwrap();

@@ -161,7 +161,10 @@ async fn blocked() -> (Handle, JoinHandle<Result>) {
         }
         line
     };
-    let server = Server::new().workers(1).listen("tcp:127.0.0.1:0").serve(framed(Lines::lf(), reply_fn(answer)));
+    let server = Server::new()
+        .workers(1)
+        .listen("tcp:127.0.0.1:0")
+        .serve(framed(Lines::lf(), reply_fn(answer)));
     let server = server.bind().await.unwrap();
     let handle = server.handle();
     let server = tokio::spawn(server);
@@ -190,7 +193,11 @@ async fn a_blocked_worker_hears_of_a_removal_behind_a_hundred_other_changes() {
     let changes = (0..100).map(|n| {
         let handle = handle.clone();
         tokio::spawn(async move {
-            if n % 2 == 0 { handle.pause_endpoint(number).await } else { handle.resume_endpoint(number).await }
+            if n % 2 == 0 {
+                handle.pause_endpoint(number).await
+            } else {
+                handle.resume_endpoint(number).await
+            }
         })
     });
     let changes: Vec<_> = changes.collect();
@@ -229,7 +236,8 @@ impl Listener for Holds {
 async fn a_listener_that_was_removed_has_no_second_last_call_when_the_server_drains() {
     let calls = Arc::new(AtomicUsize::new(0));
     let (endpoint, connector) = memory::endpoint();
-    let server = Server::new().listen(endpoint).listen(Endpoint::from_listener(Holds(Arc::clone(&calls))));
+    let server =
+        Server::new().listen(endpoint).listen(Endpoint::from_listener(Holds(Arc::clone(&calls))));
     let server = server.serve(framed(Lines::lf(), reply_fn(named("main")))).bind().await.unwrap();
     let handle = server.handle();
     let server = tokio::spawn(server);

@@ -1,4 +1,5 @@
-//! What goes wrong with a server that is no connection's affair: a listener that fails for good, a thread that stands still.
+//! What goes wrong with a server that is no connection's affair: a listener that fails for good, a
+//! thread that stands still.
 
 use std::net::{Shutdown, TcpListener as StdTcpListener};
 use std::os::fd::IntoRawFd;
@@ -15,8 +16,8 @@ use crate::harness::{self, Running, ask, shouter, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A listening socket as a parent passes it on, by its number; and another descriptor of it, by which somebody may spoil it.
-/// Each number can be bound once, so this one is `from` at least.
+/// A listening socket as a parent passes it on, by its number; and another descriptor of it, by
+/// which somebody may spoil it. Each number can be bound once, so this one is `from` at least.
 fn passed(from: i32) -> (i32, StdTcpListener) {
     let socket = StdTcpListener::bind("127.0.0.1:0").unwrap();
     let passed = fcntl_dupfd_cloexec(&socket, from).unwrap();
@@ -79,7 +80,8 @@ fn blocking(server: Server) -> ropewalk::server::Serve {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_blocks_one_thread_of_two_is_reported_within_a_second_and_others_are_served() {
+async fn a_handler_that_blocks_one_thread_of_two_is_reported_within_a_second_and_others_are_served()
+{
     stalls_once(Server::new()).await;
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::harness::{
-    Events, Hold, LONG, Running, ask, assert_cut, assert_reasons, assert_reset, audit, on_memory, rest, settle,
+    Events, Hold, LONG, Running, ask, assert_cut, assert_reasons, assert_reset, audit, on_memory,
+    rest, settle,
 };
 
 /// Notes its start and its stop; fails where told to.
@@ -32,7 +33,11 @@ impl Noted {
 impl Lifecycle for Noted {
     async fn start(&mut self) -> Result {
         if let Some(handle) = self.handle.get() {
-            assert_eq!((handle.addresses().len(), handle.counts().accepted()), (1, 0), "bound, and nothing accepted");
+            assert_eq!(
+                (handle.addresses().len(), handle.counts().accepted()),
+                (1, 0),
+                "bound, and nothing accepted"
+            );
         }
         settle().await;
         if self.fails_to_start {
@@ -48,12 +53,17 @@ impl Lifecycle for Noted {
         }
         settle().await;
         self.events.note(format!("stop {}", self.name));
-        if self.fails_to_stop { Err(Error::other(format!("{} does not stop", self.name))) } else { Ok(()) }
+        if self.fails_to_stop {
+            Err(Error::other(format!("{} does not stop", self.name)))
+        } else {
+            Ok(())
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn lifecycles_start_in_order_before_the_first_accept_and_stop_in_reverse_after_the_last_connection() {
+async fn lifecycles_start_in_order_before_the_first_accept_and_stop_in_reverse_after_the_last_connection()
+ {
     let events = Events::default();
     let (endpoint, connector) = memory::endpoint();
     // It waits in the queue before anything starts.
@@ -137,7 +147,8 @@ async fn a_stop_that_fails_does_not_keep_the_others_from_stopping_and_is_reporte
     server.handle().drain(LONG);
     let (_, error) = server.fails().await;
     assert_eq!(error.to_string(), "third does not stop", "the first one that failed");
-    let all = ["start first", "start second", "start third", "stop third", "stop second", "stop first"];
+    let all =
+        ["start first", "start second", "start third", "stop third", "stop second", "stop first"];
     assert_eq!(events.all(), all);
 }
 

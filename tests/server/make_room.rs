@@ -1,4 +1,5 @@
-//! Which connections make room when the server is full: silent peers, then idle ones, then those of a crowded address.
+//! Which connections make room when the server is full: silent peers, then idle ones, then those of
+//! a crowded address.
 
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::addressed::{From, is_open, limited, served, waits, with_room};
-use crate::harness::{Hold, Running, ask, assert_balanced, assert_cut, assert_reasons, expect, settle, shouter};
+use crate::harness::{
+    Hold, Running, ask, assert_balanced, assert_cut, assert_reasons, expect, settle, shouter,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,7 +32,8 @@ async fn ended(server: Running, expected: &[(ropewalk::CloseReason, u64)]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_there_is_room_a_first_line_after_five_minutes_is_answered_and_a_listener_of_an_hour_stays() {
+async fn while_there_is_room_a_first_line_after_five_minutes_is_answered_and_a_listener_of_an_hour_stays()
+ {
     let (server, from) = with_room(3, shouter()).await;
     let mut listener = served(&from, "192.0.2.1").await;
     let mut typist = from.host("192.0.2.1");
@@ -77,7 +81,11 @@ async fn a_silent_one_goes_at_once_if_its_address_has_more_than_its_share() {
     let mut newcomer = from.host("192.0.2.3");
     assert_eq!(wait(&mut newcomer).await, Duration::ZERO);
     assert_cut(&mut others[1]).await;
-    assert!(is_open(&mut others[0]).await && is_open(&mut others[2]).await && is_open(&mut spoken).await);
+    assert!(
+        is_open(&mut others[0]).await
+            && is_open(&mut others[2]).await
+            && is_open(&mut spoken).await
+    );
     // With four addresses each may have one; there are three, and one has two.
     let mut fourth = from.host("192.0.2.4");
     assert_eq!(wait(&mut fourth).await, Duration::ZERO);
@@ -162,7 +170,8 @@ async fn a_peer_that_waits_for_an_answer_or_has_yet_to_take_it_is_not_idle() {
 fn chatter(from: &From, host: &str, n: usize) -> Vec<tokio::task::JoinHandle<()>> {
     let talk = |mut client: DuplexStream| async move {
         let mut heard = [0; 2];
-        while client.write_all(b"x\n").await.is_ok() && client.read_exact(&mut heard).await.is_ok() {
+        while client.write_all(b"x\n").await.is_ok() && client.read_exact(&mut heard).await.is_ok()
+        {
             sleep(SECOND).await;
         }
     };
@@ -182,7 +191,9 @@ async fn for_a_peer_below_its_share_one_goes_of_the_address_furthest_above_its_o
         assert!(wait(client).await < SECOND);
     }
     settle().await;
-    let finished = |range: std::ops::Range<usize>| eager[range].iter().filter(|task| task.is_finished()).count();
+    let finished = |range: std::ops::Range<usize>| {
+        eager[range].iter().filter(|task| task.is_finished()).count()
+    };
     // Theirs find out when they write next.
     sleep(2 * SECOND).await;
     assert_eq!((finished(0..3), finished(3..8), finished(8..10)), (0, 2, 0));
@@ -214,8 +225,11 @@ async fn of_a_crowded_address_the_one_idle_for_longest_goes() {
 #[tokio::test(start_paused = true)]
 async fn peers_with_a_connection_each_do_not_disconnect_each_other() {
     let (server, from) = with_room(3, shouter()).await;
-    let clients =
-        [served(&from, "192.0.2.1").await, served(&from, "192.0.2.2").await, served(&from, "192.0.2.3").await];
+    let clients = [
+        served(&from, "192.0.2.1").await,
+        served(&from, "192.0.2.2").await,
+        served(&from, "192.0.2.3").await,
+    ];
     let mut newcomer = from.host("192.0.2.4");
     assert!(waits(&mut newcomer, 59 * SECOND).await);
     drop(clients);
@@ -227,7 +241,8 @@ async fn peers_with_a_connection_each_do_not_disconnect_each_other() {
 #[tokio::test(start_paused = true)]
 async fn an_ipv6_host_counts_by_its_first_64_bits() {
     let (server, from) = with_room(2, shouter()).await;
-    let mut clients = [served(&from, "2001:db8:0:1::1").await, served(&from, "2001:db8:0:1:ffff::2").await];
+    let mut clients =
+        [served(&from, "2001:db8:0:1::1").await, served(&from, "2001:db8:0:1:ffff::2").await];
     let mut same = from.host("2001:db8:0:1::3");
     assert!(waits(&mut same, 5 * SECOND).await);
     let mut other = from.host("2001:db8:0:2::1");
@@ -266,7 +281,8 @@ async fn sessions_of_raw_bytes_and_plain_services_are_never_silent() {
         std::future::pending().await
     });
     let (server, from) = with_room(3, raw).await;
-    let (mut read, mut written, mut silent) = (from.host("192.0.2.1"), from.host("192.0.2.2"), from.host("192.0.2.3"));
+    let (mut read, mut written, mut silent) =
+        (from.host("192.0.2.1"), from.host("192.0.2.2"), from.host("192.0.2.3"));
     read.write_all(b"r").await.unwrap();
     ask(&mut written, "w", "raw").await;
     sleep(10 * SECOND).await;
@@ -274,7 +290,10 @@ async fn sessions_of_raw_bytes_and_plain_services_are_never_silent() {
     ask(&mut newcomer, "w", "raw").await;
     assert_cut(&mut silent).await;
     assert_eq!(server.counts().closed(MadeRoomSilent), 1);
-    assert!(waits(&mut from.host("192.0.2.5"), 60 * MINUTE).await, "a session that does something else is not idle");
+    assert!(
+        waits(&mut from.host("192.0.2.5"), 60 * MINUTE).await,
+        "a session that does something else is not idle"
+    );
     drop((read, written, newcomer));
     server.handle().stop();
     server.over().await;

@@ -16,7 +16,8 @@ use tokio::time::{sleep, timeout};
 use crate::harness;
 use crate::harness::addressed::{is_open, served, waits, with_room};
 use crate::harness::{
-    Gauge, LONG, Running, ask, assert_balanced, assert_cut, assert_reasons, expect, obedient, on_tcp, settle, shouter,
+    Gauge, LONG, Running, ask, assert_balanced, assert_cut, assert_reasons, expect, obedient,
+    on_tcp, settle, shouter,
 };
 
 const CAP: usize = 100;
@@ -95,10 +96,15 @@ async fn whatever_hostile_peers_do_one_from_another_address_is_served_within_a_s
         for hosts in [1, 8] {
             for workers in [false, true] {
                 let server = Server::new().max_connections(CAP);
-                let server = on_tcp(if workers { server.workers(2) } else { server }, shouter()).await;
+                let server =
+                    on_tcp(if workers { server.workers(2) } else { server }, shouter()).await;
                 // More than there are places: the others wait, and stand before whoever comes.
                 let mut peers = beset(&server, hostile, 3 * CAP, hosts).await;
-                others_are_served(&server, &format!("{hostile:?} from {hosts}, workers: {workers}")).await;
+                others_are_served(
+                    &server,
+                    &format!("{hostile:?} from {hosts}, workers: {workers}"),
+                )
+                .await;
                 peers.shutdown().await;
                 server.handle().stop();
                 server.over().await;
@@ -113,7 +119,10 @@ async fn clients_of_a_trusted_proxy_count_by_their_own_address() {
     let server = Running::start(server.serve(shouter())).await;
     let by_proxy = async |client: &str| {
         let mut stream = server.connect().await;
-        stream.write_all(format!("PROXY TCP4 {client} 192.0.2.1 1024 25\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("PROXY TCP4 {client} 192.0.2.1 1024 25\r\n").as_bytes())
+            .await
+            .unwrap();
         ask(&mut stream, "a\n", "A\n").await;
         stream
     };
@@ -128,7 +137,8 @@ async fn clients_of_a_trusted_proxy_count_by_their_own_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_a_limit_that_makes_room_as_well() {
     for hostile in [Hostile::Silent, Hostile::LinePerSecond] {
-        let limit = ConnectionLimitLayer::new(CAP - 30).refuse_with("full\n").make_room(MakeRoom::new());
+        let limit =
+            ConnectionLimitLayer::new(CAP - 30).refuse_with("full\n").make_room(MakeRoom::new());
         let server = on_tcp(Server::new().layer(limit.clone()), shouter()).await;
         let addr = server.tcp_addr(0);
         let mut peers = JoinSet::new();
@@ -140,7 +150,11 @@ async fn under_a_limit_that_makes_room_as_well() {
             let start = Instant::now();
             let mut client = from(77, addr).await.unwrap();
             ask(&mut client, "hello\n", "HELLO\n").await;
-            assert!(start.elapsed() < Duration::from_secs(1), "{hostile:?}, {i}: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < Duration::from_secs(1),
+                "{hostile:?}, {i}: {:?}",
+                start.elapsed()
+            );
             assert!(limit.active() <= limit.max());
         }
         peers.shutdown().await;
@@ -156,7 +170,8 @@ async fn the_cap_is_exact_and_the_books_balance_while_everybody_makes_room_for_e
         let gauge = Gauge::default();
         let rules = MakeRoom::new().silent(Duration::from_millis(1)).idle(Duration::from_millis(2));
         let server = Server::new().max_connections(FEW).make_room(rules);
-        let server = on_tcp(if workers { server.workers(3) } else { server }, obedient(&gauge)).await;
+        let server =
+            on_tcp(if workers { server.workers(3) } else { server }, obedient(&gauge)).await;
         let (addr, over) = (server.tcp_addr(0), Arc::new(AtomicBool::new(false)));
         let sampler = {
             let (handle, over) = (server.handle().clone(), Arc::clone(&over));
@@ -177,7 +192,8 @@ async fn the_cap_is_exact_and_the_books_balance_while_everybody_makes_room_for_e
                 for turn in 0..20_u64 {
                     let Ok(mut stream) = from(2 + client % 8, addr).await else { continue };
                     if turn % 3 > 0 && stream.write_all(b"hello\n").await.is_ok() {
-                        let read = timeout(Duration::from_secs(5), stream.read_exact(&mut [0; 6])).await;
+                        let read =
+                            timeout(Duration::from_secs(5), stream.read_exact(&mut [0; 6])).await;
                         served.fetch_add(usize::from(matches!(read, Ok(Ok(_)))), Ordering::SeqCst);
                     }
                     sleep(Duration::from_millis(turn % 4)).await;
@@ -190,8 +206,10 @@ async fn the_cap_is_exact_and_the_books_balance_while_everybody_makes_room_for_e
         sampler.join().expect("they balanced");
         assert!(gauge.most() <= FEW && served.load(Ordering::SeqCst) > 0, "{}", gauge.most());
         let counts = server.end().await;
-        let made: u64 =
-            [CloseReason::MadeRoomSilent, CloseReason::MadeRoomIdle].iter().map(|r| counts.closed(*r)).sum();
+        let made: u64 = [CloseReason::MadeRoomSilent, CloseReason::MadeRoomIdle]
+            .iter()
+            .map(|r| counts.closed(*r))
+            .sum();
         assert!(made > 0, "{counts:?}");
     }
 }
@@ -228,7 +246,10 @@ async fn when_the_cap_is_lowered_nobody_goes_until_that_makes_room() {
     assert_cut(&mut second).await;
     drop((second, third, newcomer));
     server.until("all are gone", |counts| counts.active() == 0).await;
-    assert_reasons(&server.end().await, &[(CloseReason::Done, 3), (CloseReason::MadeRoomSilent, 1)]);
+    assert_reasons(
+        &server.end().await,
+        &[(CloseReason::Done, 3), (CloseReason::MadeRoomSilent, 1)],
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,7 +269,10 @@ async fn a_peer_behind_more_of_a_crowded_address_than_a_full_server_holds_is_fou
     assert_cut(&mut waiting[63]).await;
     assert!(is_open(&mut waiting[62]).await);
     assert_eq!(
-        (server.counts().closed(CloseReason::NoRoom), server.counts().closed(CloseReason::MadeRoomShare)),
+        (
+            server.counts().closed(CloseReason::NoRoom),
+            server.counts().closed(CloseReason::MadeRoomShare)
+        ),
         (2, 1)
     );
     drop((crowd, waiting, newcomer));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector, MemoryStream};
 use ropewalk::{
-    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, Reply, Server, Session, framed, reply_fn, session,
+    CloseReason, ConnectionService, Error, LengthPrefixed, Lines, Reply, Server, Session, framed,
+    reply_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,7 +28,8 @@ fn greedy() -> impl ConnectionService<Error = Error> {
     )
 }
 
-/// A server with a budget of 1 MiB, on a transport that takes next to nothing of its answers by itself.
+/// A server with a budget of 1 MiB, on a transport that takes next to nothing of its answers by
+/// itself.
 async fn serve<S: ConnectionService>(leaf: S, budget: usize) -> (Running, Connector) {
     let (endpoint, connector) = memory::endpoint_with_capacity(KIB);
     let server = Server::new().listen(endpoint).memory_budget(budget).serve(leaf);
@@ -39,7 +41,10 @@ async fn connect(connector: &Connector) -> MemoryStream {
 }
 
 /// Sends all of this, however long it takes.
-fn send(mut client: MemoryStream, bytes: impl AsRef<[u8]> + Send + 'static) -> tokio::task::JoinHandle<MemoryStream> {
+fn send(
+    mut client: MemoryStream,
+    bytes: impl AsRef<[u8]> + Send + 'static,
+) -> tokio::task::JoinHandle<MemoryStream> {
     tokio::spawn(async move {
         drop(client.write_all(bytes.as_ref()).await);
         client
@@ -72,7 +77,10 @@ async fn peers_that_do_not_read_take_no_more_than_the_budget_and_the_largest_are
     let counts = server.counts();
     assert!(counts.closed(CloseReason::MemoryBudget) > 50, "{counts:?}");
     let memory = server.handle().memory();
-    assert_eq!((memory.aborted(), memory.budget()), (counts.closed(CloseReason::MemoryBudget), Some(BUDGET)));
+    assert_eq!(
+        (memory.aborted(), memory.budget()),
+        (counts.closed(CloseReason::MemoryBudget), Some(BUDGET))
+    );
     relieved(&server).await;
     ask(&mut small, "hello\n", "hello\n").await;
     drop((clients, small));
@@ -110,7 +118,8 @@ async fn frames_that_are_never_finished_take_no_more_than_the_budget() {
     let mut small = connect(&connector).await;
     let mut half = vec![0, 3, 0, 0];
     half.resize(150 * KIB, b'x');
-    let clients: Vec<_> = (0..50).map(|_| send(connector.try_connect().unwrap(), half.clone())).collect();
+    let clients: Vec<_> =
+        (0..50).map(|_| send(connector.try_connect().unwrap(), half.clone())).collect();
     for _ in 0..2000 {
         settle().await;
         let in_use = server.handle().memory().in_use();
@@ -130,9 +139,13 @@ async fn frames_that_are_never_finished_take_no_more_than_the_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_was_not_read_from_is_read_from_again_when_memory_is_free() {
-    let leaf = framed(LengthPrefixed::u32().max(4 * MIB), reply_fn(|frame: Bytes| frame.len().to_string()));
+    let leaf = framed(
+        LengthPrefixed::u32().max(4 * MIB),
+        reply_fn(|frame: Bytes| frame.len().to_string()),
+    );
     let (server, connector) = on_memory(Server::new().memory_budget(BUDGET), leaf).await;
-    let frame = |len: usize| [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
+    let frame =
+        |len: usize| [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
     let long = frame(500 * KIB);
     // Buffers of about 512, 256, 128 and 64 KiB: together over 90 % of 1 MiB.
     let mut largest = connect(&connector).await;
@@ -191,7 +204,8 @@ async fn a_session_in_another_task_is_counted_and_aborted_as_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_keep_their_buffers_after_an_abort_hold_up_the_others_for_a_second_at_most() {
+async fn connections_that_keep_their_buffers_after_an_abort_hold_up_the_others_for_a_second_at_most()
+ {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&kept);
     let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
@@ -234,7 +248,8 @@ async fn connections_that_keep_their_buffers_after_an_abort_hold_up_the_others_f
 #[tokio::test(start_paused = true)]
 async fn a_server_without_a_budget_aborts_nobody_and_tells_what_is_in_use() {
     let (endpoint, connector) = memory::endpoint_with_capacity(KIB);
-    let server = Running::start(Server::new().listen(endpoint).unlimited_memory().serve(greedy())).await;
+    let server =
+        Running::start(Server::new().listen(endpoint).unlimited_memory().serve(greedy())).await;
     let mut clients = Vec::new();
     for _ in 0..100 {
         let mut client = connect(&connector).await;
@@ -266,7 +281,10 @@ async fn a_budget_of_nothing_serves_those_that_keep_nothing() {
 
 #[tokio::test]
 async fn the_workers_have_one_budget() {
-    let leaf = framed(Lines::lf(), reply_fn(|_: Bytes| Reply::many((0..1000).map(|_| vec![b'x'; 15 * KIB]))));
+    let leaf = framed(
+        Lines::lf(),
+        reply_fn(|_: Bytes| Reply::many((0..1000).map(|_| vec![b'x'; 15 * KIB]))),
+    );
     let server = on_tcp(Server::new().workers(3).memory_budget(2 * MIB), leaf).await;
     let mut clients = Vec::new();
     for _ in 0..40 {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::memory::{self, Connector};
 use ropewalk::{
-    ConnectionService, Error, LengthPrefixed, Lines, Reply, Result, Server, Session, framed, reply_fn, service_fn,
-    session,
+    ConnectionService, Error, LengthPrefixed, Lines, Reply, Result, Server, Session, framed,
+    reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -18,7 +18,8 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server with a budget that nobody reaches, on a transport that takes next to nothing of its answers by itself.
+/// A server with a budget that nobody reaches, on a transport that takes next to nothing of its
+/// answers by itself.
 async fn serve<S: ConnectionService>(leaf: S) -> (Running, Connector) {
     let (endpoint, connector) = memory::endpoint_with_capacity(KIB);
     let server = Server::new().listen(endpoint).memory_budget(64 * MIB).serve(leaf);
@@ -91,7 +92,8 @@ async fn what_counts_as_in_use_comes_and_goes_with_the_connections() {
 async fn the_default_budget_is_a_quarter_of_what_there_is_at_most() {
     let server = on_tcp(Server::new(), shouter()).await;
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let kib =
+        info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     let machine = kib.map_or(4 * 1024 * MIB, |kib| kib.trim().parse::<usize>().unwrap() * KIB);
     let budget = server.handle().memory().budget().unwrap();
     assert!(budget > 0 && budget <= machine / 4, "{budget} of {machine}");
@@ -117,12 +119,16 @@ async fn a_large_answer_that_is_not_copied_counts_while_it_waits() {
 /// The most that is in use while a peer sends the first `sent` bytes of a frame of `len` bytes.
 async fn while_reading(len: usize, sent: usize) -> usize {
     let frame = [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
-    let leaf = framed(LengthPrefixed::u32().unlimited(), service_fn(async |_: Bytes| Ok(Reply::<Bytes>::none())));
+    let leaf = framed(
+        LengthPrefixed::u32().unlimited(),
+        service_fn(async |_: Bytes| Ok(Reply::<Bytes>::none())),
+    );
     worst(leaf, &frame[..sent], 64 * KIB).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_is_read_into_no_more_memory_than_its_length_and_no_more_than_twice_what_has_arrived() {
+async fn a_frame_is_read_into_no_more_memory_than_its_length_and_no_more_than_twice_what_has_arrived()
+ {
     for len in [100 * KIB, 500 * KIB, MIB, 3 * MIB] {
         let most = while_reading(len, len + 3).await;
         assert!(most <= len + 5 * KIB, "{most} of {len}");
@@ -134,15 +140,18 @@ async fn a_frame_is_read_into_no_more_memory_than_its_length_and_no_more_than_tw
     }
 }
 
-/// What `docs/src/deployment.md` says, for frames and answers of this size: read, and unwritten under `framed`.
+/// What `docs/src/deployment.md` says, for frames and answers of this size: read, and unwritten
+/// under `framed`.
 fn most(frame: usize, answer: usize) -> usize {
     2 * (64 * KIB + frame) + 2 * (64 * KIB + answer)
 }
 
-/// The most that is in use while a peer sends all of this, in pieces of some size, and reads nothing.
+/// The most that is in use while a peer sends all of this, in pieces of some size, and reads
+/// nothing.
 async fn worst<S: ConnectionService>(leaf: S, bytes: &[u8], piece: usize) -> usize {
     let (endpoint, connector) = memory::endpoint_with_capacity(128 * KIB);
-    let server = Running::start(Server::new().listen(endpoint).unlimited_memory().serve(leaf)).await;
+    let server =
+        Running::start(Server::new().listen(endpoint).unlimited_memory().serve(leaf)).await;
     let mut client = connector.connect().await.unwrap();
     let mut worst = 0;
     for piece in bytes.chunks(piece) {
@@ -158,7 +167,8 @@ async fn worst<S: ConnectionService>(leaf: S, bytes: &[u8], piece: usize) -> usi
 
 #[tokio::test(start_paused = true)]
 async fn one_connection_takes_no_more_than_the_documentation_says() {
-    let frame = |len: usize| [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
+    let frame =
+        |len: usize| [&u32::try_from(len).unwrap().to_be_bytes()[..], &vec![b'x'; len]].concat();
     let whole = 64 * KIB;
     let echo = || framed(LengthPrefixed::u32(), reply_fn(|frame: Bytes| frame));
     let stuck = || {
@@ -170,7 +180,10 @@ async fn one_connection_takes_no_more_than_the_documentation_says() {
         let many = frame(len).repeat((1200 * KIB).div_ceil(len.max(1000)));
         for piece in [3000, 64 * KIB, 100_000] {
             for worst in [worst(echo(), &many, piece).await, worst(stuck(), &many, piece).await] {
-                assert!(worst <= most(whole, whole), "{worst} with frames of {len} in pieces of {piece}");
+                assert!(
+                    worst <= most(whole, whole),
+                    "{worst} with frames of {len} in pieces of {piece}"
+                );
                 most_seen = most_seen.max(worst);
             }
         }
@@ -199,7 +212,8 @@ async fn a_large_frame_that_is_kept_is_not_overwritten_by_later_ones() {
         Bytes::copy_from_slice(&[n])
     });
     let (endpoint, connector) = memory::endpoint_with_capacity(MIB);
-    let server = Server::new().listen(endpoint).serve(framed(LengthPrefixed::u32().unlimited(), service));
+    let server =
+        Server::new().listen(endpoint).serve(framed(LengthPrefixed::u32().unlimited(), service));
     let server = Running::start(server).await;
     let mut client = connector.connect().await.unwrap();
     for n in 0..20_u8 {

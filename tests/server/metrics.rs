@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, set_default_local_recorder,
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    set_default_local_recorder,
 };
 use ropewalk::memory;
 use ropewalk::metrics::{Metrics, export};
@@ -26,8 +27,15 @@ struct Kept {
 impl Kept {
     fn slot(&self, key: &Key) -> Arc<AtomicU64> {
         self.looked_up.fetch_add(1, Ordering::Relaxed);
-        let labels: Vec<_> = key.labels().map(|label| format!(" {}={}", label.key(), label.value())).collect();
-        Arc::clone(self.values.lock().unwrap().entry(key.name().to_owned() + &labels.concat()).or_default())
+        let labels: Vec<_> =
+            key.labels().map(|label| format!(" {}={}", label.key(), label.value())).collect();
+        Arc::clone(
+            self.values
+                .lock()
+                .unwrap()
+                .entry(key.name().to_owned() + &labels.concat())
+                .or_default(),
+        )
     }
 
     fn raw(&self, name: &str) -> u64 {
@@ -131,7 +139,8 @@ fn every_exported_metric_is_described_and_in_the_table_of_the_module() {
     metrics::with_local_recorder(&kept, Metrics::new);
     let described = kept.described.lock().unwrap();
     let source = std::fs::read_to_string("src/metrics.rs").unwrap();
-    let table: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next()).collect();
+    let table: Vec<_> =
+        source.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next()).collect();
     let mut wanted: Vec<_> = described.iter().map(String::as_str).collect();
     let mut table = table.clone();
     wanted.sort_unstable();

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use ropewalk::{
-    CloseReason, Connection, ConnectionLimitLayer, Error, Lines, Result, Server, Session, reply_fn, session,
+    CloseReason, Connection, ConnectionLimitLayer, Error, Lines, Result, Server, Session, reply_fn,
+    session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use ropewalk::codec::CodecError;
 use ropewalk::{
-    CloseReason, Connection, ConnectionService, Error, Lines, Reply, Result, Server, framed, per_connection, reply_fn,
-    service_fn,
+    CloseReason, Connection, ConnectionService, Error, Lines, Reply, Result, Server, framed,
+    per_connection, reply_fn, service_fn,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
@@ -87,7 +87,8 @@ async fn in_encode_and_nothing_of_the_broken_frame_reaches_another_connection() 
 #[tokio::test(start_paused = true)]
 async fn in_decode_at_the_end_of_the_stream() {
     let codec = Trapped { eof: true, ..Trapped::new() };
-    let (server, connector) = on_memory(Server::new(), framed(codec, reply_fn(|line: Bytes| shout(&line)))).await;
+    let (server, connector) =
+        on_memory(Server::new(), framed(codec, reply_fn(|line: Bytes| shout(&line)))).await;
     let mut client = connector.connect().await.unwrap();
     let mut other = connector.connect().await.unwrap();
     client.write_all(b"half a li").await.unwrap();
@@ -167,7 +168,9 @@ impl Drop for FallsFuture {
     }
 }
 
-fn falls(place: Where) -> impl Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send {
+fn falls(
+    place: Where,
+) -> impl Service<Connection, Response = (), Error = Error, Future: Send + 'static> + Send {
     per_connection(Lines::lf(), move |_| Falls { place, fallen: false })
 }
 
@@ -230,7 +233,9 @@ async fn in_the_drop_of_a_service_that_is_aborted() {
 
 #[tokio::test(start_paused = true)]
 async fn in_on_error() {
-    let fail = service_fn(async |line: Bytes| if line == "fall" { Err(Error::other("no")) } else { Ok(shout(&line)) });
+    let fail = service_fn(
+        async |line: Bytes| if line == "fall" { Err(Error::other("no")) } else { Ok(shout(&line)) },
+    );
     let service = framed(Lines::lf(), fail).on_error(|_: &Error| -> Bytes { panic!("on purpose") });
     ends_its_own_connection_only(service).await;
 }
@@ -258,7 +263,8 @@ async fn in_a_concurrent_call_and_the_other_calls_of_its_connection_are_dropped(
             Ok(shout(&line))
         }
     });
-    let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), service).concurrent(8)).await;
+    let (server, connector) =
+        on_memory(Server::new(), framed(Lines::lf(), service).concurrent(8)).await;
     let mut other = connector.connect().await.unwrap();
     ask(&mut other, "a\n", "A\n").await;
     let mut client = connector.connect().await.unwrap();

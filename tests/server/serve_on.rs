@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::{
-    Addr, ConnectionLimitLayer, Lines, Result, Server, Session, StateLayer, framed, memory, reply_fn, session_with,
+    Addr, ConnectionLimitLayer, Lines, Result, Server, Session, StateLayer, framed, memory,
+    reply_fn, session_with,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -56,7 +57,11 @@ async fn a_server_may_have_only_such_services_and_one_drain_ends_all() {
             [endpoint],
             framed(Lines::lf(), reply_fn(named("one"))).on_drain(|| Bytes::from_static(b"bye")),
         )
-        .serve_on("two", [other], framed(Lines::lf(), reply_fn(named("two"))).on_drain(|| Bytes::from_static(b"bye")))
+        .serve_on(
+            "two",
+            [other],
+            framed(Lines::lf(), reply_fn(named("two"))).on_drain(|| Bytes::from_static(b"bye")),
+        )
         .run();
     let handle = server.handle();
     let server = tokio::spawn(server);
@@ -75,7 +80,8 @@ async fn a_server_may_have_only_such_services_and_one_drain_ends_all() {
 #[tokio::test(start_paused = true)]
 async fn endpoints_without_a_service_are_an_error_that_says_what_to_do() {
     let [(a, _), (b, _)] = [(); 2].map(|()| memory::endpoint());
-    let server = Server::new().listen(a).serve_on("b", [b], framed(Lines::lf(), reply_fn(named("b")))).run();
+    let server =
+        Server::new().listen(a).serve_on("b", [b], framed(Lines::lf(), reply_fn(named("b")))).run();
     let error = server.await.unwrap_err().to_string();
     assert!(error.contains("end with `serve`"), "{error}");
 }
@@ -128,11 +134,19 @@ async fn one_service_gets_all_places_of_a_limit_that_several_share() {
             for _ in 0..3 {
                 let mut stream = connector.connect().await.unwrap();
                 let answer = timeout(Duration::from_secs(1), ask(&mut stream, "hi")).await;
-                assert_eq!(answer.as_deref(), Ok("s hi"), "{} of 3 with {services} services", open.len() + 1);
+                assert_eq!(
+                    answer.as_deref(),
+                    Ok("s hi"),
+                    "{} of 3 with {services} services",
+                    open.len() + 1
+                );
                 open.push(stream);
             }
             let mut fourth = connector.connect().await.unwrap();
-            assert!(timeout(Duration::from_secs(1), ask(&mut fourth, "hi")).await.is_err(), "the limit is exceeded");
+            assert!(
+                timeout(Duration::from_secs(1), ask(&mut fourth, "hi")).await.is_err(),
+                "the limit is exceeded"
+            );
             open.clear();
             let mut rest = String::new();
             fourth.shutdown().await.unwrap();
@@ -199,7 +213,9 @@ async fn the_limit_of_the_server_counts_all_services_and_room_wakes_all() {
         assert_eq!(handle.counts().active(), 2);
         drop(first);
         let mut answer = String::new();
-        let woken = timeout(Duration::from_secs(1), BufReader::new(&mut third).read_line(&mut answer)).await;
+        let woken =
+            timeout(Duration::from_secs(1), BufReader::new(&mut third).read_line(&mut answer))
+                .await;
         woken.expect("a place that is free wakes all services").unwrap();
         assert!(answer.ends_with(" hi\n"));
         drop((second, third));
@@ -243,7 +259,8 @@ async fn workers_serve_all_services_and_keep_the_limit_exact() {
     assert_eq!(handle.counts().accepted(), 200);
 }
 
-/// Clients whose preambles are done wait for a service at its limit; the other service has slots for its own.
+/// Clients whose preambles are done wait for a service at its limit; the other service has slots
+/// for its own.
 #[tokio::test]
 async fn preambles_that_have_passed_for_a_full_service_do_not_keep_those_of_another_out() {
     let endpoint = "proxy+tcp:127.0.0.1:0?trust=127.0.0.1";
@@ -261,7 +278,10 @@ async fn preambles_that_have_passed_for_a_full_service_do_not_keep_those_of_anot
     let server = Running::start(server).await;
     let preambles = || server.handle().preambles();
     // One is served and one waits to be; of the slots that they left one may be free.
-    until("others have passed behind them", || preambles().passed() == 2 && preambles().pending() >= 3).await;
+    until("others have passed behind them", || {
+        preambles().passed() == 2 && preambles().pending() >= 3
+    })
+    .await;
     settle().await;
     let behind = preambles().pending();
     let mut served = Vec::new();

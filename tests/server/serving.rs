@@ -10,14 +10,16 @@ use tokio::io::AsyncWriteExt;
 use tower::{Layer, Service};
 
 use crate::harness::{
-    Events, Hold, Running, ask, assert_cut, assert_reasons, assert_reset, expect, on_memory, on_tcp, settle,
+    Events, Hold, Running, ask, assert_cut, assert_reasons, assert_reset, expect, on_memory,
+    on_tcp, settle,
 };
 
 #[tokio::test]
 async fn max_connections_leaves_the_rest_in_the_backlog_and_is_live() {
     let hold = Hold::default();
     let gauge = hold.0.clone();
-    // Where connections make room it is looked every 100 ms, and a wake-up that is lost costs no more than that.
+    // Where connections make room it is looked every 100 ms, and a wake-up that is lost costs no
+    // more than that.
     let server = on_tcp(Server::new().max_connections(2).make_room(None), hold).await;
     let mut clients = Vec::new();
     for _ in 0..6 {
@@ -28,7 +30,11 @@ async fn max_connections_leaves_the_rest_in_the_backlog_and_is_live() {
     ask(&mut clients[0], "2", "2").await;
     third.write_all(b"3").await.unwrap();
     settle().await;
-    assert_eq!((server.counts().accepted(), gauge.now()), (2, 2), "the others are not even accepted");
+    assert_eq!(
+        (server.counts().accepted(), gauge.now()),
+        (2, 2),
+        "the others are not even accepted"
+    );
 
     drop(first);
     expect(&mut third, "3").await;
@@ -179,7 +185,8 @@ async fn a_service_that_is_never_ready_keeps_a_drain_to_its_deadline_and_no_long
     }
 }
 
-/// Asserts what tower asks of callers: ready before each call, and on the very service that is called.
+/// Asserts what tower asks of callers: ready before each call, and on the very service that is
+/// called.
 struct Strict(bool);
 
 impl Service<Connection> for Strict {
@@ -232,7 +239,8 @@ async fn the_first_layer_added_sees_a_connection_first() {
     }
     let events = Events::default();
     let noting = |name| NotingLayer(events.clone(), name);
-    let server = Server::new().layer(noting("outer")).layer(noting("middle")).layer(noting("inner"));
+    let server =
+        Server::new().layer(noting("outer")).layer(noting("middle")).layer(noting("inner"));
     let (server, connector) = on_memory(server, Strict(false)).await;
     connector.connect().await.unwrap();
     server.until("it was served", |counts| counts.closed_in_all() == 1).await;

@@ -11,7 +11,9 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use ropewalk::{Addr, CloseReason, Connection, ConnectionLimitLayer, Error, Lines, Result, Server, Session};
+use ropewalk::{
+    Addr, CloseReason, Connection, ConnectionLimitLayer, Error, Lines, Result, Server, Session,
+};
 use ropewalk::{memory, session};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
@@ -19,7 +21,8 @@ use tokio::time::timeout;
 use tower::Service;
 
 use crate::harness::{
-    Gauge, Hold, LONG, Running, TempPath, ask, assert_reasons, expect, on_tcp, rest, settle, shouter, until,
+    Gauge, Hold, LONG, Running, TempPath, ask, assert_reasons, expect, on_tcp, rest, settle,
+    shouter, until,
 };
 use crate::staffed::{self, Blocker, ENOUGH, say};
 
@@ -40,7 +43,10 @@ async fn connections_are_spread_over_the_workers_threads_and_each_stays_on_its_o
         assert_eq!(first, second);
         threads.insert(first.trim_end().to_owned());
     }
-    assert_eq!(threads.into_iter().collect::<Vec<_>>(), ["ropewalk-0", "ropewalk-1", "ropewalk-2", "ropewalk-3"]);
+    assert_eq!(
+        threads.into_iter().collect::<Vec<_>>(),
+        ["ropewalk-0", "ropewalk-1", "ropewalk-2", "ropewalk-3"]
+    );
     let counts = server.end().await;
     assert_eq!(counts.accepted(), ENOUGH as u64);
 }
@@ -126,7 +132,8 @@ async fn a_drain_serves_who_has_connected_to_any_worker() {
     let server = Server::new().workers(3).listen("tcp:127.0.0.1:0").listen(path.endpoint());
     let server = Running::start(server.serve(service)).await;
     let mut early = blocker.block_all(&server, 3).await;
-    // Nobody accepts them, or reads what they say, before the workers are told to close their sockets.
+    // Nobody accepts them, or reads what they say, before the workers are told to close their
+    // sockets.
     early.extend(say(&server, "early\n").await);
     let mut unix = UnixStream::connect(path.path()).await.unwrap();
     unix.write_all(b"early\n").await.unwrap();
@@ -245,7 +252,8 @@ fn sockets_on(port: u16) -> usize {
 async fn a_unix_socket_is_shared_by_all_workers_and_its_path_goes_with_the_server() {
     let path = TempPath::new();
     let (service, blocker) = staffed::service();
-    let server = Running::start(Server::new().workers(2).listen(path.endpoint()).serve(service)).await;
+    let server =
+        Running::start(Server::new().workers(2).listen(path.endpoint()).serve(service)).await;
     assert_eq!(server.handle().addresses(), [Addr::Unix(Some(path.path().into()))]);
     let mut clients = Vec::new();
     // The second is left to the worker that is not blocked.
@@ -286,7 +294,8 @@ async fn proxied_endpoints_have_one_set_of_counters() {
 async fn what_can_not_be_shared_is_refused_before_anything_is_served() {
     let (endpoint, _connector) = memory::endpoint();
     let path = TempPath::new();
-    let server = Server::new().workers(2).listen("tcp:127.0.0.1:0").listen(path.endpoint()).listen(endpoint);
+    let server =
+        Server::new().workers(2).listen("tcp:127.0.0.1:0").listen(path.endpoint()).listen(endpoint);
     let serve = server.serve(shouter());
     let handle = serve.handle();
     let error = serve.bind().await.unwrap_err();
@@ -299,7 +308,10 @@ async fn no_workers_at_all_are_as_many_as_there_are_processors() {
     let server = on_tcp(Server::new().workers(0), shouter()).await;
     ask(&mut server.connect().await, "a\n", "A\n").await;
     if cfg!(target_os = "linux") {
-        assert_eq!(sockets_on(server.tcp_addr(0).port()), thread::available_parallelism().unwrap().get());
+        assert_eq!(
+            sockets_on(server.tcp_addr(0).port()),
+            thread::available_parallelism().unwrap().get()
+        );
     }
     server.end().await;
 }

@@ -83,7 +83,8 @@ async fn a_session_answers_with_whatever_a_service_may_answer_with() {
                     s.answer(Reply::stream(slow)).await?
                 }
                 b"broken" => {
-                    let broken = stream::iter([Ok("before"), Err(Error::other("it broke")), Ok("behind")]);
+                    let broken =
+                        stream::iter([Ok("before"), Err(Error::other("it broke")), Ok("behind")]);
                     let error = s.answer(Reply::stream(broken)).await.unwrap_err();
                     s.answer(error.to_string()).await?
                 }
@@ -98,6 +99,10 @@ async fn a_session_answers_with_whatever_a_service_may_answer_with() {
     let mut w = wired_with(leaf, 1024);
     w.say("one\nnone\nmany\nstream\nbroken\nquit\nlate\n").await;
     let all = w.rest().await;
-    assert!(all == format!("1\n{}a\nb\nbefore\nit broke\nbye\n", "many\n".repeat(LINES)), "{} bytes", all.len());
+    assert!(
+        all == format!("1\n{}a\nb\nbefore\nit broke\nbye\n", "many\n".repeat(LINES)),
+        "{} bytes",
+        all.len()
+    );
     w.end().await.unwrap();
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::{CloseReason, Error, Lines, Reply, Result, Server, Session, framed, memory, service_fn, session};
+use ropewalk::{
+    CloseReason, Error, Lines, Reply, Result, Server, Session, framed, memory, service_fn, session,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -138,8 +140,13 @@ async fn no_call_is_made_behind_an_answer_that_closes_however_slowly_it_is_taken
         // The second frame waits for the service, in the hands of the connection.
         let service = ServiceBuilder::new().concurrency_limit(1).service(service);
         let (endpoint, connector) = memory::endpoint_with_capacity(1024);
-        let (leaf, server) = (framed(Lines::lf().unlimited(), service), Server::new().listen(endpoint));
-        let serve = if ordered { server.serve(leaf.concurrent(4)) } else { server.serve(leaf.unordered(4)) };
+        let (leaf, server) =
+            (framed(Lines::lf().unlimited(), service), Server::new().listen(endpoint));
+        let serve = if ordered {
+            server.serve(leaf.concurrent(4))
+        } else {
+            server.serve(leaf.unordered(4))
+        };
         let server = Running::start(serve).await;
         let mut client = connector.connect().await.unwrap();
         client.write_all(b"quit\ndelete\n").await.unwrap();
@@ -148,7 +155,11 @@ async fn no_call_is_made_behind_an_answer_that_closes_however_slowly_it_is_taken
         sleep(SECOND).await;
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.unwrap();
-        assert_eq!((heard.len(), calls.load(Ordering::SeqCst)), (200_001, 1), "in order: {ordered}");
+        assert_eq!(
+            (heard.len(), calls.load(Ordering::SeqCst)),
+            (200_001, 1),
+            "in order: {ordered}"
+        );
         drop(client);
         server.end().await;
     }
@@ -163,7 +174,8 @@ async fn answer(line: Bytes) -> Result<Vec<u8>> {
     Ok(vec![b'x'; 5000])
 }
 
-/// What a client that takes nothing for a while has of 5001 bytes when the connection was dropped meanwhile, and how it ends.
+/// What a client that takes nothing for a while has of 5001 bytes when the connection was dropped
+/// meanwhile, and how it ends.
 async fn half_taken(
     requests: &str,
     serve: impl FnOnce(ropewalk::Endpoint) -> ropewalk::server::Serve,
@@ -182,7 +194,8 @@ async fn half_taken(
 #[tokio::test(start_paused = true)]
 async fn half_an_answer_does_not_look_whole_when_another_call_panics() {
     let leaf = framed(Lines::lf().unlimited(), service_fn(answer)).concurrent(4);
-    let (_, ended) = half_taken("now\nfall\n", |endpoint| Server::new().listen(endpoint).serve(leaf)).await;
+    let (_, ended) =
+        half_taken("now\nfall\n", |endpoint| Server::new().listen(endpoint).serve(leaf)).await;
     assert_eq!(ended, ErrorKind::ConnectionReset);
 }
 
@@ -217,7 +230,10 @@ async fn raw_bytes_that_were_written_in_part_do_not_look_whole_when_the_session_
 async fn what_was_taken_whole_ends_as_usual_when_a_layer_drops_the_connection() {
     let leaf = framed(Lines::lf().unlimited(), service_fn(answer)).concurrent(4);
     let (endpoint, connector) = memory::endpoint_with_capacity(1024);
-    let server = Running::start(Server::new().listen(endpoint).layer(TimeoutLayer::new(SECOND * 2)).serve(leaf)).await;
+    let server = Running::start(
+        Server::new().listen(endpoint).layer(TimeoutLayer::new(SECOND * 2)).serve(leaf),
+    )
+    .await;
     let mut client = connector.connect().await.unwrap();
     client.write_all(b"now\n").await.unwrap();
     let mut heard = Vec::new();

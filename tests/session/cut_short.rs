@@ -1,11 +1,15 @@
-//! Sessions whose author gives something up, or does less than usual: nothing is lost, and no deadline with it.
+//! Sessions whose author gives something up, or does less than usual: nothing is lost, and no
+//! deadline with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ropewalk::connection::Stream;
-use ropewalk::{Addr, CloseReason, Connection, Lines, Peer, ReadDeadlineLayer, Result, Session, SessionError, session};
+use ropewalk::{
+    Addr, CloseReason, Connection, Lines, Peer, ReadDeadlineLayer, Result, Session, SessionError,
+    session,
+};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service};
 
@@ -131,7 +135,9 @@ async fn patient(mut s: Session<Lines>) -> Result {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_skipped_line_is_no_beginning_of_a_frame() {
-    for pieces in [&["123456789\n"][..], &["123456789", "\n"], &["123456789\r\n"], &["12345678", "9\r", "\n"]] {
+    for pieces in
+        [&["123456789\n"][..], &["123456789", "\n"], &["123456789\r\n"], &["12345678", "9\r", "\n"]]
+    {
         let of_lf = [Lines::lf(), Lines::any(), Lines::delimited("9\r\n"), Lines::crlf()];
         for codec in of_lf.into_iter().take(if pieces.concat().ends_with("\r\n") { 4 } else { 2 }) {
             let leaf = session(codec.max(4).skip_too_long(), patient);

@@ -51,7 +51,9 @@ async fn frames_before_a_fatal_one_are_answered() {
     w.say("1:a,2:bb,garbage").await;
     assert_eq!(w.rest().await, "1:a,2:bb,");
     let closing = w.closing.clone();
-    assert!(w.end().await.unwrap_err().downcast_ref::<CodecError>().is_some_and(CodecError::is_fatal));
+    assert!(
+        w.end().await.unwrap_err().downcast_ref::<CodecError>().is_some_and(CodecError::is_fatal)
+    );
     assert_eq!(closing.reason(), Some(CloseReason::CodecError));
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use ropewalk::codec::CodecError;
 use ropewalk::layer::{CallPanicked, CatchPanicLayer};
 use ropewalk::{
-    Connection, Error, Lines, Outbox, Reply, Result, Session, SlowConsumer, framed, per_connection, reply_fn,
-    service_fn, session,
+    Connection, Error, Lines, Outbox, Reply, Result, Session, SlowConsumer, framed, per_connection,
+    reply_fn, service_fn, session,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::unbounded_channel;
@@ -39,9 +39,18 @@ fn leaves() -> Vec<(&'static str, Leaf)> {
     };
     let error = |_: &Error| Bytes::from_static(b"error");
     vec![
-        ("in order", BoxService::new(framed(Lines::lf(), service_fn(slowly)).on_drain(bye).on_error(error))),
-        ("concurrent", BoxService::new(framed(Lines::lf(), service_fn(slowly)).concurrent(4).on_drain(bye))),
-        ("unordered", BoxService::new(framed(Lines::lf(), service_fn(slowly)).on_drain(bye).unordered(4))),
+        (
+            "in order",
+            BoxService::new(framed(Lines::lf(), service_fn(slowly)).on_drain(bye).on_error(error)),
+        ),
+        (
+            "concurrent",
+            BoxService::new(framed(Lines::lf(), service_fn(slowly)).concurrent(4).on_drain(bye)),
+        ),
+        (
+            "unordered",
+            BoxService::new(framed(Lines::lf(), service_fn(slowly)).on_drain(bye).unordered(4)),
+        ),
         ("driven", BoxService::new(session(Lines::lf(), drives))),
         ("driven, concurrent", BoxService::new(session(Lines::lf(), concurrently))),
     ]
@@ -95,7 +104,8 @@ async fn without_a_drain_there_is_no_goodbye() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_closes_is_the_last_word_itself() {
-    let quits = framed(Lines::lf(), reply_fn(|line: Bytes| Reply::one(line).then_close())).on_drain(bye);
+    let quits =
+        framed(Lines::lf(), reply_fn(|line: Bytes| Reply::one(line).then_close())).on_drain(bye);
     let mut w = wired(quits);
     w.say("quit\n").await;
     w.closing.drain();
@@ -139,7 +149,9 @@ async fn a_goodbye_of_several_frames_is_whole_and_one_of_no_frame_says_nothing()
 
 #[tokio::test(start_paused = true)]
 async fn a_goodbye_that_cannot_be_encoded_ends_the_connection_by_its_error() {
-    let mut w = wired(framed(Lines::lf(), service_fn(slowly)).on_drain(|| Bytes::from_static(b"two\nlines")));
+    let mut w = wired(
+        framed(Lines::lf(), service_fn(slowly)).on_drain(|| Bytes::from_static(b"two\nlines")),
+    );
     w.closing.drain();
     assert_eq!(w.rest().await, "");
     assert!(w.end().await.unwrap_err().downcast_ref::<CodecError>().is_some());
@@ -158,7 +170,8 @@ fn falls(line: Bytes) -> impl Future<Output = Result<Bytes>> + Send {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_call_is_an_answer_in_its_place_and_the_connection_goes_on() {
-    let service = || ServiceBuilder::new().layer(CatchPanicLayer::new()).service(tower::service_fn(falls));
+    let service =
+        || ServiceBuilder::new().layer(CatchPanicLayer::new()).service(tower::service_fn(falls));
     let on_error = |error: &Error| {
         assert_eq!(
             error.downcast_ref::<CallPanicked>().unwrap().text().unwrap().split(": ").last(),
@@ -168,7 +181,10 @@ async fn a_panic_of_a_call_is_an_answer_in_its_place_and_the_connection_goes_on(
     };
     let leaves: [(&str, Leaf); 2] = [
         ("in order", BoxService::new(framed(Lines::lf(), service()).on_error(on_error))),
-        ("concurrent", BoxService::new(framed(Lines::lf(), service()).concurrent(8).on_error(on_error))),
+        (
+            "concurrent",
+            BoxService::new(framed(Lines::lf(), service()).concurrent(8).on_error(on_error)),
+        ),
     ];
     for (name, leaf) in leaves {
         let mut w = wired(leaf);

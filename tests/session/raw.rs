@@ -27,7 +27,10 @@ async fn raw_bytes_are_exact_at_every_split() {
         w.say(&stream[..split]).await;
         settle().await;
         w.say(&stream[split..]).await;
-        assert_eq!(w.finish().await, "P\n\rba\r\n\r\n\r\r\nzyx\r\n".replace("\r\n", "|").replace('|', "\r\n"));
+        assert_eq!(
+            w.finish().await,
+            "P\n\rba\r\n\r\n\r\r\nzyx\r\n".replace("\r\n", "|").replace('|', "\r\n")
+        );
         w.end().await.unwrap();
     }
 }

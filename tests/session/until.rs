@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::{
-    CallLimitLayer, Error, Lines, Outbox, Reply, Result, Room, Session, SlowConsumer, reply_fn, service_fn, session,
+    CallLimitLayer, Error, Lines, Outbox, Reply, Result, Room, Session, SlowConsumer, reply_fn,
+    service_fn, session,
 };
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep;
@@ -167,7 +168,8 @@ async fn an_abort_ends_it() {
     let w = wired(session(Lines::lf(), move |mut s: Session<Lines>| {
         let ends = Arc::clone(&counted);
         async move {
-            let error = s.drive_until(&mut reply_fn(|line: Bytes| line), |_| false).await.unwrap_err();
+            let error =
+                s.drive_until(&mut reply_fn(|line: Bytes| line), |_| false).await.unwrap_err();
             ends.fetch_add(1, Ordering::Relaxed);
             Err(error)
         }
@@ -178,7 +180,8 @@ async fn an_abort_ends_it() {
     assert_eq!(ends.load(Ordering::Relaxed), 1);
 }
 
-/// The peer of a session that has closed may keep its side open for as long as a lingering close lasts.
+/// The peer of a session that has closed may keep its side open for as long as a lingering close
+/// lasts.
 #[tokio::test(start_paused = true)]
 async fn close_does_not_keep_the_values_of_the_function_while_the_peer_is_still_there() {
     let room: Room<Bytes> = Room::new();
@@ -194,7 +197,10 @@ async fn close_does_not_keep_the_values_of_the_function_while_the_peer_is_still_
     assert_eq!(w.rest().await, "bye\n");
     settle().await;
     assert!(room.is_empty(), "the function's values live on");
-    assert!(!w.task.is_finished(), "the connection lingers, so that a reset can't destroy the answer");
+    assert!(
+        !w.task.is_finished(),
+        "the connection lingers, so that a reset can't destroy the answer"
+    );
     w.say("unread").await;
     w.end().await.unwrap();
 }

@@ -1,5 +1,6 @@
-//! A client between callers that come and go and servers that cut, reset, delay, stall and answer in pieces: 500 seeds, each a
-//! run under simulated time. The servers keep a record of all that they have seen.
+//! A client between callers that come and go and servers that cut, reset, delay, stall and answer
+//! in pieces: 500 seeds, each a run under simulated time. The servers keep a record of all that
+//! they have seen.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -29,7 +30,11 @@ enum Ended {
 }
 
 /// A server under the faults of this world, which is slow now and then.
-fn serve(world: &World, record: &Record, unordered: bool) -> (ropewalk::memory::Connector, ropewalk::Handle, Served) {
+fn serve(
+    world: &World,
+    record: &Record,
+    unordered: bool,
+) -> (ropewalk::memory::Connector, ropewalk::Handle, Served) {
     let (endpoint, connector) = world.endpoint();
     let (record, dice) = (Arc::clone(record), world.clone());
     let service = service_fn(move |line: Bytes| {
@@ -94,7 +99,11 @@ async fn one_call(world: World, store: Store, name: String) -> (String, Ended) {
         None => Ok(asked.await),
     };
     // A moment more, as the runtime's clock counts in milliseconds.
-    assert!(began.elapsed() <= PATIENCE + Duration::from_millis(50), "{name} took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() <= PATIENCE + Duration::from_millis(50),
+        "{name} took {:?}",
+        began.elapsed()
+    );
     let ended = match result {
         Ok(Ok(answer)) => Ended::Answered(answer),
         Ok(Err(error)) => Ended::Failed(error),
@@ -108,7 +117,10 @@ async fn callers(world: &World, store: &Store) -> Vec<(String, Ended)> {
     let mut calls = JoinSet::new();
     for burst in 0..1 + world.roll(12) {
         for i in 0..1 + world.roll(20) {
-            let name = format!("call-{burst}-{i}{}", "x".repeat(usize::try_from(world.roll(200)).unwrap()));
+            let name = format!(
+                "call-{burst}-{i}{}",
+                "x".repeat(usize::try_from(world.roll(200)).unwrap())
+            );
             calls.spawn_local(one_call(world.clone(), store.clone(), name));
         }
         if world.happens(10) {
@@ -128,10 +140,13 @@ async fn callers(world: &World, store: &Store) -> Vec<(String, Ended)> {
 /// What must hold of every call.
 fn check(record: &Record, ended: &[(String, Ended)], tagged: bool) {
     let record = record.lock().unwrap();
-    let name_of = |line: &str| if tagged { line.split_once(' ').unwrap().1.to_owned() } else { line.to_owned() };
+    let name_of = |line: &str| {
+        if tagged { line.split_once(' ').unwrap().1.to_owned() } else { line.to_owned() }
+    };
     let mut seen: HashMap<String, u32> = HashMap::new();
     for (line, times) in record.iter() {
-        // A line that was cut short is no request that was seen whole; no name is the beginning of another call's.
+        // A line that was cut short is no request that was seen whole; no name is the beginning of
+        // another call's.
         if !tagged || line.contains(' ') {
             *seen.entry(name_of(line)).or_default() += times;
         }
@@ -220,7 +235,8 @@ fn a_server_that_accepts_and_resets_is_not_hammered() {
     Simulation::new().faults(faults).seeds(0..20, async |world| {
         let (connector, _server, _served) = serve(&world, &Record::default(), false);
         let client = Client::new().connect(connector).call_within(PATIENCE);
-        let client = client.backoff(Backoff::between(Duration::from_millis(100), Duration::from_secs(30)));
+        let client =
+            client.backoff(Backoff::between(Duration::from_millis(100), Duration::from_secs(30)));
         let (store, handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(600) {
@@ -246,8 +262,12 @@ fn connections_that_are_replaced_for_their_age_fail_no_call_under_100_seeds() {
     Simulation::new().faults(faults).seeds(0..100, async |world| {
         let record = Record::default();
         let (connector, _server, _served) = serve(&world, &record, false);
-        let client = Client::new().connect(connector).max_age(Duration::from_secs(1 + world.roll(10)));
-        let (store, handle) = client.call_within(Duration::from_secs(600)).pipelined::<String, _>(Lines::lf()).unwrap();
+        let client =
+            Client::new().connect(connector).max_age(Duration::from_secs(1 + world.roll(10)));
+        let (store, handle) = client
+            .call_within(Duration::from_secs(600))
+            .pipelined::<String, _>(Lines::lf())
+            .unwrap();
         for i in 0..40 {
             let (a, b) = (format!("a{i}"), format!("b{i}"));
             let (answer, other) = tokio::join!(store.ask(a.clone()), store.ask(b.clone()));

@@ -1,6 +1,7 @@
-//! Whole servers under simulated faults, 500 seeds: order, exactly what was acknowledged, the books, no leak, and the same run
-//! again from the same seed. A longer run: `ROPEWALK_SEEDS=1000000 cargo test --release --test simulation`. One seed:
-//! `ROPEWALK_SEED=17 cargo test --test simulation`.
+//! Whole servers under simulated faults, 500 seeds: order, exactly what was acknowledged, the
+//! books, no leak, and the same run again from the same seed. A longer run: `ROPEWALK_SEEDS=1000000
+//! cargo test --release --test simulation`. One seed: `ROPEWALK_SEED=17 cargo test --test
+//! simulation`.
 
 use std::collections::HashMap;
 use std::panic::catch_unwind;
@@ -11,7 +12,8 @@ use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::server::Counts;
 use ropewalk::testing::{Faults, SEED, Simulation, World};
 use ropewalk::{
-    Bytes, CloseReason, ConnectionService, Error, Lines, Reply, Result, Server, Session, framed, service_fn, session,
+    Bytes, CloseReason, ConnectionService, Error, Lines, Reply, Result, Server, Session, framed,
+    service_fn, session,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::task::JoinSet;
@@ -25,7 +27,9 @@ type Journal = Arc<Mutex<HashMap<(u64, u64), u32>>>;
 async fn process(journal: Journal, line: Bytes) -> Result<Vec<String>> {
     let text = std::str::from_utf8(&line)?;
     let words: Vec<&str> = text.split(' ').collect();
-    let [client, number, what, n] = words[..] else { return Err(Error::other(format!("no request: {text}"))) };
+    let [client, number, what, n] = words[..] else {
+        return Err(Error::other(format!("no request: {text}")));
+    };
     let (client, number, n): (u64, u64, u64) = (client.parse()?, number.parse()?, n.parse()?);
     *journal.lock().unwrap().entry((client, number)).or_default() += 1;
     match what {
@@ -44,7 +48,8 @@ async fn process(journal: Journal, line: Bytes) -> Result<Vec<String>> {
 
 fn frames(
     journal: &Journal,
-) -> impl Service<Bytes, Response = Reply<String>, Error = Error, Future: Send> + Clone + Send + use<> {
+) -> impl Service<Bytes, Response = Reply<String>, Error = Error, Future: Send> + Clone + Send + use<>
+{
     let journal = Arc::clone(journal);
     service_fn(move |line: Bytes| {
         let answers = process(Arc::clone(&journal), line);
@@ -90,7 +95,8 @@ async fn talk(world: World, connector: Connector, client: u64, comes: Duration) 
     sleep(comes).await;
     let stream = connector.connect().await.ok()?;
     let (reader, writer) = tokio::io::split(stream);
-    let (asked, mut heard) = tokio::join!(ask(&world, client, writer), listen(&world, client, reader));
+    let (asked, mut heard) =
+        tokio::join!(ask(&world, client, writer), listen(&world, client, reader));
     (heard.asked, heard.by) = asked;
     Some(heard)
 }
@@ -121,8 +127,10 @@ async fn ask(world: &World, client: u64, mut writer: WriteHalf<MemoryStream>) ->
 }
 
 async fn listen(world: &World, client: u64, reader: ReadHalf<MemoryStream>) -> Heard {
-    let (mut reader, mut answered, mut slow) = (BufReader::new(reader), Vec::new(), world.happens(10));
-    let mut heard = Heard { client, asked: 0, by: Instant::now(), answered: Vec::new(), ended: false };
+    let (mut reader, mut answered, mut slow) =
+        (BufReader::new(reader), Vec::new(), world.happens(10));
+    let mut heard =
+        Heard { client, asked: 0, by: Instant::now(), answered: Vec::new(), ended: false };
     loop {
         let mut line = String::new();
         match reader.read_line(&mut line).await {
@@ -164,11 +172,17 @@ async fn scenario(world: World) {
 /// The same, and nobody is given up but for a reason.
 async fn sound(world: World) {
     let (all, (drain, counts)) = serve(&world).await;
-    let cut: u64 = counts.reasons().filter(|(reason, _)| !PROPER.contains(reason)).map(|(_, n)| n).sum();
+    let cut: u64 =
+        counts.reasons().filter(|(reason, _)| !PROPER.contains(reason)).map(|(_, n)| n).sum();
     let broken = all.iter().filter(|heard| !heard.ended).count();
     assert!(broken as u64 <= cut, "{broken} connections broke: {counts:?}");
-    for Heard { client, asked, by, answered, .. } in all.iter().filter(|heard| heard.ended && cut == 0) {
-        assert!(*by >= drain || *asked == answered.len() as u64, "{client}: {asked} asked, {answered:?} answered");
+    for Heard { client, asked, by, answered, .. } in
+        all.iter().filter(|heard| heard.ended && cut == 0)
+    {
+        assert!(
+            *by >= drain || *asked == answered.len() as u64,
+            "{client}: {asked} asked, {answered:?} answered"
+        );
     }
 }
 
@@ -192,7 +206,8 @@ async fn serve(world: &World) -> Served {
         }
         _ => {
             let books = Arc::clone(&journal);
-            let service = session(Lines::lf(), move |s: Session<Lines>| by_hand(s, Arc::clone(&books)));
+            let service =
+                session(Lines::lf(), move |s: Session<Lines>| by_hand(s, Arc::clone(&books)));
             run(world, service, &journal, true).await
         }
     };
@@ -200,7 +215,12 @@ async fn serve(world: &World) -> Served {
     served
 }
 
-async fn run(world: &World, service: impl ConnectionService, journal: &Journal, in_order: bool) -> Served {
+async fn run(
+    world: &World,
+    service: impl ConnectionService,
+    journal: &Journal,
+    in_order: bool,
+) -> Served {
     let (endpoint, connector) = world.endpoint();
     let cap = if world.happens(30) { 3 } else { 100 };
     let server = Server::new().max_connections(cap).listen(endpoint);
@@ -219,7 +239,9 @@ async fn run(world: &World, service: impl ConnectionService, journal: &Journal, 
     let mut all = Vec::new();
     if world.happens(30) {
         // Nothing but their turn keeps them waiting.
-        timeout(Duration::from_secs(3600), all_of(&mut clients, &mut all)).await.expect("every client is served");
+        timeout(Duration::from_secs(3600), all_of(&mut clients, &mut all))
+            .await
+            .expect("every client is served");
     } else if world.happens(30) {
         // The drain begins at the moment when the last one comes.
         sleep(comes).await;
@@ -228,7 +250,11 @@ async fn run(world: &World, service: impl ConnectionService, journal: &Journal, 
     }
     let (within, told) = (Duration::from_secs(1 + world.roll(60)), Instant::now());
     handle.drain(within);
-    timeout(within + Duration::from_secs(5), server).await.expect("the drain ends by its deadline").unwrap().unwrap();
+    timeout(within + Duration::from_secs(5), server)
+        .await
+        .expect("the drain ends by its deadline")
+        .unwrap()
+        .unwrap();
     assert!(told.elapsed() <= within + Duration::from_secs(5));
     world.audit(&handle);
     all_of(&mut clients, &mut all).await;
@@ -243,13 +269,17 @@ async fn all_of(clients: &mut JoinSet<Option<Heard>>, all: &mut Vec<Heard>) {
     }
 }
 
-/// Each request was processed once at most, each that was answered once, and the answers came in order.
+/// Each request was processed once at most, each that was answered once, and the answers came in
+/// order.
 fn check(all: &[Heard], journal: &HashMap<(u64, u64), u32>, in_order: bool, panicked: bool) {
     assert!(journal.values().all(|&times| times == 1), "processed twice: {journal:?}");
     for heard in all {
         let Heard { client, answered, ended, .. } = heard;
         for number in answered {
-            assert!(journal.contains_key(&(*client, *number)), "{client} {number} was answered and not processed");
+            assert!(
+                journal.contains_key(&(*client, *number)),
+                "{client} {number} was answered and not processed"
+            );
         }
         let mut sorted = answered.clone();
         sorted.sort_unstable();
@@ -257,7 +287,10 @@ fn check(all: &[Heard], journal: &HashMap<(u64, u64), u32>, in_order: bool, pani
         assert_eq!(sorted.len(), answered.len(), "answered twice: {answered:?}");
         if in_order {
             let expected: Vec<u64> = (0..answered.len() as u64).collect();
-            assert_eq!(*answered, expected, "answers of client {client} are missing or not in order");
+            assert_eq!(
+                *answered, expected,
+                "answers of client {client} are missing or not in order"
+            );
         }
         // A proper end means that all that was processed was answered.
         let processed = journal.keys().filter(|(whose, _)| whose == client).count();
@@ -309,7 +342,11 @@ fn a_failing_seed_is_named_with_how_to_run_it_again() {
 
 #[test]
 fn a_scenario_that_waits_for_ever_or_spins_fails() {
-    let waits = || Simulation::new().limit(Duration::from_secs(60)).run(1, async |_| std::future::pending().await);
+    let waits = || {
+        Simulation::new()
+            .limit(Duration::from_secs(60))
+            .run(1, async |_| std::future::pending().await)
+    };
     assert!(catch_unwind(waits).is_err());
     let spins = || {
         Simulation::new().run(1, async |world| {

@@ -1,4 +1,5 @@
-//! Servers with workers: a service that says on which thread it runs, and blocks it when it is told to.
+//! Servers with workers: a service that says on which thread it runs, and blocks it when it is told
+//! to.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part of it
 
 use std::net::SocketAddr;
@@ -13,8 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Gauge, Running, shout, until};
 
-/// Connections enough for every one of a few workers to get some: that one of four gets none of them happens once in
-/// twenty million runs.
+/// Connections enough for every one of a few workers to get some: that one of four gets none of
+/// them happens once in twenty million runs.
 pub const ENOUGH: usize = 64;
 
 /// Blocks workers for as long as it lives.
@@ -30,7 +31,8 @@ pub struct Block {
     inside: Gauge,
 }
 
-/// Answers `where` with the name of the thread, and anything else in capitals; `block` blocks the thread first.
+/// Answers `where` with the name of the thread, and anything else in capitals; `block` blocks the
+/// thread first.
 pub fn service() -> (impl ConnectionService, Blocker) {
     let blocker = Blocker::new();
     let block = blocker.block();
@@ -66,7 +68,8 @@ impl Blocker {
         self.block.clone()
     }
 
-    /// Blocks all the workers of a server, if it has so many. The clients are to be answered with `BLOCK`.
+    /// Blocks all the workers of a server, if it has so many. The clients are to be answered with
+    /// `BLOCK`.
     pub async fn block_all(&self, server: &Running, workers: usize) -> Vec<TcpStream> {
         let clients = say(server, "block\n").await;
         self.until_blocked(workers).await;

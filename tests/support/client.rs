@@ -102,7 +102,8 @@ impl Client {
     /// Exactly the next `n` bytes.
     pub fn read(&mut self, n: usize) -> Vec<u8> {
         while self.ahead.len() < n {
-            let got = self.fill().unwrap_or_else(|error| panic!("{error} after {:?}", self.shown()));
+            let got =
+                self.fill().unwrap_or_else(|error| panic!("{error} after {:?}", self.shown()));
             assert!(got > 0, "the end after {:?}", self.shown());
         }
         self.ahead.drain(..n).collect()
@@ -117,7 +118,8 @@ impl Client {
                 return String::from_utf8(line).expect("a line of text");
             }
             searched = self.ahead.len();
-            let got = self.fill().unwrap_or_else(|error| panic!("{error} after {:?}", self.shown()));
+            let got =
+                self.fill().unwrap_or_else(|error| panic!("{error} after {:?}", self.shown()));
             assert!(got > 0, "the end after {:?}", self.shown());
         }
     }
@@ -139,7 +141,9 @@ impl Client {
             match self.fill() {
                 Ok(0) => return true,
                 Ok(_) => self.ahead.clear(),
-                Err(error) => return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                Err(error) => {
+                    return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                }
             }
         }
     }
@@ -163,19 +167,27 @@ impl Client {
     }
 }
 
-/// Waits until the kernel at the other end has all that these have sent, whether the program has read it or not.
+/// Waits until the kernel at the other end has all that these have sent, whether the program has
+/// read it or not.
 pub fn acknowledged(clients: &[Client]) {
     // What was written to a Unix socket is with the other end already.
     let ports = |client: &Client| match &client.stream {
-        Stream::Tcp(stream) => Some((stream.local_addr().unwrap().port(), stream.peer_addr().unwrap().port())),
+        Stream::Tcp(stream) => {
+            Some((stream.local_addr().unwrap().port(), stream.peer_addr().unwrap().port()))
+        }
         Stream::Unix(_) => None,
     };
     let sent: HashSet<(u16, u16)> = clients.iter().filter_map(ports).collect();
     super::until("TCP has acknowledged all", || {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         // sl local_address rem_address st tx_queue:rx_queue …
-        let rows = table.lines().skip(1).map(|row| row.split_whitespace().skip(1).take(4).collect::<Vec<_>>());
-        let done = rows.filter(|row| row[3].starts_with("00000000:") && sent.contains(&(port(row[0]), port(row[1]))));
+        let rows = table
+            .lines()
+            .skip(1)
+            .map(|row| row.split_whitespace().skip(1).take(4).collect::<Vec<_>>());
+        let done = rows.filter(|row| {
+            row[3].starts_with("00000000:") && sent.contains(&(port(row[0]), port(row[1])))
+        });
         done.count() == sent.len()
     });
 }

@@ -33,7 +33,8 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A program of another package; where it is missing the test is told as skipped. `.ci/install` installs them.
+/// A program of another package; where it is missing the test is told as skipped. `.ci/install`
+/// installs them.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Servers may lie where only root's path leads.
@@ -45,7 +46,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says why a test tests nothing here, past the capture of its output: `.ci/run` counts these lines.
+/// Says why a test tests nothing here, past the capture of its output: `.ci/run` counts these
+/// lines.
 pub fn skipped(why: &str) {
     // In one piece, or the line of another test may come between.
     stderr().write_all(format!("skipped: {why}\n").as_bytes()).unwrap();
@@ -56,7 +58,13 @@ pub struct TempDir(tempfile::TempDir);
 
 impl TempDir {
     pub fn new() -> Self {
-        Self(Builder::new().prefix("ropewalk-").permissions(Permissions::from_mode(0o755)).tempdir().unwrap())
+        Self(
+            Builder::new()
+                .prefix("ropewalk-")
+                .permissions(Permissions::from_mode(0o755))
+                .tempdir()
+                .unwrap(),
+        )
     }
 
     pub fn join(&self, name: &str) -> PathBuf {
@@ -77,7 +85,8 @@ fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// The name of a test as its program knows it, from the path of its module: that begins with the program's own name.
+/// The name of a test as its program knows it, from the path of its module: that begins with the
+/// program's own name.
 pub fn test(module: &str, name: &str) -> String {
     let (_, module) = module.split_once("::").unwrap();
     format!("{module}::{name}")
@@ -127,7 +136,9 @@ impl Example {
 
     fn begin(mut command: Command, dir: TempDir) -> Self {
         let unix = dir.join("x.sock");
-        command.args(["--listen", "tcp:127.0.0.1:0", "--listen"]).arg(format!("unix:{}", unix.display()));
+        command
+            .args(["--listen", "tcp:127.0.0.1:0", "--listen"])
+            .arg(format!("unix:{}", unix.display()));
         // What it logs is not what is tested.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -146,7 +157,9 @@ impl Example {
     /// The address in the next line.
     fn listening(&self) -> SocketAddr {
         let line = self.line();
-        let address = line.strip_prefix("listening on tcp:").or_else(|| line.strip_prefix("listening on tls:"));
+        let address = line
+            .strip_prefix("listening on tcp:")
+            .or_else(|| line.strip_prefix("listening on tls:"));
         let address = address.and_then(|address| address.parse().ok());
         address.unwrap_or_else(|| panic!("a TCP address is announced, not {line:?}"))
     }
@@ -193,7 +206,8 @@ impl Example {
         self.signal(Signal::TERM);
     }
 
-    /// Tells it to end, with all that `meanwhile` sends still unread in the kernel: it stands still until then.
+    /// Tells it to end, with all that `meanwhile` sends still unread in the kernel: it stands still
+    /// until then.
     pub fn terminate_before_it_reads(&self, meanwhile: impl FnOnce()) {
         self.signal(Signal::STOP);
         meanwhile();
@@ -260,7 +274,8 @@ impl Dice {
 
     /// From 1 to `sides`.
     pub fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % sides + 1
     }
 

@@ -1,7 +1,9 @@
-//! No two files of a crate use each other, directly or by way of others: what both need lives in a third.
+//! No two files of a crate use each other, directly or by way of others: what both need lives in a
+//! third.
 //!
-//! Uses of a module that a file lies in (`super::Thing` of a folder's `mod.rs`) don't count, as a folder is one with its
-//! `mod.rs`; nor does the re-export of a module below. A name that a `mod.rs` re-exports counts as that of its own file.
+//! Uses of a module that a file lies in (`super::Thing` of a folder's `mod.rs`) don't count, as a
+//! folder is one with its `mod.rs`; nor does the re-export of a module below. A name that a
+//! `mod.rs` re-exports counts as that of its own file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +14,13 @@ const ALLOWED: [(&str, &[&str]); 2] = [
     // Handles on one connection, each of which leads to the others.
     (
         "middleware/src",
-        &["connection::budget", "connection::closing", "connection::info", "connection::shared", "connection::stats"],
+        &[
+            "connection::budget",
+            "connection::closing",
+            "connection::info",
+            "connection::shared",
+            "connection::stats",
+        ],
     ),
     // A constant, which belongs into a third file.
     ("src", &["wire::large", "wire::output"]),
@@ -46,8 +54,11 @@ fn expand(tree: &str, above: &[String], paths: &mut Vec<Module>) {
     parts.push(&tree[from..]);
     for part in parts {
         let part = part.split(" as ").next().unwrap_or_default().trim();
-        let (path, below) = part.split_once('{').map_or((part, None), |(path, below)| (path, below.strip_suffix('}')));
-        let names = path.split("::").map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+        let (path, below) = part
+            .split_once('{')
+            .map_or((part, None), |(path, below)| (path, below.strip_suffix('}')));
+        let names =
+            path.split("::").map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
         let path: Module = above.iter().cloned().chain(names).collect();
         match below {
             Some(below) => expand(below, &path, paths),
@@ -61,10 +72,12 @@ fn uses(code: &str) -> Vec<(Module, bool)> {
     let mut found = Vec::new();
     let mut rest = String::new();
     for item in code.split_inclusive(';') {
-        let line = item.rfind("use ").filter(|&at| item[..at].ends_with(['\n', ' ', ')']) || at == 0);
+        let line =
+            item.rfind("use ").filter(|&at| item[..at].ends_with(['\n', ' ', ')']) || at == 0);
         match line.map(|at| item.split_at(at)) {
             Some((before, tree)) if item.ends_with(';') && !tree.contains(['(', '=']) => {
-                let is_public = before.lines().last().is_some_and(|line| line.trim_start().starts_with("pub"));
+                let is_public =
+                    before.lines().last().is_some_and(|line| line.trim_start().starts_with("pub"));
                 let mut paths = Vec::new();
                 expand(&tree["use ".len()..tree.len() - 1], &[], &mut paths);
                 found.extend(paths.into_iter().map(|path| (path, is_public)));
@@ -99,11 +112,16 @@ fn resolve(from: &[String], path: &[String], all: &Uses, depth: usize) -> Option
         first if all.contains_key(&[from, &[first.to_owned()]].concat()) => {}
         _ => return None,
     }
-    while let Some(name) = rest.next_if(|name| all.contains_key(&[&at[..], &[(*name).clone()]].concat())) {
+    while let Some(name) =
+        rest.next_if(|name| all.contains_key(&[&at[..], &[(*name).clone()]].concat()))
+    {
         at.push(name.clone());
     }
     let exports = rest.peek().filter(|_| depth < 5).and_then(|name| {
-        let exported = all.get(&at)?.iter().filter(|(path, is_public)| *is_public && path.last() == Some(*name));
+        let exported = all
+            .get(&at)?
+            .iter()
+            .filter(|(path, is_public)| *is_public && path.last() == Some(*name));
         exported.into_iter().find_map(|(path, _)| resolve(&at, path, all, depth + 1))
     });
     exports.or(Some(at))
@@ -117,7 +135,9 @@ fn edges(all: &Uses) -> BTreeMap<&Module, BTreeSet<Module>> {
         let is_export = *is_public && to.starts_with(from);
         (!is_above && !is_export && all.contains_key(&to)).then_some(to)
     };
-    all.iter().map(|(from, paths)| (from, paths.iter().filter_map(|path| used(from, path)).collect())).collect()
+    all.iter()
+        .map(|(from, paths)| (from, paths.iter().filter_map(|path| used(from, path)).collect()))
+        .collect()
 }
 
 /// The modules that lead back to themselves.
@@ -141,9 +161,12 @@ fn cycles(files: &[(Module, String)]) -> Vec<String> {
 fn no_files_use_each_other() {
     for root in ["src", "codecs/src", "middleware/src"] {
         let shipped = sources(&[root]).into_iter().filter(|s| !s.path.contains("/tests"));
-        let files: Vec<_> = shipped.map(|s| (module(&s.path[root.len()..]), without_tests(&blank(&s.text)))).collect();
-        let is_allowed =
-            |module: &String| ALLOWED.iter().any(|(of, all)| *of == root && all.contains(&module.as_str()));
+        let files: Vec<_> = shipped
+            .map(|s| (module(&s.path[root.len()..]), without_tests(&blank(&s.text))))
+            .collect();
+        let is_allowed = |module: &String| {
+            ALLOWED.iter().any(|(of, all)| *of == root && all.contains(&module.as_str()))
+        };
         let found = cycles(&files).into_iter().filter(|module| !is_allowed(module));
         assert_none(found.map(|module| format!("{root}: {module} uses itself by way of others")));
     }
@@ -154,10 +177,20 @@ fn cycles_are_found_through_braces_re_exports_and_paths() {
     let file = |name: &str, code: &str| (module(name), code.to_owned());
     let found = |files: &[(Module, String)]| cycles(files).join(" ");
     let root = file("lib.rs", "mod a; mod b;\npub use self::a::A;");
-    assert_eq!(found(&[root.clone(), file("a.rs", "use crate::{b::B};"), file("b.rs", "use crate::A;")]), "a b");
-    assert_eq!(found(&[root.clone(), file("a.rs", "use super::b::B;"), file("b.rs", "struct B;")]), "");
     assert_eq!(
-        found(&[root, file("a.rs", "fn a() { crate::b::b(); }"), file("b.rs", "fn b(_: super::a::A) {}")]),
+        found(&[root.clone(), file("a.rs", "use crate::{b::B};"), file("b.rs", "use crate::A;")]),
+        "a b"
+    );
+    assert_eq!(
+        found(&[root.clone(), file("a.rs", "use super::b::B;"), file("b.rs", "struct B;")]),
+        ""
+    );
+    assert_eq!(
+        found(&[
+            root,
+            file("a.rs", "fn a() { crate::b::b(); }"),
+            file("b.rs", "fn b(_: super::a::A) {}")
+        ]),
         "a b"
     );
     // A folder is one with its `mod.rs`.

@@ -1,4 +1,5 @@
-//! `tests/DEFAULTS.md`: each row of the book's tables of defaults has one there, and each test it names exists.
+//! `tests/DEFAULTS.md`: each row of the book's tables of defaults has one there, and each test it
+//! names exists.
 
 use super::faults::wrong;
 use super::{assert_none, read};
@@ -19,7 +20,7 @@ fn every_default_has_a_test_that_exists() {
     let tests = rows(&tested);
     assert!(defaults.len() > 40, "{} defaults", defaults.len());
     assert_eq!(tests.iter().map(|(what, _)| *what).collect::<Vec<_>>(), defaults);
-    assert_none(
-        tests.iter().flat_map(|(what, tests)| wrong(tests, read).into_iter().map(move |w| format!("{what}: {w}"))),
-    );
+    assert_none(tests.iter().flat_map(|(what, tests)| {
+        wrong(tests, read).into_iter().map(move |w| format!("{what}: {w}"))
+    }));
 }

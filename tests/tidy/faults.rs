@@ -3,7 +3,8 @@
 use super::{assert_none, read, sources, without_tests, words};
 
 /// How many faults each letter of the catalogue has.
-const FAULTS: [(char, usize); 7] = [('A', 17), ('B', 19), ('C', 24), ('D', 14), ('E', 16), ('F', 17), ('G', 14)];
+const FAULTS: [(char, usize); 7] =
+    [('A', 17), ('B', 19), ('C', 24), ('D', 14), ('E', 16), ('F', 17), ('G', 14)];
 
 /// The id of a row, and its cell of tests.
 fn rows(table: &str) -> Vec<(&str, &str)> {
@@ -11,7 +12,9 @@ fn rows(table: &str) -> Vec<(&str, &str)> {
         .lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
-            let id = cells.next().filter(|id| id.len() == 3 && id.ends_with(|c: char| c.is_ascii_digit()))?;
+            let id = cells
+                .next()
+                .filter(|id| id.len() == 3 && id.ends_with(|c: char| c.is_ascii_digit()))?;
             Some((id, cells.nth(1)?))
         })
         .collect()
@@ -31,7 +34,8 @@ pub(super) fn wrong(tests: &str, source: impl Fn(&str) -> String) -> Vec<String>
             faults.push(format!("names no test: {file}"));
         }
         let is_missing = |name: &&&str| !text.contains(&format!("fn {name}("));
-        faults.extend(names.iter().filter(is_missing).map(|name| format!("there is no test {name}")));
+        faults
+            .extend(names.iter().filter(is_missing).map(|name| format!("there is no test {name}")));
     }
     faults
 }
@@ -41,16 +45,26 @@ fn every_fault_of_the_catalogue_has_a_test_that_exists_or_a_reason() {
     let table = read("tests/FAULTS.md");
     let rows = rows(&table);
     let ids: Vec<&str> = rows.iter().map(|(id, _)| *id).collect();
-    let all = FAULTS.iter().flat_map(|(letter, n)| (1..=*n).map(move |i| format!("{letter}{i:02}")));
+    let all =
+        FAULTS.iter().flat_map(|(letter, n)| (1..=*n).map(move |i| format!("{letter}{i:02}")));
     assert_eq!(ids, all.collect::<Vec<_>>());
-    assert_none(rows.iter().flat_map(|(id, tests)| wrong(tests, read).into_iter().map(move |w| format!("{id}: {w}"))));
+    assert_none(
+        rows.iter().flat_map(|(id, tests)| {
+            wrong(tests, read).into_iter().map(move |w| format!("{id}: {w}"))
+        }),
+    );
 }
 
 #[test]
 fn no_deadline_depends_on_the_wall_clock() {
     let shipped = sources(&["src", "codecs/src", "middleware/src"]);
     let asks = |code: &str| words(code).any(|word| word == "SystemTime");
-    assert_none(shipped.iter().filter(|s| asks(&without_tests(&s.code))).map(|s| format!("{}: SystemTime", s.path)));
+    assert_none(
+        shipped
+            .iter()
+            .filter(|s| asks(&without_tests(&s.code)))
+            .map(|s| format!("{}: SystemTime", s.path)),
+    );
 }
 
 #[test]

@@ -19,8 +19,8 @@ const MAX_EXAMPLE_FOLDER: usize = 500;
 
 /// The modules of `src/`: each may use those to its right only. ARCHITECTURE.md has this list too.
 const ORDER: [&str; 14] = [
-    "testing", "cli", "metrics", "server", "memory", "client", "endpoint", "listener", "leaf", "session", "dispatch",
-    "outbox", "wire", "tls",
+    "testing", "cli", "metrics", "server", "memory", "client", "endpoint", "listener", "leaf",
+    "session", "dispatch", "outbox", "wire", "tls",
 ];
 
 /// Written apart, or this file would break its own rule.
@@ -47,7 +47,8 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     paths.sort();
     assert!(!paths.is_empty(), "no sources in {folders:?}");
     let source = |path: PathBuf| {
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let path = path.strip_prefix(Path::new(ROOT)).unwrap_or(&path).display().to_string();
         Source { code: blank(&text), path, text }
     };
@@ -217,9 +218,15 @@ fn module_of<'a>(name: &'a str, lib: &'a str) -> Option<&'a str> {
 /// The imports of a module that do not go to the right.
 fn wrong_imports(module: &str, code: &str, lib: &str) -> Vec<String> {
     let place = |module: &str| ORDER.iter().position(|&m| m == module);
-    let Some(own) = place(module) else { return vec![format!("the module {module} has no place in the order")] };
+    let Some(own) = place(module) else {
+        return vec![format!("the module {module} has no place in the order")];
+    };
     let wrong = |name: &&str| module_of(name, lib).and_then(place).is_some_and(|used| used < own);
-    imports(code).into_iter().filter(wrong).map(|name| format!("{module} uses crate::{name}")).collect()
+    imports(code)
+        .into_iter()
+        .filter(wrong)
+        .map(|name| format!("{module} uses crate::{name}"))
+        .collect()
 }
 
 /// The value of the first `key = "value"` in a manifest.
@@ -230,8 +237,15 @@ fn value<'a>(manifest: &'a str, key: &str) -> &'a str {
 
 /// The versions of Rust a text says are needed.
 fn rust_versions(text: &str) -> Vec<&str> {
-    let after = |mark| text.split(mark).skip(1).map(|rest: &str| rest.split_whitespace().next().unwrap_or_default());
-    after("`rust-version` is ").chain(after("MSRV ")).map(|version| version.trim_end_matches(['.', ':', ','])).collect()
+    let after = |mark| {
+        text.split(mark)
+            .skip(1)
+            .map(|rest: &str| rest.split_whitespace().next().unwrap_or_default())
+    };
+    after("`rust-version` is ")
+        .chain(after("MSRV "))
+        .map(|version| version.trim_end_matches(['.', ':', ',']))
+        .collect()
 }
 
 /// The lints that are allowed without a comment that says why.
@@ -268,7 +282,10 @@ fn assert_none(complaints: impl IntoIterator<Item = String>) {
 
 #[test]
 fn no_file_is_longer_than_400_lines() {
-    let long = all_sources().into_iter().map(|s| (s.text.lines().count(), s.path)).filter(|(n, _)| *n > MAX_FILE);
+    let long = all_sources()
+        .into_iter()
+        .map(|s| (s.text.lines().count(), s.path))
+        .filter(|(n, _)| *n > MAX_FILE);
     assert_none(long.map(|(lines, path)| format!("{path}: {lines} lines")));
 }
 
@@ -283,9 +300,9 @@ fn no_function_is_longer_than_60_lines() {
 #[test]
 fn the_modules_of_the_server_use_only_those_to_their_right() {
     let lib = blank(&read("src/lib.rs"));
-    let shipped = sources(&["src"])
-        .into_iter()
-        .filter(|s| s.path != "src/lib.rs" && !s.path.ends_with("/tests.rs") && !s.path.contains("/tests/"));
+    let shipped = sources(&["src"]).into_iter().filter(|s| {
+        s.path != "src/lib.rs" && !s.path.ends_with("/tests.rs") && !s.path.contains("/tests/")
+    });
     assert_none(shipped.flat_map(|s| {
         let module = s.path["src/".len()..].split(['/', '.']).next().unwrap_or_default().to_owned();
         let wrong = wrong_imports(&module, &without_tests(&s.code), &lib);
@@ -295,7 +312,11 @@ fn the_modules_of_the_server_use_only_those_to_their_right() {
 
 #[test]
 fn the_architecture_names_the_same_order_of_modules() {
-    assert!(read("ARCHITECTURE.md").contains(&ORDER.join(", ")), "ARCHITECTURE.md, invariants: {}", ORDER.join(", "));
+    assert!(
+        read("ARCHITECTURE.md").contains(&ORDER.join(", ")),
+        "ARCHITECTURE.md, invariants: {}",
+        ORDER.join(", ")
+    );
 }
 
 #[test]
@@ -307,7 +328,9 @@ fn codecs_know_no_other_crate_and_middleware_only_them() {
         let manifest = read(&format!("{folder}/Cargo.toml"));
         // It may name itself, to turn its features on for its tests.
         let other = |line: &&str| {
-            line.starts_with("ropewalk") && !line.starts_with(&format!("ropewalk-{folder}")) && !line.starts_with(known)
+            line.starts_with("ropewalk")
+                && !line.starts_with(&format!("ropewalk-{folder}"))
+                && !line.starts_with(known)
         };
         assert_none(manifest.lines().filter(other).map(str::to_owned));
     }
@@ -318,7 +341,10 @@ fn the_versions_agree() {
     let manifest = read("Cargo.toml");
     let version = value(&manifest, "version");
     for crate_ in ["ropewalk-codecs", "ropewalk-middleware"] {
-        assert!(value(&manifest, crate_).contains(&format!("version = \"{version}\"")), "{crate_} in Cargo.toml");
+        assert!(
+            value(&manifest, crate_).contains(&format!("version = \"{version}\"")),
+            "{crate_} in Cargo.toml"
+        );
     }
     for document in ["README.md", "CHANGELOG.md"] {
         assert!(read(document).contains(version), "{document} does not name {version}");
@@ -331,7 +357,10 @@ fn the_readmes_name_the_rust_version_of_the_manifest() {
     let wanted = value(&manifest, "rust-version");
     assert!(!rust_versions(&read("README.md")).is_empty(), "README.md names no rust-version");
     for document in ["README.md", "codecs/README.md", "middleware/README.md"] {
-        assert!(rust_versions(&read(document)).iter().all(|&found| found == wanted), "{document}: {wanted} is right");
+        assert!(
+            rust_versions(&read(document)).iter().all(|&found| found == wanted),
+            "{document}: {wanted} is right"
+        );
     }
 }
 
@@ -355,27 +384,44 @@ fn every_example_is_short_and_says_how_to_try_it() {
     let (index, all) = (read("examples/README.md"), sources(&["examples"]));
     for (name, source) in examples() {
         let folder = format!("examples/{name}/");
-        let parts = all.iter().filter(|part| part.path == source.path || part.path.starts_with(&folder));
+        let parts =
+            all.iter().filter(|part| part.path == source.path || part.path.starts_with(&folder));
         let lines: usize = parts.map(|part| part.text.lines().count()).sum();
         let max = if source.path.starts_with(&folder) { MAX_EXAMPLE_FOLDER } else { MAX_EXAMPLE };
         assert!(lines <= max, "examples/{name}: {lines} lines, and {max} it may have");
-        assert!(source.text.starts_with("//! Try it:"), "{}: its first line does not say how to try it", source.path);
-        assert!(index.contains(&format!("| `{name}` |")), "{}: not in the table of examples/README.md", source.path);
+        assert!(
+            source.text.starts_with("//! Try it:"),
+            "{}: its first line does not say how to try it",
+            source.path
+        );
+        assert!(
+            index.contains(&format!("| `{name}` |")),
+            "{}: not in the table of examples/README.md",
+            source.path
+        );
     }
 }
 
 #[test]
 fn every_example_is_run_by_a_test() {
-    let tests: Vec<_> = sources(&["tests"]).into_iter().filter(|s| !s.path.starts_with("tests/tidy/")).collect();
+    let tests: Vec<_> =
+        sources(&["tests"]).into_iter().filter(|s| !s.path.starts_with("tests/tidy/")).collect();
     let marks = |name: &str| [format!("\"{name}\""), format!("examples/{name}.rs")];
-    let is_run = |name: &str| tests.iter().any(|test| marks(name).iter().any(|mark| test.text.contains(mark)));
-    assert_none(examples().into_iter().filter(|(name, _)| !is_run(name)).map(|(_, source)| source.path));
+    let is_run = |name: &str| {
+        tests.iter().any(|test| marks(name).iter().any(|mark| test.text.contains(mark)))
+    };
+    assert_none(
+        examples().into_iter().filter(|(name, _)| !is_run(name)).map(|(_, source)| source.path),
+    );
 }
 
 #[test]
 fn a_skipped_test_says_so_past_the_capture_of_its_output() {
-    let tests = sources(&["tests"]).into_iter().filter(|source| source.text.contains("println!(\"skipped"));
-    assert_none(tests.filter(|source| !source.path.starts_with("tests/tidy/")).map(|source| source.path));
+    let tests =
+        sources(&["tests"]).into_iter().filter(|source| source.text.contains("println!(\"skipped"));
+    assert_none(
+        tests.filter(|source| !source.path.starts_with("tests/tidy/")).map(|source| source.path),
+    );
 }
 
 #[test]

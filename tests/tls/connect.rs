@@ -2,7 +2,10 @@
 #![cfg(feature = "tls")]
 
 use ropewalk::tls::ClientTls;
-use ropewalk::{Bytes, Connection, Lines, Remote, Result, Session, TlsConfig, connect, framed, reply_fn, session};
+use ropewalk::{
+    Bytes, Connection, Lines, Remote, Result, Session, TlsConfig, connect, framed, reply_fn,
+    session,
+};
 
 use crate::encrypted::{Ca, Folder, Running, localhost, soon, text};
 
@@ -33,7 +36,8 @@ async fn the_name_of_the_host_is_what_the_certificate_must_be_for() {
     // An address is another name, unless it is said which one is meant.
     let error = fails(format!("tls:127.0.0.1:{port}?ca={roots}")).await;
     assert!(error.contains("not valid for name"), "{error}");
-    answers(connect(format!("tls:127.0.0.1:{port}?ca={roots}&name=localhost")).await.unwrap()).await;
+    answers(connect(format!("tls:127.0.0.1:{port}?ca={roots}&name=localhost")).await.unwrap())
+        .await;
     server.end().await;
 }
 
@@ -67,7 +71,8 @@ async fn a_certificate_of_its_own_is_shown_and_a_protocol_is_settled() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let roots = folder.write("ca.pem", ca.pem());
     let issued = ca.issue(["client"]);
-    let (cert, key) = (folder.write("client.pem", &issued.cert), folder.write("client.key", &issued.key));
+    let (cert, key) =
+        (folder.write("client.pem", &issued.cert), folder.write("client.key", &issued.key));
     let served = localhost(&ca, &folder).client_ca(&roots).alpn(["echo/1"]);
     let server = Running::tls(served, echo()).await;
     let plain = format!("tls:localhost:{}?ca={}", server.addr.port(), text(&roots));
@@ -135,10 +140,13 @@ async fn a_session_becomes_encrypted_by_the_clients_side_too() {
 }
 
 #[tokio::test]
-async fn an_answer_that_came_in_plaintext_behind_the_go_ahead_is_never_taken_for_an_encrypted_one() {
+async fn an_answer_that_came_in_plaintext_behind_the_go_ahead_is_never_taken_for_an_encrypted_one()
+{
     let (ca, folder) = (Ca::new(), Folder::new());
     let tls = localhost(&ca, &folder);
-    let server = Running::plain(session(Lines::lf(), move |s| starttls(s, tls.clone(), "250 injected"))).await;
+    let server =
+        Running::plain(session(Lines::lf(), move |s| starttls(s, tls.clone(), "250 injected")))
+            .await;
     let client = ClientTls::new().ca_pem(ca.pem()).name("localhost");
     let mut s = Session::over(connect(&server.memory).await.unwrap(), Lines::lf());
     s.feed("STARTTLS").unwrap();

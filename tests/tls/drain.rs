@@ -1,4 +1,5 @@
-//! A drain under TLS: what had arrived is answered, encrypted or not yet decrypted, and the end is a clean one.
+//! A drain under TLS: what had arrived is answered, encrypted or not yet decrypted, and the end is
+//! a clean one.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ fn service() -> impl ConnectionService {
 #[tokio::test]
 async fn what_had_arrived_is_answered_and_the_goodbye_follows() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    // More than one record and more than one read, and no more than a receive buffer holds: what the sender's kernel has
-    // yet to send has not arrived.
+    // More than one record and more than one read, and no more than a receive buffer holds: what
+    // the sender's kernel has yet to send has not arrived.
     let request = "a line of text\r\n".repeat(6_000);
     for version in [&TLS12, &TLS13] {
         for times in [0, 1] {
@@ -79,7 +80,8 @@ async fn a_handshake_under_way_is_finished_and_its_request_answered() {
         let connector = client.connector();
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
         // Its hello is on its way; the server has yet to look.
-        let mut connecting = connector.connect(name, TcpStream::connect(running.addr).await.unwrap());
+        let mut connecting =
+            connector.connect(name, TcpStream::connect(running.addr).await.unwrap());
         assert!(futures::poll!(&mut connecting).is_pending());
         running.handle.drain(PATIENCE);
         let mut stream = soon(connecting).await.unwrap();
@@ -104,7 +106,9 @@ async fn a_handshake_under_way_is_finished_and_its_request_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_two_seconds_for_a_silent_peer_and_no_longer() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let running = Running::tls(localhost(&ca, &folder), framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).await;
+    let running =
+        Running::tls(localhost(&ca, &folder), framed(RawBytes, reply_fn(|bytes: Bytes| bytes)))
+            .await;
     let mut silent = running.memory.connect().await.unwrap();
     let began = Instant::now();
     let handle = running.handle.clone();

@@ -33,12 +33,18 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
     }
     let folder = || TlsConfig::folder("x");
     for (text, built) in [
-        ("tls+unix:/run/x?certs=x&mode=660&user=www-data", Endpoint::unix("/run/x").mode(0o660).user("www-data")),
+        (
+            "tls+unix:/run/x?certs=x&mode=660&user=www-data",
+            Endpoint::unix("/run/x").mode(0o660).user("www-data"),
+        ),
         ("tls+unix:@x?certs=x&backlog=7", Endpoint::unix_abstract("x").backlog(7)),
         ("tls+systemd:web?certs=x", Endpoint::systemd("web")),
         ("tls+fd:3?certs=x", Endpoint::fd(3)),
         ("proxy+tls+unix:x?certs=x", Endpoint::unix("x").proxied([])),
-        ("proxy+tls+systemd:0?certs=x&trust=::1", Endpoint::systemd("0").proxied(["::1/128".parse().unwrap()])),
+        (
+            "proxy+tls+systemd:0?certs=x&trust=::1",
+            Endpoint::systemd("0").proxied(["::1/128".parse().unwrap()]),
+        ),
     ] {
         let built = built.tls(folder());
         assert_eq!((text.parse(), built.to_string().as_str()), (Ok(built), text));
@@ -49,8 +55,14 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
     let other = "tls:8443?key=%2Fetc/k.pem&cert=%63.pem".parse::<Endpoint>().unwrap();
     assert_eq!(other, "tls:8443?cert=c.pem&key=/etc/k.pem".parse().unwrap());
     // Without a string of their own.
-    assert_eq!(Endpoint::unix("/run/x").tls(files()).to_string(), "tls+unix:/run/x?cert=c.pem&key=/etc/k.pem");
-    assert_eq!(tcp("1.2.3.4:5").tls(TlsConfig::pem("secret", "secret")).to_string(), "tls:1.2.3.4:5");
+    assert_eq!(
+        Endpoint::unix("/run/x").tls(files()).to_string(),
+        "tls+unix:/run/x?cert=c.pem&key=/etc/k.pem"
+    );
+    assert_eq!(
+        tcp("1.2.3.4:5").tls(TlsConfig::pem("secret", "secret")).to_string(),
+        "tls:1.2.3.4:5"
+    );
     assert!(!format!("{:?}", TlsConfig::pem("secret", "secret")).contains("secret"));
 }
 
@@ -75,14 +87,26 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
         ("tls:1?certs=x&alpn=", "a protocol of 0 bytes in alpn=", "write names, such as alpn=h2"),
         ("tls:1?certs=x&alpn=a,,b", "a protocol of 0 bytes in alpn=a,,b", "write names"),
         ("tls:1?certs=%zz", "\"%zz\" is not % and two", "write %25 for a %"),
-        ("tls:1?certs=x&mode=660", "the option \"mode\" is unknown", "are cert, key, certs, client-ca, alpn, backlog"),
+        (
+            "tls:1?certs=x&mode=660",
+            "the option \"mode\" is unknown",
+            "are cert, key, certs, client-ca, alpn, backlog",
+        ),
         ("tls+tcp:1?certs=x", "the scheme \"tls+tcp\" is unknown", "TCP with TLS is tls:"),
         ("tls+udp:1?certs=x", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:"),
         ("tls+unix:", "there is no path", "write tls+unix:/run/x.sock"),
         ("tls+unix:x", "there is no certificate", "write ?cert=FILE"),
-        ("tls+fd:3?certs=x&mode=660", "the option \"mode\" is unknown", "are cert, key, certs, client-ca, alpn"),
+        (
+            "tls+fd:3?certs=x&mode=660",
+            "the option \"mode\" is unknown",
+            "are cert, key, certs, client-ca, alpn",
+        ),
         ("tls+tls:1?certs=x", "the scheme \"tls+tls\" is unknown", "TCP with TLS is tls:"),
-        ("tls+proxy+tcp:1?certs=x", "the scheme \"proxy+tcp\" is unknown", "the schemes are tcp:, tls:"),
+        (
+            "tls+proxy+tcp:1?certs=x",
+            "the scheme \"proxy+tcp\" is unknown",
+            "the schemes are tcp:, tls:",
+        ),
         ("tls:1?certs=x&", "an option is missing", "the options of tls: are cert"),
         ("tcp:1?certs=x", "the option \"certs\" is unknown", "the options of tcp: are backlog"),
         ("TLS:1?certs=x", "the scheme \"TLS\" is unknown", "write tls: in lower case"),
@@ -102,7 +126,8 @@ fn bad(ca: &Ca, folder: &Folder) -> Vec<(TlsConfig, String, &'static str)> {
     let wrong = folder.write("wrong.pem", &other.key);
     let empty = folder.write("empty.pem", "");
     let half = folder.write("half.pem", &one.cert[..one.cert.len() / 2]);
-    let junk = folder.write("junk.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let junk =
+        folder.write("junk.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let unnamed = ca.issue([]);
     let unnamed = folder.write("unnamed/x.pem", format!("{}{}", unnamed.cert, unnamed.key));
     let none = folder.write("none/readme", "").parent().unwrap().to_owned();
@@ -126,7 +151,11 @@ fn bad(ca: &Ca, folder: &Folder) -> Vec<(TlsConfig, String, &'static str)> {
         (TlsConfig::folder(&none), named(&none), "there is no certificate in it"),
         (TlsConfig::folder(&lonely), named(&lonely.join("x.key")), "check the path"),
         (TlsConfig::folder(unnamed.parent().unwrap()), named(&unnamed), "there is no DNS name"),
-        (TlsConfig::pem(&one.cert, &other.key), "bad TLS configuration".to_owned(), "it is not the key"),
+        (
+            TlsConfig::pem(&one.cert, &other.key),
+            "bad TLS configuration".to_owned(),
+            "it is not the key",
+        ),
     ]
 }
 
@@ -136,7 +165,8 @@ async fn certificates_that_are_no_good_are_named_before_anything_listens() {
     for (tls, place, problem) in bad(&ca, &folder) {
         // Whether it was bound can be told afterwards: it can be bound but once.
         let (other, _connector) = ropewalk::memory::endpoint();
-        let server = Server::new().listen(other.clone()).listen(tcp("127.0.0.1:0").tls(tls.clone()));
+        let server =
+            Server::new().listen(other.clone()).listen(tcp("127.0.0.1:0").tls(tls.clone()));
         let server = server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes)));
         let error = server.bind().await.unwrap_err().to_string();
         assert!(error.starts_with("cannot bind tls:127.0.0.1:0"), "{error}");
@@ -151,7 +181,9 @@ async fn certificates_that_are_no_good_are_named_before_anything_listens() {
 async fn a_configuration_made_by_hand_is_taken_as_it_is() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let by_hand = builder.with_no_client_auth().with_cert_resolver(std::sync::Arc::new(Nobody));
     let tls = TlsConfig::from(by_hand);
     assert_eq!(tls, tls.clone());
@@ -165,7 +197,10 @@ async fn a_configuration_made_by_hand_is_taken_as_it_is() {
 struct Nobody;
 
 impl rustls::server::ResolvesServerCert for Nobody {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<std::sync::Arc<rustls::sign::CertifiedKey>> {
+    fn resolve(
+        &self,
+        _: rustls::server::ClientHello<'_>,
+    ) -> Option<std::sync::Arc<rustls::sign::CertifiedKey>> {
         None
     }
 }
@@ -176,11 +211,16 @@ async fn a_string_with_files_is_served() {
     let issued = ca.issue(["localhost"]);
     let pem = folder.write("both & more.pem", format!("{}{}", issued.key, issued.cert));
     let path = text(&pem).replace('&', "%26");
-    let server = Server::new().listen(format!("tls:127.0.0.1:0?cert={path}&key={path}&alpn=echo/1"));
-    let server = server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
-    let ropewalk::Addr::Tcp(addr) = server.handle().addresses()[0] else { panic!("no TCP address") };
+    let server =
+        Server::new().listen(format!("tls:127.0.0.1:0?cert={path}&key={path}&alpn=echo/1"));
+    let server =
+        server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
+    let ropewalk::Addr::Tcp(addr) = server.handle().addresses()[0] else {
+        panic!("no TCP address")
+    };
     let addr: SocketAddr = addr;
     tokio::spawn(server);
-    let mut stream = encrypted::Client::new(&ca, "localhost").alpn(&["echo/1"]).tcp(addr).await.unwrap();
+    let mut stream =
+        encrypted::Client::new(&ca, "localhost").alpn(&["echo/1"]).tcp(addr).await.unwrap();
     encrypted::echo(&mut stream, b"hello").await.unwrap();
 }

@@ -6,13 +6,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rcgen::CertificateParams;
-use ropewalk::{Bytes, ConnectionService, RawBytes, Result, Server, Session, framed, reply_fn, session};
+use ropewalk::{
+    Bytes, ConnectionService, RawBytes, Result, Server, Session, framed, reply_fn, session,
+};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::encrypted::{self, Ca, Client, Folder, PATIENCE, Running, client_hello, echo, localhost, soon, until};
+use crate::encrypted::{
+    self, Ca, Client, Folder, PATIENCE, Running, client_hello, echo, localhost, soon, until,
+};
 use crate::support;
 
 fn service() -> impl ConnectionService {
@@ -24,7 +28,9 @@ async fn silence_and_half_a_hello_end_at_ten_seconds_however_they_drip() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let running = Running::tls(localhost(&ca, &folder), service()).await;
     let hello = client_hello(&ca).await;
-    for (sent, drips) in [(0, false), (3, false), (hello.len() / 2, false), (0, true), (hello.len() / 2, true)] {
+    for (sent, drips) in
+        [(0, false), (3, false), (hello.len() / 2, false), (0, true), (hello.len() / 2, true)]
+    {
         let began = Instant::now();
         let mut client = running.memory.connect().await.unwrap();
         client.write_all(&hello[..sent]).await.unwrap();
@@ -48,7 +54,8 @@ async fn silence_and_half_a_hello_end_at_ten_seconds_however_they_drip() {
 #[tokio::test]
 async fn three_hundred_silent_connections_do_not_keep_out_a_hundred_honest_ones() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let running = Running::tls_on(Server::new().max_preambles(256), localhost(&ca, &folder), service()).await;
+    let running =
+        Running::tls_on(Server::new().max_preambles(256), localhost(&ca, &folder), service()).await;
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(TcpStream::connect(running.addr).await.unwrap());
@@ -62,7 +69,10 @@ async fn three_hundred_silent_connections_do_not_keep_out_a_hundred_honest_ones(
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let preambles = running.handle.preambles();
-    assert!(preambles.passed() == 100 && preambles.pending() <= 256 && preambles.dropped() >= 44, "{preambles:?}");
+    assert!(
+        preambles.passed() == 100 && preambles.pending() <= 256 && preambles.dropped() >= 44,
+        "{preambles:?}"
+    );
 }
 
 #[tokio::test]
@@ -88,7 +98,13 @@ async fn other_protocols_are_told_so_and_closed_at_once() {
         soon(client.read_to_end(&mut alert)).await.unwrap();
         // For a hello of 16 MiB, which rustls refuses when it is announced, it has no alert.
         let expected = if bytes == huge_hello { None } else { Some(&21) };
-        assert_eq!(alert.first(), expected, "{:?} after {:?}", alert, bytes[..5].escape_ascii().to_string());
+        assert_eq!(
+            alert.first(),
+            expected,
+            "{:?} after {:?}",
+            alert,
+            bytes[..5].escape_ascii().to_string()
+        );
     }
     // Far less than their deadline: it was the alert that ended them.
     assert!(began.elapsed() < Duration::from_secs(5));
@@ -124,20 +140,29 @@ async fn a_peer_that_goes_away_anywhere_in_the_handshake_leaves_nothing_behind()
     running.end().await;
 }
 
-/// A stream that writes one byte at a time, and the next one when its peer has had turns enough to read it.
+/// A stream that writes one byte at a time, and the next one when its peer has had turns enough to
+/// read it.
 struct Drip<S> {
     stream: S,
     turns: usize,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Drip<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Drip<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.turns > 0 {
             self.turns -= 1;
             cx.waker().wake_by_ref();
@@ -171,11 +196,16 @@ async fn a_handshake_in_segments_of_one_byte_is_a_handshake() {
 #[tokio::test]
 async fn a_large_certificate_is_shown_and_a_chain_too_large_is_refused() {
     let (ca, folder, people) = (Ca::new(), Folder::new(), Ca::new());
-    let names = |n: usize| (0..n).map(|i| format!("name-{i}.{}.example", "x".repeat(40))).collect::<Vec<_>>();
+    let names = |n: usize| {
+        (0..n).map(|i| format!("name-{i}.{}.example", "x".repeat(40))).collect::<Vec<_>>()
+    };
     // Some 30 kB: several records, and more than one read.
-    let big = ca.issue_params(&CertificateParams::new([vec!["localhost".to_owned()], names(500)].concat()).unwrap());
+    let big = ca.issue_params(
+        &CertificateParams::new([vec!["localhost".to_owned()], names(500)].concat()).unwrap(),
+    );
     assert!(big.der.len() > 25_000);
-    let tls = ropewalk::TlsConfig::pem(&big.cert, &big.key).client_ca(folder.write("people.pem", people.pem()));
+    let tls = ropewalk::TlsConfig::pem(&big.cert, &big.key)
+        .client_ca(folder.write("people.pem", people.pem()));
     let running = Running::tls(tls, service()).await;
     let fits = people.issue_params(&CertificateParams::new(names(500)).unwrap());
     let mut stream = Client::new(&ca, "localhost").identity(&fits).tcp(running.addr).await.unwrap();
@@ -264,7 +294,8 @@ async fn who_reads_slowly_takes_something_and_does_not_stall() {
     let mut heard = vec![0; MANY];
     for part in heard.chunks_mut(16 * 1024) {
         client.read_exact(part).await.unwrap();
-        // Long. It may have taken the next record from the stream already: so two of these are less than a write stall.
+        // Long. It may have taken the next record from the stream already: so two of these are less
+        // than a write stall.
         tokio::time::sleep(Duration::from_secs(14)).await;
     }
     let mut rest = String::new();
@@ -278,8 +309,10 @@ async fn floods_of_empty_records_alerts_and_key_updates_end_their_connection() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let running = Running::tls(localhost(&ca, &folder), service()).await;
     let began = Instant::now();
-    // Warnings that nothing follows from, an empty handshake message, a change of ciphers before there are any.
-    let records: [&[u8]; 3] = [&[0x15, 3, 3, 0, 2, 1, 90], &[0x16, 3, 3, 0, 0], &[0x14, 3, 3, 0, 1, 1]];
+    // Warnings that nothing follows from, an empty handshake message, a change of ciphers before
+    // there are any.
+    let records: [&[u8]; 3] =
+        [&[0x15, 3, 3, 0, 2, 1, 90], &[0x16, 3, 3, 0, 0], &[0x14, 3, 3, 0, 1, 1]];
     for record in records {
         let mut client = running.memory.connect().await.unwrap();
         // It may be closed before all is written.
@@ -288,7 +321,8 @@ async fn floods_of_empty_records_alerts_and_key_updates_end_their_connection() {
     }
     until_paused(|| running.handle.preambles().failed() == 3).await;
 
-    let mut client = Client::new(&ca, "localhost").version(&TLS13).memory(&running.memory).await.unwrap();
+    let mut client =
+        Client::new(&ca, "localhost").version(&TLS13).memory(&running.memory).await.unwrap();
     echo(&mut client, b"hello").await.unwrap();
     for _ in 0..1000 {
         client.get_mut().1.refresh_traffic_keys().unwrap();
@@ -296,6 +330,10 @@ async fn floods_of_empty_records_alerts_and_key_updates_end_their_connection() {
     drop(client.flush().await);
     soon(client.read_to_end(&mut Vec::new())).await.expect_err("it is ended with an error");
     until_paused(|| running.handle.counts().closed_in_all() == 1).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}: none of them came to a deadline", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}: none of them came to a deadline",
+        began.elapsed()
+    );
     running.end().await;
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use ropewalk::connection::TlsVersion;
 use ropewalk::{
-    Addr, Bytes, CloseReason, ConnectionLimitLayer, Lines, Peer, RawBytes, Result, Server, Session, TlsConfig, framed,
-    memory, reply_fn, session,
+    Addr, Bytes, CloseReason, ConnectionLimitLayer, Lines, Peer, RawBytes, Result, Server, Session,
+    TlsConfig, framed, memory, reply_fn, session,
 };
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +44,10 @@ async fn both_versions_are_spoken_over_sockets_and_in_memory() {
         let mut tcp = client.tcp(running.addr).await.unwrap();
         echo(&mut tcp, b"hello").await.unwrap();
         let tls = last(&seen).tls().cloned().unwrap();
-        assert_eq!((tls.version(), tls.server_name(), tls.alpn()), (settled, Some("localhost"), None));
+        assert_eq!(
+            (tls.version(), tls.server_name(), tls.alpn()),
+            (settled, Some("localhost"), None)
+        );
         assert!(tls.certificates().is_empty());
         assert_eq!(last(&seen).addr(), &Addr::Tcp(tcp.get_ref().0.local_addr().unwrap()));
         let mut memory = client.memory(&running.memory).await.unwrap();
@@ -66,7 +69,8 @@ async fn both_versions_are_spoken_over_sockets_and_in_memory() {
 #[tokio::test]
 async fn the_local_address_is_the_sockets() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let service = session(Lines::crlf(), async |mut s: Session<Lines>| s.feed(s.local().to_string()));
+    let service =
+        session(Lines::crlf(), async |mut s: Session<Lines>| s.feed(s.local().to_string()));
     let running = Running::tls(localhost(&ca, &folder), service).await;
     let mut tcp = Client::new(&ca, "localhost").tcp(running.addr).await.unwrap();
     let mut text = String::new();
@@ -77,8 +81,11 @@ async fn the_local_address_is_the_sockets() {
 #[tokio::test]
 async fn a_folder_has_the_certificate_for_the_name_that_is_asked() {
     let (ca, folder) = (Ca::new(), Folder::new());
-    let [plain, wild, both] =
-        [ca.issue(["a.example"]), ca.issue(["*.Example.org", "example.org"]), ca.issue(["b.example.org"])];
+    let [plain, wild, both] = [
+        ca.issue(["a.example"]),
+        ca.issue(["*.Example.org", "example.org"]),
+        ca.issue(["b.example.org"]),
+    ];
     folder.write("one.crt", &plain.cert);
     folder.write("one.key", &plain.key);
     folder.write("wild.pem", format!("{}{}", wild.cert, wild.key));
@@ -160,7 +167,9 @@ async fn a_client_shows_its_certificate_where_it_is_asked_to() {
         echo(&mut stream, b"x").await.unwrap();
         assert_eq!(last(&seen).certificates(), std::slice::from_ref(&alice.der));
         let before = seen.lock().unwrap().len();
-        for (stranger, alert) in [(client(), "CertificateRequired"), (client().identity(&mallory), "UnknownCA")] {
+        for (stranger, alert) in
+            [(client(), "CertificateRequired"), (client().identity(&mallory), "UnknownCA")]
+        {
             // Under TLS 1.3 a client is through before the server has seen its certificate.
             let refused = match stranger.tcp(running.addr).await {
                 Ok(mut stream) => soon(stream.read_u8()).await.unwrap_err(),
@@ -238,8 +247,11 @@ fn noting() -> (impl ropewalk::ConnectionService, Arc<Mutex<Vec<String>>>) {
                 Ok(())
             }
             .await;
-            let kind = |error: &ropewalk::Error| error.downcast_ref::<io::Error>().map(io::Error::kind);
-            let note = end.as_ref().map_or_else(|error| format!("{:?}", kind(error)), |()| "end".to_owned());
+            let kind =
+                |error: &ropewalk::Error| error.downcast_ref::<io::Error>().map(io::Error::kind);
+            let note = end
+                .as_ref()
+                .map_or_else(|error| format!("{:?}", kind(error)), |()| "end".to_owned());
             notes.lock().unwrap().push(note);
             end
         }
@@ -269,7 +281,10 @@ async fn an_end_without_a_goodbye_is_told_from_a_clean_one() {
     assert_eq!(*ends.lock().unwrap(), ["two", "Some(UnexpectedEof)"]);
     let handle = running.handle.clone();
     running.end().await;
-    assert_eq!((handle.counts().closed(CloseReason::Done), handle.counts().closed(CloseReason::PeerReset)), (1, 1));
+    assert_eq!(
+        (handle.counts().closed(CloseReason::Done), handle.counts().closed(CloseReason::PeerReset)),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -291,7 +306,8 @@ async fn an_abort_resets_the_socket() {
     assert_eq!(running.handle.counts().closed(CloseReason::Aborted), 2);
 }
 
-/// In memory and on paused time: however long 260 handshakes take, the refused ones are closed at leisure meanwhile.
+/// In memory and on paused time: however long 260 handshakes take, the refused ones are closed at
+/// leisure meanwhile.
 #[tokio::test(start_paused = true)]
 async fn layers_stand_inside_tls_and_who_is_refused_can_read_why() {
     let (ca, folder) = (Ca::new(), Folder::new());
@@ -320,7 +336,9 @@ async fn layers_stand_inside_tls_and_who_is_refused_can_read_why() {
     drop((first, others));
     handle.drain(encrypted::PATIENCE);
     soon(task).await.unwrap().unwrap();
-    let (refused, at_once) =
-        (handle.counts().closed(CloseReason::Refused), handle.counts().closed(CloseReason::RefusedAtOnce));
+    let (refused, at_once) = (
+        handle.counts().closed(CloseReason::Refused),
+        handle.counts().closed(CloseReason::RefusedAtOnce),
+    );
     assert!(refused + at_once == 260 && at_once >= 1, "{refused} and {at_once}");
 }

@@ -8,7 +8,8 @@ use std::thread;
 
 use ropewalk::tls::TlsError;
 use ropewalk::{
-    Addr, Bytes, ConnectionService, Endpoint, Lines, RawBytes, Server, Session, TlsConfig, framed, reply_fn, session,
+    Addr, Bytes, ConnectionService, Endpoint, Lines, RawBytes, Server, Session, TlsConfig, framed,
+    reply_fn, session,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
@@ -52,8 +53,15 @@ async fn a_bad_file_keeps_what_there_was_on_every_endpoint_and_says_so() {
     let (old, new) = (ca.issue(["localhost"]), ca.issue(["localhost"]));
     let pem = folder.write("x.pem", both(&old));
     let other = folder.write("other.pem", both(&old));
-    let endpoint = |path| Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(TlsConfig::files(path, path));
-    let server = Server::new().listen(endpoint(&pem)).listen(endpoint(&other)).serve(service()).bind().await.unwrap();
+    let endpoint =
+        |path| Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(TlsConfig::files(path, path));
+    let server = Server::new()
+        .listen(endpoint(&pem))
+        .listen(endpoint(&other))
+        .serve(service())
+        .bind()
+        .await
+        .unwrap();
     let handle = server.handle();
     tokio::spawn(server);
     let client = Client::new(&ca, "localhost");
@@ -94,7 +102,13 @@ async fn what_starttls_uses_is_reloaded_with_the_server() {
         let tls = config.clone();
         async move { s.upgrade_tls(&tls).await }
     });
-    let server = Server::new().listen("tcp:127.0.0.1:0").reload_tls(tls).serve(service).bind().await.unwrap();
+    let server = Server::new()
+        .listen("tcp:127.0.0.1:0")
+        .reload_tls(tls)
+        .serve(service)
+        .bind()
+        .await
+        .unwrap();
     let handle = server.handle();
     let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("no TCP address") };
     tokio::spawn(server);
@@ -116,7 +130,8 @@ async fn a_hundred_reloads_under_load_fail_no_handshake() {
     let connector = Client::new(&ca, "localhost").connector();
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            let (over, done, connector, addr) = (Arc::clone(&over), Arc::clone(&done), connector.clone(), running.addr);
+            let (over, done, connector, addr) =
+                (Arc::clone(&over), Arc::clone(&done), connector.clone(), running.addr);
             tokio::spawn(async move {
                 while !over.load(Ordering::Relaxed) {
                     let socket = TcpStream::connect(addr).await.unwrap();
@@ -169,8 +184,11 @@ async fn files_in_a_folder_that_are_no_certificates_keep_no_server_from_starting
         ("mixed/fullchain.pem", &other.cert),
         ("mixed/privkey.pem", &old.key),
     ];
-    for (cert, key) in [("tls.crt", "tls.key"), ("a/fullchain.pem", "a/privkey.pem"), ("fullchain.pem", "privkey.pem")]
-    {
+    for (cert, key) in [
+        ("tls.crt", "tls.key"),
+        ("a/fullchain.pem", "a/privkey.pem"),
+        ("fullchain.pem", "privkey.pem"),
+    ] {
         for at_start in [true, false] {
             let folder = Folder::new();
             let add = || strays.iter().for_each(|(name, text)| drop(folder.write(name, text)));
@@ -272,7 +290,8 @@ fn sighup_has_an_example_read_its_certificate_again() {
 /// An endpoint with a certificate of its own, added to a server that has none.
 async fn added(folder: &Folder, issued: &Issued) -> (ropewalk::Handle, usize, String) {
     let pem = folder.write("added.pem", both(issued));
-    let server = Server::new().listen("tcp:127.0.0.1:0").signals().serve(service()).bind().await.unwrap();
+    let server =
+        Server::new().listen("tcp:127.0.0.1:0").signals().serve(service()).bind().await.unwrap();
     let handle = server.handle();
     tokio::spawn(server);
     let Addr::Tcp(addr) = handle.addresses()[0] else { panic!("a TCP address") };
@@ -308,6 +327,8 @@ async fn sighup_reaches_an_endpoint_that_was_added_to_a_server_without_certifica
     // Without a handler it would end this process.
     rustix::process::kill_process(rustix::process::getpid(), Signal::HUP).unwrap();
     let renewed = async { while shown(&client, addr).await != new.der {} };
-    tokio::time::timeout(crate::encrypted::PATIENCE, renewed).await.expect("the new certificate is shown");
+    tokio::time::timeout(crate::encrypted::PATIENCE, renewed)
+        .await
+        .expect("the new certificate is shown");
     handle.stop();
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ropewalk::{
-    Bytes, CloseReason, ConnectionService, Error, Lines, Result, Session, SessionError, TlsConfig, session,
+    Bytes, CloseReason, ConnectionService, Error, Lines, Result, Session, SessionError, TlsConfig,
+    session,
 };
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
@@ -49,7 +50,11 @@ fn service(tls: TlsConfig) -> (impl ConnectionService, Seen) {
     (service, seen)
 }
 
-async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>, text: &str, answer: &str) {
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut BufReader<S>,
+    text: &str,
+    answer: &str,
+) {
     stream.write_all(text.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
     let mut line = String::new();
@@ -147,7 +152,10 @@ async fn the_handshake_has_a_total_deadline() {
 /// Runs one session with `f`, against a memory client that `talk`s.
 async fn with<F, Fut>(f: F) -> (Running, tokio::sync::mpsc::UnboundedReceiver<String>)
 where
-    F: Fn(Session<Lines>, tokio::sync::mpsc::UnboundedSender<String>) -> Fut + Send + Sync + 'static,
+    F: Fn(Session<Lines>, tokio::sync::mpsc::UnboundedSender<String>) -> Fut
+        + Send
+        + Sync
+        + 'static,
     Fut: Future<Output = Result> + Send + 'static,
 {
     let (notes, said) = tokio::sync::mpsc::unbounded_channel();
@@ -253,7 +261,10 @@ async fn the_middle_of_a_frame_or_of_raw_bytes_is_no_place_for_it() {
     for (sent, bytes) in [("raw\r\n", 0), ("line\r\nhal", 3)] {
         let mut client = running.memory.connect().await.unwrap();
         client.write_all(sent.as_bytes()).await.unwrap();
-        assert_eq!(said.recv().await.unwrap(), format!("Some(PlaintextBehind {{ bytes: {bytes} }})"));
+        assert_eq!(
+            said.recv().await.unwrap(),
+            format!("Some(PlaintextBehind {{ bytes: {bytes} }})")
+        );
         drop(client);
     }
 }

@@ -17,13 +17,21 @@ pub struct Foreign<T>(pub T);
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for Foreign<T> {}
 
 impl<T: AsyncRead + Unpin> AsyncRead for Foreign<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Foreign<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
@@ -36,7 +44,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Foreign<T> {
     }
 }
 
-/// Gives one item a read and then nothing more, and takes everything. Like tokio's own it keeps to the turn of its task.
+/// Gives one item a read and then nothing more, and takes everything. Like tokio's own it keeps to
+/// the turn of its task.
 pub struct Scripted<I> {
     reads: I,
     written: Arc<AtomicUsize>,
@@ -56,7 +65,11 @@ impl<I: Iterator<Item = io::Result<&'static [u8]>>> Scripted<I> {
 impl<I: Iterator<Item = io::Result<&'static [u8]>> + Send + Unpin + 'static> Io for Scripted<I> {}
 
 impl<I: Iterator<Item = io::Result<&'static [u8]>> + Unpin> AsyncRead for Scripted<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let turn = ready!(poll_proceed(cx));
         let Some(read) = self.reads.next() else { return Poll::Pending };
         turn.made_progress();
@@ -65,7 +78,11 @@ impl<I: Iterator<Item = io::Result<&'static [u8]>> + Unpin> AsyncRead for Script
 }
 
 impl<I: Unpin> AsyncWrite for Scripted<I> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(poll_proceed(cx)).made_progress();
         self.written.fetch_add(buf.len(), Ordering::SeqCst);
         Poll::Ready(Ok(buf.len()))

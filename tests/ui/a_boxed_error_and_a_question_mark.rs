@@ -1,4 +1,5 @@
-//! `?` converts every type that implements `Error`; a boxed error does not implement it: write `.map_err(Error::other)?`.
+//! `?` converts every type that implements `Error`; a boxed error does not implement it: write
+//! `.map_err(Error::other)?`.
 
 use ropewalk::layer::BoxError;
 use ropewalk::{Lines, Result, Session, session};

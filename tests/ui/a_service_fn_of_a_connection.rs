@@ -1,4 +1,5 @@
-//! `service_fn` of this crate is for frames. For connections there is `session`, or tower's `service_fn`.
+//! `service_fn` of this crate is for frames. For connections there is `session`, or tower's
+//! `service_fn`.
 
 use ropewalk::{Connection, Server, service_fn};
 

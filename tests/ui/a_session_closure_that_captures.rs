@@ -1,5 +1,5 @@
-//! An async closure lends what it has captured, or moves it into its first future: `session_with`, or a closure that clones
-//! what it has captured and returns `async move { … }`.
+//! An async closure lends what it has captured, or moves it into its first future: `session_with`,
+//! or a closure that clones what it has captured and returns `async move { … }`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! What `per_connection` is given is lent. A service that needs its connection later keeps `connection.info()`.
+//! What `per_connection` is given is lent. A service that needs its connection later keeps
+//! `connection.info()`.
 
 use ropewalk::{Bytes, Lines, per_connection, reply_fn};
 

@@ -10,11 +10,14 @@ use std::task::{Context, Poll};
 
 use ropewalk::connection::{Closing, Io, Stats, Stream};
 use ropewalk::{Addr, Connection, Peer, Result};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+};
 use tokio::task::JoinHandle;
 use tower::Service;
 
-/// How often a transport was read from and written to with success, and how often a read found nothing.
+/// How often a transport was read from and written to with success, and how often a read found
+/// nothing.
 #[derive(Debug, Default)]
 pub struct Calls {
     pub reads: AtomicUsize,
@@ -41,7 +44,11 @@ pub struct Counted {
 impl Io for Counted {}
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.io).poll_read(cx, buf);
         let counter = if poll.is_ready() { &self.calls.reads } else { &self.calls.empty_reads };
         counter.fetch_add(1, Ordering::SeqCst);
@@ -50,7 +57,11 @@ impl AsyncRead for Counted {
 }
 
 impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.io).poll_write(cx, buf);
         if poll.is_ready() {
             self.calls.writes.fetch_add(1, Ordering::SeqCst);

@@ -1,8 +1,10 @@
-//! Clients of lines, and ours of RESP: `tower` and `ask` are ropewalk's two ways to call, `hand` and `hand-joined` are what one
-//! writes on tokio-util, `resp` is ropewalk's against a redis-server. `SHAPE ADDR` as in `driver`.
+//! Clients of lines, and ours of RESP: `tower` and `ask` are ropewalk's two ways to call, `hand`
+//! and `hand-joined` are what one writes on tokio-util, `resp` is ropewalk's against a
+//! redis-server. `SHAPE ADDR` as in `driver`.
 
 mod driver;
 mod hand;
+#[rustfmt::skip]
 #[path = "../../../examples/redis_client/resp.rs"]
 mod resp;
 

@@ -1,4 +1,5 @@
-//! The clients of a redis-server that others have written: `redis`, its multiplexed connection, and `fred`.
+//! The clients of a redis-server that others have written: `redis`, its multiplexed connection, and
+//! `fred`.
 
 mod driver;
 

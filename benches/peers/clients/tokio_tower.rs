@@ -1,4 +1,5 @@
-//! tokio-tower's pipelining client behind tower's `Buffer`, as several callers need it: `tokio-tower`.
+//! tokio-tower's pipelining client behind tower's `Buffer`, as several callers need it:
+//! `tokio-tower`.
 
 mod driver;
 

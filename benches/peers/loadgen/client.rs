@@ -16,9 +16,11 @@ use crate::transport::{Connector, Transport};
 
 /// A server that says nothing for so long is taken for dead.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Source addresses: the ports of one are soon used up, and finding a free one gets slow before that.
+/// Source addresses: the ports of one are soon used up, and finding a free one gets slow before
+/// that.
 const SOURCES: usize = 200;
-/// Connections opened or used at once when it is not their load that is measured: fewer than any backlog.
+/// Connections opened or used at once when it is not their load that is measured: fewer than any
+/// backlog.
 const AT_ONCE: usize = 128;
 
 /// Where to connect to, and how.
@@ -41,8 +43,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The `n`th connection. On the loopback device connecting waits for nobody as long as the backlog has room.
-    /// A handshake begins with the first bytes that are sent.
+    /// The `n`th connection. On the loopback device connecting waits for nobody as long as the
+    /// backlog has room. A handshake begins with the first bytes that are sent.
     pub fn open(target: &Target, n: usize) -> Result<Self> {
         Self::open_at(target, n, n * 7)
     }
@@ -167,7 +169,8 @@ impl Connection {
         self.expect(answer)
     }
 
-    /// Sends bytes; the answer to more than fits the kernel's buffers has to be read at the same time.
+    /// Sends bytes; the answer to more than fits the kernel's buffers has to be read at the same
+    /// time.
     pub fn put(&mut self, bytes: &[u8]) -> Result {
         self.stream.tcp().set_nonblocking(false)?;
         self.stream.write_all(bytes)?;
@@ -233,7 +236,8 @@ impl Poller {
         Ok(epoll::add(&self.epoll, connection.stream.tcp(), EventData::new_u64(at as u64), flags)?)
     }
 
-    /// Waits for connections; `ready` is then each one's number and whether there is something to read.
+    /// Waits for connections; `ready` is then each one's number and whether there is something to
+    /// read.
     pub fn wait(&mut self, ready: &mut Vec<(usize, bool)>) -> Result {
         self.events.clear();
         ready.clear();

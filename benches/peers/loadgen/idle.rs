@@ -39,7 +39,8 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result {
     tell(args, "alive", &connections, begun, base)
 }
 
-/// One large frame on each connection, on some at a time; or half of it on all before the other half on any.
+/// One large frame on each connection, on some at a time; or half of it on all before the other
+/// half on any.
 fn burst(connections: &mut [Connection], big: &[u8], split: bool) -> Result {
     if !split {
         return exchange_all(connections, big);

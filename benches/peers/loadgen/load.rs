@@ -37,7 +37,8 @@ pub fn run(args: &Args, pattern: &Pattern) -> Result<Report> {
         }
         let elapsed = meter.elapsed();
         if !warm {
-            // Each connection should have had a burst, even where the server takes long for all of them.
+            // Each connection should have had a burst, even where the server takes long for all of
+            // them.
             if elapsed >= args.warmup() && completed >= args.conns {
                 (warm, completed) = (true, 0);
                 meter = Meter::begin(args.server_pid)?;

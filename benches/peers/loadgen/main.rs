@@ -1,5 +1,6 @@
-//! The load generator: one thread, bounded in time and number, for servers on the loopback device only. Every byte of every
-//! answer is compared with what was sent; one that differs, or a server that is silent, is an error.
+//! The load generator: one thread, bounded in time and number, for servers on the loopback device
+//! only. Every byte of every answer is compared with what was sent; one that differs, or a server
+//! that is silent, is an error.
 
 mod accept;
 mod client;
@@ -21,7 +22,8 @@ use self::transport::Connector;
 
 /// Sends frames to an echo server and checks the answers.
 ///
-/// Without --accept and --idle: bursts of --depth frames on each of --conns connections, the next when the last is answered.
+/// Without --accept and --idle: bursts of --depth frames on each of --conns connections, the next
+/// when the last is answered.
 #[derive(Debug, Parser)]
 pub struct Args {
     /// The server's address; a loopback one
@@ -54,7 +56,8 @@ pub struct Args {
     /// Connect, one frame, close, again and again
     #[arg(long, conflicts_with_all = ["idle", "memcached"])]
     accept: bool,
-    /// Nine `get` to each `set` of memcached's text protocol, on keys that are stored first; --size is that of the values
+    /// Nine `get` to each `set` of memcached's text protocol, on keys that are stored first; --size
+    /// is that of the values
     #[arg(long, conflicts_with = "idle")]
     memcached: bool,
     /// Bursts of --depth frames on one connection, which all of them receive
@@ -63,13 +66,15 @@ pub struct Args {
     /// Open connections, one frame on each, and hold them
     #[arg(long)]
     idle: bool,
-    /// With --idle: then a frame of so many bytes on each connection, and 5 s for the server to let go of it
+    /// With --idle: then a frame of so many bytes on each connection, and 5 s for the server to let
+    /// go of it
     #[arg(long, requires = "idle")]
     big: Option<u64>,
     /// With --idle: after each phase wait for a line on the standard input
     #[arg(long, requires = "idle")]
     step: bool,
-    /// The first byte after 127 of the addresses to connect from, so that several generators use other ports
+    /// The first byte after 127 of the addresses to connect from, so that several generators use
+    /// other ports
     #[arg(long, default_value_t = 1)]
     net: u8,
     /// Over TLS, trusting the certificate in this PEM file

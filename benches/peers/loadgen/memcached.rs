@@ -8,8 +8,8 @@ use crate::client::{Connection, Meter, Poller};
 /// Keys of a connection, and about as many requests until it begins anew.
 const KEYS: usize = 200;
 
-/// What a connection sends, again and again, and what it is answered: known to the byte, for nobody else has its keys, and
-/// what they have at the end is what they have at the beginning.
+/// What a connection sends, again and again, and what it is answered: known to the byte, for nobody
+/// else has its keys, and what they have at the end is what they have at the beginning.
 struct Script {
     /// What stores the first values, and its answer.
     before: (Vec<u8>, Vec<u8>),

@@ -73,8 +73,9 @@ impl Drop for Tls {
 pub struct Connector(Arc<ClientConfig>);
 
 impl Connector {
-    /// One that trusts this certificate alone, speaks TLS 1.3 alone, and never resumes: each handshake is a whole one. It
-    /// says that it could, as all clients do, so the server sends its tickets.
+    /// One that trusts this certificate alone, speaks TLS 1.3 alone, and never resumes: each
+    /// handshake is a whole one. It says that it could, as all clients do, so the server sends its
+    /// tickets.
     pub fn new(trusted: &Path) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(trusted)?)?;

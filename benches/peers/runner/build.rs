@@ -130,7 +130,8 @@ fn cargo_of(manifest: &Path, arguments: &[&str]) -> bool {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--quiet", "--manifest-path"]).arg(manifest).args(arguments);
-    // What `cargo run` says of this package would make the build script of ring run again, and with it all that uses TLS.
+    // What `cargo run` says of this package would make the build script of ring run again, and with
+    // it all that uses TLS.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);

@@ -6,10 +6,12 @@ use crate::scaling::{CONNECTIONS, Point, SIZES};
 use crate::svg::Svg;
 use crate::table::{Cell, cost};
 
-/// A bar that is longer than so many times the shortest is cut: beside it nobody would see the others differ.
+/// A bar that is longer than so many times the shortest is cut: beside it nobody would see the
+/// others differ.
 const CUT: f64 = 12.0;
 
-/// A bar for each server: the first workload, linear, from nothing. None if nobody was measured in it.
+/// A bar for each server: the first workload, linear, from nothing. None if nobody was measured in
+/// it.
 pub fn bars(cells: &[Cell], peers: &[Peer]) -> Option<String> {
     let row = &ROWS[0];
     let mut bars: Vec<(&Peer, f64)> = Vec::new();

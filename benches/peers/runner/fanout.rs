@@ -1,4 +1,5 @@
-//! What one connection sends and all receive: the server's CPU time and system calls for a line that is delivered.
+//! What one connection sends and all receive: the server's CPU time and system calls for a line
+//! that is delivered.
 
 use std::fmt::Write;
 
@@ -19,7 +20,8 @@ const WAYS: [(&str, &str); 3] = [
 /// Connections, lines at once, and the numbers of bursts whose system calls are compared.
 const SHAPES: [(u64, u64, [u64; 2]); 4] =
     [(1000, 1, [20, 70]), (1000, 10, [20, 70]), (10_000, 1, [4, 12]), (10_000, 10, [4, 12])];
-/// What is demanded of CPU time against the server by hand, and of writes for a line in bursts of ten.
+/// What is demanded of CPU time against the server by hand, and of writes for a line in bursts of
+/// ten.
 const MUST: f64 = 1.1;
 const WRITES: f64 = 0.11;
 

@@ -1,4 +1,5 @@
-//! The instructions a server executes for a frame, counted by valgrind's callgrind: as many on a busy machine as on a quiet one.
+//! The instructions a server executes for a frame, counted by valgrind's callgrind: as many on a
+//! busy machine as on a quiet one.
 
 use std::fmt::Write;
 use std::fs;
@@ -14,7 +15,8 @@ use crate::{Args, root};
 
 const ROW: &str = "instructions";
 const CONNS: u64 = 8;
-/// Frames at once, the bytes of one, and the numbers of bursts that are compared: start and end cancel out.
+/// Frames at once, the bytes of one, and the numbers of bursts that are compared: start and end
+/// cancel out.
 const SHAPES: [(u64, u64, [u64; 2]); 3] = [(64, 64, [100, 1100]), (1, 64, [1000, 9000]), (64, 600, [100, 600])];
 /// What is demanded where calls wait, of all ways: as many as by hand, and 5 % more.
 const MUST: f64 = 1.05;

@@ -1,4 +1,5 @@
-//! Measures ropewalk beside its peers, prints what came out, and writes it down as JSON, markdown and SVG.
+//! Measures ropewalk beside its peers, prints what came out, and writes it down as JSON, markdown
+//! and SVG.
 
 mod accept;
 mod build;
@@ -65,8 +66,8 @@ enum Part {
 
 /// Measures ropewalk beside its peers.
 ///
-/// All parts but `waiting`, `fanout`, `instructions`, `threads`, `million` and `clients` when none is named. What is not installed is
-/// left out with a word.
+/// All parts but `waiting`, `fanout`, `instructions`, `threads`, `million` and `clients` when none
+/// is named. What is not installed is left out with a word.
 #[derive(Debug, Parser)]
 #[command(name = "benches/peers/run")]
 struct Args {
@@ -93,7 +94,8 @@ struct Args {
     /// The most connections of `million`
     #[arg(long, default_value_t = 1_000_000)]
     conns: usize,
-    /// Build nothing but ours and the load generator, and measure no other peer than what is built with them
+    /// Build nothing but ours and the load generator, and measure no other peer than what is built
+    /// with them
     #[arg(long)]
     ours: bool,
     /// Measure nothing: draw the bars again of the table that was measured last

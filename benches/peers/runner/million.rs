@@ -1,4 +1,5 @@
-//! As many idle connections as the machine allows, over several processes as a process may have few descriptors.
+//! As many idle connections as the machine allows, over several processes as a process may have few
+//! descriptors.
 
 use std::fmt::Write;
 use std::fs;
@@ -11,7 +12,8 @@ use crate::Args;
 use crate::peers::Peer;
 use crate::running::{Idle, Server, load};
 
-/// What a connection is expected to cost at most, both its ends and the server's part: for the bound only.
+/// What a connection is expected to cost at most, both its ends and the server's part: for the
+/// bound only.
 const BYTES: u64 = 14 * 1024;
 /// Left to the machine.
 const SPARE: u64 = 1 << 30;

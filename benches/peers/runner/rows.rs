@@ -18,7 +18,8 @@ pub struct Row {
     pub conns: u64,
     pub depth: u64,
     pub size: u64,
-    /// Server and client on one core: what two cores would measure is how long one takes to wake the other.
+    /// Server and client on one core: what two cores would measure is how long one takes to wake
+    /// the other.
     pub same_core: bool,
     /// Ours under five layers is measured here.
     pub layers: bool,

@@ -90,7 +90,8 @@ impl Server {
         Ok(())
     }
 
-    /// The bytes allocated now, and how often something was allocated so far, of a server that counts.
+    /// The bytes allocated now, and how often something was allocated so far, of a server that
+    /// counts.
     pub fn allocated(&mut self) -> Result<(f64, f64)> {
         self.stdin.write_all(b"\n")?;
         let mut line = String::new();

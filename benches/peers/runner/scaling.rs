@@ -49,7 +49,8 @@ pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Point>> {
         eprintln!("scaling: round {} of {rounds}", round + 1);
         for point in &mut points {
             let Some(peer) = peers.iter().find(|peer| peer.name == point.server) else { continue };
-            // One core for both: on two, a single connection would measure how long one takes to wake the other.
+            // One core for both: on two, a single connection would measure how long one takes to
+            // wake the other.
             let cores = [args.server_core()];
             let server = Server::start(peer, Mode::Line, point.size, &cores)?;
             let options = [

@@ -20,8 +20,8 @@ const DEPTHS: [u64; 2] = [1, 64];
 const FEW: u64 = 200;
 const MANY: u64 = 1200;
 
-/// Services that wait, and the most calls of a burst that are demanded. A backend is in the same process, so its calls
-/// are counted with the server's: what is demanded is no more than by hand.
+/// Services that wait, and the most calls of a burst that are demanded. A backend is in the same
+/// process, so its calls are counted with the server's: what is demanded is no more than by hand.
 const WAITING: [(&str, Option<f64>); 10] = [
     ("framed-turn", Some(5.0)),
     ("concurrent-turn", Some(5.0)),

@@ -51,7 +51,8 @@ pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Cell>> {
             cells.push(Cell::new(row.name, peer.name));
         }
     }
-    // A round is a pass over all rows, so that what goes on beside spoils a round of each, and not all of one.
+    // A round is a pass over all rows, so that what goes on beside spoils a round of each, and not
+    // all of one.
     for round in 0..args.rounds() {
         eprintln!("table: round {} of {}", round + 1, args.rounds());
         for cell in &mut cells {

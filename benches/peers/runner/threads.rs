@@ -1,5 +1,6 @@
-//! One thread, several that share a runtime, or workers with one each. Server and load generator have all cores between them, so this tells what
-//! several threads cost, and what they gain only where the load generator leaves them room.
+//! One thread, several that share a runtime, or workers with one each. Server and load generator
+//! have all cores between them, so this tells what several threads cost, and what they gain only
+//! where the load generator leaves them room.
 
 use std::fmt::Write;
 

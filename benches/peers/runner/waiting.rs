@@ -1,4 +1,5 @@
-//! Services that wait, against the loops that are written by hand for them: the server's CPU time for a request.
+//! Services that wait, against the loops that are written by hand for them: the server's CPU time
+//! for a request.
 
 use std::fmt::Write;
 

@@ -1,9 +1,9 @@
-//! tokio-rustls by hand: a loop that accepts and spawns, one read buffer for all connections of the thread, and one write for
-//! all whole lines of a read. `framed` is the same loop around a `Framed` of tokio-util, so that each line is somebody's own,
-//! and `raw` sends back what it reads.
+//! tokio-rustls by hand: a loop that accepts and spawns, one read buffer for all connections of the
+//! thread, and one write for all whole lines of a read. `framed` is the same loop around a `Framed`
+//! of tokio-util, so that each line is somebody's own, and `raw` sends back what it reads.
 //!
-//! It has what a server over TLS can't leave out, the goodbye at the end among it, and nothing else: no limit of a line's
-//! length, no deadline, no cap on handshakes.
+//! It has what a server over TLS can't leave out, the goodbye at the end among it, and nothing
+//! else: no limit of a line's length, no deadline, no cap on handshakes.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -34,7 +34,8 @@ async fn main() -> Result {
     let args = ServerArgs::parse();
     raise_descriptor_limit();
     let (chain, key) = args.certificate()?.read()?;
-    // The defaults of rustls, as ours has them: TLS 1.3 when the peer speaks it, and two tickets after a handshake.
+    // The defaults of rustls, as ours has them: TLS 1.3 when the peer speaks it, and two tickets
+    // after a handshake.
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

@@ -1,5 +1,5 @@
-//! The limit: one epoll loop, edge-triggered, with a read buffer for all connections. `raw` (the default) sends back what it
-//! reads; `frames` finds the frames and writes each of them anew.
+//! The limit: one epoll loop, edge-triggered, with a read buffer for all connections. `raw` (the
+//! default) sends back what it reads; `frames` finds the frames and writes each of them anew.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

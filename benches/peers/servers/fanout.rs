@@ -1,7 +1,9 @@
-//! What one connection sends goes to all: the variants are `room` (ropewalk's `Room` of outboxes), `hand` (a task for each
-//! connection that drains a channel) and `epoll`, one loop that writes to all what it has read.
+//! What one connection sends goes to all: the variants are `room` (ropewalk's `Room` of outboxes),
+//! `hand` (a task for each connection that drains a channel) and `epoll`, one loop that writes to
+//! all what it has read.
 //!
-//! The first line of a connection is answered to itself alone, so that its client knows that it takes part.
+//! The first line of a connection is answered to itself alone, so that its client knows that it
+//! takes part.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,8 +105,8 @@ async fn drain(mut lines: mpsc::Receiver<Bytes>, mut write: OwnedWriteHalf) {
     }
 }
 
-/// Each connection with whether its first line has come. The load generator reads all that is sent, so that a socket which
-/// takes less is an error here.
+/// Each connection with whether its first line has come. The load generator reads all that is sent,
+/// so that a socket which takes less is an error here.
 fn by_epoll() -> Result {
     let listener = listener()?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;

@@ -1,5 +1,5 @@
-//! As `ours`, with every allocation counted: each line on the standard input is answered with the bytes that are
-//! allocated now, and with how often something was allocated or grown so far.
+//! As `ours`, with every allocation counted: each line on the standard input is answered with the
+//! bytes that are allocated now, and with how often something was allocated or grown so far.
 
 use std::alloc::System;
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! tokio and tokio-util by somebody who knows that a write is dear: answers are fed, and flushed when no frame is left.
+//! tokio and tokio-util by somebody who knows that a write is dear: answers are fed, and flushed
+//! when no frame is left.
 
 use bytes::Bytes;
 use clap::Parser;

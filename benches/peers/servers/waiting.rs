@@ -1,7 +1,8 @@
 //! Services that wait, under ropewalk and by hand: the variant is `WAY-WAIT`.
 //!
-//! By hand is tokio-util's `Framed` with ropewalk's codec: one call at a time, or up to 64 of them in a `FuturesOrdered` or
-//! `FuturesUnordered`; answers are fed, and flushed when nothing else can be done.
+//! By hand is tokio-util's `Framed` with ropewalk's codec: one call at a time, or up to 64 of them
+//! in a `FuturesOrdered` or `FuturesUnordered`; answers are fed, and flushed when nothing else can
+//! be done.
 
 use std::collections::VecDeque;
 use std::future::{IntoFuture, poll_fn};
@@ -83,7 +84,8 @@ fn actor() -> Mailbox {
     send
 }
 
-/// A client of a server that echoes, both in this process: all requests on one connection, their answers in order.
+/// A client of a server that echoes, both in this process: all requests on one connection, their
+/// answers in order.
 fn backend() -> Mailbox {
     let (send, receive) = mpsc::channel(1024);
     tokio::spawn(async move {

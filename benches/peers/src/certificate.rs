@@ -1,4 +1,5 @@
-//! A certificate for the loopback device, made anew for each run: the servers show it, and the load generator trusts it alone.
+//! A certificate for the loopback device, made anew for each run: the servers show it, and the load
+//! generator trusts it alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};

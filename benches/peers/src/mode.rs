@@ -46,9 +46,9 @@ impl Mode {
     }
 }
 
-/// Encoded frames, one after the other, each unlike its neighbours. A burst is a slice of it, and so is the answer to it:
-/// sending costs no encoding, checking one comparison, and a frame lost, doubled, out of order or of another connection
-/// is noticed.
+/// Encoded frames, one after the other, each unlike its neighbours. A burst is a slice of it, and
+/// so is the answer to it: sending costs no encoding, checking one comparison, and a frame lost,
+/// doubled, out of order or of another connection is noticed.
 pub struct Pattern {
     bytes: Vec<u8>,
     frame: usize,

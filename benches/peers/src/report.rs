@@ -25,6 +25,7 @@ pub struct Phase {
     pub phase: String,
     pub conns: usize,
     pub seconds: f64,
-    /// What the server's resident memory has grown by since before the connections, for each of them
+    /// What the server's resident memory has grown by since before the connections, for each of
+    /// them
     pub bytes_each: Option<f64>,
 }

@@ -1,5 +1,5 @@
-//! The command line of every echo server here: `SERVER MODE [VARIANT]`. It prints the address it listens on, then serves
-//! until it is killed.
+//! The command line of every echo server here: `SERVER MODE [VARIANT]`. It prints the address it
+//! listens on, then serves until it is killed.
 
 use std::io::Write;
 use std::net::TcpListener;

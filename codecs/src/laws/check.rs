@@ -27,7 +27,8 @@ enum Probe<'a> {
     Truncated,
     /// It arrives in the given reads, and the bytes already seen are overwritten with these.
     Overwritten(&'a [u8]),
-    /// After each recoverable error these bytes are sent twice, and their frame has to be delivered.
+    /// After each recoverable error these bytes are sent twice, and their frame has to be
+    /// delivered.
     Followed(&'a [u8]),
 }
 
@@ -86,13 +87,19 @@ impl<C: Subject> Laws<C> {
     }
 
     /// Law 5.
-    fn check_overwritten(&self, stream: &[u8], fillers: &[Vec<u8>], report: &mut Report) -> Result<(), Violation> {
+    fn check_overwritten(
+        &self,
+        stream: &[u8],
+        fillers: &[Vec<u8>],
+        report: &mut Report,
+    ) -> Result<(), Violation> {
         for size in [1, 5, self.window, self.window * 3] {
             let cuts = chunks(stream.len(), size);
             for filler in fillers {
                 report.runs += 1;
                 let probe = Probe::Overwritten(filler);
-                report.overwritten += self.require(probe, stream, &cuts, || self.overwritten(stream, &cuts, filler))?;
+                report.overwritten +=
+                    self.require(probe, stream, &cuts, || self.overwritten(stream, &cuts, filler))?;
             }
         }
         Ok(())
@@ -109,7 +116,12 @@ impl<C: Subject> Laws<C> {
     }
 
     /// Law 4, with floods.
-    fn check_floods(&self, stream: &[u8], random: &mut Random, report: &mut Report) -> Result<(), Violation> {
+    fn check_floods(
+        &self,
+        stream: &[u8],
+        random: &mut Random,
+        report: &mut Report,
+    ) -> Result<(), Violation> {
         let Some(limit) = self.limit.filter(|&limit| limit <= LARGEST_FLOOD) else {
             return Ok(());
         };
@@ -130,9 +142,17 @@ impl<C: Subject> Laws<C> {
             let Ok(run) = drive(self, (self.make)(), &[stream], None) else { continue };
             for mark in &run.marks {
                 for size in [1, 2, 3, 8] {
-                    let filler = stream[..mark.taken.min(stream.len())].iter().rev().take(size).rev().copied();
+                    let filler = stream[..mark.taken.min(stream.len())]
+                        .iter()
+                        .rev()
+                        .take(size)
+                        .rev()
+                        .copied();
                     let filler: Vec<u8> = filler.collect();
-                    if filler.len() == size && fillers.len() < MOST_FILLERS && !fillers.contains(&filler) {
+                    if filler.len() == size
+                        && fillers.len() < MOST_FILLERS
+                        && !fillers.contains(&filler)
+                    {
                         fillers.push(filler);
                     }
                 }
@@ -164,7 +184,9 @@ impl<C: Subject> Laws<C> {
             Probe::Reads => self.whole(stream).and_then(|whole| self.same(&whole, stream, cuts)),
             Probe::Truncated => match cuts {
                 [] => self.whole(stream).map(drop),
-                cuts => self.whole(stream).and_then(|whole| self.truncated(&whole, stream, cuts[0])),
+                cuts => {
+                    self.whole(stream).and_then(|whole| self.truncated(&whole, stream, cuts[0]))
+                }
             },
             Probe::Overwritten(filler) => self.overwritten(stream, cuts, filler).map(drop),
             Probe::Followed(next) => self.followed(stream, next),
@@ -172,11 +194,13 @@ impl<C: Subject> Laws<C> {
     }
 
     fn whole(&self, stream: &[u8]) -> Result<Run<C::Item>, Violation> {
-        drive(self, (self.make)(), &[stream], None).map_err(|broken| self.alone(stream, &[], broken))
+        drive(self, (self.make)(), &[stream], None)
+            .map_err(|broken| self.alone(stream, &[], broken))
     }
 
     fn alone_in(&self, stream: &[u8], cuts: &[usize]) -> Result<Run<C::Item>, Violation> {
-        drive(self, (self.make)(), &reads(stream, cuts), None).map_err(|broken| self.alone(stream, cuts, broken))
+        drive(self, (self.make)(), &reads(stream, cuts), None)
+            .map_err(|broken| self.alone(stream, cuts, broken))
     }
 
     /// Checks that the stream gives the same in these reads as in one.
@@ -186,15 +210,21 @@ impl<C: Subject> Laws<C> {
             return Ok(());
         };
         let law = law_of(&whole.events, &run.events, at);
-        Err(self.differs(&whole.events, &run.events, self.violation(law, stream, cuts, Replay::Gives)))
+        Err(self.differs(
+            &whole.events,
+            &run.events,
+            self.violation(law, stream, cuts, Replay::Gives),
+        ))
     }
 
-    /// Checks that the stream ended at `end` gives, before its end, only events of the whole stream.
+    /// Checks that the stream ended at `end` gives, before its end, only events of the whole
+    /// stream.
     fn truncated(&self, whole: &Run<C::Item>, stream: &[u8], end: usize) -> Result<(), Violation> {
         let run = drive(self, (self.make)(), &[&stream[..end]], None)
             .map_err(|broken| self.alone(&stream[..end], &[], broken))?;
         // The last of joined frames may be a part of one.
-        let before_end = if self.merge.is_some() { run.before_end.saturating_sub(1) } else { run.before_end };
+        let before_end =
+            if self.merge.is_some() { run.before_end.saturating_sub(1) } else { run.before_end };
         let part = &run.events[..before_end];
         match first_difference(&whole.events, part) {
             Some(at) if at < part.len() => {
@@ -202,28 +232,44 @@ impl<C: Subject> Laws<C> {
                     Event::Frame(_) => Law::PrefixSafety,
                     Event::Error(_) => law_of(&whole.events, part, at),
                 };
-                // The decoder does not know where the stream will end, so the same happens with two reads.
+                // The decoder does not know where the stream will end, so the same happens with two
+                // reads.
                 let got = drive(self, (self.make)(), &reads(stream, &[end]), None);
                 let got = got.map_or_else(|_| run.events, |run| run.events);
-                Err(self.differs(&whole.events, &got, self.violation(law, stream, &[end], Replay::Gives)))
+                Err(self.differs(
+                    &whole.events,
+                    &got,
+                    self.violation(law, stream, &[end], Replay::Gives),
+                ))
             }
             _ => Ok(()),
         }
     }
 
-    /// Checks that frames end at the same offsets when the bytes already seen are overwritten. Returns how many bytes
-    /// were overwritten.
-    pub(super) fn overwritten(&self, stream: &[u8], cuts: &[usize], filler: &[u8]) -> Result<usize, Violation> {
+    /// Checks that frames end at the same offsets when the bytes already seen are overwritten.
+    /// Returns how many bytes were overwritten.
+    pub(super) fn overwritten(
+        &self,
+        stream: &[u8],
+        cuts: &[usize],
+        filler: &[u8],
+    ) -> Result<usize, Violation> {
         let plain = self.alone_in(stream, cuts)?;
         let run = drive(self, (self.make)(), &reads(stream, cuts), Some(filler));
-        let violation = self.violation(Law::LinearWork, stream, cuts, Replay::Overwritten(filler.to_vec()));
+        let violation =
+            self.violation(Law::LinearWork, stream, cuts, Replay::Overwritten(filler.to_vec()));
         let run = match run {
             Ok(run) => run,
             // Other content may make an error of the last frame, for example.
             Err(Broken { law: Law::PrefixSafety | Law::PlacedErrors, .. }) => return Ok(0),
             Err(broken) => {
                 let shown = self.alone(stream, cuts, broken);
-                return Err(Violation { law: shown.law, expected: shown.expected, got: shown.got, ..violation });
+                return Err(Violation {
+                    law: shown.law,
+                    expected: shown.expected,
+                    got: shown.got,
+                    ..violation
+                });
             }
         };
         let shown = |marks: &[Mark]| {
@@ -239,12 +285,16 @@ impl<C: Subject> Laws<C> {
         Err(Violation { expected: shown(&plain.marks), got: shown(&run.marks), ..violation })
     }
 
-    /// Checks that the frame `next` is delivered after each recoverable error if it is sent twice: the first may be
-    /// lost with the rest of the bad frame.
+    /// Checks that the frame `next` is delivered after each recoverable error if it is sent twice:
+    /// the first may be lost with the rest of the bad frame.
     fn followed(&self, stream: &[u8], next: &[u8]) -> Result<(), Violation> {
         let run = self.alone_in(stream, &chunks(stream.len(), 1))?;
         let expected = self.whole(next)?.events;
-        for mark in run.marks.iter().filter(|mark| mark.after == Some(After::Frames) && mark.given < stream.len()) {
+        for mark in run
+            .marks
+            .iter()
+            .filter(|mark| mark.after == Some(After::Frames) && mark.given < stream.len())
+        {
             let followed = [&stream[..mark.given], next, next].concat();
             let cuts = chunks(followed.len(), 1);
             let events = self.alone_in(&followed, &cuts)?.events;
@@ -256,7 +306,12 @@ impl<C: Subject> Laws<C> {
         Ok(())
     }
 
-    fn differs(&self, expected: &[Event<C::Item>], got: &[Event<C::Item>], violation: Violation) -> Violation {
+    fn differs(
+        &self,
+        expected: &[Event<C::Item>],
+        got: &[Event<C::Item>],
+        violation: Violation,
+    ) -> Violation {
         let shown = |events: &[Event<C::Item>]| events.iter().map(Event::show).collect();
         Violation { expected: shown(expected), got: shown(got), ..violation }
     }
@@ -270,7 +325,13 @@ impl<C: Subject> Laws<C> {
         }
     }
 
-    pub(super) fn violation(&self, law: Law, stream: &[u8], cuts: &[usize], replay: Replay) -> Violation {
+    pub(super) fn violation(
+        &self,
+        law: Law,
+        stream: &[u8],
+        cuts: &[usize],
+        replay: Replay,
+    ) -> Violation {
         Violation {
             law,
             stream: stream.to_vec(),
@@ -278,7 +339,11 @@ impl<C: Subject> Laws<C> {
             expected: Vec::new(),
             got: Vec::new(),
             seed: self.seed,
-            test: Box::new(Test { expression: self.expression.clone(), type_name: std::any::type_name::<C>(), replay }),
+            test: Box::new(Test {
+                expression: self.expression.clone(),
+                type_name: std::any::type_name::<C>(),
+                replay,
+            }),
         }
     }
 }
@@ -297,8 +362,8 @@ fn law_of<T>(whole: &[Event<T>], other: &[Event<T>], at: usize) -> Law {
     }
 }
 
-/// Whether frames ended at the same offsets. It compares only as far as content can't matter: a frame that was found
-/// may be valid or not depending on its content.
+/// Whether frames ended at the same offsets. It compares only as far as content can't matter: a
+/// frame that was found may be valid or not depending on its content.
 fn same_boundaries(plain: &[Mark], other: &[Mark]) -> bool {
     for (one, two) in plain.iter().zip(other) {
         if one.after != two.after && one.given == two.given && one.taken != two.taken {
@@ -307,7 +372,10 @@ fn same_boundaries(plain: &[Mark], other: &[Mark]) -> bool {
         if (one.given, one.taken) != (two.given, two.taken) {
             return false;
         }
-        if [one.after, two.after].iter().any(|after| matches!(after, Some(After::Nothing | After::Unknown))) {
+        if [one.after, two.after]
+            .iter()
+            .any(|after| matches!(after, Some(After::Nothing | After::Unknown)))
+        {
             return true;
         }
     }

@@ -26,15 +26,18 @@ pub(super) fn chunks(len: usize, size: usize) -> Vec<usize> {
     (size..len).step_by(size).collect()
 }
 
-/// The segmentations of a stream of `len` bytes: in two and in three, in reads of 1 to 9 bytes, and `splits` random
-/// ones.
+/// The segmentations of a stream of `len` bytes: in two and in three, in reads of 1 to 9 bytes, and
+/// `splits` random ones.
 pub(super) fn segmentations(len: usize, splits: usize, random: &mut Random) -> Vec<Vec<usize>> {
     let mut all: Vec<Vec<usize>> = (1..=9).map(|size| chunks(len, size)).collect();
     all.extend(offsets(len, random).into_iter().map(|cut| vec![cut]));
     if len <= EVERY_PAIR {
-        all.extend((0..=len).flat_map(|first| (first..=len).map(move |second| vec![first, second])));
+        all.extend(
+            (0..=len).flat_map(|first| (first..=len).map(move |second| vec![first, second])),
+        );
     } else {
-        // An empty first read makes the second read the third, before which the bytes do not move to another buffer.
+        // An empty first read makes the second read the third, before which the bytes do not move
+        // to another buffer.
         all.extend((0..SOME_CUTS).map(|_| vec![0, random.below(len + 1)]));
     }
     all.extend((0..splits).map(|_| random_cuts(len, random)));
@@ -71,7 +74,8 @@ fn random_cuts(len: usize, random: &mut Random) -> Vec<usize> {
     cuts
 }
 
-/// The stream with a few bytes dropped, doubled or replaced, with bytes of `corpus` in between, or cut short.
+/// The stream with a few bytes dropped, doubled or replaced, with bytes of `corpus` in between, or
+/// cut short.
 pub(super) fn variant(stream: &[u8], corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut bytes = stream.to_vec();
     for _ in 0..=random.below(3) {
@@ -84,7 +88,9 @@ pub(super) fn variant(stream: &[u8], corpus: &[Vec<u8>], random: &mut Random) ->
             2 if !other.is_empty() => bytes.splice(at..end, [*random.pick(other)]).for_each(drop),
             3 if !other.is_empty() => {
                 let from = random.below(other.len());
-                bytes.splice(at..at, other[from..(from + 8).min(other.len())].iter().copied()).for_each(drop);
+                bytes
+                    .splice(at..at, other[from..(from + 8).min(other.len())].iter().copied())
+                    .for_each(drop);
             }
             _ => bytes.truncate(at),
         }
@@ -107,7 +113,8 @@ mod tests {
     fn a_seed_stands_for_the_same_cuts_and_the_same_variants() {
         let mut random = Random::new(7);
         let cuts = [0, 1, 40, 41, 200, 201, 1000].map(|len| {
-            let (all, few) = (segmentations(len, 20, &mut random), few_segmentations(len, &mut random));
+            let (all, few) =
+                (segmentations(len, 20, &mut random), few_segmentations(len, &mut random));
             let lengths: Vec<usize> = all.iter().chain(&few).map(Vec::len).collect();
             fingerprint(lengths.into_iter().chain(all.into_iter().chain(few).flatten()))
         });
@@ -124,8 +131,11 @@ mod tests {
             ]
         );
         let corpus = [b"one\ntwo\n".to_vec(), Vec::new(), b"a longer one than that\n".to_vec()];
-        let variants: Vec<Vec<u8>> = (0..500).map(|turn| variant(&corpus[turn % 3], &corpus, &mut random)).collect();
-        let bytes = variants.iter().flat_map(|bytes| bytes.iter().map(|byte| usize::from(*byte)).chain([256]));
+        let variants: Vec<Vec<u8>> =
+            (0..500).map(|turn| variant(&corpus[turn % 3], &corpus, &mut random)).collect();
+        let bytes = variants
+            .iter()
+            .flat_map(|bytes| bytes.iter().map(|byte| usize::from(*byte)).chain([256]));
         assert_eq!(fingerprint(bytes), 0x8505_f689_9a5b_e6c6);
     }
 
@@ -144,6 +154,10 @@ mod tests {
 
     #[test]
     fn an_empty_stream_can_be_cut() {
-        assert!(segmentations(0, 5, &mut Random::new(1)).iter().all(|cuts| reads(b"", cuts).concat().is_empty()));
+        assert!(
+            segmentations(0, 5, &mut Random::new(1))
+                .iter()
+                .all(|cuts| reads(b"", cuts).concat().is_empty())
+        );
     }
 }

@@ -8,11 +8,12 @@ use super::fault::{After, Fault};
 use super::law::Law;
 use super::{Laws, Subject};
 
-/// Up to this many unread bytes move to another buffer before every second read, more bytes less often.
+/// Up to this many unread bytes move to another buffer before every second read, more bytes less
+/// often.
 const MOVES_OFTEN: usize = 1024;
 
-/// A decoder may return this many frames and errors for each byte, and as many without a byte. With more it is assumed
-/// never to end.
+/// A decoder may return this many frames and errors for each byte, and as many without a byte. With
+/// more it is assumed never to end.
 const RESULTS_PER_BYTE: usize = 16;
 
 /// Input after a fatal error, which must have no effect.
@@ -38,7 +39,8 @@ pub(super) struct Mark {
 /// The results of a whole run.
 #[derive(Debug)]
 pub(super) struct Run<T> {
-    /// The frames and errors. Frames that belong together are joined if there is a `merge` function.
+    /// The frames and errors. Frames that belong together are joined if there is a `merge`
+    /// function.
     pub(super) events: Vec<Event<T>>,
     /// How many of these had come when the stream ended.
     pub(super) before_end: usize,
@@ -62,8 +64,8 @@ impl Broken {
     }
 }
 
-/// What a decoder returns for these reads and the end of the stream. Bytes in which it has found no frame are
-/// overwritten with `filler`, if there is one.
+/// What a decoder returns for these reads and the end of the stream. Bytes in which it has found no
+/// frame are overwritten with `filler`, if there is one.
 pub(super) fn drive<C: Subject>(
     laws: &Laws<C>,
     codec: C,
@@ -134,7 +136,11 @@ impl<C: Subject> Driver<'_, C> {
         let unread = self.buffer.len();
         if self.is_fused() && unread > 0 {
             let expected = "all bytes after a fatal error are discarded";
-            return Err(Broken::new(Law::PlacedErrors, expected, format!("{unread} bytes stay in the buffer")));
+            return Err(Broken::new(
+                Law::PlacedErrors,
+                expected,
+                format!("{unread} bytes stay in the buffer"),
+            ));
         }
         match self.laws.limit {
             Some(limit) if unread > limit && !self.is_over() => Err(Broken::new(
@@ -162,7 +168,11 @@ impl<C: Subject> Driver<'_, C> {
             let event = self.run.events.last();
             if matches!(event, Some(Event::Frame(_))) && !self.laws.final_frame {
                 let got = event.map(Event::show).unwrap_or_default();
-                return Err(Broken::new(Law::PrefixSafety, "no incomplete frame at the end of the stream", got));
+                return Err(Broken::new(
+                    Law::PrefixSafety,
+                    "no incomplete frame at the end of the stream",
+                    got,
+                ));
             }
         }
         if unread > 0 && !told_before && self.run.marks.len() == before {
@@ -183,7 +193,9 @@ impl<C: Subject> Driver<'_, C> {
             let now = (self.buffer.len(), self.buffer.capacity());
             return Err(Broken::new(
                 Law::BoundedMemory,
-                format!("a buffer of {unread} bytes, with room for {capacity}, does not grow while it is decoded"),
+                format!(
+                    "a buffer of {unread} bytes, with room for {capacity}, does not grow while it is decoded"
+                ),
                 format!("{} bytes, with room for {}", now.0, now.1),
             ));
         }
@@ -202,7 +214,11 @@ impl<C: Subject> Driver<'_, C> {
 
     fn check(&self, event: &Event<C::Item>) -> Result<(), Broken> {
         if self.is_fused() {
-            return Err(Broken::new(Law::PlacedErrors, "nothing after a fatal error", event.show()));
+            return Err(Broken::new(
+                Law::PlacedErrors,
+                "nothing after a fatal error",
+                event.show(),
+            ));
         }
         if let Event::Error(Fault { offset: Some(offset), .. }) = event
             && *offset > self.given as u64
@@ -212,7 +228,11 @@ impl<C: Subject> Driver<'_, C> {
         }
         if self.run.marks.len() >= self.most_events {
             let expected = format!("at most {} frames and errors", self.most_events);
-            return Err(Broken::new(Law::LinearWork, expected, format!("one more: {}", event.show())));
+            return Err(Broken::new(
+                Law::LinearWork,
+                expected,
+                format!("one more: {}", event.show()),
+            ));
         }
         Ok(())
     }
@@ -228,7 +248,8 @@ impl<C: Subject> Driver<'_, C> {
         };
         self.overwritten_to = self.taken + end;
         for (index, byte) in middle.iter_mut().enumerate() {
-            // Chosen by the offset in the stream, so that the filler continues where the last call ended.
+            // Chosen by the offset in the stream, so that the filler continues where the last call
+            // ended.
             let other = filler[(first + index) % filler.len()];
             self.run.overwritten += usize::from(*byte != other);
             *byte = other;
@@ -237,7 +258,11 @@ impl<C: Subject> Driver<'_, C> {
 }
 
 /// Appends an event, or joins it to the last one.
-pub(super) fn join<C: Subject>(laws: &Laws<C>, events: &mut Vec<Event<C::Item>>, event: Event<C::Item>) {
+pub(super) fn join<C: Subject>(
+    laws: &Laws<C>,
+    events: &mut Vec<Event<C::Item>>,
+    event: Event<C::Item>,
+) {
     match (&laws.merge, events.last_mut(), event) {
         (Some(merge), Some(Event::Frame(last)), Event::Frame(frame)) => {
             let apart = merge(last, frame).map(Event::Frame);
@@ -270,7 +295,8 @@ impl<T: Debug> Event<T> {
 mod tests {
     use super::moves_before;
 
-    /// The reads of one byte each before which the unread bytes move, after a first read of `first` bytes.
+    /// The reads of one byte each before which the unread bytes move, after a first read of `first`
+    /// bytes.
     fn moved(first: usize, more: usize) -> Vec<usize> {
         (0..=more).filter(|&read| moves_before(read, first + read - 1)).collect()
     }

@@ -34,13 +34,14 @@ impl<C: Subject> Laws<C> {
         self.encode(frames).map(|encoded| encoded.stream).unwrap_or_default()
     }
 
-    /// Checks laws 7 and 2 on a sequence of frames. It reports the shortest start of the sequence that breaks one.
+    /// Checks laws 7 and 2 on a sequence of frames. It reports the shortest start of the sequence
+    /// that breaks one.
     pub(super) fn check_frames(&self, frames: &[Sent<C>]) -> Result<(), Violation> {
         let Err(violation) = self.round_trip(frames) else {
             return Ok(());
         };
-        // Only the last frames are dropped, because a frame may depend on the one before, as raw bytes depend on the
-        // line that announces them.
+        // Only the last frames are dropped, because a frame may depend on the one before, as raw
+        // bytes depend on the line that announces them.
         (0..frames.len()).try_for_each(|end| self.round_trip(&frames[..end]))?;
         Err(violation)
     }
@@ -73,13 +74,19 @@ impl<C: Subject> Laws<C> {
         Violation {
             expected: vec![format!("{what}: b\"{}\"", before.escape_ascii())],
             got: vec![format!("b\"{}\"", after.escape_ascii())],
-            ..self.violation(Law::NoHalfFrames, before, &[], Replay::Encodes { frame: frame.shown.clone(), taken })
+            ..self.violation(
+                Law::NoHalfFrames,
+                before,
+                &[],
+                Replay::Encodes { frame: frame.shown.clone(), taken },
+            )
         }
     }
 
     fn round_trip(&self, frames: &[Sent<C>]) -> Result<(), Violation> {
         let Encoded { stream, events } = self.encode(frames)?;
-        let run = drive(self, (self.make)(), &[&stream], None).map_err(|broken| self.alone(&stream, &[], broken))?;
+        let run = drive(self, (self.make)(), &[&stream], None)
+            .map_err(|broken| self.alone(&stream, &[], broken))?;
         if run.events == events {
             return Ok(());
         }

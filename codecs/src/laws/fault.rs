@@ -5,10 +5,12 @@ use std::fmt;
 
 use crate::error::CodecError;
 
-/// The parts of an error that have to be the same in every segmentation, and what law 6 expects after it.
+/// The parts of an error that have to be the same in every segmentation, and what law 6 expects
+/// after it.
 ///
-/// Those of a [`CodecError`] are known: its kind, its offset, and whether it is fatal. Of any other error only the text
-/// is compared, and the run ends there, unless [`Laws::errors`](super::Laws::errors) says more:
+/// Those of a [`CodecError`] are known: its kind, its offset, and whether it is fatal. Of any other
+/// error only the text is compared, and the run ends there, unless
+/// [`Laws::errors`](super::Laws::errors) says more:
 ///
 /// ```
 /// use ropewalk_codecs::laws::{Fault, Laws};

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-/// A law of codecs: what it says, how it is checked, what the check does not show, and a wrong codec that it catches.
+/// A law of codecs: what it says, how it is checked, what the check does not show, and a wrong
+/// codec that it catches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Law {
     /// The frames and the errors do not depend on how the bytes were cut into reads.
     ///
-    /// Checked by comparing each stream in one read with the same stream cut in two at every byte, in three, in reads
-    /// of 1 to 9 bytes, and at random; before every second read the unread bytes move to another buffer. In streams of
-    /// more than 200 bytes the places of single cuts are random too.
+    /// Checked by comparing each stream in one read with the same stream cut in two at every byte,
+    /// in three, in reads of 1 to 9 bytes, and at random; before every second read the unread bytes
+    /// move to another buffer. In streams of more than 200 bytes the places of single cuts are
+    /// random too.
     ///
     /// This codec searches only new bytes, and misses a CR LF that arrives in two reads:
     ///
@@ -47,8 +49,8 @@ pub enum Law {
     AnySegmentation,
     /// Encoded frames are decoded to the same frames, and a frame that would not be is refused.
     ///
-    /// Checked on the given [frames](super::Laws::frames): those that encoding refuses are left out, and exactly the
-    /// others have to be decoded, in order.
+    /// Checked on the given [frames](super::Laws::frames): those that encoding refuses are left
+    /// out, and exactly the others have to be decoded, in order.
     ///
     /// This codec sends any text, even a second line within the first:
     ///
@@ -82,11 +84,13 @@ pub enum Law {
     /// assert_eq!(laws.try_check().unwrap_err().law, Law::RoundTrip);
     /// ```
     RoundTrip,
-    /// A frame is delivered only when it is whole, and at the end of the stream a partial one is an error.
+    /// A frame is delivered only when it is whole, and at the end of the stream a partial one is an
+    /// error.
     ///
-    /// Checked by ending each stream at every offset. A codec that may deliver the rest at the end needs
-    /// [`final_frame`](super::Laws::final_frame). If a decoder takes a part of a frame out of the buffer before the
-    /// rest has arrived, the check cannot tell at the end whether something is missing.
+    /// Checked by ending each stream at every offset. A codec that may deliver the rest at the end
+    /// needs [`final_frame`](super::Laws::final_frame). If a decoder takes a part of a frame out of
+    /// the buffer before the rest has arrived, the check cannot tell at the end whether something
+    /// is missing.
     ///
     /// This codec takes half a command for a whole one when the connection breaks:
     ///
@@ -118,11 +122,13 @@ pub enum Law {
     /// laws().final_frame().check(); // if that is intended
     /// ```
     PrefixSafety,
-    /// A decoder holds no more than the longest frame, and allocates nothing for a length that was only announced.
+    /// A decoder holds no more than the longest frame, and allocates nothing for a length that was
+    /// only announced.
     ///
-    /// Checked in two ways: at most [`limit`](super::Laws::limit) bytes may be unread when the decoder wants more, also
-    /// on floods of one byte; and a call of `decode` must not make the buffer grow. Other allocations of a decoder are
-    /// not seen: count them in a test with a counting allocator, such as that of the crate `stats_alloc`.
+    /// Checked in two ways: at most [`limit`](super::Laws::limit) bytes may be unread when the
+    /// decoder wants more, also on floods of one byte; and a call of `decode` must not make the
+    /// buffer grow. Other allocations of a decoder are not seen: count them in a test with a
+    /// counting allocator, such as that of the crate `stats_alloc`.
     ///
     /// This codec allocates as much as the peer announces:
     ///
@@ -155,17 +161,19 @@ pub enum Law {
     BoundedMemory,
     /// Each byte is examined a bounded number of times, however the bytes were cut into reads.
     ///
-    /// Checked without a clock, by a consequence: a decoder that does not examine bytes again cannot notice that they
-    /// have changed. Whenever it wants more, the unread bytes are overwritten with bytes that would end a frame, except
-    /// a [window](super::Laws::window) at their start, for a prefix that is read again, and one at their end, where a
-    /// delimiter may have begun. Frames still have to end at the same offsets; their content is not compared. Also, a
-    /// decoder must not return frames or errors without end.
+    /// Checked without a clock, by a consequence: a decoder that does not examine bytes again
+    /// cannot notice that they have changed. Whenever it wants more, the unread bytes are
+    /// overwritten with bytes that would end a frame, except a [window](super::Laws::window) at
+    /// their start, for a prefix that is read again, and one at their end, where a delimiter may
+    /// have begun. Frames still have to end at the same offsets; their content is not compared.
+    /// Also, a decoder must not return frames or errors without end.
     ///
-    /// The check does not show a second search whose result is ignored; bytes copied or moved again and again; work on
-    /// bytes that a decoder has put aside; and anything about frames shorter than two windows, so give some that are
-    /// longer ([`Report::overwritten`](super::Report::overwritten) says how much was checked). It fails wrongly for a
-    /// decoder in which content outside the window decides where a later frame ends: make the window wide enough for
-    /// that content.
+    /// The check does not show a second search whose result is ignored; bytes copied or moved again
+    /// and again; work on bytes that a decoder has put aside; and anything about frames shorter
+    /// than two windows, so give some that are longer
+    /// ([`Report::overwritten`](super::Report::overwritten) says how much was checked). It fails
+    /// wrongly for a decoder in which content outside the window decides where a later frame ends:
+    /// make the window wide enough for that content.
     ///
     /// This codec searches all unread bytes again after each read:
     ///
@@ -192,13 +200,14 @@ pub enum Law {
     /// assert_eq!(laws.try_check().unwrap_err().law, Law::LinearWork);
     /// ```
     LinearWork,
-    /// An error is the same, at the same offset, in every segmentation; after a fatal one nothing is delivered, after a
-    /// recoverable one the next frames are.
+    /// An error is the same, at the same offset, in every segmentation; after a fatal one nothing
+    /// is delivered, after a recoverable one the next frames are.
     ///
-    /// Checked with law 1. Also, an error has to lie within the bytes that have arrived, a decoder has to discard all
-    /// input after a fatal error, and after a recoverable one the first of the given [frames](super::Laws::frames) has
-    /// to be delivered if it is sent twice: the first may be lost with the rest of a bad frame. Whether an error is
-    /// fatal is known for [`CodecError`](crate::CodecError); for other errors use
+    /// Checked with law 1. Also, an error has to lie within the bytes that have arrived, a decoder
+    /// has to discard all input after a fatal error, and after a recoverable one the first of the
+    /// given [frames](super::Laws::frames) has to be delivered if it is sent twice: the first may
+    /// be lost with the rest of a bad frame. Whether an error is fatal is known for
+    /// [`CodecError`](crate::CodecError); for other errors use
     /// [`Laws::errors`](super::Laws::errors).
     ///
     /// This codec reports where it was when it found the error, which depends on the reads:
@@ -235,8 +244,9 @@ pub enum Law {
     PlacedErrors,
     /// When encoding fails, the buffer is unchanged.
     ///
-    /// Checked on the given [frames](super::Laws::frames), in a buffer that is not empty: so give some that encoding
-    /// refuses. An accepted frame has to be appended to the content of the buffer.
+    /// Checked on the given [frames](super::Laws::frames), in a buffer that is not empty: so give
+    /// some that encoding refuses. An accepted frame has to be appended to the content of the
+    /// buffer.
     ///
     /// This codec writes the length before it knows that the frame may follow:
     ///

@@ -8,8 +8,8 @@ use crate::{CodecError, Framing};
 /// [`Framing::next_frame`] or [`Framing::last_frame`].
 type Lend<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError>;
 
-/// A decoder that copies the frames lent by a codec, so that the laws can be checked on a [`Framing`]. Encoding is that
-/// of the codec.
+/// A decoder that copies the frames lent by a codec, so that the laws can be checked on a
+/// [`Framing`]. Encoding is that of the codec.
 ///
 /// ```
 /// use ropewalk_codecs::Lines;

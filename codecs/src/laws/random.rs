@@ -1,6 +1,7 @@
 //! Numbers that look random and are the same for the same seed.
 
-/// SplitMix64: a counter and a mixing function. Good enough to choose cuts, and every seed is a good one.
+/// SplitMix64: a counter and a mixing function. Good enough to choose cuts, and every seed is a
+/// good one.
 #[derive(Debug)]
 pub(super) struct Random(u64);
 
@@ -13,7 +14,8 @@ impl Random {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        // SplitMix64's last step is left out: it mixes the low half, and numbers are made of the high half.
+        // SplitMix64's last step is left out: it mixes the low half, and numbers are made of the
+        // high half.
         (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
     }
 

@@ -3,7 +3,8 @@
 /// How many attempts are made to shrink a failure.
 const ATTEMPTS: usize = 5000;
 
-/// Drops bytes of the stream and merges reads as long as `fails` still returns a failure. Returns the last failure.
+/// Drops bytes of the stream and merges reads as long as `fails` still returns a failure. Returns
+/// the last failure.
 pub(super) fn shrink<T>(
     stream: &[u8],
     cuts: &[usize],
@@ -14,11 +15,12 @@ pub(super) fn shrink<T>(
     let mut attempts = 0;
     loop {
         let before = (best.0.len(), best.1.len());
-        let mut attempt = |best: &mut (Vec<u8>, Vec<usize>, T), stream: Vec<u8>, cuts: Vec<usize>| {
-            attempts += 1;
-            let found = if attempts < ATTEMPTS { fails(&stream, &cuts) } else { None };
-            found.map(|found| *best = (stream, cuts, found)).is_some()
-        };
+        let mut attempt =
+            |best: &mut (Vec<u8>, Vec<usize>, T), stream: Vec<u8>, cuts: Vec<usize>| {
+                attempts += 1;
+                let found = if attempts < ATTEMPTS { fails(&stream, &cuts) } else { None };
+                found.map(|found| *best = (stream, cuts, found)).is_some()
+            };
         drop_bytes(&mut best, &mut attempt);
         merge_reads(&mut best, &mut attempt);
         if (best.0.len(), best.1.len()) == before {
@@ -30,14 +32,20 @@ pub(super) fn shrink<T>(
 type Best<T> = (Vec<u8>, Vec<usize>, T);
 
 /// Drops ever shorter pieces of the stream.
-fn drop_bytes<T>(best: &mut Best<T>, attempt: &mut impl FnMut(&mut Best<T>, Vec<u8>, Vec<usize>) -> bool) {
+fn drop_bytes<T>(
+    best: &mut Best<T>,
+    attempt: &mut impl FnMut(&mut Best<T>, Vec<u8>, Vec<usize>) -> bool,
+) {
     let mut size = best.0.len();
     while size > 0 {
         let mut start = 0;
         while start < best.0.len() {
             let end = (start + size).min(best.0.len());
             let stream = [&best.0[..start], &best.0[end..]].concat();
-            let cuts = best.1.iter().map(|&cut| if cut > start { start + cut.saturating_sub(end) } else { cut });
+            let cuts = best
+                .1
+                .iter()
+                .map(|&cut| if cut > start { start + cut.saturating_sub(end) } else { cut });
             let cuts = cuts.collect();
             if !attempt(best, stream, cuts) {
                 start = end;
@@ -48,7 +56,10 @@ fn drop_bytes<T>(best: &mut Best<T>, attempt: &mut impl FnMut(&mut Best<T>, Vec<
 }
 
 /// Merges ever fewer neighbouring reads.
-fn merge_reads<T>(best: &mut Best<T>, attempt: &mut impl FnMut(&mut Best<T>, Vec<u8>, Vec<usize>) -> bool) {
+fn merge_reads<T>(
+    best: &mut Best<T>,
+    attempt: &mut impl FnMut(&mut Best<T>, Vec<u8>, Vec<usize>) -> bool,
+) {
     let mut size = best.1.len();
     while size > 0 {
         let mut start = 0;
@@ -72,7 +83,9 @@ mod tests {
     fn what_does_not_matter_is_dropped_and_what_does_is_kept() {
         // It fails where `a` ends a read and a `b` comes somewhere after it.
         let fails = |stream: &[u8], cuts: &[usize]| {
-            let bad = cuts.iter().any(|&cut| stream[..cut].ends_with(b"a") && stream[cut..].contains(&b'b'));
+            let bad = cuts
+                .iter()
+                .any(|&cut| stream[..cut].ends_with(b"a") && stream[cut..].contains(&b'b'));
             bad.then(|| (stream.to_vec(), cuts.to_vec()))
         };
         let stream = b"xxxxaxxbxxxxxaxxxxxb";

@@ -75,26 +75,43 @@ impl Violation {
         };
         if let Replay::Encodes { frame, taken } = &self.test.replay {
             writeln!(f, "    let make_codec = {make};")?;
-            writeln!(f, "    let mut buffer = bytes::BytesMut::from(&{}[..]);", literal(&self.stream))?;
+            writeln!(
+                f,
+                "    let mut buffer = bytes::BytesMut::from(&{}[..]);",
+                literal(&self.stream)
+            )?;
             let is = if *taken { "is_ok" } else { "is_err" };
             let encode = "tokio_util::codec::Encoder::encode";
             writeln!(f, "    assert!({encode}(&mut make_codec(), {frame}, &mut buffer).{is}());")?;
             let until = if *taken { self.stream.len().to_string() } else { String::new() };
-            return writeln!(f, "    assert_eq!(&buffer[..{until}], {});\n}}", literal(&self.stream));
+            return writeln!(
+                f,
+                "    assert_eq!(&buffer[..{until}], {});\n}}",
+                literal(&self.stream)
+            );
         }
         writeln!(f, "    // With the options of the check that failed.")?;
         writeln!(f, "    let laws = ropewalk_codecs::laws::Laws::new({make});")?;
         writeln!(f, "    let reads: &[&[u8]] = {};", self.reads())?;
         match &self.test.replay {
             Replay::Gives => {
-                let expected =
-                    if self.expected.is_empty() { "[\"\"; 0]".to_owned() } else { format!("{:?}", self.expected) };
+                let expected = if self.expected.is_empty() {
+                    "[\"\"; 0]".to_owned()
+                } else {
+                    format!("{:?}", self.expected)
+                };
                 writeln!(f, "    assert_eq!(laws.replay(reads), {expected});\n}}")
             }
             Replay::EndsWith => {
-                writeln!(f, "    assert!(laws.replay(reads).ends_with(&{:?}.map(String::from)));\n}}", self.expected)
+                writeln!(
+                    f,
+                    "    assert!(laws.replay(reads).ends_with(&{:?}.map(String::from)));\n}}",
+                    self.expected
+                )
             }
-            Replay::Overwritten(filler) => writeln!(f, "    laws.replay_overwritten(reads, {});\n}}", literal(filler)),
+            Replay::Overwritten(filler) => {
+                writeln!(f, "    laws.replay_overwritten(reads, {});\n}}", literal(filler))
+            }
             Replay::Alone | Replay::Encodes { .. } => writeln!(f, "    laws.replay(reads);\n}}"),
         }
     }

@@ -35,8 +35,8 @@ impl Prefix {
         }
     }
 
-    /// The number at the start of `bytes` and its size in bytes, or `None` if it is incomplete. The error is the index
-    /// of the first invalid byte.
+    /// The number at the start of `bytes` and its size in bytes, or `None` if it is incomplete. The
+    /// error is the index of the first invalid byte.
     #[inline(always)]
     pub(super) fn read(self, bytes: &[u8]) -> Result<Option<(u64, usize)>, usize> {
         let Self::Fixed { width, little } = self else {
@@ -45,7 +45,11 @@ impl Prefix {
         if let Some(eight) = bytes.first_chunk::<8>() {
             // The same code for all widths: read eight bytes, and shift out those beyond the width.
             let others = 64 - 8 * width;
-            let number = if little { u64::from_le_bytes(*eight) << others } else { u64::from_be_bytes(*eight) };
+            let number = if little {
+                u64::from_le_bytes(*eight) << others
+            } else {
+                u64::from_be_bytes(*eight)
+            };
             return Ok(Some((number >> others, width)));
         }
         // Near the end of the buffer there may be fewer than eight bytes.
@@ -59,8 +63,12 @@ impl Prefix {
     #[inline]
     pub(super) fn write(self, number: u64, dst: &mut BytesMut) {
         match self {
-            Self::Fixed { width, little: true } => dst.extend_from_slice(&number.to_le_bytes()[..width]),
-            Self::Fixed { width, little: false } => dst.extend_from_slice(&number.to_be_bytes()[8 - width..]),
+            Self::Fixed { width, little: true } => {
+                dst.extend_from_slice(&number.to_le_bytes()[..width])
+            }
+            Self::Fixed { width, little: false } => {
+                dst.extend_from_slice(&number.to_be_bytes()[8 - width..])
+            }
             Self::Varint => write_varint(number, dst),
         }
     }

@@ -26,12 +26,15 @@ impl Delimiter {
         }
     }
 
-    /// The first line of `buffer`. No delimiter ends before `from`, but a CR just before `from` may belong to one.
+    /// The first line of `buffer`. No delimiter ends before `from`, but a CR just before `from` may
+    /// belong to one.
     #[inline(always)]
     pub(super) fn find(&self, buffer: &[u8], from: usize) -> Option<Span> {
         let found = self.search(buffer, from);
         #[cfg(test)]
-        work::add(found.map_or(buffer.len(), |found| found.content + found.trail).saturating_sub(from));
+        work::add(
+            found.map_or(buffer.len(), |found| found.content + found.trail).saturating_sub(from),
+        );
         found
     }
 
@@ -64,7 +67,8 @@ impl Delimiter {
         dst.put_u8(b'\n');
     }
 
-    /// The number of bytes that need no second search in a buffer of `len` bytes without a delimiter.
+    /// The number of bytes that need no second search in a buffer of `len` bytes without a
+    /// delimiter.
     pub(super) fn searched(&self, len: usize) -> usize {
         match self {
             // These are found by their LF, from which the CR before it is checked.
@@ -73,7 +77,8 @@ impl Delimiter {
         }
     }
 
-    /// The line that is all of `buffer`, because the stream ended before the delimiter was complete.
+    /// The line that is all of `buffer`, because the stream ended before the delimiter was
+    /// complete.
     pub(super) fn unfinished(&self, buffer: &[u8]) -> Span {
         match (self, buffer) {
             // The CR is the first half of a delimiter.
@@ -82,14 +87,15 @@ impl Delimiter {
         }
     }
 
-    /// How many bytes of a too long line can be dropped before its delimiter has arrived: all that cannot be part of
-    /// the delimiter, except one, which shows the owner of the buffer that the line has not ended.
+    /// How many bytes of a too long line can be dropped before its delimiter has arrived: all that
+    /// cannot be part of the delimiter, except one, which shows the owner of the buffer that the
+    /// line has not ended.
     pub(super) fn droppable(&self, buffer: &[u8]) -> usize {
         self.searched(buffer.len()).min(buffer.len().saturating_sub(1))
     }
 
-    /// Whether `buffer`, which holds no delimiter, is certainly a line over `max`, that is, no delimiter can have begun
-    /// at or before `max`.
+    /// Whether `buffer`, which holds no delimiter, is certainly a line over `max`, that is, no
+    /// delimiter can have begun at or before `max`.
     pub(super) fn is_over(&self, buffer: &[u8], max: usize) -> bool {
         let tail = match buffer.get(max..) {
             None | Some([]) => return false,
@@ -152,7 +158,8 @@ fn search_bytes(buffer: &[u8], from: usize, delimiter: &[u8]) -> Option<usize> {
     Some(from + at)
 }
 
-/// Whether a delimiter begins in the line and ends in the delimiter after it, as `aa` does in `xa` + `aa`.
+/// Whether a delimiter begins in the line and ends in the delimiter after it, as `aa` does in `xa`
+/// + `aa`.
 fn overlaps(line: &[u8], delimiter: &[u8]) -> bool {
     (1..delimiter.len()).any(|in_line| {
         let (head, tail) = delimiter.split_at(in_line);

@@ -7,7 +7,8 @@ use super::{Lines, delimiter::work};
 
 const LONG: usize = 256 * 1024;
 
-/// The number of bytes searched while `stream` arrives in pieces of `step` bytes, and of the lines found.
+/// The number of bytes searched while `stream` arrives in pieces of `step` bytes, and of the lines
+/// found.
 fn searched(mut lines: Lines, stream: &[u8], step: usize) -> (usize, usize) {
     let mut buffer = BytesMut::new();
     let mut found = 0;

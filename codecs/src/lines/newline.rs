@@ -10,9 +10,9 @@ const NEAR: usize = 2 * BLOCK;
 
 /// The index of the first LF.
 ///
-/// For lines of the usual length the call of `memchr`, which selects its code by the CPU, costs more than the search.
-/// So the first blocks are searched in place, in a form that the compiler turns into vector instructions; `memchr`,
-/// which is faster on long input, searches the rest.
+/// For lines of the usual length the call of `memchr`, which selects its code by the CPU, costs
+/// more than the search. So the first blocks are searched in place, in a form that the compiler
+/// turns into vector instructions; `memchr`, which is faster on long input, searches the rest.
 #[inline(always)]
 pub(super) fn find(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
@@ -33,7 +33,9 @@ pub(super) fn is_in(bytes: &[u8]) -> bool {
     // The last block overlaps the first, so that together they cover all bytes.
     match bytes.last_chunk::<BLOCK>() {
         Some(last) if bytes.len() == BLOCK => has_lf(last),
-        Some(last) if bytes.len() <= NEAR => bytes.first_chunk::<BLOCK>().is_some_and(has_lf) || has_lf(last),
+        Some(last) if bytes.len() <= NEAR => {
+            bytes.first_chunk::<BLOCK>().is_some_and(has_lf) || has_lf(last)
+        }
         _ => memchr(b'\n', bytes).is_some(),
     }
 }
@@ -77,8 +79,8 @@ fn lf_in(word: [u8; 8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const LFS: u64 = u64::from_le_bytes([b'\n'; 8]);
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
-    // Each LF is now a zero byte. The subtraction borrows only from bytes above the first zero, so the lowest mark is
-    // right.
+    // Each LF is now a zero byte. The subtraction borrows only from bytes above the first zero, so
+    // the lowest mark is right.
     let zero = u64::from_le_bytes(word) ^ LFS;
     let marks = zero.wrapping_sub(ONES) & !zero & HIGH;
     marks.trailing_zeros() as usize / 8
@@ -90,7 +92,8 @@ mod tests {
 
     #[test]
     fn the_first_lf_is_found_at_any_index_and_among_any_bytes() {
-        // Word arithmetic could mistake neighbours of LF in value, with and without the high bit, for an LF.
+        // Word arithmetic could mistake neighbours of LF in value, with and without the high bit,
+        // for an LF.
         for around in [0, 9, 11, b'x', 0x7f, 0x80, 0x8a, 0x8b, 0xff] {
             for len in 0..NEAR + 70 {
                 let mut bytes = vec![around; len];

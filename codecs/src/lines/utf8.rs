@@ -26,8 +26,9 @@ use crate::lines::Lines;
 ///
 /// # Errors
 ///
-/// Those of [`Lines`], and [`ErrorKind::InvalidUtf8`] at the first byte that is not UTF-8, once the whole line has
-/// arrived. It is recoverable: the next call gives the next line. Encoding takes strings only.
+/// Those of [`Lines`], and [`ErrorKind::InvalidUtf8`] at the first byte that is not UTF-8, once the
+/// whole line has arrived. It is recoverable: the next call gives the next line. Encoding takes
+/// strings only.
 #[derive(Debug, Clone)]
 pub struct Utf8<C> {
     codec: C,
@@ -55,7 +56,11 @@ impl<C> Utf8<C> {
 }
 
 impl Utf8<Lines> {
-    fn string(&mut self, src: &mut BytesMut, span: Option<Span>) -> Result<Option<ByteString>, CodecError> {
+    fn string(
+        &mut self,
+        src: &mut BytesMut,
+        span: Option<Span>,
+    ) -> Result<Option<ByteString>, CodecError> {
         let Some(span) = span else {
             return Ok(None);
         };

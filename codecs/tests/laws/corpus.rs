@@ -14,7 +14,8 @@ impl Random {
     }
 
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).expect("31 bits") % end
     }
 
@@ -42,7 +43,10 @@ pub(crate) fn short_frames() -> Vec<Bytes> {
     [Bytes::from("plain")].into_iter().chain(telling.take(60)).collect()
 }
 
-/// Frames of letters, the longest so long that it takes another way out of the buffer than a short one.
+/// Frames of letters, the longest so long that it takes another way out of the buffer than a short
+/// one.
 pub(crate) fn long_frames() -> Vec<Bytes> {
-    [60, 0, 300, 1, 700].map(|length| b"bcdefghij".iter().copied().cycle().take(length).collect()).to_vec()
+    [60, 0, 300, 1, 700]
+        .map(|length| b"bcdefghij".iter().copied().cycle().take(length).collect())
+        .to_vec()
 }

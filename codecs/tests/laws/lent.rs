@@ -8,10 +8,15 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::corpus::{short_frames, streams};
 
 /// What a decoder gives for a whole stream, errors as they print.
-fn all(mut codec: impl Decoder<Item = Bytes, Error = CodecError>, stream: &[u8]) -> Vec<Result<Bytes, String>> {
+fn all(
+    mut codec: impl Decoder<Item = Bytes, Error = CodecError>,
+    stream: &[u8],
+) -> Vec<Result<Bytes, String>> {
     let mut buffer = BytesMut::from(stream);
     let mut given = Vec::new();
-    while let Some(next) = codec.decode_eof(&mut buffer).map_err(|error| error.to_string()).transpose() {
+    while let Some(next) =
+        codec.decode_eof(&mut buffer).map_err(|error| error.to_string()).transpose()
+    {
         given.push(next);
     }
     given
@@ -19,9 +24,17 @@ fn all(mut codec: impl Decoder<Item = Bytes, Error = CodecError>, stream: &[u8])
 
 fn check<C>(make: impl Fn() -> C + Copy + 'static, holds: usize, window: usize)
 where
-    C: Framing + Decoder<Item = Bytes, Error = CodecError> + Encoder<Bytes, Error = CodecError> + 'static,
+    C: Framing
+        + Decoder<Item = Bytes, Error = CodecError>
+        + Encoder<Bytes, Error = CodecError>
+        + 'static,
 {
-    Laws::new(move || Lent(make())).streams(streams()).frames(short_frames()).limit(holds).window(window).check();
+    Laws::new(move || Lent(make()))
+        .streams(streams())
+        .frames(short_frames())
+        .limit(holds)
+        .window(window)
+        .check();
     same(make);
 }
 

@@ -7,17 +7,22 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::corpus::{Random, streams};
 
-/// After a line `raw <n>` the next n bytes are raw, after `all <n>` they come in one piece, after `rest` all are.
+/// After a line `raw <n>` the next n bytes are raw, after `all <n>` they come in one piece, after
+/// `rest` all are.
 #[derive(Clone)]
 struct Switching(LineRaw);
 
 impl Switching {
     fn switch(&mut self, item: Option<LineOrRaw>) -> Option<LineOrRaw> {
         if let Some(LineOrRaw::Line(line)) = &item {
-            if let Some(n) = line.strip_prefix(b"raw ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok()) {
+            if let Some(n) =
+                line.strip_prefix(b"raw ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
+            {
                 self.0.raw(n);
             }
-            if let Some(n) = line.strip_prefix(b"all ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok()) {
+            if let Some(n) =
+                line.strip_prefix(b"all ").and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
+            {
                 // No more than a line may have.
                 self.0.raw_whole(usize::min(n, 6));
             }
@@ -68,8 +73,13 @@ fn items(random: &mut Random) -> Vec<LineOrRaw> {
     let mut items = Vec::new();
     for _ in 0..8 {
         items.push(LineOrRaw::Line(["a", "", "b\rc", "raw", "raw x"][random.below(5)].into()));
-        let raw: Bytes =
-            b"\r\nraw 3\r\n\0".iter().copied().cycle().skip(random.below(9)).take(random.below(30)).collect();
+        let raw: Bytes = b"\r\nraw 3\r\n\0"
+            .iter()
+            .copied()
+            .cycle()
+            .skip(random.below(9))
+            .take(random.below(30))
+            .collect();
         items.push(LineOrRaw::Line(format!("raw {}", raw.len()).into()));
         if !raw.is_empty() {
             items.push(LineOrRaw::Raw(raw));
@@ -78,14 +88,18 @@ fn items(random: &mut Random) -> Vec<LineOrRaw> {
     items
 }
 
-/// The window is as wide as the lines that switch, for what they say decides where the next frame ends.
+/// The window is as wide as the lines that switch, for what they say decides where the next frame
+/// ends.
 fn laws(lines: Lines) -> Laws<Switching> {
     let mut random = Random::new(3);
     let mut laws = Laws::new(move || Switching(LineRaw::new(lines.clone())))
         .merge(join)
         .window(8)
         .frames([LineOrRaw::Line("plain".into())])
-        .frames(["\r", "\n", "\r\n", "a\r\nb", "far too long for that"].map(|line| LineOrRaw::Line(line.into())))
+        .frames(
+            ["\r", "\n", "\r\n", "a\r\nb", "far too long for that"]
+                .map(|line| LineOrRaw::Line(line.into())),
+        )
         .frames([LineOrRaw::Line("rest".into()), LineOrRaw::Raw("\r\nto the\r\nend".into())])
         .streams(streams())
         .streams([

@@ -34,7 +34,12 @@ fn digits() -> [Digits; 4] {
 fn the_laws_hold_for_lines_as_strings() {
     let strings = ["plain", "smörgås", "", "a\r", "\u{feff}…", "a\r\nb"].map(ByteString::from);
     let bad = [&b"sm\xc3\r\nok\r\n\xffx\r\n"[..], b"\xe2\x80\r\n\xa6\r\n"];
-    Laws::new(|| Lines::crlf().max(9).utf8()).limit(10).streams(streams()).streams(bad).frames(strings.clone()).check();
+    Laws::new(|| Lines::crlf().max(9).utf8())
+        .limit(10)
+        .streams(streams())
+        .streams(bad)
+        .frames(strings.clone())
+        .check();
     let laws = Laws::new(|| Lines::any().max(4).skip_too_long().utf8()).limit(5);
     laws.streams(streams()).streams(bad).frames(["a".into()]).frames(strings.clone()).check();
     let laws = Laws::new(|| Lines::lf().final_line().utf8()).final_frame().window(1);
@@ -48,7 +53,11 @@ fn the_laws_hold_for_frames_that_are_parsed() {
     assert!(report.overwritten > 100, "{report}");
     let laws = Laws::new(|| Lines::lf().max(3).skip_too_long().parse::<Digits>()).limit(3);
     laws.streams(streams()).frames([Digits("7".into())]).frames(digits()).check();
-    Laws::new(|| Netstring::new().max(40).parse::<Digits>()).limit(43).streams(streams()).frames(digits()).check();
+    Laws::new(|| Netstring::new().max(40).parse::<Digits>())
+        .limit(43)
+        .streams(streams())
+        .frames(digits())
+        .check();
     let laws = Laws::new(|| LengthPrefixed::u8().max(40).parse::<Digits>()).limit(40);
     laws.streams(streams()).frames(digits()).check();
 }
@@ -74,7 +83,8 @@ fn the_laws_hold_for_frames_that_go_through_a_function() {
 
 #[test]
 fn the_laws_hold_for_a_foreign_codec() {
-    // It drops a lone CR at the end of the stream without a word, so none comes at the start of a line.
+    // It drops a lone CR at the end of the stream without a word, so none comes at the start of a
+    // line.
     Laws::new(|| LinesCodec::new().map(|line: String| line))
         .streams([&b"one\ntwo\r\n\n\nthree"[..], b"one\nt\xffo\nthree\n"])
         .frames(["plain", "", "x"].map(String::from))
@@ -85,8 +95,14 @@ fn the_laws_hold_for_a_foreign_codec() {
 
 #[test]
 fn the_laws_hold_for_json() {
-    let values = [vec![], vec!["plain".to_owned()], vec!["\r\n\0".into(), "smörgås".into()], vec!["x".repeat(40)]];
-    let streams_of_json = ["[]\n[\"a\"]\n{}\nnull\n[\n", "[1]\n[\"a\",\"b\"]\n\n[] \n [\"\\u0041\"]\n"];
+    let values = [
+        vec![],
+        vec!["plain".to_owned()],
+        vec!["\r\n\0".into(), "smörgås".into()],
+        vec!["x".repeat(40)],
+    ];
+    let streams_of_json =
+        ["[]\n[\"a\"]\n{}\nnull\n[\n", "[1]\n[\"a\",\"b\"]\n\n[] \n [\"\\u0041\"]\n"];
     Laws::new(|| Lines::lf().max(60).json::<Vec<String>>())
         .limit(60)
         .streams(streams())

@@ -87,7 +87,10 @@ fn what_goes_wrong_only_behind_other_frames_is_shown_behind_them() {
     assert_eq!(violation.got, ["b\"longer than it may be\\n\""]);
     assert_eq!(violation.stream, b"beforefine\n");
     // Also one that is taken in both places.
-    let violation = caught(&laws_of::<HalfLater<true>>().frames(["fine", "well"].map(Bytes::from)), Law::NoHalfFrames);
+    let violation = caught(
+        &laws_of::<HalfLater<true>>().frames(["fine", "well"].map(Bytes::from)),
+        Law::NoHalfFrames,
+    );
     assert_eq!(violation.got, ["b\"well\\n\""]);
     assert_eq!(violation.stream, b"beforefine\n");
 }

@@ -59,7 +59,8 @@ fn what_stays_in_the_buffer_after_a_fatal_error_breaks_law_6() {
     assert_eq!(violation.got, ["5 bytes stay in the buffer"], "{violation}");
 }
 
-/// Frames behind their length in a byte; what is left at the end is an error of which it says that it is recoverable.
+/// Frames behind their length in a byte; what is left at the end is an error of which it says that
+/// it is recoverable.
 #[derive(Default)]
 struct Lenient;
 

@@ -38,9 +38,13 @@ fn a_violation_prints_as_a_test_to_paste() {
 #[should_panic(expected = "law 5, linear work, is broken")]
 fn the_test_of_a_violation_of_law_5_fails() {
     let laws = laws_of::<Rescanning>();
-    let violation = laws_of::<Rescanning>().streams(["x".repeat(50) + "\n"]).try_check().unwrap_err();
+    let violation =
+        laws_of::<Rescanning>().streams(["x".repeat(50) + "\n"]).try_check().unwrap_err();
     let reads: Vec<&[u8]> = violation.segmentation.iter().map(|read| &read[..]).collect();
-    assert!(violation.to_string().contains("    laws.replay_overwritten(reads, b\"\\n\");\n"), "{violation}");
+    assert!(
+        violation.to_string().contains("    laws.replay_overwritten(reads, b\"\\n\");\n"),
+        "{violation}"
+    );
     laws.replay_overwritten(&reads, b"\n");
 }
 
@@ -58,7 +62,9 @@ fn replay_panics_with_what_one_run_shows() {
 
 #[test]
 fn another_seed_gives_other_streams_and_is_printed() {
-    let laws = |seed| laws_of::<Smuggler>().streams(["a\nbb\n"]).limit(9).seed(seed).try_check().unwrap_err();
+    let laws = |seed| {
+        laws_of::<Smuggler>().streams(["a\nbb\n"]).limit(9).seed(seed).try_check().unwrap_err()
+    };
     assert_eq!(laws(7).seed, 7);
     assert!(laws(7).to_string().contains("(seed 7)"));
     let checked = |seed| Laws::new(Lines::lf).streams(["a\nbb\n"]).seed(seed).check().runs;

@@ -1,4 +1,5 @@
-//! A seed stands for the same checks, to the last byte: a kit that quietly checks less would find less.
+//! A seed stands for the same checks, to the last byte: a kit that quietly checks less would find
+//! less.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -50,7 +51,8 @@ impl Encoder<Bytes> for Watched {
 fn a_decoder_is_shown_the_same_bytes_each_time() {
     let shown = Rc::new(Cell::new(0xcbf2_9ce4_8422_2325));
     let seen = Rc::clone(&shown);
-    let lines = move || Watched { lines: Lines::lf().max(2000).skip_too_long(), shown: Rc::clone(&seen) };
+    let lines =
+        move || Watched { lines: Lines::lf().max(2000).skip_too_long(), shown: Rc::clone(&seen) };
     let laws = Laws::new(lines)
         .streams([&b"one\n\ntwo\n"[..], b"a line of some length, which comes in pieces\nx\n"])
         .frames([Bytes::from("one"), Bytes::from("two")])
@@ -72,7 +74,12 @@ fn a_report_counts_all_that_was_done() {
         .seed(7);
     let words = lines.try_check().expect("lines keep the laws").to_string();
     assert_eq!(words, "67 streams in 2538 runs with seed 7, 250 bytes overwritten");
-    let few = Laws::new(Netstring::new).streams([b"20:twenty bytes in all..,"]).splits(1).variants(1).window(4).seed(1);
+    let few = Laws::new(Netstring::new)
+        .streams([b"20:twenty bytes in all..,"])
+        .splits(1)
+        .variants(1)
+        .window(4)
+        .seed(1);
     let words = few.try_check().expect("netstrings keep the laws").to_string();
     assert_eq!(words, "2 streams in 471 runs with seed 1, 298 bytes overwritten");
 }

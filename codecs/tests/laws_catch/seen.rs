@@ -1,4 +1,5 @@
-//! What a decoder has seen and left is overwritten with other bytes: behind a frame as well, and with whole delimiters.
+//! What a decoder has seen and left is overwritten with other bytes: behind a frame as well, and
+//! with whole delimiters.
 
 use bytes::{Bytes, BytesMut};
 use ropewalk_codecs::CodecError;
@@ -56,7 +57,10 @@ fn what_was_seen_behind_a_frame_is_overwritten_as_well() {
     let stream = "x".repeat(60) + "\n" + &"x".repeat(50) + "\n";
     caught(&laws_of::<StartledLater>().streams([&stream]), Law::BoundedMemory);
     // All of it, however it comes.
-    assert_eq!(laws_of::<NotRescanning>().final_frame().streams([&stream]).check().overwritten, 511);
+    assert_eq!(
+        laws_of::<NotRescanning>().final_frame().streams([&stream]).check().overwritten,
+        511
+    );
 }
 
 /// Makes room for more when two CRs have come where there was something else.

@@ -33,7 +33,10 @@ pub(crate) fn describe(error: &CodecError) -> String {
 /// What `codec` gives for these reads, the end of the stream included.
 ///
 /// Before every other read the unread bytes move to another buffer, as a server may do with them.
-pub(crate) fn drive<'a, C>(mut codec: C, reads: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event<C::Item>>
+pub(crate) fn drive<'a, C>(
+    mut codec: C,
+    reads: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<Event<C::Item>>
 where
     C: Decoder<Error = CodecError>,
 {
@@ -80,8 +83,8 @@ fn push<T>(events: &mut Vec<Event<T>>, fused: &mut bool, result: Result<Option<T
     }
 }
 
-/// What `codec` gives for the whole stream in one read, having checked that every cut in two, reads of 1 to 9 bytes and,
-/// for short streams, every cut in three give the same.
+/// What `codec` gives for the whole stream in one read, having checked that every cut in two, reads
+/// of 1 to 9 bytes and, for short streams, every cut in three give the same.
 pub(crate) fn every_split<C>(codec: &C, stream: &[u8]) -> Vec<Event<C::Item>>
 where
     C: Decoder<Error = CodecError> + Clone,

@@ -16,7 +16,8 @@ use tokio_util::codec::{Decoder, Encoder};
 pub struct Record(Arc<Mutex<Vec<Vec<String>>>>);
 
 impl Record {
-    /// Where the request with this in it was encoded: its connection, its place there, and the request.
+    /// Where the request with this in it was encoded: its connection, its place there, and the
+    /// request.
     pub fn find(&self, name: &str) -> Option<(usize, usize, String)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = all.iter().enumerate().find_map(|(connection, requests)| {
@@ -29,7 +30,8 @@ impl Record {
     }
 }
 
-/// Lines, and the record of those that are encoded. Each clone of the first is the codec of the next connection.
+/// Lines, and the record of those that are encoded. Each clone of the first is the codec of the
+/// next connection.
 pub struct Recorded {
     lines: Lines,
     record: Record,
@@ -47,7 +49,11 @@ impl Clone for Recorded {
     fn clone(&self) -> Self {
         let mut all = self.record.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(Vec::new());
-        Self { lines: self.lines.clone(), record: self.record.clone(), connection: Some(all.len() - 1) }
+        Self {
+            lines: self.lines.clone(),
+            record: self.record.clone(),
+            connection: Some(all.len() - 1),
+        }
     }
 }
 
@@ -100,7 +106,9 @@ impl End {
             let mut room = [0; 256];
             let mut room = ReadBuf::new(&mut room);
             match Pin::new(&mut *stream).poll_read(&mut now(), &mut room) {
-                Poll::Ready(Ok(())) if !room.filled().is_empty() => self.read.extend_from_slice(room.filled()),
+                Poll::Ready(Ok(())) if !room.filled().is_empty() => {
+                    self.read.extend_from_slice(room.filled())
+                }
                 _ => return,
             }
         }

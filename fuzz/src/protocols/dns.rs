@@ -5,10 +5,13 @@ use std::sync::Arc;
 use ropewalk::server::Serve;
 use ropewalk::{Endpoint, LengthPrefixed, Server, framed, service_fn};
 
+#[rustfmt::skip]
 #[path = "../../../examples/dns/master.rs"]
 mod master;
+#[rustfmt::skip]
 #[path = "../../../examples/dns/service.rs"]
 mod service;
+#[rustfmt::skip]
 #[path = "../../../examples/dns/zone.rs"]
 mod zone;
 
@@ -28,6 +31,8 @@ impl super::Protocol for Dns {
     fn serve(&self, endpoint: Endpoint) -> Serve {
         let answers = Arc::clone(&self.0);
         let answer = service_fn(move |query| Arc::clone(&answers).answer(query));
-        Server::new().listen(endpoint).serve(framed(LengthPrefixed::u16(), answer).unordered(IN_FLIGHT))
+        Server::new()
+            .listen(endpoint)
+            .serve(framed(LengthPrefixed::u16(), answer).unordered(IN_FLIGHT))
     }
 }

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex};
 use ropewalk::server::Serve;
 use ropewalk::{Endpoint, Server, framed, reply_fn};
 
+#[rustfmt::skip]
 #[path = "../../../examples/memcached/cache.rs"]
 mod cache;
+#[rustfmt::skip]
 #[path = "../../../examples/memcached/codec.rs"]
 mod codec;
+#[rustfmt::skip]
 #[path = "../../../examples/memcached/service.rs"]
 mod service;
 
@@ -30,7 +33,9 @@ impl super::Protocol for Memcached {
     fn serve(&self, endpoint: Endpoint) -> Serve {
         let cache = Arc::clone(&self.0);
         let answer = reply_fn(move |request| service::answer(&cache, request));
-        Server::new().listen(endpoint).serve(framed(Memcache::new(LINE, MAX_VALUE), answer).on_error(service::refuse))
+        Server::new()
+            .listen(endpoint)
+            .serve(framed(Memcache::new(LINE, MAX_VALUE), answer).on_error(service::refuse))
     }
 
     /// Without what tells the time.

@@ -4,6 +4,7 @@ use ropewalk::server::Serve;
 use ropewalk::{Endpoint, Netstring, Server, session};
 
 #[allow(clippy::print_stdout, reason = "it is a program")]
+#[rustfmt::skip]
 #[path = "../../../examples/scgi.rs"]
 mod example;
 

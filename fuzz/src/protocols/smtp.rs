@@ -8,8 +8,10 @@ use ropewalk::server::Serve;
 use ropewalk::{Endpoint, Server, StateLayer, TlsConfig, session_with};
 use tempfile::TempDir;
 
+#[rustfmt::skip]
 #[path = "../../../examples/smtp/maildir.rs"]
 mod maildir;
+#[rustfmt::skip]
 #[path = "../../../examples/smtp/session.rs"]
 mod session;
 
@@ -20,7 +22,8 @@ use self::session::{Config, lines, smtp};
 const IN_MEMORY: &str = "/dev/shm";
 /// What is said of a mail, before its name.
 const KEPT: &[u8] = b"250 2.0.0 kept as ";
-/// What is said before anything encrypted: what comes behind it as plaintext refuses it, or is no handshake.
+/// What is said before anything encrypted: what comes behind it as plaintext refuses it, or is no
+/// handshake.
 const GO_AHEAD: &[u8] = b"220 2.0.0 go ahead\r\n";
 
 pub struct Smtp(TempDir);
@@ -32,16 +35,29 @@ impl super::Protocol for Smtp {
     }
 
     fn serve(&self, endpoint: Endpoint) -> Serve {
-        let Ok(maildir) = Maildir::open(self.0.path().to_owned(), "x") else { panic!("the folder is new") };
+        let Ok(maildir) = Maildir::open(self.0.path().to_owned(), "x") else {
+            panic!("the folder is new")
+        };
         let domains = vec!["x.example".to_owned()];
-        let config =
-            Config { name: "x".into(), domains, max_size: 1000, tls: TlsConfig::files("none", "none"), maildir };
-        Server::new().listen(endpoint).layer(StateLayer::new(Arc::new(config))).serve(session_with(lines(), smtp))
+        let config = Config {
+            name: "x".into(),
+            domains,
+            max_size: 1000,
+            tls: TlsConfig::files("none", "none"),
+            maildir,
+        };
+        Server::new()
+            .listen(endpoint)
+            .layer(StateLayer::new(Arc::new(config)))
+            .serve(session_with(lines(), smtp))
     }
 
     /// Without the names of mails, and up to where it is to be encrypted.
     fn stable(heard: Vec<u8>) -> Vec<u8> {
-        let end = heard.windows(GO_AHEAD.len()).position(|window| window == GO_AHEAD).unwrap_or(heard.len());
+        let end = heard
+            .windows(GO_AHEAD.len())
+            .position(|window| window == GO_AHEAD)
+            .unwrap_or(heard.len());
         let lines = heard[..end].split_inclusive(|&byte| byte == b'\n');
         lines.flat_map(|line| if line.starts_with(KEPT) { KEPT } else { line }).copied().collect()
     }

@@ -24,7 +24,9 @@ impl Expected<'_> {
         let mut answers = Vec::new();
         for event in (self.decode)(sent) {
             match event {
-                Event::Frame { body, .. } => self.write(&answer(&sent[body.0..body.1]), &mut answers),
+                Event::Frame { body, .. } => {
+                    self.write(&answer(&sent[body.0..body.1]), &mut answers)
+                }
                 Event::Error { fault, .. } if fault.fatal && !self.answers_fatal => {}
                 _ => self.write(ERROR, &mut answers),
             }
@@ -82,7 +84,10 @@ impl Client {
 
     pub fn half_close(&mut self) {
         let Some(stream) = &mut self.stream else { return };
-        assert!(Pin::new(stream).poll_shutdown(&mut now()).is_ready(), "a shutdown waits for nothing");
+        assert!(
+            Pin::new(stream).poll_shutdown(&mut now()).is_ready(),
+            "a shutdown waits for nothing"
+        );
     }
 
     pub fn abort(&mut self) {
@@ -107,13 +112,19 @@ impl Client {
         }
     }
 
-    /// What came are the first of the answers; all of them, if nothing was in the way and the client stayed.
+    /// What came are the first of the answers; all of them, if nothing was in the way and the
+    /// client stayed.
     pub fn check(&self, expected: &Expected<'_>, undisturbed: bool) {
         let answers = expected.answers(&self.sent);
         let shown = || (self.read.escape_ascii().to_string(), answers.escape_ascii().to_string());
         assert!(answers.starts_with(&self.read), "other answers than these: {:?}", shown());
         if undisturbed && self.waited() {
-            assert!(!self.reset && self.read.len() == answers.len(), "reset {}, {:?}", self.reset, shown());
+            assert!(
+                !self.reset && self.read.len() == answers.len(),
+                "reset {}, {:?}",
+                self.reset,
+                shown()
+            );
         }
     }
 }

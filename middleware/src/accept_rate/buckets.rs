@@ -12,7 +12,8 @@ use tokio::time::Instant;
 pub struct Rate {
     /// The time between two tokens.
     interval: Duration,
-    /// How far ahead of the clock a bucket may be: the time in which all its tokens except one arrive.
+    /// How far ahead of the clock a bucket may be: the time in which all its tokens except one
+    /// arrive.
     ahead: Duration,
 }
 
@@ -42,7 +43,8 @@ impl Rate {
         self
     }
 
-    /// When the bucket will be full again after one more token is taken; `None` if it has no token now.
+    /// When the bucket will be full again after one more token is taken; `None` if it has no token
+    /// now.
     fn take(self, full: Option<Instant>, now: Instant) -> Option<Instant> {
         let full = full.map_or(now, |full| full.max(now));
         (full - now <= self.ahead).then(|| full + self.interval)
@@ -79,10 +81,16 @@ struct Taken {
 impl Buckets {
     /// Buckets for at most `most` peers.
     pub(super) fn new(peer: Option<Rate>, all: Option<Rate>, most: usize) -> Self {
-        Self { peer, all, most, taken: Mutex::new(Taken { sweep_at: FEW.min(most), ..Taken::default() }) }
+        Self {
+            peer,
+            all,
+            most,
+            taken: Mutex::new(Taken { sweep_at: FEW.min(most), ..Taken::default() }),
+        }
     }
 
-    /// Takes a token of the peer's bucket and one of the shared bucket: both or neither. Returns whether it took them.
+    /// Takes a token of the peer's bucket and one of the shared bucket: both or neither. Returns
+    /// whether it took them.
     pub(super) fn take(&self, peer: Option<IpAddr>) -> bool {
         let now = Instant::now();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,8 +134,8 @@ impl Taken {
         }
     }
 
-    /// Forgets the peers whose buckets are full again. Between two sweeps the table doubles, or a second passes, so
-    /// that a sweep costs a connection a few entries at most.
+    /// Forgets the peers whose buckets are full again. Between two sweeps the table doubles, or a
+    /// second passes, so that a sweep costs a connection a few entries at most.
     fn sweep(&mut self, now: Instant, most: usize) {
         self.peers.retain(|_, full| *full > now);
         self.peers.shrink_to(2 * self.peers.len());

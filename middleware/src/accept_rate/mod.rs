@@ -18,19 +18,21 @@ use crate::{CloseReason, Connection};
 
 /// Limits how many connections a peer, and all peers together, may open in a time.
 ///
-/// Each peer has a bucket of tokens, full at first, that fills at its rate; all peers share a second one. A connection
-/// takes a token of its peer's bucket and then one of the shared bucket. Without both tokens it is refused, and takes
-/// neither: a peer over its own rate uses nothing of the shared rate. A peer is an IPv4 address or the first 64 bits of
-/// an IPv6 address; peers without an address (Unix sockets, memory) have the shared rate only.
+/// Each peer has a bucket of tokens, full at first, that fills at its rate; all peers share a
+/// second one. A connection takes a token of its peer's bucket and then one of the shared bucket.
+/// Without both tokens it is refused, and takes neither: a peer over its own rate uses nothing of
+/// the shared rate. A peer is an IPv4 address or the first 64 bits of an IPv6 address; peers
+/// without an address (Unix sockets, memory) have the shared rate only.
 ///
 /// A refused connection ends with [`CloseReason::AcceptRate`]. It is closed silently or with a
-/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way are limited as in a
-/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way
+/// are limited as in a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
-/// The layer remembers a peer until its bucket is full again, and at most [`MAX_PEERS`](Self::MAX_PEERS) peers, some 40
-/// bytes each. Beyond that, further peers are under the shared rate only, and [`untracked`](Self::untracked) counts
-/// their connections. The layer and its clones share the buckets. A connection costs one reading of the clock and a
-/// lock; a frame costs nothing.
+/// The layer remembers a peer until its bucket is full again, and at most
+/// [`MAX_PEERS`](Self::MAX_PEERS) peers, some 40 bytes each. Beyond that, further peers are under
+/// the shared rate only, and [`untracked`](Self::untracked) counts their connections. The layer and
+/// its clones share the buckets. A connection costs one reading of the clock and a lock; a frame
+/// costs nothing.
 ///
 /// It goes around connections only. Under the PROXY protocol the peer is the client, not the proxy.
 ///
@@ -70,7 +72,8 @@ impl AcceptRateLayer {
     /// The most peers remembered at once.
     pub const MAX_PEERS: usize = 65_536;
 
-    /// A layer without a rate: [`per_peer`](Self::per_peer) and [`of_all`](Self::of_all) set the rates.
+    /// A layer without a rate: [`per_peer`](Self::per_peer) and [`of_all`](Self::of_all) set the
+    /// rates.
     pub fn new() -> Self {
         Self { shared: Shared::new(None, None), refusal: RefuseWith(Bytes::new()) }
     }
@@ -88,7 +91,8 @@ impl<P> AcceptRateLayer<P> {
         Self { shared: Shared::new(Some(rate), self.shared.buckets.all), refusal: self.refusal }
     }
 
-    /// Sets the rate of all peers together. The buckets start full again, and earlier clones keep their own.
+    /// Sets the rate of all peers together. The buckets start full again, and earlier clones keep
+    /// their own.
     pub fn of_all(self, rate: Rate) -> Self {
         Self { shared: Shared::new(self.shared.buckets.peer, Some(rate)), refusal: self.refusal }
     }
@@ -105,7 +109,8 @@ impl<P> AcceptRateLayer<P> {
         AcceptRateLayer { shared: self.shared, refusal: RefuseBy(service) }
     }
 
-    /// How many connections were accepted under the shared rate only, because the table of peers was full.
+    /// How many connections were accepted under the shared rate only, because the table of peers
+    /// was full.
     pub fn untracked(&self) -> u64 {
         self.shared.buckets.untracked()
     }

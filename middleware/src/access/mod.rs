@@ -18,11 +18,12 @@ use crate::{CloseReason, Connection};
 /// Refuses the connections of peers that its rules deny.
 ///
 /// A refused connection ends with [`CloseReason::AccessDenied`]. It is closed silently or with a
-/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way are limited as in a
-/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+/// [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way
+/// are limited as in a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
-/// The rules are shared: [`replace`](Self::replace) on one clone of the layer acts for all, from the next connection
-/// on. Open connections stay open. A connection costs a read lock and a look-up; a frame costs nothing.
+/// The rules are shared: [`replace`](Self::replace) on one clone of the layer acts for all, from
+/// the next connection on. Open connections stay open. A connection costs a read lock and a
+/// look-up; a frame costs nothing.
 ///
 /// It goes around connections only. With the PROXY protocol the address is the client's.
 ///
@@ -82,7 +83,10 @@ impl<P> AccessLayer<P> {
     pub fn replace(&self, rules: AccessRules) {
         let rules = Arc::new(rules);
         // The old rules are dropped after the lock is released.
-        let _old = std::mem::replace(&mut *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner), rules);
+        let _old = std::mem::replace(
+            &mut *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner),
+            rules,
+        );
     }
 
     /// The rules in force.
@@ -144,10 +148,16 @@ where
 
     fn call(&mut self, connection: Connection) -> Self::Future {
         match self.layer.shared.rules().of_peer(connection.peer()) {
-            Verdict::Allow => ResponseFuture::served(self.inner.call(connection), Unlimited::default()),
+            Verdict::Allow => {
+                ResponseFuture::served(self.inner.call(connection), Unlimited::default())
+            }
             Verdict::Deny => {
                 connection.closing().set_reason(CloseReason::AccessDenied);
-                ResponseFuture::refuse(&mut self.layer.refusal, &self.layer.shared.refusals, connection)
+                ResponseFuture::refuse(
+                    &mut self.layer.refusal,
+                    &self.layer.shared.refusals,
+                    connection,
+                )
             }
         }
     }

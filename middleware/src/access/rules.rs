@@ -19,18 +19,21 @@ pub enum Verdict {
     Deny,
 }
 
-/// Which networks are served. The rule with the longest prefix that contains the address decides, independent of the
-/// order of the rules.
+/// Which networks are served. The rule with the longest prefix that contains the address decides,
+/// independent of the order of the rules.
 ///
-/// A second rule for the same network replaces the first. An address that no rule contains gets the default: `Allow`
-/// for [`allow_all`](Self::allow_all), `Deny` for [`deny_all`](Self::deny_all). Peers without an address (Unix sockets,
-/// memory) are allowed unless [`without_address`](Self::without_address) says otherwise.
+/// A second rule for the same network replaces the first. An address that no rule contains gets the
+/// default: `Allow` for [`allow_all`](Self::allow_all), `Deny` for [`deny_all`](Self::deny_all).
+/// Peers without an address (Unix sockets, memory) are allowed unless
+/// [`without_address`](Self::without_address) says otherwise.
 ///
-/// An IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`) is treated as the IPv4 address, and so is a mapped network
-/// (`::ffff:192.0.2.0/120`). A look-up costs one hash per prefix length in use, at most 162.
+/// An IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`) is treated as the IPv4 address,
+/// and so is a mapped network (`::ffff:192.0.2.0/120`). A look-up costs one hash per prefix length
+/// in use, at most 162.
 ///
-/// As text, a rule is a line: `allow 192.0.2.0/24`, `deny 2001:db8::/32`, `allow 192.0.2.7`, `deny all`. Empty lines,
-/// and the rest of a line after a `#`, are skipped. A line for `all`, the default, is required.
+/// As text, a rule is a line: `allow 192.0.2.0/24`, `deny 2001:db8::/32`, `allow 192.0.2.7`, `deny
+/// all`. Empty lines, and the rest of a line after a `#`, are skipped. A line for `all`, the
+/// default, is required.
 ///
 /// ```
 /// use ropewalk_middleware::access::{AccessRules, Verdict};
@@ -82,8 +85,8 @@ impl AccessRules {
         self.rule(network.into(), Verdict::Deny)
     }
 
-    /// Sets the verdict for peers without an IP address: on Unix sockets, in memory, or behind a PROXY header that
-    /// names no IP address.
+    /// Sets the verdict for peers without an IP address: on Unix sockets, in memory, or behind a
+    /// PROXY header that names no IP address.
     #[must_use]
     pub fn without_address(mut self, verdict: Verdict) -> Self {
         self.without_address = verdict;
@@ -130,7 +133,8 @@ impl AccessRules {
 /// The network without host bits; a network of mapped IPv4 addresses becomes an IPv4 network.
 fn canonical(network: IpNet) -> IpNet {
     if let IpNet::V6(v6) = network
-        && let (Some(v4), Some(prefix)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
+        && let (Some(v4), Some(prefix)) =
+            (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
         && let Ok(v4) = Ipv4Net::new(v4, prefix)
     {
         return IpNet::V4(v4.trunc());
@@ -154,7 +158,8 @@ impl FromStr for AccessRules {
                 (Some(network), verdict) => rules = rules.rule(network, verdict),
             }
         }
-        let missing = || AccessRulesError { line: text.lines().count(), problem: Problem::NoDefault };
+        let missing =
+            || AccessRulesError { line: text.lines().count(), problem: Problem::NoDefault };
         rules.default = default.ok_or_else(missing)?;
         Ok(rules)
     }
@@ -173,7 +178,8 @@ fn parse(line: &str) -> Result<(Option<IpNet>, Verdict), Problem> {
         return Ok((None, verdict));
     }
     let address = || network.parse().map(|ip: IpAddr| IpNet::from(ip));
-    let network = network.parse().or_else(|_| address()).map_err(|_| Problem::Network(network.to_owned()))?;
+    let network =
+        network.parse().or_else(|_| address()).map_err(|_| Problem::Network(network.to_owned()))?;
     Ok((Some(network), verdict))
 }
 
@@ -192,7 +198,8 @@ enum Problem {
 }
 
 impl AccessRulesError {
-    /// The number of the line; the first is 1. If a line for `all` is missing, it is the number of the last line.
+    /// The number of the line; the first is 1. If a line for `all` is missing, it is the number of
+    /// the last line.
     pub fn line(&self) -> usize {
         self.line
     }
@@ -203,10 +210,15 @@ impl fmt::Display for AccessRulesError {
         write!(f, "line {}: ", self.line)?;
         match &self.problem {
             Problem::Words => f.write_str("a rule is `allow NETWORK` or `deny NETWORK`"),
-            Problem::NoDefault => f.write_str("the last rule is missing: `allow all` or `deny all`"),
+            Problem::NoDefault => {
+                f.write_str("the last rule is missing: `allow all` or `deny all`")
+            }
             Problem::Network(text) => {
                 let text = crate::Escaped::new(text.as_bytes());
-                write!(f, "{text} is not a network: write 192.0.2.0/24, 2001:db8::/32, one address, or `all`")
+                write!(
+                    f,
+                    "{text} is not a network: write 192.0.2.0/24, 2001:db8::/32, one address, or `all`"
+                )
             }
         }
     }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much unused time may be made up for. It bounds a burst, and is longer than the delay of a timer.
+/// How much unused time may be made up for. It bounds a burst, and is longer than the delay of a
+/// timer.
 const CREDIT: Duration = Duration::from_millis(50);
 
-/// The smallest piece that is worth a system call. With a rate so low that it takes over 50 ms, pieces are smaller.
+/// The smallest piece that is worth a system call. With a rate so low that it takes over 50 ms,
+/// pieces are smaller.
 const SMALL_PIECE: u64 = 512;
 
 /// Bytes a second.
@@ -21,7 +23,8 @@ impl ByteRate {
         Self(bytes)
     }
 
-    /// The most bytes that pass at once: those of a millisecond, so that many connections get their turns soon.
+    /// The most bytes that pass at once: those of a millisecond, so that many connections get their
+    /// turns soon.
     pub(super) fn piece(self) -> usize {
         let piece = (self.0 / 1000).max(SMALL_PIECE.min(self.0 / 20)).max(1);
         usize::try_from(piece).unwrap_or(usize::MAX)
@@ -64,7 +67,8 @@ impl Bucket {
 
     /// Returns the time of bytes that did not pass.
     fn give_back(&mut self, bytes: usize) {
-        self.taken_until = self.taken_until.checked_sub(self.rate.time_of(bytes)).unwrap_or(self.taken_until);
+        self.taken_until =
+            self.taken_until.checked_sub(self.rate.time_of(bytes)).unwrap_or(self.taken_until);
     }
 }
 

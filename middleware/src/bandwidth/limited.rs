@@ -11,7 +11,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::bucket::{Bucket, ByteRate, Shared};
 use crate::{Addr, Io, Stream};
 
-/// How much a transport that can't tell may hold back of what has arrived: of TLS a record and what is behind it.
+/// How much a transport that can't tell may hold back of what has arrived: of TLS a record and what
+/// is behind it.
 const HELD: u64 = 64 * 1024;
 
 /// A stream that reads and writes no faster than its rates.
@@ -58,18 +59,22 @@ impl Direction {
         self.turn.is_some()
     }
 
-    /// Ready with the number of bytes that may pass now, at most `wanted`. Then [`passed`](Self::passed) must be
-    /// called.
+    /// Ready with the number of bytes that may pass now, at most `wanted`. Then
+    /// [`passed`](Self::passed) must be called.
     fn poll_turn(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
         if self.turn.is_none() {
-            // The connection's own rate comes first, so that a connection waiting for it books nothing of the shared
-            // rate.
+            // The connection's own rate comes first, so that a connection waiting for it books
+            // nothing of the shared rate.
             if let Some(until) = self.own.as_ref().map(Bucket::free_from) {
                 ready!(self.poll_wait(cx, until));
             }
             let now = Instant::now();
-            let pieces = [self.own.as_ref().map(Bucket::rate), self.shared.as_ref().map(|shared| shared.rate())];
-            let bytes = pieces.into_iter().flatten().fold(wanted, |bytes, rate| bytes.min(rate.piece()));
+            let pieces = [
+                self.own.as_ref().map(Bucket::rate),
+                self.shared.as_ref().map(|shared| shared.rate()),
+            ];
+            let bytes =
+                pieces.into_iter().flatten().fold(wanted, |bytes, rate| bytes.min(rate.piece()));
             let from = self.shared.as_ref().map_or(now, |shared| shared.take(bytes, now));
             self.turn = Some(Turn { bytes, from });
         }
@@ -127,8 +132,9 @@ impl Io for Limited {
         self.inner.local_addr()
     }
 
-    /// A transport other than a socket may hold decrypted bytes, which it counts only as long as every read is ready: with a
-    /// read that the rate has ended, more is said to have arrived, so that a drain reads on.
+    /// A transport other than a socket may hold decrypted bytes, which it counts only as long as
+    /// every read is ready: with a read that the rate has ended, more is said to have arrived, so
+    /// that a drain reads on.
     fn arrived(&self) -> Option<u64> {
         let arrived = self.inner.arrived();
         match self.inner {
@@ -147,7 +153,11 @@ impl Io for Limited {
 }
 
 impl AsyncRead for Limited {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let Self { inner, read, held, .. } = self.get_mut();
         if !read.is_limited() {
             return Pin::new(inner).poll_read(cx, buf);
@@ -169,7 +179,11 @@ impl AsyncRead for Limited {
 }
 
 impl AsyncWrite for Limited {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let Self { inner, write, .. } = self.get_mut();
         if !write.is_limited() || buf.is_empty() {
             return Pin::new(inner).poll_write(cx, buf);

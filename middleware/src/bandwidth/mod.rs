@@ -14,24 +14,29 @@ use self::bucket::{ByteRate, Shared};
 use self::limited::{Direction, Limited};
 use crate::{Connection, Stream};
 
-/// Limits how many bytes a second each connection, and all connections together, may read and write.
+/// Limits how many bytes a second each connection, and all connections together, may read and
+/// write.
 ///
-/// Bytes above the rate wait: they are neither refused nor lost. A peer that sends faster has to wait because its
-/// socket is full, and a service that writes faster waits in `send` or `flush`, or for room in the write buffer, as
-/// with a slow peer. Reads and writes are cut into small pieces, so the bytes flow evenly: over 10 s the rate is exact
-/// to 1 %, and at most the bytes of 50 ms pass at once. Connections that share a rate take turns, in the order in which
-/// they have something to read or write; a connection that waits for its own rate uses nothing of the shared rate.
+/// Bytes above the rate wait: they are neither refused nor lost. A peer that sends faster has to
+/// wait because its socket is full, and a service that writes faster waits in `send` or `flush`, or
+/// for room in the write buffer, as with a slow peer. Reads and writes are cut into small pieces,
+/// so the bytes flow evenly: over 10 s the rate is exact to 1 %, and at most the bytes of 50 ms
+/// pass at once. Connections that share a rate take turns, in the order in which they have
+/// something to read or write; a connection that waits for its own rate uses nothing of the shared
+/// rate.
 ///
-/// The bytes counted are those of the protocol: with TLS the plaintext, and no PROXY header. The deadlines for frames
-/// and for writing don't take the rate into account. With less than some 2 KiB a second for each connection choose
-/// longer deadlines ([`ReadDeadlineLayer::frame`](crate::ReadDeadlineLayer::frame)).
+/// The bytes counted are those of the protocol: with TLS the plaintext, and no PROXY header. The
+/// deadlines for frames and for writing don't take the rate into account. With less than some 2 KiB
+/// a second for each connection choose longer deadlines
+/// ([`ReadDeadlineLayer::frame`](crate::ReadDeadlineLayer::frame)).
 ///
-/// Put it inside of layers that refuse connections, so that the text of a refusal has no rate. When the writing side is
-/// shut down, reading has no rate any more: a connection that closes has 2 s to discard what its peer still sends.
+/// Put it inside of layers that refuse connections, so that the text of a refusal has no rate. When
+/// the writing side is shut down, reading has no rate any more: a connection that closes has 2 s to
+/// discard what its peer still sends.
 ///
-/// The layer and its clones share the shared rates; each connection has its own rates. A connection costs a box; each
-/// read and write costs one reading of the clock and, under a shared rate, a lock and (for a read) a check whether
-/// bytes have arrived. Without any rate the layer does nothing.
+/// The layer and its clones share the shared rates; each connection has its own rates. A connection
+/// costs a box; each read and write costs one reading of the clock and, under a shared rate, a lock
+/// and (for a read) a check whether bytes have arrived. Without any rate the layer does nothing.
 ///
 /// It goes around connections only.
 ///
@@ -95,7 +100,8 @@ impl BandwidthLayer {
         self
     }
 
-    /// Limits the bytes a second that are read from all connections together. Earlier clones don't share this rate.
+    /// Limits the bytes a second that are read from all connections together. Earlier clones don't
+    /// share this rate.
     ///
     /// # Panics
     ///
@@ -105,7 +111,8 @@ impl BandwidthLayer {
         self
     }
 
-    /// Limits the bytes a second that are written to all connections together. Earlier clones don't share this rate.
+    /// Limits the bytes a second that are written to all connections together. Earlier clones don't
+    /// share this rate.
     ///
     /// # Panics
     ///
@@ -158,7 +165,8 @@ impl<S: Service<Connection>> Service<Connection> for Bandwidth<S> {
         if !read.is_set() && !write.is_set() {
             return self.inner.call(connection);
         }
-        let limited = |stream| Stream::boxed(Limited::new(stream, read.direction(), write.direction()));
+        let limited =
+            |stream| Stream::boxed(Limited::new(stream, read.direction(), write.direction()));
         self.inner.call(connection.map_stream(limited))
     }
 }

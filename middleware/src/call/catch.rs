@@ -14,15 +14,15 @@ use tower_service::Service;
 
 use crate::{BoxError, Frame};
 
-/// Turns a panic of a call into the error [`CallPanicked`], which `on_error` of the leaf can answer. Without this layer
-/// a panic ends its connection, but not the server.
+/// Turns a panic of a call into the error [`CallPanicked`], which `on_error` of the leaf can
+/// answer. Without this layer a panic ends its connection, but not the server.
 ///
-/// It is for services whose state stays consistent when a call panics, because the service is called again for the next
-/// frame. Panics in `poll_ready` are not caught, and with `panic = "abort"` no panics are caught. A call costs two
-/// `catch_unwind`s.
+/// It is for services whose state stays consistent when a call panics, because the service is
+/// called again for the next frame. Panics in `poll_ready` are not caught, and with `panic =
+/// "abort"` no panics are caught. A call costs two `catch_unwind`s.
 ///
-/// It goes around services of frames only, with any frame type that is [`Frame`]. The error is boxed; errors of the
-/// inner service are passed on unchanged.
+/// It goes around services of frames only, with any frame type that is [`Frame`]. The error is
+/// boxed; errors of the inner service are passed on unchanged.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -82,8 +82,8 @@ pub struct CallPanicked {
 }
 
 impl CallPanicked {
-    /// The text of the panic, if it has one. It may quote data that the peer has sent: don't send it to the peer, and
-    /// write it to a log only [`Escaped`](crate::Escaped).
+    /// The text of the panic, if it has one. It may quote data that the peer has sent: don't send
+    /// it to the peer, and write it to a log only [`Escaped`](crate::Escaped).
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
@@ -125,7 +125,9 @@ where
 
     fn call(&mut self, frame: F) -> Self::Future {
         let call = catch_unwind(AssertUnwindSafe(|| self.inner.call(frame)));
-        CatchPanicFuture { state: call.map_or_else(|panic| State::Panicked(Some(panic)), State::Calls) }
+        CatchPanicFuture {
+            state: call.map_or_else(|panic| State::Panicked(Some(panic)), State::Calls),
+        }
     }
 }
 

@@ -14,16 +14,18 @@ use crate::{BoxError, Frame};
 
 /// Limits how long each call may take.
 ///
-/// After that time the call is dropped and fails with [`CallTimedOut`]. Under `framed` the error ends the connection,
-/// unless `on_error` turns it into an answer. As with tower's `Timeout` the error is boxed; errors of the inner service
-/// are passed on unchanged.
+/// After that time the call is dropped and fails with [`CallTimedOut`]. Under `framed` the error
+/// ends the connection, unless `on_error` turns it into an answer. As with tower's `Timeout` the
+/// error is boxed; errors of the inner service are passed on unchanged.
 ///
-/// Unlike with tower's, a call that is answered at once needs no timer and doesn't read the clock. The time counts from
-/// the first wait of the call. The calls of a connection reuse one timer ([`CallTimer`](crate::CallTimer)), which is
-/// reset only when it fires; calls that wait at the same time have one each. Outside `framed` and `Session::drive` each
-/// call that waits makes its own. The time until the service is ready doesn't count: a call begins when it is made.
+/// Unlike with tower's, a call that is answered at once needs no timer and doesn't read the clock.
+/// The time counts from the first wait of the call. The calls of a connection reuse one timer
+/// ([`CallTimer`](crate::CallTimer)), which is reset only when it fires; calls that wait at the
+/// same time have one each. Outside `framed` and `Session::drive` each call that waits makes its
+/// own. The time until the service is ready doesn't count: a call begins when it is made.
 ///
-/// It goes around frames only. [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) limits how long the *peer* may take.
+/// It goes around frames only. [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) limits how long the
+/// *peer* may take.
 ///
 /// ```
 /// use std::time::Duration;
@@ -137,7 +139,11 @@ where
 
 /// A function of its own, so that calls that are answered at once stay small.
 #[inline(never)]
-fn wait<T>(timer: &mut Option<Pin<Box<Timer>>>, patience: Duration, cx: &mut Context<'_>) -> Poll<Result<T, BoxError>> {
+fn wait<T>(
+    timer: &mut Option<Pin<Box<Timer>>>,
+    patience: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, BoxError>> {
     let timer = timer.get_or_insert_with(|| timer::take(patience));
     timer.as_mut().poll(cx).map(|()| Err(CallTimedOut(()).into()))
 }

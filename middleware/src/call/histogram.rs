@@ -14,12 +14,12 @@ const BUCKETS: usize = (LONGEST - STEP_BITS + 1) * STEPS;
 
 /// A histogram of durations. It is cheap to clone, and all clones share the counts.
 ///
-/// The buckets are an eighth of a power of two wide, from a nanosecond to over an hour: a reported duration is at most
-/// 12.5 % too long. It takes 2.5 KiB. Calls go on while it is read, so two figures read one after the other may be a
-/// few calls apart.
+/// The buckets are an eighth of a power of two wide, from a nanosecond to over an hour: a reported
+/// duration is at most 12.5 % too long. It takes 2.5 KiB. Calls go on while it is read, so two
+/// figures read one after the other may be a few calls apart.
 ///
-/// [`CallLatencyLayer`](super::CallLatencyLayer) fills it. [`buckets`](Self::buckets) has the data for a metrics
-/// system.
+/// [`CallLatencyLayer`](super::CallLatencyLayer) fills it. [`buckets`](Self::buckets) has the data
+/// for a metrics system.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,19 +53,23 @@ impl Histogram {
         self.0.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
 
-    /// The buckets that are not empty, from short to long: the exclusive upper end of each, and how many durations are
-    /// in it.
+    /// The buckets that are not empty, from short to long: the exclusive upper end of each, and how
+    /// many durations are in it.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let counts = self.0.iter().map(|bucket| bucket.load(Relaxed));
         (1..).map(start_of).zip(counts).filter(|(_, count)| *count > 0)
     }
 
-    /// The duration below which a fraction `q` of all durations lies, with `q` from 0 to 1: 0.5 gives the median. Zero
-    /// if there are no durations.
+    /// The duration below which a fraction `q` of all durations lies, with `q` from 0 to 1: 0.5
+    /// gives the median. Zero if there are no durations.
     pub fn quantile(&self, q: f64) -> Duration {
         let counts: Vec<_> = self.buckets().collect();
         let all: u64 = counts.iter().map(|(_, count)| count).sum();
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
         // The rank may be off by one beyond 2^52 calls, which does no harm; it is never negative.
         let rank = (q.clamp(0.0, 1.0) * all as f64).ceil() as u64;
         let mut seen = 0;
@@ -89,10 +93,13 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// The first 8 buckets are a nanosecond wide; each further 8 buckets together are as wide as all before them.
+/// The first 8 buckets are a nanosecond wide; each further 8 buckets together are as wide as all
+/// before them.
 fn bucket_of(duration: Duration) -> usize {
     let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    let Some(power) = nanos.checked_ilog2().map(|power| power as usize).filter(|power| *power >= STEP_BITS) else {
+    let Some(power) =
+        nanos.checked_ilog2().map(|power| power as usize).filter(|power| *power >= STEP_BITS)
+    else {
         return usize::try_from(nanos).unwrap_or(0);
     };
     let step = usize::try_from(nanos >> (power - STEP_BITS)).unwrap_or(0);
@@ -122,7 +129,10 @@ mod tests {
             let (start, end) = (start_of(bucket), start_of(bucket + 1));
             let duration = Duration::from_nanos(nanos);
             assert!(start <= duration && duration < end, "{nanos} is not in {start:?}..{end:?}");
-            assert!(end - start <= (start / 8).max(Duration::from_nanos(1)), "{start:?}..{end:?} is too wide");
+            assert!(
+                end - start <= (start / 8).max(Duration::from_nanos(1)),
+                "{start:?}..{end:?} is too wide"
+            );
             nanos += 1 + nanos / 100;
         }
     }

@@ -15,11 +15,11 @@ const SAMPLE: u64 = 16;
 
 /// Keeps a histogram of the durations of calls, those of all connections together.
 ///
-/// The first 16 calls of a connection are timed, and of the others one in 16, which counts 16 times. So the mean cost
-/// of a call is next to nothing, and the quantiles are those of a sample; [`every_call`](Self::every_call) times all
-/// calls, which costs two readings of the clock and about three counters each. The time counts from the call to its
-/// answer. A dropped call counts with the time until it was dropped: a deadline around this layer shows in the
-/// histogram.
+/// The first 16 calls of a connection are timed, and of the others one in 16, which counts 16
+/// times. So the mean cost of a call is next to nothing, and the quantiles are those of a sample;
+/// [`every_call`](Self::every_call) times all calls, which costs two readings of the clock and
+/// about three counters each. The time counts from the call to its answer. A dropped call counts
+/// with the time until it was dropped: a deadline around this layer shows in the histogram.
 ///
 /// It goes around frames only.
 ///
@@ -115,7 +115,12 @@ impl<S> CallLatency<S> {
 impl<S: Clone> Clone for CallLatency<S> {
     /// Another service with the same histogram, whose own first calls are all timed.
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), histogram: self.histogram.clone(), sample: self.sample, calls: 0 }
+        Self {
+            inner: self.inner.clone(),
+            histogram: self.histogram.clone(),
+            sample: self.sample,
+            calls: 0,
+        }
     }
 }
 

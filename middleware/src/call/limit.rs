@@ -14,18 +14,20 @@ use crate::Frame;
 
 /// Limits how many calls are under way at once, those of all connections together.
 ///
-/// A layer value and its clones share one count, and so do all services made from them, including the clone for each
-/// connection. At the limit the service is not ready, and the connection that has waited longest is next; with
-/// [`refuse`](Self::refuse), the call fails instead. A slot is released when the call is done or dropped. An idle
-/// connection holds no slot.
+/// A layer value and its clones share one count, and so do all services made from them, including
+/// the clone for each connection. At the limit the service is not ready, and the connection that
+/// has waited longest is next; with [`refuse`](Self::refuse), the call fails instead. A slot is
+/// released when the call is done or dropped. An idle connection holds no slot.
 ///
-/// Under tower's `load_shed` it does: a call that `load_shed` refuses stays in the queue, and its connection is given a
-/// slot that it doesn't use before its next frame, as under tower's `ConcurrencyLimit`.
+/// Under tower's `load_shed` it does: a call that `load_shed` refuses stays in the queue, and its
+/// connection is given a slot that it doesn't use before its next frame, as under tower's
+/// `ConcurrencyLimit`.
 ///
-/// It replaces tower's `ConcurrencyLimit` without a semaphore: a call that finds a free slot costs two counters.
-/// `concurrent` on the leaf sets how many calls of *one* connection run at once.
+/// It replaces tower's `ConcurrencyLimit` without a semaphore: a call that finds a free slot costs
+/// two counters. `concurrent` on the leaf sets how many calls of *one* connection run at once.
 ///
-/// It goes around frames only; [`ConnectionLimitLayer`](crate::ConnectionLimitLayer) limits connections.
+/// It goes around frames only; [`ConnectionLimitLayer`](crate::ConnectionLimitLayer) limits
+/// connections.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -50,7 +52,8 @@ impl CallLimitLayer {
         Self { slots: CallSlots::new(max) }
     }
 
-    /// The same limit for calls that do not wait: above it they fail with [`CallRefused`](super::CallRefused).
+    /// The same limit for calls that do not wait: above it they fail with
+    /// [`CallRefused`](super::CallRefused).
     pub fn refuse(self) -> CallRefuseLayer {
         CallRefuseLayer::new(self.slots)
     }
@@ -119,8 +122,8 @@ where
         }
         let ready = self.inner.poll_ready(cx);
         if ready.is_pending() {
-            // Released for others, because the inner service may wait for long, as a rate does for its peer's next
-            // token.
+            // Released for others, because the inner service may wait for long, as a rate does for
+            // its peer's next token.
             self.slot = None;
         }
         ready

@@ -12,15 +12,15 @@ use tower_service::Service;
 use super::slots::{CallSlot, CallSlots, Ticket};
 use crate::{BoxError, Frame};
 
-/// Limits how many calls are under way at once, and fails those above the limit with [`CallRefused`]; made by
-/// [`CallLimitLayer::refuse`](super::CallLimitLayer::refuse).
+/// Limits how many calls are under way at once, and fails those above the limit with
+/// [`CallRefused`]; made by [`CallLimitLayer::refuse`](super::CallLimitLayer::refuse).
 ///
-/// Under `framed` an error ends the connection, unless `on_error` turns it into an answer. The error is boxed; errors
-/// of the inner service are passed on unchanged.
+/// Under `framed` an error ends the connection, unless `on_error` turns it into an answer. The
+/// error is boxed; errors of the inner service are passed on unchanged.
 ///
-/// A refused call reserves nothing in the inner service, which is not even polled for readiness. A call that found a
-/// free slot, and then has to wait until the inner service is ready, holds no slot meanwhile and is no longer refused:
-/// if all slots are taken by then, it waits for one.
+/// A refused call reserves nothing in the inner service, which is not even polled for readiness. A
+/// call that found a free slot, and then has to wait until the inner service is ready, holds no
+/// slot meanwhile and is no longer refused: if all slots are taken by then, it waits for one.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -69,7 +69,8 @@ impl<S> Layer<S> for CallRefuseLayer {
 pub struct CallRefuse<S> {
     inner: S,
     slots: Arc<CallSlots>,
-    /// The next call found a free slot, and the inner service was polled for readiness: its reservation has to be used.
+    /// The next call found a free slot, and the inner service was polled for readiness: its
+    /// reservation has to be used.
     admitted: bool,
     /// The slot for the next call.
     slot: Option<CallSlot>,
@@ -115,8 +116,8 @@ where
         if !self.admitted {
             self.slot = self.slots.take_now();
             if self.slot.is_none() {
-                // The call will be refused. The inner service is not polled, because it would keep a reservation that
-                // is never used.
+                // The call will be refused. The inner service is not polled, because it would keep
+                // a reservation that is never used.
                 return Poll::Ready(Ok(()));
             }
             self.admitted = true;
@@ -174,7 +175,9 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(future) = this.future.as_pin_mut() else { return Poll::Ready(Err(CallRefused(()).into())) };
+        let Some(future) = this.future.as_pin_mut() else {
+            return Poll::Ready(Err(CallRefused(()).into()));
+        };
         let polled = future.poll(cx);
         if polled.is_ready() {
             // Released here, because a finished future may be dropped much later.

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 /// The slots that all services of one layer share.
 ///
-/// While slots are free it is one counter. The lock is taken only if there is no free slot, or if one is released while
-/// calls wait.
+/// While slots are free it is one counter. The lock is taken only if there is no free slot, or if
+/// one is released while calls wait.
 #[derive(Debug)]
 pub(super) struct CallSlots {
     pub(super) max: usize,
@@ -73,7 +73,11 @@ impl CallSlots {
 
     /// A slot, or a place in the queue under `ticket`.
     #[inline]
-    pub(super) fn poll_take(self: &Arc<Self>, ticket: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<CallSlot> {
+    pub(super) fn poll_take(
+        self: &Arc<Self>,
+        ticket: &mut Option<Ticket>,
+        cx: &mut Context<'_>,
+    ) -> Poll<CallSlot> {
         if ticket.is_none()
             && let Some(slot) = self.take_now()
         {
@@ -83,9 +87,15 @@ impl CallSlots {
     }
 
     #[cold]
-    fn poll_queue(self: &Arc<Self>, held: &mut Option<Ticket>, cx: &mut Context<'_>) -> Poll<CallSlot> {
-        let ticket =
-            held.get_or_insert_with(|| Ticket { slots: Arc::clone(self), number: self.next.fetch_add(1, SeqCst) });
+    fn poll_queue(
+        self: &Arc<Self>,
+        held: &mut Option<Ticket>,
+        cx: &mut Context<'_>,
+    ) -> Poll<CallSlot> {
+        let ticket = held.get_or_insert_with(|| Ticket {
+            slots: Arc::clone(self),
+            number: self.next.fetch_add(1, SeqCst),
+        });
         let (number, waker) = (ticket.number, cx.waker().clone());
         let mut queue = self.lock();
         if queue.granted.remove(&number) {
@@ -93,10 +103,12 @@ impl CallSlots {
             *held = None;
             return Poll::Ready(CallSlot(Arc::clone(self)));
         }
-        // Dropped after the lock is released, as all wakers are: dropping a waker may run other code.
+        // Dropped after the lock is released, as all wakers are: dropping a waker may run other
+        // code.
         let _earlier = queue.waiting.insert(number, waker);
         self.waiting.store(queue.waiting.len(), SeqCst);
-        // Tried again after queueing: a slot may have been released before this call was seen to wait.
+        // Tried again after queueing: a slot may have been released before this call was seen to
+        // wait.
         let first = queue.waiting.first_key_value().is_some_and(|(first, _)| *first == number);
         if !first || !self.try_take() {
             drop(queue);

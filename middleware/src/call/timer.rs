@@ -13,15 +13,16 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 thread_local! {
-    /// The timer of the connection whose calls this thread is polling; `None` if no connection lends one.
+    /// The timer of the connection whose calls this thread is polling; `None` if no connection
+    /// lends one.
     static LENT: Cell<Option<CallTimer>> = const { Cell::new(None) };
 }
 
 /// The timer of a connection's calls: made by the first call that waits, and reused by the next.
 ///
-/// Code that polls the calls of a connection, such as `framed` and `Session::drive`, keeps one and lends it during each
-/// poll. So a call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer) needs no reference to its connection, which
-/// would cost each frame a reference count.
+/// Code that polls the calls of a connection, such as `framed` and `Session::drive`, keeps one and
+/// lends it during each poll. So a call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer)
+/// needs no reference to its connection, which would cost each frame a reference count.
 ///
 /// ```
 /// use std::task::{Context, Poll};
@@ -72,7 +73,8 @@ impl Drop for LentTimer {
     }
 }
 
-/// Replaces the lent timer and returns the previous one. On a thread that is being torn down it does nothing.
+/// Replaces the lent timer and returns the previous one. On a thread that is being torn down it
+/// does nothing.
 fn swap(timer: Option<CallTimer>) -> Option<CallTimer> {
     LENT.try_with(|lent| lent.replace(timer)).ok().flatten()
 }
@@ -94,16 +96,16 @@ pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
     };
     let mut this = timer.as_mut().project();
     *this.until = until;
-    // An earlier call has set it, so it usually fires too early, which does no harm; only a longer deadline has to be
-    // replaced.
+    // An earlier call has set it, so it usually fires too early, which does no harm; only a longer
+    // deadline has to be replaced.
     if this.sleep.deadline() > until {
         this.sleep.as_mut().reset(until);
     }
     timer
 }
 
-/// Returns a timer, still set, for the next call that waits, if the connection lends timers and none has been returned
-/// yet.
+/// Returns a timer, still set, for the next call that waits, if the connection lends timers and
+/// none has been returned yet.
 pub(super) fn put_back(timer: Pin<Box<Timer>>) {
     match swap(None) {
         Some(CallTimer(None)) => drop(swap(Some(CallTimer(Some(timer))))),
@@ -136,7 +138,8 @@ impl Future for Timer {
             if !fired && coop::has_budget_remaining() {
                 return Poll::Pending;
             }
-            // When the task's budget is used up every timer returns `Pending`, so the clock is read.
+            // When the task's budget is used up every timer returns `Pending`, so the clock is
+            // read.
             if Instant::now() >= *this.until {
                 return Poll::Ready(());
             }

@@ -1,9 +1,10 @@
-//! When bytes last moved on a connection, and whether anything is under way. A full server decides by this which
-//! connections make room.
+//! When bytes last moved on a connection, and whether anything is under way. A full server decides
+//! by this which connections make room.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// A leaf reads and writes, and reports when it waits. Of a plain service only the reads and writes are known.
+/// A leaf reads and writes, and reports when it waits. Of a plain service only the reads and writes
+/// are known.
 const LEAF: u8 = 1;
 /// The peer's first complete frame is awaited.
 const FIRST_FRAME: u8 = 2;
@@ -22,8 +23,8 @@ const LINGERING: u8 = 32;
 pub enum ConnectionState {
     /// It waits for bytes of its peer: no call is pending, and everything is written.
     Reading,
-    /// Its service or session is at work, or has not waited yet. A plain service of connections is always in this state
-    /// or in the next one.
+    /// Its service or session is at work, or has not waited yet. A plain service of connections is
+    /// always in this state or in the next one.
     Calling,
     /// Its peer has not accepted all bytes that wait to be written.
     Writing,
@@ -31,8 +32,8 @@ pub enum ConnectionState {
     Lingering,
 }
 
-/// The part of a connection's shared state this module owns. It has one writer, the owner of the connection, so plain loads
-/// and stores are enough.
+/// The part of a connection's shared state this module owns. It has one writer, the owner of the
+/// connection, so plain loads and stores are enough.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     flags: AtomicU8,

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 /// An address of any kind of endpoint.
 ///
-/// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path `%`, `?`, control
-/// characters and bytes that are not UTF-8 are written as `%` and two hexadecimal digits, so that the address is one
-/// line and can be parsed; an abstract name has an `@` before it, `unix:@name`, so an `@` at the start of a path is
-/// written as `%40`.
+/// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path
+/// `%`, `?`, control characters and bytes that are not UTF-8 are written as `%` and two hexadecimal
+/// digits, so that the address is one line and can be parsed; an abstract name has an `@` before
+/// it, `unix:@name`, so an `@` at the start of a path is written as `%40`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Addr {
@@ -75,7 +75,8 @@ impl fmt::Display for Addr {
 /// Writes a path so that it can be parsed.
 fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
     let path = path.as_bytes();
-    // A path that begins with two slashes would be parsed as a URL, one that begins with an "@" as an abstract name.
+    // A path that begins with two slashes would be parsed as a URL, one that begins with an "@" as
+    // an abstract name.
     if path.starts_with(b"//") || path.starts_with(b"@") {
         write!(f, "%{:02X}", path[0])?;
         return write_bytes(f, &path[1..]);
@@ -83,8 +84,8 @@ fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
     write_bytes(f, path)
 }
 
-/// Writes bytes so that they can be parsed: harmless bytes as they are, any other byte as `%` and two hexadecimal
-/// digits.
+/// Writes bytes so that they can be parsed: harmless bytes as they are, any other byte as `%` and
+/// two hexadecimal digits.
 fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

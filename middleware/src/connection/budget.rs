@@ -1,5 +1,5 @@
-//! The memory that the buffers of all connections take together, and which connections have to wait when it is too
-//! much.
+//! The memory that the buffers of all connections take together, and which connections have to wait
+//! when it is too much.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,13 @@ use std::task::Waker;
 
 use super::{Closing, Connection};
 
-/// A budget for the buffers of many connections: it counts them, and says which connections may not read.
+/// A budget for the buffers of many connections: it counts them, and says which connections may not
+/// read.
 ///
-/// It decides nothing itself. Its owner, the server, is woken when a mark is passed, looks at the connections and sets
-/// the next marks. A connection reports the size of its buffers when it changes ([`Connection::set_buffered`]), which
-/// costs one atomic addition, and asks before it reads ([`Connection::may_read`]), which costs a relaxed load.
+/// It decides nothing itself. Its owner, the server, is woken when a mark is passed, looks at the
+/// connections and sets the next marks. A connection reports the size of its buffers when it
+/// changes ([`Connection::set_buffered`]), which costs one atomic addition, and asks before it
+/// reads ([`Connection::may_read`]), which costs a relaxed load.
 ///
 /// ```
 /// use std::task::Waker;
@@ -42,23 +44,25 @@ struct Shared {
     owner: Waker,
 }
 
-/// When the owner of a [`MemoryBudget`] is woken next, and which connections do not read until then.
+/// When the owner of a [`MemoryBudget`] is woken next, and which connections do not read until
+/// then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
     /// At this many bytes in use, or more.
     pub rises_to: usize,
     /// Below this many bytes in use.
     pub sinks_below: usize,
-    /// Connections whose buffers take this much or more do not read; with [`usize::MAX`] all connections read.
+    /// Connections whose buffers take this much or more do not read; with [`usize::MAX`] all
+    /// connections read.
     pub pause_from: usize,
 }
 
 impl MemoryBudget {
-    /// A budget of `max` bytes, with the waker of its owner. Until marks are set the owner is not woken, and all
-    /// connections may read.
+    /// A budget of `max` bytes, with the waker of its owner. Until marks are set the owner is not
+    /// woken, and all connections may read.
     ///
-    /// The waker is called while a connection is polled or dropped, so it must not take a lock that is held during
-    /// either.
+    /// The waker is called while a connection is polled or dropped, so it must not take a lock that
+    /// is held during either.
     #[must_use]
     pub fn new(max: usize, owner: Waker) -> Self {
         let (in_use, rises_to) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
@@ -76,13 +80,13 @@ impl MemoryBudget {
         self.0.in_use.load(Ordering::Relaxed)
     }
 
-    /// Sets new marks. Returns the previous [`Marks::pause_from`]: the owner has to wake the connections that may read
-    /// again, with [`Closing::resume`].
+    /// Sets new marks. Returns the previous [`Marks::pause_from`]: the owner has to wake the
+    /// connections that may read again, with [`Closing::resume`].
     pub fn set_marks(&self, marks: Marks) -> usize {
         self.0.rises_to.store(marks.rises_to, Ordering::Relaxed);
         self.0.sinks_below.store(marks.sinks_below, Ordering::Relaxed);
-        // This store happens before the owner looks for paused connections, and a connection sets its flag before it
-        // loads this value: so no connection is missed.
+        // This store happens before the owner looks for paused connections, and a connection sets
+        // its flag before it loads this value: so no connection is missed.
         self.0.pause_from.swap(marks.pause_from, Ordering::SeqCst)
     }
 
@@ -105,13 +109,16 @@ impl MemoryBudget {
 
 impl fmt::Debug for MemoryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBudget").field("max", &self.max()).field("in_use", &self.in_use()).finish_non_exhaustive()
+        f.debug_struct("MemoryBudget")
+            .field("max", &self.max())
+            .field("in_use", &self.in_use())
+            .finish_non_exhaustive()
     }
 }
 
 impl Connection {
-    /// The same connection with its buffers counted in this budget. The server calls it before it passes the connection
-    /// on: if a handle on the connection exists already, nothing is changed.
+    /// The same connection with its buffers counted in this budget. The server calls it before it
+    /// passes the connection on: if a handle on the connection exists already, nothing is changed.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_budget(mut self, budget: &MemoryBudget) -> Self {
         if let Some(shared) = Arc::get_mut(&mut self.stats.0) {
@@ -120,8 +127,8 @@ impl Connection {
         self
     }
 
-    /// Reports how many bytes its buffers take now. Only the owner of the buffers may call it (one writer). A dropped
-    /// connection counts as 0. Without a budget this does nothing.
+    /// Reports how many bytes its buffers take now. Only the owner of the buffers may call it (one
+    /// writer). A dropped connection counts as 0. Without a budget this does nothing.
     pub fn set_buffered(&self, bytes: usize) {
         let Some(budget) = &self.shared().budget else { return };
         // Buffers of over 4 GiB count as 4 GiB.
@@ -134,8 +141,9 @@ impl Connection {
         }
     }
 
-    /// Whether its budget lets it read. The owner of the buffers asks before it reads, after it has reported the size
-    /// of its buffers and has registered with [`Closing::watch`]. If the answer is no, it does not read.
+    /// Whether its budget lets it read. The owner of the buffers asks before it reads, after it has
+    /// reported the size of its buffers and has registered with [`Closing::watch`]. If the answer
+    /// is no, it does not read.
     #[inline]
     pub fn may_read(&self) -> bool {
         let Some(budget) = &self.shared().budget else { return true };
@@ -145,8 +153,8 @@ impl Connection {
     #[cold]
     fn may_read_now(&self, budget: &MemoryBudget) -> bool {
         let closing = &self.shared().closing;
-        // The flag is set before the mark is loaded: either the new mark is loaded, or the budget's owner sees the
-        // flag.
+        // The flag is set before the mark is loaded: either the new mark is loaded, or the budget's
+        // owner sees the flag.
         closing.set_paused(true);
         let may_read = self.closing().buffered() < budget.0.pause_from.load(Ordering::SeqCst);
         if may_read {
@@ -157,12 +165,14 @@ impl Connection {
 }
 
 impl Closing {
-    /// How many bytes of memory the connection's buffers take, if they are counted in a [`MemoryBudget`].
+    /// How many bytes of memory the connection's buffers take, if they are counted in a
+    /// [`MemoryBudget`].
     pub fn buffered(&self) -> usize {
         self.0.buffered.load(Ordering::Relaxed) as usize
     }
 
-    /// Wakes a connection that its [`MemoryBudget`] has kept from reading; other connections are not affected.
+    /// Wakes a connection that its [`MemoryBudget`] has kept from reading; other connections are
+    /// not affected.
     pub fn resume(&self) {
         self.0.closing.resume();
     }

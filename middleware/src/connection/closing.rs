@@ -12,17 +12,19 @@ use super::info::ConnectionInfo;
 use super::peer::Peer;
 use super::shared::Shared;
 
-/// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a deadline or a limit
-/// names it, with its default.
+/// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a
+/// deadline or a limit names it, with its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum CloseReason {
     /// The service ended without an error: the peer closed, or the service did.
     Done = 1,
-    /// The peer, or the network, broke the connection: a reset, a broken pipe, a TLS stream without `close_notify`.
+    /// The peer, or the network, broke the connection: a reset, a broken pipe, a TLS stream without
+    /// `close_notify`.
     PeerReset,
-    /// This side broke it: `abort()`, or the drain's deadline passed (`Server::drain_within`, 30 s).
+    /// This side broke it: `abort()`, or the drain's deadline passed (`Server::drain_within`, 30
+    /// s).
     Aborted,
     /// The bytes were not frames of the codec, or an answer could not be encoded.
     CodecError,
@@ -32,8 +34,9 @@ pub enum CloseReason {
     Panic,
     /// Ended because the server was draining.
     Drained,
-    /// The write stall: the peer accepted no data for 30 s (`write_stall` on either leaf), or less than 64 KiB in four times
-    /// that; or the handshake of `Session::upgrade_tls` took more than 10 s.
+    /// The write stall: the peer accepted no data for 30 s (`write_stall` on either leaf), or less
+    /// than 64 KiB in four times that; or the handshake of `Session::upgrade_tls` took more than 10
+    /// s.
     Timeout,
     /// Over a connection or peer limit: refused, and the peer was told, if there is a text.
     Refused,
@@ -43,26 +46,32 @@ pub enum CloseReason {
     /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
     FirstFrameTimeout,
     /// The peer began a frame and did not complete it in time: 30 s under a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), else 30 s for each 64 KiB (`frame_deadline` on either leaf).
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), else 30 s for each 64 KiB (`frame_deadline`
+    /// on either leaf).
     FrameTimeout,
-    /// The peer sent nothing between two frames for 60 s, under a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
+    /// The peer sent nothing between two frames for 60 s, under a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
     IdleTimeout,
-    /// A session queued more answers than may wait to be written, 1 MiB (`write_limit`), so that one is missing.
+    /// A session queued more answers than may wait to be written, 1 MiB (`write_limit`), so that
+    /// one is missing.
     WriteLimit,
-    /// A limit was reached, and the connection made room: its peer had sent no complete frame, for 5 s or with an address over
-    /// its share. See [`MakeRoom`](crate::MakeRoom).
+    /// A limit was reached, and the connection made room: its peer had sent no complete frame, for
+    /// 5 s or with an address over its share. See [`MakeRoom`](crate::MakeRoom).
     MadeRoomSilent,
     /// A limit was reached, and the connection made room: no byte had moved on it for 60 s.
     MadeRoomIdle,
-    /// A limit was reached, and the connection made room for a peer of another address: its own had more than its share.
+    /// A limit was reached, and the connection made room for a peer of another address: its own had
+    /// more than its share.
     MadeRoomShare,
-    /// The server was full, and too many connections waited (64); this connection's address had the most of them.
+    /// The server was full, and too many connections waited (64); this connection's address had the
+    /// most of them.
     NoRoom,
     /// The codec found no frame in as many bytes as allowed: 16 MiB (`input_limit` on either leaf).
     InputLimit,
     /// The codec yielded a thousand frames without consuming a byte.
     CodecStalled,
-    /// The buffers of all connections took more memory than `Server::memory_budget`, and this connection's were the largest.
+    /// The buffers of all connections took more memory than `Server::memory_budget`, and this
+    /// connection's were the largest.
     MemoryBudget,
     /// The peer's address may not connect: see [`AccessLayer`](crate::AccessLayer).
     AccessDenied,
@@ -74,11 +83,14 @@ pub enum CloseReason {
     LoginTimeout,
     /// Too many other peers had not logged in: see [`LoginLayer`](crate::LoginLayer).
     LoginLimit,
-    /// The peer accepted pushed frames too slowly, and its outbox disconnects then (`SlowConsumer::Disconnect`).
+    /// The peer accepted pushed frames too slowly, and its outbox disconnects then
+    /// (`SlowConsumer::Disconnect`).
     SlowConsumer,
-    /// Of a client: the server sent a frame that answers no request, so later answers can't be matched.
+    /// Of a client: the server sent a frame that answers no request, so later answers can't be
+    /// matched.
     Desynchronized,
-    /// Of a client: the server sent no answers on it for 60 s (`Client::stalled_after`), or an answer over the limit.
+    /// Of a client: the server sent no answers on it for 60 s (`Client::stalled_after`), or an
+    /// answer over the limit.
     Replaced,
 }
 
@@ -180,8 +192,8 @@ pub(super) struct ClosingState {
     signals: AtomicU8,
     reason: AtomicU8,
     drain_waker: AtomicWaker,
-    /// The waker of the task that moves the bytes. It has a place of its own, so that other waits for the drain don't
-    /// replace it.
+    /// The waker of the task that moves the bytes. It has a place of its own, so that other waits
+    /// for the drain don't replace it.
     mover: AtomicWaker,
     abort_waker: AtomicWaker,
 }
@@ -223,8 +235,8 @@ impl ClosingState {
         self.mover.wake();
     }
 
-    /// Whether a drop of the connection has to be a reset: it was told to abort, or a part of a frame was written,
-    /// which must not look whole.
+    /// Whether a drop of the connection has to be a reset: it was told to abort, or a part of a
+    /// frame was written, which must not look whole.
     pub(super) fn ends_in_reset(&self) -> bool {
         self.signals.load(Ordering::Acquire) & (ABORTED | PARTIAL) != 0
     }
@@ -232,8 +244,9 @@ impl ClosingState {
 
 /// A handle on a connection's end; cheap to clone, and it outlives the connection.
 ///
-/// Through it the task that runs a connection is told to drain (finish what was received, then close) or to abort. A
-/// layer that watches the connection, such as a log, reads why the connection ended.
+/// Through it the task that runs a connection is told to drain (finish what was received, then
+/// close) or to abort. A layer that watches the connection, such as a log, reads why the connection
+/// ended.
 #[derive(Clone, Debug)]
 pub struct Closing(pub(super) Arc<Shared>);
 
@@ -249,14 +262,15 @@ impl Closing {
         self.state().mover.wake();
     }
 
-    /// Asks the connection to drain because another process has taken the server's place: a peer that has just
-    /// connected can't know, so the connection waits for its first frame.
+    /// Asks the connection to drain because another process has taken the server's place: a peer
+    /// that has just connected can't know, so the connection waits for its first frame.
     pub fn drain_for_successor(&self) {
         self.state().signals.fetch_or(SUCCEEDED, Ordering::Relaxed);
         self.drain();
     }
 
-    /// Whether the connection was asked to drain because another process has taken the server's place.
+    /// Whether the connection was asked to drain because another process has taken the server's
+    /// place.
     pub fn has_successor(&self) -> bool {
         self.state().signals.load(Ordering::Acquire) & SUCCEEDED != 0
     }
@@ -266,8 +280,8 @@ impl Closing {
         self.state().signals.load(Ordering::Acquire) & DRAINING != 0
     }
 
-    /// Ready once the connection was asked to drain. Each connection has one waiter: the last task that polled is
-    /// woken.
+    /// Ready once the connection was asked to drain. Each connection has one waiter: the last task
+    /// that polled is woken.
     pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_draining() {
             return Poll::Ready(());
@@ -277,9 +291,10 @@ impl Closing {
         if self.is_draining() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Registers the task to be woken when the connection is told to drain or to abort, or may read again. Check for
-    /// these afterwards, because they may have happened before. Only the task that moves the connection's bytes may
-    /// call it: there is one waiter, the last task that registered.
+    /// Registers the task to be woken when the connection is told to drain or to abort, or may read
+    /// again. Check for these afterwards, because they may have happened before. Only the task that
+    /// moves the connection's bytes may call it: there is one waiter, the last task that
+    /// registered.
     pub fn watch(&self, cx: &mut Context<'_>) {
         self.state().mover.register(cx.waker());
     }
@@ -302,8 +317,8 @@ impl Closing {
         self.state().signals.load(Ordering::Acquire) & ABORTED != 0
     }
 
-    /// Ready once the connection was told to abort. Only the task that owns the connection may call it: there is one
-    /// waiter, as above.
+    /// Ready once the connection was told to abort. Only the task that owns the connection may call
+    /// it: there is one waiter, as above.
     pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_aborted() {
             return Poll::Ready(());
@@ -365,8 +380,8 @@ impl Closing {
         }
     }
 
-    /// Derives the reason from how the service ended, unless one was set before. `failed` says whether the service
-    /// returned an error.
+    /// Derives the reason from how the service ended, unless one was set before. `failed` says
+    /// whether the service returned an error.
     pub fn settle(&self, failed: bool) -> CloseReason {
         let reason = if self.is_aborted() {
             CloseReason::Aborted

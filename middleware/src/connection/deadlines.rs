@@ -4,11 +4,12 @@ use std::time::Duration;
 
 /// How long a peer may take to send its first frame, any frame, and between two frames.
 ///
-/// A [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) stores them on the [`Connection`](super::Connection), and the leaves
-/// `framed` and `session` enforce them. Without the layer a leaf has only its own deadline, for a frame that has begun.
+/// A [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) stores them on the
+/// [`Connection`](super::Connection), and the leaves `framed` and `session` enforce them. Without
+/// the layer a leaf has only its own deadline, for a frame that has begun.
 ///
-/// A deadline runs only while the peer is waited for: not while a call is pending, and not while 64 KiB of answers or more
-/// wait to be accepted by the peer. `None` turns one off.
+/// A deadline runs only while the peer is waited for: not while a call is pending, and not while 64
+/// KiB of answers or more wait to be accepted by the peer. `None` turns one off.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,13 +24,16 @@ use std::time::Duration;
 pub struct ReadDeadlines {
     /// From the beginning until the first frame is complete; 10 s by default.
     pub first_frame: Option<Duration>,
-    /// From the first byte of a frame until it is complete, however slowly its bytes arrive; 30 s by default.
+    /// From the first byte of a frame until it is complete, however slowly its bytes arrive; 30 s
+    /// by default.
     ///
-    /// For raw bytes read as chunks, it is the deadline of each chunk; a deadline for all of them is up to the code that
-    /// reads them. If a decoder consumes bytes without yielding a frame, these count as the beginning of one: let it yield a
-    /// protocol's keep-alives as frames. Raw bytes that are discarded, and the frame after them, have one deadline together.
+    /// For raw bytes read as chunks, it is the deadline of each chunk; a deadline for all of them
+    /// is up to the code that reads them. If a decoder consumes bytes without yielding a frame,
+    /// these count as the beginning of one: let it yield a protocol's keep-alives as frames. Raw
+    /// bytes that are discarded, and the frame after them, have one deadline together.
     pub frame: Option<Duration>,
-    /// From the end of a frame to the first byte of the next; 60 s by default. Sending to the peer doesn't reset it.
+    /// From the end of a frame to the first byte of the next; 60 s by default. Sending to the peer
+    /// doesn't reset it.
     pub idle: Option<Duration>,
 }
 

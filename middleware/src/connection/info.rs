@@ -10,12 +10,13 @@ use super::shared::Shared;
 use super::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
 use crate::Escaped;
 
-/// A handle on a connection, for all code but the connection's owner. It gives access to the peer, the counters, the
-/// end of the connection, and the values that layers have stored for one another. Cheap to clone; it outlives the
-/// connection.
+/// A handle on a connection, for all code but the connection's owner. It gives access to the peer,
+/// the counters, the end of the connection, and the values that layers have stored for one another.
+/// Cheap to clone; it outlives the connection.
 ///
-/// A server's handle lists the infos of all its open connections; [`Connection::info`](super::Connection::info) and a
-/// session's `info` return that of one connection.
+/// A server's handle lists the infos of all its open connections;
+/// [`Connection::info`](super::Connection::info) and a session's `info` return that of one
+/// connection.
 ///
 /// ```
 /// use ropewalk_middleware::{Connection, ConnectionInfo};
@@ -46,8 +47,8 @@ impl ConnectionInfo {
         self.0.peer()
     }
 
-    /// The server's own address on this connection, if it is known without the socket. `None` for plain TCP and Unix
-    /// connections, where it would cost a system call for each connection;
+    /// The server's own address on this connection, if it is known without the socket. `None` for
+    /// plain TCP and Unix connections, where it would cost a system call for each connection;
     /// [`Connection::local`](super::Connection::local) makes that call.
     pub fn local(&self) -> Option<&Addr> {
         self.0.local()
@@ -89,9 +90,9 @@ impl ConnectionInfo {
         self.0.activity.state()
     }
 
-    /// How many bytes its buffers take: of a peer that does not read, those that wait for it; of one that sends a large
-    /// frame, those that have arrived. Counted by a leaf at each wait, on connections that a server has accepted; 0 on
-    /// others.
+    /// How many bytes its buffers take: of a peer that does not read, those that wait for it; of
+    /// one that sends a large frame, those that have arrived. Counted by a leaf at each wait, on
+    /// connections that a server has accepted; 0 on others.
     pub fn buffered(&self) -> usize {
         self.closing().buffered()
     }
@@ -101,8 +102,8 @@ impl ConnectionInfo {
         Closing(Arc::clone(&self.0))
     }
 
-    /// Drains the connection: it answers the frames it has received and closes. There is no deadline;
-    /// `Handle::drain_these` of a server drains any number of connections with one.
+    /// Drains the connection: it answers the frames it has received and closes. There is no
+    /// deadline; `Handle::drain_these` of a server drains any number of connections with one.
     pub fn drain(&self) {
         self.closing().drain();
     }
@@ -112,9 +113,10 @@ impl ConnectionInfo {
         self.closing().abort();
     }
 
-    /// Replaces the read deadlines from here on, including those of a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer)
-    /// and of the leaf. For example, a subscriber may be idle, while a peer that has not logged in may not. A wait that
-    /// is under way still counts from its own beginning. The last call counts, on whichever handle it was made.
+    /// Replaces the read deadlines from here on, including those of a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) and of the leaf. For example, a subscriber
+    /// may be idle, while a peer that has not logged in may not. A wait that is under way still
+    /// counts from its own beginning. The last call counts, on whichever handle it was made.
     pub fn set_read_deadlines(&self, deadlines: ReadDeadlines) {
         self.0.set_read_deadlines(deadlines);
         self.wake();
@@ -125,13 +127,15 @@ impl ConnectionInfo {
         self.0.extensions()?.get()
     }
 
-    /// Stores a value that other code with a handle on this connection can [`get`](Self::get): one value of each type.
-    /// Returns the previous one. It is dropped with the last handle on the connection.
+    /// Stores a value that other code with a handle on this connection can [`get`](Self::get): one
+    /// value of each type. Returns the previous one. It is dropped with the last handle on the
+    /// connection.
     pub fn insert<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.0.extensions_to_fill().insert(value)
     }
 
-    /// Wakes the task that moves the connection's bytes: the one that has called [`Closing::watch`].
+    /// Wakes the task that moves the connection's bytes: the one that has called
+    /// [`Closing::watch`].
     pub fn wake(&self) {
         self.0.closing.wake();
     }

@@ -21,13 +21,13 @@ pub const LINGER_BYTES: u64 = 16 << 20;
 
 /// Ends a connection so that the peer can read everything that was written.
 ///
-/// A socket closed with input unread is reset by the kernel, and the reset destroys what the peer has not read yet. So:
-/// half-close, then read and discard until the peer closes too, [`LINGER`] has passed or [`LINGER_BYTES`] have been
-/// read.
+/// A socket closed with input unread is reset by the kernel, and the reset destroys what the peer
+/// has not read yet. So: half-close, then read and discard until the peer closes too, [`LINGER`]
+/// has passed or [`LINGER_BYTES`] have been read.
 ///
-/// Resolves when the connection is closed. It has no error, because errors can't be handled at this point. If it is
-/// dropped early, the connection closes at once; if it only borrows the connection ([`Connection::close_mut`]), the
-/// owner keeps the connection and may close it again.
+/// Resolves when the connection is closed. It has no error, because errors can't be handled at this
+/// point. If it is dropped early, the connection closes at once; if it only borrows the connection
+/// ([`Connection::close_mut`]), the owner keeps the connection and may close it again.
 #[must_use = "dropping it closes the connection at once: await it"]
 pub struct LingeringClose<C = Connection> {
     connection: C,
@@ -51,7 +51,8 @@ impl<C: BorrowMut<Connection>> LingeringClose<C> {
             self.shut = true;
         }
         let mut bin = [MaybeUninit::uninit(); 4096];
-        // A bounded number of reads in each turn, so that a peer that sends at line rate does not occupy the worker.
+        // A bounded number of reads in each turn, so that a peer that sends at line rate does not
+        // occupy the worker.
         for _ in 0..64 {
             let mut buf = ReadBuf::uninit(&mut bin);
             match ready!(Pin::new(self.connection.borrow_mut()).poll_read(cx, &mut buf)) {
@@ -72,8 +73,8 @@ impl<C: BorrowMut<Connection> + Unpin> Future for LingeringClose<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // The deadline is polled first: once a peer that keeps sending has used up the task's budget, every timer
-        // returns `Pending`.
+        // The deadline is polled first: once a peer that keeps sending has used up the task's
+        // budget, every timer returns `Pending`.
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -91,6 +92,8 @@ impl<C: BorrowMut<Connection> + Unpin> Future for LingeringClose<C> {
 
 impl<C: fmt::Debug> fmt::Debug for LingeringClose<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LingeringClose").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("LingeringClose")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
     }
 }

@@ -39,8 +39,9 @@ use crate::Escaped;
 
 /// One accepted connection, of any kind: a byte stream, and the peer at the other end.
 ///
-/// It is one concrete type, so one service serves every kind of listener. It counts the bytes that pass. Its
-/// [`Closing`] and [`Stats`] handles stay valid when the connection itself has been passed on.
+/// It is one concrete type, so one service serves every kind of listener. It counts the bytes that
+/// pass. Its [`Closing`] and [`Stats`] handles stay valid when the connection itself has been
+/// passed on.
 ///
 /// ```
 /// use ropewalk_middleware::{Addr, Connection, Peer};
@@ -57,7 +58,8 @@ pub struct Connection {
     stream: Option<Stream>,
     /// Its counters, which also give access to everything that its handles share.
     stats: Stats,
-    /// The deadlines it was given. Boxed, because most connections were given no deadlines and need no space for them.
+    /// The deadlines it was given. Boxed, because most connections were given no deadlines and need
+    /// no space for them.
     read_deadlines: Option<Box<ReadDeadlines>>,
 }
 
@@ -73,7 +75,8 @@ impl Connection {
         Self { stream: Some(stream), stats, read_deadlines: None }
     }
 
-    /// The same connection with another local address than its socket's, for transports without addresses.
+    /// The same connection with another local address than its socket's, for transports without
+    /// addresses.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn with_local(self, local: Addr) -> Self {
         // The first address stays.
@@ -81,7 +84,8 @@ impl Connection {
         self
     }
 
-    /// The same connection with another stream: a layer that encrypts, counts or replays wraps the stream here.
+    /// The same connection with another stream: a layer that encrypts, counts or replays wraps the
+    /// stream here.
     #[must_use = "it is the connection from here on: dropped, it closes"]
     pub fn map_stream(self, f: impl FnOnce(Stream) -> Stream) -> Self {
         let local = self.local();
@@ -97,8 +101,8 @@ impl Connection {
         self
     }
 
-    /// Replaces these deadlines, which the leaf enforces. With [`ReadDeadlines::OFF`] the connection has no read
-    /// deadline, not even that of a leaf for a frame that has begun.
+    /// Replaces these deadlines, which the leaf enforces. With [`ReadDeadlines::OFF`] the
+    /// connection has no read deadline, not even that of a leaf for a frame that has begun.
     pub fn set_read_deadlines(&mut self, deadlines: ReadDeadlines) {
         self.shared().forget_read_deadlines();
         self.read_deadlines = Some(Box::new(deadlines));
@@ -109,8 +113,9 @@ impl Connection {
         self.given_read_deadlines().unwrap_or(ReadDeadlines::OFF)
     }
 
-    /// The same, if any were set: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), by other code before the leaf,
-    /// or by [`ConnectionInfo::set_read_deadlines`]. They replace the leaf's own.
+    /// The same, if any were set: by a [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), by other
+    /// code before the leaf, or by [`ConnectionInfo::set_read_deadlines`]. They replace the leaf's
+    /// own.
     #[inline]
     pub fn given_read_deadlines(&self) -> Option<ReadDeadlines> {
         let own = self.read_deadlines.as_deref().copied();
@@ -118,8 +123,8 @@ impl Connection {
         if self.shared().has_rare() { self.shared().read_deadlines().or(own) } else { own }
     }
 
-    /// Replaces the stream and returns the previous one, to be wrapped and put back. Handles on the connection stay
-    /// valid, and the local address stays the same.
+    /// Replaces the stream and returns the previous one, to be wrapped and put back. Handles on the
+    /// connection stay valid, and the local address stays the same.
     pub fn replace_stream(&mut self, stream: Stream) -> Stream {
         // An address that was set before stays.
         self.shared().set_local(self.local());
@@ -127,13 +132,14 @@ impl Connection {
         self.stream.replace(stream).expect("a connection has its stream until it is taken apart")
     }
 
-    /// Notes that the connection is encrypted from here on, after it began in plaintext (STARTTLS). The first handshake
-    /// stays.
+    /// Notes that the connection is encrypted from here on, after it began in plaintext (STARTTLS).
+    /// The first handshake stays.
     pub fn set_tls(&self, tls: TlsInfo) {
         self.shared().know(self.peer().clone().with_tls(tls));
     }
 
-    /// The result of the TLS handshake (server name, ALPN, version, certificates); `None` without TLS.
+    /// The result of the TLS handshake (server name, ALPN, version, certificates); `None` without
+    /// TLS.
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.peer().tls()
     }
@@ -150,8 +156,8 @@ impl Connection {
     }
 
     /// The address of this end: that of its socket, even behind a proxy.
-    /// [`Proxied::destination`](crate::proxy::Proxied::destination) is the address that a client behind a proxy
-    /// connected to.
+    /// [`Proxied::destination`](crate::proxy::Proxied::destination) is the address that a client
+    /// behind a proxy connected to.
     pub fn local(&self) -> Addr {
         if let Some(addr) = self.shared().local() {
             return addr.clone();
@@ -188,45 +194,50 @@ impl Connection {
         &self.stats.0
     }
 
-    /// Breaks the connection: the peer sees a reset, and data that the kernel has not accepted yet is not sent.
+    /// Breaks the connection: the peer sees a reset, and data that the kernel has not accepted yet
+    /// is not sent.
     ///
-    /// A Unix socket can't be reset: it is closed, and the peer sees an end of the stream, or a reset if something it
-    /// sent was not read. For a stream of another kind, [`Io::abort`] decides.
+    /// A Unix socket can't be reset: it is closed, and the peer sees an end of the stream, or a
+    /// reset if something it sent was not read. For a stream of another kind, [`Io::abort`]
+    /// decides.
     pub fn abort(mut self) {
         self.closing().set_reason(CloseReason::Aborted);
-        // Not `Closing::abort`, which would also end the task, and with it the code after this call.
+        // Not `Closing::abort`, which would also end the task, and with it the code after this
+        // call.
         if let Some(stream) = &mut self.stream {
             stream.abort();
         }
     }
 
-    /// Notes whether the bytes written so far end within a frame whose rest is still to be written. If the connection
-    /// is dropped in that state, for example by a panic or a timeout, it ends in a reset, so that the part does not
-    /// look whole. The code that holds the rest calls it.
+    /// Notes whether the bytes written so far end within a frame whose rest is still to be written.
+    /// If the connection is dropped in that state, for example by a panic or a timeout, it ends in
+    /// a reset, so that the part does not look whole. The code that holds the rest calls it.
     pub fn set_partial(&self, partial: bool) {
         self.shared().closing.set_partial(partial);
     }
 
-    /// Ends the connection so that the peer can read everything that was written: see [`LingeringClose`].
+    /// Ends the connection so that the peer can read everything that was written: see
+    /// [`LingeringClose`].
     pub fn close(self) -> LingeringClose {
         LingeringClose::new(self)
     }
 
-    /// The same for a connection that is kept: after dropping the future, closing can be resumed by another call. Drop
-    /// the connection when the future is ready.
+    /// The same for a connection that is kept: after dropping the future, closing can be resumed by
+    /// another call. Drop the connection when the future is ready.
     pub fn close_mut(&mut self) -> LingeringClose<&mut Self> {
         LingeringClose::new(self)
     }
 
-    /// Ends the connection after one write without waiting; bytes that are not accepted at once are lost.
+    /// Ends the connection after one write without waiting; bytes that are not accepted at once are
+    /// lost.
     pub(crate) fn write_once(mut self, bytes: &[u8]) {
         let written = self.stream.take().map_or(0, |stream| stream.write_once(bytes).unwrap_or(0));
         self.shared().counters.bytes_out.add(written as u64);
     }
 
-    /// Writes as much as the kernel accepts at this moment. The runtime may still consider the socket not writable,
-    /// because it is notified only between two turns of its tasks. Returns 0 if nothing is accepted, and for every
-    /// transport that is not a kernel socket.
+    /// Writes as much as the kernel accepts at this moment. The runtime may still consider the
+    /// socket not writable, because it is notified only between two turns of its tasks. Returns 0
+    /// if nothing is accepted, and for every transport that is not a kernel socket.
     ///
     /// # Errors
     ///
@@ -282,8 +293,8 @@ impl AsRef<Stats> for Connection {
 }
 
 impl Drop for Connection {
-    /// A connection that was told to abort ends in a reset, wherever it is dropped, and so does one with a partly
-    /// written frame, which must not look whole.
+    /// A connection that was told to abort ends in a reset, wherever it is dropped, and so does one
+    /// with a partly written frame, which must not look whole.
     fn drop(&mut self) {
         // Its buffers are dropped with it.
         self.set_buffered(0);
@@ -324,7 +335,11 @@ impl fmt::Debug for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = ready!(this.io().poll_read(cx, buf));
@@ -338,7 +353,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = this.io().poll_write(cx, buf);
         this.written(polled)

@@ -43,14 +43,15 @@ struct More {
 }
 
 impl Peer {
-    /// A peer with this address. An IPv4 address mapped into IPv6, as sockets of both families report it, becomes an
-    /// IPv4 address.
+    /// A peer with this address. An IPv4 address mapped into IPv6, as sockets of both families
+    /// report it, becomes an IPv4 address.
     pub fn new(addr: impl Into<Addr>) -> Self {
         Self { addr: addr.into().canonical(), more: None }
     }
 
-    /// The peer described by a proxy's header: its address is the client's, and it has no credentials, because those
-    /// are the proxy's. If the header has no address (`UNKNOWN`, `LOCAL`, a datagram), the peer is the proxy itself.
+    /// The peer described by a proxy's header: its address is the client's, and it has no
+    /// credentials, because those are the proxy's. If the header has no address (`UNKNOWN`,
+    /// `LOCAL`, a datagram), the peer is the proxy itself.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -92,7 +93,8 @@ impl Peer {
         self
     }
 
-    /// The peer's address; behind a proxy that sent it (see [`proxied`](Self::proxied)) the client's.
+    /// The peer's address; behind a proxy that sent it (see [`proxied`](Self::proxied)) the
+    /// client's.
     pub fn addr(&self) -> &Addr {
         &self.addr
     }
@@ -105,8 +107,9 @@ impl Peer {
         }
     }
 
-    /// The address by which limits distinguish peers: an IPv4 address, or the first 64 bits of an IPv6 address, because
-    /// one host may use all addresses with these bits. Behind a proxy that sent it, the client's.
+    /// The address by which limits distinguish peers: an IPv4 address, or the first 64 bits of an
+    /// IPv6 address, because one host may use all addresses with these bits. Behind a proxy that
+    /// sent it, the client's.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -132,7 +135,8 @@ impl Peer {
         self.more.as_ref()?.tls.as_ref()
     }
 
-    /// The peer's certificates in DER, its own first, if the server asks for one and has verified it; otherwise empty.
+    /// The peer's certificates in DER, its own first, if the server asks for one and has verified
+    /// it; otherwise empty.
     pub fn certificates(&self) -> &[Vec<u8>] {
         self.tls().map_or(&[], TlsInfo::certificates)
     }
@@ -169,7 +173,8 @@ impl Proxied {
         &self.header
     }
 
-    /// The address that the client connected to, if the header has it: the proxy's own address towards the clients.
+    /// The address that the client connected to, if the header has it: the proxy's own address
+    /// towards the clients.
     pub fn destination(&self) -> Option<&Addr> {
         self.header.destination()
     }

@@ -100,7 +100,8 @@ impl Shared {
     }
 
     pub(super) fn set_read_deadlines(&self, deadlines: ReadDeadlines) {
-        *self.rare().read_deadlines.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadlines);
+        *self.rare().read_deadlines.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(deadlines);
     }
 
     /// Called when the connection's owner sets other deadlines.
@@ -122,7 +123,8 @@ impl Shared {
 
     /// Notes that bytes have moved until now.
     pub(super) fn moved(&self) {
-        self.activity.set_moved(u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.activity
+            .set_moved(u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// When bytes last moved, as far as it was noted.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::peer::Peer;
 use super::shared::Shared;
 
-/// A counter with one writer, the task that owns the connection, so a plain load and store are enough.
+/// A counter with one writer, the task that owns the connection, so a plain load and store are
+/// enough.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -65,25 +66,28 @@ impl Stats {
         self.0.counters.frames_out.add(n);
     }
 
-    /// How long no byte has moved in either direction, as far as it was noted: a leaf notes it before each wait.
+    /// How long no byte has moved in either direction, as far as it was noted: a leaf notes it
+    /// before each wait.
     pub fn idle(&self) -> Duration {
         self.0.idle_since().elapsed()
     }
 
-    /// Notes that frames are read from here on, and that the peer's first frame is expected. A connection on which it
-    /// doesn't arrive is the first to make room at a limit: see [`MakeRoom`](crate::MakeRoom). The code that runs the
-    /// codec calls this and the three methods below; it then has to report itself when bytes have moved and when it
-    /// waits.
+    /// Notes that frames are read from here on, and that the peer's first frame is expected. A
+    /// connection on which it doesn't arrive is the first to make room at a limit: see
+    /// [`MakeRoom`](crate::MakeRoom). The code that runs the codec calls this and the three methods
+    /// below; it then has to report itself when bytes have moved and when it waits.
     pub fn begin_frames(&self) {
         self.0.activity.begin_frames();
     }
 
-    /// Notes that no first frame is expected any more: raw bytes were read or written, or the connection closes.
+    /// Notes that no first frame is expected any more: raw bytes were read or written, or the
+    /// connection closes.
     pub fn excuse_first_frame(&self) {
         self.0.activity.excuse_first_frame();
     }
 
-    /// Notes that bytes have moved until now. It reads the clock: call it once before a wait, not for each frame.
+    /// Notes that bytes have moved until now. It reads the clock: call it once before a wait, not
+    /// for each frame.
     pub fn note_moved(&self) {
         self.0.moved();
     }

@@ -20,8 +20,9 @@ use super::addr::Addr;
 ///
 /// Implement it for your own types that can be reset; [`Stream::from_io`] accepts any others.
 ///
-/// Each read and write uses tokio's budget for one turn of a task, as those of kernel sockets do: when it is used up,
-/// the stream is not polled before the next turn. An implementation need not handle the budget itself.
+/// Each read and write uses tokio's budget for one turn of a task, as those of kernel sockets do:
+/// when it is used up, the stream is not polled before the next turn. An implementation need not
+/// handle the budget itself.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Makes the following drop a reset, so that the peer doesn't see an orderly end.
     fn abort(&mut self) {}
@@ -31,21 +32,23 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
         None
     }
 
-    /// How many bytes have arrived and were not read yet, if the transport knows: at least 1 if there are any, and not
-    /// less than will be read, though it may be more (with TLS, it counts ciphertext). A drain reads that much.
+    /// How many bytes have arrived and were not read yet, if the transport knows: at least 1 if
+    /// there are any, and not less than will be read, though it may be more (with TLS, it counts
+    /// ciphertext). A drain reads that much.
     fn arrived(&self) -> Option<u64> {
         None
     }
 
-    /// Ready when there is something to read (bytes, the end or an error), without reading it. By default it is ready
-    /// at once, for transports that can't tell: such a connection counts as one that has sent something when preambles
-    /// make room.
+    /// Ready when there is something to read (bytes, the end or an error), without reading it. By
+    /// default it is ready at once, for transports that can't tell: such a connection counts as one
+    /// that has sent something when preambles make room.
     fn poll_readable(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// The total of bytes passed on to the transport underneath, if the stream may buffer accepted bytes (as TLS does);
-    /// else 0. It distinguishes a peer that reads its answers slowly from one that reads nothing.
+    /// The total of bytes passed on to the transport underneath, if the stream may buffer accepted
+    /// bytes (as TLS does); else 0. It distinguishes a peer that reads its answers slowly from one
+    /// that reads nothing.
     fn handed_on(&self) -> u64 {
         0
     }
@@ -81,8 +84,8 @@ impl Stream {
         Self::boxed(Foreign(io))
     }
 
-    /// The address of this end, if the transport has one. For an IPv4 connection to a socket of both families it is
-    /// the IPv4 address.
+    /// The address of this end, if the transport has one. For an IPv4 connection to a socket of
+    /// both families it is the IPv4 address.
     pub fn local_addr(&self) -> Option<Addr> {
         match self {
             Self::Tcp(tcp) => tcp.local_addr().ok().map(|addr| Addr::Tcp(addr).canonical()),
@@ -91,8 +94,8 @@ impl Stream {
         }
     }
 
-    /// How many bytes have arrived and were not read yet, if the transport knows: for a kernel socket the bytes in its
-    /// buffer, else see [`Io::arrived`].
+    /// How many bytes have arrived and were not read yet, if the transport knows: for a kernel
+    /// socket the bytes in its buffer, else see [`Io::arrived`].
     pub fn arrived(&self) -> Option<u64> {
         match self {
             Self::Tcp(tcp) => ioctl_fionread(tcp).ok(),
@@ -101,8 +104,8 @@ impl Stream {
         }
     }
 
-    /// Ready when there is something to read (bytes, the end or an error), without reading it; for transports other
-    /// than kernel sockets see [`Io::poll_readable`].
+    /// Ready when there is something to read (bytes, the end or an error), without reading it; for
+    /// transports other than kernel sockets see [`Io::poll_readable`].
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // The runtime may consider a socket readable that was read empty, so the kernel is asked.
         macro_rules! peek {
@@ -126,8 +129,8 @@ impl Stream {
         }
     }
 
-    /// How many bytes were passed on to the transport underneath: 0 for a kernel socket, which is the transport itself,
-    /// else see [`Io::handed_on`].
+    /// How many bytes were passed on to the transport underneath: 0 for a kernel socket, which is
+    /// the transport itself, else see [`Io::handed_on`].
     pub fn handed_on(&self) -> u64 {
         match self {
             Self::Boxed(io) => io.handed_on(),
@@ -135,9 +138,11 @@ impl Stream {
         }
     }
 
-    /// Writes as much as the kernel accepts at this moment; 0 if it accepts nothing, and for every other transport.
+    /// Writes as much as the kernel accepts at this moment; 0 if it accepts nothing, and for every
+    /// other transport.
     pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        // A peer that is gone must not raise a signal. (On Apple's systems an option of the socket prevents it.)
+        // A peer that is gone must not raise a signal. (On Apple's systems an option of the socket
+        // prevents it.)
         #[cfg(not(target_vendor = "apple"))]
         let flags = SendFlags::NOSIGNAL;
         #[cfg(target_vendor = "apple")]
@@ -156,8 +161,9 @@ impl Stream {
     /// Writes as much as is accepted at once, and closes.
     pub(super) fn write_once(self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            // A runtime may consider a new socket not writable until it is notified (tokio long did, and does for
-            // foreign sockets). So the kernel is asked directly; the socket stays non-blocking.
+            // A runtime may consider a new socket not writable until it is notified (tokio long
+            // did, and does for foreign sockets). So the kernel is asked directly; the socket stays
+            // non-blocking.
             Self::Tcp(tcp) => tcp.into_std()?.write(bytes),
             Self::Unix(unix) => unix.into_std()?.write(bytes),
             Self::Boxed(mut io) => {
@@ -166,7 +172,8 @@ impl Stream {
                     Poll::Ready(written) => written,
                     Poll::Pending => Ok(0),
                 };
-                // The closing message of a transport that has one (as TLS), if it is accepted at once as well.
+                // The closing message of a transport that has one (as TLS), if it is accepted at
+                // once as well.
                 let _ = Pin::new(&mut *io).poll_shutdown(&mut cx);
                 written
             }
@@ -212,13 +219,21 @@ struct Foreign<T>(T);
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for Foreign<T> {}
 
 impl<T: AsyncRead + Unpin> AsyncRead for Foreign<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Foreign<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
@@ -244,14 +259,18 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Foreign<T> {
 }
 
 /// Reads from or writes to a transport that may not know of tokio's budget for one turn of a task.
-fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+fn poll_in_turn<T>(
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
     if !coop::has_budget_remaining() {
         cx.waker().wake_by_ref();
         return Poll::Pending;
     }
     let output = ready!(poll(cx));
-    // The budget is used only now. If it were used before the poll, the last unit would be missing for a transport that
-    // uses the budget too, and then be returned; a spent budget could not be distinguished from an empty transport.
+    // The budget is used only now. If it were used before the poll, the last unit would be missing
+    // for a transport that uses the budget too, and then be returned; a spent budget could not be
+    // distinguished from an empty transport.
     if let Poll::Ready(budget) = coop::poll_proceed(&mut Context::from_waker(Waker::noop())) {
         budget.made_progress();
     }
@@ -279,7 +298,11 @@ macro_rules! each {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Self::Unix(io) => Pin::new(io).poll_read(cx, buf),
@@ -289,7 +312,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_write(cx, buf),
             Self::Unix(io) => Pin::new(io).poll_write(cx, buf),
@@ -309,7 +336,9 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
             Self::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Self::Boxed(io) => poll_in_turn(cx, |cx| Pin::new(&mut **io).poll_write_vectored(cx, bufs)),
+            Self::Boxed(io) => {
+                poll_in_turn(cx, |cx| Pin::new(&mut **io).poll_write_vectored(cx, bufs))
+            }
         }
     }
 

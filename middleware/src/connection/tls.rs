@@ -35,7 +35,8 @@ struct Settled {
 }
 
 impl TlsInfo {
-    /// A result with only the version. The code that does the handshake calls it, and the methods that add the rest.
+    /// A result with only the version. The code that does the handshake calls it, and the methods
+    /// that add the rest.
     pub fn new(version: TlsVersion) -> Self {
         Self(Arc::new(Settled { version, server_name: None, alpn: None, certificates: Vec::new() }))
     }
@@ -78,7 +79,8 @@ impl TlsInfo {
         self.0.alpn.as_deref()
     }
 
-    /// The peer's certificates in DER, its own first, as they were verified; empty unless the server asks for one.
+    /// The peer's certificates in DER, its own first, as they were verified; empty unless the
+    /// server asks for one.
     pub fn certificates(&self) -> &[Vec<u8>] {
         &self.0.certificates
     }

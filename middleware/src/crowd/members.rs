@@ -8,25 +8,27 @@ use super::queue::{Member, Queue};
 use super::rules::MakeRoom;
 use crate::{CloseReason, Closing};
 
-/// How many connections are examined again in one turn because their peers have sent a frame, or bytes have moved,
-/// since they were last examined.
+/// How many connections are examined again in one turn because their peers have sent a frame, or
+/// bytes have moved, since they were last examined.
 const LOOKS: usize = 256;
 
-/// How many turns a choice may take that can't be postponed, so that its cost doesn't grow with the number of
-/// connections.
+/// How many turns a choice may take that can't be postponed, so that its cost doesn't grow with the
+/// number of connections.
 const TURNS: usize = 8;
 
 /// The connections under a limit, in the order in which they make room by [`MakeRoom`].
 ///
-/// It is told only when connections open and close. Its data about a connection is therefore a bound: the peer may have
-/// sent a frame since, and bytes may have moved. This is checked when the connection is first in line; if so, it is
-/// moved back. So a choice needs no scan: its cost beyond a few steps in a tree is paid for by frames and bytes.
+/// It is told only when connections open and close. Its data about a connection is therefore a
+/// bound: the peer may have sent a frame since, and bytes may have moved. This is checked when the
+/// connection is first in line; if so, it is moved back. So a choice needs no scan: its cost beyond
+/// a few steps in a tree is paid for by frames and bytes.
 #[derive(Debug, Default)]
 pub struct Crowd {
     members: HashMap<u64, Member>,
     everyone: Queue,
     addresses: HashMap<IpAddr, Queue>,
-    /// Addresses by rank: the last one has the most connections of those with silent connections, if there are any.
+    /// Addresses by rank: the last one has the most connections of those with silent connections,
+    /// if there are any.
     ranks: BTreeSet<(bool, usize, IpAddr)>,
 }
 
@@ -35,7 +37,8 @@ pub struct Crowd {
 pub enum Choice {
     /// This connection, which has to be aborted for this reason. The crowd has removed it already.
     Abort(Closing, CloseReason),
-    /// No connection. The answer stays the same until this instant, as long as no connection is added or removed.
+    /// No connection. The answer stays the same until this instant, as long as no connection is
+    /// added or removed.
     Nobody(Option<Instant>),
     /// Not decided: ask again after other tasks have had their turns.
     Undecided,
@@ -61,16 +64,27 @@ impl Crowd {
         drop(self.take(closing.id()));
     }
 
-    /// Finds a connection that has to be aborted for a peer of the address `newcomer`, from which `coming` others are
-    /// expected.
-    pub fn make_room(&mut self, cap: usize, newcomer: Option<IpAddr>, coming: usize, rules: &MakeRoom) -> Choice {
+    /// Finds a connection that has to be aborted for a peer of the address `newcomer`, from which
+    /// `coming` others are expected.
+    pub fn make_room(
+        &mut self,
+        cap: usize,
+        newcomer: Option<IpAddr>,
+        coming: usize,
+        rules: &MakeRoom,
+    ) -> Choice {
         self.choose(cap, newcomer, coming, rules).unwrap_or(Choice::Undecided)
     }
 
-    /// The same for a newcomer that can't wait for another turn. If bytes have moved on too many connections to examine
-    /// all of them, it chooses only by the share of an address, the longest idle connection as far as is known, and
-    /// never a connection for being silent or idle.
-    pub fn make_room_now(&mut self, cap: usize, newcomer: Option<IpAddr>, rules: &MakeRoom) -> Choice {
+    /// The same for a newcomer that can't wait for another turn. If bytes have moved on too many
+    /// connections to examine all of them, it chooses only by the share of an address, the longest
+    /// idle connection as far as is known, and never a connection for being silent or idle.
+    pub fn make_room_now(
+        &mut self,
+        cap: usize,
+        newcomer: Option<IpAddr>,
+        rules: &MakeRoom,
+    ) -> Choice {
         for _ in 0..TURNS {
             match self.make_room(cap, newcomer, 0, rules) {
                 Choice::Undecided => {}
@@ -126,7 +140,9 @@ impl Crowd {
             }
         }
         if let Some(host) = self.crowded(newcomer, coming, share) {
-            while let Some(&(_, id)) = self.addresses.get(&host).and_then(|queue| queue.idle.first()) {
+            while let Some(&(_, id)) =
+                self.addresses.get(&host).and_then(|queue| queue.idle.first())
+            {
                 if !self.has_moved(id, &mut looks)? {
                     return Ok(self.abort(id, CloseReason::MadeRoomShare));
                 }
@@ -135,8 +151,8 @@ impl Crowd {
         Ok(Choice::Nobody(next))
     }
 
-    /// How many connections each address may have: rounded down, and at least one, so that two addresses don't
-    /// disconnect each other in turn.
+    /// How many connections each address may have: rounded down, and at least one, so that two
+    /// addresses don't disconnect each other in turn.
     fn share(&self, cap: usize, newcomer: Option<IpAddr>) -> usize {
         let another = newcomer.is_some_and(|host| !self.addresses.contains_key(&host));
         (cap / (self.addresses.len() + usize::from(another)).max(1)).max(1)
@@ -153,7 +169,8 @@ impl Crowd {
 
     /// The address with the most connections, if that is more than its share.
     fn largest(&self, share: usize) -> Option<IpAddr> {
-        // Addresses with silent connections come after the others, and each address has at least one connection.
+        // Addresses with silent connections come after the others, and each address has at least
+        // one connection.
         let others = ..(true, 0, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let largest = [self.ranks.last(), self.ranks.range(others).next_back()];
         let largest = largest.into_iter().flatten().max_by_key(|(_, size, _)| *size);
@@ -161,7 +178,11 @@ impl Crowd {
     }
 
     /// The oldest connection without a first frame: of this address, or of all.
-    fn longest_silent(&mut self, host: Option<IpAddr>, looks: &mut usize) -> Result<Option<u64>, TurnOver> {
+    fn longest_silent(
+        &mut self,
+        host: Option<IpAddr>,
+        looks: &mut usize,
+    ) -> Result<Option<u64>, TurnOver> {
         loop {
             let queue = match host {
                 Some(host) => self.addresses.get(&host),
@@ -169,7 +190,8 @@ impl Crowd {
             };
             let Some(&id) = queue.and_then(|queue| queue.silent.first()) else { return Ok(None) };
             look(looks)?;
-            let Some(member) = self.members.get(&id).filter(|member| !member.closing.is_silent()) else {
+            let Some(member) = self.members.get(&id).filter(|member| !member.closing.is_silent())
+            else {
                 return Ok(Some(id));
             };
             // Its peer has sent a frame, or it is not a connection of frames.
@@ -273,8 +295,11 @@ mod tests {
         }
         let choice = crowd.make_room_now(MANY, Some(host(2)), &MakeRoom::new());
         assert!(matches!(choice, Choice::Abort(_, CloseReason::MadeRoomShare)), "{choice:?}");
-        let looked_at =
-            crowd.members.values().filter(|member| member.idle_since == member.closing.idle_since()).count();
+        let looked_at = crowd
+            .members
+            .values()
+            .filter(|member| member.idle_since == member.closing.idle_since())
+            .count();
         assert!(looked_at <= LOOKS * TURNS, "{looked_at}");
     }
 }

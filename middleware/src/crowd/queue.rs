@@ -34,7 +34,8 @@ impl Queue {
         self.silent.remove(&id);
     }
 
-    /// The key by which addresses are compared: whether any connection may be silent, and how many there are.
+    /// The key by which addresses are compared: whether any connection may be silent, and how many
+    /// there are.
     pub(super) fn rank(&self) -> (bool, usize) {
         (!self.silent.is_empty(), self.idle.len())
     }

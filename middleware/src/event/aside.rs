@@ -10,19 +10,21 @@ use tracing::dispatcher::{get_default, with_default};
 
 use super::{Span, contain};
 
-/// How long the caller waits for a line. So the lines of a log that is read stay in order, and the last line of a
-/// process is written before it exits.
+/// How long the caller waits for a line. So the lines of a log that is read stay in order, and the
+/// last line of a process is written before it exits.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Lines that are not written yet, and for which no caller waits any more.
 static STUCK: AtomicUsize = AtomicUsize::new(0);
 
-/// Emits a line from a thread that may block, and waits for it for at most 100 ms. While a line blocks, later ones are
-/// dropped: a log that is not read costs the caller 100 ms once, and the process one thread for each caller.
+/// Emits a line from a thread that may block, and waits for it for at most 100 ms. While a line
+/// blocks, later ones are dropped: a log that is not read costs the caller 100 ms once, and the
+/// process one thread for each caller.
 ///
-/// It is used for the lines of an accept loop, of the server itself and of the code that ends it. Each line costs a
-/// thread, so use it only for lines that are few, or limited by a [`Limit`](super::Limit). The line keeps the caller's
-/// subscriber, span and runtime. Returns false if no thread can be started: then the line is lost.
+/// It is used for the lines of an accept loop, of the server itself and of the code that ends it.
+/// Each line costs a thread, so use it only for lines that are few, or limited by a
+/// [`Limit`](super::Limit). The line keeps the caller's subscriber, span and runtime. Returns false
+/// if no thread can be started: then the line is lost.
 pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
     if STUCK.load(Ordering::Acquire) > 0 {
         return true;
@@ -69,7 +71,8 @@ impl Line {
     }
 
     fn wait(&self) {
-        let waited = self.written.wait_timeout_while(self.lock(), PATIENCE, |state| *state == State::Waited);
+        let waited =
+            self.written.wait_timeout_while(self.lock(), PATIENCE, |state| *state == State::Waited);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if *state == State::Waited {
             *state = State::Left;

@@ -11,15 +11,17 @@ use tracing::Level;
 
 use super::{aside, may_log};
 
-/// The default number of lines of a class that are written in any second: 10, including the line with the count.
+/// The default number of lines of a class that are written in any second: 10, including the line
+/// with the count.
 pub const LINES: usize = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 type Report = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Passes a limited number of lines a second, counts the others, and reports the count: once a second while lines are
-/// suppressed, and for the last time a second after the last suppressed one. Clones share the count.
+/// Passes a limited number of lines a second, counts the others, and reports the count: once a
+/// second while lines are suppressed, and for the last time a second after the last suppressed one.
+/// Clones share the count.
 ///
 /// A suppressed line costs a lock and one reading of the clock.
 #[derive(Clone)]
@@ -42,7 +44,8 @@ struct State {
 }
 
 impl Limit {
-    /// At most [`LINES`] a second of this level. `report` writes the line with the count, on a thread that may block.
+    /// At most [`LINES`] a second of this level. `report` writes the line with the count, on a
+    /// thread that may block.
     pub fn new(level: Level, report: impl Fn(u64) + Send + Sync + 'static) -> Self {
         Self::of(LINES, level, report)
     }
@@ -52,7 +55,8 @@ impl Limit {
         Self(Arc::new(Inner { level, max, state: Mutex::default(), report: Arc::new(report) }))
     }
 
-    /// Whether a line may be written now. A line of a level that no subscriber enables is not counted.
+    /// Whether a line may be written now. A line of a level that no subscriber enables is not
+    /// counted.
     pub fn pass(&self) -> bool {
         if !may_log(self.0.level) {
             return false;
@@ -63,7 +67,8 @@ impl Limit {
             return true;
         }
         state.suppressed += 1;
-        // Without a runtime the count is reported with a later line that has one, or when the limit is dropped.
+        // Without a runtime the count is reported with a later line that has one, or when the limit
+        // is dropped.
         if !state.reporting
             && let Ok(runtime) = Handle::try_current()
         {

@@ -42,7 +42,12 @@ enum Action {
 }
 
 impl Ages {
-    pub(crate) fn new(max_age: Duration, jitter: Duration, grace: Duration, reason: CloseReason) -> Arc<Self> {
+    pub(crate) fn new(
+        max_age: Duration,
+        jitter: Duration,
+        grace: Duration,
+        reason: CloseReason,
+    ) -> Arc<Self> {
         let (random, schedule, changed) = Default::default();
         Arc::new(Self { max_age, jitter, grace, reason, random, schedule, changed })
     }
@@ -56,7 +61,9 @@ impl Ages {
     pub(crate) fn enter(this: &Arc<Self>, closing: Closing) -> Age {
         let id = closing.id();
         let age = this.max_age.saturating_add(this.jitter.mul_f64(this.share(id)));
-        let Some(at) = Instant::now().checked_add(age) else { return Age { ages: Arc::clone(this), due: None } };
+        let Some(at) = Instant::now().checked_add(age) else {
+            return Age { ages: Arc::clone(this), due: None };
+        };
         let due = (at, id);
         let mut schedule = this.lock();
         let is_first = schedule.due.first_key_value().is_none_or(|(first, _)| due < *first);
@@ -117,8 +124,8 @@ enum Upcoming {
     Nothing,
 }
 
-/// The task's reference to the ages. A runtime that shuts down drops its tasks; then the next connection starts another
-/// one.
+/// The task's reference to the ages. A runtime that shuts down drops its tasks; then the next
+/// connection starts another one.
 struct Watcher {
     ages: Arc<Ages>,
     /// The task has ended by itself, and another one may be running already.

@@ -21,17 +21,17 @@ const GRACE: Duration = Duration::from_secs(30);
 
 const REASON: CloseReason = CloseReason::MaxAge;
 
-/// Ends connections at a maximum age, so that clients reconnect: to a new version, or to another server behind a load
-/// balancer.
+/// Ends connections at a maximum age, so that clients reconnect: to a new version, or to another
+/// server behind a load balancer.
 ///
-/// At that age a connection is drained, as in a drain of the server: the requests that have arrived are answered, then
-/// it is closed. A connection that has not ended after the [grace](Self::grace), 30 s, is aborted. Either way the
-/// reason is [`CloseReason::MaxAge`]. [`jitter`](Self::jitter) spreads the ages, so that
-/// clients that connected together don't reconnect together.
+/// At that age a connection is drained, as in a drain of the server: the requests that have arrived
+/// are answered, then it is closed. A connection that has not ended after the [grace](Self::grace),
+/// 30 s, is aborted. Either way the reason is [`CloseReason::MaxAge`]. [`jitter`](Self::jitter)
+/// spreads the ages, so that clients that connected together don't reconnect together.
 ///
-/// One task of the layer watches all ages: a connection costs a lock when it opens and one when it ends, some 100
-/// bytes, and no timer. A frame costs nothing. The layer and its clones share that task, which ends with the last
-/// connection.
+/// One task of the layer watches all ages: a connection costs a lock when it opens and one when it
+/// ends, some 100 bytes, and no timer. A frame costs nothing. The layer and its clones share that
+/// task, which ends with the last connection.
 ///
 /// It goes around connections only, and its service is called on a tokio runtime.
 ///
@@ -54,14 +54,14 @@ impl LifetimeLayer {
         Self { ages: Ages::new(max_age, Duration::ZERO, GRACE, REASON) }
     }
 
-    /// Lets each connection live longer by a random part of this time. The layer has a new task of its own, not shared
-    /// with earlier clones.
+    /// Lets each connection live longer by a random part of this time. The layer has a new task of
+    /// its own, not shared with earlier clones.
     pub fn jitter(self, jitter: Duration) -> Self {
         Self { ages: Ages::new(self.ages.max_age, jitter, self.ages.grace, REASON) }
     }
 
-    /// How long a connection may take to end once it is drained; then it is aborted. The layer has a new task of its
-    /// own, not shared with earlier clones.
+    /// How long a connection may take to end once it is drained; then it is aborted. The layer has
+    /// a new task of its own, not shared with earlier clones.
     pub fn grace(self, grace: Duration) -> Self {
         Self { ages: Ages::new(self.ages.max_age, self.ages.jitter, grace, REASON) }
     }

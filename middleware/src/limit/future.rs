@@ -43,7 +43,11 @@ impl<F, R, P> ResponseFuture<F, R, P> {
     }
 
     /// Refuses a connection; if too many refusals are under way, without waiting.
-    pub(crate) fn refuse<O, E>(overflow: &mut O, refusals: &Arc<Semaphore>, connection: Connection) -> Self
+    pub(crate) fn refuse<O, E>(
+        overflow: &mut O,
+        refusals: &Arc<Semaphore>,
+        connection: Connection,
+    ) -> Self
     where
         O: Overflow<E, Refusal = R>,
     {
@@ -82,7 +86,8 @@ where
             StateProj::RefusedAtOnce { .. } | StateProj::Done => Ok(()),
         };
         // The slot is released here, because a finished future may be dropped much later.
-        if let StateReplace::RefusedAtOnce { connection, text } = state.project_replace(State::Done) {
+        if let StateReplace::RefusedAtOnce { connection, text } = state.project_replace(State::Done)
+        {
             connection.write_once(&text);
         }
         Poll::Ready(result)

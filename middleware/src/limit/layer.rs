@@ -10,14 +10,15 @@ use crate::MakeRoom;
 
 /// Limits how many connections are open at once, exactly.
 ///
-/// A layer, its clones and all services made from them share one count. When all slots are taken, further connections
+/// A layer, its clones and all services made from them share one count. When all slots are taken,
+/// further connections
 ///
 /// * stay in the backlog until a slot is free: [`wait`](Self::wait), the default;
 /// * receive a text and are closed: [`refuse_with`](ConnectionLimitLayer::refuse_with);
 /// * are served by another service: [`refuse_by`](ConnectionLimitLayer::refuse_by).
 ///
-/// A connection takes its slot before the inner service is called, and frees it when the future of that call has completed
-/// or was dropped: also after an error, a panic or an abort.
+/// A connection takes its slot before the inner service is called, and frees it when the future of
+/// that call has completed or was dropped: also after an error, a panic or an abort.
 ///
 /// It goes around connections only; [`CallLimitLayer`](crate::CallLimitLayer) limits calls.
 ///
@@ -42,7 +43,8 @@ impl<P: Clone> Clone for ConnectionLimitLayer<P> {
 }
 
 impl ConnectionLimitLayer {
-    /// At most `max` connections at once; the others wait in the backlog. With 0 there is no slot for any connection.
+    /// At most `max` connections at once; the others wait in the backlog. With 0 there is no slot
+    /// for any connection.
     pub fn new(max: usize) -> Self {
         Self { slots: Arc::new(Slots::total(max, None)), overflow: Wait(()) }
     }
@@ -51,13 +53,16 @@ impl ConnectionLimitLayer {
 impl<P> ConnectionLimitLayer<P> {
     /// While all slots are taken, no connection is accepted. The default.
     ///
-    /// The service is not ready then: the accept loop stands still, and connections stay in the kernel's backlog. A slot is
-    /// reserved when the service becomes ready, so each accept loop that waits for a connection holds one.
+    /// The service is not ready then: the accept loop stands still, and connections stay in the
+    /// kernel's backlog. A slot is reserved when the service becomes ready, so each accept loop
+    /// that waits for a connection holds one.
     ///
-    /// Therefore `max` must be greater than the number of accept loops that share the layer. Otherwise a loop for which no
-    /// connection arrives may hold the last slot, and the other loops accept nothing.
+    /// Therefore `max` must be greater than the number of accept loops that share the layer.
+    /// Otherwise a loop for which no connection arrives may hold the last slot, and the other loops
+    /// accept nothing.
     ///
-    /// This turns [`per_listener`](Self::per_listener) and [`make_room`](Self::make_room) off again.
+    /// This turns [`per_listener`](Self::per_listener) and [`make_room`](Self::make_room) off
+    /// again.
     pub fn wait(self) -> ConnectionLimitLayer {
         let slots = match self.slots.shared() {
             Some(_) if self.slots.rules().is_none() => self.slots,
@@ -67,15 +72,15 @@ impl<P> ConnectionLimitLayer<P> {
     }
 
     /// While all slots are taken, a connection receives this text and is closed, by a
-    /// [`LingeringClose`](crate::LingeringClose), so that the text arrives. The call succeeds, and the close reason is
-    /// [`Refused`].
+    /// [`LingeringClose`](crate::LingeringClose), so that the text arrives. The call succeeds, and
+    /// the close reason is [`Refused`].
     ///
-    /// A peer has 2 s to accept the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are under way at once;
-    /// beyond that one write is tried, which waits for nothing, and the connection is dropped with the reason
-    /// [`RefusedAtOnce`].
+    /// A peer has 2 s to accept the text. At most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) are
+    /// under way at once; beyond that one write is tried, which waits for nothing, and the
+    /// connection is dropped with the reason [`RefusedAtOnce`].
     ///
-    /// A refusal never waits for the inner service. So while that is not ready, a connection is refused if no slot was free
-    /// when the accept loop last asked.
+    /// A refusal never waits for the inner service. So while that is not ready, a connection is
+    /// refused if no slot was free when the accept loop last asked.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -83,13 +88,14 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseWith(text.into()))
     }
 
-    /// While all slots are taken, a connection is served by `service`: any `Service<Connection>` with the error type of the
-    /// inner one. The close reason is [`Refused`].
+    /// While all slots are taken, a connection is served by `service`: any `Service<Connection>`
+    /// with the error type of the inner one. The close reason is [`Refused`].
     ///
-    /// It serves at most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) at once; beyond that, or while it is not ready, a
-    /// connection is dropped without a text, with the reason [`RefusedAtOnce`]. It has 10 s for each
-    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), including the close; then the connection is dropped, and the
-    /// call succeeds.
+    /// It serves at most [`MAX_REFUSALS`](crate::limit::MAX_REFUSALS) at once; beyond that, or
+    /// while it is not ready, a connection is dropped without a text, with the reason
+    /// [`RefusedAtOnce`]. It has 10 s for each
+    /// ([`MAX_REFUSAL_TIME`](crate::limit::MAX_REFUSAL_TIME)), including the close; then the
+    /// connection is dropped, and the call succeeds.
     ///
     /// [`Refused`]: crate::CloseReason::Refused
     /// [`RefusedAtOnce`]: crate::CloseReason::RefusedAtOnce
@@ -97,12 +103,14 @@ impl<P> ConnectionLimitLayer<P> {
         self.overflow(RefuseBy(service))
     }
 
-    /// Gives each endpoint of the server a count of its own: `max` for every [`listener`](crate::Connection::listener).
+    /// Gives each endpoint of the server a count of its own: `max` for every
+    /// [`listener`](crate::Connection::listener).
     ///
-    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and before the layer is cloned,
-    /// because it begins new counts. It doesn't exist for limits that wait: the endpoint of the next connection is known
-    /// only once it is accepted, so it can't be left in the backlog because of its endpoint. If each endpoint has to wait
-    /// by itself, run one server for each, with a limit of its own.
+    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and
+    /// before the layer is cloned, because it begins new counts. It doesn't exist for limits that
+    /// wait: the endpoint of the next connection is known only once it is accepted, so it can't be
+    /// left in the backlog because of its endpoint. If each endpoint has to wait by itself, run one
+    /// server for each, with a limit of its own.
     ///
     /// ```
     /// use ropewalk_middleware::ConnectionLimitLayer;
@@ -113,16 +121,21 @@ impl<P> ConnectionLimitLayer<P> {
     where
         P: Refuses,
     {
-        Self { slots: Arc::new(Slots::per_listener(self.slots.max, self.slots.rules())), overflow: self.overflow }
+        Self {
+            slots: Arc::new(Slots::per_listener(self.slots.max, self.slots.rules())),
+            overflow: self.overflow,
+        }
     }
 
-    /// While all slots are taken, a new connection causes an open one to be aborted if one of these rules finds one;
-    /// otherwise the new one is refused. So silent and idle peers, and many connections of one address, can't shut others
-    /// out. The limit stays exact: the new connection is served when the aborted one is gone.
+    /// While all slots are taken, a new connection causes an open one to be aborted if one of these
+    /// rules finds one; otherwise the new one is refused. So silent and idle peers, and many
+    /// connections of one address, can't shut others out. The limit stays exact: the new connection
+    /// is served when the aborted one is gone.
     ///
-    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and before the layer is cloned,
-    /// because it begins new counts. The inner service is called when the connection arrives, and its future is polled once
-    /// it has a slot. Each connection takes some 200 bytes, and a few steps in a tree when it opens and when it ends.
+    /// Call it after [`refuse_with`](Self::refuse_with) or [`refuse_by`](Self::refuse_by), and
+    /// before the layer is cloned, because it begins new counts. The inner service is called when
+    /// the connection arrives, and its future is polled once it has a slot. Each connection takes
+    /// some 200 bytes, and a few steps in a tree when it opens and when it ends.
     ///
     /// ```
     /// use ropewalk_middleware::{ConnectionLimitLayer, MakeRoom};
@@ -142,7 +155,8 @@ impl<P> ConnectionLimitLayer<P> {
         self.slots.active()
     }
 
-    /// How many slots are free now; after [`per_listener`](Self::per_listener) those of the fullest endpoint.
+    /// How many slots are free now; after [`per_listener`](Self::per_listener) those of the fullest
+    /// endpoint.
     pub fn available(&self) -> usize {
         self.slots.available()
     }

@@ -12,7 +12,9 @@ mod slots;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::ConnectionLimitLayer;
-pub use self::overflow::{Farewell, MAX_REFUSAL_TIME, Overflow, RefuseBy, RefuseWith, Refuses, Wait};
+pub use self::overflow::{
+    Farewell, MAX_REFUSAL_TIME, Overflow, RefuseBy, RefuseWith, Refuses, Wait,
+};
 pub use self::peer::{PeerLimit, PeerLimitFuture, PeerLimitLayer};
 pub use self::peers::PeerPlace;
 pub use self::refuse::{MaybeRefused, Refuse};

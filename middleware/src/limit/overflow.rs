@@ -106,7 +106,8 @@ async fn farewell(mut connection: Connection, text: Bytes) {
     }
 }
 
-/// A refusal under way. Boxed, so that it adds nothing to the size of the connections that are served.
+/// A refusal under way. Boxed, so that it adds nothing to the size of the connections that are
+/// served.
 pub struct Farewell<E> {
     future: Pin<Box<dyn Future<Output = ()> + Send>>,
     error: PhantomData<fn() -> E>,
@@ -146,8 +147,8 @@ where
     }
 }
 
-/// A refusal by another service, for at most [`MAX_REFUSAL_TIME`], so that peers that are slow on purpose can't occupy
-/// all slots for refusals.
+/// A refusal by another service, for at most [`MAX_REFUSAL_TIME`], so that peers that are slow on
+/// purpose can't occupy all slots for refusals.
 #[pin_project]
 #[derive(Debug)]
 pub struct Brief<F> {
@@ -165,8 +166,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // The deadline is polled first: once a peer that keeps sending has used up the task's budget, every timer
-        // returns `Pending`.
+        // The deadline is polled first: once a peer that keeps sending has used up the task's
+        // budget, every timer returns `Pending`.
         if let Some(deadline) = this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -186,7 +187,8 @@ where
 
 /// Whether a service is ready at this moment.
 ///
-/// It registers a waker that wakes no task, so a task that wants to wait afterwards has to poll again.
+/// It registers a waker that wakes no task, so a task that wants to wait afterwards has to poll
+/// again.
 pub(super) fn is_ready_now<S: Service<Connection>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
 }

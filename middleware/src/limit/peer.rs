@@ -12,19 +12,23 @@ use super::overflow::{Overflow, RefuseBy, RefuseWith};
 use super::peers::{PeerPlace, Peers};
 use crate::Connection;
 
-/// Limits how many connections one peer has open at once, as Twisted's `LimitConnectionsByPeer` does.
+/// Limits how many connections one peer has open at once, as Twisted's `LimitConnectionsByPeer`
+/// does.
 ///
-/// A peer is an IPv4 address, or the first 64 bits of an IPv6 address. Peers without an address (on Unix sockets and in
-/// memory) are not limited. A layer, its clones and all services made from them share their counts, over all endpoints.
+/// A peer is an IPv4 address, or the first 64 bits of an IPv6 address. Peers without an address (on
+/// Unix sockets and in memory) are not limited. A layer, its clones and all services made from them
+/// share their counts, over all endpoints.
 ///
-/// When a peer has all its slots, a further connection of it is refused: it is closed without a text, or with [a
-/// text](Self::refuse_with), or served by [another service](Self::refuse_by), with the same close reasons and the same limit
-/// on refusals under way as those of a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer). It can't wait in the backlog,
-/// because its peer is known only once it is accepted.
+/// When a peer has all its slots, a further connection of it is refused: it is closed without a
+/// text, or with [a text](Self::refuse_with), or served by [another service](Self::refuse_by), with
+/// the same close reasons and the same limit on refusals under way as those of a
+/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer). It can't wait in the backlog, because its
+/// peer is known only once it is accepted.
 ///
-/// Many people may share an address, behind a NAT or a proxy: choose a limit that leaves them room. On a `proxy+` endpoint
-/// the address in the PROXY header counts. A header without one (`UNKNOWN`, `LOCAL`) leaves that of the proxy, so all such
-/// connections (health checks, mostly) share one limit.
+/// Many people may share an address, behind a NAT or a proxy: choose a limit that leaves them room.
+/// On a `proxy+` endpoint the address in the PROXY header counts. A header without one (`UNKNOWN`,
+/// `LOCAL`) leaves that of the proxy, so all such connections (health checks, mostly) share one
+/// limit.
 ///
 /// It goes around connections only.
 ///
@@ -49,7 +53,8 @@ impl<P: Clone> Clone for PeerLimitLayer<P> {
 }
 
 impl PeerLimitLayer {
-    /// At most `max` connections of one peer at once; the others are closed without a text. With 0 each is refused.
+    /// At most `max` connections of one peer at once; the others are closed without a text. With 0
+    /// each is refused.
     pub fn new(max: usize) -> Self {
         Self { peers: Peers::new(max), overflow: RefuseWith(Bytes::new()) }
     }

@@ -21,7 +21,11 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, counts: Mutex::default(), refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) })
+        Arc::new(Self {
+            max,
+            counts: Mutex::default(),
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {

@@ -13,9 +13,10 @@ use crate::Connection;
 
 /// Refuses connections in the same way as the layers of this crate do; for layers of your own.
 ///
-/// The peer gets a text and then a lingering close, so that the text arrives. At most [`MAX_REFUSALS`] refusals are under
-/// way at once, of this value and its clones; beyond that, one write is tried and the connection is closed at once. So
-/// slow peers, however many, can't hold up a server that refuses.
+/// The peer gets a text and then a lingering close, so that the text arrives. At most
+/// [`MAX_REFUSALS`] refusals are under way at once, of this value and its clones; beyond that, one
+/// write is tried and the connection is closed at once. So slow peers, however many, can't hold up
+/// a server that refuses.
 ///
 /// ```
 /// use std::task::{Context, Poll};
@@ -64,8 +65,8 @@ impl Refuse {
     }
 
     /// Refuses a connection. Its reason is [`Refused`](crate::CloseReason::Refused), or
-    /// [`RefusedAtOnce`](crate::CloseReason::RefusedAtOnce) when too many refusals are under way, unless
-    /// `connection.closing().set_reason(…)` was called before.
+    /// [`RefusedAtOnce`](crate::CloseReason::RefusedAtOnce) when too many refusals are under way,
+    /// unless `connection.closing().set_reason(…)` was called before.
     pub fn refuse<F, E>(&self, connection: Connection) -> MaybeRefused<F, E>
     where
         F: Future<Output = Result<(), E>>,

@@ -11,7 +11,8 @@ use super::slot::{ConnectionPlace, Waiting};
 use super::slots::{Cap, Slots};
 use crate::Connection;
 
-/// A service with a limit on its connections; made by [`ConnectionLimitLayer`](super::ConnectionLimitLayer).
+/// A service with a limit on its connections; made by
+/// [`ConnectionLimitLayer`](super::ConnectionLimitLayer).
 pub struct ConnectionLimit<S, P = Wait> {
     inner: S,
     slots: Arc<Slots>,
@@ -82,29 +83,33 @@ where
                 ready!(self.poll_slot(cap, cx));
                 self.inner.poll_ready(cx)
             }
-            // Refusals continue while the inner service is not ready: at the limit its readiness doesn't matter.
+            // Refusals continue while the inner service is not ready: at the limit its readiness
+            // doesn't matter.
             Some(cap) => match self.inner.poll_ready(cx) {
                 Poll::Pending if cap.permits.available_permits() == 0 => Poll::Ready(Ok(())),
                 polled => polled,
             },
-            // The listener of the next connection, and whether it has a free slot, is not known yet.
+            // The listener of the next connection, and whether it has a free slot, is not known
+            // yet.
             None => self.inner.poll_ready(cx),
         }
     }
 
     /// Serves the connection, or refuses it.
     ///
-    /// A limit that refuses decides here and not in `poll_ready`, because the accept loop calls that before it waits
-    /// for a connection, and slots may be released in the meantime. So both are checked again: is a slot free, and is
-    /// the inner service ready? It can be unready only if no slot was free when `poll_ready` ignored its readiness. If
-    /// it is still unready, the connection is refused: it could only be kept if the next connection would resume it.
+    /// A limit that refuses decides here and not in `poll_ready`, because the accept loop calls
+    /// that before it waits for a connection, and slots may be released in the meantime. So both
+    /// are checked again: is a slot free, and is the inner service ready? It can be unready only if
+    /// no slot was free when `poll_ready` ignored its readiness. If it is still unready, the
+    /// connection is refused: it could only be kept if the next connection would resume it.
     fn call(&mut self, connection: Connection) -> Self::Future {
         let (closing, cap) = (connection.closing(), self.slots.of(connection.listener()));
         if let Some(slot) = self.slot.take() {
             let future = self.inner.call(connection);
             return ResponseFuture::served(future, ConnectionPlace::taken(cap, slot, &closing));
         }
-        // A connection is added to those that may have to make room only after the inner service was called.
+        // A connection is added to those that may have to make room only after the inner service
+        // was called.
         match cap.try_take() {
             Some(slot) if is_ready_now(&mut self.inner) => {
                 let future = self.inner.call(connection);

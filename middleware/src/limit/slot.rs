@@ -13,7 +13,8 @@ use super::slots::Cap;
 use crate::Closing;
 
 /// A wait for a slot.
-pub(super) type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
+pub(super) type Waiting =
+    Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
 
 /// The slot that a connection needs before it is served.
 pub trait Place {
@@ -32,7 +33,8 @@ pub struct Unlimited(());
 
 impl Place for Unlimited {}
 
-/// A connection's slot under a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer); released when dropped.
+/// A connection's slot under a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer); released when
+/// dropped.
 #[derive(Debug)]
 pub struct ConnectionPlace(State);
 

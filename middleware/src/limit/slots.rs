@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::crowd::{Choice, Crowd};
 use crate::{Closing, MakeRoom, Peer};
 
-/// How many refusals of one layer may be under way at the same time, with their text and lingering close; further
-/// connections are closed at once.
+/// How many refusals of one layer may be under way at the same time, with their text and lingering
+/// close; further connections are closed at once.
 pub const MAX_REFUSALS: usize = 256;
 
 /// The slots of one layer.
@@ -103,7 +103,11 @@ pub(super) struct Cap {
 
 impl Cap {
     fn new(max: usize, rules: Option<MakeRoom>) -> Arc<Self> {
-        Arc::new(Self { permits: Arc::new(Semaphore::new(max)), max, crowd: rules.map(|_| Mutex::default()) })
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(max)),
+            max,
+            crowd: rules.map(|_| Mutex::default()),
+        })
     }
 
     /// Has a connection make room for one of this peer's. True if one was aborted.

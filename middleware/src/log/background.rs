@@ -16,15 +16,15 @@ const LAST: Duration = Duration::from_secs(1);
 /// The pause after a descriptor has returned `WouldBlock`.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Writes a log from a thread of its own, so that a log that is not read, or can't be written, does not stop the
-/// server.
+/// Writes a log from a thread of its own, so that a log that is not read, or can't be written, does
+/// not stop the server.
 ///
-/// A line is copied to a buffer of at most 1 MiB. When the buffer is full, lines are lost; a line in the log says how
-/// many, as soon as there is room again. Lines that can't be written (the reader is gone, the disk is full) are lost
-/// silently.
+/// A line is copied to a buffer of at most 1 MiB. When the buffer is full, lines are lost; a line
+/// in the log says how many, as soon as there is room again. Lines that can't be written (the
+/// reader is gone, the disk is full) are lost silently.
 ///
-/// When it is dropped, at the end of `main`, it waits until all lines are written, for at most a second.
-/// `std::process::exit` doesn't drop it: call [`flush`](Self::flush) before that.
+/// When it is dropped, at the end of `main`, it waits until all lines are written, for at most a
+/// second. `std::process::exit` doesn't drop it: call [`flush`](Self::flush) before that.
 ///
 /// ```
 /// use ropewalk_middleware::BackgroundLog;
@@ -33,8 +33,8 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// tracing_subscriber::fmt().with_writer(log.writer()).log_internal_errors(false).init();
 /// ```
 ///
-/// (With `log_internal_errors`, tracing-subscriber writes to standard error when a log line fails, and panics when that
-/// fails too.)
+/// (With `log_internal_errors`, tracing-subscriber writes to standard error when a log line fails,
+/// and panics when that fails too.)
 #[must_use = "no more lines are written once it is dropped"]
 pub struct BackgroundLog(Arc<Shared>);
 
@@ -56,12 +56,14 @@ struct State {
 }
 
 impl BackgroundLog {
-    /// A log that is written to `target`: `std::io::stderr()`, or a file. If no thread can be started, all lines are
-    /// lost.
+    /// A log that is written to `target`: `std::io::stderr()`, or a file. If no thread can be
+    /// started, all lines are lost.
     pub fn to(target: impl Write + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let worker = Arc::clone(&shared);
-        let spawned = thread::Builder::new().name("log".to_owned()).spawn(move || worker.write_all_to(target));
+        let spawned = thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || worker.write_all_to(target));
         shared.lock().closed = spawned.is_err();
         Self(shared)
     }
@@ -74,7 +76,8 @@ impl BackgroundLog {
 
     /// Waits until all lines are written, for at most a second. It blocks the thread.
     pub fn flush(&self) {
-        let pending = |state: &mut State| state.writing || (!state.waiting.is_empty() && !state.closed);
+        let pending =
+            |state: &mut State| state.writing || (!state.waiting.is_empty() && !state.closed);
         drop(self.0.idle.wait_timeout_while(self.0.lock(), LAST, pending));
     }
 }
@@ -117,7 +120,8 @@ impl Shared {
         let (mut lines, mut target) = (Vec::new(), Target { target, torn: false });
         loop {
             let nothing = |state: &mut State| state.waiting.is_empty() && !state.closed;
-            let mut state = self.work.wait_while(self.lock(), nothing).unwrap_or_else(PoisonError::into_inner);
+            let mut state =
+                self.work.wait_while(self.lock(), nothing).unwrap_or_else(PoisonError::into_inner);
             if state.waiting.is_empty() {
                 return;
             }
@@ -127,7 +131,9 @@ impl Shared {
             drop(state);
             target.write(&lines);
             if lost > 0 {
-                let text = format!("{lost} lines of the log were lost here: it is not read as fast as it is written\n");
+                let text = format!(
+                    "{lost} lines of the log were lost here: it is not read as fast as it is written\n"
+                );
                 target.write(text.as_bytes());
             }
             // The memory of a burst is released.
@@ -273,7 +279,10 @@ mod tests {
         drop(go);
         log.flush();
         let text = memory.text();
-        let (written, last) = (text.lines().filter(|line| line.starts_with('x')).count(), text.lines().last().unwrap());
+        let (written, last) = (
+            text.lines().filter(|line| line.starts_with('x')).count(),
+            text.lines().last().unwrap(),
+        );
         let lost: usize = last.split(' ').next().unwrap().parse().unwrap();
         assert_eq!(written + lost, 4096, "{last}");
     }

@@ -17,16 +17,18 @@ use crate::{Escaped, Frame};
 
 /// Logs every received frame, and how its call ended.
 ///
-/// The line of a frame has `len`, its length in bytes, and `text`, the frame escaped and cut. The line of the call's
-/// end has `outcome` (`ok`, `error`, `panic`, or `dropped` when it was dropped unfinished), `duration_us`, and `error`.
-/// The target is `ropewalk::frame`; the level is DEBUG by default ([`level`](Self::level)). If the level is disabled,
-/// nothing is formatted, allocated or timed. The end of a call that is answered is logged when its future is dropped,
-/// which `framed` does at once.
+/// The line of a frame has `len`, its length in bytes, and `text`, the frame escaped and cut. The
+/// line of the call's end has `outcome` (`ok`, `error`, `panic`, or `dropped` when it was dropped
+/// unfinished), `duration_us`, and `error`. The target is `ropewalk::frame`; the level is DEBUG by
+/// default ([`level`](Self::level)). If the level is disabled, nothing is formatted, allocated or
+/// timed. The end of a call that is answered is logged when its future is dropped, which `framed`
+/// does at once.
 ///
 /// Frames that are not bytes are logged by [`FrameLogLayer::debug`].
 ///
-/// It goes around services of frames that are `AsRef<[u8]>`. A frame of a type of your own needs an `impl AsRef<[u8]>` that
-/// returns the bytes to log. Connections are logged by [`LogLayer`](super::LogLayer).
+/// It goes around services of frames that are `AsRef<[u8]>`. A frame of a type of your own needs an
+/// `impl AsRef<[u8]>` that returns the bytes to log. Connections are logged by
+/// [`LogLayer`](super::LogLayer).
 ///
 /// ```
 /// use bytes::Bytes;
@@ -52,8 +54,9 @@ impl FrameLogLayer {
 }
 
 impl FrameLogLayer<AsDebug> {
-    /// A layer for frames that are not bytes, such as those of a codec with `map`: `text` is their `Debug` output,
-    /// escaped and cut, and there is no `len`. A frame that contains a password needs a `Debug` without it.
+    /// A layer for frames that are not bytes, such as those of a codec with `map`: `text` is their
+    /// `Debug` output, escaped and cut, and there is no `len`. A frame that contains a password
+    /// needs a `Debug` without it.
     ///
     /// ```
     /// use ropewalk_middleware::FrameLogLayer;
@@ -181,8 +184,11 @@ where
     #[inline]
     fn call(&mut self, frame: F) -> Self::Future {
         // Checked in place, because usually no subscriber enables this level.
-        let mut calling =
-            Calling(if may_log(self.level) { LoggedCall::start::<T, F>(self.level, &frame) } else { None });
+        let mut calling = Calling(if may_log(self.level) {
+            LoggedCall::start::<T, F>(self.level, &frame)
+        } else {
+            None
+        });
         let future = self.inner.call(frame);
         FrameLogFuture { future, outcome: Outcome::Waits, timing: calling.0.take() }
     }
@@ -200,8 +206,9 @@ impl Drop for Calling {
 }
 
 /// A call that is logged.
-// The end is logged when the future is dropped, not when it is polled: an answer that is held across a call that might
-// panic has to be stored and loaded again, which costs each frame more than computing the answer.
+// The end is logged when the future is dropped, not when it is polled: an answer that is held
+// across a call that might panic has to be stored and loaded again, which costs each frame more
+// than computing the answer.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]

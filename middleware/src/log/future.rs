@@ -62,8 +62,8 @@ impl<F> PinnedDrop for LogFuture<F> {
 
 /// Logs the end when it is dropped by a panic.
 ///
-/// The code that catches the panic drops the future only afterwards: then it can't be distinguished from a cancelled
-/// one.
+/// The code that catches the panic drops the future only afterwards: then it can't be distinguished
+/// from a cancelled one.
 struct Unwinding<'a>(&'a mut Record);
 
 impl Drop for Unwinding<'_> {

@@ -16,7 +16,8 @@ pub use self::future::LogFuture;
 pub use self::layer::LogLayer;
 pub use self::service::Log;
 
-/// Runs `$body` with `$at` as a constant, because tracing needs the level of a line at compile time.
+/// Runs `$body` with `$at` as a constant, because tracing needs the level of a line at compile
+/// time.
 macro_rules! at_level {
     ($level:expr, $at:ident => $body:expr) => {{
         use tracing::Level;

@@ -34,19 +34,24 @@ impl Record {
         }
     }
 
-    /// Decides which lines the connection has. Call it after the inner service's `call`, when it is known whether a
-    /// limit has refused the connection.
+    /// Decides which lines the connection has. Call it after the inner service's `call`, when it is
+    /// known whether a limit has refused the connection.
     pub(super) fn limit(&mut self, limits: &Limits) {
-        let refused = matches!(self.closing.reason(), Some(CloseReason::Refused | CloseReason::RefusedAtOnce));
+        let refused = matches!(
+            self.closing.reason(),
+            Some(CloseReason::Refused | CloseReason::RefusedAtOnce)
+        );
         self.opens = !refused;
         if !limits.pass(refused) {
             (self.opened, self.closed) = (true, true);
         }
     }
 
-    /// Makes the span of the connection and writes the first line in it. The last line has to be written in it too.
+    /// Makes the span of the connection and writes the first line in it. The last line has to be
+    /// written in it too.
     ///
-    /// This is done late, in the task that runs the connection, because the accept loop must not wait for a log.
+    /// This is done late, in the task that runs the connection, because the accept loop must not
+    /// wait for a log.
     pub(super) fn open(&mut self) -> Span {
         let stats = &self.stats;
         at_level!(self.level, AT => {

@@ -24,18 +24,20 @@ const AT_MOST: usize = 100;
 /// How long a connection that missed the deadline may take to end after its drain.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Limits how long a peer may take to log in, 120 s, and how many peers that have not logged in may be connected, 100.
+/// Limits how long a peer may take to log in, 120 s, and how many peers that have not logged in may
+/// be connected, 100.
 ///
-/// The service reports a login by [`complete`]; from then on the connection no longer counts here. A connection that
-/// misses the deadline is drained with [`CloseReason::LoginTimeout`], so that a service can send a last answer, and
-/// aborted 5 s later. A connection above the limit is refused, with [`CloseReason::LoginLimit`]: it is closed silently
-/// or with a [text](Self::refuse_with), or [another service](Self::refuse_by) answers it; refusals under way are
-/// limited as in a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+/// The service reports a login by [`complete`]; from then on the connection no longer counts here.
+/// A connection that misses the deadline is drained with [`CloseReason::LoginTimeout`], so that a
+/// service can send a last answer, and aborted 5 s later. A connection above the limit is refused,
+/// with [`CloseReason::LoginLimit`]: it is closed silently or with a [text](Self::refuse_with), or
+/// [another service](Self::refuse_by) answers it; refusals under way are limited as in a
+/// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
-/// The limit alone lets silent peers of one address keep others out: a [`PeerLimitLayer`](crate::PeerLimitLayer) before
-/// it limits the connections of one address. The layer and its clones share the limit and one task for the deadlines. A
-/// connection costs a lock and a small allocation when it opens, and a lock when its peer logs in; a frame costs
-/// nothing.
+/// The limit alone lets silent peers of one address keep others out: a
+/// [`PeerLimitLayer`](crate::PeerLimitLayer) before it limits the connections of one address. The
+/// layer and its clones share the limit and one task for the deadlines. A connection costs a lock
+/// and a small allocation when it opens, and a lock when its peer logs in; a frame costs nothing.
 ///
 /// It goes around connections only, and its service is called on a tokio runtime.
 ///
@@ -101,13 +103,14 @@ impl Default for LoginLayer {
 }
 
 impl<P> LoginLayer<P> {
-    /// How long a peer may take to log in. The layer starts a new count, not shared with earlier clones.
+    /// How long a peer may take to log in. The layer starts a new count, not shared with earlier
+    /// clones.
     pub fn within(self, time: Duration) -> Self {
         Self { shared: Shared::new(time, self.shared.at_most), refusal: self.refusal }
     }
 
-    /// How many connections may be open whose peers have not logged in. The layer starts a new count, not shared with
-    /// earlier clones.
+    /// How many connections may be open whose peers have not logged in. The layer starts a new
+    /// count, not shared with earlier clones.
     pub fn at_most(self, connections: usize) -> Self {
         Self { shared: Shared::new(self.shared.ages.max_age, connections), refusal: self.refusal }
     }
@@ -145,16 +148,16 @@ impl<S, P: Clone> Layer<S> for LoginLayer<P> {
     }
 }
 
-/// Reports that the peer of this connection has logged in. Without a [`LoginLayer`] around the connection, and after
-/// the first call, this does nothing.
+/// Reports that the peer of this connection has logged in. Without a [`LoginLayer`] around the
+/// connection, and after the first call, this does nothing.
 pub fn complete(connection: &ConnectionInfo) {
     if let Some(pending) = connection.get::<Pending>() {
         pending.end();
     }
 }
 
-/// Whether the peer of this connection has logged in, so that [`complete`] was called. True without a [`LoginLayer`] around
-/// the connection.
+/// Whether the peer of this connection has logged in, so that [`complete`] was called. True without
+/// a [`LoginLayer`] around the connection.
 pub fn is_complete(connection: &ConnectionInfo) -> bool {
     connection.get::<Pending>().is_none_or(|pending| pending.lock().is_none())
 }
@@ -186,7 +189,8 @@ impl Drop for Waiting {
     }
 }
 
-/// Held by the connection's future: after that ends the connection no longer counts, even if handles on it still exist.
+/// Held by the connection's future: after that ends the connection no longer counts, even if
+/// handles on it still exist.
 #[derive(Debug)]
 pub struct LoginPlace(ConnectionInfo);
 

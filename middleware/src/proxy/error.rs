@@ -50,18 +50,32 @@ impl fmt::Display for HeaderError {
         match self {
             Self::NoHeader => f.write_str("no PROXY header: the peer does not begin with one"),
             Self::LineTooLong => f.write_str("bad PROXY header: no CRLF within 107 bytes"),
-            Self::BadByte => {
-                f.write_str("bad PROXY header: a byte that is not printable ASCII, or a CR without its LF")
-            }
+            Self::BadByte => f.write_str(
+                "bad PROXY header: a byte that is not printable ASCII, or a CR without its LF",
+            ),
             Self::BadProtocol => f.write_str("bad PROXY header: neither TCP4, TCP6 nor UNKNOWN"),
-            Self::BadFields => f.write_str("bad PROXY header: not two addresses and two ports, one space apart"),
-            Self::BadAddress => f.write_str("bad PROXY header: not an address of the family it names"),
+            Self::BadFields => {
+                f.write_str("bad PROXY header: not two addresses and two ports, one space apart")
+            }
+            Self::BadAddress => {
+                f.write_str("bad PROXY header: not an address of the family it names")
+            }
             Self::BadPort => f.write_str("bad PROXY header: not a port from 0 to 65535"),
-            Self::BadVersion(version) => write!(f, "bad PROXY header: binary version {version}, but only 2 exists"),
-            Self::BadCommand(command) => write!(f, "bad PROXY header: no command has the number {command}"),
-            Self::BadFamily(family) => write!(f, "bad PROXY header: no family and transport are {family:#04x}"),
-            Self::TooLarge { len } => write!(f, "bad PROXY header: {len} bytes, which is over {MAX_HEADER}"),
-            Self::TooShort { len } => write!(f, "bad PROXY header: its addresses do not fit into its {len} bytes"),
+            Self::BadVersion(version) => {
+                write!(f, "bad PROXY header: binary version {version}, but only 2 exists")
+            }
+            Self::BadCommand(command) => {
+                write!(f, "bad PROXY header: no command has the number {command}")
+            }
+            Self::BadFamily(family) => {
+                write!(f, "bad PROXY header: no family and transport are {family:#04x}")
+            }
+            Self::TooLarge { len } => {
+                write!(f, "bad PROXY header: {len} bytes, which is over {MAX_HEADER}")
+            }
+            Self::TooShort { len } => {
+                write!(f, "bad PROXY header: its addresses do not fit into its {len} bytes")
+            }
             Self::BadTlv => f.write_str("bad PROXY header: its values do not fill its length"),
             Self::BadChecksum => f.write_str("bad PROXY header: its CRC32c is wrong"),
         }

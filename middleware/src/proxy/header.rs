@@ -7,7 +7,8 @@ use super::tlv::{self, Ssl, Tlv, Tlvs};
 use super::{HeaderError, MAX_HEADER};
 use crate::connection::Addr;
 
-/// In version 2: the signature, version and command, family and transport, and the length of the rest.
+/// In version 2: the signature, version and command, family and transport, and the length of the
+/// rest.
 pub(super) const FIXED: usize = 16;
 
 /// In version 2: a Unix socket's path, or a zero and its abstract name, padded with zeros.
@@ -70,29 +71,33 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header for a forwarded connection: the client's address, and the address that the client connected to.
+    /// A header for a forwarded connection: the client's address, and the address that the client
+    /// connected to.
     ///
-    /// IPv4 addresses mapped into IPv6 are written as IPv4, and two TCP addresses of different families both as IPv6.
-    /// Two addresses of different kinds, and addresses that are neither TCP nor Unix, are left out: the header is then
-    /// `UNKNOWN` (version 2: unspecified). The same holds for a Unix path of over 108 bytes, and an abstract name of
-    /// over 107 bytes or with a zero at its end.
+    /// IPv4 addresses mapped into IPv6 are written as IPv4, and two TCP addresses of different
+    /// families both as IPv6. Two addresses of different kinds, and addresses that are neither TCP
+    /// nor Unix, are left out: the header is then `UNKNOWN` (version 2: unspecified). The same
+    /// holds for a Unix path of over 108 bytes, and an abstract name of over 107 bytes or with a
+    /// zero at its end.
     pub fn new(source: impl Into<Addr>, destination: impl Into<Addr>) -> Self {
         let addresses = match (source.into().canonical(), destination.into().canonical()) {
             (Addr::Tcp(source), Addr::Tcp(destination)) => {
                 let (source, destination) = of_one_family(source, destination);
                 Some((source.into(), destination.into()))
             }
-            (source @ (Addr::Unix(_) | Addr::Abstract(_)), destination @ (Addr::Unix(_) | Addr::Abstract(_))) => {
-                (fits(&source) && fits(&destination)).then_some((source, destination))
-            }
+            (
+                source @ (Addr::Unix(_) | Addr::Abstract(_)),
+                destination @ (Addr::Unix(_) | Addr::Abstract(_)),
+            ) => (fits(&source) && fits(&destination)).then_some((source, destination)),
             _ => None,
         };
-        let transport = if addresses.is_some() { Transport::Stream } else { Transport::Unspecified };
+        let transport =
+            if addresses.is_some() { Transport::Stream } else { Transport::Unspecified };
         Self { version: Version::V2, local: false, transport, addresses, tlvs: Box::default() }
     }
 
-    /// A header for a connection of the proxy's own, such as a health check: it has no addresses, so those of the
-    /// socket apply.
+    /// A header for a connection of the proxy's own, such as a health check: it has no addresses,
+    /// so those of the socket apply.
     pub fn local() -> Self {
         let transport = Transport::Unspecified;
         Self { version: Version::V2, local: true, transport, addresses: None, tlvs: Box::default() }
@@ -102,8 +107,9 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// When the header would exceed [`MAX_HEADER`] bytes with the longest addresses, and for a second [`Tlv::CRC32C`]
-    /// or one of the wrong size. The value of a CRC32c is always replaced by that of the header.
+    /// When the header would exceed [`MAX_HEADER`] bytes with the longest addresses, and for a
+    /// second [`Tlv::CRC32C`] or one of the wrong size. The value of a CRC32c is always replaced by
+    /// that of the header.
     pub fn with_tlv(mut self, kind: u8, value: &[u8]) -> Result<Self, HeaderError> {
         let tlvs = tlv::push(&self.tlvs, kind, value);
         let len = FIXED + MAX_BLOCK + tlvs.len();
@@ -172,10 +178,13 @@ impl Header {
 }
 
 /// Both as they are, or both as IPv6.
-pub(super) fn of_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
+pub(super) fn of_one_family(
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> (SocketAddr, SocketAddr) {
     if source.is_ipv4() == destination.is_ipv4() {
-        // The scope and flow label of an IPv6 address mean nothing on another machine, and a header has no field for
-        // them.
+        // The scope and flow label of an IPv6 address mean nothing on another machine, and a header
+        // has no field for them.
         return (bare(source), bare(destination));
     }
     (

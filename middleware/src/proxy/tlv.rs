@@ -93,7 +93,11 @@ impl<'a> Ssl<'a> {
     /// `None` if the value is not well-formed.
     pub(super) fn new(value: &'a [u8]) -> Option<Self> {
         let (&[client, a, b, c, d], tlvs) = value.split_first_chunk()?;
-        is_whole(tlvs).then(|| Self { client, verify: u32::from_be_bytes([a, b, c, d]), tlvs: Tlvs::new(tlvs) })
+        is_whole(tlvs).then(|| Self {
+            client,
+            verify: u32::from_be_bytes([a, b, c, d]),
+            tlvs: Tlvs::new(tlvs),
+        })
     }
 
     /// Whether the client used TLS with the proxy.
@@ -101,7 +105,8 @@ impl<'a> Ssl<'a> {
         self.client & 1 != 0
     }
 
-    /// Whether the client presented a certificate, on this connection or earlier in its TLS session.
+    /// Whether the client presented a certificate, on this connection or earlier in its TLS
+    /// session.
     pub fn has_certificate(&self) -> bool {
         self.client & 6 != 0
     }

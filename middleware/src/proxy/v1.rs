@@ -30,7 +30,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
             b'\r' => {
                 return match bytes.get(at + 1) {
                     None => Ok(Parsed::Incomplete { need: 1 }),
-                    Some(b'\n') => Ok(Parsed::Complete { header: line(&bytes[START.len()..at])?, len: at + 2 }),
+                    Some(b'\n') => {
+                        Ok(Parsed::Complete { header: line(&bytes[START.len()..at])?, len: at + 2 })
+                    }
                     Some(_) => Err(HeaderError::BadByte),
                 };
             }
@@ -50,8 +52,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     Ok(Parsed::Incomplete { need: shortest.saturating_sub(bytes.len()).max(rest) })
 }
 
-/// The least that follows behind this part of a line with addresses: the fields that have not begun, each behind a space,
-/// and the end of the line.
+/// The least that follows behind this part of a line with addresses: the fields that have not
+/// begun, each behind a space, and the end of the line.
 fn shortest_rest(text: &[u8]) -> usize {
     match text.iter().filter(|byte| **byte == b' ').count() {
         0 | 1 => " :: 0 0\r\n".len(),
@@ -76,8 +78,9 @@ fn line(text: &[u8]) -> Result<Header, HeaderError> {
     Ok(Header { version: Version::V1, local: false, transport, addresses, tlvs: Box::default() })
 }
 
-/// The source has to be of the named family. Some proxies (nginx with its realip module) name the client's family and
-/// write their own address, of another family, as the destination; such headers are read as if both were IPv6.
+/// The source has to be of the named family. Some proxies (nginx with its realip module) name the
+/// client's family and write their own address, of another family, as the destination; such headers
+/// are read as if both were IPv6.
 fn addresses<T>(text: &str) -> Result<(Addr, Addr), HeaderError>
 where
     T: FromStr,
@@ -99,7 +102,8 @@ where
 
 /// Only digits: the standard library also accepts a sign and leading zeros.
 fn port(text: &str) -> Result<u16, HeaderError> {
-    let canonical = text == "0" || (text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0'));
+    let canonical =
+        text == "0" || (text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0'));
     if !canonical {
         return Err(HeaderError::BadPort);
     }
@@ -107,8 +111,8 @@ fn port(text: &str) -> Result<u16, HeaderError> {
 }
 
 impl Header {
-    /// The header as a line of text. It has no room for values, nor for any addresses but those of TCP: of others it is
-    /// `PROXY UNKNOWN`, as it is of a connection of the proxy's own.
+    /// The header as a line of text. It has no room for values, nor for any addresses but those of
+    /// TCP: of others it is `PROXY UNKNOWN`, as it is of a connection of the proxy's own.
     pub fn to_v1(&self) -> Vec<u8> {
         write(self)
     }

@@ -44,7 +44,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     let local = bytes.get(START.len()).map_or(Ok(false), |byte| command(*byte))?;
     let (family, transport) = match bytes.get(START.len() + 1) {
         // The family is ignored for a proxy's own connection.
-        Some(byte) => family(*byte).or_else(|error| if local { Ok(UNSPECIFIED) } else { Err(error) })?,
+        Some(byte) => {
+            family(*byte).or_else(|error| if local { Ok(UNSPECIFIED) } else { Err(error) })?
+        }
         None => UNSPECIFIED,
     };
     let Some(fixed) = bytes.first_chunk::<FIXED>() else {
@@ -54,7 +56,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     if len > MAX_HEADER {
         return Err(HeaderError::TooLarge { len });
     }
-    let told = !local && transport != Transport::Unspecified && !matches!(family, Family::Unspecified);
+    let told =
+        !local && transport != Transport::Unspecified && !matches!(family, Family::Unspecified);
     if told && len < FIXED + family.block() {
         return Err(HeaderError::TooShort { len });
     }
@@ -136,8 +139,8 @@ where
     Some((source.into(), destination.into()))
 }
 
-/// A path ends at its first zero. After a leading zero comes an abstract name, padded with zeros; a field of zeros only
-/// means a client without a name.
+/// A path ends at its first zero. After a leading zero comes an abstract name, padded with zeros; a
+/// field of zeros only means a client without a name.
 fn path(field: &[u8]) -> Addr {
     if let [0, name @ ..] = field {
         let len = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -158,7 +161,9 @@ fn checksum(header: &[u8], at: usize) -> u32 {
 
 fn check(header: &[u8], at: Option<usize>) -> Result<(), HeaderError> {
     match at {
-        Some(at) if header[at..at + 4] != checksum(header, at).to_be_bytes() => Err(HeaderError::BadChecksum),
+        Some(at) if header[at..at + 4] != checksum(header, at).to_be_bytes() => {
+            Err(HeaderError::BadChecksum)
+        }
         _ => Ok(()),
     }
 }

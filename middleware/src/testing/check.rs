@@ -40,7 +40,8 @@ pub enum Fault {
     LeaksByPanics,
     /// A call of the inner service continued after the layer's call was dropped.
     KeepsDroppedCalls,
-    /// The calls of one connection changed the answers that another one gets, or kept its calls waiting.
+    /// The calls of one connection changed the answers that another one gets, or kept its calls
+    /// waiting.
     SharesState,
 }
 

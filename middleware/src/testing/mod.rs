@@ -1,8 +1,9 @@
 //! Checks for layers of your own.
 //!
-//! [`check_layer`] is for layers around frames, [`check_connection_layer`] for layers around connections. Both put the
-//! layer around a service that notes what the layer does to it, and run calls that are answered, that fail, that are
-//! dropped half-way and that panic. They need no runtime: they start one with a paused clock.
+//! [`check_layer`] is for layers around frames, [`check_connection_layer`] for layers around
+//! connections. Both put the layer around a service that notes what the layer does to it, and run
+//! calls that are answered, that fail, that are dropped half-way and that panic. They need no
+//! runtime: they start one with a paused clock.
 
 mod check;
 mod probe;
@@ -19,8 +20,8 @@ pub use self::probe::{Probe, ProbeError, ProbeFuture};
 use self::check::Check;
 use crate::{Addr, Connection, Peer, Stream};
 
-/// Checks the layer around frames that `make` makes. `frames` are those that the layer treats in different ways, for
-/// example a login and a command that needs one.
+/// Checks the layer around frames that `make` makes. `frames` are those that the layer treats in
+/// different ways, for example a login and a command that needs one.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -34,8 +35,8 @@ use crate::{Addr, Connection, Peer, Stream};
 /// check_layer(|| CallLimitLayer::new(1), frames()).shares_state().run();
 /// ```
 ///
-/// The layer should have the smallest limits it can have: a check makes some ten calls, so a slot that is not given back
-/// is noticed under a limit of one, and not under a limit of a thousand.
+/// The layer should have the smallest limits it can have: a check makes some ten calls, so a slot
+/// that is not given back is noticed under a limit of one, and not under a limit of a thousand.
 pub fn check_layer<M, L, F>(make: M, frames: impl IntoIterator<Item = F>) -> LayerCheck<M, F>
 where
     M: Fn() -> L,
@@ -54,8 +55,8 @@ pub struct LayerCheck<M, F> {
 }
 
 impl<M, F> LayerCheck<M, F> {
-    /// Declares that the connections share a state of the layer, as under a limit or a rate for all of them. Without
-    /// this, a connection must not be affected by another one.
+    /// Declares that the connections share a state of the layer, as under a limit or a rate for all
+    /// of them. Without this, a connection must not be affected by another one.
     pub fn shares_state(mut self) -> Self {
         self.shares = true;
         self
@@ -108,9 +109,9 @@ impl<M, F> fmt::Debug for LayerCheck<M, F> {
     }
 }
 
-/// Checks a layer around connections, which `make` makes: the calls, and the permits. A server does not clone a service
-/// of connections, so there is nothing that clones could share by mistake. The peers of the connections are in memory,
-/// and have closed.
+/// Checks a layer around connections, which `make` makes: the calls, and the permits. A server does
+/// not clone a service of connections, so there is nothing that clones could share by mistake. The
+/// peers of the connections are in memory, and have closed.
 ///
 /// ```
 /// use ropewalk_middleware::ConnectionLimitLayer;

@@ -23,7 +23,8 @@ pub(super) enum Manner {
     PanicInPoll,
 }
 
-/// A service that answers as set, and records each mistake of the layer around it. Its clones share the record.
+/// A service that answers as set, and records each mistake of the layer around it. Its clones share
+/// the record.
 pub struct Probe<F, R> {
     shared: Arc<Shared<F, R>>,
     /// A permit, if this value was made ready and not called since.
@@ -72,9 +73,18 @@ impl<F, R> Drop for Active<F, R> {
 
 impl<F, R> Probe<F, R> {
     pub(super) fn new(answer: impl Fn(F) -> R + Send + Sync + 'static) -> Self {
-        let state =
-            State { manner: Manner::Answer, open: true, waiting: Vec::new(), reserved: 0, active: 0, unready_calls: 0 };
-        Self { shared: Arc::new(Shared { answer: Box::new(answer), state: Mutex::new(state) }), reserved: None }
+        let state = State {
+            manner: Manner::Answer,
+            open: true,
+            waiting: Vec::new(),
+            reserved: 0,
+            active: 0,
+            unready_calls: 0,
+        };
+        Self {
+            shared: Arc::new(Shared { answer: Box::new(answer), state: Mutex::new(state) }),
+            reserved: None,
+        }
     }
 
     pub(super) fn set(&self, manner: Manner) {
@@ -178,8 +188,14 @@ impl<F, R> Future for ProbeFuture<F, R> {
         if self.manner == Manner::Hang {
             return Poll::Pending;
         }
-        let (Some(active), Some(request)) = (self.active.take(), self.request.take()) else { return Poll::Pending };
-        Poll::Ready(if self.manner == Manner::Fail { Err(ProbeError(())) } else { Ok((active.0.answer)(request)) })
+        let (Some(active), Some(request)) = (self.active.take(), self.request.take()) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(if self.manner == Manner::Fail {
+            Err(ProbeError(()))
+        } else {
+            Ok((active.0.answer)(request))
+        })
     }
 }
 

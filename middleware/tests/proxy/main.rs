@@ -23,7 +23,9 @@ fn parsed(bytes: &[u8]) -> Option<Result<(Header, usize), HeaderError>> {
                 assert!(least <= len, "{least} bytes were asked for, of {len}");
                 decided = Some(Ok((header, len)));
             }
-            (Ok(Parsed::Complete { header, len }), Some(Ok(before))) => assert_eq!((header, len), *before, "at {at}"),
+            (Ok(Parsed::Complete { header, len }), Some(Ok(before))) => {
+                assert_eq!((header, len), *before, "at {at}")
+            }
             (Err(error), None) => decided = Some(Err(error)),
             (Err(error), Some(Err(before))) => assert_eq!(error, *before, "at {at}"),
             (now, Some(before)) => panic!("at {at} it is {now:?}, and was {before:?}"),
@@ -35,7 +37,8 @@ fn parsed(bytes: &[u8]) -> Option<Result<(Header, usize), HeaderError>> {
 /// A header that is the whole of the bytes.
 #[track_caller]
 fn good(bytes: &[u8]) -> Header {
-    let (header, len) = parsed(bytes).expect("it is whole").unwrap_or_else(|error| panic!("{error}"));
+    let (header, len) =
+        parsed(bytes).expect("it is whole").unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(len, bytes.len());
     header
 }
@@ -87,8 +90,14 @@ fn an_error_says_what_is_wrong() {
         (bad(b"HELO"), "no PROXY header: the peer does not begin with one"),
         (bad(b"PROXY TCP5 a\r\n"), "bad PROXY header: neither TCP4, TCP6 nor UNKNOWN"),
         (bad(b"\r\n\r\n\0\r\nQUIT\n\x31"), "bad PROXY header: binary version 3, but only 2 exists"),
-        (bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x41"), "bad PROXY header: no family and transport are 0x41"),
-        (bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"), "bad PROXY header: 65551 bytes, which is over 4096"),
+        (
+            bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x41"),
+            "bad PROXY header: no family and transport are 0x41",
+        ),
+        (
+            bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"),
+            "bad PROXY header: 65551 bytes, which is over 4096",
+        ),
     ] {
         assert_eq!(error.to_string(), text);
     }

@@ -27,7 +27,11 @@ fn a_peer_has_the_clients_address_and_knows_the_proxys() {
 
 #[test]
 fn where_the_header_tells_of_nobody_the_proxy_is_the_peer() {
-    for header in [Header::local(), good(b"PROXY UNKNOWN\r\n"), good(&super::v2::header(0x21, 0x12, &[&[1; 12]]))] {
+    for header in [
+        Header::local(),
+        good(b"PROXY UNKNOWN\r\n"),
+        good(&super::v2::header(0x21, 0x12, &[&[1; 12]])),
+    ] {
         let peer = Peer::via(Peer::new(tcp("10.0.0.1:40000")), header);
         assert_eq!(peer.addr(), &tcp("10.0.0.1:40000"));
         assert_eq!(peer.proxied().unwrap().proxy().addr(), peer.addr());

@@ -7,7 +7,10 @@ use super::{bad, destination, good, parsed, source};
 #[track_caller]
 fn told(line: &str) -> (String, String) {
     let header = good(line.as_bytes());
-    assert_eq!((header.version(), header.transport(), header.is_local()), (Version::V1, Transport::Stream, false));
+    assert_eq!(
+        (header.version(), header.transport(), header.is_local()),
+        (Version::V1, Transport::Stream, false)
+    );
     assert_eq!(header.client(), header.source());
     assert_eq!(header.tlvs().count(), 0);
     (source(&header).unwrap(), destination(&header).unwrap())
@@ -19,7 +22,10 @@ fn pair(source: &str, destination: &str) -> (String, String) {
 
 #[test]
 fn a_line_tells_both_addresses() {
-    assert_eq!(told("PROXY TCP4 127.0.0.1 127.0.0.1 8080 8888\r\n"), pair("tcp:127.0.0.1:8080", "tcp:127.0.0.1:8888"),);
+    assert_eq!(
+        told("PROXY TCP4 127.0.0.1 127.0.0.1 8080 8888\r\n"),
+        pair("tcp:127.0.0.1:8080", "tcp:127.0.0.1:8888"),
+    );
     assert_eq!(told("PROXY TCP6 ::1 ::1 8080 8888\r\n"), pair("tcp:[::1]:8080", "tcp:[::1]:8888"));
     assert_eq!(told("PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n"), pair("tcp:0.0.0.0:0", "tcp:0.0.0.0:0"));
     assert_eq!(told("PROXY TCP6 :: :: 0 0\r\n"), pair("tcp:[::]:0", "tcp:[::]:0"));
@@ -38,7 +44,10 @@ fn a_line_tells_both_addresses() {
     );
     // The shortest of each family: no read asks for more than them.
     assert_eq!(told("PROXY TCP4 0.0.0.0 :: 0 0\r\n"), pair("tcp:[::ffff:0.0.0.0]:0", "tcp:[::]:0"));
-    assert_eq!(told("PROXY TCP4 1.2.3.4 ::1 0 0\r\n"), pair("tcp:[::ffff:1.2.3.4]:0", "tcp:[::1]:0"));
+    assert_eq!(
+        told("PROXY TCP4 1.2.3.4 ::1 0 0\r\n"),
+        pair("tcp:[::ffff:1.2.3.4]:0", "tcp:[::1]:0")
+    );
     // What HAProxy writes where the two ends are of different families.
     assert_eq!(
         told("PROXY TCP6 ::ffff:192.0.2.1 2001:DB8::1 1 2\r\n"),
@@ -76,7 +85,9 @@ fn unknown_tells_nothing_whatever_else_it_says() {
 fn what_follows_the_line_belongs_to_the_service() {
     for rest in ["HTTP/1.1 GET /\r\n", "\r\n", "PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", "\0"] {
         let (header, len) =
-            parsed(format!("PROXY TCP4 127.0.0.1 127.0.0.1 8080 8888\r\n{rest}").as_bytes()).unwrap().unwrap();
+            parsed(format!("PROXY TCP4 127.0.0.1 127.0.0.1 8080 8888\r\n{rest}").as_bytes())
+                .unwrap()
+                .unwrap();
         assert_eq!((source(&header).unwrap().as_str(), len), ("tcp:127.0.0.1:8080", 42));
     }
 }
@@ -149,7 +160,10 @@ fn a_line_without_its_end_is_refused_when_107_bytes_can_not_hold_it_any_more() {
         assert_eq!(bad(&line.as_bytes()[..106]), HeaderError::LineTooLong);
         assert_eq!(bad(line.as_bytes()), HeaderError::LineTooLong);
     }
-    assert_eq!(bad(format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)).as_bytes()), HeaderError::LineTooLong);
+    assert_eq!(
+        bad(format!("PROXY UNKNOWN {}\r\n", "x".repeat(92)).as_bytes()),
+        HeaderError::LineTooLong
+    );
     good(format!("PROXY UNKNOWN {}\r\n", "x".repeat(91)).as_bytes());
 }
 

@@ -50,7 +50,10 @@ fn each_family_tells_both_addresses() {
     for (family, block, from, to) in families() {
         let header = good(&header(0x21, family | 1, &[&block]));
         assert_eq!((header.version(), header.transport()), (Version::V2, Transport::Stream));
-        assert_eq!((source(&header).as_deref(), destination(&header).as_deref()), (Some(from), Some(to)));
+        assert_eq!(
+            (source(&header).as_deref(), destination(&header).as_deref()),
+            (Some(from), Some(to))
+        );
         assert_eq!(header.client(), header.source());
         assert!(!header.is_local() && header.tlvs().next().is_none());
     }
@@ -61,7 +64,10 @@ fn a_datagrams_addresses_are_told_but_its_sender_is_no_client_of_a_stream() {
     for (family, block, from, to) in families() {
         let header = good(&header(0x21, family | 2, &[&block]));
         assert_eq!(header.transport(), Transport::Datagram);
-        assert_eq!((source(&header).as_deref(), destination(&header).as_deref()), (Some(from), Some(to)));
+        assert_eq!(
+            (source(&header).as_deref(), destination(&header).as_deref()),
+            (Some(from), Some(to))
+        );
         assert_eq!(header.client(), None);
     }
 }
@@ -111,10 +117,16 @@ fn an_unspecified_family_or_transport_tells_nothing() {
 #[test]
 fn values_are_told_also_where_the_addresses_are_not() {
     let name = tlv(Tlv::AUTHORITY, b"a.example");
-    for (command, family, block) in
-        [(0x21, 0x11, V4), (0x21, 0x12, V4), (0x21, 0x10, V4), (0x21, 0x00, b""), (0x20, 0x00, b""), (0x20, 0x11, V4)]
-    {
-        let header = good(&header(command, family, &[block, &name, &tlv(0xe0, b""), &tlv(0xe0, b"2")]));
+    for (command, family, block) in [
+        (0x21, 0x11, V4),
+        (0x21, 0x12, V4),
+        (0x21, 0x10, V4),
+        (0x21, 0x00, b""),
+        (0x20, 0x00, b""),
+        (0x20, 0x11, V4),
+    ] {
+        let header =
+            good(&header(command, family, &[block, &name, &tlv(0xe0, b""), &tlv(0xe0, b"2")]));
         assert_eq!(header.tlv(Tlv::AUTHORITY), Some(&b"a.example"[..]), "{command:x} {family:x}");
         let kinds: Vec<_> = header.tlvs().map(|tlv| (tlv.kind, tlv.value)).collect();
         assert_eq!(kinds, [(2, &b"a.example"[..]), (0xe0, b""), (0xe0, b"2")]);
@@ -136,7 +148,11 @@ fn what_is_told_of_tls_is_read_with_its_own_values() {
     assert_eq!(told.tlvs().count(), 2);
     // Without a certificate there is nothing to verify, whatever the field says.
     let header = ssl(1, 0, &[]);
-    assert!(header.ssl().is_some_and(|ssl| ssl.is_tls() && !ssl.has_certificate() && !ssl.is_verified()));
+    assert!(
+        header
+            .ssl()
+            .is_some_and(|ssl| ssl.is_tls() && !ssl.has_certificate() && !ssl.is_verified())
+    );
     let header = ssl(3, 1, &[]);
     assert!(header.ssl().is_some_and(|ssl| ssl.has_certificate() && !ssl.is_verified()));
     assert!(ssl(1, 1, b"\x21\0\x09x").ssl().is_none());
@@ -205,9 +221,15 @@ fn a_length_over_the_limit_is_refused_before_anything_of_it_comes() {
 
 #[test]
 fn values_that_do_not_fill_the_length_exactly_are_refused() {
-    for values in [&b"\x04"[..], b"\x04\0", b"\x04\0\x01", b"\x04\0\x09\0", b"\x04\xff\xff", b"\x04\0\0\x04"] {
+    for values in
+        [&b"\x04"[..], b"\x04\0", b"\x04\0\x01", b"\x04\0\x09\0", b"\x04\xff\xff", b"\x04\0\0\x04"]
+    {
         for (family, block, ..) in families() {
-            assert_eq!(bad(&header(0x21, family | 1, &[&block, values])), HeaderError::BadTlv, "{values:?}");
+            assert_eq!(
+                bad(&header(0x21, family | 1, &[&block, values])),
+                HeaderError::BadTlv,
+                "{values:?}"
+            );
         }
         // There the block is skipped unread.
         good(&header(0x20, 0, &[values]));
@@ -215,12 +237,15 @@ fn values_that_do_not_fill_the_length_exactly_are_refused() {
 }
 
 /// A header up to the value of its checksum.
-const WITH_CHECKSUM: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\x7f\0\0\x01\x7f\0\0\x01\x1f\x90\x22\xb8\x03\0\x04";
+const WITH_CHECKSUM: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\x7f\0\0\x01\x7f\0\0\x01\x1f\x90\x22\xb8\x03\0\x04";
 
 /// The CRC-32C of a header bit by bit, as RFC 4960 has it, without the crate.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 }
+        })
     })
 }
 
@@ -245,7 +270,10 @@ fn a_checksum_is_checked_if_there_is_one() {
 #[test]
 fn a_checksum_of_another_size_or_given_twice_is_refused() {
     for value in [&b""[..], b"\0\0\0", b"\0\0\0\0\0"] {
-        assert_eq!(bad(&header(0x21, 0x11, &[V4, &tlv(Tlv::CRC32C, value)])), HeaderError::BadChecksum);
+        assert_eq!(
+            bad(&header(0x21, 0x11, &[V4, &tlv(Tlv::CRC32C, value)])),
+            HeaderError::BadChecksum
+        );
     }
     let twice = tlv(Tlv::CRC32C, &[0; 4]).repeat(2);
     assert_eq!(bad(&header(0x21, 0x11, &[V4, &twice])), HeaderError::BadChecksum);

@@ -55,7 +55,14 @@ fn what_is_written_is_read_again() {
     ] {
         comes_back(&header);
         comes_back(&header.clone().with_checksum());
-        comes_back(&header.with_tlv(Tlv::UNIQUE_ID, b"7").unwrap().with_checksum().with_tlv(0xe0, &[0; 300]).unwrap());
+        comes_back(
+            &header
+                .with_tlv(Tlv::UNIQUE_ID, b"7")
+                .unwrap()
+                .with_checksum()
+                .with_tlv(0xe0, &[0; 300])
+                .unwrap(),
+        );
     }
 }
 
@@ -63,7 +70,10 @@ fn what_is_written_is_read_again() {
 fn a_header_is_written_as_the_specification_has_it() {
     let header = Header::new(tcp("127.0.0.1:8080"), tcp("127.0.0.1:8888"));
     assert_eq!(header.to_v1(), b"PROXY TCP4 127.0.0.1 127.0.0.1 8080 8888\r\n");
-    assert_eq!(header.to_v2(), b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\x1f\x90\x22\xb8");
+    assert_eq!(
+        header.to_v2(),
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\x1f\x90\x22\xb8"
+    );
     assert_eq!(Header::local().to_v1(), b"PROXY UNKNOWN\r\n");
     assert_eq!(Header::local().to_v2(), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
     assert_eq!(Header::new(Addr::Memory, Addr::Memory).to_v2(), b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0");
@@ -105,10 +115,16 @@ fn a_path_or_name_that_can_not_be_written_is_not_told() {
 fn a_header_grows_to_its_limit_and_has_one_checksum() {
     let header = || Header::new(tcp("1.2.3.4:5"), tcp("6.7.8.9:10"));
     for large in [MAX_HEADER, 70_000] {
-        assert!(matches!(header().with_tlv(0xe0, &vec![0; large]), Err(HeaderError::TooLarge { .. })));
+        assert!(matches!(
+            header().with_tlv(0xe0, &vec![0; large]),
+            Err(HeaderError::TooLarge { .. })
+        ));
     }
     assert_eq!(header().with_tlv(Tlv::CRC32C, b"123"), Err(HeaderError::BadChecksum));
-    assert_eq!(header().with_checksum().with_tlv(Tlv::CRC32C, &[0; 4]), Err(HeaderError::BadChecksum));
+    assert_eq!(
+        header().with_checksum().with_tlv(Tlv::CRC32C, &[0; 4]),
+        Err(HeaderError::BadChecksum)
+    );
     assert_eq!(header().with_checksum().with_checksum(), header().with_checksum());
 }
 

@@ -78,7 +78,11 @@ fn to(input: Input<'_>, scheme: &str, transport: &str, place: &str) -> Result<To
         Kind::Name(host, port) => To::Name(host, port),
         Kind::Unix(path) => To::Unix(path),
         Kind::Abstract(name) => To::Abstract(name),
-        _ => return Err(input.error("it can only be listened on", "write tcp:HOST:PORT or unix:PATH")),
+        _ => {
+            return Err(
+                input.error("it can only be listened on", "write tcp:HOST:PORT or unix:PATH")
+            );
+        }
     })
 }
 
@@ -88,14 +92,20 @@ fn unknown(input: Input<'_>, scheme: &str, name: &str, known: &[&str]) -> Endpoi
         known => format!("the options of {scheme}: for a client are {}", known.join(", ")),
     };
     match name {
-        "" => input.error("an option is missing after \"?\" or \"&\"", format!("drop the sign; {options}")),
+        "" => input.error(
+            "an option is missing after \"?\" or \"&\"",
+            format!("drop the sign; {options}"),
+        ),
         name => input.error(format!("the option {name:?} is unknown"), options),
     }
 }
 
 fn from(input: Input<'_>, value: &str) -> Result<IpAddr, EndpointError> {
     value.parse().map_err(|_| {
-        input.error(format!("{value:?} is not an address"), "write one of this machine's, such as from=192.0.2.7")
+        input.error(
+            format!("{value:?} is not an address"),
+            "write one of this machine's, such as from=192.0.2.7",
+        )
     })
 }
 
@@ -103,7 +113,10 @@ fn version(input: Input<'_>, value: &str) -> Result<Version, EndpointError> {
     match value {
         "1" => Ok(Version::V1),
         "2" => Ok(Version::V2),
-        _ => Err(input.error(format!("{value:?} is not a version of the PROXY header"), "write header=1 or header=2")),
+        _ => Err(input.error(
+            format!("{value:?} is not a version of the PROXY header"),
+            "write header=1 or header=2",
+        )),
     }
 }
 
@@ -137,12 +150,19 @@ mod encrypted {
             self.names
         }
 
-        pub(in super::super) fn set(&mut self, input: Input<'_>, name: &str, value: &str) -> Result<(), EndpointError> {
+        pub(in super::super) fn set(
+            &mut self,
+            input: Input<'_>,
+            name: &str,
+            value: &str,
+        ) -> Result<(), EndpointError> {
             if value.is_empty() {
-                return Err(input.error(format!("the option {name} has no value"), format!("write {name}=…")));
+                return Err(input
+                    .error(format!("the option {name} has no value"), format!("write {name}=…")));
             }
             let tls = self.tls.clone();
-            let path = || decode(input, value).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+            let path =
+                || decode(input, value).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
             match name {
                 "ca" => self.tls = tls.ca(path()?),
                 "name" => self.tls = tls.name(value),
@@ -153,7 +173,11 @@ mod encrypted {
             Ok(())
         }
 
-        pub(in super::super) fn finish(self, input: Input<'_>, host: Option<&str>) -> Result<ClientTls, EndpointError> {
+        pub(in super::super) fn finish(
+            self,
+            input: Input<'_>,
+            host: Option<&str>,
+        ) -> Result<ClientTls, EndpointError> {
             let tls = match (self.cert, self.key) {
                 (None, None) => self.tls,
                 (Some(cert), Some(key)) => self.tls.identity(cert, key),
@@ -162,7 +186,9 @@ mod encrypted {
                     return Err(input.error("there is no key to the certificate", fix));
                 }
                 (None, Some(_)) => {
-                    return Err(input.error("there is no certificate to the key", "write cert=FILE"));
+                    return Err(
+                        input.error("there is no certificate to the key", "write cert=FILE")
+                    );
                 }
             };
             match tls.server_name(host) {
@@ -176,7 +202,11 @@ mod encrypted {
     }
 
     /// Writes the options of a remote with TLS.
-    pub(in super::super) fn write(f: &mut fmt::Formatter<'_>, tls: &ClientTls, mut sign: char) -> fmt::Result {
+    pub(in super::super) fn write(
+        f: &mut fmt::Formatter<'_>,
+        tls: &ClientTls,
+        mut sign: char,
+    ) -> fmt::Result {
         let mut option = |f: &mut fmt::Formatter<'_>, name: &str, value: &[u8]| {
             write!(f, "{sign}{name}=")?;
             sign = '&';

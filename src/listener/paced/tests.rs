@@ -121,7 +121,9 @@ async fn there_is_a_wait_after_a_shortage_of_buffers_or_memory_and_after_unknown
 
 #[tokio::test(start_paused = true)]
 async fn each_shortage_of_descriptors_is_reported_once() {
-    for (errno, lacks) in [(libc::EMFILE, true), (libc::ENFILE, true), (libc::ENOMEM, false), (999, false)] {
+    for (errno, lacks) in
+        [(libc::EMFILE, true), (libc::ENFILE, true), (libc::ENOMEM, false), (999, false)]
+    {
         let mut listener = Script::failing([errno]);
         assert!(!listener.lacks_descriptors());
         let mut cx = Context::from_waker(Waker::noop());
@@ -135,7 +137,12 @@ async fn each_shortage_of_descriptors_is_reported_once() {
 async fn a_success_sets_the_wait_back() {
     let mut listener = Paced::new(
         Script {
-            errors: VecDeque::from([Some(libc::EMFILE), Some(libc::EMFILE), None, Some(libc::EMFILE)]),
+            errors: VecDeque::from([
+                Some(libc::EMFILE),
+                Some(libc::EMFILE),
+                None,
+                Some(libc::EMFILE),
+            ]),
             ..Script::default()
         },
         1,
@@ -201,7 +208,10 @@ async fn an_unknown_error_for_ten_seconds_is_a_failure_and_a_shortage_of_descrip
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_accepts_again_may_fail_again() {
     let mut listener = Paced::new(
-        Script { errors: VecDeque::from([Some(libc::EINVAL), None, Some(libc::EINVAL), None]), ..Script::default() },
+        Script {
+            errors: VecDeque::from([Some(libc::EINVAL), None, Some(libc::EINVAL), None]),
+            ..Script::default()
+        },
         1,
     );
     assert_eq!(failures(&mut listener, 2).await, [Some(libc::EINVAL), Some(libc::EINVAL)]);

@@ -15,11 +15,11 @@ pub(super) enum End {
 pub enum PreambleDrop {
     /// It made room for another one before its peer had sent a byte.
     Silent,
-    /// It made room for another one after its peer had sent something: its address had more than its share under way, or
-    /// no other preamble could be dropped.
+    /// It made room for another one after its peer had sent something: its address had more than
+    /// its share under way, or no other preamble could be dropped.
     Share,
-    /// The process had no descriptor left for a new connection, and this was the oldest silent preamble, or the oldest
-    /// silent one of a crowded address.
+    /// The process had no descriptor left for a new connection, and this was the oldest silent
+    /// preamble, or the oldest silent one of a crowded address.
     Descriptors,
     /// The server drained, stopped or was dropped.
     Ended,
@@ -30,10 +30,12 @@ impl PreambleDrop {
     pub const ALL: [Self; 4] = [Self::Silent, Self::Share, Self::Descriptors, Self::Ended];
 }
 
-/// The counters of preambles (PROXY headers and TLS handshakes, which come before a connection) at one moment.
+/// The counters of preambles (PROXY headers and TLS handshakes, which come before a connection) at
+/// one moment.
 ///
-/// A peer counts as an accepted connection only after its preamble has passed; one that ended before is counted only here.
-/// `begun` is always the sum of `pending`, `passed`, `failed`, `timed_out` and `dropped`.
+/// A peer counts as an accepted connection only after its preamble has passed; one that ended
+/// before is counted only here. `begun` is always the sum of `pending`, `passed`, `failed`,
+/// `timed_out` and `dropped`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PreambleCounts {
     begun: u64,

@@ -9,16 +9,18 @@ use tokio::time::Instant;
 
 use super::counts::PreambleDrop;
 
-/// A peer that was silent for this long makes room for any other, because an honest peer sends something much earlier.
+/// A peer that was silent for this long makes room for any other, because an honest peer sends
+/// something much earlier.
 const LONG_SILENT: Duration = Duration::from_secs(1);
 
-/// While fewer than one in this many preambles are silent, an address above its share makes room before them.
+/// While fewer than one in this many preambles are silent, an address above its share makes room
+/// before them.
 const SILENT_PART: usize = 4;
 
-/// The least age at which a preamble makes room for another one of its own address: of a silent one, and of one whose
-/// peer has sent something. Data sent right after connecting is noticed within the first; a handshake usually takes
-/// less than the second. So when a crowd of one address reconnects at once, each waits a little instead of ending the
-/// handshake of another one.
+/// The least age at which a preamble makes room for another one of its own address: of a silent
+/// one, and of one whose peer has sent something. Data sent right after connecting is noticed
+/// within the first; a handshake usually takes less than the second. So when a crowd of one address
+/// reconnects at once, each waits a little instead of ending the handshake of another one.
 const NEW: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
 
 /// The stage of a preamble.
@@ -53,7 +55,8 @@ struct Member {
     drop: oneshot::Sender<PreambleDrop>,
 }
 
-/// The silent preambles, and those whose peers have sent something: the oldest first, by age and number.
+/// The silent preambles, and those whose peers have sent something: the oldest first, by age and
+/// number.
 type Stages = [BTreeSet<(Instant, u64)>; 2];
 
 /// The preambles of one address.
@@ -64,13 +67,15 @@ struct Group {
 }
 
 impl Group {
-    /// The keys by which addresses are compared, for either stage: the number of preambles, if any is at that stage.
+    /// The keys by which addresses are compared, for either stage: the number of preambles, if any
+    /// is at that stage.
     fn ranks(&self) -> [Option<usize>; 2] {
         [0, 1].map(|stage: usize| (!self.stages[stage].is_empty()).then_some(self.len))
     }
 }
 
-/// The preambles under way of one server. Each call costs a few steps in a tree, independent of their number.
+/// The preambles under way of one server. Each call costs a few steps in a tree, independent of
+/// their number.
 #[derive(Debug, Default)]
 pub(super) struct PreambleCrowd {
     members: HashMap<u64, Member>,
@@ -92,9 +97,15 @@ impl PreambleCrowd {
         self.groups.get(&host).map_or(0, |group| group.len)
     }
 
-    /// How many may be under way for one more of this service: those that have passed for other services don't count.
+    /// How many may be under way for one more of this service: those that have passed for other
+    /// services don't count.
     pub(super) fn limit(&self, max: usize, service: usize) -> usize {
-        max + self.passed.iter().filter(|(of, _)| **of != service).map(|(_, passed)| passed).sum::<usize>()
+        max + self
+            .passed
+            .iter()
+            .filter(|(of, _)| **of != service)
+            .map(|(_, passed)| passed)
+            .sum::<usize>()
     }
 
     /// Adds a preamble, which is silent. The receiver is notified when it is dropped.
@@ -110,8 +121,15 @@ impl PreambleCrowd {
         (self.last_id, dropped)
     }
 
-    /// Changes the stage of a preamble, and the address to which it counts. Returns false if it has been dropped.
-    pub(super) fn set(&mut self, id: u64, stage: Stage, host: Option<IpAddr>, now: Instant) -> bool {
+    /// Changes the stage of a preamble, and the address to which it counts. Returns false if it has
+    /// been dropped.
+    pub(super) fn set(
+        &mut self,
+        id: u64,
+        stage: Stage,
+        host: Option<IpAddr>,
+        now: Instant,
+    ) -> bool {
         let Some(member) = self.take(id) else { return false };
         let since = if stage == Stage::Silent { now } else { member.since };
         self.add(id, Member { host, stage, since, ..member });
@@ -123,17 +141,19 @@ impl PreambleCrowd {
         self.take(id).is_some()
     }
 
-    /// Drops the oldest silent preamble, if there is any: that of the address with the most, if this has more than its
-    /// share.
+    /// Drops the oldest silent preamble, if there is any: that of the address with the most, if
+    /// this has more than its share.
     pub(super) fn drop_silent(&mut self, max: usize) -> bool {
         let share = (max / self.groups.len().max(1)).max(1);
         let largest = self.ranks[Stage::Silent as usize].last().filter(|(len, _)| *len > share);
         let group = largest.and_then(|(_, host)| self.groups.get(&Some(*host)));
-        let silent = group.map_or(&self.all, |group| &group.stages)[Stage::Silent as usize].first().copied();
+        let silent =
+            group.map_or(&self.all, |group| &group.stages)[Stage::Silent as usize].first().copied();
         silent.is_some_and(|(_, id)| self.drop(id, PreambleDrop::Descriptors))
     }
 
-    /// Drops the preambles that have been silent for `after`. Returns how many, and when the next one is due.
+    /// Drops the preambles that have been silent for `after`. Returns how many, and when the next
+    /// one is due.
     pub(super) fn end_silent(&mut self, after: Duration, now: Instant) -> (usize, Option<Instant>) {
         let mut dropped = 0;
         while let Some(&(since, id)) = self.all[Stage::Silent as usize].first() {
@@ -145,15 +165,17 @@ impl PreambleCrowd {
         (dropped, None)
     }
 
-    /// Makes room for one more preamble of this address under a limit of `max`. It drops the first that one of these
-    /// rules finds:
+    /// Makes room for one more preamble of this address under a limit of `max`. It drops the first
+    /// that one of these rules finds:
     ///
-    /// 1. the oldest silent one of the address with the most preambles, if that has more than its equal share;
+    /// 1. the oldest silent one of the address with the most preambles, if that has more than its
+    ///    equal share;
     /// 2. the oldest one that has been silent for a second;
-    /// 3. the oldest one of the address with the most, if that has more than its equal share and less than a quarter of
-    ///    all are silent: otherwise that address would push out every newcomer, which is silent for a moment;
-    /// 4. the oldest silent one of the address with the most, if that has several preambles; else the oldest silent
-    ///    one;
+    /// 3. the oldest one of the address with the most, if that has more than its equal share and
+    ///    less than a quarter of all are silent: otherwise that address would push out every
+    ///    newcomer, which is silent for a moment;
+    /// 4. the oldest silent one of the address with the most, if that has several preambles; else
+    ///    the oldest silent one;
     /// 5. the oldest one.
     ///
     /// Peers without an address are under rules 2, 4 and 5 only.
@@ -177,12 +199,20 @@ impl PreambleCrowd {
         MadeRoom::Made(Some(reason))
     }
 
-    fn find(&self, max: usize, newcomer: Option<IpAddr>, now: Instant) -> Option<(u64, PreambleDrop)> {
+    fn find(
+        &self,
+        max: usize,
+        newcomer: Option<IpAddr>,
+        now: Instant,
+    ) -> Option<(u64, PreambleDrop)> {
         let addresses = self.groups.len() + usize::from(!self.groups.contains_key(&newcomer));
         let share = (max / addresses).max(1);
         // The newcomer counts for its address.
         let own = |stage: Stage| {
-            let group = self.groups.get(&newcomer).filter(|group| !group.stages[stage as usize].is_empty())?;
+            let group = self
+                .groups
+                .get(&newcomer)
+                .filter(|group| !group.stages[stage as usize].is_empty())?;
             newcomer.map(|host| (group.len + 1, host))
         };
         let of_largest = |stage: Stage, more_than: usize| {
@@ -192,13 +222,18 @@ impl PreambleCrowd {
             group.stages[stage as usize].first().map(|(_, id)| *id)
         };
         let oldest = |stage: Stage| self.all[stage as usize].first().map(|(_, id)| *id);
-        let long_silent = |id: &u64| self.members.get(id).is_some_and(|member| now >= member.since + LONG_SILENT);
+        let long_silent =
+            |id: &u64| self.members.get(id).is_some_and(|member| now >= member.since + LONG_SILENT);
         let few_silent = self.all[Stage::Silent as usize].len() < max.div_ceil(SILENT_PART);
         let with = |reason| move |id| (id, reason);
         of_largest(Stage::Silent, share)
             .or_else(|| oldest(Stage::Silent).filter(long_silent))
             .map(with(PreambleDrop::Silent))
-            .or_else(|| of_largest(Stage::Spoken, share).filter(|_| few_silent).map(with(PreambleDrop::Share)))
+            .or_else(|| {
+                of_largest(Stage::Spoken, share)
+                    .filter(|_| few_silent)
+                    .map(with(PreambleDrop::Share))
+            })
             .or_else(|| of_largest(Stage::Silent, 1).map(with(PreambleDrop::Silent)))
             .or_else(|| oldest(Stage::Silent).map(with(PreambleDrop::Silent)))
             .or_else(|| oldest(Stage::Spoken).map(with(PreambleDrop::Share)))

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// A queue that serves addresses in turn, however many entries each has; the entries of one address keep their order.
-/// Entries without an address share one turn.
+/// A queue that serves addresses in turn, however many entries each has; the entries of one address
+/// keep their order. Entries without an address share one turn.
 #[derive(Debug)]
 pub(super) struct Fair<T> {
     queues: HashMap<Option<IpAddr>, VecDeque<T>>,
@@ -45,8 +45,8 @@ impl<T> Fair<T> {
     }
 }
 
-/// Takes waiting connections as index and address, in the order of arrival. Returns the index of the newest one of the
-/// address with the most connections, including those it has `elsewhere`.
+/// Takes waiting connections as index and address, in the order of arrival. Returns the index of
+/// the newest one of the address with the most connections, including those it has `elsewhere`.
 pub(crate) fn newest_of_most(
     waiting: impl Iterator<Item = (usize, Option<IpAddr>)> + Clone,
     elsewhere: impl Fn(Option<IpAddr>) -> usize,
@@ -68,7 +68,10 @@ mod tests {
         let host = |n| Some(Ipv4Addr::new(192, 0, 2, n).into());
         let waiting = [host(1), host(2), host(1), None, host(3)].into_iter().enumerate();
         assert_eq!(newest_of_most(waiting.clone(), |_| 0), Some(2));
-        assert_eq!(newest_of_most(waiting.clone(), |of| if of == host(2) { 2 } else { 0 }), Some(1));
+        assert_eq!(
+            newest_of_most(waiting.clone(), |of| if of == host(2) { 2 } else { 0 }),
+            Some(1)
+        );
         assert_eq!(newest_of_most(waiting.take(0), |_| 0), None);
     }
 
@@ -76,12 +79,21 @@ mod tests {
     fn each_address_has_its_turn_and_keeps_its_order() {
         let mut queue = Fair::new();
         let host = |n| Some(Ipv4Addr::new(192, 0, 2, n).into());
-        for (from, entry) in [(host(1), "a"), (host(1), "b"), (host(1), "c"), (host(2), "d"), (None, "e"), (None, "f")]
-        {
+        for (from, entry) in [
+            (host(1), "a"),
+            (host(1), "b"),
+            (host(1), "c"),
+            (host(2), "d"),
+            (None, "e"),
+            (None, "f"),
+        ] {
             queue.push(from, entry);
         }
         assert_eq!(queue.len(), 6);
         assert_eq!(from_fn(|| queue.pop()).collect::<Vec<_>>(), ["a", "d", "e", "b", "f", "c"]);
-        assert!(queue.queues.is_empty() && queue.turns.is_empty() && queue.len() == 0, "nothing is left behind");
+        assert!(
+            queue.queues.is_empty() && queue.turns.is_empty() && queue.len() == 0,
+            "nothing is left behind"
+        );
     }
 }

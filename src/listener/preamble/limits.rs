@@ -8,8 +8,8 @@ const MAX: usize = 4096;
 /// Preambles may have one in this many of a server's descriptors.
 const PART: usize = 4;
 
-/// How many descriptors the connections and preambles of a server may have: 80 % of the process's limit, minus 64; half
-/// of a small limit, of which that would leave almost nothing.
+/// How many descriptors the connections and preambles of a server may have: 80 % of the process's
+/// limit, minus 64; half of a small limit, of which that would leave almost nothing.
 pub(crate) fn descriptors() -> usize {
     of(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
@@ -39,7 +39,11 @@ mod tests {
             (65_536, 52_364, 4096),
             (u64::MAX, usize::try_from(u64::MAX / 5 * 4 - 64).unwrap_or(usize::MAX), 4096),
         ] {
-            assert_eq!((of(limit), default_max_preambles(of(limit))), (descriptors, preambles), "{limit}");
+            assert_eq!(
+                (of(limit), default_max_preambles(of(limit))),
+                (descriptors, preambles),
+                "{limit}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Log lines of preambles that ended without a connection. Their rate is limited, because a peer can cause any number.
+//! Log lines of preambles that ended without a connection. Their rate is limited, because a peer
+//! can cause any number.
 
 use std::fmt::Display;
 
@@ -17,9 +18,13 @@ pub(super) struct PreambleLog {
 
 impl PreambleLog {
     pub(super) fn new() -> Self {
-        let ended = |suppressed| event!(DEBUG, suppressed, "more preambles ended without a connection");
+        let ended =
+            |suppressed| event!(DEBUG, suppressed, "more preambles ended without a connection");
         let panicked = |suppressed| event!(ERROR, suppressed, "more preambles panicked");
-        Self { ended: Limit::new(Level::DEBUG, ended), panicked: Limit::new(Level::ERROR, panicked) }
+        Self {
+            ended: Limit::new(Level::DEBUG, ended),
+            panicked: Limit::new(Level::ERROR, panicked),
+        }
     }
 
     pub(super) fn panicked(&self, peer: &Addr) {

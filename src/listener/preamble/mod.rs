@@ -1,5 +1,5 @@
-//! Preambles: the steps (a PROXY header, a TLS handshake) that an accepted socket goes through before its connection
-//! begins.
+//! Preambles: the steps (a PROXY header, a TLS handshake) that an accepted socket goes through
+//! before its connection begins.
 
 mod counts;
 mod crowd;
@@ -44,8 +44,9 @@ use super::{HandOver, Listener};
 /// How many connections are accepted from the inner listener before other tasks get their turns.
 const BATCH: usize = 16;
 
-/// How long a peer may be silent after the last call or the hand-over. After that it counts as idle, and a drain closes
-/// it. A preamble that has begun has the time of its step, until the drain's deadline.
+/// How long a peer may be silent after the last call or the hand-over. After that it counts as
+/// idle, and a drain closes it. A preamble that has begun has the time of its step, until the
+/// drain's deadline.
 const LAST: Duration = Duration::from_secs(2);
 
 /// The result of a step: the new stream, and the peer, perhaps with more data.
@@ -64,27 +65,30 @@ pub(crate) trait Step: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Runs the step, once there is something to read. It runs in a task of its own, and may be dropped at any moment,
-    /// which closes the stream.
+    /// Runs the step, once there is something to read. It runs in a task of its own, and may be
+    /// dropped at any moment, which closes the stream.
     fn run(&self, stream: Stream, peer: Peer) -> StepFuture;
 }
 
 /// A listener whose connections go through some steps first. Only those that pass are accepted.
 ///
-/// Each preamble runs in a task of its own, so that no peer can hold up the others; each step has a deadline. All
-/// listeners of a server share a number of slots ([`Preambles`]). When all are taken, an existing preamble makes room
-/// for a new one by the rules of [`PreambleCrowd::make_room`](crowd::PreambleCrowd::make_room), so that silent peers,
-/// and addresses with more than their share, don't keep the others out. The socket of a dropped preamble is closed when
-/// its task has had a turn, so a few more than `max` may be open. A connection that has to wait for a slot does so in
-/// [`Waiting`], so that later ones don't wait for it.
+/// Each preamble runs in a task of its own, so that no peer can hold up the others; each step has a
+/// deadline. All listeners of a server share a number of slots ([`Preambles`]). When all are taken,
+/// an existing preamble makes room for a new one by the rules of
+/// [`PreambleCrowd::make_room`](crowd::PreambleCrowd::make_room), so that silent peers, and
+/// addresses with more than their share, don't keep the others out. The socket of a dropped
+/// preamble is closed when its task has had a turn, so a few more than `max` may be open. A
+/// connection that has to wait for a slot does so in [`Waiting`], so that later ones don't wait for
+/// it.
 ///
-/// Connections that have passed keep their slots until they are accepted, one address after another, without a
-/// deadline: a server at its limit doesn't poll the listener, so no more connections are accepted from the inner one
-/// either, and no connection is dropped.
+/// Connections that have passed keep their slots until they are accepted, one address after
+/// another, without a deadline: a server at its limit doesn't poll the listener, so no more
+/// connections are accepted from the inner one either, and no connection is dropped.
 ///
-/// After the last call it accepts all connections waiting in the inner listener, closes that, and continues until all
-/// have passed or failed; those that are silent for [`LAST`] are dropped. When it is handed over, it closes the inner
-/// listener at once: the connections waiting there belong to the new process.
+/// After the last call it accepts all connections waiting in the inner listener, closes that, and
+/// continues until all have passed or failed; those that are silent for [`LAST`] are dropped. When
+/// it is handed over, it closes the inner listener at once: the connections waiting there belong to
+/// the new process.
 pub(crate) struct WithPreamble {
     inner: Option<Box<dyn Listener>>,
     local: Addr,
@@ -104,7 +108,11 @@ type Passed = (PreambleSlot, Stream, Peer);
 
 impl WithPreamble {
     /// The steps run in this order.
-    pub(crate) fn new(inner: Box<dyn Listener>, steps: Vec<Box<dyn Step>>, preambles: Preambles) -> Self {
+    pub(crate) fn new(
+        inner: Box<dyn Listener>,
+        steps: Vec<Box<dyn Step>>,
+        preambles: Preambles,
+    ) -> Self {
         Self {
             local: inner.local_addr(),
             inner: Some(inner),
@@ -124,8 +132,8 @@ impl WithPreamble {
 
     /// The next connection that has passed.
     fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
-        // Without tasks this registers no wake-up, and needs none. A panicked task has been logged when its slot was
-        // dropped.
+        // Without tasks this registers no wake-up, and needs none. A panicked task has been logged
+        // when its slot was dropped.
         while let Poll::Ready(Some(joined)) = self.running.poll_join_next(cx) {
             if let Ok(Some(passed)) = joined {
                 self.passed.push(passed.2.host(), passed);
@@ -146,11 +154,13 @@ impl WithPreamble {
         }
         let Some(inner) = &mut self.inner else { return Poll::Pending };
         let Poll::Ready(connection) = inner.poll_accept(cx) else {
-            // If tokio's budget for this turn is used up, pending doesn't mean that no connection waits.
+            // If tokio's budget for this turn is used up, pending doesn't mean that no connection
+            // waits.
             if coop::has_budget_remaining() {
                 self.waiting.caught_up();
                 if self.last.is_some() && !inner.has_pending() {
-                    // All waiting connections are accepted: later ones are refused, or belong to another process.
+                    // All waiting connections are accepted: later ones are refused, or belong to
+                    // another process.
                     self.inner = None;
                 }
             }
@@ -163,7 +173,9 @@ impl WithPreamble {
 
     /// Begins the preambles of waiting connections for which a slot is free now.
     fn begin(&mut self) {
-        while let Some((stream, peer, Entered { slot, dropped, .. })) = self.waiting.enter(&self.preambles, &self.log) {
+        while let Some((stream, peer, Entered { slot, dropped, .. })) =
+            self.waiting.enter(&self.preambles, &self.log)
+        {
             self.running.spawn(run(Arc::clone(&self.steps), stream, peer, slot, dropped));
         }
     }
@@ -241,7 +253,8 @@ impl Listener for WithPreamble {
             if let Poll::Ready(connection) = self.poll_passed(cx) {
                 return Poll::Ready(connection);
             }
-            // A preamble that ends also wakes this task, and may have released its slot for one of these.
+            // A preamble that ends also wakes this task, and may have released its slot for one of
+            // these.
             self.begin();
             if self.poll_taken(cx).is_pending() {
                 return self.waiting.poll_time(cx);

@@ -14,15 +14,16 @@ use super::counts::{End, PreambleCounts, PreambleDrop};
 use super::crowd::{MadeRoom, PreambleCrowd, Stage};
 use super::log::PreambleLog;
 
-/// How many dropped preambles may still be open, because their tasks have not had a turn yet: they hold descriptors as
-/// well.
+/// How many dropped preambles may still be open, because their tasks have not had a turn yet: they
+/// hold descriptors as well.
 const CLOSING: usize = 16;
 
-/// How long a newcomer waits before it tries again, when too many dropped preambles are still open. They close as soon
-/// as their tasks get a turn.
+/// How long a newcomer waits before it tries again, when too many dropped preambles are still open.
+/// They close as soon as their tasks get a turn.
 const SOON: Duration = Duration::from_millis(1);
 
-/// The preambles of one server, with its listeners and workers; a handle of the listeners of one of its services.
+/// The preambles of one server, with its listeners and workers; a handle of the listeners of one of
+/// its services.
 #[derive(Clone, Debug)]
 pub(crate) struct Preambles {
     shared: Arc<Shared>,
@@ -32,7 +33,8 @@ pub(crate) struct Preambles {
 #[derive(Debug)]
 struct Shared {
     max: usize,
-    /// The preambles that have a slot, and those that were dropped but not closed yet by their tasks.
+    /// The preambles that have a slot, and those that were dropped but not closed yet by their
+    /// tasks.
     open: AtomicUsize,
     books: Mutex<Books>,
 }
@@ -50,8 +52,8 @@ impl Preambles {
         Self { shared: Arc::new(shared), service: 0 }
     }
 
-    /// The same preambles, for a listener of this service. What has passed for one service, which may accept nothing at
-    /// the moment, takes no slot from the others.
+    /// The same preambles, for a listener of this service. What has passed for one service, which
+    /// may accept nothing at the moment, takes no slot from the others.
     pub(crate) fn of_service(&self, service: usize) -> Self {
         Self { shared: Arc::clone(&self.shared), service }
     }
@@ -66,9 +68,9 @@ impl Preambles {
         self.lock().counts.clone()
     }
 
-    /// Closes the oldest connection whose peer has not sent a byte yet, that of the address with the most if this has
-    /// more than its share, because the process has no descriptor left. Returns whether there was one; its descriptor
-    /// is free when its task has had a turn.
+    /// Closes the oldest connection whose peer has not sent a byte yet, that of the address with
+    /// the most if this has more than its share, because the process has no descriptor left.
+    /// Returns whether there was one; its descriptor is free when its task has had a turn.
     pub(crate) fn drop_silent(&self) -> bool {
         let mut books = self.lock();
         let is_dropped = books.crowd.drop_silent(self.shared.max);
@@ -78,8 +80,8 @@ impl Preambles {
         is_dropped
     }
 
-    /// Ends the preambles that have been silent for `after`, in a server that drains. Returns when to call it again: no
-    /// later than the next one is due.
+    /// Ends the preambles that have been silent for `after`, in a server that drains. Returns when
+    /// to call it again: no later than the next one is due.
     pub(super) fn end_silent(&self, after: Duration) -> Instant {
         let now = Instant::now();
         let mut books = self.lock();
@@ -126,7 +128,12 @@ impl Preambles {
         }
         let (id, dropped) = books.crowd.insert(host, self.service, now);
         self.shared.open.fetch_add(1, Ordering::AcqRel);
-        let slot = PreambleSlot { id, from: peer.addr().clone(), preambles: self.clone(), log: log.clone() };
+        let slot = PreambleSlot {
+            id,
+            from: peer.addr().clone(),
+            preambles: self.clone(),
+            log: log.clone(),
+        };
         Ok(Entered { slot, dropped, made_room: made.is_some() })
     }
 
@@ -173,7 +180,8 @@ impl PreambleSlot {
         self.preambles.lock().crowd.set(self.id, stage, host, Instant::now())
     }
 
-    /// Counts the end. Returns whether it still had its slot: if not, it was dropped and counted before.
+    /// Counts the end. Returns whether it still had its slot: if not, it was dropped and counted
+    /// before.
     pub(super) fn end(&self, end: End) -> bool {
         self.preambles.end(self.id, end)
     }

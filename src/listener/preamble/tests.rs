@@ -21,7 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// The limit on preambles under way.
 const PENDING: usize = 256;
 
-/// A preamble of any number of `.`, then `y` to pass; `p` panics, and any other byte fails and is quoted.
+/// A preamble of any number of `.`, then `y` to pass; `p` panics, and any other byte fails and is
+/// quoted.
 struct Word;
 
 impl Step for Word {
@@ -51,7 +52,8 @@ impl Step for Word {
 async fn listener() -> (WithPreamble, Preambles, Connector) {
     let (endpoint, connector) = memory::endpoint();
     let counts = Preambles::new(PENDING);
-    let listener = WithPreamble::new(endpoint.bind().await.unwrap(), vec![Box::new(Word)], counts.clone());
+    let listener =
+        WithPreamble::new(endpoint.bind().await.unwrap(), vec![Box::new(Word)], counts.clone());
     (listener, counts, connector)
 }
 
@@ -72,14 +74,24 @@ async fn begun(connector: &Connector, bytes: &[u8]) -> MemoryStream {
 
 /// Begun, pending, passed, failed, timed out, dropped.
 fn of(counts: &PreambleCounts) -> [u64; 6] {
-    [counts.begun(), counts.pending(), counts.passed(), counts.failed(), counts.timed_out(), counts.dropped()]
+    [
+        counts.begun(),
+        counts.pending(),
+        counts.passed(),
+        counts.failed(),
+        counts.timed_out(),
+        counts.dropped(),
+    ]
 }
 
 /// An echo server with this preamble, its counters, and a connector to it.
-async fn server(max: usize) -> (Handle, Preambles, Connector, tokio::task::JoinHandle<crate::Result>) {
+async fn server(
+    max: usize,
+) -> (Handle, Preambles, Connector, tokio::task::JoinHandle<crate::Result>) {
     let (listener, counts, connector) = listener().await;
     let server = Server::new().listen(Endpoint::from_listener(listener)).max_connections(max);
-    let server = server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
+    let server =
+        server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
     (server.handle(), counts, connector, tokio::spawn(server))
 }
 
@@ -267,7 +279,10 @@ async fn handed_over_it_takes_nothing_more_and_finishes_what_it_has_taken() {
     listener.handed_over();
     assert!(listener.has_pending());
     let end = waiting.read(&mut [0]).await;
-    assert!(matches!(end, Ok(0)) || end.is_err(), "left to the process that has the socket now, here none: {end:?}");
+    assert!(
+        matches!(end, Ok(0)) || end.is_err(),
+        "left to the process that has the socket now, here none: {end:?}"
+    );
     half.write_all(b"y").await.unwrap();
     accept(&mut listener).await;
     // The silent one is dropped after its time.
@@ -299,8 +314,8 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    // Set for all threads: otherwise tracing might cache that no subscriber wants a line which another thread logs
-    // first.
+    // Set for all threads: otherwise tracing might cache that no subscriber wants a line which
+    // another thread logs first.
     tracing::subscriber::set_global_default(subscriber).unwrap();
     // Lines are written from threads of their own, in the span of the caller.
     let _here = tracing::info_span!("this_test").entered();
@@ -308,11 +323,13 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
     let _quoted = begun(&connector, b"\x1b").await;
     let _silent = begun(&connector, b"").await;
     none_within(&mut listener, DEADLINE * 2).await;
-    let crowd: Vec<_> = futures::future::join_all((0..=PENDING).map(|_| begun(&connector, b""))).await;
+    let crowd: Vec<_> =
+        futures::future::join_all((0..=PENDING).map(|_| begun(&connector, b""))).await;
     none_within(&mut listener, Duration::from_secs(1)).await;
     drop(crowd);
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("DEBUG") && line.contains("this_test:")).collect();
+    let lines: Vec<_> =
+        log.lines().filter(|line| line.contains("DEBUG") && line.contains("this_test:")).collect();
     assert_eq!(lines.len(), 3, "{log}");
     assert!(lines[0].contains("a preamble failed peer=\"memory:\" step=\"word\""), "{log}");
     assert!(lines[0].ends_with(r#"error="\n\x1b""#), "{log}");
@@ -321,7 +338,8 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_drain_silent_ones_make_room_for_those_that_waited_and_are_dropped_when_their_time_is_over() {
+async fn in_a_drain_silent_ones_make_room_for_those_that_waited_and_are_dropped_when_their_time_is_over()
+ {
     let (handle, counts, connector, server) = server(1).await;
     let mut silent = Vec::new();
     for _ in 0..PENDING {
@@ -342,5 +360,9 @@ async fn in_a_drain_silent_ones_make_room_for_those_that_waited_and_are_dropped_
     assert_eq!(began.elapsed(), LAST * 2);
     assert_eq!(of(&counts.counts()), [PENDING as u64 + 2, 0, 1, 0, 0, PENDING as u64 + 1]);
     assert_eq!(counts.counts().dropped_for(PreambleDrop::Ended), PENDING as u64 - 1);
-    assert_eq!(handle.drain_report().unwrap().cut(), 0, "a peer that sent nothing has lost nothing");
+    assert_eq!(
+        handle.drain_report().unwrap().cut(),
+        0,
+        "a peer that sent nothing has lost nothing"
+    );
 }

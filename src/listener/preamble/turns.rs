@@ -15,10 +15,10 @@ use super::fair::Fair;
 
 /// The turns of one listener: as many at once as its runtime has threads.
 ///
-/// The holder of a turn computes until it waits for its peer, and returns the turn when the runtime has completed a
-/// round: by then all other tasks have been polled, and I/O and timers checked. So a thousand handshakes that become
-/// ready at once delay other tasks by no more than one handshake on each thread. Addresses have their turns one after
-/// another.
+/// The holder of a turn computes until it waits for its peer, and returns the turn when the runtime
+/// has completed a round: by then all other tasks have been polled, and I/O and timers checked. So
+/// a thousand handshakes that become ready at once delay other tasks by no more than one handshake
+/// on each thread. Addresses have their turns one after another.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns(Arc<Mutex<State>>);
 
@@ -90,8 +90,8 @@ impl Drop for Turn {
                 };
                 next
             };
-            // Futures that were dropped meanwhile are skipped. One that is dropped at this moment drops the turn, which
-            // passes it on.
+            // Futures that were dropped meanwhile are skipped. One that is dropped at this moment
+            // drops the turn, which passes it on.
             if !next.is_closed() {
                 drop(next.send(Self(self.0.clone())));
                 return;
@@ -110,7 +110,11 @@ impl Woken {
     async fn wait(&self) {
         poll_fn(|cx| {
             self.task.register(cx.waker());
-            if self.is_woken.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+            if self.is_woken.swap(false, Ordering::AcqRel) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -151,7 +155,9 @@ mod tests {
             local.spawn_local(async move {
                 let crowd = (0..1000).map(|_| {
                     let turns = turns.clone();
-                    spawn_local(async move { turns.run(host(1), async { computed.set(computed.get() + 1) }).await })
+                    spawn_local(async move {
+                        turns.run(host(1), async { computed.set(computed.get() + 1) }).await
+                    })
                 });
                 join_all(crowd.collect::<Vec<_>>()).await;
             });
@@ -161,7 +167,11 @@ mod tests {
                         let before = computed.get();
                         yield_now().await;
                         // A turn ends in one round and is passed on in the next one.
-                        assert!(computed.get() - before <= 2 * at_once, "{} in one round", computed.get() - before);
+                        assert!(
+                            computed.get() - before <= 2 * at_once,
+                            "{} in one round",
+                            computed.get() - before
+                        );
                     }
                 })
                 .await;
@@ -172,7 +182,8 @@ mod tests {
     #[tokio::test]
     async fn addresses_have_their_turns_one_after_another() {
         let (turns, order) = (Turns::new(1), &RefCell::new(Vec::new()));
-        let crowd = [1, 1, 1, 1, 2, 2].map(|n| turns.run(host(n), async move { order.borrow_mut().push(n) }));
+        let crowd = [1, 1, 1, 1, 2, 2]
+            .map(|n| turns.run(host(n), async move { order.borrow_mut().push(n) }));
         // Polled in this order, the first one has its turn before the others ask for theirs.
         join_all(crowd.map(Box::pin)).await;
         assert_eq!(*order.borrow(), [1, 1, 2, 1, 2, 1]);
@@ -191,7 +202,8 @@ mod tests {
                 }),
             )
         };
-        let (mut first, mut second, mut third) = (Box::pin(never()), Box::pin(never()), Box::pin(never()));
+        let (mut first, mut second, mut third) =
+            (Box::pin(never()), Box::pin(never()), Box::pin(never()));
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());
         assert!(futures::poll!(&mut third).is_pending());

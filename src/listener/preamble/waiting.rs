@@ -14,18 +14,18 @@ use super::fair::newest_of_most;
 use super::log::PreambleLog;
 use super::slots::{Entered, Preambles};
 
-/// The most waiting connections of one listener: `MOST`, or one for each `PART` slots if that is less. They hold
-/// descriptors as well.
+/// The most waiting connections of one listener: `MOST`, or one for each `PART` slots if that is
+/// less. They hold descriptors as well.
 const MOST: usize = 64;
 const PART: usize = 4;
 
-/// How long others may wait in the socket because this queue is full, while connections leave it only when preambles
-/// are dropped for them. After that time more are accepted, because behind the connections of a crowded address there
-/// may be some that are entitled to a slot.
+/// How long others may wait in the socket because this queue is full, while connections leave it
+/// only when preambles are dropped for them. After that time more are accepted, because behind the
+/// connections of a crowded address there may be some that are entitled to a slot.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// For this long after a preamble was dropped for a waiting connection, the waiting ones count as a crowd without
-/// progress.
+/// For this long after a preamble was dropped for a waiting connection, the waiting ones count as a
+/// crowd without progress.
 const FRUITLESS: Duration = Duration::from_secs(1);
 
 /// The connections of one listener that wait for a slot, in the order of arrival.
@@ -63,7 +63,11 @@ impl Waiting {
     }
 
     /// The first connection for which there is a slot now, with its slot.
-    pub(super) fn enter(&mut self, preambles: &Preambles, log: &PreambleLog) -> Option<(Stream, Peer, Entered)> {
+    pub(super) fn enter(
+        &mut self,
+        preambles: &Preambles,
+        log: &PreambleLog,
+    ) -> Option<(Stream, Peer, Entered)> {
         let (now, has_room) = (Instant::now(), preambles.has_room());
         for (index, newcomer) in self.queue.iter_mut().enumerate() {
             if newcomer.then > now && !has_room {
@@ -83,7 +87,8 @@ impl Waiting {
         None
     }
 
-    /// Whether one more may be accepted from the socket. If the queue is over its limit, one is dropped.
+    /// Whether one more may be accepted from the socket. If the queue is over its limit, one is
+    /// dropped.
     pub(super) fn has_space(&mut self, preambles: &Preambles, log: &PreambleLog) -> bool {
         let now = Instant::now();
         if self.queue.len() < self.most {
@@ -101,11 +106,12 @@ impl Waiting {
         self.behind_since = None;
     }
 
-    /// Drops the newest connection of the address with the most, counting waiting ones and preambles under way.
+    /// Drops the newest connection of the address with the most, counting waiting ones and
+    /// preambles under way.
     fn turn_away(&mut self, preambles: &Preambles, log: &PreambleLog) {
         let hosts = self.queue.iter().map(|newcomer| newcomer.peer.host()).enumerate();
-        if let Some(newcomer) =
-            newest_of_most(hosts, |host| preambles.of(host)).and_then(|index| self.queue.remove(index))
+        if let Some(newcomer) = newest_of_most(hosts, |host| preambles.of(host))
+            .and_then(|index| self.queue.remove(index))
         {
             drop(newcomer.stream);
             preambles.lost(PreambleDrop::Share);

@@ -23,8 +23,8 @@ use self::path::{in_use, lock_directory, remove_stale};
 
 /// A bound Unix socket.
 pub(crate) struct Unix {
-    // Dropped before the socket: while that is open no other file can get its inode number, so the path's file is
-    // identified by it.
+    // Dropped before the socket: while that is open no other file can get its inode number, so the
+    // path's file is identified by it.
     path: Option<BoundPath>,
     local: Addr,
     socket: tokio::net::UnixListener,
@@ -52,14 +52,15 @@ pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Resu
     bound.set_access(access)?;
     socket.listen(backlog)?;
     if !bound.is_ours() {
-        // Another server started at the same moment and could not lock the directory. It found a socket that did not
-        // listen yet, and replaced it.
+        // Another server started at the same moment and could not lock the directory. It found a
+        // socket that did not listen yet, and replaced it.
         return Err(in_use("another server took the path over while this one started"));
     }
     Ok(Opened::new(socket, Some(bound)))
 }
 
-/// Binds to a name in the abstract namespace and listens. Such a name has no file: it is released with its last socket.
+/// Binds to a name in the abstract namespace and listens. Such a name has no file: it is released
+/// with its last socket.
 pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
         let text = "only Linux has abstract names: listen on a path, unix:/run/x.sock";
@@ -73,16 +74,21 @@ pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
     Ok(Opened::new(socket, None))
 }
 
-/// Registers a listening socket with the runtime. `backlog` is the most connections that can wait in it.
-pub(super) fn watch(socket: Socket, path: Option<BoundPath>, backlog: usize) -> io::Result<Paced<Unix>> {
+/// Registers a listening socket with the runtime. `backlog` is the most connections that can wait
+/// in it.
+pub(super) fn watch(
+    socket: Socket,
+    path: Option<BoundPath>,
+    backlog: usize,
+) -> io::Result<Paced<Unix>> {
     let local = unix_addr(&socket.local_addr()?);
     let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
     Ok(Paced::new(Unix { path, local, socket }, backlog))
 }
 
-/// Sets the mode of the socket itself, which Linux gives to the path, reduced by the umask, when the socket is bound:
-/// so the path never has wider permissions than requested. On other systems this fails or does nothing, and only the
-/// mode set after binding counts.
+/// Sets the mode of the socket itself, which Linux gives to the path, reduced by the umask, when
+/// the socket is bound: so the path never has wider permissions than requested. On other systems
+/// this fails or does nothing, and only the mode set after binding counts.
 fn with_mode(socket: Socket, mode: u32) -> Socket {
     let file = File::from(OwnedFd::from(socket));
     drop(file.set_permissions(Permissions::from_mode(mode)));

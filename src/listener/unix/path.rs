@@ -13,14 +13,15 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::{Instant, sleep};
 
-/// How long a starting server waits for others in the same directory. Each of them holds the lock for a few system
-/// calls; a process that holds it for longer isn't a server of this crate.
+/// How long a starting server waits for others in the same directory. Each of them holds the lock
+/// for a few system calls; a process that holds it for longer isn't a server of this crate.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// How long it waits before it tries the lock again.
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 
-/// The permissions of a path: its mode, user and group. Those that are `None` stay as the system sets them.
+/// The permissions of a path: its mode, user and group. Those that are `None` stay as the system
+/// sets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Access {
     pub(crate) mode: Option<u32>,
@@ -30,15 +31,18 @@ pub(crate) struct Access {
     pub(crate) group: Option<String>,
 }
 
-/// Serializes servers that start at the same moment: the next one checks the path only after the first has found it
-/// stale, removed it, bound its socket and listens. Otherwise the second might remove the socket that the first has
-/// just bound.
+/// Serializes servers that start at the same moment: the next one checks the path only after the
+/// first has found it stale, removed it, bound its socket and listens. Otherwise the second might
+/// remove the socket that the first has just bound.
 ///
-/// The lock is on the directory, because the path itself is removed and created. It is advisory: if it can't be taken
-/// (the directory is not readable, its file system has no locks, another process holds it), the server starts without
-/// it.
+/// The lock is on the directory, because the path itself is removed and created. It is advisory: if
+/// it can't be taken (the directory is not readable, its file system has no locks, another process
+/// holds it), the server starts without it.
 pub(super) async fn lock_directory(path: &Path) -> Option<File> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     let directory = File::open(directory).ok()?;
     let begun = Instant::now();
     loop {
@@ -50,7 +54,8 @@ pub(super) async fn lock_directory(path: &Path) -> Option<File> {
     }
 }
 
-/// Removes a socket file on which no server listens any more. Any other file is left alone, and is an error.
+/// Removes a socket file on which no server listens any more. Any other file is left alone, and is
+/// an error.
 pub(super) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
@@ -66,16 +71,24 @@ pub(super) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
         } else {
             "a file that is not a socket"
         };
-        return Err(in_use(&format!("there is {what} at the path already; it is left alone, so choose another path")));
+        return Err(in_use(&format!(
+            "there is {what} at the path already; it is left alone, so choose another path"
+        )));
     }
     // Non-blocking, because a connect to a live server with a full backlog would wait.
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
     match probe.connect(addr) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        Ok(()) => return Err(in_use("a live server listens there; stop it first, or choose another path")),
+        Ok(()) => {
+            return Err(in_use(
+                "a live server listens there; stop it first, or choose another path",
+            ));
+        }
         Err(error) => {
-            let text = format!("it is unknown whether the socket there is stale ({error}), so it is left alone");
+            let text = format!(
+                "it is unknown whether the socket there is stale ({error}), so it is left alone"
+            );
             return Err(in_use(&text));
         }
     }
@@ -89,8 +102,8 @@ pub(super) fn in_use(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
-/// The file that a socket is bound to. It is removed when this value is dropped, if this process owns it and the path
-/// still has the same file.
+/// The file that a socket is bound to. It is removed when this value is dropped, if this process
+/// owns it and the path still has the same file.
 pub(crate) struct BoundPath {
     path: PathBuf,
     /// The absolute path, which is valid even after a change of the working directory.
@@ -106,11 +119,16 @@ impl BoundPath {
         if !metadata.file_type().is_socket() {
             return Err(in_use("the path was replaced while binding"));
         }
-        Ok(Self { path: path.to_owned(), absolute: std::path::absolute(path)?, id: id(&metadata), owned: true })
+        Ok(Self {
+            path: path.to_owned(),
+            absolute: std::path::absolute(path)?,
+            id: id(&metadata),
+            owned: true,
+        })
     }
 
-    /// The file that another process has bound and is about to hand over. That process owns it until
-    /// [`set_owned`](Self::set_owned).
+    /// The file that another process has bound and is about to hand over. That process owns it
+    /// until [`set_owned`](Self::set_owned).
     pub(crate) fn inherited(absolute: PathBuf, id: (u64, u64)) -> Self {
         Self { path: absolute.clone(), absolute, id, owned: false }
     }
@@ -144,7 +162,8 @@ impl BoundPath {
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
-        // Changing a mode follows links, so it is done only if needed: if the umask has reduced the mode.
+        // Changing a mode follows links, so it is done only if needed: if the umask has reduced the
+        // mode.
         if fs::symlink_metadata(&self.path)?.mode() & 0o7777 == mode {
             return Ok(());
         }
@@ -176,14 +195,18 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 fn user_id(user: &str) -> io::Result<u32> {
     match user.parse() {
         Ok(number) => Ok(number),
-        Err(_) => User::from_name(user)?.map(|user| user.uid.as_raw()).ok_or_else(|| unknown("user", user)),
+        Err(_) => User::from_name(user)?
+            .map(|user| user.uid.as_raw())
+            .ok_or_else(|| unknown("user", user)),
     }
 }
 
 fn group_id(group: &str) -> io::Result<u32> {
     match group.parse() {
         Ok(number) => Ok(number),
-        Err(_) => Group::from_name(group)?.map(|group| group.gid.as_raw()).ok_or_else(|| unknown("group", group)),
+        Err(_) => Group::from_name(group)?
+            .map(|group| group.gid.as_raw())
+            .ok_or_else(|| unknown("group", group)),
     }
 }
 

@@ -26,14 +26,20 @@ pub(in crate::server) struct All(Vec<Accept>);
 
 impl All {
     /// Those of the runtime with this number.
-    pub(super) fn new(listeners: Vec<Listening>, services: &Services, number: usize, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(
+        listeners: Vec<Listening>,
+        services: &Services,
+        number: usize,
+        shared: &Arc<Shared>,
+    ) -> Self {
         let mut of_each: Vec<Vec<Listening>> = services.gates.iter().map(|_| Vec::new()).collect();
         for listening in listeners {
             of_each[services.of[listening.endpoint]].push(listening);
         }
         let (loops, ahead) = (services.runtimes * services.gates.len(), services.gates.len() == 1);
-        let accept =
-            |(listeners, gate): (_, &Arc<_>)| Accept::new(listeners, Arc::clone(gate), number, loops, ahead, shared);
+        let accept = |(listeners, gate): (_, &Arc<_>)| {
+            Accept::new(listeners, Arc::clone(gate), number, loops, ahead, shared)
+        };
         Self(of_each.into_iter().zip(&services.gates).map(accept).collect())
     }
 
@@ -59,7 +65,8 @@ impl All {
 
     /// The listening sockets, in the order of their numbers.
     pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
-        let each: Result<Vec<_>, _> = self.0.iter().map(|accept| accept.hand_over(places)).collect();
+        let each: Result<Vec<_>, _> =
+            self.0.iter().map(|accept| accept.hand_over(places)).collect();
         let mut sockets: Vec<_> = each?.into_iter().flatten().collect();
         sockets.sort_by_key(|(number, _)| *number);
         Ok(sockets.into_iter().map(|(_, passed)| passed).collect())

@@ -24,8 +24,8 @@ pub(in crate::server) enum Sockets {
 }
 
 impl Sockets {
-    /// Opens all endpoints, of these services, and finds their addresses. What an old process hands over is not opened
-    /// again.
+    /// Opens all endpoints, of these services, and finds their addresses. What an old process hands
+    /// over is not opened again.
     pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
         of: &[usize],
@@ -43,12 +43,15 @@ impl Sockets {
             for (number, endpoint) in endpoints.iter().enumerate() {
                 let preambles = shared.preambles.of_service(of[number]);
                 let listeners = endpoint.bind_all(inherited(endpoint), &preambles).await;
-                let listeners = listeners.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
+                let listeners =
+                    listeners.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
                 // Those of one endpoint have one address.
                 addresses.extend(listeners.first().map(|listener| listener.local_addr()));
                 let first = all.len();
                 let numbered = listeners.into_iter().zip(first..);
-                all.extend(numbered.map(|(listener, socket)| Listening::new(number, socket, listener)));
+                all.extend(
+                    numbered.map(|(listener, socket)| Listening::new(number, socket, listener)),
+                );
             }
             return Ok((Self::Here(all), addresses));
         };
@@ -57,7 +60,8 @@ impl Sockets {
             let opened = endpoint.open(workers, inherited(endpoint)).await;
             let opened = opened.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
             if let Some(first) = opened.first() {
-                // Watched for a moment, for its address and for whatever would keep a worker from doing so.
+                // Watched for a moment, for its address and for whatever would keep a worker from
+                // doing so.
                 addresses.push(endpoint.listener(first.share()?, &shared.preambles)?.local_addr());
             }
             all.push(opened);
@@ -96,15 +100,26 @@ impl Front {
     }
 
     /// Accepts on a new endpoint with this number.
-    pub(in crate::server) fn add(&mut self, number: usize, service: usize, endpoint: &Endpoint, new: NewSockets) {
+    pub(in crate::server) fn add(
+        &mut self,
+        number: usize,
+        service: usize,
+        endpoint: &Endpoint,
+        new: NewSockets,
+    ) {
         match (self, new) {
             (Self::Here { all, sockets }, NewSockets::Here(listeners)) => {
                 let first = *sockets;
                 *sockets += listeners.len();
                 let numbered = listeners.into_iter().zip(first..);
-                all.add(service, numbered.map(|(listener, socket)| Listening::new(number, socket, listener)));
+                all.add(
+                    service,
+                    numbered.map(|(listener, socket)| Listening::new(number, socket, listener)),
+                );
             }
-            (Self::Workers(workers), NewSockets::Workers(opened)) => workers.add(number, service, endpoint, opened),
+            (Self::Workers(workers), NewSockets::Workers(opened)) => {
+                workers.add(number, service, endpoint, opened)
+            }
             // They are made for the front that there is.
             _ => {}
         }
@@ -120,7 +135,8 @@ impl Front {
         changed
     }
 
-    /// Accepts for ever. Ready only with the error of a service that can't be readied any more, or of a worker.
+    /// Accepts for ever. Ready only with the error of a service that can't be readied any more, or
+    /// of a worker.
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         match self {
             Self::Here { all: accept, .. } => accept.poll(cx),
@@ -128,7 +144,8 @@ impl Front {
         }
     }
 
-    /// Closes what is given up, and accepts what already waits elsewhere before that closes, or has the workers do so.
+    /// Closes what is given up, and accepts what already waits elsewhere before that closes, or has
+    /// the workers do so.
     pub(in crate::server) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Here { all: accept, .. } => accept.poll_backlog(cx),
@@ -139,16 +156,21 @@ impl Front {
         }
     }
 
-    /// The listening sockets, for a new process to take over; `places` are the endpoints they were bound by.
-    pub(in crate::server) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+    /// The listening sockets, for a new process to take over; `places` are the endpoints they were
+    /// bound by.
+    pub(in crate::server) fn hand_over(
+        &self,
+        places: &[String],
+    ) -> Result<Vec<Passed>, RestartError> {
         match self {
             Self::Here { all: accept, .. } => accept.hand_over(places),
             Self::Workers(workers) => workers.hand_over(places),
         }
     }
 
-    /// Begins to make way for a process that has taken these sockets, in the order in which they were handed over: what
-    /// they are bound to is that one's to remove. All others are this process's, so with none all are.
+    /// Begins to make way for a process that has taken these sockets, in the order in which they
+    /// were handed over: what they are bound to is that one's to remove. All others are this
+    /// process's, so with none all are.
     pub(in crate::server) fn give_up(&mut self, taken: &[bool]) {
         match self {
             Self::Here { all: accept, .. } => accept.give_up(taken),
@@ -156,7 +178,8 @@ impl Front {
         }
     }
 
-    /// Gives up what was taken and not served. Done when [`poll_pending`](Self::poll_pending) is ready.
+    /// Gives up what was taken and not served. Done when [`poll_pending`](Self::poll_pending) is
+    /// ready.
     pub(in crate::server) fn close(&mut self) {
         match self {
             Self::Here { all: accept, .. } => accept.close(),

@@ -16,9 +16,15 @@ use crate::server::service::ConnectionService;
 
 /// The gate of a service of any type.
 pub(in crate::server) trait AnyGate: Send + Sync {
-    /// Admits a connection from the lobby, if there is room, as soon as the service is ready. An error is that of the
-    /// service, which can't be made ready any more. `number` is that of the loop.
-    fn poll_enter(&self, number: usize, lobby: &mut Lobby, cx: &mut Context<'_>) -> Poll<Result<Door, Error>>;
+    /// Admits a connection from the lobby, if there is room, as soon as the service is ready. An
+    /// error is that of the service, which can't be made ready any more. `number` is that of the
+    /// loop.
+    fn poll_enter(
+        &self,
+        number: usize,
+        lobby: &mut Lobby,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Door, Error>>;
 
     /// Has a connection make room for one of this peer that waits.
     fn make_room(&self, newcomer: &Peer) -> MadeRoom;
@@ -40,18 +46,22 @@ pub(in crate::server) struct Gateway {
     pub(in crate::server) shared: Arc<Shared>,
     /// How many loops come by at each gate.
     pub(in crate::server) loops: usize,
-    /// Held while a connection is admitted, if there are several gates: the limit of the server counts them together.
+    /// Held while a connection is admitted, if there are several gates: the limit of the server
+    /// counts them together.
     pub(in crate::server) together: Option<Arc<Mutex<()>>>,
 }
 
 impl Gateway {
     fn lock(&self) -> Option<MutexGuard<'_, ()>> {
-        self.together.as_ref().map(|together| together.lock().unwrap_or_else(PoisonError::into_inner))
+        self.together
+            .as_ref()
+            .map(|together| together.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Where each connection of a service comes through, whichever loop has accepted it. So the service is readied and called
-/// as one value, without a clone that would keep a permit to itself, and the caps are those of the server.
+/// Where each connection of a service comes through, whichever loop has accepted it. So the service
+/// is readied and called as one value, without a clone that would keep a permit to itself, and the
+/// caps are those of the server.
 pub(in crate::server) struct Gate<S> {
     /// Its number among the gates of the server.
     index: usize,
@@ -84,7 +94,13 @@ impl<S: ConnectionService> Gate<S> {
     pub(in crate::server) fn open(index: usize, service: S, gateway: Gateway) -> Arc<dyn AnyGate> {
         let loops = Arc::new(Loops((0..gateway.loops).map(|_| AtomicWaker::new()).collect()));
         let waker = Waker::from(Arc::clone(&loops));
-        Arc::new(Self { index, service: Mutex::new(Readied { service, ready: false }), gateway, loops, waker })
+        Arc::new(Self {
+            index,
+            service: Mutex::new(Readied { service, ready: false }),
+            gateway,
+            loops,
+            waker,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Readied<S>> {
@@ -92,13 +108,19 @@ impl<S: ConnectionService> Gate<S> {
         self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves data; the work begins
-    /// in the task, that of a leaf's function before its first await too.
-    fn enter(&self, mut readied: MutexGuard<'_, Readied<S>>, together: Option<MutexGuard<'_, ()>>, accepted: Accepted) {
+    /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves
+    /// data; the work begins in the task, that of a leaf's function before its first await too.
+    fn enter(
+        &self,
+        mut readied: MutexGuard<'_, Readied<S>>,
+        together: Option<MutexGuard<'_, ()>>,
+        accepted: Accepted,
+    ) {
         let (stream, peer, listener) = accepted;
         let shared = &self.gateway.shared;
         readied.ready = false;
-        let connection = Connection::accepted(stream, peer, listener).with_budget(shared.memory.budget());
+        let connection =
+            Connection::accepted(stream, peer, listener).with_budget(shared.memory.budget());
         let entered: Entered = shared.enter(&connection);
         // It is counted from here on.
         drop(together);
@@ -112,7 +134,12 @@ impl<S: ConnectionService> Gate<S> {
 }
 
 impl<S: ConnectionService> AnyGate for Gate<S> {
-    fn poll_enter(&self, number: usize, lobby: &mut Lobby, cx: &mut Context<'_>) -> Poll<Result<Door, Error>> {
+    fn poll_enter(
+        &self,
+        number: usize,
+        lobby: &mut Lobby,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Door, Error>> {
         self.loops.0[number].register(cx.waker());
         let cx = &mut Context::from_waker(&self.waker);
         let mut readied = self.lock();
@@ -151,8 +178,8 @@ impl<S: ConnectionService> Readied<S> {
     }
 }
 
-/// A listener could not take a connection for want of descriptors. The oldest silent preamble is closed, or else a
-/// connection that would make room for a peer without an address.
+/// A listener could not take a connection for want of descriptors. The oldest silent preamble is
+/// closed, or else a connection that would make room for a peer without an address.
 pub(super) fn free_descriptor(gate: &dyn AnyGate, shared: &Shared) {
     if shared.preambles.drop_silent() {
         return;

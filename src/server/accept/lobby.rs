@@ -14,17 +14,21 @@ use crate::listener::preamble::{newest_of_most, wake_at};
 use crate::server::books::MadeRoom;
 use crate::server::books::shared::Shared;
 
-/// How many connections wait here at most. The others stay in the backlog, as long as nobody waits for too long.
+/// How many connections wait here at most. The others stay in the backlog, as long as nobody waits
+/// for too long.
 const PLACES: usize = 64;
 
-/// When one has waited for so long, more are taken from the backlog, for behind those from a crowded address there may be some
-/// that have a right to a place. For each the address with the most of them here loses one.
+/// When one has waited for so long, more are taken from the backlog, for behind those from a
+/// crowded address there may be some that have a right to a place. For each the address with the
+/// most of them here loses one.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long it takes at most until it is looked again whether room can be made for one: shares change as others come and go.
+/// How long it takes at most until it is looked again whether room can be made for one: shares
+/// change as others come and go.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// How long the connection that makes room may take to go, before another one is asked. It may be in a handler that blocks.
+/// How long the connection that makes room may take to go, before another one is asked. It may be
+/// in a handler that blocks.
 const HELD_UP: Duration = Duration::from_secs(1);
 
 /// An accepted connection, and the number of its endpoint.
@@ -77,7 +81,8 @@ impl Lobby {
         self.waiting.push_back(Waiting { accepted, since: now, ask: now, promised: false });
     }
 
-    /// The next one to be let in: one that room was made for, or else the one that has waited for longest.
+    /// The next one to be let in: one that room was made for, or else the one that has waited for
+    /// longest.
     pub(in crate::server) fn next(&mut self) -> Option<Accepted> {
         let first = self.waiting.iter().position(|waiting| waiting.promised).unwrap_or(0);
         let waiting = self.waiting.remove(first)?;
@@ -100,7 +105,9 @@ impl Lobby {
             }
             match ask(&waiting.accepted.1) {
                 MadeRoom::Yes => (waiting.promised, waiting.ask) = (true, now + HELD_UP),
-                MadeRoom::No(next) => waiting.ask = next.map_or(now + AGAIN, |next| next.min(now + AGAIN)),
+                MadeRoom::No(next) => {
+                    waiting.ask = next.map_or(now + AGAIN, |next| next.min(now + AGAIN))
+                }
                 MadeRoom::Undecided => return false,
             }
         }
@@ -110,7 +117,8 @@ impl Lobby {
 
     /// Whether another one may be taken from the backlog.
     pub(super) fn has_space(&self) -> bool {
-        self.waiting.len() < self.places || self.oldest().is_some_and(|since| since + PATIENCE <= Instant::now())
+        self.waiting.len() < self.places
+            || self.oldest().is_some_and(|since| since + PATIENCE <= Instant::now())
     }
 
     /// Since when the oldest waits of those that no room was made for.
@@ -125,7 +133,9 @@ impl Lobby {
         }
         let without = self.waiting.iter().enumerate().filter(|(_, waiting)| !waiting.promised);
         let hosts = without.map(|(place, waiting)| (place, waiting.accepted.1.host()));
-        if let Some(waiting) = newest_of_most(hosts, |_| 0).and_then(|place| self.waiting.remove(place)) {
+        if let Some(waiting) =
+            newest_of_most(hosts, |_| 0).and_then(|place| self.waiting.remove(place))
+        {
             let (stream, peer, endpoint) = waiting.accepted;
             self.shared.turn_away(Connection::accepted(stream, peer, endpoint));
         }
@@ -134,8 +144,11 @@ impl Lobby {
     /// Has the task woken when it is time to look again.
     pub(super) fn poll_time<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let full = self.waiting.len() >= self.places;
-        let patience =
-            self.oldest().filter(|_| full).map(|since| since + PATIENCE).filter(|until| *until > Instant::now());
+        let patience = self
+            .oldest()
+            .filter(|_| full)
+            .map(|since| since + PATIENCE)
+            .filter(|until| *until > Instant::now());
         let asks = self.waiting.iter().map(|waiting| waiting.ask);
         let Some(until) = asks.chain(patience).min() else { return Poll::Pending };
         wake_at(&mut self.timer, until, cx);
@@ -145,7 +158,8 @@ impl Lobby {
 
 /// Of the descriptors that a full server leaves over, no more than a quarter.
 fn places(lobbies: usize, max_connections: usize) -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    let descriptors =
+        getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
     let left = descriptors.unwrap_or(usize::MAX).saturating_sub(max_connections);
     (left / 4 / lobbies.max(1)).clamp(1, PLACES)
 }

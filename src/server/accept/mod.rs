@@ -23,15 +23,17 @@ use crate::listener::{HandOver, Listener};
 /// Connections accepted in one turn before open ones get theirs.
 const ACCEPTS_A_TURN: usize = 16;
 
-/// The most connections a drain holds until they can be served: all that the largest backlog of a socket had.
+/// The most connections a drain holds until they can be served: all that the largest backlog of a
+/// socket had.
 const MOST_HELD: usize = 65_536;
 
 /// One loop over the listeners that one service has in one runtime.
 pub(super) struct Accept {
     listeners: Vec<Listening>,
     gate: Arc<dyn AnyGate>,
-    /// The only service of the server is made ready ahead of a connection, so nothing is accepted while it isn't ready. One
-    /// of several is made ready when a connection is there: an idle one would keep a permit of a layer that they share.
+    /// The only service of the server is made ready ahead of a connection, so nothing is accepted
+    /// while it isn't ready. One of several is made ready when a connection is there: an idle one
+    /// would keep a permit of a layer that they share.
     ahead: bool,
     shared: Arc<Shared>,
     /// Which of the loops at the gate this is.
@@ -42,7 +44,8 @@ pub(super) struct Accept {
     held: VecDeque<Accepted>,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
-    /// The last call was made: all that waited is held here, and nobody is asked to make room for it.
+    /// The last call was made: all that waited is held here, and nobody is asked to make room for
+    /// it.
     closing: bool,
 }
 
@@ -65,7 +68,15 @@ pub(super) struct Listening {
 
 impl Listening {
     pub(super) fn new(endpoint: usize, socket: usize, listener: Box<dyn Listener>) -> Self {
-        Self { endpoint, socket, listener, errors: 0, given_up: false, paused: false, removed: false }
+        Self {
+            endpoint,
+            socket,
+            listener,
+            errors: 0,
+            given_up: false,
+            paused: false,
+            removed: false,
+        }
     }
 }
 
@@ -80,7 +91,17 @@ impl Accept {
         shared: &Arc<Shared>,
     ) -> Self {
         let (lobby, shared) = (Lobby::new(loops, shared), Arc::clone(shared));
-        Self { listeners, gate, ahead, shared, number, lobby, held: VecDeque::new(), first: 0, closing: false }
+        Self {
+            listeners,
+            gate,
+            ahead,
+            shared,
+            number,
+            lobby,
+            held: VecDeque::new(),
+            first: 0,
+            closing: false,
+        }
     }
 
     /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
@@ -94,9 +115,9 @@ impl Accept {
         Poll::Pending
     }
 
-    /// Closes every listener. What waits is taken before, unless the socket is given up: a connection the kernel has taken
-    /// is not refused. Of what was taken, as many are served as can be at once; the others are for
-    /// [`poll_pending`](Self::poll_pending).
+    /// Closes every listener. What waits is taken before, unless the socket is given up: a
+    /// connection the kernel has taken is not refused. Of what was taken, as many are served as can
+    /// be at once; the others are for [`poll_pending`](Self::poll_pending).
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.closing = true;
         // A removed one has had its last call.
@@ -115,9 +136,12 @@ impl Accept {
         Poll::Ready(())
     }
 
-    /// The listening sockets by their numbers, for a new process to take over; `places` are the endpoints they were bound
-    /// by.
-    pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<(usize, Passed)>, RestartError> {
+    /// The listening sockets by their numbers, for a new process to take over; `places` are the
+    /// endpoints they were bound by.
+    pub(super) fn hand_over(
+        &self,
+        places: &[String],
+    ) -> Result<Vec<(usize, Passed)>, RestartError> {
         let mut sockets = Vec::with_capacity(self.listeners.len());
         let open = self.listeners.iter().filter(|listening| !listening.removed);
         for Listening { endpoint, socket: number, listener, .. } in open {
@@ -126,13 +150,16 @@ impl Accept {
                 return Err(RestartError::Endpoint { endpoint: place.clone() });
             };
             let path = path.map(|path| (path.absolute().to_owned(), path.id()));
-            sockets.push((*number, Passed { place: place.clone(), socket: socket.try_clone_to_owned()?, path }));
+            sockets.push((
+                *number,
+                Passed { place: place.clone(), socket: socket.try_clone_to_owned()?, path },
+            ));
         }
         Ok(sockets)
     }
 
-    /// Begins to make way for a process that has taken these of the server's sockets, if any: what they are bound to is that
-    /// one's to remove.
+    /// Begins to make way for a process that has taken these of the server's sockets, if any: what
+    /// they are bound to is that one's to remove.
     pub(super) fn give_up(&mut self, taken: &[bool]) {
         for Listening { socket, listener, given_up, .. } in &mut self.listeners {
             *given_up = taken.get(*socket).is_some_and(|taken| *taken);
@@ -140,9 +167,9 @@ impl Accept {
         }
     }
 
-    /// Serves what was taken before the listeners closed, as soon as it can be. Ready when nothing is left, or when the service
-    /// can't be readied any more. One that is not ready is waited for, even if no connection is open whose end could change that:
-    /// something else may.
+    /// Serves what was taken before the listeners closed, as soon as it can be. Ready when nothing
+    /// is left, or when the service can't be readied any more. One that is not ready is waited for,
+    /// even if no connection is open whose end could change that: something else may.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ACCEPTS_A_TURN {
             self.hold(cx);
@@ -161,7 +188,8 @@ impl Accept {
 
     /// Gives up what was not served. Its peers see a reset, as they would have from the kernel.
     pub(super) fn close(&mut self) {
-        let pending: usize = self.listeners.iter().map(|listening| listening.listener.pending()).sum();
+        let pending: usize =
+            self.listeners.iter().map(|listening| listening.listener.pending()).sum();
         self.shared.outcome.unserved(self.lobby.len() + self.held.len() + pending);
         self.listeners.clear();
         while self.next_waits() {
@@ -178,7 +206,8 @@ impl Accept {
 
     /// Changes an endpoint, if it is one of these.
     pub(super) fn change(&mut self, number: usize, change: Change) {
-        for listening in self.listeners.iter_mut().filter(|listening| listening.endpoint == number) {
+        for listening in self.listeners.iter_mut().filter(|listening| listening.endpoint == number)
+        {
             match change {
                 Change::Remove => {
                     listening.listener.last_call();
@@ -197,7 +226,10 @@ impl Accept {
 
     /// The numbers of the sockets.
     pub(super) fn sockets(&self) -> impl Iterator<Item = usize> {
-        self.listeners.iter().filter(|listening| !listening.removed).map(|listening| listening.socket)
+        self.listeners
+            .iter()
+            .filter(|listening| !listening.removed)
+            .map(|listening| listening.socket)
     }
 
     /// Takes what the listeners have, whether or not it can be served now.
@@ -236,8 +268,9 @@ impl Accept {
         }
     }
 
-    /// The server is full. Takes some of those that wait, and has room made for those who have a right to it. Always pending:
-    /// it is woken when there is room, when another one comes or when it is time to look again.
+    /// The server is full. Takes some of those that wait, and has room made for those who have a
+    /// right to it. Always pending: it is woken when there is room, when another one comes or when
+    /// it is time to look again.
     fn poll_full<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         for _ in 0..ACCEPTS_A_TURN {
             let gate = &self.gate;
@@ -247,7 +280,9 @@ impl Accept {
             if !self.lobby.has_space() {
                 return self.lobby.poll_time(cx);
             }
-            let Poll::Ready(accepted) = self.poll_listeners(cx) else { return self.lobby.poll_time(cx) };
+            let Poll::Ready(accepted) = self.poll_listeners(cx) else {
+                return self.lobby.poll_time(cx);
+            };
             self.lobby.push(accepted);
         }
         cx.waker().wake_by_ref();
@@ -261,7 +296,8 @@ impl Accept {
         let n = self.listeners.len();
         for turn in 0..n {
             let i = (self.first + turn) % n;
-            let Listening { endpoint, listener, errors, paused, removed, .. } = &mut self.listeners[i];
+            let Listening { endpoint, listener, errors, paused, removed, .. } =
+                &mut self.listeners[i];
             if *paused && !*removed {
                 continue;
             }

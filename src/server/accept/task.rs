@@ -17,7 +17,8 @@ use crate::server::books::shared::Entered;
 pub(super) struct ConnectionTask<F> {
     #[pin]
     run: Option<F>,
-    /// Whether the abort signal knows our waker. A spawned task's waker never changes, so once is enough.
+    /// Whether the abort signal knows our waker. A spawned task's waker never changes, so once is
+    /// enough.
     watched: bool,
     // Dropped after `run`: the entry is closed when all of the connection is gone.
     entered: Entered,
@@ -39,7 +40,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let closing = &this.entered.closing;
-        let aborted = if *this.watched { closing.is_aborted() } else { closing.poll_aborted(cx).is_ready() };
+        let aborted =
+            if *this.watched { closing.is_aborted() } else { closing.poll_aborted(cx).is_ready() };
         *this.watched = true;
         if aborted {
             closing.set_reason(CloseReason::Aborted);
@@ -77,7 +79,8 @@ pub(in crate::server) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>)
         let text = format!("{:?}", Escaped::display(&panic_text(&*panic)));
         aside!(ERROR, panic = %text, "a connection's service panicked; the connection is closed");
     }
-    // What it was thrown with is the user's as well, and may panic as it goes. Then that is left where it is.
+    // What it was thrown with is the user's as well, and may panic as it goes. Then that is left
+    // where it is.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(another);
     }

@@ -1,4 +1,5 @@
-//! Accept loops on threads of their own, each with a runtime of its own; connections stay where they were accepted.
+//! Accept loops on threads of their own, each with a runtime of its own; connections stay where
+//! they were accepted.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,7 +27,8 @@ use ropewalk_middleware::{Error, Result};
 enum Order {
     Wait,
     Accept,
-    /// Take what has connected, then close the sockets; close at once those that are another process's.
+    /// Take what has connected, then close the sockets; close at once those that are another
+    /// process's.
     LastCall,
     /// Close all that is not a connection yet.
     Close,
@@ -48,15 +50,16 @@ struct Told {
 
 /// The workers of a server. Dropped, they take nothing more; their threads end with the server.
 pub(in crate::server) struct Workers {
-    /// By endpoint; the workers have descriptors of their own. These are for a new process to take over, and have the paths.
+    /// By endpoint; the workers have descriptors of their own. These are for a new process to take
+    /// over, and have the paths.
     sockets: Vec<Vec<Opened>>,
     /// The numbers of these sockets.
     numbers: Vec<Vec<usize>>,
     /// The number of the next one.
     next: usize,
     told: watch::Sender<Told>,
-    /// To each worker: the endpoints that come and go while it accepts.
-    /// Without a bound: they come from the program, and a worker that missed one would listen where it must not.
+    /// To each worker: the endpoints that come and go while it accepts. Without a bound: they come
+    /// from the program, and a worker that missed one would listen where it must not.
     changes: Vec<mpsc::UnboundedSender<WorkerChange>>,
     /// Tells why a worker can't go on. It ends when nothing more is to come from any of them.
     failures: mpsc::Receiver<Error>,
@@ -74,13 +77,24 @@ impl Workers {
         let told = watch::Sender::new(Told { order: Order::Wait, taken: Vec::new() });
         // Each fails once.
         let (failed, failures) = mpsc::channel(workers);
-        let (mut starting, mut changes) = (Vec::with_capacity(workers), Vec::with_capacity(workers));
+        let (mut starting, mut changes) =
+            (Vec::with_capacity(workers), Vec::with_capacity(workers));
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
-            let (endpoints, services, shared) = (endpoints.to_vec(), services.clone(), Arc::clone(shared));
+            let (endpoints, services, shared) =
+                (endpoints.to_vec(), services.clone(), Arc::clone(shared));
             let (told, failed) = (told.subscribe(), Failed(failed.clone()));
             let (change, changed) = mpsc::unbounded_channel();
             changes.push(change);
-            let worker = Worker { number, sockets, endpoints, services, shared, told, changes: changed, failed };
+            let worker = Worker {
+                number,
+                sockets,
+                endpoints,
+                services,
+                shared,
+                told,
+                changes: changed,
+                failed,
+            };
             let (started, is_started) = oneshot::channel();
             thread::Builder::new().name(format!("ropewalk-{number}")).spawn(move || worker.run(started)).map_err(
                 |error| {
@@ -109,12 +123,18 @@ impl Workers {
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         self.tell(Order::Accept);
         // Each says why before it ends.
-        self.failures.poll_recv(cx).map(|failure| failure.unwrap_or_else(|| Error::other("no worker is left")))
+        self.failures
+            .poll_recv(cx)
+            .map(|failure| failure.unwrap_or_else(|| Error::other("no worker is left")))
     }
 
-    pub(in crate::server) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
+    pub(in crate::server) fn hand_over(
+        &self,
+        places: &[String],
+    ) -> Result<Vec<Passed>, RestartError> {
         let of_all = self.sockets.iter().zip(places);
-        let each = of_all.flat_map(|(sockets, place)| sockets.iter().map(move |opened| (opened, place)));
+        let each =
+            of_all.flat_map(|(sockets, place)| sockets.iter().map(move |opened| (opened, place)));
         each.map(|(opened, place)| {
             let path = opened.path.as_ref().map(|path| (path.absolute().to_owned(), path.id()));
             Ok(Passed { place: place.clone(), socket: opened.socket.try_clone()?, path })
@@ -134,7 +154,13 @@ impl Workers {
     }
 
     /// Has the workers accept on a new endpoint with this number.
-    pub(super) fn add(&mut self, number: usize, service: usize, endpoint: &Endpoint, opened: Vec<Opened>) {
+    pub(super) fn add(
+        &mut self,
+        number: usize,
+        service: usize,
+        endpoint: &Endpoint,
+        opened: Vec<Opened>,
+    ) {
         let first = self.next;
         self.next += opened.len();
         for turn in 0..self.changes.len().max(opened.len()) {
@@ -142,7 +168,10 @@ impl Workers {
             match opened[n].share() {
                 Ok(share) => {
                     let share = Share { endpoint: number, socket: first + n, opened: share };
-                    self.tell_worker(turn, WorkerChange::Add(Box::new((service, endpoint.clone(), share))));
+                    self.tell_worker(
+                        turn,
+                        WorkerChange::Add(Box::new((service, endpoint.clone(), share))),
+                    );
                 }
                 Err(error) => {
                     let error = error.to_string();
@@ -155,7 +184,12 @@ impl Workers {
     }
 
     /// Has the workers change an endpoint. Each drops its `done` when it has.
-    pub(super) fn change(&mut self, number: usize, change: Change, done: &mpsc::Sender<Infallible>) {
+    pub(super) fn change(
+        &mut self,
+        number: usize,
+        change: Change,
+        done: &mpsc::Sender<Infallible>,
+    ) {
         if change == Change::Remove {
             // A socket listens as long as any process or thread has it.
             self.sockets[number].clear();
@@ -179,7 +213,8 @@ impl Workers {
         self.tell(Order::LastCall);
     }
 
-    /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep us waiting.
+    /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep
+    /// us waiting.
     pub(in crate::server) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while ready!(self.failures.poll_recv(cx)).is_some() {}
         Poll::Ready(())
@@ -220,7 +255,11 @@ fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<Share>>> 
     for (endpoint, sockets) in sockets.iter().enumerate() {
         for turn in 0..workers.max(sockets.len()) {
             let n = turn % sockets.len();
-            shares[turn % workers].push(Share { endpoint, socket: first + n, opened: sockets[n].share()? });
+            shares[turn % workers].push(Share {
+                endpoint,
+                socket: first + n,
+                opened: sockets[n].share()?,
+            });
         }
         first += sockets.len();
     }
@@ -256,12 +295,15 @@ impl Worker {
                 }
                 Err(error) => return drop(started.send(Err(error))),
             }
-            // Meanwhile the connections are served here. The sender lives in what the gate shares with us.
+            // Meanwhile the connections are served here. The sender lives in what the gate shares
+            // with us.
             drop(phase.wait_for(|phase| *phase == Phase::Ended).await);
         });
     }
 
-    fn accept(self) -> Result<(All, watch::Receiver<Told>, mpsc::UnboundedReceiver<WorkerChange>, Failed)> {
+    fn accept(
+        self,
+    ) -> Result<(All, watch::Receiver<Told>, mpsc::UnboundedReceiver<WorkerChange>, Failed)> {
         let listening = |Share { endpoint, socket, opened }| {
             let preambles = self.shared.preambles.of_service(self.services.of[endpoint]);
             let listener = self.endpoints[endpoint].listener(opened, &preambles)?;
@@ -273,7 +315,8 @@ impl Worker {
     }
 }
 
-/// Takes connections as it is told, to the last one. Whether that is over is told by dropping `failed`.
+/// Takes connections as it is told, to the last one. Whether that is over is told by dropping
+/// `failed`.
 async fn take(
     mut accept: All,
     mut told: watch::Receiver<Told>,
@@ -293,7 +336,8 @@ async fn take(
             }
         }
     };
-    // Peers may have connected to an endpoint that was just added. A change that comes later is not made.
+    // Peers may have connected to an endpoint that was just added. A change that comes later is not
+    // made.
     while let Ok(change) = changes.try_recv() {
         obey(&mut accept, change, shared);
     }

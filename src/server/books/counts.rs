@@ -5,7 +5,8 @@ use std::fmt;
 
 use ropewalk_middleware::CloseReason;
 
-/// A server's counters at one moment. `accepted` always equals `active` plus all closed connections.
+/// A server's counters at one moment. `accepted` always equals `active` plus all closed
+/// connections.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     accepted: u64,
@@ -43,7 +44,10 @@ impl Counts {
     /// [`AcceptRateLayer`](crate::layer::AcceptRateLayer). [`Counts::closed`] tells them apart.
     pub fn refused(&self) -> u64 {
         use CloseReason::{AcceptRate, AccessDenied, Refused, RefusedAtOnce};
-        [Refused, RefusedAtOnce, AccessDenied, AcceptRate].map(|reason| self.closed(reason)).iter().sum()
+        [Refused, RefusedAtOnce, AccessDenied, AcceptRate]
+            .map(|reason| self.closed(reason))
+            .iter()
+            .sum()
     }
 
     /// Connections that ended, for any reason.
@@ -53,14 +57,18 @@ impl Counts {
 
     /// The reasons that occurred, with their counts.
     pub fn reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
-        CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
+        CloseReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.closed(reason)))
+            .filter(|(_, n)| *n > 0)
     }
 }
 
 impl fmt::Debug for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Of the many reasons only those that occurred.
-        let closed: BTreeMap<_, _> = self.reasons().map(|(reason, n)| (reason.as_str(), n)).collect();
+        let closed: BTreeMap<_, _> =
+            self.reasons().map(|(reason, n)| (reason.as_str(), n)).collect();
         let Self { accepted, active, closed: _ } = self;
         let mut counts = f.debug_struct("Counts");
         counts.field("accepted", accepted).field("active", active).field("closed", &closed).finish()

@@ -27,8 +27,8 @@ impl EndpointInfo {
         self.number
     }
 
-    /// The name of its service: that of [`Server::serve_on`](crate::Server::serve_on), or `main` for the service of
-    /// `serve`.
+    /// The name of its service: that of [`Server::serve_on`](crate::Server::serve_on), or `main`
+    /// for the service of `serve`.
     pub fn service(&self) -> &str {
         &self.service
     }
@@ -75,9 +75,11 @@ impl EndpointInfo {
 }
 
 impl Handle {
-    /// The endpoints of the server with their counts, all taken at one moment; empty until the server is bound.
+    /// The endpoints of the server with their counts, all taken at one moment; empty until the
+    /// server is bound.
     ///
-    /// It looks at each open connection, so it is meant for a call every few seconds, and not for each connection.
+    /// It looks at each open connection, so it is meant for a call every few seconds, and not for
+    /// each connection.
     ///
     /// ```
     /// # fn doc(handle: &ropewalk::Handle) {
@@ -102,7 +104,8 @@ impl Handle {
 impl Shared {
     fn tallies(&self, endpoints: usize) -> Vec<Tally> {
         let mut books = self.lock();
-        let mut tallies: Vec<Tally> = (0..endpoints).map(|number| books.tally(number).clone()).collect();
+        let mut tallies: Vec<Tally> =
+            (0..endpoints).map(|number| books.tally(number).clone()).collect();
         // Under the lock of the books, so that a connection that closes is in one of the two.
         self.registry.each_open(|connection| {
             if let Some(tally) = tallies.get_mut(connection.listener()) {

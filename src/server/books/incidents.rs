@@ -1,4 +1,5 @@
-//! What goes wrong with a server that is no connection's affair: failed listeners, threads that stand still.
+//! What goes wrong with a server that is no connection's affair: failed listeners, threads that
+//! stand still.
 
 use std::fmt;
 use std::io;

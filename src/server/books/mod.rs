@@ -23,10 +23,11 @@ pub(super) struct Books {
     pub(super) counts: Counts,
     /// The same for each endpoint, by its number.
     pub(super) each: Vec<Tally>,
-    /// The addresses for which room was made that is there, or will be in a moment. At most as many as wait in the lobbies.
+    /// The addresses for which room was made that is there, or will be in a moment. At most as many
+    /// as wait in the lobbies.
     promised: Vec<Option<IpAddr>>,
-    /// Made when the server is first full and a connection waits, dropped when it is half empty: until then a connection costs
-    /// nothing here.
+    /// Made when the server is first full and a connection waits, dropped when it is half empty:
+    /// until then a connection costs nothing here.
     crowd: Option<Box<Crowd>>,
     /// How many shards of the registry are in it. Each takes a turn.
     counted: usize,
@@ -78,7 +79,12 @@ impl Books {
     }
 
     /// Returns what is to be dropped when the lock is free again.
-    pub(super) fn leave(&mut self, closing: &Closing, reason: CloseReason, max: usize) -> Option<Box<Crowd>> {
+    pub(super) fn leave(
+        &mut self,
+        closing: &Closing,
+        reason: CloseReason,
+        max: usize,
+    ) -> Option<Box<Crowd>> {
         self.counts.close(reason);
         let info = closing.info();
         let tally = self.tally(info.listener());
@@ -96,7 +102,13 @@ impl Books {
         &mut self.each[endpoint]
     }
 
-    pub(super) fn make_room(&mut self, max: usize, newcomer: &Peer, rules: &MakeRoom, registry: &Registry) -> Choice {
+    pub(super) fn make_room(
+        &mut self,
+        max: usize,
+        newcomer: &Peer,
+        rules: &MakeRoom,
+        registry: &Registry,
+    ) -> Choice {
         if self.counts.active() > max as u64 {
             // The cap was lowered: one that goes makes no room yet.
             return Choice::Nobody(None);
@@ -106,7 +118,8 @@ impl Books {
             Box::default()
         });
         if self.counted < SHARDS {
-            // One that was told to go makes no room any more, however long it takes: its handler may block.
+            // One that was told to go makes no room any more, however long it takes: its handler
+            // may block.
             registry.each_of(self.counted, |closing| {
                 if !closing.is_aborted() {
                     crowd.insert(closing.clone());
@@ -146,8 +159,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_was_told_to_go_and_is_still_there_makes_no_room() {
-        let (mut books, registry, peer) = (Books::default(), Registry::default(), Peer::new(Addr::Memory));
-        let connections = [(); 3].map(|()| Connection::new(Stream::boxed(MemoryStream::pair(64).0), peer.clone()));
+        let (mut books, registry, peer) =
+            (Books::default(), Registry::default(), Peer::new(Addr::Memory));
+        let connections = [(); 3]
+            .map(|()| Connection::new(Stream::boxed(MemoryStream::pair(64).0), peer.clone()));
         for connection in &connections {
             books.enter(&connection.closing());
             registry.add(connection.closing());

@@ -26,8 +26,8 @@ const SUCCEEDED: u8 = 2;
 /// Everybody is to end.
 const ABORTED: u8 = 3;
 
-/// Where a connection stands in the registry: its slot times the shards, and its shard. One number, as each connection has
-/// it, and eight bytes more may cost its task 128.
+/// Where a connection stands in the registry: its slot times the shards, and its shard. One number,
+/// as each connection has it, and eight bytes more may cost its task 128.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct Place(usize);
 
@@ -39,7 +39,8 @@ impl Registry {
     pub(in crate::server) fn add(&self, closing: Closing) -> Place {
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut slots = self.shard(shard);
-        // Asked under the lock: who comes after the drain, or the abort, passed here sees the flag, who came before was told.
+        // Asked under the lock: who comes after the drain, or the abort, passed here sees the flag,
+        // who came before was told.
         tell(self.told.load(Ordering::Acquire), &closing);
         Place(slots.insert(closing) * SHARDS + shard)
     }
@@ -73,7 +74,11 @@ impl Registry {
         for shard in 0..SHARDS {
             let shard = self.shard(shard);
             let sizes = shard.iter().map(|(_, closing)| (closing.buffered(), closing));
-            holders.extend(sizes.filter(|(bytes, _)| *bytes > 0).map(|(bytes, closing)| (bytes, closing.clone())));
+            holders.extend(
+                sizes
+                    .filter(|(bytes, _)| *bytes > 0)
+                    .map(|(bytes, closing)| (bytes, closing.clone())),
+            );
         }
         holders
     }
@@ -86,7 +91,8 @@ impl Registry {
         let mut connections = Vec::new();
         for shard in 0..SHARDS {
             // It is not asked under the lock.
-            let all: Vec<ConnectionInfo> = self.shard(shard).iter().map(|(_, closing)| closing.info()).collect();
+            let all: Vec<ConnectionInfo> =
+                self.shard(shard).iter().map(|(_, closing)| closing.info()).collect();
             connections.extend(all.into_iter().filter(&mut wanted));
         }
         connections
@@ -109,7 +115,8 @@ impl Registry {
     /// Wakers are not run under a lock.
     pub(in crate::server) fn each(&self, tell: impl Fn(&Closing)) {
         for shard in 0..SHARDS {
-            let connections: Vec<Closing> = self.shard(shard).iter().map(|(_, closing)| closing.clone()).collect();
+            let connections: Vec<Closing> =
+                self.shard(shard).iter().map(|(_, closing)| closing.clone()).collect();
             connections.iter().for_each(&tell);
         }
     }

@@ -70,7 +70,8 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) incidents: Incidents,
 }
 
-/// The restarts of a server: how many were asked for and how many are done; at most one is under way.
+/// The restarts of a server: how many were asked for and how many are done; at most one is under
+/// way.
 #[derive(Debug)]
 pub(in crate::server) struct Restarts {
     enabled: bool,
@@ -97,7 +98,12 @@ impl Shared {
         services: usize,
         reloads: Reloads,
     ) -> Arc<Self> {
-        let restarts = Restarts { enabled: restartable, asked: 0, done: 0, outcome: Err(RestartError::NotServing) };
+        let restarts = Restarts {
+            enabled: restartable,
+            asked: 0,
+            done: 0,
+            outcome: Err(RestartError::NotServing),
+        };
         Arc::new_cyclic(|server| Self {
             books: Mutex::default(),
             make_room,
@@ -139,13 +145,20 @@ impl Shared {
         self.wake_loops();
     }
 
-    /// Whether there is no room for one more connection: for one that room was made for, or for any other.
+    /// Whether there is no room for one more connection: for one that room was made for, or for any
+    /// other.
     fn is_full(&self, promised: bool) -> bool {
         self.lock().is_full(self.max(), promised)
     }
 
-    /// Ready when one more connection may be accepted. Only the gates ask, each with one waker for all accept loops.
-    pub(in crate::server) fn poll_room(&self, service: usize, promised: bool, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when one more connection may be accepted. Only the gates ask, each with one waker for
+    /// all accept loops.
+    pub(in crate::server) fn poll_room(
+        &self,
+        service: usize,
+        promised: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         if !self.is_full(promised) {
             return Poll::Ready(());
         }
@@ -162,8 +175,8 @@ impl Shared {
         self.make_room.is_some()
     }
 
-    /// Aborts a connection for one of this peer's that waits, if there is one to abort. Then the room is promised to it. For
-    /// the gate, behind which no connection is half accepted.
+    /// Aborts a connection for one of this peer's that waits, if there is one to abort. Then the
+    /// room is promised to it. For the gate, behind which no connection is half accepted.
     pub(in crate::server) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
         let Some(rules) = &self.make_room else { return MadeRoom::No(None) };
         let choice = self.lock().make_room(self.max(), newcomer, rules, &self.registry);
@@ -271,8 +284,8 @@ impl Shared {
         });
     }
 
-    /// Another process has taken over: the listeners are closed without a last look, and who has just connected is
-    /// given time.
+    /// Another process has taken over: the listeners are closed without a last look, and who has
+    /// just connected is given time.
     pub(in crate::server) fn succeed(&self) {
         self.succeeded.store(true, Ordering::Release);
     }
@@ -312,15 +325,19 @@ impl Shared {
     pub(in crate::server) async fn restart(&self) -> Result<u32, RestartError> {
         let (mut restarts, mut phase) = (self.restarts.subscribe(), self.phase.subscribe());
         let number = self.ask_restart()?;
-        // The senders live as long as we do. What is told is asked in this order: a restart that is done has ended the
-        // server as well.
+        // The senders live as long as we do. What is told is asked in this order: a restart that is
+        // done has ended the server as well.
         tokio::select! {
             biased;
             _ = restarts.wait_for(|restarts| restarts.done >= number) => {}
             _ = phase.wait_for(|phase| *phase != Phase::Running) => {}
         }
         let restarts = self.restarts.borrow();
-        if restarts.done >= number { restarts.outcome.clone() } else { Err(RestartError::NotServing) }
+        if restarts.done >= number {
+            restarts.outcome.clone()
+        } else {
+            Err(RestartError::NotServing)
+        }
     }
 
     /// Waits until no connection is left.
@@ -336,7 +353,8 @@ impl Shared {
 
     fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
         let mut books = self.lock();
-        // Under the lock, so that a sum finds it in exactly one of the two. Its task holds another handle on it.
+        // Under the lock, so that a sum finds it in exactly one of the two. Its task holds another
+        // handle on it.
         self.registry.remove(place);
         let scattered = books.leave(closing, reason, self.max());
         let left = books.counts.active();
@@ -365,7 +383,8 @@ impl Wake for Owner {
     }
 }
 
-/// An open connection's entry in the books; dropping it closes the entry with the connection's reason.
+/// An open connection's entry in the books; dropping it closes the entry with the connection's
+/// reason.
 #[derive(Debug)]
 pub(in crate::server) struct Entered {
     place: Place,

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Component, Path};
 
-/// The bytes of memory there are for this process: those of the machine, or what its control groups (version 1 or 2) leave
-/// it, whichever is less. `None` where the system does not say, as any but Linux.
+/// The bytes of memory there are for this process: those of the machine, or what its control groups
+/// (version 1 or 2) leave it, whichever is less. `None` where the system does not say, as any but
+/// Linux.
 pub(super) fn memory() -> Option<usize> {
     memory_under(Path::new("/"))
 }
@@ -23,8 +24,8 @@ fn of_machine(root: &Path) -> Option<u64> {
     total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least limit of a group and those above it. A line of `/proc/self/cgroup` is `0::/system.slice/echo.service` in version
-/// 2 and `4:memory:/docker/1f2e` in version 1.
+/// The least limit of a group and those above it. A line of `/proc/self/cgroup` is
+/// `0::/system.slice/echo.service` in version 2 and `4:memory:/docker/1f2e` in version 1.
 fn of_group(root: &Path, line: &str) -> Option<u64> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, Path::new(parts.next()?));
@@ -35,8 +36,8 @@ fn of_group(root: &Path, line: &str) -> Option<u64> {
         }
         _ => return None,
     };
-    // In a container the path may be that outside, and what is mounted is the container's own group: hence the mount itself.
-    // One that leads upwards is not visible from here.
+    // In a container the path may be that outside, and what is mounted is the container's own
+    // group: hence the mount itself. One that leads upwards is not visible from here.
     let is_visible = !path.components().any(|part| part == Component::ParentDir);
     let path = path.strip_prefix("/").ok().filter(|_| is_visible).unwrap_or_else(|| Path::new(""));
     let limits = path.ancestors().map(|group| root.join(mount).join(group).join(file));
@@ -69,13 +70,21 @@ mod tests {
     #[test]
     fn the_memory_is_the_least_of_the_machine_s_and_its_groups() {
         let v2 = |path: &'static str, limit| [("proc/self/cgroup", "0::/a/b\n"), (path, limit)];
-        let v1 = |path: &'static str, limit| [("proc/self/cgroup", "5:cpu:/\n4:hugetlb,memory:/a/b\n"), (path, limit)];
+        let v1 = |path: &'static str, limit| {
+            [("proc/self/cgroup", "5:cpu:/\n4:hugetlb,memory:/a/b\n"), (path, limit)]
+        };
         let cases = [
             // No group, one without a limit, one with more than the machine has.
             (machine(&[]), 2 * MIB),
             (machine(&v2("sys/fs/cgroup/a/b/memory.max", "max\n")), 2 * MIB),
             (machine(&v2("sys/fs/cgroup/a/b/memory.max", "4194304\n")), 2 * MIB),
-            (machine(&v1("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n")), 2 * MIB),
+            (
+                machine(&v1(
+                    "sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+                    "9223372036854771712\n",
+                )),
+                2 * MIB,
+            ),
             // The limit of the group, of one above it, and of what a container sees of its own.
             (machine(&v2("sys/fs/cgroup/a/b/memory.max", "1048576\n")), MIB),
             (machine(&v2("sys/fs/cgroup/a/memory.max", "1048576\n")), MIB),
@@ -83,8 +92,20 @@ mod tests {
             (machine(&v1("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "1048576\n")), MIB),
             (machine(&v1("sys/fs/cgroup/memory/memory.limit_in_bytes", "1048576\n")), MIB),
             // A path that leads out of what is mounted, and lines that are no groups.
-            (machine(&[("proc/self/cgroup", "0::/../x\n"), ("sys/fs/cgroup/memory.max", "1048576\n")]), MIB),
-            (machine(&[("proc/self/cgroup", "nonsense\n\n0:\n"), ("sys/fs/cgroup/memory.max", "1\n")]), 2 * MIB),
+            (
+                machine(&[
+                    ("proc/self/cgroup", "0::/../x\n"),
+                    ("sys/fs/cgroup/memory.max", "1048576\n"),
+                ]),
+                MIB,
+            ),
+            (
+                machine(&[
+                    ("proc/self/cgroup", "nonsense\n\n0:\n"),
+                    ("sys/fs/cgroup/memory.max", "1\n"),
+                ]),
+                2 * MIB,
+            ),
         ];
         for (n, (root, expected)) in cases.iter().enumerate() {
             assert_eq!(memory_under(root.path()), Some(*expected), "case {n}");

@@ -1,12 +1,13 @@
-//! The memory budget of a server: which connections wait, and which end, when the buffers of all connections use too
-//! much.
+//! The memory budget of a server: which connections wait, and which end, when the buffers of all
+//! connections use too much.
 //!
-//! From 90 % of the budget on, the largest connections do not read: as many as needed for the others to fit into 80 %.
-//! At 100 %, or when 80 % is not reached within [`PATIENCE`], the largest are aborted, and at 100 % no connection reads
-//! until they are gone.
+//! From 90 % of the budget on, the largest connections do not read: as many as needed for the
+//! others to fit into 80 %. At 100 %, or when 80 % is not reached within [`PATIENCE`], the largest
+//! are aborted, and at 100 % no connection reads until they are gone.
 //!
-//! Below 90 % no connections are checked. Above, the connection whose buffers have grown or shrunk checks all
-//! connections, once for each further 64th of the budget in use; and a task does so once in each [`PATIENCE`].
+//! Below 90 % no connections are checked. Above, the connection whose buffers have grown or shrunk
+//! checks all connections, once for each further 64th of the budget in use; and a task does so once
+//! in each [`PATIENCE`].
 
 mod keep;
 mod machine;
@@ -50,7 +51,8 @@ fn share(memory: Option<usize>) -> usize {
     memory.map_or(UNKNOWN, |bytes| bytes / SHARE)
 }
 
-/// How much memory the buffers of a server's connections use: see [`Handle::memory`](super::Handle::memory).
+/// How much memory the buffers of a server's connections use: see
+/// [`Handle::memory`](super::Handle::memory).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryUse {
     in_use: usize,
@@ -91,11 +93,11 @@ pub(super) struct Memory {
 enum State {
     Plenty,
     Short {
-        /// The beginning of the shortage, or the time when the largest were last aborted because it had lasted too
-        /// long.
+        /// The beginning of the shortage, or the time when the largest were last aborted because it
+        /// had lasted too long.
         since: Instant,
-        /// Bytes of connections that were aborted long ago and still use memory, because their handlers block or keep
-        /// it. They are not waited for any more.
+        /// Bytes of connections that were aborted long ago and still use memory, because their
+        /// handlers block or keep it. They are not waited for any more.
         stuck: usize,
     },
 }
@@ -124,11 +126,11 @@ impl Memory {
         MemoryUse { in_use, budget, aborted: self.aborted.load(Ordering::Relaxed) }
     }
 
-    /// Checks the bytes in use and decides which connections wait and which end. With `tick` it is called because time
-    /// has passed.
+    /// Checks the bytes in use and decides which connections wait and which end. With `tick` it is
+    /// called because time has passed.
     pub(super) fn look(&self, registry: &Registry, tick: bool) {
-        // Changes meanwhile may pass marks that are not set yet. More than once in a row is rare, and the task covers
-        // that case.
+        // Changes meanwhile may pass marks that are not set yet. More than once in a row is rare,
+        // and the task covers that case.
         for _ in 0..4 {
             let (marks, victims, paused_from) = {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,14 +211,17 @@ struct Crowd {
     holders: Vec<(usize, Closing)>,
     /// The bytes that these use.
     kept: usize,
-    /// All other bytes in use. They will be freed, because their connections were aborted or are ending.
+    /// All other bytes in use. They will be freed, because their connections were aborted or are
+    /// ending.
     leaving: usize,
 }
 
 impl Crowd {
     fn look(registry: &Registry, in_use: usize) -> Self {
         let mut holders = registry.holders();
-        holders.retain(|(_, closing)| !closing.is_aborted() && closing.reason() != Some(CloseReason::MemoryBudget));
+        holders.retain(|(_, closing)| {
+            !closing.is_aborted() && closing.reason() != Some(CloseReason::MemoryBudget)
+        });
         holders.sort_unstable_by_key(|(bytes, _)| Reverse(*bytes));
         let kept = holders.iter().map(|(bytes, _)| bytes).sum();
         Self { holders, kept, leaving: in_use.saturating_sub(kept) }
@@ -226,8 +231,8 @@ impl Crowd {
     fn shed(self, max: usize, in_use: usize, stuck: usize, impatient: bool) -> Shed {
         let Self { holders, mut kept, .. } = self;
         let (mut holders, mut victims) = (holders.into_iter(), Vec::new());
-        // A little more than is needed, so that growth of other connections until the next check doesn't use up the
-        // freed memory.
+        // A little more than is needed, so that growth of other connections until the next check
+        // doesn't use up the freed memory.
         let at_full = max.saturating_sub(2 * step(max)).max(low(max));
         let enough = if impatient { low(max) } else { at_full };
         let full = max.saturating_add(stuck);
@@ -248,8 +253,8 @@ impl Crowd {
         }
         let further = in_use.saturating_add(step(max));
         let marks = if in_use >= full {
-            // A step below, so that bytes that come and go at the limit don't cause a check of all connections each
-            // time it is passed.
+            // A step below, so that bytes that come and go at the limit don't cause a check of all
+            // connections each time it is passed.
             let sinks_below = full.saturating_sub(step(max)).max(at_full.saturating_add(stuck));
             Marks { rises_to: further, sinks_below, pause_from: 0 }
         } else {
@@ -278,7 +283,10 @@ mod tests {
                 let marks = crowd.shed(max, in_use, stuck, false).marks;
                 assert!(marks.sinks_below > kept + stuck, "{max} {stuck} {marks:?}");
                 assert!(marks.rises_to - marks.sinks_below >= step(max), "{max} {stuck} {marks:?}");
-                assert!(max < 1024 * 1024 || in_use - marks.sinks_below >= step(max), "{max} {stuck} {marks:?}");
+                assert!(
+                    max < 1024 * 1024 || in_use - marks.sinks_below >= step(max),
+                    "{max} {stuck} {marks:?}"
+                );
             }
         }
     }

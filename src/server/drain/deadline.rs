@@ -1,5 +1,5 @@
-//! A thread beside the runtime, which user code may block in all its threads: it keeps the drain's deadline, and tells of
-//! threads that stand still.
+//! A thread beside the runtime, which user code may block in all its threads: it keeps the drain's
+//! deadline, and tells of threads that stand still.
 
 use std::convert::Infallible;
 use std::hint::spin_loop;
@@ -28,11 +28,11 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 /// How often it looks whether the connections are gone.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Starts the thread, from a server's start to its end. Without it the deadline is kept by the runtime alone, as long as that
-/// one is not blocked.
+/// Starts the thread, from a server's start to its end. Without it the deadline is kept by the
+/// runtime alone, as long as that one is not blocked.
 ///
-/// Under a paused clock there is no such thread: it has only real time, which must neither end a test of paused time nor
-/// report it.
+/// Under a paused clock there is no such thread: it has only real time, which must neither end a
+/// test of paused time nor report it.
 pub(in crate::server) fn keep(shared: &Arc<Shared>, options: &Options) {
     if is_paused() {
         return;
@@ -46,7 +46,9 @@ pub(in crate::server) fn keep(shared: &Arc<Shared>, options: &Options) {
         drain: options.drain,
         exit: options.exit,
     };
-    if let Err(error) = thread::Builder::new().name("ropewalk-drain".to_owned()).spawn(move || keeper.run()) {
+    if let Err(error) =
+        thread::Builder::new().name("ropewalk-drain".to_owned()).spawn(move || keeper.run())
+    {
         event!(WARN, %error, "no thread to keep the drain's deadline: blocked handlers may outstay it");
     }
 }
@@ -73,7 +75,10 @@ struct Keeper {
 impl Keeper {
     fn run(self) {
         // A runtime of its own, with a clock and signals of its own.
-        let kept = Builder::new_current_thread().enable_all().build().and_then(|runtime| runtime.block_on(self.keep()));
+        let kept = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .and_then(|runtime| runtime.block_on(self.keep()));
         if let Err(error) = kept {
             event!(WARN, %error, "the drain's deadline is kept without a thread of its own");
         }
@@ -98,18 +103,25 @@ impl Keeper {
         }
         self.shared.abandon();
         let Some(code) = self.exit else { return };
-        // A server that was dropped has not drained, or not to its end: then it is not for it to end the process.
+        // A server that was dropped has not drained, or not to its end: then it is not for it to
+        // end the process.
         if self.wait_for_end(GONE).await || self.shared.outcome.was_dropped() {
             return;
         }
         let connections = self.shared.counts().active();
-        aside!(ERROR, connections, code, "the drain's deadline is over and handlers block: exiting");
+        aside!(
+            ERROR,
+            connections,
+            code,
+            "the drain's deadline is over and handlers block: exiting"
+        );
         exit(code);
     }
 
     async fn wait_for_drain(&self, phase: &mut watch::Receiver<Phase>, signals: &mut Signals) {
         tokio::select! {
-            // In this order: the signal that began the drain comes before it, and is not to be taken for a second one.
+            // In this order: the signal that began the drain comes before it, and is not to be
+            // taken for a second one.
             biased;
             () = signals.end() => {}
             _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
@@ -173,13 +185,18 @@ impl Keeper {
             let threads = stalls.look(&self.shared.incidents.runtimes());
             if threads > 0 {
                 self.shared.incidents.stalled(threads);
-                aside!(WARN, threads, "a thread stands still: a handler blocks it, or computes without a pause");
+                aside!(
+                    WARN,
+                    threads,
+                    "a thread stands still: a handler blocks it, or computes without a pause"
+                );
             }
         }
     }
 }
 
-/// Ends the process, whatever blocks. A log that has a thread of its own is given a moment for its last lines. Exiting runs what libraries have left to be run, and flushes standard output, which
+/// Ends the process, whatever blocks. A log that has a thread of its own is given a moment for its
+/// last lines. Exiting runs what libraries have left to be run, and flushes standard output, which
 /// may block like any other log: then the process is killed.
 fn exit(code: i32) -> ! {
     let killed = || {
@@ -214,7 +231,8 @@ mod tests {
             let shared = Shared::new(1, None, 1, usize::MAX, false, 1, Reloads::default());
             let drain = Duration::from_secs(60);
             let runtime = tokio::runtime::Handle::current();
-            let keeper = Keeper { shared: Arc::clone(&shared), runtime, signals: true, drain, exit: None };
+            let keeper =
+                Keeper { shared: Arc::clone(&shared), runtime, signals: true, drain, exit: None };
             let mut keeping = Box::pin(keeper.keep());
             assert!(poll!(&mut keeping).is_pending());
             kill_process(getpid(), Signal::TERM).unwrap();

@@ -16,11 +16,13 @@ use super::accept::front::Front;
 use super::books::shared::{Phase, Shared};
 use super::run::signals::Signals;
 
-/// How long aborted connections may take to be gone. Only a handler that blocks its thread takes any time.
+/// How long aborted connections may take to be gone. Only a handler that blocks its thread takes
+/// any time.
 pub(super) const GONE: Duration = Duration::from_secs(1);
 
-/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what is left. A first
-/// signal in a drain that something else began (a handle, a hot restart) gives them `drain` from then on at most.
+/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what
+/// is left. A first signal in a drain that something else began (a handle, a hot restart) gives
+/// them `drain` from then on at most.
 pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals, drain: Duration) {
     let (mut front, mut phase) = (Some(front), shared.phase.subscribe());
     loop {
@@ -45,7 +47,8 @@ pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals,
     tokio::select! {
         biased;
         () = all_gone(shared, &mut front) => return,
-        // Told by a thread of its own where every one of the runtime's is blocked, and its clock with them.
+        // Told by a thread of its own where every one of the runtime's is blocked, and its clock
+        // with them.
         _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => {}
         () = sleep(GONE) => {}
     }
@@ -70,7 +73,8 @@ pub(super) fn drain_these(shared: &Arc<Shared>, connections: &[ConnectionInfo], 
     }));
 }
 
-/// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than this time.
+/// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than
+/// this time.
 pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
     if signals.told_again() {
         shared.stop();
@@ -80,7 +84,8 @@ pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
     }
 }
 
-/// Waits until the last connection is gone, and with it the last that was on its way when the listeners closed. Cancel safe.
+/// Waits until the last connection is gone, and with it the last that was on its way when the
+/// listeners closed. Cancel safe.
 async fn all_gone(shared: &Shared, front: &mut Option<Front>) {
     if let Some(front) = front {
         poll_fn(|cx| front.poll_pending(cx)).await;

@@ -10,8 +10,9 @@ use crate::server::books::counts::Counts;
 /// How a server's connections ended, from the beginning of its drain to its end. See
 /// [`Handle::drain_report`](crate::Handle::drain_report).
 ///
-/// A drain with enough time cuts no connection short. It cuts short the connections of peers that did not read their
-/// answers, of handlers that were not done at the deadline, and those that waited for a slot under a limit until then.
+/// A drain with enough time cuts no connection short. It cuts short the connections of peers that
+/// did not read their answers, of handlers that were not done at the deadline, and those that
+/// waited for a slot under a limit until then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
     closed: [u64; CloseReason::ALL.len()],
@@ -36,12 +37,16 @@ impl DrainReport {
 
     /// The reasons that occurred, with their counts.
     pub fn reasons(&self) -> impl Iterator<Item = (CloseReason, u64)> {
-        CloseReason::ALL.into_iter().map(|reason| (reason, self.closed(reason))).filter(|(_, n)| *n > 0)
+        CloseReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.closed(reason)))
+            .filter(|(_, n)| *n > 0)
     }
 
-    /// Connections made before the drain that were not served by its deadline, or by the time the server stopped: no
-    /// slot became free for them, or their handshake was not complete. Peers that were silent for 2 s instead of
-    /// sending a handshake or a PROXY header are not included. [`Counts`] does not count these connections as accepted.
+    /// Connections made before the drain that were not served by its deadline, or by the time the
+    /// server stopped: no slot became free for them, or their handshake was not complete. Peers
+    /// that were silent for 2 s instead of sending a handshake or a PROXY header are not included.
+    /// [`Counts`] does not count these connections as accepted.
     pub fn unserved(&self) -> u64 {
         self.unserved
     }
@@ -51,16 +56,17 @@ impl DrainReport {
         self.blocked
     }
 
-    /// All connections that the server cut short: aborted at the deadline or by a stop, dropped because the peer
-    /// accepted no answers, not served, or abandoned. Those that ended by themselves, by their peer or by an error are
-    /// not included.
+    /// All connections that the server cut short: aborted at the deadline or by a stop, dropped
+    /// because the peer accepted no answers, not served, or abandoned. Those that ended by
+    /// themselves, by their peer or by an error are not included.
     pub fn cut(&self) -> u64 {
         let cut = self.reasons().filter(|(reason, _)| cuts(*reason)).map(|(_, n)| n).sum::<u64>();
         cut + self.unserved + self.blocked
     }
 }
 
-/// Whether this reason means that the server ended a connection that it might have finished with more time.
+/// Whether this reason means that the server ended a connection that it might have finished with
+/// more time.
 fn cuts(reason: CloseReason) -> bool {
     !matches!(
         reason,
@@ -103,7 +109,8 @@ impl Outcome {
     /// The last connection is gone or abandoned.
     pub(in crate::server) fn end(&self, counts: &Counts) {
         let begin = self.begin.get_or_init(|| counts.clone());
-        self.report.get_or_init(|| DrainReport::new(begin, counts, self.unserved.load(Ordering::Acquire)));
+        self.report
+            .get_or_init(|| DrainReport::new(begin, counts, self.unserved.load(Ordering::Acquire)));
     }
 
     pub(in crate::server) fn report(&self) -> Option<&DrainReport> {

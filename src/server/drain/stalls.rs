@@ -1,4 +1,5 @@
-//! Threads of a runtime that stand still, because a handler blocks them or computes without a pause.
+//! Threads of a runtime that stand still, because a handler blocks them or computes without a
+//! pause.
 
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use tokio::runtime::RuntimeMetrics;
 /// How often it is looked at them.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
-/// So many looks without a sign of life are a stall: between three quarters of a second and a second.
+/// So many looks without a sign of life are a stall: between three quarters of a second and a
+/// second.
 const LOOKS: u32 = 3;
 
-/// What was seen of the threads so far. It counts looks and not time, so a process or a machine that was stopped meanwhile
-/// has no stall.
+/// What was seen of the threads so far. It counts looks and not time, so a process or a machine
+/// that was stopped meanwhile has no stall.
 #[derive(Debug, Default)]
 pub(super) struct Stalls(Vec<Seen>);
 
@@ -21,15 +23,19 @@ struct Seen {
     looks: u32,
 }
 
-/// What changes as long as a thread comes by its runtime's driver: it does so when it has nothing to do, and after some
-/// dozens of tasks.
+/// What changes as long as a thread comes by its runtime's driver: it does so when it has nothing
+/// to do, and after some dozens of tasks.
 type Life = (u64, Duration);
 
 impl Stalls {
-    /// Looks at the threads of these runtimes, which are in the same order each time. Returns how many stand still since
-    /// the looks before.
+    /// Looks at the threads of these runtimes, which are in the same order each time. Returns how
+    /// many stand still since the looks before.
     pub(in crate::server) fn look(&mut self, runtimes: &[RuntimeMetrics]) -> usize {
-        self.note(runtimes.iter().flat_map(|runtime| (0..runtime.num_workers()).map(move |n| life(runtime, n))))
+        self.note(
+            runtimes
+                .iter()
+                .flat_map(|runtime| (0..runtime.num_workers()).map(move |n| life(runtime, n))),
+        )
     }
 
     fn note(&mut self, lives: impl Iterator<Item = Life>) -> usize {

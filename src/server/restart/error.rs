@@ -38,10 +38,11 @@ pub enum RestartError {
         /// The time it had.
         within: Duration,
     },
-    /// The new process is no server of this crate, or of a version whose restart differs. It was killed.
+    /// The new process is no server of this crate, or of a version whose restart differs. It was
+    /// killed.
     WrongVersion,
-    /// Handing over to a new process failed: it answers no more, say, or this process has no descriptors left. If it had
-    /// been started it was killed.
+    /// Handing over to a new process failed: it answers no more, say, or this process has no
+    /// descriptors left. If it had been started it was killed.
     Broken {
         /// What the system said.
         cause: Arc<io::Error>,

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, BufMut, Bytes};
 use rustix::cmsg_space;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -22,7 +22,8 @@ pub(super) const VERSION: u32 = 2;
 /// What the new process says first.
 pub(super) const HELLO: &[u8; 18] = b"ropewalk-restart 2";
 
-/// The new process: it is ready to accept. Behind it, for each socket on the list, whether it has taken that one.
+/// The new process: it is ready to accept. Behind it, for each socket on the list, whether it has
+/// taken that one.
 pub(super) const READY: u8 = b'R';
 pub(super) const TAKEN: u8 = b'T';
 pub(super) const LEFT: u8 = b'L';
@@ -97,7 +98,10 @@ fn take_bytes(body: &mut Bytes) -> io::Result<Vec<u8>> {
 }
 
 fn garbled() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "what came over the restart channel is no list of sockets")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "what came over the restart channel is no list of sockets",
+    )
 }
 
 /// Sends one descriptor, with one byte that carries it.
@@ -120,8 +124,12 @@ pub(super) async fn receive_socket(channel: &UnixStream) -> io::Result<OwnedFd> 
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
-        let message =
-            recvmsg(channel.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let message = recvmsg(
+            channel.as_fd(),
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
         if message.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -129,7 +137,9 @@ pub(super) async fn receive_socket(channel: &UnixStream) -> io::Result<OwnedFd> 
             RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
             _ => None,
         });
-        sockets.next().ok_or_else(|| io::Error::other("a socket was announced and did not come; too many open files?"))
+        sockets.next().ok_or_else(|| {
+            io::Error::other("a socket was announced and did not come; too many open files?")
+        })
     };
     channel.async_io(Interest::READABLE, receive).await
 }

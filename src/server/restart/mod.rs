@@ -1,10 +1,12 @@
-//! Hot restart: a new process takes over the listening sockets, and only then does the old one drain.
+//! Hot restart: a new process takes over the listening sockets, and only then does the old one
+//! drain.
 //!
-//! The old process starts the new one with one end of a socket pair as its standard input, and marks that in its
-//! environment. These messages follow, in this order: the new one's greeting with the version of this protocol; the
-//! listening sockets; the new one's message that it is ready and which sockets it has taken; the old one's message that
-//! these belong to the new one now; and the new one's confirmation. Until that confirmation the old process serves, and
-//! a failure of the new one ends only the new one.
+//! The old process starts the new one with one end of a socket pair as its standard input, and
+//! marks that in its environment. These messages follow, in this order: the new one's greeting with
+//! the version of this protocol; the listening sockets; the new one's message that it is ready and
+//! which sockets it has taken; the old one's message that these belong to the new one now; and the
+//! new one's confirmation. Until that confirmation the old process serves, and a failure of the new
+//! one ends only the new one.
 
 mod error;
 mod messages;
@@ -24,8 +26,9 @@ pub(super) use self::successor::Succession;
 /// How long a new process may take to be ready by default: 30 s.
 const READY: Duration = Duration::from_secs(30);
 
-/// The variable that tells the new process that it takes over: the version of the protocol, and the process that
-/// started it. A process that inherits it from the new one sees by that number that it isn't the intended one.
+/// The variable that tells the new process that it takes over: the version of the protocol, and the
+/// process that started it. A process that inherits it from the new one sees by that number that it
+/// isn't the intended one.
 const VARIABLE: &str = "ROPEWALK_RESTART";
 
 /// The options of a hot restart: the program to start, and how long it may take to be ready.
@@ -50,14 +53,14 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// Starts the program as which this process was started, with the same arguments. If the binary or a symbolic link
-    /// was replaced since, the replacement is started. It has 30 s to be ready.
+    /// Starts the program as which this process was started, with the same arguments. If the binary
+    /// or a symbolic link was replaced since, the replacement is started. It has 30 s to be ready.
     pub fn new() -> Self {
         Self { program: own_program(), args: env::args_os().skip(1).collect(), ready_within: READY }
     }
 
-    /// Starts another program. It has to be a server of this crate itself, not a script around one, unless the script
-    /// ends with `exec`.
+    /// Starts another program. It has to be a server of this crate itself, not a script around one,
+    /// unless the script ends with `exec`.
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
         self.program = path.into();
@@ -71,8 +74,8 @@ impl Restart {
         self
     }
 
-    /// Sets how long the new process may take from its start until it is ready to accept, with its endpoints bound and
-    /// its lifecycles started. A process that takes longer is killed.
+    /// Sets how long the new process may take from its start until it is ready to accept, with its
+    /// endpoints bound and its lifecycles started. A process that takes longer is killed.
     #[must_use]
     pub fn ready_within(mut self, time: Duration) -> Self {
         self.ready_within = time;
@@ -86,8 +89,9 @@ impl Default for Restart {
     }
 }
 
-/// The path this process was started by, good even after a change of the working directory. What the system has as the
-/// path of the program comes second: there links are resolved, and so it would miss that a link leads elsewhere now.
+/// The path this process was started by, good even after a change of the working directory. What
+/// the system has as the path of the program comes second: there links are resolved, and so it
+/// would miss that a link leads elsewhere now.
 fn own_program() -> PathBuf {
     let name = env::args_os().next().map(PathBuf::from).unwrap_or_default();
     if name.components().count() > 1

@@ -17,13 +17,17 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::messages::{GO, GOING, HELLO, LEFT, Listed, READY, TAKEN, VERSION, send_list, send_socket};
+use super::messages::{
+    GO, GOING, HELLO, LEFT, Listed, READY, TAKEN, VERSION, send_list, send_socket,
+};
 use super::{Restart, RestartError, VARIABLE};
 
 /// What speaks to this process alone, and is not handed on.
-const OURS: [&str; 5] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID"];
+const OURS: [&str; 5] =
+    ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID"];
 
-/// A socket to hand over: a duplicate, so that it is good whatever becomes of the listener meanwhile.
+/// A socket to hand over: a duplicate, so that it is good whatever becomes of the listener
+/// meanwhile.
 pub(in crate::server) struct Passed {
     /// The endpoint, without its options.
     pub(in crate::server) place: String,
@@ -33,7 +37,8 @@ pub(in crate::server) struct Passed {
 }
 
 /// A restart under way, up to its next step. Dropped, it ends the new process.
-pub(in crate::server) type Attempt = Pin<Box<dyn Future<Output = Result<Step, RestartError>> + Send>>;
+pub(in crate::server) type Attempt =
+    Pin<Box<dyn Future<Output = Result<Step, RestartError>> + Send>>;
 
 /// How far a restart has come.
 pub(in crate::server) enum Step {
@@ -43,11 +48,12 @@ pub(in crate::server) enum Step {
     Begun(u32),
 }
 
-/// How long a new process may take to begin when it is told to: it does so at once, unless it hangs. Meanwhile this one
-/// accepts as before.
+/// How long a new process may take to begin when it is told to: it does so at once, unless it
+/// hangs. Meanwhile this one accepts as before.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// How long a new process that was killed may take to be gone. One that takes longer is left to the runtime.
+/// How long a new process that was killed may take to be gone. One that takes longer is left to the
+/// runtime.
 const KILL: Duration = Duration::from_secs(1);
 
 /// Starts the new process. Done when it is ready.
@@ -79,7 +85,8 @@ fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
         command.env_remove("WATCHDOG_USEC");
     }
     let started = command.spawn();
-    // The command has the other end of the channel; with it the end of the new process would not be heard.
+    // The command has the other end of the channel; with it the end of the new process would not be
+    // heard.
     drop(command);
     match started {
         Ok(child) => Ok(Successor {
@@ -88,13 +95,18 @@ fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
             taken: Vec::new(),
             begin_within: restart.ready_within.min(BEGIN),
         }),
-        Err(cause) => Err(RestartError::Start { program: restart.program.clone(), cause: Arc::new(cause) }),
+        Err(cause) => {
+            Err(RestartError::Start { program: restart.program.clone(), cause: Arc::new(cause) })
+        }
     }
 }
 
 /// Whether an error of the channel says that the other end is gone.
 fn is_end(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// A new process that has not taken over yet. Dropped, it is killed.
@@ -118,7 +130,8 @@ impl Successor {
         Ok(())
     }
 
-    /// Gives it the word, and hears that it begins. From then on it serves, whatever becomes of this process.
+    /// Gives it the word, and hears that it begins. From then on it serves, whatever becomes of
+    /// this process.
     pub(in crate::server) fn begin(self: Box<Self>) -> Attempt {
         Box::pin(async move { self.go().await.map(Step::Begun) })
     }
@@ -133,7 +146,10 @@ impl Successor {
             Ok(Ok(())) => Ok(self.child.take().and_then(|child| child.id()).unwrap_or_default()),
             Ok(Err(error)) => Err(self.end(error).await),
             Err(_) => {
-                let cause = io::Error::new(io::ErrorKind::TimedOut, "it was ready, and did not begin when told to");
+                let cause = io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "it was ready, and did not begin when told to",
+                );
                 Err(self.end(cause.into()).await)
             }
         }
@@ -162,8 +178,8 @@ impl Successor {
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        // Before the channel is closed, by which it would know that this process is gone and all is its own. What is left
-        // of it the runtime reaps.
+        // Before the channel is closed, by which it would know that this process is gone and all is
+        // its own. What is left of it the runtime reaps.
         if let Some(child) = &mut self.child {
             drop(child.start_kill());
         }
@@ -177,7 +193,8 @@ async fn tell(channel: &mut UnixStream, sockets: &[Passed]) -> Result<Vec<bool>,
     if hello != *HELLO {
         return Err(RestartError::WrongVersion);
     }
-    let listed = |passed: &Passed| Listed { place: passed.place.clone(), path: passed.path.clone() };
+    let listed =
+        |passed: &Passed| Listed { place: passed.place.clone(), path: passed.path.clone() };
     send_list(channel, &sockets.iter().map(listed).collect::<Vec<_>>()).await?;
     for passed in sockets {
         send_socket(channel, passed.socket.as_fd()).await?;

@@ -15,12 +15,15 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::VARIABLE;
-use super::messages::{GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket};
+use super::messages::{
+    GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
+};
 use crate::listener::opened::Opened;
 use crate::listener::unix::BoundPath;
 use ropewalk_middleware::{Error, Result};
 
-/// How long the old process may take over any of its answers. It answers at once unless it is stopped.
+/// How long the old process may take over any of its answers. It answers at once unless it is
+/// stopped.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Taken by the first server of this process; there is one channel.
@@ -41,29 +44,38 @@ impl Succession {
             return Ok(None);
         }
         if version != VERSION.to_string() {
-            let text = format!("the server to take over from restarts by protocol {version}, this one by {VERSION}");
+            let text = format!(
+                "the server to take over from restarts by protocol {version}, this one by {VERSION}"
+            );
             return Err(Error::other(text));
         }
         let mut channel = channel()?;
         let sockets = match timeout(ANSWER, receive(&mut channel)).await {
             Ok(sockets) => sockets?,
-            Err(_) => return Err(Error::other("the server to take over from does not hand over its sockets")),
+            Err(_) => {
+                return Err(Error::other(
+                    "the server to take over from does not hand over its sockets",
+                ));
+            }
         };
         Ok(Some(Self { channel, sockets }))
     }
 
-    /// The sockets of an endpoint, if the old process had it: one, or those of its workers. Of several endpoints the first
-    /// that is left.
+    /// The sockets of an endpoint, if the old process had it: one, or those of its workers. Of
+    /// several endpoints the first that is left.
     pub(in crate::server) fn take(&mut self, place: &str) -> Vec<Opened> {
         let mut taken: Vec<Opened> = Vec::new();
         for (_, socket) in self.sockets.iter_mut().filter(|(other, _)| other == place) {
             // Who listens on port 0 twice has two ports, and the sockets of one are one endpoint's.
-            taken.extend(socket.take_if(|opened| taken.first().is_none_or(|first| opened.is_beside(first))));
+            taken.extend(
+                socket.take_if(|opened| taken.first().is_none_or(|first| opened.is_beside(first))),
+            );
         }
         taken
     }
 
-    /// Says that this process is ready and which sockets it has taken, and waits until the old one has made way.
+    /// Says that this process is ready and which sockets it has taken, and waits until the old one
+    /// has made way.
     pub(in crate::server) async fn take_over(mut self) -> Result {
         let (mut ready, mut left) = (vec![READY], Vec::new());
         for (place, socket) in self.sockets.drain(..) {
@@ -83,10 +95,17 @@ impl Succession {
                 Ok(())
             }
             // It is gone without a word, and so all is ours anyway.
-            Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            Ok(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 Ok(())
             }
-            Ok(Ok(_)) => Err(Error::other("the server to take over from says what this one does not understand")),
+            Ok(Ok(_)) => Err(Error::other(
+                "the server to take over from says what this one does not understand",
+            )),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Error::other("the server to take over from does not make way")),
         }
@@ -102,7 +121,8 @@ fn announced() -> Option<String> {
     (process.parse() == Ok(parent)).then(|| version.to_owned())
 }
 
-/// The channel, which came as standard input. Nobody else is to read from it, so that one becomes empty.
+/// The channel, which came as standard input. Nobody else is to read from it, so that one becomes
+/// empty.
 fn channel() -> io::Result<UnixStream> {
     let channel = StdUnixStream::from(stdin().as_fd().try_clone_to_owned()?);
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;

@@ -15,8 +15,8 @@ fn not_running() -> Error {
 
 impl Handle {
     /// Adds an endpoint to a running server, for the service with this name (see
-    /// [`EndpointInfo::service`](crate::server::EndpointInfo::service)). Returns its number. It is bound before this returns, so
-    /// peers may connect, and [`Handle::endpoints`] has its address.
+    /// [`EndpointInfo::service`](crate::server::EndpointInfo::service)). Returns its number. It is
+    /// bound before this returns, so peers may connect, and [`Handle::endpoints`] has its address.
     ///
     /// ```
     /// # async fn doc(handle: ropewalk::Handle) -> ropewalk::Result {
@@ -26,12 +26,13 @@ impl Handle {
     /// # }
     /// ```
     ///
-    /// A hot restart hands over its socket if the new process has this endpoint as well; otherwise the old process closes
-    /// it.
+    /// A hot restart hands over its socket if the new process has this endpoint as well; otherwise
+    /// the old process closes it.
     ///
     /// # Errors
     ///
-    /// An endpoint that is invalid or can't be bound, a name that no service has, and a server that doesn't run or drains.
+    /// An endpoint that is invalid or can't be bound, a name that no service has, and a server that
+    /// doesn't run or drains.
     ///
     /// # Cancel safety
     ///
@@ -55,9 +56,9 @@ impl Handle {
         adding.await?
     }
 
-    /// Removes an endpoint: closes its sockets, and serves the connections that had already connected. Open connections
-    /// are not affected; [`Handle::drain_these`] drains them. A path that the server has made is removed. The number is
-    /// not used again.
+    /// Removes an endpoint: closes its sockets, and serves the connections that had already
+    /// connected. Open connections are not affected; [`Handle::drain_these`] drains them. A path
+    /// that the server has made is removed. The number is not used again.
     ///
     /// # Errors
     ///
@@ -66,7 +67,8 @@ impl Handle {
         self.change(number, Change::Remove).await
     }
 
-    /// Pauses an endpoint: connections are not accepted and wait in the backlog, until [`Handle::resume_endpoint`].
+    /// Pauses an endpoint: connections are not accepted and wait in the backlog, until
+    /// [`Handle::resume_endpoint`].
     ///
     /// # Errors
     ///
@@ -93,27 +95,38 @@ impl Handle {
     }
 }
 
-async fn ask<T>(control: &mpsc::Sender<Command>, command: impl FnOnce(Answer<T>) -> Command) -> Result<T> {
+async fn ask<T>(
+    control: &mpsc::Sender<Command>,
+    command: impl FnOnce(Answer<T>) -> Command,
+) -> Result<T> {
     let (answer, answered) = oneshot::channel();
     control.send(command(answer)).await.map_err(|_| not_running())?;
     answered.await.map_err(|_| not_running())?
 }
 
-async fn bind(shared: &Shared, service: usize, endpoint: Endpoint, workers: Option<usize>) -> Result<New> {
+async fn bind(
+    shared: &Shared,
+    service: usize,
+    endpoint: Endpoint,
+    workers: Option<usize>,
+) -> Result<New> {
     let mut one = [endpoint];
     endpoint::settle(&mut one);
     let [endpoint] = one;
     endpoint.check()?;
     let (sockets, address) = match workers {
         None => {
-            let listeners = endpoint.bind_all(Vec::new(), &shared.preambles.of_service(service)).await?;
+            let listeners =
+                endpoint.bind_all(Vec::new(), &shared.preambles.of_service(service)).await?;
             let address = listeners.first().map(|listener| listener.local_addr());
             (NewSockets::Here(listeners), address)
         }
         Some(workers) => {
             let opened = endpoint.open(workers, Vec::new()).await?;
             let address = match opened.first() {
-                Some(first) => Some(endpoint.listener(first.share()?, &shared.preambles)?.local_addr()),
+                Some(first) => {
+                    Some(endpoint.listener(first.share()?, &shared.preambles)?.local_addr())
+                }
                 None => None,
             };
             (NewSockets::Workers(opened), address)
@@ -125,7 +138,8 @@ async fn bind(shared: &Shared, service: usize, endpoint: Endpoint, workers: Opti
 
 /// Says what was changed.
 pub(in crate::server) fn log(shared: &Shared, number: usize, change: Option<Change>) {
-    let address = shared.endpoints.address(number).map_or_else(String::new, |address| address.to_string());
+    let address =
+        shared.endpoints.address(number).map_or_else(String::new, |address| address.to_string());
     match change {
         None => aside!(INFO, number, %address, "an endpoint was added"),
         Some(Change::Remove) => aside!(INFO, number, %address, "an endpoint was removed"),

@@ -9,8 +9,8 @@ use ropewalk_middleware::Result;
 
 /// A resource that starts and stops with a server: a file, a pool, a registration.
 ///
-/// Plain code before and after `serve(…).await` is often simpler; a lifecycle is for a resource that is passed along
-/// with the server.
+/// Plain code before and after `serve(…).await` is often simpler; a lifecycle is for a resource
+/// that is passed along with the server.
 ///
 /// ```
 /// use ropewalk::server::Lifecycle;
@@ -28,14 +28,14 @@ use ropewalk_middleware::Result;
 /// }
 /// ```
 pub trait Lifecycle: Send + 'static {
-    /// Called once all endpoints are bound, before the first accept. An error ends the server; the lifecycles started
-    /// before are stopped in reverse order.
+    /// Called once all endpoints are bound, before the first accept. An error ends the server; the
+    /// lifecycles started before are stopped in reverse order.
     fn start(&mut self) -> impl Future<Output = Result> + Send {
         ready(Ok(()))
     }
 
-    /// Called after the last connection has ended, in the reverse order of the starts. An error is returned after the
-    /// others are stopped.
+    /// Called after the last connection has ended, in the reverse order of the starts. An error is
+    /// returned after the others are stopped.
     fn stop(&mut self) -> impl Future<Output = Result> + Send {
         ready(Ok(()))
     }
@@ -84,7 +84,8 @@ impl Lifecycles {
         Ok(())
     }
 
-    /// Stops those that were started, in reverse order; the first error is returned, the others are logged.
+    /// Stops those that were started, in reverse order; the first error is returned, the others are
+    /// logged.
     pub(in crate::server) async fn stop(&mut self) -> Result {
         let mut result = Ok(());
         while self.started > 0 {

@@ -53,7 +53,16 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) async fn run(self) -> Result {
-        let Self { sockets, endpoints, services, succession, mut signals, hangup, mut lifecycles, .. } = self;
+        let Self {
+            sockets,
+            endpoints,
+            services,
+            succession,
+            mut signals,
+            hangup,
+            mut lifecycles,
+            ..
+        } = self;
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
         let over = Over(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
@@ -133,8 +142,14 @@ fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Op
     }
 }
 
-/// Reads the certificates again at each SIGHUP. With `signals` it listens to that one as soon as there is anything to read.
-async fn reload_when_told(shared: &Shared, notify: &Notify, mut hangup: Hangup, signals: bool) -> Infallible {
+/// Reads the certificates again at each SIGHUP. With `signals` it listens to that one as soon as
+/// there is anything to read.
+async fn reload_when_told(
+    shared: &Shared,
+    notify: &Notify,
+    mut hangup: Hangup,
+    signals: bool,
+) -> Infallible {
     loop {
         tokio::select! {
             biased;
@@ -178,8 +193,8 @@ enum Event {
 }
 
 impl Running<'_> {
-    /// Accepts until told to stop. An error is that of a service that can't be readied any more, or of a worker; what is
-    /// open goes on.
+    /// Accepts until told to stop. An error is that of a service that can't be readied any more, or
+    /// of a worker; what is open goes on.
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
         let (shared, notify) = (self.shared, self.options.notify.clone());
         // Kept from one event to the next: a reload that has begun comes to its end.
@@ -206,7 +221,8 @@ impl Running<'_> {
                     Err(error) => self.restart_failed(error),
                 },
                 Event::Restarted(Ok(Step::Ready(successor))) => {
-                    // First, for from its first moment on the new process may end and take the paths with it.
+                    // First, for from its first moment on the new process may end and take the
+                    // paths with it.
                     self.front.give_up(successor.taken());
                     attempt = Some(successor.begin());
                 }
@@ -228,7 +244,8 @@ impl Running<'_> {
         reloading: Pin<&mut impl Future<Output = Infallible>>,
         attempt: &mut Option<Attempt>,
     ) -> Event {
-        let (mut phase, mut restarts) = (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
+        let (mut phase, mut restarts) =
+            (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
         let (front, commands) = (&mut self.front, &mut self.commands);
         let idle = attempt.is_none();
         let attempted = async {
@@ -264,9 +281,9 @@ impl Running<'_> {
             }
             Command::Change(number, change, answer) => {
                 let changed = match self.shared.endpoints.state(number) {
-                    None | Some(EndpointState::Removed) => {
-                        Err(Error::other(format!("the server has no endpoint with the number {number}")))
-                    }
+                    None | Some(EndpointState::Removed) => Err(Error::other(format!(
+                        "the server has no endpoint with the number {number}"
+                    ))),
                     Some(_) => {
                         self.shared.endpoints.set_state(number, change.state());
                         if change == Change::Remove {
@@ -306,7 +323,8 @@ impl Running<'_> {
         aside!(ERROR, %error, "the restart failed, and this process goes on");
     }
 
-    /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any more.
+    /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any
+    /// more.
     async fn grace(&mut self, signals: &mut Signals) {
         let until = after(Instant::now(), self.options.grace);
         let mut phase = self.shared.phase.subscribe();
@@ -326,8 +344,9 @@ impl Running<'_> {
         }
     }
 
-    /// Accepts what had connected, and closes the listeners: what a successor has taken is its own by now. Returns what is
-    /// still to come of them: connections that were taken and go through their preambles, or wait for a slot.
+    /// Accepts what had connected, and closes the listeners: what a successor has taken is its own
+    /// by now. Returns what is still to come of them: connections that were taken and go through
+    /// their preambles, or wait for a slot.
     async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front, Options) {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
@@ -345,8 +364,8 @@ impl Running<'_> {
         let Self { mut front, options, shared, .. } = self;
         let stopping = *shared.phase.borrow() == Phase::Stopping;
         if last_call && !stopping {
-            // What had connected when the drain began is taken. Without tokio's budget for one turn, which would leave
-            // all but the first 128 to be reset.
+            // What had connected when the drain began is taken. Without tokio's budget for one
+            // turn, which would leave all but the first 128 to be reset.
             tokio::task::unconstrained(poll_fn(|cx| front.poll_backlog(cx))).await;
         } else {
             // A service that can't be readied takes nothing more.

@@ -37,7 +37,9 @@ mod on {
 
     impl Notify {
         pub(in crate::server) fn on() -> Self {
-            let more = |suppressed| event!(WARN, suppressed, "the service manager could not be told more often");
+            let more = |suppressed| {
+                event!(WARN, suppressed, "the service manager could not be told more often")
+            };
             Self { on: Some(Limit::new(Level::WARN, more)) }
         }
 
@@ -60,7 +62,8 @@ mod on {
 
         /// The certificates were read, or are what they were.
         pub(in crate::server) fn reloaded(&self, error: Option<&Error>) {
-            let status = error.map_or_else(|| "reloaded".to_owned(), |error| format!("reload failed: {error}"));
+            let status = error
+                .map_or_else(|| "reloaded".to_owned(), |error| format!("reload failed: {error}"));
             self.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
         }
 
@@ -71,7 +74,10 @@ mod on {
 
         /// This process still is.
         pub(in crate::server) fn restart_failed(&self, error: &RestartError) {
-            self.tell(&[NotifyState::Ready, NotifyState::Status(&format!("restart failed: {error}"))]);
+            self.tell(&[
+                NotifyState::Ready,
+                NotifyState::Status(&format!("restart failed: {error}")),
+            ]);
         }
 
         fn tell(&self, states: &[NotifyState<'_>]) {
@@ -83,26 +89,29 @@ mod on {
             }
         }
 
-        /// Feeds the service manager's watchdog, if there is one, from a task on the server's runtime: who starves
-        /// there starves here.
+        /// Feeds the service manager's watchdog, if there is one, from a task on the server's
+        /// runtime: who starves there starves here.
         pub(in crate::server) fn feed_watchdog(&self) -> Option<Feeding> {
             let period = watchdog().filter(|_| self.on.is_some())?;
             Some(Feeding(tokio::spawn(feed(period / 2, self.clone()))))
         }
     }
 
-    /// The crate sends to paths only, and takes the `@` of an abstract name for the beginning of one.
+    /// The crate sends to paths only, and takes the `@` of an abstract name for the beginning of
+    /// one.
     fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
         let socket = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
-        let Some(name) = socket.as_bytes().strip_prefix(b"@") else { return notify(KEEP_ENV, states) };
+        let Some(name) = socket.as_bytes().strip_prefix(b"@") else {
+            return notify(KEEP_ENV, states);
+        };
         let manager = SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?;
         let text: String = states.iter().map(|state| format!("{state}\n")).collect();
         Socket::new(Domain::UNIX, Type::DGRAM, None)?.send_to(text.as_bytes(), &manager)?;
         Ok(())
     }
 
-    /// How often the service manager wants to hear of this process. The crate's own function wants to be told for whom that
-    /// is, which is not said to a process that took over.
+    /// How often the service manager wants to hear of this process. The crate's own function wants
+    /// to be told for whom that is, which is not said to a process that took over.
     fn watchdog() -> Option<Duration> {
         let is_ours = env::var("WATCHDOG_PID").map_or(true, |pid| pid == process::id().to_string());
         let micros = env::var("WATCHDOG_USEC").ok()?.parse().ok().filter(|&micros| micros > 0)?;

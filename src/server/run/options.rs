@@ -18,7 +18,8 @@ pub(in crate::server) struct Options {
     pub(in crate::server) notify: Notify,
     /// The code to exit with when the drain's deadline finds threads blocked.
     pub(in crate::server) exit: Option<i32>,
-    /// How many threads of the server's own accept and serve; without any the runtime it is awaited on does.
+    /// How many threads of the server's own accept and serve; without any the runtime it is awaited
+    /// on does.
     pub(in crate::server) workers: Option<usize>,
     /// The log that is the server's own. Held here, it is written until the server is over.
     #[cfg(feature = "cli")]

@@ -14,12 +14,13 @@ use crate::endpoint::Endpoint;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
-/// A resource that can be read again while the server runs: an allow list, limits, a file of users. It is reloaded by
-/// [`Handle::reload`](crate::Handle::reload) and, with [`Server::signals`](crate::Server::signals), by SIGHUP, together
-/// with the certificates and all other such resources of the server: all of them or none.
+/// A resource that can be read again while the server runs: an allow list, limits, a file of users.
+/// It is reloaded by [`Handle::reload`](crate::Handle::reload) and, with
+/// [`Server::signals`](crate::Server::signals), by SIGHUP, together with the certificates and all
+/// other such resources of the server: all of them or none.
 ///
-/// So it has two steps. Everything that can fail is in [`read`](Reload::read), which changes nothing.
-/// [`set`](Reload::set) can't fail, and is called when every resource was read.
+/// So it has two steps. Everything that can fail is in [`read`](Reload::read), which changes
+/// nothing. [`set`](Reload::set) can't fail, and is called when every resource was read.
 ///
 /// ```
 /// use std::path::PathBuf;
@@ -169,7 +170,12 @@ impl Reloads {
     #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
     pub(in crate::server) fn remove_endpoint(&self, number: usize) {
         #[cfg(feature = "tls")]
-        self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.retain(|(of, _)| *of != Some(number));
+        self.0
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tls
+            .retain(|(of, _)| *of != Some(number));
         #[cfg(not(feature = "tls"))]
         let _ = number;
     }
@@ -204,8 +210,8 @@ impl Reloads {
         no_files && self.resources_mut(|resources| resources.is_empty())
     }
 
-    /// Reads everything again and then takes all of it; or, when one reading fails, none of it. In a task of its own, so
-    /// that a reload that has begun is completed.
+    /// Reads everything again and then takes all of it; or, when one reading fails, none of it. In
+    /// a task of its own, so that a reload that has begun is completed.
     pub(in crate::server) async fn reload(&self) -> Result {
         let this = self.clone();
         let reading = tokio::spawn(async move { this.read_and_set().await });
@@ -229,7 +235,8 @@ impl Reloads {
             all.push(read().await?);
         }
         // One that panics must not keep the others from being set.
-        let panics = all.into_iter().filter_map(|set| catch_unwind(AssertUnwindSafe(set)).err()).count();
+        let panics =
+            all.into_iter().filter_map(|set| catch_unwind(AssertUnwindSafe(set)).err()).count();
         if panics > 0 {
             aside!(ERROR, panics, "a resource panicked when its new state was set");
         }
@@ -247,8 +254,11 @@ impl Files {
     fn read(self) -> Result<Set> {
         #[cfg(feature = "tls")]
         {
-            let read: Vec<_> = self.tls.iter().map(|(_, tls)| tls.read()).collect::<Result<_, _>>()?;
-            Ok(Box::new(move || self.tls.iter().zip(read).for_each(|((_, tls), config)| tls.set(config))))
+            let read: Vec<_> =
+                self.tls.iter().map(|(_, tls)| tls.read()).collect::<Result<_, _>>()?;
+            Ok(Box::new(move || {
+                self.tls.iter().zip(read).for_each(|((_, tls), config)| tls.set(config))
+            }))
         }
         #[cfg(not(feature = "tls"))]
         {

@@ -32,8 +32,14 @@ pub(in crate::server) struct Planned {
 }
 
 impl Planned {
-    pub(in crate::server) fn new<S: ConnectionService>(name: impl Into<Arc<str>>, service: S) -> Self {
-        Self { name: name.into(), open: Box::new(move |index, gateway| Gate::open(index, service, gateway)) }
+    pub(in crate::server) fn new<S: ConnectionService>(
+        name: impl Into<Arc<str>>,
+        service: S,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            open: Box::new(move |index, gateway| Gate::open(index, service, gateway)),
+        }
     }
 }
 
@@ -52,28 +58,36 @@ impl Plan {
     /// Binds all endpoints. If one fails, the listeners bound before it are dropped.
     async fn bind(self, shared: Arc<Shared>) -> Result<Bound> {
         if self.endpoints.is_empty() {
-            return Err(Error::other("no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")"));
+            return Err(Error::other(
+                "no endpoint to serve: name one with Server::listen(\"tcp:127.0.0.1:8007\")",
+            ));
         }
-        let orphan =
-            || Error::other("the endpoints of Server::listen have no service: end with `serve`, not with `run`");
+        let orphan = || {
+            Error::other(
+                "the endpoints of Server::listen have no service: end with `serve`, not with `run`",
+            )
+        };
         let of = self.of.iter().copied().collect::<Option<Vec<usize>>>().ok_or_else(orphan)?;
-        // A string that is not an endpoint, or a missing file, is refused before the server listens anywhere.
+        // A string that is not an endpoint, or a missing file, is refused before the server listens
+        // anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
         for (number, endpoint) in endpoints.iter().enumerate() {
             endpoint.check()?;
             shared.reloads.add_endpoint(number, endpoint);
         }
-        // Installed before the first endpoint is bound, so that a signal can't end the process while it has a path to
-        // remove.
+        // Installed before the first endpoint is bound, so that a signal can't end the process
+        // while it has a path to remove.
         let options = &self.options;
-        let signals = Signals::install(options.signals, options.signals && options.restart.is_some())?;
+        let signals =
+            Signals::install(options.signals, options.signals && options.restart.is_some())?;
         let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
         let mut succession = match options.restart {
             Some(_) => Succession::begin().await?,
             None => None,
         };
-        let (sockets, addresses) = Sockets::open(&endpoints, &of, options.workers, &mut succession, &shared).await?;
+        let (sockets, addresses) =
+            Sockets::open(&endpoints, &of, options.workers, &mut succession, &shared).await?;
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
@@ -102,18 +116,23 @@ fn open(services: Vec<Planned>, of: Vec<usize>, runtimes: usize, shared: &Arc<Sh
     let together = (services.len() > 1).then(Arc::default);
     let gateway = Gateway { shared: Arc::clone(shared), loops: runtimes, together };
     let each = services.into_iter().enumerate();
-    Services { gates: each.map(|(index, service)| (service.open)(index, gateway.clone())).collect(), of, runtimes }
+    Services {
+        gates: each.map(|(index, service)| (service.open)(index, gateway.clone())).collect(),
+        of,
+        runtimes,
+    }
 }
 
 /// A server that is ready to run: await it.
 ///
-/// It ends when it was told to drain or stop (by its [`Handle`] or a signal) and its last connection is gone. Dropping
-/// it earlier stops accepting and aborts its connections.
+/// It ends when it was told to drain or stop (by its [`Handle`] or a signal) and its last
+/// connection is gone. Dropping it earlier stops accepting and aborts its connections.
 ///
 /// # Errors
 ///
-/// An endpoint that is invalid or can't be bound (the error names it; then the server listens nowhere), a lifecycle
-/// that fails, or a service whose `poll_ready` fails. A peer can't end the server.
+/// An endpoint that is invalid or can't be bound (the error names it; then the server listens
+/// nowhere), a lifecycle that fails, or a service whose `poll_ready` fails. A peer can't end the
+/// server.
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve {
     handle: Handle,
@@ -138,12 +157,14 @@ impl Serve {
         self.handle.clone()
     }
 
-    /// Binds the endpoints without serving yet, so that [`Handle::addresses`] is known and clients may connect. With
-    /// [`signals`](crate::Server::signals), signals are caught from here on, and acted on when the server is awaited.
+    /// Binds the endpoints without serving yet, so that [`Handle::addresses`] is known and clients
+    /// may connect. With [`signals`](crate::Server::signals), signals are caught from here on, and
+    /// acted on when the server is awaited.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped before its end, the bound sockets are closed and the paths it made are removed.
+    /// If it is dropped before its end, the bound sockets are closed and the paths it made are
+    /// removed.
     ///
     /// # Errors
     ///
@@ -170,7 +191,8 @@ impl Future for Serve {
                     // Taken only by `bind`, which returns a running server or an error.
                     let Some(plan) = plan.take() else { return Poll::Pending };
                     let shared = Arc::clone(&self.handle.0);
-                    self.stage = Stage::Run(Box::pin(async move { plan.bind(shared).await?.run().await }));
+                    self.stage =
+                        Stage::Run(Box::pin(async move { plan.bind(shared).await?.run().await }));
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT, which end a server; SIGUSR2, which restarts it; SIGHUP, which has it read its certificates again.
+//! SIGTERM and SIGINT, which end a server; SIGUSR2, which restarts it; SIGHUP, which has it read
+//! its certificates again.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -6,7 +7,8 @@ use std::task::{Context, Poll};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals a server listens for. Installed before the first endpoint is bound, so that none is missed.
+/// The signals a server listens for. Installed before the first endpoint is bound, so that none is
+/// missed.
 pub(in crate::server) struct Signals {
     end: Option<[Signal; 2]>,
     /// How many of those have come.
@@ -23,7 +25,9 @@ pub(in crate::server) enum Told {
 
 impl Signals {
     pub(in crate::server) fn install(end: bool, restart: bool) -> io::Result<Self> {
-        let installed = || Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]);
+        let installed = || {
+            Ok::<_, io::Error>([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?])
+        };
         Ok(Self {
             end: end.then(installed).transpose()?,
             ends: 0,
@@ -66,8 +70,8 @@ impl Signals {
     }
 }
 
-/// The signal to read files again. Without such files it keeps its default action, which ends a process whose terminal is
-/// gone.
+/// The signal to read files again. Without such files it keeps its default action, which ends a
+/// process whose terminal is gone.
 pub(super) struct Hangup(Option<Signal>);
 
 impl Hangup {

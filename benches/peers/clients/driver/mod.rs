@@ -1,5 +1,5 @@
-//! What drives a client: `CLIENT SHAPE ADDR --calls N`. It connects, calls some before it counts, then that many, and prints
-//! what a call cost.
+//! What drives a client: `CLIENT SHAPE ADDR --calls N`. It connects, calls some before it counts,
+//! then that many, and prints what a call cost.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -95,7 +95,8 @@ pub fn run<C: Caller>(make: impl AsyncFnOnce(&str, SocketAddr) -> Result<Option<
     let client = runtime.block_on(make(&args.client, args.addr))?;
     let client = client.ok_or_else(|| format!("no client is called {}", args.client))?;
     let (shape, calls, warmup) = (args.shape, args.calls, args.warmup);
-    // In a task, because the thread that blocks on a runtime of several threads is not one of those.
+    // In a task, because the thread that blocks on a runtime of several threads is not one of
+    // those.
     let cost = runtime.block_on(runtime.spawn(async move {
         load(client.clone(), shape, warmup.max(1)).await?;
         let (cpu, began) = (cpu_ns(std::process::id())?, Instant::now());

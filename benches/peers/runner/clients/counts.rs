@@ -1,5 +1,5 @@
-//! What is the same on a busy machine: instructions by callgrind, system calls by strace. Each is the difference of a run with
-//! many calls and one with few.
+//! What is the same on a busy machine: instructions by callgrind, system calls by strace. Each is
+//! the difference of a run with many calls and one with few.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Clients: ropewalk's, the loop by hand, and those that others have written. Their own CPU time for a call, their
-//! instructions and their system calls.
+//! Clients: ropewalk's, the loop by hand, and those that others have written. Their own CPU time
+//! for a call, their instructions and their system calls.
 
 mod counts;
 mod text;
@@ -15,7 +15,8 @@ use crate::{Args, build, root};
 
 pub use self::text::markdown;
 
-/// A client, what it is, and the program it is in; the last one speaks to a redis-server if it says so.
+/// A client, what it is, and the program it is in; the last one speaks to a redis-server if it says
+/// so.
 const CLIENTS: [(&str, &str, &str, bool); 8] = [
     ("tower", "ropewalk, `ready` and `call`", "clients", false),
     ("ask", "ropewalk, `ask`", "clients", false),
@@ -42,8 +43,9 @@ struct Must {
 
 const MUSTS: [Must; 5] = [
     Must { ours: "tower", against: "hand", single: false, cpu: 1.10, instructions: Some(1.05) },
-    // In waves the futures of `ask` are joined, and each leaves its waker; those of `tower` and `hand` are awaited in their order,
-    // and most are ready by then. So `ask` has a loop by hand that is called as it is.
+    // In waves the futures of `ask` are joined, and each leaves its waker; those of `tower` and
+    // `hand` are awaited in their order, and most are ready by then. So `ask` has a loop by hand
+    // that is called as it is.
     Must { ours: "ask", against: "hand-joined", single: false, cpu: 1.15, instructions: Some(1.05) },
     Must { ours: "tower", against: "hand", single: true, cpu: 1.15, instructions: None },
     Must { ours: "ask", against: "hand", single: true, cpu: 1.15, instructions: None },

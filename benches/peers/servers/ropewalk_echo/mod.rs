@@ -28,7 +28,8 @@ pub fn main() -> Result {
     runtime.worker_threads(args.threads.max(1)).enable_all().build()?.block_on(run(&args))
 }
 
-/// Lines as somebody writes a codec of their own: `shares` is the way of most, the other that of the documentation.
+/// Lines as somebody writes a codec of their own: `shares` is the way of most, the other that of
+/// the documentation.
 #[derive(Clone)]
 struct OwnLines {
     shares: bool,

@@ -1,4 +1,5 @@
-//! Crowds of one address: they don't delay other addresses, and use no more descriptors than preambles may have.
+//! Crowds of one address: they don't delay other addresses, and use no more descriptors than
+//! preambles may have.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -27,7 +28,8 @@ async fn a_connection_that_waits_for_a_slot_does_not_delay_a_later_one_of_anothe
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_descriptors_a_crowded_address_loses_its_oldest_silent_one_before_another_loses_any() {
+async fn without_descriptors_a_crowded_address_loses_its_oldest_silent_one_before_another_loses_any()
+ {
     let (mut listener, preambles, door) = listener(8);
     let mut honest = door.from("192.0.2.1", b"").await;
     let mut crowd = door.crowd("192.0.2.2", b"", 5).await;

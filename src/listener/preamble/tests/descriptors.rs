@@ -43,7 +43,8 @@ async fn a_server_whose_one_listener_lacks_a_descriptor_closes_a_silent_connecti
     let (endpoint, connector) = memory::endpoint();
     let starved = Endpoint::from_listener(Starved { told, lacks: false });
     let server = Server::new().listen(endpoint.proxied([])).listen(starved);
-    let server = server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
+    let server =
+        server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
     let handle = server.handle();
     tokio::spawn(server);
     let mut clients = Vec::new();
@@ -62,18 +63,22 @@ async fn a_server_whose_one_listener_lacks_a_descriptor_closes_a_silent_connecti
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_descriptors_and_silent_preambles_closes_a_connection_that_may_make_room() {
+async fn a_server_without_descriptors_and_silent_preambles_closes_a_connection_that_may_make_room()
+{
     let (tell, told) = mpsc::unbounded_channel();
     let (endpoint, connector) = memory::endpoint();
     let starved = Endpoint::from_listener(Starved { told, lacks: false });
     let server = Server::new().listen(endpoint).listen(starved);
-    let server = server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
+    let server =
+        server.serve(framed(RawBytes, reply_fn(|bytes: Bytes| bytes))).bind().await.unwrap();
     let handle = server.handle();
     tokio::spawn(server);
     let mut clients = vec![connector.connect().await.unwrap(), connector.connect().await.unwrap()];
     clients[0].write_all(b"x").await.unwrap();
     clients[0].read_u8().await.unwrap();
-    for (after, left) in [(1, [true, true]), (5, [true, false]), (1, [true, false]), (60, [false, false])] {
+    for (after, left) in
+        [(1, [true, true]), (5, [true, false]), (1, [true, false]), (60, [false, false])]
+    {
         sleep(Duration::from_secs(after)).await;
         tell.send(()).unwrap();
         sleep(Duration::from_millis(1)).await;

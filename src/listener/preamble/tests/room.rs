@@ -146,8 +146,8 @@ async fn one_that_was_silent_for_a_second_makes_room_before_an_address_that_has_
     assert_eq!(open(&mut silent).await, [false; 4]);
     assert_eq!(open(&mut crowd).await, [true; 8]);
     assert_eq!(dropped(&preambles, PreambleDrop::Silent), 4);
-    // Now no preamble has been silent for that long. The crowd has more than its share, and silent ones are dropped
-    // before it all the same.
+    // Now no preamble has been silent for that long. The crowd has more than its share, and silent
+    // ones are dropped before it all the same.
     let _newer = door.from("192.0.2.3", b"").await;
     look(&mut listener).await;
     assert_eq!(open(&mut crowd).await, [true; 8]);
@@ -236,7 +236,8 @@ async fn behind_a_proxy_it_is_the_clients_address_that_counts_and_its_silence() 
     let mut silent = door.crowd("10.0.0.1", &one, 3).await;
     let mut begun = door.crowd("10.0.0.1", &[&one[..], b"."].concat(), 3).await;
     look(&mut listener).await;
-    // All come through the same proxy. One client has more than its share, and its silent preambles are dropped first.
+    // All come through the same proxy. One client has more than its share, and its silent preambles
+    // are dropped first.
     let mut new = door.crowd("10.0.0.1", &header("192.0.2.3"), 2).await;
     look(&mut listener).await;
     assert_eq!(open(&mut silent).await, [false, false, true]);
@@ -259,7 +260,11 @@ async fn each_step_begins_with_a_silence_of_its_own() {
     none_within(&mut listener, Duration::from_millis(600)).await;
     let _new = door.from("10.0.0.3", b"").await;
     look(&mut listener).await;
-    assert_eq!(open(&mut [slow, silent]).await, [true, false], "the one that has sent its header has just begun");
+    assert_eq!(
+        open(&mut [slow, silent]).await,
+        [true, false],
+        "the one that has sent its header has just begun"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,14 +355,20 @@ async fn the_sum_of_all_ends_is_exact_and_no_more_than_the_maximum_are_under_way
     let mut accepted = 0;
     for n in 0..4000 {
         match random(5) {
-            0 | 1 => drop(clients.insert(n, door.from(&format!("192.0.2.{}", random(4)), b"").await)),
+            0 | 1 => {
+                drop(clients.insert(n, door.from(&format!("192.0.2.{}", random(4)), b"").await))
+            }
             2 => drop(clients.remove(&random(n + 1))),
             _ => {
-                let bytes: &[u8] = [&b"."[..], b".", b"y", b"n", b"x"][usize::try_from(random(5)).unwrap()];
+                let bytes: &[u8] =
+                    [&b"."[..], b".", b"y", b"n", b"x"][usize::try_from(random(5)).unwrap()];
                 if let Some(client) = clients.get_mut(&random(n + 1))
                     && let Err(error) = client.write_all(bytes).await
                 {
-                    assert!([ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind()), "{error}");
+                    assert!(
+                        [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind()),
+                        "{error}"
+                    );
                 }
             }
         }
