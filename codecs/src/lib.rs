@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod around;
+mod converted;
 pub mod custom;
 mod error;
 mod ext;
@@ -26,7 +27,6 @@ mod parsed;
 #[cfg(feature = "postcard")]
 mod postcard;
 mod raw_bytes;
-mod tracked;
 
 pub use error::{BoxError, CodecError, ErrorKind};
 pub use ext::CodecExt;
