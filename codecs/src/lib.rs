@@ -14,8 +14,6 @@ mod frame;
 mod framing;
 #[cfg(feature = "json")]
 mod json;
-#[cfg(feature = "laws")]
-pub mod laws;
 mod length_prefixed;
 mod line_raw;
 mod lines;
