@@ -122,7 +122,8 @@ impl ServerArgs {
     /// A program with its own log has to install that log first.
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
         let log = (!has_been_set()).then(|| self.log());
-        let (idle, endpoints) = (self.idle(), self.endpoints.clone());
+        let idle = self.idle();
+        let endpoints = self.endpoints.clone();
         let deadlines =
             idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
         let server =

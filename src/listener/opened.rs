@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn sockets_of_one_port_are_beside_one_another_and_beside_no_others() {
         let open = |sockets| open(([127, 0, 0, 1], 0).into(), None, 16, sockets).unwrap();
-        let (group, other) = (open(2), open(1));
+        let group = open(2);
+        let other = open(1);
         assert!(group[0].is_beside(&group[group.len() - 1]));
         assert!(group[0].is_beside(&group[0].share().unwrap()));
         assert!(!group[0].is_beside(&other[0]));
