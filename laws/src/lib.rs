@@ -10,8 +10,10 @@
 //! use ropewalk_laws::Laws;
 //!
 //! let report = Laws::new(|| Netstring::new().max(80))
-//!     .streams(["5:hello,0:,", "3:abc", "81:", "01:a,", "1:a;1:b,"]) // well-formed or not
-//!     .frames(["hello", "", "a frame that is longer than two windows, which law 5 needs", "1:a,"].map(Bytes::from))
+//!     // Well-formed or not.
+//!     .streams(["5:hello,0:,", "3:abc", "81:", "01:a,", "1:a;1:b,"])
+//!     // Law 5 needs a long one.
+//!     .frames(["hello", "", "longer than two windows", "1:a,"].map(Bytes::from))
 //!     .limit(80 + 4) // 2 digits, colon, comma
 //!     .window(4)
 //!     .check();

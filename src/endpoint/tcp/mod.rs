@@ -219,6 +219,9 @@ impl Scheme for TcpAddress {
 impl fmt::Display for TcpAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ip(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED => {
+                write!(f, "tcp:{}", addr.port())
+            }
             Self::Ip(addr) => write!(f, "tcp:{addr}"),
             Self::Scoped(Scoped { ip, interface, port }) => {
                 write!(f, "tcp:[{ip}%{interface}]:{port}")
