@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 
 use bytes::{BufMut, BytesMut};
 use ropewalk::codec::Framing;
-use ropewalk::{Bytes, LengthPrefixed, Lines, Netstring};
+use ropewalk::{Bytes, CodecExt, LengthPrefixed, Lines, Netstring};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec, LinesCodec};
 
 /// The frames of a stream, and the two numbers of them that are worked on.
@@ -25,10 +25,16 @@ type Write = fn(&mut Vec<u8>, &[u8]);
 type Work = fn(&[u8], usize, usize);
 
 /// What is counted: a name, the stream it reads, and what is done with so many frames of it.
-const CASES: [(&str, Write, Work); 12] = [
+const CASES: [(&str, Write, Work); 14] = [
     ("lines, LF: ours", line, |stream, n, _| decode(Lines::lf(), stream, n)),
     ("lines, LF: lent", line, |stream, n, _| lend(Lines::lf(), stream, n)),
     ("lines, LF: tokio-util LinesCodec", line, |stream, n, _| decode(LinesCodec::new(), stream, n)),
+    ("lines, LF: ours, through `map`", line, |stream, n, _| {
+        decode(Lines::lf().map(|line: Bytes| line), stream, n)
+    }),
+    ("lines, LF: ours, through `parse`", line, |stream, n, _| {
+        decode(Lines::lf().parse::<Bytes>(), stream, n)
+    }),
     ("u32 length: ours", prefixed, |stream, n, _| decode(LengthPrefixed::u32(), stream, n)),
     ("u32 length: lent", prefixed, |stream, n, _| lend(LengthPrefixed::u32(), stream, n)),
     ("u32 length: tokio-util LengthDelimitedCodec", prefixed, |stream, n, _| {

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, SCHEMES};
 use crate::server::{Restart, Server};
 
 /// The flags of a server; flatten them into your own, or parse them alone with
@@ -41,10 +41,7 @@ use crate::server::{Restart, Server};
 // Without this, `--help` would describe the program with the text above.
 #[command(about = None, long_about = None)]
 pub struct ServerArgs {
-    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT,
-    /// tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660], unix:@NAME, systemd:NAME, fd:N; port
-    /// 0 takes a free one
-    #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]
+    #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007", help = listen_help())]
     endpoints: Vec<Endpoint>,
     /// Accept and serve on N threads with a runtime each, 0 for one a processor, in place of one
     /// runtime for all
@@ -59,6 +56,11 @@ pub struct ServerArgs {
     idle: Option<u32>,
     #[arg(skip)]
     default_idle: Option<Duration>,
+}
+
+fn listen_help() -> String {
+    let forms: Vec<&str> = SCHEMES.iter().map(|(_, forms)| *forms).collect();
+    format!("Where to listen, as often as you like: {}; port 0 takes a free one", forms.join(", "))
 }
 
 impl ServerArgs {
@@ -120,7 +122,8 @@ impl ServerArgs {
     /// A program with its own log has to install that log first.
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
         let log = (!has_been_set()).then(|| self.log());
-        let (idle, endpoints) = (self.idle(), self.endpoints.clone());
+        let idle = self.idle();
+        let endpoints = self.endpoints.clone();
         let deadlines =
             idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
         let server =

@@ -161,7 +161,7 @@ pub mod log {
 }
 
 #[cfg(feature = "laws")]
-pub use ropewalk_codecs::laws;
+pub use ropewalk_laws as laws;
 pub use ropewalk_middleware::proxy;
 
 // Types in the signatures of services, so that a server needs no dependency but this crate and

@@ -161,7 +161,8 @@ impl OfServer {
     }
 
     fn update(&self, handle: &Handle) {
-        let (preambles, memory) = (handle.preambles(), handle.memory());
+        let preambles = handle.preambles();
+        let memory = handle.memory();
         self.connections_max.set(value(handle.max_connections() as u64));
         let outcomes =
             [preambles.passed(), preambles.failed(), preambles.timed_out(), preambles.dropped()];

@@ -51,9 +51,8 @@
 //! // The standard allows 82 bytes, with everything around the text.
 //! let sentences = || Strict::new(Sentence).max(82);
 //!
-//! // In a test: the seven laws (feature `laws`).
-//! # #[cfg(feature = "laws")]
-//! ropewalk_codecs::laws::Laws::new(sentences)
+//! // In a test: the seven laws, of the crate `ropewalk-laws`.
+//! ropewalk_laws::Laws::new(sentences)
 //!     .streams(["$GP*17\r\n$*00\r\n", "$GP*18\r\n", "GP*17\r\n", "$half"])
 //!     .frames(["GP", "", "a*b"].map(bytes::Bytes::from))
 //!     .limit(82)
@@ -170,7 +169,8 @@ impl<F: FindFrame> Strict<F> {
         }
         match self.whole_frame(src.chunk()) {
             Ok(Some(span)) => {
-                (self.seen, self.found) = (0, None);
+                self.seen = 0;
+                self.found = None;
                 Ok(Some(span))
             }
             Ok(None) => {

@@ -5,6 +5,7 @@
 
 #[doc(hidden)]
 pub mod around;
+mod converted;
 pub mod custom;
 mod error;
 mod ext;
@@ -13,8 +14,6 @@ mod frame;
 mod framing;
 #[cfg(feature = "json")]
 mod json;
-#[cfg(feature = "laws")]
-pub mod laws;
 mod length_prefixed;
 mod line_raw;
 mod lines;
@@ -26,7 +25,6 @@ mod parsed;
 #[cfg(feature = "postcard")]
 mod postcard;
 mod raw_bytes;
-mod tracked;
 
 pub use error::{BoxError, CodecError, ErrorKind};
 pub use ext::CodecExt;

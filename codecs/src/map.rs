@@ -1,12 +1,12 @@
 //! Frames passed through a function.
 
-use std::fmt;
+use std::convert::Infallible;
 
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::converted::{Converted, encodes_as_the_codec, is_around_a_codec};
 use crate::error::{BoxError, CodecError};
-use crate::tracked::Tracked;
 
 /// The frames of a codec, passed through a function: made by
 /// [`CodecExt::map`](crate::CodecExt::map).
@@ -28,7 +28,7 @@ use crate::tracked::Tracked;
 /// Those of the codec, converted by [`CodecError::from_any`]. Encoding is the codec's.
 #[derive(Clone)]
 pub struct Map<C, F> {
-    inner: Tracked<C>,
+    inner: Converted<C>,
     f: F,
 }
 
@@ -57,8 +57,19 @@ pub struct Map<C, F> {
 /// [`Parsed`](crate::Parsed). Encoding is the codec's.
 #[derive(Clone)]
 pub struct TryMap<C, F> {
-    inner: Tracked<C>,
+    inner: Converted<C>,
     f: F,
+}
+
+is_around_a_codec!(Map);
+encodes_as_the_codec!(Map);
+is_around_a_codec!(TryMap);
+encodes_as_the_codec!(TryMap);
+
+impl<C, F> Map<C, F> {
+    pub(crate) fn new(codec: C, f: F) -> Self {
+        Self { inner: Converted::new(codec), f }
+    }
 }
 
 impl<C, F, U> Decoder for Map<C, F>
@@ -70,24 +81,17 @@ where
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<U>, CodecError> {
-        Ok(self.inner.decode(src)?.map(|(_, frame)| (self.f)(frame)))
+        self.inner.decode(src, |frame| Ok::<_, Infallible>((self.f)(frame)))
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<U>, CodecError> {
-        Ok(self.inner.decode_eof(src)?.map(|(_, frame)| (self.f)(frame)))
+        self.inner.decode_eof(src, |frame| Ok::<_, Infallible>((self.f)(frame)))
     }
 }
 
 impl<C, F> TryMap<C, F> {
-    fn apply<I, U, E>(&mut self, frame: Option<(u64, I)>) -> Result<Option<U>, CodecError>
-    where
-        F: FnMut(I) -> Result<U, E>,
-        E: Into<BoxError>,
-    {
-        let Some((start, frame)) = frame else {
-            return Ok(None);
-        };
-        (self.f)(frame).map(Some).map_err(|error| CodecError::parse(error).at(start))
+    pub(crate) fn new(codec: C, f: F) -> Self {
+        Self { inner: Converted::new(codec), f }
     }
 }
 
@@ -101,61 +105,10 @@ where
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<U>, CodecError> {
-        let frame = self.inner.decode(src)?;
-        self.apply(frame)
+        self.inner.decode(src, &mut self.f)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<U>, CodecError> {
-        let frame = self.inner.decode_eof(src)?;
-        self.apply(frame)
+        self.inner.decode_eof(src, &mut self.f)
     }
 }
-
-/// Code shared by `Map` and `TryMap`.
-macro_rules! wraps_a_codec {
-    ($name:ident) => {
-        impl<C, F> $name<C, F> {
-            pub(crate) fn new(codec: C, f: F) -> Self {
-                Self { inner: Tracked::new(codec), f }
-            }
-
-            /// The codec underneath.
-            pub fn get_ref(&self) -> &C {
-                &self.inner.codec
-            }
-
-            /// The codec underneath.
-            pub fn get_mut(&mut self) -> &mut C {
-                &mut self.inner.codec
-            }
-
-            /// The codec underneath, by value.
-            pub fn into_inner(self) -> C {
-                self.inner.codec
-            }
-        }
-
-        impl<C: fmt::Debug, F> fmt::Debug for $name<C, F> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name))
-                    .field("inner", &self.inner)
-                    .finish_non_exhaustive()
-            }
-        }
-
-        impl<C, F, I> Encoder<I> for $name<C, F>
-        where
-            C: Encoder<I>,
-            <C as Encoder<I>>::Error: Into<BoxError>,
-        {
-            type Error = CodecError;
-
-            fn encode(&mut self, item: I, dst: &mut BytesMut) -> Result<(), CodecError> {
-                self.inner.encode(item, dst)
-            }
-        }
-    };
-}
-
-wraps_a_codec!(Map);
-wraps_a_codec!(TryMap);

@@ -219,7 +219,9 @@ fn put_head(dst: &mut BytesMut, n: usize) {
         dst.extend_from_slice(n.to_string().as_bytes());
         return dst.put_u8(b':');
     }
-    let (mut head, mut len, mut rest) = (u64::from(b':'), 1, n);
+    let mut head = u64::from(b':');
+    let mut len = 1;
+    let mut rest = n;
     loop {
         head = (head << 8) | (u64::from(b'0') + (rest % 10) as u64);
         len += 1;

@@ -1,6 +1,5 @@
 //! Frames that are postcard, on any codec (feature `postcard`).
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::{Bytes, BytesMut};
@@ -8,8 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::converted::{Converted, is_around_a_codec, makes_a_type};
 use crate::error::{BoxError, CodecError};
-use crate::tracked::Tracked;
 
 /// Frames of type `T`, read from the postcard in the frames of the codec `C`: made by
 /// [`CodecExt::postcard`](crate::CodecExt::postcard). It encodes any type that serde can serialize.
@@ -37,43 +36,18 @@ use crate::tracked::Tracked;
 /// [`ErrorKind::Parse`](crate::ErrorKind::Parse) with an offset as in [`Parsed`](crate::Parsed). A
 /// value that can't be serialized is an error too, and nothing of it is written.
 pub struct Postcard<C, T> {
-    inner: Tracked<C>,
+    inner: Converted<C>,
     // It makes values of T and does not hold one.
     made: PhantomData<fn() -> T>,
 }
 
-impl<C, T> Postcard<C, T> {
-    pub(crate) fn new(codec: C) -> Self {
-        Self { inner: Tracked::new(codec), made: PhantomData }
-    }
-}
+is_around_a_codec!(Postcard);
+makes_a_type!(Postcard);
 
-impl<C: Clone, T> Clone for Postcard<C, T> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), made: PhantomData }
-    }
-}
-
-impl<C: fmt::Debug, T> fmt::Debug for Postcard<C, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Postcard").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-fn read<I, T>(frame: Option<(u64, I)>) -> Result<Option<T>, CodecError>
-where
-    I: AsRef<[u8]>,
-    T: DeserializeOwned,
-{
-    let Some((start, frame)) = frame else {
-        return Ok(None);
-    };
-    match postcard::take_from_bytes(frame.as_ref()) {
-        Ok((value, [])) => Ok(Some(value)),
-        Ok((_, rest)) => {
-            Err(CodecError::parse(format!("{} bytes after the value", rest.len())).at(start))
-        }
-        Err(error) => Err(CodecError::parse(error).at(start)),
+fn read<T: DeserializeOwned>(frame: impl AsRef<[u8]>) -> Result<T, BoxError> {
+    match postcard::take_from_bytes(frame.as_ref())? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(format!("{} bytes after the value", rest.len()).into()),
     }
 }
 
@@ -86,11 +60,11 @@ where
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<T>, CodecError> {
-        read(self.inner.decode(src)?)
+        self.inner.decode(src, read)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<T>, CodecError> {
-        read(self.inner.decode_eof(src)?)
+        self.inner.decode_eof(src, read)
     }
 }
 

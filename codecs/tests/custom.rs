@@ -6,8 +6,8 @@ use std::cell::Cell;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ropewalk_codecs::custom::{FindFrame, Span, Strict, take_frame};
-use ropewalk_codecs::laws::{Laws, Lent};
 use ropewalk_codecs::{CodecError, CodecExt, ErrorKind};
+use ropewalk_laws::{Laws, Lent};
 use support::{encoded, gives};
 use tokio_util::codec::{Decoder, Encoder};
 

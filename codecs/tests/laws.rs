@@ -11,8 +11,8 @@ mod typed;
 
 use bytes::Bytes;
 use corpus::{long_frames, short_frames, streams};
-use ropewalk_codecs::laws::{Laws, Subject};
 use ropewalk_codecs::{CodecError, Fixed, LengthPrefixed, Lines, Netstring, RawBytes};
+use ropewalk_laws::{Laws, Subject};
 use tokio_util::codec::Encoder;
 
 /// The laws on short frames, with a limit that they often break.

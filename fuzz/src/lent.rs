@@ -1,7 +1,7 @@
 //! Frames that are lent have to be those that are owned.
 
 use ropewalk_codecs::Framing;
-use ropewalk_codecs::laws::Lent;
+use ropewalk_laws::Lent;
 
 use super::drive::{Drive, Event, Expect, same_bytes};
 use super::input::{Cuts, Input};

@@ -80,6 +80,8 @@ pub mod limit;
 pub mod log;
 pub mod login;
 mod per_connection;
+#[doc(hidden)]
+pub mod percent;
 pub mod proxy;
 pub mod rate;
 mod read_deadline;

@@ -88,7 +88,8 @@ impl<F> Reply<F> {
         I: IntoIterator<Item = F, IntoIter: Send + 'static>,
     {
         let mut frames = frames.into_iter().fuse();
-        let (first, second) = (frames.next(), frames.next());
+        let first = frames.next();
+        let second = frames.next();
         match second {
             None => Self::maybe(first),
             second => {

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -12,13 +11,13 @@ use ropewalk_middleware::proxy::{Header, Version};
 use ropewalk_middleware::{Addr, Connection, Error, Peer, Result, Stream};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use crate::endpoint::To;
 use crate::endpoint::error::ConnectError;
 use crate::endpoint::remote::Remote;
-use crate::listener::tcp::set_options;
+use crate::endpoint::tcp::listener::set_options;
 
 /// How long `connect` may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,17 +81,8 @@ pub(super) async fn dial(remote: &Remote, source: Option<(&Addr, &Addr)>) -> Res
 
 async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<Connection> {
     let (mut stream, peer) = match &remote.to {
-        To::Tcp(addr) => tcp(vec![*addr], remote.from).await?,
-        To::Scoped(scoped) => tcp(vec![scoped.resolve().await?], remote.from).await?,
-        To::Name(host, port) => {
-            tcp(lookup_host((host.as_str(), *port)).await?.collect(), remote.from).await?
-        }
-        To::Unix(path) => unix(UnixStream::connect(path).await?),
-        To::Abstract(name) => {
-            // A path with a leading NUL would be taken as an abstract name.
-            let path = [&[0], &name[..]].concat();
-            unix(UnixStream::connect(std::ffi::OsStr::from_bytes(&path)).await?)
-        }
+        To::Tcp(address) => tcp(address.resolve().await?, remote.from).await?,
+        To::Unix(address) => unix(UnixStream::connect(address.path()).await?),
         To::Dial(dial) => dial.dial().await?,
     };
     if let Some(version) = remote.proxied {

@@ -4,8 +4,8 @@
 use std::fs;
 use std::io;
 
-use super::proxied::Known;
-use super::{BACKLOG, BindError, Endpoint, Kind};
+use super::proxied::known_by;
+use super::{BindError, Endpoint, Kind, watch, watcher};
 use crate::listener::Listener;
 use crate::listener::opened::Opened;
 use crate::listener::preamble::{
@@ -14,8 +14,6 @@ use crate::listener::preamble::{
 use crate::listener::proxy::ReadHeader;
 #[cfg(feature = "tls")]
 use crate::listener::tls::Handshake;
-use crate::listener::watch::watch;
-use crate::listener::{tcp, unix};
 
 /// The system's limit on waiting connections where it is unknown: the default of Linux.
 const SOMAXCONN: usize = 4096;
@@ -63,7 +61,7 @@ impl Endpoint {
         inherited: Vec<Opened>,
     ) -> Result<Vec<Opened>, BindError> {
         let opened = if inherited.is_empty() {
-            self.open_new(sockets).await
+            self.kind.scheme().open(&self.options, sockets).await
         } else {
             self.prepare(inherited)
         };
@@ -82,45 +80,17 @@ impl Endpoint {
     }
 
     fn failed(&self, cause: io::Error) -> BindError {
-        BindError::new(self.to_string(), cause)
-    }
-
-    async fn open_new(&self, sockets: usize) -> io::Result<Vec<Opened>> {
-        let backlog = self.system_backlog();
-        match &self.kind {
-            Kind::Tcp(addr) => tcp::open(*addr, self.v6_only, backlog, sockets),
-            Kind::Scoped(scoped) => {
-                tcp::open(scoped.resolve().await?, self.v6_only, backlog, sockets)
-            }
-            Kind::Name(host, port) => open_name(host, *port, backlog, sockets).await,
-            Kind::Unix(path) => Ok(vec![unix::open(path, backlog, &self.access).await?]),
-            Kind::Abstract(name) => Ok(vec![unix::open_abstract(name, backlog)?]),
-            #[cfg(feature = "systemd")]
-            Kind::Inherited(which) => {
-                let opened = Opened { path: None, socket: which.take()? };
-                opened.prepare(None)?;
-                Ok(vec![opened])
-            }
-            Kind::Bound(_) => {
-                let text = "a listener made in code, or in memory, can't be shared by workers: serve it without them";
-                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
-            }
-        }
+        BindError::new(self, cause)
     }
 
     fn prepare(&self, inherited: Vec<Opened>) -> io::Result<Vec<Opened>> {
         for opened in &inherited {
             if let Some(path) = &opened.path {
-                path.set_access(&self.access)?;
+                path.set_access(&self.options.access)?;
             }
-            opened.prepare(self.listens_itself().then(|| self.system_backlog()))?;
+            watcher(opened.prepare(self.listens_itself().then(|| self.options.system_backlog()))?)?;
         }
         Ok(inherited)
-    }
-
-    fn system_backlog(&self) -> i32 {
-        // It was clamped when it was set, so it fits.
-        i32::try_from(self.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX)
     }
 
     /// The most connections that can wait to be accepted: the system's own limit bounds any
@@ -132,7 +102,7 @@ impl Endpoint {
         let allowed = allowed.unwrap_or(SOMAXCONN);
         // The backlog of a socket that was passed to this process is unknown.
         if self.listens_itself() {
-            allowed.min(self.backlog.unwrap_or(BACKLOG) as usize)
+            allowed.min(self.options.backlog_or_default() as usize)
         } else {
             allowed
         }
@@ -144,7 +114,7 @@ impl Endpoint {
         listener: Box<dyn Listener>,
         preambles: &Preambles,
     ) -> io::Result<Box<dyn Listener>> {
-        self.check_trusted(&Known::by(&listener.local_addr()))?;
+        self.check_trusted(known_by(&listener.local_addr()))?;
         let steps = self.steps();
         if steps.is_empty() {
             return Ok(listener);
@@ -173,16 +143,4 @@ impl Endpoint {
         }
         steps
     }
-}
-
-/// The first of a name's addresses that can be bound, or the error of the last one.
-async fn open_name(host: &str, port: u16, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
-    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-    for addr in tokio::net::lookup_host((host, port)).await? {
-        match tcp::open(addr, None, backlog, sockets) {
-            Err(error) => result = Err(error),
-            opened => return opened,
-        }
-    }
-    result
 }

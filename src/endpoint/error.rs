@@ -63,9 +63,11 @@ pub struct BindError {
 }
 
 impl BindError {
-    pub(super) fn new(endpoint: String, cause: io::Error) -> Self {
-        let advice = advice(&endpoint, &cause).into();
-        Self { endpoint, cause, advice }
+    pub(super) fn new(endpoint: &Endpoint, cause: io::Error) -> Self {
+        // Only the system's errors need advice: errors of this crate (those without a number)
+        // contain it.
+        let advice = cause.raw_os_error().map_or("", |errno| endpoint.kind.scheme().advice(errno));
+        Self { endpoint: endpoint.to_string(), cause, advice: advice.into() }
     }
 
     /// Adds advice about the endpoints that the same server has bound before this one, if one of
@@ -88,33 +90,6 @@ impl BindError {
     /// The system's error.
     pub fn cause(&self) -> &io::Error {
         &self.cause
-    }
-}
-
-/// Advice for an error. Only the system's errors need it: errors of this crate (those without a
-/// number) contain it.
-fn advice(endpoint: &str, cause: &io::Error) -> &'static str {
-    let unix =
-        endpoint.split(':').next().is_some_and(|scheme| scheme.rsplit('+').next() == Some("unix"));
-    match cause.raw_os_error() {
-        Some(libc::EADDRINUSE) if unix => {
-            "; another program listens there: stop it, or choose another name"
-        }
-        Some(libc::EADDRINUSE) => {
-            "; another program listens there: stop it, or choose another port (0: any free one)"
-        }
-        Some(libc::EACCES) if unix => {
-            "; the user this runs as must be allowed to write in the directory of the path"
-        }
-        Some(libc::EPERM) if unix => "; giving a file to another user takes root or CAP_CHOWN",
-        Some(libc::EACCES) => {
-            "; ports below 1024 need root or CAP_NET_BIND_SERVICE: use a port from 1024 up, or grant it"
-        }
-        Some(libc::EADDRNOTAVAIL) => {
-            "; this machine has no such address: 0.0.0.0 and [::] stand for all it has"
-        }
-        Some(libc::ENOENT) if unix => "; the directory of the path must exist",
-        _ => "",
     }
 }
 
@@ -171,17 +146,18 @@ impl StdError for ConnectError {
 mod tests {
     use std::io;
 
-    use super::BindError;
+    use super::{BindError, Endpoint};
 
     #[test]
     fn a_privileged_port_gets_the_advice_for_ports_and_a_path_the_one_for_paths() {
         let denied = || io::Error::from_raw_os_error(libc::EACCES);
-        let port = BindError::new("tcp:127.0.0.1:80".to_owned(), denied()).to_string();
+        let port =
+            BindError::new(&Endpoint::tcp(([127, 0, 0, 1], 80).into()), denied()).to_string();
         assert!(
             port.starts_with("cannot bind tcp:127.0.0.1:80: Permission denied")
                 && port.contains("below 1024")
         );
-        let path = BindError::new("unix:/run/x".to_owned(), denied()).to_string();
+        let path = BindError::new(&Endpoint::unix("/run/x"), denied()).to_string();
         assert!(path.contains("directory") && !path.contains("1024"), "{path}");
     }
 }

@@ -11,9 +11,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use filedescriptor::FileDescriptor;
 
+use super::input::Input;
+use super::options::SocketOptions;
 use super::passed::{Mistake, check_name, find, misdirected};
-use super::{Endpoint, Kind};
-use crate::listener::opened;
+use super::scheme::{Known, Opening, Scheme};
+use super::{Endpoint, EndpointError, Kind, watcher};
+use crate::listener::opened::{self, Opened};
 
 /// The descriptors that were taken. Their numbers may belong to other files by now, so no number is
 /// taken twice.
@@ -42,11 +45,16 @@ impl Endpoint {
 }
 
 impl Inherited {
-    pub(super) fn parse_systemd(name: &str) -> Result<Self, Mistake> {
-        check_name(name).map(|()| Self::Systemd(name.to_owned()))
+    /// Parses what follows `systemd:` or `fd:`.
+    pub(super) fn parse(input: Input<'_>, scheme: &str, text: &str) -> Result<Self, EndpointError> {
+        let parsed = match scheme {
+            "fd" => Self::parse_fd(text),
+            _ => check_name(text).map(|()| Self::Systemd(text.to_owned())),
+        };
+        parsed.map_err(|(problem, fix)| input.error(problem, fix))
     }
 
-    pub(super) fn parse_fd(number: &str) -> Result<Self, Mistake> {
+    fn parse_fd(number: &str) -> Result<Self, Mistake> {
         let fix = "write a number from 3 to 65535, such as fd:3";
         let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         match number.parse::<u16>() {
@@ -59,7 +67,7 @@ impl Inherited {
     }
 
     /// Takes ownership of the socket. A descriptor that is refused is left unchanged.
-    pub(super) fn take(&self) -> io::Result<OwnedFd> {
+    fn take(&self) -> io::Result<OwnedFd> {
         let refuse = |(problem, fix): Mistake| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{problem}: {fix}"))
         };
@@ -88,6 +96,24 @@ impl Inherited {
         let socket = own(number)?;
         taken.insert(number);
         Ok(socket)
+    }
+}
+
+impl Scheme for Inherited {
+    fn options(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn peers(&self) -> Option<Known> {
+        None
+    }
+
+    fn open<'a>(&'a self, _: &'a SocketOptions, _: usize) -> Opening<'a> {
+        Box::pin(async move {
+            let opened = Opened { path: None, socket: self.take()? };
+            opened.prepare(None)?;
+            Ok(vec![opened])
+        })
     }
 }
 
@@ -154,7 +180,7 @@ fn own(number: RawFd) -> io::Result<OwnedFd> {
     let closed =
         |_| io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open"));
     let socket = FileDescriptor::dup(&number).map_err(closed)?.as_fd().try_clone_to_owned()?;
-    opened::check(&socket)?;
+    watcher(opened::check(&socket)?)?;
     nix::unistd::close(number)?;
     Ok(socket)
 }

@@ -1,12 +1,16 @@
 //! The text of an endpoint or remote, split into its parts.
 
+use std::fmt;
+
+use ropewalk_middleware::percent;
+
 use super::EndpointError;
 
 /// The prefix of the scheme.
 pub(super) const PREFIX: &str = "proxy+";
 
 /// The prefix of the scheme that encrypts any socket but TCP, for which the scheme is `tls:`.
-pub(super) const ENCRYPTED: &str = "tls+";
+const ENCRYPTED: &str = "tls+";
 
 const FORMS: &str = "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH";
 
@@ -18,18 +22,45 @@ pub(super) struct Input<'a> {
 
 impl Input<'_> {
     pub(super) fn error(self, problem: impl Into<String>, fix: impl Into<String>) -> EndpointError {
-        let (mut fix, own): (String, _) =
-            (fix.into(), self.text.split_once(':').map_or("", |(scheme, _)| scheme));
-        // All these schemes have the same addresses, paths or names.
-        for plain in ["tcp", "unix", "systemd", "fd"] {
-            let tls = if plain == "tcp" { "tls".to_owned() } else { format!("{ENCRYPTED}{plain}") };
-            let transport = own.strip_prefix(PREFIX).unwrap_or(own);
-            if own != plain && (transport == plain || transport == tls) {
-                fix = fix.replace(&format!("write {plain}:"), &format!("write {own}:"));
-                fix = fix.replace(&format!("or {plain}:"), &format!("or {own}:"));
-            }
+        let mut fix: String = fix.into();
+        let own = self.text.split_once(':').map_or("", |(scheme, _)| scheme);
+        let transport = own.strip_prefix(PREFIX).unwrap_or(own);
+        // All schemes of one kind of socket have the same addresses, paths or names.
+        let plain = match transport.strip_prefix(ENCRYPTED) {
+            Some(transport) => transport,
+            None if transport == "tls" => "tcp",
+            None => transport,
+        };
+        if own != plain {
+            fix = fix.replace(&format!("write {plain}:"), &format!("write {own}:"));
+            fix = fix.replace(&format!("or {plain}:"), &format!("or {own}:"));
         }
         EndpointError::new(self.text, problem, fix)
+    }
+
+    pub(super) fn not_a_url(self, instead: impl fmt::Display) -> EndpointError {
+        self.error(
+            "an endpoint is not a URL, and \"//\" is not part of it",
+            format!("write {instead}"),
+        )
+    }
+
+    /// Decodes `%` with two hexadecimal digits.
+    pub(super) fn decode(self, text: &str) -> Result<Vec<u8>, EndpointError> {
+        percent::decode(text).map_err(|part| {
+            self.error(
+                format!("\"{part}\" is not % and two hexadecimal digits"),
+                "write %25 for a %",
+            )
+        })
+    }
+}
+
+/// The text of an encrypted endpoint: TCP has a scheme of its own, any other socket a prefix.
+pub(super) fn encrypted(plain: &str) -> String {
+    match plain.strip_prefix("tcp:") {
+        Some(address) => format!("tls:{address}"),
+        None => format!("{ENCRYPTED}{plain}"),
     }
 }
 
@@ -39,7 +70,7 @@ pub(super) struct Parts<'a> {
     /// The scheme of its socket.
     pub(super) transport: &'a str,
     pub(super) encrypted: bool,
-    pub(super) place: &'a str,
+    pub(super) address: &'a str,
     pub(super) options: Vec<&'a str>,
 }
 
@@ -57,8 +88,8 @@ impl<'a> Input<'a> {
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(no_scheme(self));
         };
-        let (place, options) = match rest.split_once('?') {
-            Some((place, options)) => (place, options.split('&').collect()),
+        let (address, options) = match rest.split_once('?') {
+            Some((address, options)) => (address, options.split('&').collect()),
             None => (rest, Vec::new()),
         };
         let behind = scheme.strip_prefix(PREFIX).unwrap_or(scheme);
@@ -71,7 +102,7 @@ impl<'a> Input<'a> {
             Some(transport) => (true, transport),
             None => (behind == "tls", behind),
         };
-        Ok(Parts { scheme, transport, encrypted, place, options })
+        Ok(Parts { scheme, transport, encrypted, address, options })
     }
 }
 
@@ -85,23 +116,4 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
         FORMS.to_owned()
     };
     input.error("it does not say of which kind it is", fix)
-}
-
-/// Decodes `%` with two hexadecimal digits.
-pub(super) fn decode(input: Input<'_>, place: &str) -> Result<Vec<u8>, EndpointError> {
-    let mut parts = place.split('%');
-    let mut path = parts.next().unwrap_or("").as_bytes().to_vec();
-    for part in parts {
-        let byte = part.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let Some(byte) = byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) else {
-            let shown: String = part.chars().take(2).collect();
-            return Err(input.error(
-                format!("\"%{shown}\" is not % and two hexadecimal digits"),
-                "write %25 for a %",
-            ));
-        };
-        path.push(byte);
-        path.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    Ok(path)
 }

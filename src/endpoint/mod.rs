@@ -5,48 +5,116 @@ pub(crate) mod error;
 #[cfg(feature = "systemd")]
 mod inherited;
 mod input;
-mod ipv6;
+mod options;
 mod parse;
 #[cfg(feature = "systemd")]
 mod passed;
+mod premade;
 mod proxied;
 pub(crate) mod remote;
+mod scheme;
+pub(crate) mod tcp;
 mod text;
 #[cfg(feature = "tls")]
 mod tls;
+mod unix;
 
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use ropewalk_middleware::Addr;
+use rustix::net::AddressFamily;
 
+use crate::listener::opened::{Opened, check};
 use crate::listener::proxy::Trusted;
-use crate::listener::unix::Access;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
 pub use self::error::{BindError, EndpointError};
 pub use crate::listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
 
-pub(crate) use self::ipv6::settle;
 pub(crate) use self::remote::To;
+pub(crate) use self::tcp::settle;
 
-use self::ipv6::Scoped;
-use self::proxied::Known;
+#[cfg(feature = "systemd")]
+use self::inherited::Inherited;
+use self::input::Input;
+use self::options::SocketOptions;
+use self::premade::Premade;
+use self::scheme::Scheme;
+use self::tcp::TcpAddress;
+use self::unix::UnixAddress;
 
-/// How many connections may wait to be accepted by default.
-const BACKLOG: u32 = 1024;
+/// The schemes and their forms, for messages and `--help`.
+pub(crate) const SCHEMES: [(&str, &str); 5] = [
+    ("tcp", "tcp:PORT, tcp:HOST:PORT"),
+    ("tls", "tls:HOST:PORT?cert=FILE&key=FILE"),
+    ("unix", "unix:PATH[?mode=660], unix:@NAME"),
+    ("systemd", "systemd:NAME"),
+    ("fd", "fd:N"),
+];
 
-/// The largest value that the system calls accept.
-const MAX_BACKLOG: u32 = i32::MAX as u32;
+/// An address, by the file that knows its scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Tcp(TcpAddress),
+    Unix(UnixAddress),
+    #[cfg(feature = "systemd")]
+    Inherited(Inherited),
+    Bound(Premade),
+}
 
-/// The longest path of a Unix socket in bytes; the kernel's field has one more for the terminator.
-const MAX_PATH: usize =
-    if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+impl Kind {
+    /// Parses what follows the scheme, up to the options.
+    fn parse(input: Input<'_>, scheme: &str, text: &str) -> Result<Self, EndpointError> {
+        match scheme {
+            "tcp" | "tls" => TcpAddress::parse(input, text).map(Self::Tcp),
+            "unix" => UnixAddress::parse(input, text).map(Self::Unix),
+            #[cfg(feature = "systemd")]
+            "systemd" | "fd" => Inherited::parse(input, scheme, text).map(Self::Inherited),
+            #[cfg(not(feature = "systemd"))]
+            "systemd" | "fd" => {
+                let problem = format!(
+                    "{scheme}: needs ropewalk's feature \"systemd\", which this program is built without"
+                );
+                Err(input.error(problem, "turn it on in its Cargo.toml"))
+            }
+            "memory" => Err(input.error(
+                "a memory: endpoint has no name",
+                "make it with ropewalk::memory::endpoint()",
+            )),
+            _ => Err(parse::unknown_scheme(input, scheme)),
+        }
+    }
+
+    fn scheme(&self) -> &dyn Scheme {
+        match self {
+            Self::Tcp(address) => address,
+            Self::Unix(address) => address,
+            #[cfg(feature = "systemd")]
+            Self::Inherited(which) => which,
+            Self::Bound(premade) => premade,
+        }
+    }
+}
+
+/// Makes a listener, watched by the current runtime, from a socket; the number is how many
+/// connections can wait in it.
+type Watch = fn(Opened, usize) -> io::Result<Box<dyn Listener>>;
+
+/// The way to watch sockets of this address family. An inherited socket may have any.
+fn watcher(family: AddressFamily) -> io::Result<Watch> {
+    match family {
+        AddressFamily::INET | AddressFamily::INET6 => Ok(tcp::listener::watch),
+        AddressFamily::UNIX => Ok(unix::listener::watch),
+        other => {
+            let text = format!("its address family ({}) is not IPv4, IPv6 or Unix", other.as_raw());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+    }
+}
+
+fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
+    watcher(check(&opened.socket)?)?(opened, backlog)
+}
 
 /// Where a server listens.
 ///
@@ -134,99 +202,14 @@ const MAX_PATH: usize =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     kind: Kind,
-    backlog: Option<u32>,
-    access: Access,
-    v6_only: Option<bool>,
+    options: SocketOptions,
     /// The proxies that are trusted to send PROXY headers, if the endpoint is behind a proxy.
     proxied: Option<Trusted>,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    Tcp(SocketAddr),
-    /// An IPv6 address with the name of an interface.
-    Scoped(Scoped),
-    /// A host name and a port.
-    Name(String, u16),
-    Unix(PathBuf),
-    /// A name in the abstract namespace.
-    Abstract(Arc<[u8]>),
-    #[cfg(feature = "systemd")]
-    Inherited(inherited::Inherited),
-    Bound(Premade),
-}
-
-/// A listener that exists already, until the first bind takes it.
-#[derive(Clone)]
-struct Premade {
-    addr: Addr,
-    listener: Arc<Mutex<Option<Box<dyn Listener>>>>,
-}
-
 impl Endpoint {
-    /// A TCP address; port 0 means any free port. The flow label of an IPv6 address has no meaning
-    /// for listening and is dropped.
-    pub fn tcp(mut addr: SocketAddr) -> Self {
-        if let SocketAddr::V6(v6) = &mut addr {
-            v6.set_flowinfo(0);
-        }
-        Kind::Tcp(addr).into()
-    }
-
-    /// A Unix socket at a path.
-    pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Kind::Unix(path.into()).into()
-    }
-
-    /// A name in Linux's abstract namespace, of 1 to 107 bytes. It has no file, so no file is left
-    /// behind, and no permissions: every process in the same network namespace can connect. Check
-    /// the peer's [credentials](crate::Peer::credentials).
-    pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
-        Kind::Abstract(name.as_ref().into()).into()
-    }
-
-    /// An existing listener, for example of a transport of your own. It can be bound once, by the
-    /// first clone of the endpoint that is bound.
-    pub fn from_listener(listener: impl Listener) -> Self {
-        let addr = listener.local_addr();
-        Kind::Bound(Premade { addr, listener: Arc::new(Mutex::new(Some(Box::new(listener)))) })
-            .into()
-    }
-
-    /// How many connections may wait to be accepted: at least 1; the system may allow fewer. For
-    /// TCP and Unix sockets only; binding any other endpoint with a backlog is an error.
-    #[must_use]
-    pub fn backlog(mut self, connections: u32) -> Self {
-        self.backlog = Some(connections.clamp(1, MAX_BACKLOG));
-        self
-    }
-
-    /// The permissions of a Unix socket's path, at most `0o777`. Binding any other endpoint with a
-    /// mode is an error, as is binding with a larger one.
-    #[must_use]
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.access.mode = Some(mode);
-        self
-    }
-
-    /// The user who owns a Unix socket's path, by name or number. Binding any other endpoint with a
-    /// user is an error.
-    #[must_use]
-    pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.access.user = Some(user.into());
-        self
-    }
-
-    /// The group of a Unix socket's path, by name or number. Binding any other endpoint with a
-    /// group is an error.
-    #[must_use]
-    pub fn group(mut self, group: impl Into<String>) -> Self {
-        self.access.group = Some(group.into());
-        self
-    }
-
     /// Encrypts the endpoint's connections: each begins with a TLS handshake. It works with any
     /// endpoint, also one in memory. See [`TlsConfig`], which can also be made from a
     /// `rustls::ServerConfig`.
@@ -254,59 +237,30 @@ impl Endpoint {
         #[cfg(feature = "tls")]
         let checked =
             checked.and_then(|()| self.tls.as_ref().map_or(Ok(()), |tls| Ok(tls.load()?)));
-        checked.map_err(|cause| BindError::new(self.to_string(), cause))
+        checked.map_err(|cause| BindError::new(self, cause))
     }
 
     /// The endpoint without its options, TLS and PROXY headers: a string that identifies its
     /// socket. It includes whether the socket accepts IPv4 as well, because that can't be changed
     /// on an existing socket.
     pub(crate) fn place(&self) -> String {
-        let v6_only = self.v6_only.filter(|only| *only);
-        Self { v6_only, ..self.kind.clone().into() }.to_string()
+        let v6_only = self.options.v6_only.filter(|only| *only);
+        let options = SocketOptions { v6_only, ..SocketOptions::default() };
+        Self { options, ..self.kind.clone().into() }.to_string()
     }
 
     /// Whether this process calls `listen` and so sets the backlog.
     fn listens_itself(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) | Kind::Unix(_) | Kind::Abstract(_)
-        )
+        self.kind.scheme().options().contains(&"backlog")
     }
 
     fn check_options(&self) -> io::Result<()> {
-        let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        match &self.kind {
-            Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..) => {
-                self.check_trusted(&Known::ByAddress)?
-            }
-            Kind::Unix(path) => {
-                check_path(path).or_else(wrong)?;
-                self.check_trusted(&Known::ByPermission)?;
-            }
-            Kind::Abstract(name) => {
-                check_name(name).or_else(wrong)?;
-                self.check_trusted(&Known::Not)?;
-            }
-            // Known when it is bound.
-            _ => {}
+        let scheme = self.kind.scheme();
+        scheme.check().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+        if let Some(peers) = scheme.peers() {
+            self.check_trusted(peers)?;
         }
-        match &self.kind {
-            Kind::Unix(_) if self.access.mode.is_some_and(|mode| mode > 0o777) => {
-                wrong("a mode is at most 0o777")
-            }
-            Kind::Unix(_) if self.v6_only.is_none() => Ok(()),
-            Kind::Unix(_) => wrong("v6only is for tcp: endpoints with an IPv6 address only"),
-            _ if self.access != Access::default() => {
-                wrong("mode, user and group are for unix: endpoints with a path only")
-            }
-            _ if self.v6_only.is_some() && !self.is_v6() => {
-                wrong("v6only is for tcp: endpoints with an IPv6 address only")
-            }
-            _ if self.backlog.is_some() && !self.listens_itself() => {
-                wrong("backlog is for tcp: and unix: endpoints only")
-            }
-            _ => Ok(()),
-        }
+        self.options.check(scheme.options())
     }
 }
 
@@ -314,57 +268,10 @@ impl From<Kind> for Endpoint {
     fn from(kind: Kind) -> Self {
         Self {
             kind,
-            backlog: None,
-            access: Access::default(),
-            v6_only: None,
+            options: SocketOptions::default(),
             proxied: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
-    }
-}
-
-/// Checks a path, whether parsed or built.
-fn check_path(path: &Path) -> Result<(), &'static str> {
-    let bytes = path.as_os_str().as_bytes();
-    match bytes.len() {
-        0 => Err("the path is empty"),
-        n if n > MAX_PATH => Err("the path is over 107 bytes long (103 on some systems)"),
-        _ if bytes.contains(&0) => Err("there is a NUL in the path"),
-        _ => Ok(()),
-    }
-}
-
-/// Checks an abstract name, whether parsed or built.
-fn check_name(name: &[u8]) -> Result<(), &'static str> {
-    match name.len() {
-        0 => Err("the abstract name is empty"),
-        n if n > MAX_PATH => Err("the abstract name is over 107 bytes long"),
-        _ => Ok(()),
-    }
-}
-
-impl Premade {
-    fn take(&self) -> io::Result<Box<dyn Listener>> {
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        listener.take().ok_or_else(|| {
-            let text = "it was bound before: a listener made in code can be bound once";
-            io::Error::new(io::ErrorKind::AddrInUse, text)
-        })
-    }
-}
-
-impl PartialEq for Premade {
-    /// Clones of one value are equal.
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.listener, &other.listener)
-    }
-}
-
-impl Eq for Premade {}
-
-impl fmt::Debug for Premade {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.addr.fmt(f)
     }
 }

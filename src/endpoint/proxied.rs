@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use ropewalk_middleware::Addr;
 
 use super::input::{Input, PREFIX};
+use super::scheme::Known;
 use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
 
@@ -46,7 +47,7 @@ impl Endpoint {
     }
 
     /// Checks the trusted networks, once it is known how peers of this endpoint are identified.
-    pub(super) fn check_trusted(&self, peers: &Known) -> io::Result<()> {
+    pub(super) fn check_trusted(&self, peers: Known) -> io::Result<()> {
         let Some(trusted) = &self.proxied else { return Ok(()) };
         let text = match (peers, trusted.networks()) {
             (Known::ByAddress, []) => {
@@ -65,30 +66,19 @@ impl Endpoint {
 const NO_PERMISSIONS: &str =
     "an abstract name has no permissions, so any process could send PROXY headers: use a path";
 
-/// How a proxy is identified.
-pub(super) enum Known {
-    /// Its address in the network.
-    ByAddress,
-    /// By its permission to connect: to a path, or to a listener made in code.
-    ByPermission,
-    /// Not at all: every process of this machine may connect.
-    Not,
-}
-
-impl Known {
-    /// How the peers of a listener are identified.
-    pub(super) fn by(local: &Addr) -> Self {
-        match local {
-            Addr::Tcp(_) => Self::ByAddress,
-            Addr::Abstract(_) => Self::Not,
-            _ => Self::ByPermission,
-        }
+/// How the peers of a listener are identified. Those of a transport that has neither networks nor
+/// permissions are not.
+pub(super) fn known_by(local: &Addr) -> Known {
+    match local {
+        Addr::Tcp(_) => Known::ByAddress,
+        Addr::Unix(_) | Addr::Memory => Known::ByPermission,
+        _ => Known::Not,
     }
 }
 
 /// Whether an endpoint has the option `trust`.
 pub(super) fn takes_trust(scheme: &str, kind: &Kind) -> bool {
-    scheme.starts_with(PREFIX) && !matches!(kind, Kind::Unix(_))
+    scheme.starts_with(PREFIX) && kind.scheme().peers() != Some(Known::ByPermission)
 }
 
 /// Takes the option `trust` out of the others: the networks that an endpoint trusts, if it is
@@ -102,33 +92,32 @@ pub(super) fn take_trusted(
     let is_trust = |option: &&str| option.split('=').next() == Some("trust");
     let sign = if options.iter().all(is_trust) { '?' } else { '&' };
     let values: Vec<&str> = options.extract_if(.., |option| is_trust(&&**option)).collect();
-    let (problem, fix) = match (scheme.starts_with(PREFIX).then_some(kind), &values[..]) {
-        (None, []) => return Ok(None),
-        (None, _) => (
-            format!("the option trust is for {PREFIX} endpoints"),
-            format!("write {PREFIX}{scheme}:, or drop the option"),
-        ),
-        (Some(Kind::Abstract(_)), _) => {
+    if !scheme.starts_with(PREFIX) {
+        let fix = || format!("write {PREFIX}{scheme}:, or drop the option");
+        let misplaced =
+            || input.error(format!("the option trust is for {PREFIX} endpoints"), fix());
+        return if values.is_empty() { Ok(None) } else { Err(misplaced()) };
+    }
+    let (problem, fix) = match (kind.scheme().peers(), &values[..]) {
+        (Some(Known::Not), _) => {
             let (problem, fix) = NO_PERMISSIONS.split_once(": ").unwrap_or_default();
             (problem.to_owned(), fix.to_owned())
         }
-        (Some(Kind::Tcp(_) | Kind::Scoped(_) | Kind::Name(..)), []) => (
+        (Some(Known::ByAddress), []) => (
             "it does not say which proxies are trusted".to_owned(),
             format!("add their networks, such as {sign}trust=10.0.0.0/8,::1"),
         ),
         // For an inherited socket this is checked when it is bound.
-        (Some(_), []) => return Ok(Some(Trusted::new([]))),
-        (Some(Kind::Unix(_)), _) => (
+        (_, []) => return Ok(Some(Trusted::new([]))),
+        (Some(Known::ByPermission), _) => (
             "the option trust is for endpoints with addresses".to_owned(),
             "set the permissions by mode=, such as mode=660, and drop the option".to_owned(),
         ),
-        (Some(_), [value]) => {
-            match networks(value.split_once('=').map_or("", |(_, value)| value)) {
-                Ok(trusted) => return Ok(Some(trusted)),
-                Err(fault) => fault,
-            }
-        }
-        (Some(_), _) => (
+        (_, [value]) => match networks(value.split_once('=').map_or("", |(_, value)| value)) {
+            Ok(trusted) => return Ok(Some(trusted)),
+            Err(fault) => fault,
+        },
+        _ => (
             "the option trust is given twice".to_owned(),
             "keep one, with commas between the networks".to_owned(),
         ),

@@ -15,8 +15,11 @@ use ropewalk_middleware::proxy::Version;
 use ropewalk_middleware::{Addr, Peer, Stream};
 
 use super::EndpointError;
-use super::input::{ENCRYPTED, PREFIX};
-use super::ipv6::Scoped;
+use super::input::PREFIX;
+#[cfg(feature = "tls")]
+use super::input::encrypted;
+use super::tcp::TcpAddress;
+use super::unix::UnixAddress;
 #[cfg(feature = "tls")]
 use crate::tls::ClientTls;
 
@@ -88,29 +91,25 @@ pub struct Remote {
 /// The kind of address.
 #[derive(Clone)]
 pub(crate) enum To {
-    Tcp(SocketAddr),
-    Scoped(Scoped),
-    /// A host name and a port.
-    Name(String, u16),
-    Unix(PathBuf),
-    Abstract(Arc<[u8]>),
+    Tcp(TcpAddress),
+    Unix(UnixAddress),
     Dial(Arc<dyn Dial>),
 }
 
 impl Remote {
     /// A TCP address.
     pub fn tcp(addr: SocketAddr) -> Self {
-        To::Tcp(addr).into()
+        To::Tcp(TcpAddress::Ip(addr)).into()
     }
 
     /// A Unix socket at a path.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        To::Unix(path.into()).into()
+        To::Unix(UnixAddress::Path(path.into())).into()
     }
 
     /// A name in Linux's abstract namespace.
     pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
-        To::Abstract(name.as_ref().into()).into()
+        To::Unix(UnixAddress::Abstract(name.as_ref().into())).into()
     }
 
     /// A remote of a transport of your own.
@@ -158,9 +157,7 @@ impl Remote {
     #[cfg(feature = "tls")]
     pub(crate) fn host(&self) -> Option<String> {
         match &self.to {
-            To::Tcp(addr) => Some(addr.ip().to_string()),
-            To::Scoped(scoped) => Some(scoped.ip.to_string()),
-            To::Name(host, _) => Some(host.trim_end_matches('.').to_owned()),
+            To::Tcp(address) => Some(address.host()),
             _ => None,
         }
     }
@@ -186,28 +183,19 @@ impl fmt::Display for Remote {
         if self.proxied.is_some() {
             f.write_str(PREFIX)?;
         }
-        let is_tcp = matches!(self.to, To::Tcp(_) | To::Scoped(_) | To::Name(..));
-        #[cfg(feature = "tls")]
-        let encrypted = self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        let encrypted = false;
-        if encrypted && !is_tcp {
-            f.write_str(ENCRYPTED)?;
-        }
-        let tcp = if encrypted { "tls" } else { "tcp" };
-        match &self.to {
-            To::Tcp(addr) => write!(f, "{tcp}:{addr}")?,
-            To::Scoped(Scoped { ip, interface, port }) => {
-                write!(f, "{tcp}:[{ip}%{interface}]:{port}")?
-            }
-            To::Name(host, port) => write!(f, "{tcp}:{host}:{port}")?,
-            To::Unix(path) => write!(f, "{}", Addr::Unix(Some(path.as_path().into())))?,
-            To::Abstract(name) => write!(f, "{}", Addr::Abstract(Arc::clone(name)))?,
+        let address = match &self.to {
+            // Unlike an endpoint, it is written with an address that means any.
+            To::Tcp(TcpAddress::Ip(addr)) => format!("tcp:{addr}"),
+            To::Tcp(address) => address.to_string(),
+            To::Unix(address) => address.to_string(),
             To::Dial(dial) => match dial.addr() {
-                Addr::Memory => f.write_str("memory:")?,
-                addr => write!(f, "dial:{addr}")?,
+                Addr::Memory => "memory:".to_owned(),
+                addr => format!("dial:{addr}"),
             },
-        }
+        };
+        #[cfg(feature = "tls")]
+        let address = if self.tls.is_some() { encrypted(&address) } else { address };
+        f.write_str(&address)?;
         let mut sign = '?';
         if let Some(from) = self.from {
             write!(f, "?from={from}")?;

@@ -5,8 +5,10 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use ropewalk_middleware::percent;
+
 use super::EndpointError;
-use super::input::{Input, decode};
+use super::input::Input;
 use crate::tls::{CertSource, TlsConfig};
 
 /// The names of the options.
@@ -49,7 +51,7 @@ impl TlsOptions {
                 input.error(format!("the option {name} has no path"), format!("write {name}=PATH"))
             );
         }
-        let path = PathBuf::from(OsString::from_vec(decode(input, value)?));
+        let path = PathBuf::from(OsString::from_vec(input.decode(value)?));
         slot.replace(path).map_or(Ok(()), |_| Err(twice()))
     }
 
@@ -82,7 +84,7 @@ impl TlsOptions {
 /// Names of protocols, separated by commas. RFC 7301 allows 1 to 255 bytes for each.
 pub(super) fn protocols(input: Input<'_>, value: &str) -> Result<Vec<Vec<u8>>, EndpointError> {
     let one = |name| {
-        let protocol = decode(input, name)?;
+        let protocol = input.decode(name)?;
         match protocol.len() {
             1..=255 => Ok(protocol),
             n => Err(input.error(
@@ -128,15 +130,5 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
 
 /// Writes bytes so that they can be parsed again and are readable.
 pub(super) fn write_value(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if matches!(c, '%' | '&' | ',') || c.is_control() {
-                c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-            } else {
-                write!(f, "{c}")?;
-            }
-        }
-        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-    }
-    Ok(())
+    percent::write(f, bytes, &['&', ','])
 }

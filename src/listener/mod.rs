@@ -2,14 +2,12 @@
 
 mod accept_error;
 pub(crate) mod opened;
-mod paced;
+pub(crate) mod paced;
+pub(crate) mod path;
 pub(crate) mod preamble;
 pub(crate) mod proxy;
-pub(crate) mod tcp;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
-pub(crate) mod unix;
-pub(crate) mod watch;
 
 use std::fmt;
 use std::io;
@@ -20,7 +18,7 @@ use ropewalk_middleware::{Addr, Peer, Stream};
 
 pub use self::preamble::{PreambleCounts, PreambleDrop};
 
-use self::unix::BoundPath;
+use self::path::BoundPath;
 
 /// A source of connections: a bound socket that accepts.
 ///

@@ -8,7 +8,7 @@ use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType, getsockname};
 use socket2::{SockRef, Socket};
 
-use super::unix::BoundPath;
+use super::path::BoundPath;
 
 /// A listening socket that no runtime watches yet, and its path if this process has to remove it.
 pub(crate) struct Opened {
@@ -19,21 +19,22 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(super) fn new(socket: Socket, path: Option<BoundPath>) -> Self {
+    pub(crate) fn new(socket: Socket, path: Option<BoundPath>) -> Self {
         Self { path, socket: socket.into() }
     }
 
     /// Checks that a socket of another process can accept connections, and prepares it for this
     /// process. With `backlog` it calls `listen` again, which changes only how many connections may
-    /// wait.
-    pub(crate) fn prepare(&self, backlog: Option<i32>) -> io::Result<()> {
-        check(&self.socket)?;
+    /// wait. Returns its address family.
+    pub(crate) fn prepare(&self, backlog: Option<i32>) -> io::Result<AddressFamily> {
+        let family = check(&self.socket)?;
         // Another process may not have set these: the socket must not block, and child processes
         // must not inherit it.
         fcntl_setfd(&self.socket, fcntl_getfd(&self.socket)? | FdFlags::CLOEXEC)?;
         let socket = SockRef::from(&self.socket);
         socket.set_nonblocking(true)?;
-        backlog.map_or(Ok(()), |backlog| socket.listen(backlog))
+        backlog.map_or(Ok(()), |backlog| socket.listen(backlog))?;
+        Ok(family)
     }
 
     /// Another descriptor of the same socket, for another runtime to watch. The path stays with
@@ -49,8 +50,8 @@ impl Opened {
     }
 }
 
-/// The family of a listening stream socket. For any other descriptor the error says what it is and
-/// what to do.
+/// The address family of a listening stream socket. For any other descriptor the error says what it
+/// is and what to do.
 pub(crate) fn check(socket: &OwnedFd) -> io::Result<AddressFamily> {
     let refuse = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     let kind = match socket_type(socket) {
@@ -70,29 +71,23 @@ pub(crate) fn check(socket: &OwnedFd) -> io::Result<AddressFamily> {
             "it is {what}, and a stream socket is needed (ListenStream= in a socket unit)"
         ));
     }
-    let family = socket_domain(socket)?;
-    if !matches!(family, AddressFamily::INET | AddressFamily::INET6 | AddressFamily::UNIX) {
-        return refuse(format!(
-            "its address family ({}) is not IPv4, IPv6 or Unix",
-            family.as_raw()
-        ));
-    }
     if !socket_acceptconn(socket)? {
         return refuse(
             "it does not listen; it may be a connection (a socket unit needs Accept=no)".to_owned(),
         );
     }
-    Ok(family)
+    Ok(socket_domain(socket)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::listener::tcp;
+    use crate::endpoint::tcp::listener::open;
 
     #[test]
     fn sockets_of_one_port_are_beside_one_another_and_beside_no_others() {
-        let open = |sockets| tcp::open(([127, 0, 0, 1], 0).into(), None, 16, sockets).unwrap();
-        let (group, other) = (open(2), open(1));
+        let open = |sockets| open(([127, 0, 0, 1], 0).into(), None, 16, sockets).unwrap();
+        let group = open(2);
+        let other = open(1);
         assert!(group[0].is_beside(&group[group.len() - 1]));
         assert!(group[0].is_beside(&group[0].share().unwrap()));
         assert!(!group[0].is_beside(&other[0]));

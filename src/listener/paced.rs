@@ -90,7 +90,8 @@ impl<A: SocketListener> Paced<A> {
 
     fn log(&self, error: &io::Error) {
         if self.log.pass() {
-            let (listener, error) = (self.local.clone(), error.to_string());
+            let listener = self.local.clone();
+            let error = error.to_string();
             aside!(WARN, %listener, %error, "a connection could not be accepted");
         }
     }

@@ -118,7 +118,8 @@ async fn read(stream: &mut Stream) -> io::Result<Header> {
 /// logged, at a limited rate.
 fn warn(log: &Limit, peer: &Peer, problem: &dyn fmt::Display) {
     if log.pass() {
-        let (peer, problem) = (format!("{:?}", Escaped::display(peer)), problem.to_string());
+        let peer = format!("{:?}", Escaped::display(peer));
+        let problem = problem.to_string();
         aside!(WARN, %peer, "a connection was closed before it began: {problem}");
     }
 }

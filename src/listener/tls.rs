@@ -32,7 +32,8 @@ impl Step for Handshake {
     }
 
     fn run(&self, stream: Stream, peer: Peer) -> StepFuture {
-        let (config, turns) = (self.tls.current(), self.turns.clone());
+        let config = self.tls.current();
+        let turns = self.turns.clone();
         Box::pin(async move {
             let (stream, tls) = turns.run(peer.host(), accept(config?, stream, None)).await?;
             Ok((stream, peer.with_tls(tls)))

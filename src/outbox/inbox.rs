@@ -181,7 +181,8 @@ impl<C> Inbox<C> {
         wire.closing().watch(cx);
         self.rotate();
         loop {
-            let (mut left, mut at) = (false, &self.0);
+            let mut left = false;
+            let mut at = &self.0;
             while let Some(link) = at {
                 left |= link.source.encode(codec, wire);
                 at = &link.next;
@@ -221,7 +222,8 @@ impl<C> Inbox<C> {
     ) -> Poll<Result> {
         loop {
             ready!(self.poll_pushed(codec, wire, cx))?;
-            let (mut closed, mut at) = (true, &self.0);
+            let mut closed = true;
+            let mut at = &self.0;
             while let Some(link) = at {
                 closed &= link.source.close_if_empty();
                 at = &link.next;

@@ -110,7 +110,8 @@ impl<F> Capacity<F> {
     /// with frames in other outboxes counts in each of them.
     #[must_use]
     pub fn bytes(mut self, max: usize, weigh: fn(&F) -> usize) -> Self {
-        (self.bytes, self.weigh) = (max, Some(weigh));
+        self.bytes = max;
+        self.weigh = Some(weigh);
         self
     }
 }

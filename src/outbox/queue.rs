@@ -77,7 +77,8 @@ impl<F> State<F> {
             // The buffer is freed, because an idle connection owns no buffer.
             self.frames = VecDeque::new();
             if let Some(weights) = &mut self.weights {
-                (weights.each, weights.sum) = (VecDeque::new(), 0);
+                weights.each = VecDeque::new();
+                weights.sum = 0;
             }
         }
         frame
@@ -224,7 +225,8 @@ impl<F> Queue<F> {
         drop(state);
         if first && REFUSALS.pass() {
             // An error may quote the frame, which may contain a peer's data.
-            let (id, error) = (self.connection.id(), format!("{:?}", Escaped::display(error)));
+            let id = self.connection.id();
+            let error = format!("{:?}", Escaped::display(error));
             event!(WARN, id, %error, "a frame that was pushed can't be encoded: it and those like it are dropped");
         }
     }

@@ -66,10 +66,13 @@ impl Faults {
         // All dice are rolled in any case, so that changing one percentage does not change the
         // results of the others.
         let mut happens = |percent| dice.roll(100) < u64::from(percent);
-        let (pieces, delays, stalls) =
-            (happens(self.pieces), happens(self.delays), happens(self.stalls));
-        let (cuts, resets) = (happens(self.cuts), happens(self.resets));
-        let (at_byte, at_step) = (dice.roll(4096), dice.roll(64));
+        let pieces = happens(self.pieces);
+        let delays = happens(self.delays);
+        let stalls = happens(self.stalls);
+        let cuts = happens(self.cuts);
+        let resets = happens(self.resets);
+        let at_byte = dice.roll(4096);
+        let at_step = dice.roll(64);
         let end = match (cuts, resets) {
             (true, _) => Some(End::Cut),
             (false, true) => Some(End::Reset),

@@ -232,7 +232,8 @@ impl World {
     /// sum of those that ended for each reason, or if memory is still counted for connections.
     #[track_caller]
     pub fn audit(&self, handle: &Handle) {
-        let (counts, preambles) = (handle.counts(), handle.preambles());
+        let counts = handle.counts();
+        let preambles = handle.preambles();
         let closed: u64 = counts.reasons().map(|(_, n)| n).sum();
         assert_eq!(counts.active(), 0, "connections are still open: {counts:?}");
         assert_eq!(

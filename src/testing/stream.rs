@@ -103,7 +103,8 @@ impl FaultyStream {
             if let Some(wait) = &mut half.wait {
                 ready!(wait.as_mut().poll(cx));
             }
-            (half.wait, half.waited) = (None, true);
+            half.wait = None;
+            half.waited = true;
         }
         let mut most = self.plan.most(&mut self.world.state().dice);
         match self.plan.end {
@@ -127,7 +128,9 @@ impl FaultyStream {
     fn moved(&mut self, reads: bool, n: usize) {
         let half = if reads { &mut self.reading } else { &mut self.writing };
         let n = n as u64;
-        (half.moved, half.steps, half.waited) = (half.moved + n, half.steps + 1, false);
+        half.moved = half.moved + n;
+        half.steps = half.steps + 1;
+        half.waited = false;
         self.world.state().trace.add(self.number, if reads { "read" } else { "written" }, n);
     }
 }

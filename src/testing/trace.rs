@@ -42,7 +42,8 @@ impl Trace {
             self.same < SPIN,
             "{SPIN} events while the clock stood still, the last one: {what}"
         );
-        (self.last, self.events) = (now, self.events + 1);
+        self.last = now;
+        self.events = self.events + 1;
         let nanos = now.duration_since(self.began).as_nanos();
         for number in [connection, n, u64::try_from(nanos).unwrap_or(u64::MAX)] {
             self.hash_bytes(&number.to_le_bytes());

@@ -40,8 +40,8 @@ pub(super) fn read(
         CertSource::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
         CertSource::Folder(path) => folder(path, &provider, in_use, &mut used)?,
         CertSource::Pem { cert, key } => {
-            let (at_cert, at_key) =
-                ((Path::new("the certificate"), &cert[..]), (Path::new("the key"), &key[..]));
+            let at_cert = (Path::new("the certificate"), &cert[..]);
+            let at_key = (Path::new("the key"), &key[..]);
             Names::only(certified(at_cert, at_key, &provider).map_err(TlsError::in_memory)?)
         }
         CertSource::Rustls(config) => return Ok((by_hand(config, tls)?, used)),

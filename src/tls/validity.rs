@@ -12,11 +12,13 @@ pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
     for (place, certificate) in chain.iter().enumerate() {
         match fault(certificate, UnixTime::now()) {
             Some(Error::CertExpired { not_after, .. }) => {
-                let (file, expired) = (file.display().to_string(), date(not_after));
+                let file = file.display().to_string();
+                let expired = date(not_after);
                 aside!(WARN, %file, place, %expired, "the certificate has expired");
             }
             Some(Error::CertNotValidYet { not_before, .. }) => {
-                let (file, valid_from) = (file.display().to_string(), date(not_before));
+                let file = file.display().to_string();
+                let valid_from = date(not_before);
                 aside!(WARN, %file, place, %valid_from, "the certificate is not valid yet");
             }
             // There is always some error, because no authority is trusted here; only the validity
@@ -34,7 +36,8 @@ fn fault(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Error> {
 /// The day in UTC, in ISO 8601 form. Years begin in March here, so that a leap day is the last day.
 fn date(time: UnixTime) -> String {
     let days = time.as_secs() / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
+    let era = days / 146_097;
+    let day = days % 146_097;
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;

@@ -6,6 +6,7 @@ mod faults;
 mod itself;
 mod logging;
 mod packages;
+mod schemes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
 }
 
 fn all_sources() -> Vec<Source> {
-    sources(&["src", "codecs", "middleware", "examples", "tests", "benches", "fuzz"])
+    sources(&["src", "codecs", "laws", "middleware", "examples", "tests", "benches", "fuzz"])
 }
 
 /// Blanks out comments, strings and characters, and keeps the lines.
@@ -321,8 +322,12 @@ fn the_architecture_names_the_same_order_of_modules() {
 
 #[test]
 fn codecs_know_no_other_crate_and_middleware_only_them() {
-    let codecs = ("codecs", &["ropewalk", "ropewalk_middleware"][..], "ropewalk-codecs");
-    for (folder, others, known) in [codecs, ("middleware", &["ropewalk"][..], "ropewalk-codecs")] {
+    // The laws of codecs are tests of theirs.
+    let codecs = ("codecs", &["ropewalk", "ropewalk_middleware"][..], "ropewalk-laws = { path =");
+    let laws = ("laws", &["ropewalk", "ropewalk_middleware"][..], "ropewalk-codecs");
+    for (folder, others, known) in
+        [codecs, laws, ("middleware", &["ropewalk"][..], "ropewalk-codecs")]
+    {
         let knows = |s: &Source| words(&s.code).any(|word| others.contains(&word));
         assert_none(sources(&[folder]).into_iter().filter(knows).map(|s| s.path));
         let manifest = read(&format!("{folder}/Cargo.toml"));
@@ -340,7 +345,7 @@ fn codecs_know_no_other_crate_and_middleware_only_them() {
 fn the_versions_agree() {
     let manifest = read("Cargo.toml");
     let version = value(&manifest, "version");
-    for crate_ in ["ropewalk-codecs", "ropewalk-middleware"] {
+    for crate_ in ["ropewalk-codecs", "ropewalk-laws", "ropewalk-middleware"] {
         assert!(
             value(&manifest, crate_).contains(&format!("version = \"{version}\"")),
             "{crate_} in Cargo.toml"
@@ -356,7 +361,7 @@ fn the_readmes_name_the_rust_version_of_the_manifest() {
     let manifest = read("Cargo.toml");
     let wanted = value(&manifest, "rust-version");
     assert!(!rust_versions(&read("README.md")).is_empty(), "README.md names no rust-version");
-    for document in ["README.md", "codecs/README.md", "middleware/README.md"] {
+    for document in ["README.md", "codecs/README.md", "laws/README.md", "middleware/README.md"] {
         assert!(
             rust_versions(&read(document)).iter().all(|&found| found == wanted),
             "{document}: {wanted} is right"
@@ -366,7 +371,7 @@ fn the_readmes_name_the_rust_version_of_the_manifest() {
 
 #[test]
 fn every_crate_forbids_unsafe_code() {
-    for lib in ["src/lib.rs", "codecs/src/lib.rs", "middleware/src/lib.rs"] {
+    for lib in ["src/lib.rs", "codecs/src/lib.rs", "laws/src/lib.rs", "middleware/src/lib.rs"] {
         assert!(blank(&read(lib)).contains("#![forbid(unsafe_code)]"), "{lib}");
     }
 }

@@ -1,8 +1,8 @@
 //! Frames that are lent: the same laws, and the same frames as those that are owned.
 
 use bytes::{Bytes, BytesMut};
-use ropewalk_codecs::laws::{Laws, Lent};
 use ropewalk_codecs::{CodecError, Fixed, Framing, LengthPrefixed, Lines, Netstring};
+use ropewalk_laws::{Laws, Lent};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::corpus::{short_frames, streams};

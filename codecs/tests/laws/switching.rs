@@ -1,8 +1,8 @@
 //! Lines that say how much is raw.
 
 use bytes::{Bytes, BytesMut};
-use ropewalk_codecs::laws::Laws;
 use ropewalk_codecs::{CodecError, LineOrRaw, LineRaw, Lines};
+use ropewalk_laws::Laws;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::corpus::{Random, streams};

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use ropewalk_codecs::laws::Laws;
 use ropewalk_codecs::{CodecExt, LengthPrefixed, Lines, Netstring};
+use ropewalk_laws::Laws;
 use tokio_util::codec::LinesCodec;
 
 use crate::corpus::{short_frames, streams};

@@ -111,7 +111,8 @@ fn start_of(bucket: usize) -> Duration {
     if bucket < STEPS {
         return Duration::from_nanos(bucket as u64);
     }
-    let (power, step) = (bucket / STEPS - 1, bucket % STEPS + STEPS);
+    let power = bucket / STEPS - 1;
+    let step = bucket % STEPS + STEPS;
     Duration::from_nanos((step as u64) << power)
 }
 
@@ -126,7 +127,8 @@ mod tests {
         let mut nanos = 0_u64;
         while nanos < 1 << 42 {
             let bucket = bucket_of(Duration::from_nanos(nanos));
-            let (start, end) = (start_of(bucket), start_of(bucket + 1));
+            let start = start_of(bucket);
+            let end = start_of(bucket + 1);
             let duration = Duration::from_nanos(nanos);
             assert!(start <= duration && duration < end, "{nanos} is not in {start:?}..{end:?}");
             assert!(

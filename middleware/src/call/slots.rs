@@ -96,7 +96,8 @@ impl CallSlots {
             slots: Arc::clone(self),
             number: self.next.fetch_add(1, SeqCst),
         });
-        let (number, waker) = (ticket.number, cx.waker().clone());
+        let number = ticket.number;
+        let waker = cx.waker().clone();
         let mut queue = self.lock();
         if queue.granted.remove(&number) {
             drop(queue);

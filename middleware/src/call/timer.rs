@@ -86,7 +86,8 @@ pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
     let until = now.checked_add(patience).unwrap_or_else(|| now + YEAR);
     let runtime = this_runtime();
     let lent = swap(None);
-    let (is_lent, spare) = (lent.is_some(), lent.and_then(|timer| timer.0));
+    let is_lent = lent.is_some();
+    let spare = lent.and_then(|timer| timer.0);
     if is_lent {
         swap(Some(CallTimer(None)));
     }

@@ -7,6 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::percent;
+
+/// The character that ends a path or name in an endpoint's string.
+const RESERVED: &[char] = &['?'];
+
 /// An address of any kind of endpoint.
 ///
 /// `Display` writes it as an endpoint string, `tcp:127.0.0.1:8007` or `unix:/run/x.sock`. In a path
@@ -64,7 +69,7 @@ impl fmt::Display for Addr {
             }
             Self::Abstract(name) => {
                 f.write_str("unix:@")?;
-                write_bytes(f, name)
+                percent::write(f, name, RESERVED)
             }
             Self::Unix(None) => f.write_str("unix:"),
             Self::Memory => f.write_str("memory:"),
@@ -77,25 +82,7 @@ fn write_path(f: &mut fmt::Formatter<'_>, path: &OsStr) -> fmt::Result {
     let path = path.as_bytes();
     // A path that begins with two slashes would be parsed as a URL, one that begins with an "@" as
     // an abstract name.
-    if path.starts_with(b"//") || path.starts_with(b"@") {
-        write!(f, "%{:02X}", path[0])?;
-        return write_bytes(f, &path[1..]);
-    }
-    write_bytes(f, path)
-}
-
-/// Writes bytes so that they can be parsed: harmless bytes as they are, any other byte as `%` and
-/// two hexadecimal digits.
-fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if matches!(c, '%' | '?') || c.is_control() {
-                c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-            } else {
-                write!(f, "{c}")?;
-            }
-        }
-        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
-    }
-    Ok(())
+    let encoded = usize::from(path.starts_with(b"//") || path.starts_with(b"@"));
+    percent::write_encoded(f, &path[..encoded])?;
+    percent::write(f, &path[encoded..], RESERVED)
 }

@@ -65,8 +65,10 @@ impl MemoryBudget {
     /// is held during either.
     #[must_use]
     pub fn new(max: usize, owner: Waker) -> Self {
-        let (in_use, rises_to) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
-        let (sinks_below, pause_from) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+        let in_use = AtomicUsize::new(0);
+        let rises_to = AtomicUsize::new(usize::MAX);
+        let sinks_below = AtomicUsize::new(0);
+        let pause_from = AtomicUsize::new(usize::MAX);
         Self(Arc::new(Shared { max, in_use, rises_to, sinks_below, pause_from, owner }))
     }
 

@@ -50,7 +50,9 @@ struct TurnOver;
 impl Crowd {
     /// Adds a connection. Adding it again changes nothing.
     pub fn insert(&mut self, closing: Closing) {
-        let (id, host, idle_since) = (closing.id(), closing.peer().host(), closing.idle_since());
+        let id = closing.id();
+        let host = closing.peer().host();
+        let idle_since = closing.idle_since();
         if self.members.contains_key(&id) {
             return;
         }
@@ -104,7 +106,8 @@ impl Crowd {
         coming: usize,
         rules: &MakeRoom,
     ) -> Result<Choice, TurnOver> {
-        let (now, mut looks) = (Instant::now(), LOOKS);
+        let now = Instant::now();
+        let mut looks = LOOKS;
         let share = if rules.share { self.share(cap, newcomer) } else { usize::MAX };
         let mut next: Option<Instant> = None;
         let mut not_before = |then: Instant| next = Some(next.map_or(then, |next| next.min(then)));
@@ -216,7 +219,8 @@ impl Crowd {
 
     fn put_back(&mut self, id: u64, idle_since: Instant) {
         let Some(mut member) = self.members.remove(&id) else { return };
-        let (host, before) = (member.closing.peer().host(), member.idle_since);
+        let host = member.closing.peer().host();
+        let before = member.idle_since;
         member.idle_since = idle_since;
         self.change(host, |queue| {
             queue.idle.remove(&(before, id));

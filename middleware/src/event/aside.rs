@@ -30,7 +30,8 @@ pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
         return true;
     }
     let Some(log) = contain(|| get_default(Clone::clone)) else { return true };
-    let (span, runtime) = (Span::current(), Handle::try_current());
+    let span = Span::current();
+    let runtime = Handle::try_current();
     let written = Arc::new(Line::default());
     let writing = Writing(Arc::clone(&written));
     let write = move || {

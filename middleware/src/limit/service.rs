@@ -103,7 +103,8 @@ where
     /// no slot was free when `poll_ready` ignored its readiness. If it is still unready, the
     /// connection is refused: it could only be kept if the next connection would resume it.
     fn call(&mut self, connection: Connection) -> Self::Future {
-        let (closing, cap) = (connection.closing(), self.slots.of(connection.listener()));
+        let closing = connection.closing();
+        let cap = self.slots.of(connection.listener());
         if let Some(slot) = self.slot.take() {
             let future = self.inner.call(connection);
             return ResponseFuture::served(future, ConnectionPlace::taken(cap, slot, &closing));

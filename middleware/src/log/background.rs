@@ -117,7 +117,8 @@ impl Shared {
 
     /// The loop of the thread.
     fn write_all_to(&self, target: impl Write) {
-        let (mut lines, mut target) = (Vec::new(), Target { target, torn: false });
+        let mut lines = Vec::new();
+        let mut target = Target { target, torn: false };
         loop {
             let nothing = |state: &mut State| state.waiting.is_empty() && !state.closed;
             let mut state =
@@ -237,7 +238,8 @@ mod tests {
 
     impl Blocked {
         fn new() -> (Self, Sender<()>, Memory) {
-            let ((go, told), memory) = (channel(), Memory::default());
+            let (go, told) = channel();
+            let memory = Memory::default();
             (Self(told, memory.clone()), go, memory)
         }
     }
@@ -279,10 +281,8 @@ mod tests {
         drop(go);
         log.flush();
         let text = memory.text();
-        let (written, last) = (
-            text.lines().filter(|line| line.starts_with('x')).count(),
-            text.lines().last().unwrap(),
-        );
+        let written = text.lines().filter(|line| line.starts_with('x')).count();
+        let last = text.lines().last().unwrap();
         let lost: usize = last.split(' ').next().unwrap().parse().unwrap();
         assert_eq!(written + lost, 4096, "{last}");
     }

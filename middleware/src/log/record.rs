@@ -43,7 +43,8 @@ impl Record {
         );
         self.opens = !refused;
         if !limits.pass(refused) {
-            (self.opened, self.closed) = (true, true);
+            self.opened = true;
+            self.closed = true;
         }
     }
 

@@ -156,7 +156,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
     if !is_whole(bytes) {
         return Err(HeaderError::BadTlv);
     }
-    let (mut at, mut checksum) = (0, None);
+    let mut at = 0;
+    let mut checksum = None;
     for tlv in Tlvs::new(bytes) {
         at += HEAD;
         if tlv.kind == Tlv::CRC32C {

@@ -88,7 +88,10 @@ where
 {
     let mut fields = text.split(' ');
     let mut next = || fields.next().ok_or(HeaderError::BadFields);
-    let (source, destination, source_port, destination_port) = (next()?, next()?, next()?, next()?);
+    let source = next()?;
+    let destination = next()?;
+    let source_port = next()?;
+    let destination_port = next()?;
     if fields.next().is_some() {
         return Err(HeaderError::BadFields);
     }
@@ -122,7 +125,8 @@ fn write(header: &Header) -> Vec<u8> {
     let line = match (header.client(), header.destination()) {
         (Some(Addr::Tcp(source)), Some(Addr::Tcp(destination))) => {
             let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
-            let (from, to) = (source.ip(), destination.ip());
+            let from = source.ip();
+            let to = destination.ip();
             format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port())
         }
         _ => "PROXY UNKNOWN\r\n".to_owned(),

@@ -194,7 +194,8 @@ impl<R> Check<R> {
             let alone = run(async { outcome(&mut new().0, (self.request)(n)).await });
             let beside = run(async {
                 let (service, probe) = new();
-                let (mut one, mut other) = (service.clone(), service.clone());
+                let mut one = service.clone();
+                let mut other = service.clone();
                 for n in 0..self.requests {
                     drop(outcome(&mut one, (self.request)(n)).await);
                 }

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ropewalk_middleware::proxy::Version;
 
 use super::super::input::{Input, PREFIX, Parts};
+#[cfg(not(feature = "tls"))]
 use super::super::parse;
+use super::super::tcp::TcpAddress;
 use super::super::{EndpointError, Kind};
 use super::{Remote, To};
 
@@ -14,8 +16,8 @@ pub(super) use self::encrypted::write as write_tls;
 
 pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
     let input = Input::new(text);
-    let Parts { scheme, transport, encrypted, place, options } = input.parts()?;
-    let mut remote: Remote = to(input, scheme, transport, place)?.into();
+    let Parts { scheme, transport, encrypted, address, options } = input.parts()?;
+    let mut remote: Remote = to(input, scheme, transport, address)?.into();
     if scheme.starts_with(PREFIX) {
         remote.proxied = Some(Version::V2);
     }
@@ -26,7 +28,7 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
         return Err(parse::without_tls(input));
     }
     let mut known = Vec::new();
-    if matches!(remote.to, To::Tcp(_) | To::Scoped(_) | To::Name(..)) {
+    if matches!(remote.to, To::Tcp(_)) {
         known.push("from");
     }
     if remote.proxied.is_some() {
@@ -59,31 +61,26 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
 }
 
 /// Parses the address: one of those of endpoints that can also be connected to.
-fn to(input: Input<'_>, scheme: &str, transport: &str, place: &str) -> Result<To, EndpointError> {
+fn to(input: Input<'_>, scheme: &str, transport: &str, text: &str) -> Result<To, EndpointError> {
     if matches!(transport, "systemd" | "fd") {
         let fix = "write tcp:HOST:PORT or unix:PATH";
         return Err(input.error("an inherited socket can't be connected to", fix));
     }
-    Ok(match parse::kind(input, transport, place)?.0 {
-        Kind::Tcp(addr) if addr.port() == 0 => {
-            return Err(input.error("port 0 can't be connected to", "write the port of the server"));
+    match Kind::parse(input, transport, text)? {
+        Kind::Tcp(TcpAddress::Ip(addr)) if addr.port() == 0 => {
+            Err(input.error("port 0 can't be connected to", "write the port of the server"))
         }
         // For an endpoint this means all addresses of the machine.
-        Kind::Tcp(addr) if addr.ip() == Ipv4Addr::UNSPECIFIED && !place.contains(':') => {
+        Kind::Tcp(TcpAddress::Ip(addr))
+            if addr.ip() == Ipv4Addr::UNSPECIFIED && !text.contains(':') =>
+        {
             let fix = format!("write {scheme}:HOST:{}", addr.port());
-            return Err(input.error("it has no address to connect to", fix));
+            Err(input.error("it has no address to connect to", fix))
         }
-        Kind::Tcp(addr) => To::Tcp(addr),
-        Kind::Scoped(scoped) => To::Scoped(scoped),
-        Kind::Name(host, port) => To::Name(host, port),
-        Kind::Unix(path) => To::Unix(path),
-        Kind::Abstract(name) => To::Abstract(name),
-        _ => {
-            return Err(
-                input.error("it can only be listened on", "write tcp:HOST:PORT or unix:PATH")
-            );
-        }
-    })
+        Kind::Tcp(address) => Ok(To::Tcp(address)),
+        Kind::Unix(address) => Ok(To::Unix(address)),
+        _ => Err(input.error("it can only be listened on", "write tcp:HOST:PORT or unix:PATH")),
+    }
 }
 
 fn unknown(input: Input<'_>, scheme: &str, name: &str, known: &[&str]) -> EndpointError {
@@ -128,7 +125,7 @@ mod encrypted {
     use std::path::{Path, PathBuf};
 
     use super::super::super::EndpointError;
-    use super::super::super::input::{Input, decode};
+    use super::super::super::input::Input;
     use super::super::super::tls::{protocols, write_value};
     use crate::tls::ClientTls;
 
@@ -161,8 +158,7 @@ mod encrypted {
                     .error(format!("the option {name} has no value"), format!("write {name}=…")));
             }
             let tls = self.tls.clone();
-            let path =
-                || decode(input, value).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+            let path = || input.decode(value).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
             match name {
                 "ca" => self.tls = tls.ca(path()?),
                 "name" => self.tls = tls.name(value),

@@ -43,7 +43,8 @@ impl PreambleLog {
 
     pub(super) fn failed(&self, peer: &Addr, step: &'static str, error: &dyn Display) {
         if self.ended.pass() {
-            let (peer, error) = (quoted(peer), quoted(error));
+            let peer = quoted(peer);
+            let error = quoted(error);
             aside!(DEBUG, %peer, step, %error, "a preamble failed");
         }
     }

@@ -113,7 +113,8 @@ impl Preambles {
 
     /// Gives a slot to an accepted connection, or returns when one may be free.
     pub(super) fn enter(&self, peer: &Peer, log: &PreambleLog) -> Result<Entered, Instant> {
-        let (host, now) = (peer.host(), Instant::now());
+        let host = peer.host();
+        let now = Instant::now();
         let mut books = self.lock();
         let max = books.crowd.limit(self.shared.max, self.service);
         if self.shared.open.load(Ordering::Acquire) >= max + CLOSING {

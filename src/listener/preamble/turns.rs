@@ -150,7 +150,8 @@ mod tests {
     #[tokio::test]
     async fn of_a_thousand_that_compute_at_once_others_wait_for_one_at_a_time() {
         for at_once in [1, 4] {
-            let (turns, computed) = (Turns::new(at_once), &*Box::leak(Box::new(Cell::new(0))));
+            let turns = Turns::new(at_once);
+            let computed = &*Box::leak(Box::new(Cell::new(0)));
             let local = LocalSet::new();
             local.spawn_local(async move {
                 let crowd = (0..1000).map(|_| {
@@ -181,7 +182,8 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_have_their_turns_one_after_another() {
-        let (turns, order) = (Turns::new(1), &RefCell::new(Vec::new()));
+        let turns = Turns::new(1);
+        let order = &RefCell::new(Vec::new());
         let crowd = [1, 1, 1, 1, 2, 2]
             .map(|n| turns.run(host(n), async move { order.borrow_mut().push(n) }));
         // Polled in this order, the first one has its turn before the others ask for theirs.
@@ -202,8 +204,9 @@ mod tests {
                 }),
             )
         };
-        let (mut first, mut second, mut third) =
-            (Box::pin(never()), Box::pin(never()), Box::pin(never()));
+        let mut first = Box::pin(never());
+        let mut second = Box::pin(never());
+        let mut third = Box::pin(never());
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());
         assert!(futures::poll!(&mut third).is_pending());

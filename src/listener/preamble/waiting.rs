@@ -68,7 +68,8 @@ impl Waiting {
         preambles: &Preambles,
         log: &PreambleLog,
     ) -> Option<(Stream, Peer, Entered)> {
-        let (now, has_room) = (Instant::now(), preambles.has_room());
+        let now = Instant::now();
+        let has_room = preambles.has_room();
         for (index, newcomer) in self.queue.iter_mut().enumerate() {
             if newcomer.then > now && !has_room {
                 continue;

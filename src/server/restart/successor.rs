@@ -19,7 +19,7 @@ use super::messages::{
     GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
 };
 use crate::listener::opened::Opened;
-use crate::listener::unix::BoundPath;
+use crate::listener::path::BoundPath;
 use ropewalk_middleware::{Error, Result};
 
 /// How long the old process may take over any of its answers. It answers at once unless it is

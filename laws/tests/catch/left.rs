@@ -1,8 +1,8 @@
 //! What is left in the buffer: it may move, and after a fatal error there is nothing.
 
 use bytes::{Bytes, BytesMut};
-use ropewalk_codecs::laws::Law;
 use ropewalk_codecs::{CodecError, ErrorKind, LengthPrefixed};
+use ropewalk_laws::Law;
 use tokio_util::codec::Encoder;
 
 use crate::wrong::{Wrong, laws_of};

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Buf, BytesMut};
 use ropewalk_codecs::Lines;
-use ropewalk_codecs::laws::{self, Fault, Law, Laws};
+use ropewalk_laws::{self, Fault, Law, Laws};
 use tokio_util::codec::Decoder;
 
 use crate::wrong::{Codec, laws_of};
@@ -19,7 +19,7 @@ got:
 #[test]
 fn law_any_segmentation() {
     // With the options of the check that failed.
-    let laws = ropewalk_codecs::laws::Laws::new(|| Wrong);
+    let laws = ropewalk_laws::Laws::new(|| Wrong);
     let reads: &[&[u8]] = &[b"\r", b"\n"];
     assert_eq!(laws.replay(reads), ["frame b\"\""]);
 }

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use super::input::Input;
-use super::{Endpoint, EndpointError, Kind};
+use super::super::input::Input;
+use super::super::{Endpoint, EndpointError, Kind};
+use super::TcpAddress;
 
 /// The longest name of an interface.
 const MAX_INTERFACE: usize = 15;
@@ -59,58 +60,15 @@ impl Scoped {
 }
 
 impl Endpoint {
-    /// Sets whether the socket of an IPv6 address accepts IPv6 only. Without this setting, `[::]`
-    /// accepts IPv4 as well if that is the system's default (on Linux it is unless
-    /// `net.ipv6.bindv6only` is set), but not if the same server has `0.0.0.0` on the same port.
-    /// Binding any other endpoint with this setting is an error.
-    ///
-    /// ```
-    /// use ropewalk::Endpoint;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let endpoint = Endpoint::tcp("[::]:8007".parse()?).v6_only(true);
-    /// assert_eq!(endpoint.to_string(), "tcp:[::]:8007?v6only=true");
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn v6_only(mut self, only: bool) -> Self {
-        self.v6_only = Some(only);
-        self
-    }
-
-    /// Whether it has an IPv6 address.
-    pub(super) fn is_v6(&self) -> bool {
-        matches!(self.kind, Kind::Tcp(SocketAddr::V6(_)) | Kind::Scoped(_))
-    }
-
-    /// Takes the option `v6only`.
-    pub(super) fn set_v6_only(
-        &mut self,
-        input: Input<'_>,
-        value: &str,
-    ) -> Result<(), EndpointError> {
-        let only = match value {
-            "true" => true,
-            "false" => false,
-            _ => {
-                return Err(input
-                    .error(format!("{value:?} is neither true nor false"), "write v6only=true"));
-            }
-        };
-        match self.v6_only.replace(only) {
-            Some(_) => Err(input.error("the option v6only is given twice", "keep one")),
-            None => Ok(()),
-        }
-    }
-
     /// If it has the port of another endpoint of the same server, so that only one of them can be
     /// bound: advice on how both can be.
-    pub(super) fn conflict(&self, other: &Self) -> Option<String> {
+    pub(in crate::endpoint) fn conflict(&self, other: &Self) -> Option<String> {
         match (&self.kind, &other.kind) {
-            (Kind::Tcp(a), Kind::Tcp(b)) if a.port() == b.port() && a.port() != 0 => {
+            (Kind::Tcp(TcpAddress::Ip(a)), Kind::Tcp(TcpAddress::Ip(b)))
+                if a.port() == b.port() && a.port() != 0 =>
+            {
                 let dual = |endpoint: &Self, addr: &SocketAddr| {
-                    is_any_v6(addr) && endpoint.v6_only != Some(true)
+                    is_any_v6(addr) && endpoint.options.v6_only != Some(true)
                 };
                 let same_family = a.is_ipv4() == b.is_ipv4();
                 let both = same_family
@@ -141,16 +99,18 @@ fn is_any_v6(addr: &SocketAddr) -> bool {
 /// accepts IPv6 only. With port 0 each gets a port of its own.
 pub(crate) fn settle(endpoints: &mut [Endpoint]) {
     let any_v4 = |endpoint: &Endpoint| match endpoint.kind {
-        Kind::Tcp(SocketAddr::V4(v4)) if v4.ip().is_unspecified() => Some(v4.port()),
+        Kind::Tcp(TcpAddress::Ip(SocketAddr::V4(v4))) if v4.ip().is_unspecified() => {
+            Some(v4.port())
+        }
         _ => None,
     };
     let ports: Vec<u16> = endpoints.iter().filter_map(any_v4).filter(|port| *port != 0).collect();
     for endpoint in endpoints {
-        if let Kind::Tcp(addr) = &endpoint.kind
+        if let Kind::Tcp(TcpAddress::Ip(addr)) = &endpoint.kind
             && is_any_v6(addr)
             && ports.contains(&addr.port())
         {
-            endpoint.v6_only.get_or_insert(true);
+            endpoint.options.v6_only.get_or_insert(true);
         }
     }
 }

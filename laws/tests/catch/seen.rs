@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use ropewalk_codecs::CodecError;
-use ropewalk_codecs::laws::Law;
+use ropewalk_laws::Law;
 
 use crate::wrong::{Wrong, laws_of};
 use crate::{NotRescanning, caught};

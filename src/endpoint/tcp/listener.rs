@@ -11,9 +11,9 @@ use ropewalk_middleware::{Addr, Peer, Stream};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
-use super::HandOver;
-use super::opened::Opened;
-use super::paced::{Paced, SocketListener};
+use crate::listener::opened::Opened;
+use crate::listener::paced::{Paced, SocketListener};
+use crate::listener::{HandOver, Listener};
 
 /// Whether an accepted socket inherits its listener's options. On systems where that is uncertain,
 /// they are set on each socket.
@@ -31,7 +31,7 @@ const SHARED_OUT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 const UNSENT: u32 = 32 * 1024;
 
 /// A bound TCP socket.
-pub(crate) struct Tcp {
+struct Tcp {
     socket: tokio::net::TcpListener,
     local: SocketAddr,
 }
@@ -75,7 +75,8 @@ pub(crate) fn open(
 
 /// Registers a listening socket with the runtime. `backlog` is the most connections that can wait
 /// in it.
-pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
+pub(in crate::endpoint) fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
+    let socket = Socket::from(opened.socket);
     // A socket of another process may have other options.
     let refused = set_options(&SockRef::from(&socket))?;
     let socket = tokio::net::TcpListener::from_std(socket.into())?;
@@ -84,7 +85,7 @@ pub(super) fn watch(socket: Socket, backlog: usize) -> io::Result<Paced<Tcp>> {
         let listener = Addr::Tcp(local);
         aside!(WARN, %listener, option, %error, "the system refuses a socket option, and it is left out");
     }
-    Ok(Paced::new(Tcp { socket, local }, backlog))
+    Ok(Box::new(Paced::new(Tcp { socket, local }, backlog)))
 }
 
 /// Sets the options: no delay for small writes; keepalive, so that a peer that vanished is noticed

@@ -91,7 +91,7 @@ impl Violation {
             );
         }
         writeln!(f, "    // With the options of the check that failed.")?;
-        writeln!(f, "    let laws = ropewalk_codecs::laws::Laws::new({make});")?;
+        writeln!(f, "    let laws = ropewalk_laws::Laws::new({make});")?;
         writeln!(f, "    let reads: &[&[u8]] = {};", self.reads())?;
         match &self.test.replay {
             Replay::Gives => {

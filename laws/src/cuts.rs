@@ -113,8 +113,8 @@ mod tests {
     fn a_seed_stands_for_the_same_cuts_and_the_same_variants() {
         let mut random = Random::new(7);
         let cuts = [0, 1, 40, 41, 200, 201, 1000].map(|len| {
-            let (all, few) =
-                (segmentations(len, 20, &mut random), few_segmentations(len, &mut random));
+            let all = segmentations(len, 20, &mut random);
+            let few = few_segmentations(len, &mut random);
             let lengths: Vec<usize> = all.iter().chain(&few).map(Vec::len).collect();
             fingerprint(lengths.into_iter().chain(all.into_iter().chain(few).flatten()))
         });

@@ -1,9 +1,8 @@
 //! Codecs that lend frames, as decoders, because the laws are checked on decoders.
 
 use bytes::{Buf, Bytes, BytesMut};
+use ropewalk_codecs::{CodecError, Framing};
 use tokio_util::codec::{Decoder, Encoder};
-
-use crate::{CodecError, Framing};
 
 /// [`Framing::next_frame`] or [`Framing::last_frame`].
 type Lend<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, CodecError>;
@@ -13,7 +12,7 @@ type Lend<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, Cod
 ///
 /// ```
 /// use ropewalk_codecs::Lines;
-/// use ropewalk_codecs::laws::{self, Lent};
+/// use ropewalk_laws::{self, Lent};
 ///
 /// laws::check(|| Lent(Lines::lf()), [&b"one\ntwo\n"[..], b"half a li"]);
 /// ```

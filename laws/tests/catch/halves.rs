@@ -1,8 +1,8 @@
 //! Law 7: an encoder that refuses a frame leaves the buffer as it was.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ropewalk_codecs::laws::Law;
 use ropewalk_codecs::{CodecError, ErrorKind, LengthPrefixed};
+use ropewalk_laws::Law;
 use tokio_util::codec::Decoder;
 
 use crate::wrong::{Wrong, laws_of};

@@ -1,11 +1,8 @@
 //! The Unix socket listener.
 
-mod path;
-
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::task::{Context, Poll, ready};
@@ -13,16 +10,13 @@ use std::task::{Context, Poll, ready};
 use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::HandOver;
-use super::opened::Opened;
-use super::paced::{Paced, SocketListener};
-
-pub(crate) use self::path::{Access, BoundPath};
-
-use self::path::{in_use, lock_directory, remove_stale};
+use crate::listener::opened::Opened;
+use crate::listener::paced::{Paced, SocketListener};
+use crate::listener::path::{Access, BoundPath, in_use, lock_directory, remove_stale};
+use crate::listener::{HandOver, Listener};
 
 /// A bound Unix socket.
-pub(crate) struct Unix {
+struct Unix {
     // Dropped before the socket: while that is open no other file can get its inode number, so the
     // path's file is identified by it.
     path: Option<BoundPath>,
@@ -31,7 +25,7 @@ pub(crate) struct Unix {
 }
 
 /// Binds to a path and listens. The path is not reachable before it has its owner and its mode.
-pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Result<Opened> {
+pub(super) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Result<Opened> {
     let addr = SockAddr::unix(path)?;
     // Held until the socket listens: before that a live socket looks like a stale one.
     let _lock = lock_directory(path).await;
@@ -59,31 +53,28 @@ pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Resu
     Ok(Opened::new(socket, Some(bound)))
 }
 
-/// Binds to a name in the abstract namespace and listens. Such a name has no file: it is released
-/// with its last socket.
-pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
+/// Binds to a name in the abstract namespace (a path that begins with NUL) and listens. Such a name
+/// has no file: it is released with its last socket.
+pub(super) fn open_abstract(name: &Path, backlog: i32) -> io::Result<Opened> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
         let text = "only Linux has abstract names: listen on a path, unix:/run/x.sock";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
-    let addr = [b"\0", name].concat();
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(std::ffi::OsStr::from_bytes(&addr))?)?;
+    socket.bind(&SockAddr::unix(name)?)?;
     socket.listen(backlog)?;
     Ok(Opened::new(socket, None))
 }
 
 /// Registers a listening socket with the runtime. `backlog` is the most connections that can wait
 /// in it.
-pub(super) fn watch(
-    socket: Socket,
-    path: Option<BoundPath>,
-    backlog: usize,
-) -> io::Result<Paced<Unix>> {
+pub(in crate::endpoint) fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
+    let Opened { path, socket } = opened;
+    let socket = Socket::from(socket);
     let local = unix_addr(&socket.local_addr()?);
     let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;
-    Ok(Paced::new(Unix { path, local, socket }, backlog))
+    Ok(Box::new(Paced::new(Unix { path, local, socket }, backlog)))
 }
 
 /// Sets the mode of the socket itself, which Linux gives to the path, reduced by the umask, when

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use crate::error::CodecError;
+use ropewalk_codecs::CodecError;
 
 /// The parts of an error that have to be the same in every segmentation, and what law 6 expects
 /// after it.
@@ -13,7 +13,7 @@ use crate::error::CodecError;
 /// [`Laws::errors`](super::Laws::errors) says more:
 ///
 /// ```
-/// use ropewalk_codecs::laws::{Fault, Laws};
+/// use ropewalk_laws::{Fault, Laws};
 /// use tokio_util::codec::{LinesCodec, LinesCodecError};
 ///
 /// Laws::new(|| LinesCodec::new_with_max_length(8))

@@ -187,7 +187,8 @@ impl<C: Subject> Driver<'_, C> {
         &mut self,
         decode: impl FnOnce(&mut C, &mut BytesMut) -> Result<Option<C::Item>, C::Error>,
     ) -> Result<bool, Broken> {
-        let (unread, capacity) = (self.buffer.len(), self.buffer.capacity());
+        let unread = self.buffer.len();
+        let capacity = self.buffer.capacity();
         let result = decode(&mut self.codec, &mut self.buffer);
         if self.buffer.len() > unread || self.buffer.capacity() > capacity {
             let now = (self.buffer.len(), self.buffer.capacity());

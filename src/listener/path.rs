@@ -38,7 +38,7 @@ pub(crate) struct Access {
 /// The lock is on the directory, because the path itself is removed and created. It is advisory: if
 /// it can't be taken (the directory is not readable, its file system has no locks, another process
 /// holds it), the server starts without it.
-pub(super) async fn lock_directory(path: &Path) -> Option<File> {
+pub(crate) async fn lock_directory(path: &Path) -> Option<File> {
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -56,7 +56,7 @@ pub(super) async fn lock_directory(path: &Path) -> Option<File> {
 
 /// Removes a socket file on which no server listens any more. Any other file is left alone, and is
 /// an error.
-pub(super) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
+pub(crate) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
         // Its server has just removed it.
@@ -98,7 +98,7 @@ pub(super) fn remove_stale(path: &Path, addr: &SockAddr) -> io::Result<()> {
     }
 }
 
-pub(super) fn in_use(text: &str) -> io::Error {
+pub(crate) fn in_use(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct BoundPath {
 
 impl BoundPath {
     /// The file to which a socket of this process was just bound.
-    pub(super) fn new(path: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         if !metadata.file_type().is_socket() {
             return Err(in_use("the path was replaced while binding"));
@@ -170,7 +170,7 @@ impl BoundPath {
         fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 
-    pub(super) fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         fs::symlink_metadata(&self.absolute).is_ok_and(|metadata| id(&metadata) == self.id)
     }
 }

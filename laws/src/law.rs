@@ -17,7 +17,7 @@ pub enum Law {
     ///
     /// ```
     /// # use bytes::{Buf, BytesMut};
-    /// # use ropewalk_codecs::laws::{Law, Laws};
+    /// # use ropewalk_laws::{Law, Laws};
     /// # use std::io;
     /// # use tokio_util::codec::Decoder;
     /// #[derive(Default)]
@@ -56,7 +56,7 @@ pub enum Law {
     ///
     /// ```
     /// # use bytes::{Bytes, BytesMut};
-    /// # use ropewalk_codecs::laws::{Law, Laws};
+    /// # use ropewalk_laws::{Law, Laws};
     /// # use ropewalk_codecs::{CodecError, Lines};
     /// # use tokio_util::codec::{Decoder, Encoder};
     /// struct Smuggler(Lines);
@@ -96,7 +96,7 @@ pub enum Law {
     ///
     /// ```
     /// # use bytes::{Buf, BytesMut};
-    /// # use ropewalk_codecs::laws::{Law, Laws};
+    /// # use ropewalk_laws::{Law, Laws};
     /// # use std::io;
     /// # use tokio_util::codec::Decoder;
     /// struct Hasty;
@@ -134,7 +134,7 @@ pub enum Law {
     ///
     /// ```
     /// # use bytes::{Buf, BytesMut};
-    /// # use ropewalk_codecs::laws::{Law, Laws};
+    /// # use ropewalk_laws::{Law, Laws};
     /// # use std::io;
     /// # use tokio_util::codec::Decoder;
     /// struct Trusting;
@@ -179,7 +179,7 @@ pub enum Law {
     ///
     /// ```
     /// # use bytes::{Buf, BytesMut};
-    /// # use ropewalk_codecs::laws::{Law, Laws};
+    /// # use ropewalk_laws::{Law, Laws};
     /// # use std::io;
     /// # use tokio_util::codec::Decoder;
     /// struct Rescanning;
@@ -207,14 +207,14 @@ pub enum Law {
     /// has to discard all input after a fatal error, and after a recoverable one the first of the
     /// given [frames](super::Laws::frames) has to be delivered if it is sent twice: the first may
     /// be lost with the rest of a bad frame. Whether an error is fatal is known for
-    /// [`CodecError`](crate::CodecError); for other errors use
+    /// [`CodecError`](ropewalk_codecs::CodecError); for other errors use
     /// [`Laws::errors`](super::Laws::errors).
     ///
     /// This codec reports where it was when it found the error, which depends on the reads:
     ///
     /// ```
     /// # use bytes::{Bytes, BytesMut};
-    /// # use ropewalk_codecs::laws::{Law, Laws};
+    /// # use ropewalk_laws::{Law, Laws};
     /// # use ropewalk_codecs::{CodecError, ErrorKind};
     /// # use tokio_util::codec::Decoder;
     /// #[derive(Default)]
@@ -252,7 +252,7 @@ pub enum Law {
     ///
     /// ```
     /// # use bytes::{BufMut, Bytes, BytesMut};
-    /// # use ropewalk_codecs::laws::{Law, Laws};
+    /// # use ropewalk_laws::{Law, Laws};
     /// # use ropewalk_codecs::{CodecError, ErrorKind, LengthPrefixed};
     /// # use tokio_util::codec::{Decoder, Encoder};
     /// struct HalfWritten(LengthPrefixed);

@@ -1,17 +1,19 @@
-//! The laws of codecs, as checks for codecs of your own (feature `laws`).
+//! The laws of codecs, as checks for codecs of your own.
 //!
-//! Seven laws hold for each codec of this crate; [`Law`] lists them, each with a wrong codec that
-//! breaks it. Give [`Laws`] a function that makes your codec, some streams to decode and some
+//! Seven laws hold for each codec of `ropewalk-codecs`; [`Law`] lists them, each with a wrong codec
+//! that breaks it. Give [`Laws`] a function that makes your codec, some streams to decode and some
 //! frames to encode, and check them in a test:
 //!
 //! ```
 //! use bytes::Bytes;
 //! use ropewalk_codecs::Netstring;
-//! use ropewalk_codecs::laws::Laws;
+//! use ropewalk_laws::Laws;
 //!
 //! let report = Laws::new(|| Netstring::new().max(80))
-//!     .streams(["5:hello,0:,", "3:abc", "81:", "01:a,", "1:a;1:b,"]) // well-formed or not
-//!     .frames(["hello", "", "a frame that is longer than two windows, which law 5 needs", "1:a,"].map(Bytes::from))
+//!     // Well-formed or not.
+//!     .streams(["5:hello,0:,", "3:abc", "81:", "01:a,", "1:a;1:b,"])
+//!     // Law 5 needs a long one.
+//!     .frames(["hello", "", "longer than two windows", "1:a,"].map(Bytes::from))
 //!     .limit(80 + 4) // 2 digits, colon, comma
 //!     .window(4)
 //!     .check();
@@ -36,7 +38,7 @@
 //! #[test]
 //! fn law_any_segmentation() {
 //!     // With the options of the check that failed.
-//!     let laws = ropewalk_codecs::laws::Laws::new(|| MyCodec::default());
+//!     let laws = ropewalk_laws::Laws::new(|| MyCodec::default());
 //!     let reads: &[&[u8]] = &[b"\r", b"\n"];
 //!     assert_eq!(laws.replay(reads), ["frame b\"\""]);
 //! }
@@ -46,6 +48,9 @@
 //! wants more, and at the end `decode_eof` until it returns nothing. A law that holds on these
 //! streams is not proven: the result is worth more with more streams, and with streams closer to
 //! what can go wrong.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
 
 mod check;
 mod cuts;
@@ -211,7 +216,8 @@ impl<C: Subject> Laws<C> {
     {
         let sent = |frame: F| {
             let shown = format!("{frame:?}");
-            let (again, decoded) = (frame.clone(), decoded.clone());
+            let again = frame.clone();
+            let decoded = decoded.clone();
             Sent {
                 encode: Box::new(move |codec: &mut C, buffer| {
                     codec.encode(frame.clone(), buffer).is_ok()
@@ -282,7 +288,7 @@ impl<C: Subject> Laws<C> {
     /// ```
     /// use bytes::Bytes;
     /// use ropewalk_codecs::RawBytes;
-    /// use ropewalk_codecs::laws::Laws;
+    /// use ropewalk_laws::Laws;
     ///
     /// Laws::new(|| RawBytes)
     ///     .merge(|all, next: Bytes| {
@@ -301,8 +307,8 @@ impl<C: Subject> Laws<C> {
         self
     }
 
-    /// Says how errors of another type than [`CodecError`](crate::CodecError) are compared, and
-    /// which are fatal: see [`Fault`].
+    /// Says how errors of another type than [`CodecError`](ropewalk_codecs::CodecError) are
+    /// compared, and which are fatal: see [`Fault`].
     #[must_use]
     pub fn errors(mut self, fault: impl Fn(&C::Error) -> Fault + 'static) -> Self {
         self.faults = Box::new(fault);
@@ -378,3 +384,7 @@ fn cuts_of(reads: &[&[u8]]) -> Vec<usize> {
     });
     ends.take(reads.len().saturating_sub(1)).collect()
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

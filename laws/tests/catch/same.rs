@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use ropewalk_codecs::laws::Laws;
 use ropewalk_codecs::{CodecError, Lines, Netstring};
+use ropewalk_laws::Laws;
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Lines that keep a fingerprint of all that they are shown.

@@ -1,8 +1,8 @@
 //! What the wrong codecs share: the right rest.
 
 use bytes::{Buf, Bytes, BytesMut};
-use ropewalk_codecs::laws::Laws;
 use ropewalk_codecs::{CodecError, ErrorKind, Lines};
+use ropewalk_laws::Laws;
 use tokio_util::codec::{Decoder, Encoder};
 
 /// A codec of frames that are bytes, by two functions: everything here is one of these.

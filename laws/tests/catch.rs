@@ -1,21 +1,21 @@
 //! The kit can fail: one wrong codec for each law, and what is said about it.
 
-#[path = "laws_catch/halves.rs"]
+#[path = "catch/halves.rs"]
 mod halves;
-#[path = "laws_catch/left.rs"]
+#[path = "catch/left.rs"]
 mod left;
-#[path = "laws_catch/printed.rs"]
+#[path = "catch/printed.rs"]
 mod printed;
-#[path = "laws_catch/same.rs"]
+#[path = "catch/same.rs"]
 mod same;
-#[path = "laws_catch/seen.rs"]
+#[path = "catch/seen.rs"]
 mod seen;
-#[path = "laws_catch/wrong.rs"]
+#[path = "catch/wrong.rs"]
 mod wrong;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use ropewalk_codecs::laws::{Law, Laws, Violation};
 use ropewalk_codecs::{CodecError, ErrorKind, Lines, RawBytes};
+use ropewalk_laws::{Law, Laws, Violation};
 use wrong::{Codec, Wrong, laws_of, lf, line};
 
 #[track_caller]

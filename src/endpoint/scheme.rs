@@ -1,0 +1,49 @@
+//! What the file of a scheme provides.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+
+use super::options::SocketOptions;
+use crate::listener::opened::Opened;
+
+/// Sockets that are being opened.
+pub(super) type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<Opened>>> + Send + 'a>>;
+
+/// The address of an endpoint, of one scheme. `Display` writes it as the endpoint's string without
+/// options; an encrypted endpoint's string is made from that.
+pub(super) trait Scheme: fmt::Display + Send + Sync {
+    /// The names of the options that this address accepts. With `backlog`, this process calls
+    /// `listen` on its sockets.
+    fn options(&self) -> &'static [&'static str];
+
+    /// Checks the address before it is bound: one built in code may be invalid.
+    fn check(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    /// How a proxy that connects to it is identified; `None` if that depends on the socket that it
+    /// is bound to.
+    fn peers(&self) -> Option<Known>;
+
+    /// Binds and listens: as many sockets as wanted if the kernel distributes connections among
+    /// several, otherwise one.
+    fn open<'a>(&'a self, options: &'a SocketOptions, sockets: usize) -> Opening<'a>;
+
+    /// What to do about an error of the system, by its number; it follows the error's text.
+    fn advice(&self, _errno: i32) -> &'static str {
+        ""
+    }
+}
+
+/// How a proxy is identified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// By its address in the network.
+    ByAddress,
+    /// By its permission to connect: to a path, or to a listener made in code.
+    ByPermission,
+    /// Not at all: every process of this machine may connect.
+    Not,
+}
