@@ -14,12 +14,12 @@ use tower_service::Service;
 
 use super::backoff::{Backoff, random};
 use super::gather::{Gathers, Many, MaxAnswer, NoPushes, OnPush, One, OneOrPush, Part, TakePush};
-use super::handle::Handle;
+use super::handle::ClientHandle;
 use super::leaf::{ClientLeaf, Leaf};
 use super::matching::{ByTag, Fifo, Match, Tag};
 use super::prepare::{Prepare, Prepared, Unprepared};
 use super::service::Pipelined;
-use super::shared::Shared;
+use super::shared::ClientShared;
 use super::task::Task;
 use crate::endpoint::remote::Remote;
 use crate::session::Session;
@@ -30,7 +30,7 @@ const LEAST_AGE: Duration = Duration::from_secs(1);
 
 /// The limits and deadlines of a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct ClientOptions {
     pub(super) connect_within: Duration,
     pub(super) backoff: Backoff,
     pub(super) in_flight: usize,
@@ -40,7 +40,7 @@ pub(super) struct Options {
     pub(super) max_age: Option<Duration>,
 }
 
-impl Options {
+impl ClientOptions {
     /// When a connection made now will be replaced: up to a tenth earlier than the maximum age, so
     /// that connections that began together do not end together.
     pub(super) fn expires(&self, now: Instant) -> Option<Instant> {
@@ -54,7 +54,7 @@ impl Options {
 pub struct Client<P = Unprepared, L = Identity, G = One, H = NoPushes> {
     /// An invalid remote is reported by the last method.
     remotes: Vec<Result<Remote>>,
-    options: Options,
+    options: ClientOptions,
     prepare: P,
     layer: L,
     gather: G,
@@ -65,7 +65,7 @@ impl Client {
     /// A client without a remote.
     #[allow(clippy::new_without_default)] // it is the beginning of a chain
     pub fn new() -> Self {
-        let options = Options {
+        let options = ClientOptions {
             connect_within: Duration::from_secs(10),
             backoff: Backoff::default(),
             in_flight: 64,
@@ -300,7 +300,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
     /// If a string is not a valid remote, if there is no remote, if a certificate can't be read, or
     /// outside of a tokio runtime. An unreachable server does not cause an error here: the client
     /// tries again.
-    pub fn pipelined<Req, C>(self, codec: C) -> Result<(Pipelined<Req, G::Answer>, Handle)>
+    pub fn pipelined<Req, C>(self, codec: C) -> Result<(Pipelined<Req, G::Answer>, ClientHandle)>
     where
         Req: Send + 'static,
         C: Decoder<Item: Send + 'static, Error: Into<BoxError>>
@@ -321,7 +321,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self,
         codec: C,
         matching: impl Fn() -> M + Send + 'static,
-    ) -> Result<(Pipelined<Req, G::Answer>, Handle)>
+    ) -> Result<(Pipelined<Req, G::Answer>, ClientHandle)>
     where
         Req: Send + 'static,
         C: Decoder<Item: Send + 'static, Error: Into<BoxError>>
@@ -346,9 +346,9 @@ impl<P, L, G, H> Client<P, L, G, H> {
         #[cfg(feature = "tls")]
         remotes.iter().try_for_each(Remote::load)?;
         let runtime = runtime::Handle::try_current()?;
-        let shared = Shared::new(options.in_flight, options.call_within);
+        let shared = ClientShared::new(options.in_flight, options.call_within);
         let (service, handle) =
-            (Pipelined::new(Arc::clone(&shared)), Handle::new(Arc::clone(&shared)));
+            (Pipelined::new(Arc::clone(&shared)), ClientHandle::new(Arc::clone(&shared)));
         let leaf =
             Leaf { shared: Arc::clone(&shared), options, prepare, codec, matching, gather, pushes };
         let around = layer.layer(ClientLeaf::new(leaf));
@@ -375,7 +375,11 @@ impl<P, L, H> Client<P, L, One, H> {
     /// # Errors
     ///
     /// As for [`pipelined`](Self::pipelined).
-    pub fn tagged<Req, C, T>(self, codec: C, tag: T) -> Result<(Pipelined<Req, C::Item>, Handle)>
+    pub fn tagged<Req, C, T>(
+        self,
+        codec: C,
+        tag: T,
+    ) -> Result<(Pipelined<Req, C::Item>, ClientHandle)>
     where
         Req: Send + 'static,
         C: Decoder<Item: Send + 'static, Error: Into<BoxError>>

@@ -11,14 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
-use super::Options;
+use super::ClientOptions;
 use super::connect::late;
 use super::error::{Cause, cause};
 use super::gather::{Gathers, TakePush};
-use super::line::{End, Line};
+use super::line::{Line, LineEnd};
 use super::matching::Match;
 use super::prepare::Prepare;
-use super::shared::{Gate, Later, Outcome, Shared};
+use super::shared::{Admission, ClientShared, Completion, Later};
 use crate::session::Homing;
 use crate::wire::Wire;
 use ropewalk_middleware::connection::LINGER;
@@ -27,10 +27,10 @@ type Serving = Pin<Box<dyn Future<Output = Result> + Send>>;
 
 /// The connection's end of a client. The layers of [`Client::layer`](super::Client::layer) stand
 /// around it.
-pub struct ClientLeaf(Box<dyn Serve + Send>);
+pub struct ClientLeaf(Box<dyn ServeConnection + Send>);
 
 impl ClientLeaf {
-    pub(super) fn new(serve: impl Serve + Send + 'static) -> Self {
+    pub(super) fn new(serve: impl ServeConnection + Send + 'static) -> Self {
         Self(Box::new(serve))
     }
 }
@@ -55,14 +55,14 @@ impl fmt::Debug for ClientLeaf {
     }
 }
 
-pub(super) trait Serve {
+pub(super) trait ServeConnection {
     fn serve(&mut self, connection: Connection) -> Serving;
 }
 
 /// What a client makes of each connection.
 pub(super) struct Leaf<P, C, B, G, H, Req, Ans> {
-    pub(super) shared: Arc<Shared<Req, Ans>>,
-    pub(super) options: Options,
+    pub(super) shared: Arc<ClientShared<Req, Ans>>,
+    pub(super) options: ClientOptions,
     pub(super) prepare: P,
     pub(super) codec: C,
     /// Makes a [`Match`] for a new connection.
@@ -71,7 +71,7 @@ pub(super) struct Leaf<P, C, B, G, H, Req, Ans> {
     pub(super) pushes: H,
 }
 
-impl<P, C, B, M, G, H, Req, Ans> Serve for Leaf<P, C, B, G, H, Req, Ans>
+impl<P, C, B, M, G, H, Req, Ans> ServeConnection for Leaf<P, C, B, G, H, Req, Ans>
 where
     P: Prepare<C>,
     C: Decoder<Item: Send + 'static, Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
@@ -110,13 +110,13 @@ where
 }
 
 /// There is a connection.
-fn open<Req, Ans>(shared: &Shared<Req, Ans>) {
+fn open<Req, Ans>(shared: &ClientShared<Req, Ans>) {
     let mut later = Later::default();
     let mut inner = shared.lock();
     (inner.opened, inner.serving) = (Some(Instant::now()), true);
     inner.counts.connections += 1;
     if inner.draining.is_none() {
-        inner.gate = Gate::Open;
+        inner.gate = Admission::Open;
     }
     inner.grant(&mut later);
     drop(inner);
@@ -127,7 +127,7 @@ fn open<Req, Ans>(shared: &Shared<Req, Ans>) {
 /// Ends a connection: fails the calls that are out, and closes it as its end says.
 async fn finish<C, M, G, H, Req>(
     mut line: Line<C, M, G, H, Req>,
-    end: End,
+    end: LineEnd,
     closing: &Closing,
 ) -> Result
 where
@@ -137,47 +137,47 @@ where
     H: TakePush<C::Item>,
 {
     let why: Cause = match &end {
-        End::Broken(error) => cause(Error::other(error.to_string())),
+        LineEnd::Broken(error) => cause(Error::other(error.to_string())),
         end => cause(Error::other(end.text())),
     };
     line.fail(&end, &why);
     let (shared, wire) = (Arc::clone(&line.shared), line.into_wire());
-    if !matches!(end, End::Drained | End::DrainedLate) {
+    if !matches!(end, LineEnd::Drained | LineEnd::DrainedLate) {
         // Callers are looked after by the task again.
         shared.lock().serving = false;
     }
     match end {
-        End::Drained => {
-            shared.lock().outcome = Some(Outcome::Drained);
+        LineEnd::Drained => {
+            shared.lock().outcome = Some(Completion::Drained);
             let until = shared.lock().draining.map(|until| until.max(Instant::now()) + LINGER);
             close(wire, until).await
         }
-        End::DrainedLate => {
-            shared.lock().outcome = Some(Outcome::Drained);
+        LineEnd::DrainedLate => {
+            shared.lock().outcome = Some(Completion::Drained);
             wire.abort();
             Err(Error::other(why))
         }
-        End::Aged => {
-            shared.lock().outcome = Some(Outcome::Aged);
+        LineEnd::Aged => {
+            shared.lock().outcome = Some(Completion::Aged);
             closing.set_reason(CloseReason::MaxAge);
             // All was answered, so nobody waits for its end: a task of its own closes it.
             drop(Homing::without_leaf(*wire));
             Ok(())
         }
-        End::Broken(error) => {
+        LineEnd::Broken(error) => {
             if let Some(reason) = error.close_reason() {
                 closing.set_reason(reason);
             }
             wire.abort();
             Err(error)
         }
-        End::Closed => {
+        LineEnd::Closed => {
             // Nothing is out of order: an idle connection was closed by the server.
             drop(wire);
             Err(Error::other(why))
         }
-        End::Desynchronized | End::OverMax | End::Stalled => {
-            let reason = if let End::Desynchronized = end {
+        LineEnd::Desynchronized | LineEnd::OverMax | LineEnd::Stalled => {
+            let reason = if let LineEnd::Desynchronized = end {
                 CloseReason::Desynchronized
             } else {
                 CloseReason::Replaced

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::Options;
+use super::ClientOptions;
 use super::error::{Cause, ClientError, cause};
 use super::gather::{Gather, Part, TakePush};
 use super::matching::{Match, Out, Whose};
-use super::shared::{Gate, Later, Shared, earlier};
+use super::shared::{Admission, ClientShared, Later, earlier};
 use crate::wire::{Timer, Wire, after};
 use ropewalk_middleware::{BoxError, Error};
 
@@ -21,7 +21,7 @@ const BATCH: usize = 256;
 
 /// Why there is no connection any more.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum LineEnd {
     /// All is done.
     Drained,
     /// The time to drain is over.
@@ -38,7 +38,7 @@ pub(super) enum End {
     Stalled,
 }
 
-impl End {
+impl LineEnd {
     pub(super) fn text(&self) -> &'static str {
         match self {
             Self::Drained | Self::DrainedLate => "the client was drained",
@@ -56,8 +56,8 @@ impl End {
 
 /// One connection and its calls.
 pub(super) struct Line<C: Decoder, M, G: Gather<C::Item>, H, Req> {
-    pub(super) shared: Arc<Shared<Req, G::Answer>>,
-    options: Options,
+    pub(super) shared: Arc<ClientShared<Req, G::Answer>>,
+    options: ClientOptions,
     codec: C,
     pub(super) wire: Box<Wire>,
     matching: M,
@@ -94,8 +94,8 @@ where
     H: TakePush<C::Item>,
 {
     pub(super) fn new(
-        shared: Arc<Shared<Req, G::Answer>>,
-        options: Options,
+        shared: Arc<ClientShared<Req, G::Answer>>,
+        options: ClientOptions,
         (codec, wire): (C, Box<Wire>),
         (matching, gather, pushes): (M, G, H),
     ) -> Self {
@@ -125,7 +125,7 @@ where
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LineEnd> {
         self.shared.register(cx);
         loop {
             if !self.wire.has_turn() {
@@ -139,7 +139,7 @@ where
                 return Poll::Ready(end);
             }
             if self.wire.has_ended() {
-                return Poll::Ready(End::Closed);
+                return Poll::Ready(LineEnd::Closed);
             }
             if let Some(end) = ready!(self.poll_write(cx)) {
                 return Poll::Ready(end);
@@ -148,7 +148,7 @@ where
             // other.
             match self.wire.poll_more(true, cx) {
                 Poll::Ready(Ok(())) => continue,
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(LineEnd::Broken(error)),
                 Poll::Pending => {}
             }
             if self.left && self.wire.has_room() {
@@ -162,13 +162,13 @@ where
 
     /// Delivers the answers that were read, up to a frame that isn't one, or to the end of the
     /// turn.
-    fn read(&mut self) -> Result<(), End> {
+    fn read(&mut self) -> Result<(), LineEnd> {
         let mut result = Ok(());
         // Frames that complete no answer count as well.
         while self.wire.has_turn() && result.is_ok() {
             match self.wire.decode(&mut self.codec) {
                 Some(Ok(frame)) => result = self.take(frame),
-                Some(Err(error)) => result = Err(End::Broken(error)),
+                Some(Err(error)) => result = Err(LineEnd::Broken(error)),
                 None => break,
             }
         }
@@ -192,7 +192,7 @@ where
     }
 
     /// Finds the call that a frame belongs to.
-    fn take(&mut self, frame: C::Item) -> Result<(), End> {
+    fn take(&mut self, frame: C::Item) -> Result<(), LineEnd> {
         let at = self.wire.taken();
         let part = self.gather.part(&frame);
         let whose = if part == Part::Push { Whose::Push } else { self.matching.find(&frame) };
@@ -201,9 +201,10 @@ where
                 self.gather.pass(at);
                 self.pushes.push(frame);
             }
-            Whose::Nobody => return Err(End::Desynchronized),
+            Whose::Nobody => return Err(LineEnd::Desynchronized),
             Whose::Call(id) => {
-                if let Some(answer) = self.gather.add(frame, part, at).map_err(|_| End::OverMax)?
+                if let Some(answer) =
+                    self.gather.add(frame, part, at).map_err(|_| LineEnd::OverMax)?
                     && let Some(out) = self.matching.done(id)
                 {
                     self.answers.push((out.key, answer));
@@ -214,14 +215,15 @@ where
     }
 
     /// Encodes what is queued, as far as there is room. Ready with the end when all is done.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Option<LineEnd>> {
         loop {
             let mut inner = self.shared.look();
             if self.aged || inner.queue.is_empty() {
                 self.left = false;
                 let over = inner.queue.is_empty()
                     && (inner.draining.is_some() || self.shared.is_orphaned());
-                let end = if over { Some(End::Drained) } else { self.aged.then_some(End::Aged) };
+                let end =
+                    if over { Some(LineEnd::Drained) } else { self.aged.then_some(LineEnd::Aged) };
                 return Poll::Ready(end.filter(|_| self.matching.len() == 0));
             }
             let crowd = self.last > 1 || self.matching.len() > 0;
@@ -297,7 +299,7 @@ where
 
     /// Looks at whatever may be late. Ready with the end, or with `None` when something is to be
     /// done.
-    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Option<LineEnd>> {
         let now = Instant::now();
         if std::mem::take(&mut self.answered) {
             self.progress = now;
@@ -310,7 +312,7 @@ where
         let patience = self.shared.patience;
         let mut inner = self.shared.lock();
         if inner.draining.is_some_and(|until| until <= now) {
-            return Poll::Ready(Some(End::DrainedLate));
+            return Poll::Ready(Some(LineEnd::DrainedLate));
         }
         next = earlier(next, inner.draining);
         let (later, late) = (&mut self.later, &mut self.late);
@@ -336,7 +338,7 @@ where
         let stalled =
             oldest.map(|oldest| after(oldest.max(self.progress), self.options.stalled_after));
         if poisoned || stalled.is_some_and(|stalled| stalled <= now) {
-            return Poll::Ready(Some(End::Stalled));
+            return Poll::Ready(Some(LineEnd::Stalled));
         }
         match earlier(next, stalled) {
             Some(next) => self.timer.poll(next, cx).map(|()| None),
@@ -353,17 +355,17 @@ where
     }
 
     /// The connection is gone, or about to be: so are the calls that are out.
-    pub(super) fn fail(&mut self, end: &End, why: &Cause) {
+    pub(super) fn fail(&mut self, end: &LineEnd, why: &Cause) {
         let written = self.encoded - self.wire.unwritten() as u64;
         let mut inner = self.shared.lock();
         if inner.draining.is_none() {
-            inner.gate = Gate::Shut;
+            inner.gate = Admission::Shut;
         }
         for out in self.matching.drain() {
             if let Some(key) = out.key {
                 let error = match end {
                     _ if out.start >= written => ClientError::NotSent(Arc::clone(why)),
-                    End::Desynchronized => ClientError::Desynchronized,
+                    LineEnd::Desynchronized => ClientError::Desynchronized,
                     _ => ClientError::MayHaveArrived(Arc::clone(why)),
                 };
                 inner.settle(key, Err(error), &mut self.later);

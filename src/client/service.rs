@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::error::ClientError;
-use super::shared::{Gate, Grant, Later, Shared, Slot, Waiter};
+use super::shared::{Admission, ClientShared, Grant, Later, Slot, Waiter};
 
 /// A service of calls on one connection, which clones share: `Service<Req, Response = Ans>`.
 ///
@@ -29,12 +29,12 @@ use super::shared::{Gate, Grant, Later, Shared, Slot, Waiter};
 /// When the last clone is dropped the client drains in the background: calls whose futures are
 /// still held are answered, the connection is closed, and the task ends.
 pub struct Pipelined<Req, Ans> {
-    shared: Arc<Shared<Req, Ans>>,
+    shared: Arc<ClientShared<Req, Ans>>,
     ticket: Ticket,
 }
 
 impl<Req, Ans> Pipelined<Req, Ans> {
-    pub(super) fn new(shared: Arc<Shared<Req, Ans>>) -> Self {
+    pub(super) fn new(shared: Arc<ClientShared<Req, Ans>>) -> Self {
         Self { shared, ticket: Ticket::Nothing }
     }
 
@@ -77,7 +77,7 @@ impl<Req, Ans> Pipelined<Req, Ans> {
     /// connection.
     pub fn in_flight(&self) -> usize {
         let inner = self.shared.lock();
-        if matches!(inner.gate, Gate::Open) { inner.taken() } else { usize::MAX }
+        if matches!(inner.gate, Admission::Open) { inner.taken() } else { usize::MAX }
     }
 }
 
@@ -132,7 +132,7 @@ enum Ticket {
 impl Ticket {
     fn poll_place<Req, Ans>(
         &mut self,
-        shared: &Shared<Req, Ans>,
+        shared: &ClientShared<Req, Ans>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         if let Self::Place(_) = *self {
@@ -155,12 +155,12 @@ impl Ticket {
             return Poll::Ready(());
         }
         match &inner.gate {
-            Gate::Open if inner.free > 0 && inner.waiting.is_empty() => {
+            Admission::Open if inner.free > 0 && inner.waiting.is_empty() => {
                 inner.free -= 1;
                 *self = Self::Place(Duration::ZERO);
                 return Poll::Ready(());
             }
-            Gate::Refusing(error) => {
+            Admission::Refusing(error) => {
                 *self = Self::Refused(error.clone());
                 return Poll::Ready(());
             }
@@ -177,7 +177,11 @@ impl Ticket {
         Poll::Pending
     }
 
-    fn start<Req, Ans>(&mut self, shared: &Arc<Shared<Req, Ans>>, req: Req) -> Call<Req, Ans> {
+    fn start<Req, Ans>(
+        &mut self,
+        shared: &Arc<ClientShared<Req, Ans>>,
+        req: Req,
+    ) -> Call<Req, Ans> {
         let waited = match std::mem::replace(self, Self::Nothing) {
             Self::Place(waited) => waited,
             Self::Refused(error) => return Call(At::Failed(error)),
@@ -187,7 +191,7 @@ impl Ticket {
             }
         };
         let mut inner = shared.lock();
-        if let Gate::Refusing(error) = &inner.gate {
+        if let Admission::Refusing(error) = &inner.gate {
             // It was ready before the client was told to drain.
             let error = error.clone();
             inner.free += 1;
@@ -199,7 +203,7 @@ impl Ticket {
     }
 
     /// Gives back what there is to give.
-    fn give_back<Req, Ans>(&mut self, shared: &Shared<Req, Ans>) {
+    fn give_back<Req, Ans>(&mut self, shared: &ClientShared<Req, Ans>) {
         if matches!(self, Self::Nothing | Self::Refused(_)) {
             return;
         }
@@ -230,7 +234,7 @@ impl Ticket {
 
 /// A call of [`Pipelined::ask`] that waits for its place; dropped, it gives the place back.
 struct Asking<'a, Req, Ans> {
-    shared: &'a Arc<Shared<Req, Ans>>,
+    shared: &'a Arc<ClientShared<Req, Ans>>,
     ticket: Ticket,
 }
 
@@ -249,7 +253,7 @@ impl<Req, Ans> Drop for Asking<'_, Req, Ans> {
 pub struct Call<Req, Ans>(At<Req, Ans>);
 
 enum At<Req, Ans> {
-    Slot(Arc<Shared<Req, Ans>>, usize),
+    Slot(Arc<ClientShared<Req, Ans>>, usize),
     Failed(ClientError),
     Gone,
 }

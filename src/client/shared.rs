@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::{Cause, ClientError};
-use super::state::{ClientCounts, State};
+use super::state::{ClientCounts, ClientState};
 use crate::wire::after;
 
 /// A call.
@@ -52,7 +52,7 @@ pub(super) enum Grant {
 }
 
 /// Whether calls are let in.
-pub(super) enum Gate {
+pub(super) enum Admission {
     /// There is a connection.
     Open,
     /// There is no connection: callers wait.
@@ -70,24 +70,24 @@ pub(super) struct Queued {
 
 /// What the leaf tells the task of a connection that has ended as it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Completion {
     /// The client is done.
     Drained,
     /// It is to be replaced at once.
     Aged,
 }
 
-pub(super) struct Shared<Req, Ans> {
-    inner: Mutex<Inner<Req, Ans>>,
+pub(super) struct ClientShared<Req, Ans> {
+    inner: Mutex<CallTable<Req, Ans>>,
     task: AtomicWaker,
     /// How many services there are: clones of one another.
     pub(super) services: AtomicUsize,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<ClientState>,
     /// How long a call may take, from its wait for a place on.
     pub(super) patience: Duration,
 }
 
-pub(super) struct Inner<Req, Ans> {
+pub(super) struct CallTable<Req, Ans> {
     pub(super) slots: Slab<Slot<Req, Ans>>,
     pub(super) queue: VecDeque<Queued>,
     /// So many of the queue's first calls were seen by the task.
@@ -99,7 +99,7 @@ pub(super) struct Inner<Req, Ans> {
     pub(super) places: usize,
     /// The task was woken, and has not looked yet.
     woken: bool,
-    pub(super) gate: Gate,
+    pub(super) gate: Admission,
     /// The client drains, until then at most.
     pub(super) draining: Option<Instant>,
     /// Until when the connection of this attempt must be prepared.
@@ -108,7 +108,7 @@ pub(super) struct Inner<Req, Ans> {
     pub(super) opened: Option<Instant>,
     /// A line has the callers, and not the task.
     pub(super) serving: bool,
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<Completion>,
     pub(super) counts: ClientCounts,
 }
 
@@ -139,9 +139,9 @@ impl<Req, Ans> Later<Req, Ans> {
     }
 }
 
-impl<Req, Ans> Shared<Req, Ans> {
+impl<Req, Ans> ClientShared<Req, Ans> {
     pub(super) fn new(places: usize, patience: Duration) -> Arc<Self> {
-        let inner = Inner {
+        let inner = CallTable {
             slots: Slab::new(),
             queue: VecDeque::new(),
             seen: 0,
@@ -150,7 +150,7 @@ impl<Req, Ans> Shared<Req, Ans> {
             free: places,
             places,
             woken: false,
-            gate: Gate::Shut,
+            gate: Admission::Shut,
             draining: None,
             prepared_by: None,
             opened: None,
@@ -162,12 +162,12 @@ impl<Req, Ans> Shared<Req, Ans> {
             inner: Mutex::new(inner),
             task: AtomicWaker::new(),
             services: AtomicUsize::new(1),
-            state: watch::Sender::new(State::Connecting),
+            state: watch::Sender::new(ClientState::Connecting),
             patience,
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner<Req, Ans>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, CallTable<Req, Ans>> {
         // Whole between any two statements that may panic: user code runs without the lock.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,14 +178,14 @@ impl<Req, Ans> Shared<Req, Ans> {
     }
 
     /// The task looks at what has changed: the next caller wakes it again.
-    pub(super) fn look(&self) -> MutexGuard<'_, Inner<Req, Ans>> {
+    pub(super) fn look(&self) -> MutexGuard<'_, CallTable<Req, Ans>> {
         let mut inner = self.lock();
         inner.woken = false;
         inner
     }
 
     /// Wakes the task, once until it looks.
-    pub(super) fn wake(&self, mut inner: MutexGuard<'_, Inner<Req, Ans>>) {
+    pub(super) fn wake(&self, mut inner: MutexGuard<'_, CallTable<Req, Ans>>) {
         let first = !std::mem::replace(&mut inner.woken, true);
         drop(inner);
         if first {
@@ -194,9 +194,9 @@ impl<Req, Ans> Shared<Req, Ans> {
     }
 
     /// Says what the client is doing, unless it drains.
-    pub(super) fn set_state(&self, new: State) {
+    pub(super) fn set_state(&self, new: ClientState) {
         self.state.send_if_modified(|state| {
-            let drains = matches!(state, State::Draining | State::Ended);
+            let drains = matches!(state, ClientState::Draining | ClientState::Ended);
             if !drains {
                 *state = new;
             }
@@ -205,7 +205,7 @@ impl<Req, Ans> Shared<Req, Ans> {
     }
 
     pub(super) fn set_ready(&self) {
-        self.set_state(State::Ready);
+        self.set_state(ClientState::Ready);
     }
 
     /// Whether no service is left that could call.
@@ -214,7 +214,7 @@ impl<Req, Ans> Shared<Req, Ans> {
     }
 }
 
-impl<Req, Ans> Inner<Req, Ans> {
+impl<Req, Ans> CallTable<Req, Ans> {
     /// Queues a call that has its place, and has waited so long for it. Returns its slot.
     pub(super) fn enqueue(&mut self, req: Req, waited: Duration) -> usize {
         let key = self.slots.insert(Slot::Queued { req, waker: None });
@@ -292,7 +292,7 @@ impl<Req, Ans> Inner<Req, Ans> {
 
     /// Gives free places to those who wait.
     pub(super) fn grant(&mut self, later: &mut Later<Req, Ans>) {
-        while matches!(self.gate, Gate::Open) && self.free > 0 {
+        while matches!(self.gate, Admission::Open) && self.free > 0 {
             let Some(key) = self.waiting.pop_front() else { return };
             self.free -= 1;
             let waiter = &mut self.waiters[key];
@@ -396,7 +396,7 @@ impl<Req, Ans> Inner<Req, Ans> {
             .filter(|(_, slot)| !matches!(slot, Slot::Done(_)))
             .map(|(key, _)| key)
             .collect();
-        let gone: Cause = Arc::new(Gone);
+        let gone: Cause = Arc::new(TaskGone);
         for key in out {
             self.settle(key, Err(ClientError::MayHaveArrived(Arc::clone(&gone))), later);
             self.free_place(later);
@@ -411,15 +411,15 @@ impl<Req, Ans> Inner<Req, Ans> {
 
 /// The task of a client was dropped.
 #[derive(Debug)]
-struct Gone;
+struct TaskGone;
 
-impl fmt::Display for Gone {
+impl fmt::Display for TaskGone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the client's task is gone: its runtime ended, or its codec panicked")
     }
 }
 
-impl StdError for Gone {}
+impl StdError for TaskGone {}
 
 /// The earlier of two moments that may not be.
 pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

@@ -11,12 +11,12 @@ use ropewalk_middleware::{BoxError, Connection, Error, Escaped, Result};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tower_service::Service;
 
-use super::Options;
+use super::ClientOptions;
 use super::backoff::random;
 use super::connect::{dial, late};
 use super::error::{Cause, ClientError, Fatal, cause};
-use super::shared::{Gate, Later, Outcome, Shared, earlier};
-use super::state::State;
+use super::shared::{Admission, ClientShared, Completion, Later, earlier};
+use super::state::ClientState;
 use crate::endpoint::error::ConnectError;
 use crate::endpoint::remote::Remote;
 use crate::wire::{Timer, after};
@@ -25,8 +25,8 @@ use crate::wire::{Timer, after};
 const STABLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Task<Req, Ans> {
-    shared: Arc<Shared<Req, Ans>>,
-    options: Options,
+    shared: Arc<ClientShared<Req, Ans>>,
+    options: ClientOptions,
     /// Attempts since a connection stood for long enough.
     failures: u32,
     /// Since when there is no connection, and what the last attempt failed by.
@@ -39,7 +39,7 @@ pub(super) struct Task<Req, Ans> {
 struct Over;
 
 impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
-    pub(super) fn new(shared: Arc<Shared<Req, Ans>>, options: Options) -> Self {
+    pub(super) fn new(shared: Arc<ClientShared<Req, Ans>>, options: ClientOptions) -> Self {
         Self {
             shared,
             options,
@@ -62,14 +62,14 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
                 Ok(ended) => ended,
             };
             let error = match ended {
-                Ok(Outcome::Drained) => return,
-                Ok(Outcome::Aged) => continue,
+                Ok(Completion::Drained) => return,
+                Ok(Completion::Aged) => continue,
                 Err(error) => error,
             };
             let fatal = error.downcast_ref::<Fatal>().is_some();
             let error = cause(error);
             if fatal {
-                self.shared.lock().gate = Gate::Refusing(ClientError::Unavailable(error));
+                self.shared.lock().gate = Admission::Refusing(ClientError::Unavailable(error));
                 return;
             }
             // Several are alternatives.
@@ -78,7 +78,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
             let wait = self.options.backoff.wait(self.failures, random());
             let until = after(Instant::now(), wait);
             self.error = Some(Arc::clone(&error));
-            self.shared.set_state(State::Waiting { until, error: Arc::clone(&error) });
+            self.shared.set_state(ClientState::Waiting { until, error: Arc::clone(&error) });
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             event!(WARN, error = %Escaped::display(&error), wait_ms, "a client has no connection, and will connect again");
             if self.meanwhile(sleep_until(until)).await.is_err() {
@@ -92,7 +92,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         &mut self,
         remote: &Remote,
         service: &mut S,
-    ) -> Result<Result<Outcome>, Over>
+    ) -> Result<Result<Completion>, Over>
     where
         S: Service<Connection, Response = (), Error: Into<BoxError>>,
     {
@@ -102,7 +102,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
             inner.prepared_by = Some(until);
             inner.counts.attempts += 1;
         }
-        self.shared.set_state(State::Connecting);
+        self.shared.set_state(ClientState::Connecting);
         let connection = match self.meanwhile(timeout_at(until, dial(remote, None))).await? {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Ok(Err(error)),
@@ -125,7 +125,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         inner.counts.closed[reason.index()] += 1;
         inner.serving = false;
         if inner.draining.is_none() {
-            inner.gate = Gate::Shut;
+            inner.gate = Admission::Shut;
         }
         let (opened, outcome) = (inner.opened.take(), inner.outcome.take());
         drop(inner);
@@ -197,7 +197,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
                     let error = ClientError::Unavailable(self.error.clone().unwrap_or_else(none));
                     inner.refuse(None, &error, &mut later);
                     inner.fail_queued(&error, &mut later);
-                    inner.gate = Gate::Refusing(error);
+                    inner.gate = Admission::Refusing(error);
                 } else {
                     next = earlier(next, Some(until));
                 }
@@ -217,15 +217,15 @@ impl<Req, Ans> Drop for Task<Req, Ans> {
         let mut later = Later::default();
         let mut inner = self.shared.lock();
         let error = match &inner.gate {
-            Gate::Refusing(error) => error.clone(),
-            Gate::Open | Gate::Shut => ClientError::Draining,
+            Admission::Refusing(error) => error.clone(),
+            Admission::Open | Admission::Shut => ClientError::Draining,
         };
-        inner.gate = Gate::Refusing(error.clone());
+        inner.gate = Admission::Refusing(error.clone());
         inner.refuse(None, &error, &mut later);
         inner.fail_queued(&error, &mut later);
         inner.fail_out(&mut later);
         drop(inner);
-        self.shared.state.send_replace(State::Ended);
+        self.shared.state.send_replace(ClientState::Ended);
         later.run();
     }
 }

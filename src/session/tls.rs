@@ -5,7 +5,7 @@ use crate::tls::{ClientTls, Side, TlsConfig, TlsError};
 use ropewalk_middleware::Result;
 
 /// Either side's configuration, for [`Session::upgrade_tls`]: [`TlsConfig`] or [`ClientTls`].
-pub trait UpgradeTls: sealed::Side {}
+pub trait UpgradeTls: sealed::HasSide {}
 
 impl UpgradeTls for TlsConfig {}
 impl UpgradeTls for ClientTls {}
@@ -14,18 +14,18 @@ mod sealed {
     use super::{Side as SideOf, TlsError};
 
     #[allow(unreachable_pub)] // sealed: nobody outside names it
-    pub trait Side {
+    pub trait HasSide {
         fn side(&self) -> Result<SideOf, TlsError>;
     }
 }
 
-impl sealed::Side for TlsConfig {
+impl sealed::HasSide for TlsConfig {
     fn side(&self) -> Result<Side, TlsError> {
         self.current().map(Side::Server)
     }
 }
 
-impl sealed::Side for ClientTls {
+impl sealed::HasSide for ClientTls {
     fn side(&self) -> Result<Side, TlsError> {
         Ok(Side::Client(self.current()?, self.server_name(None)?))
     }

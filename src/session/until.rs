@@ -66,7 +66,7 @@ impl<C> Session<C> {
     {
         let Self { codec, inbox, wire } = self;
         let found = Arc::new(Found::default());
-        let codec = Lent { codec, until, found: Arc::clone(&found) };
+        let codec = UntilCodec { codec, until, found: Arc::clone(&found) };
         let service = Until { service, found: Arc::clone(&found) };
         let calls = one_at_a_time::<_, UntilFuture<S::Future>>(&InOrder);
         let dispatch = Dispatch::new(codec, Inbox::default(), service, calls, EndConnection);
@@ -110,13 +110,13 @@ impl<I> Found<I> {
 
 /// A session's codec, whose frames are compared with the one that ends the drive. `None` stands for
 /// that frame.
-struct Lent<'a, C, P, I> {
+struct UntilCodec<'a, C, P, I> {
     codec: &'a mut C,
     until: P,
     found: Arc<Found<I>>,
 }
 
-impl<C: Decoder, P: FnMut(&C::Item) -> bool> Lent<'_, C, P, C::Item> {
+impl<C: Decoder, P: FnMut(&C::Item) -> bool> UntilCodec<'_, C, P, C::Item> {
     fn compare(&mut self, frame: Option<C::Item>) -> Option<Option<C::Item>> {
         let frame = frame?;
         if !(self.until)(&frame) {
@@ -128,52 +128,52 @@ impl<C: Decoder, P: FnMut(&C::Item) -> bool> Lent<'_, C, P, C::Item> {
 }
 
 impl<C: Decoder<Error: Into<BoxError>>, P: FnMut(&C::Item) -> bool> Decoder
-    for Lent<'_, C, P, C::Item>
+    for UntilCodec<'_, C, P, C::Item>
 {
     type Item = Option<C::Item>;
-    type Error = LentError;
+    type Error = UntilError;
 
     #[inline]
-    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, LentError> {
-        let frame = self.codec.decode(buf).map_err(LentError::new)?;
+    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, UntilError> {
+        let frame = self.codec.decode(buf).map_err(UntilError::new)?;
         Ok(self.compare(frame))
     }
 
-    fn decode_eof(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, LentError> {
-        let frame = self.codec.decode_eof(buf).map_err(LentError::new)?;
+    fn decode_eof(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, UntilError> {
+        let frame = self.codec.decode_eof(buf).map_err(UntilError::new)?;
         Ok(self.compare(frame))
     }
 }
 
-impl<T, C: Encoder<T, Error: Into<BoxError>>, P, I> Encoder<T> for Lent<'_, C, P, I> {
-    type Error = LentError;
+impl<T, C: Encoder<T, Error: Into<BoxError>>, P, I> Encoder<T> for UntilCodec<'_, C, P, I> {
+    type Error = UntilError;
 
     #[inline]
-    fn encode(&mut self, frame: T, buf: &mut BytesMut) -> Result<(), LentError> {
-        self.codec.encode(frame, buf).map_err(LentError::new)
+    fn encode(&mut self, frame: T, buf: &mut BytesMut) -> Result<(), UntilError> {
+        self.codec.encode(frame, buf).map_err(UntilError::new)
     }
 }
 
 /// An error of the lent codec. A type of its own, because a boxed error does not convert from an
 /// `io::Error` in every way that a decoder's error has to.
 #[derive(Debug)]
-struct LentError(BoxError);
+struct UntilError(BoxError);
 
-impl LentError {
+impl UntilError {
     #[cold]
     fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())
     }
 }
 
-impl From<std::io::Error> for LentError {
+impl From<std::io::Error> for UntilError {
     fn from(error: std::io::Error) -> Self {
         Self::new(error)
     }
 }
 
-impl From<LentError> for BoxError {
-    fn from(error: LentError) -> Self {
+impl From<UntilError> for BoxError {
+    fn from(error: UntilError) -> Self {
         error.0
     }
 }
@@ -240,7 +240,7 @@ impl<'a, C, S, P, Q> Future
         'a,
         C,
         Dispatch<
-            Lent<'a, C, P, C::Item>,
+            UntilCodec<'a, C, P, C::Item>,
             Until<'a, S, C::Item>,
             Option<C::Item>,
             <S::Response as IntoReply>::Frame,

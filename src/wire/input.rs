@@ -33,14 +33,14 @@ const COPY: usize = 512;
 
 /// The bytes that were read and are not decoded yet.
 #[derive(Default)]
-pub(super) struct Input {
+pub(super) struct InputBuffer {
     /// Sized to the bytes that were read, because frames may share it.
     buf: BytesMut,
     /// The announced length of the frame that `buf` begins with, if it fits; 0 if it is not known.
     whole: u32,
 }
 
-impl Input {
+impl InputBuffer {
     pub(super) fn len(&self) -> usize {
         self.buf.len()
     }
@@ -169,8 +169,8 @@ fn cut(read: &mut Vec<u8>) -> BytesMut {
     Bytes::from(read).into()
 }
 
-impl fmt::Debug for Input {
+impl fmt::Debug for InputBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Input").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("InputBuffer").field("len", &self.len()).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ropewalk_codecs::CodecError;
 use ropewalk_codecs::around;
 
-use super::output::Output;
+use super::output::OutputBuffer;
 
 /// A frame from this size on is not copied. Below it a copy costs less than one more part of a
 /// write.
@@ -109,7 +109,7 @@ pub(super) fn no_parts<'a>() -> [IoSlice<'a>; PARTS] {
 pub(super) fn encode<C: 'static, T: 'static>(
     codec: &mut C,
     frame: &T,
-    output: &mut Output,
+    output: &mut OutputBuffer,
 ) -> Option<Result<(), CodecError>> {
     let frame = (frame as &dyn Any).downcast_ref::<Bytes>().filter(|frame| frame.len() >= LARGE)?;
     let gap = around::encode(codec, frame, output.buf())?;

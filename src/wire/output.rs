@@ -32,7 +32,7 @@ const SMALL: usize = 16 * 1024;
 
 /// The bytes that are encoded and not written yet.
 #[derive(Default)]
-pub(super) struct Output {
+pub(super) struct OutputBuffer {
     buf: BytesMut,
     /// The frames between these bytes that are too large to be copied. Boxed, because few
     /// connections have one.
@@ -94,7 +94,7 @@ impl Stall {
     }
 }
 
-impl Output {
+impl OutputBuffer {
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.buf.len() + self.large_len()
@@ -400,14 +400,14 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for OutputBuffer {
     fn drop(&mut self) {
         self.release();
     }
 }
 
-impl fmt::Debug for Output {
+impl fmt::Debug for OutputBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("OutputBuffer").field("len", &self.len()).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use ropewalk::client::{Backoff, Client, ClientError, State, fatal};
+use ropewalk::client::{Backoff, Client, ClientError, ClientState, fatal};
 use ropewalk::{
     Bytes, CloseReason, Error, Lines, LogLayer, ReadDeadlineLayer, Result, Session, framed,
     reply_fn, session,
@@ -274,6 +274,6 @@ async fn a_preparation_that_no_other_attempt_can_help_ends_the_client_with_its_e
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the password is wrong");
     }
     soon(handle.ended()).await;
-    assert!(matches!(handle.state(), State::Ended));
+    assert!(matches!(handle.state(), ClientState::Ended));
     assert_eq!(handle.counts().attempts(), 1);
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::info::ConnectionInfo;
 use super::peer::Peer;
-use super::shared::Shared;
+use super::shared::ConnectionShared;
 
 /// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a
 /// deadline or a limit names it, with its default.
@@ -248,7 +248,7 @@ impl ClosingState {
 /// close) or to abort. A layer that watches the connection, such as a log, reads why the connection
 /// ended.
 #[derive(Clone, Debug)]
-pub struct Closing(pub(super) Arc<Shared>);
+pub struct Closing(pub(super) Arc<ConnectionShared>);
 
 impl Closing {
     fn state(&self) -> &ClosingState {

@@ -11,7 +11,7 @@ use super::lobby::{Accepted, Lobby};
 use super::task::{ConnectionTask, panic_text, panicked};
 use crate::server::books::MadeRoom;
 use crate::server::books::registry::SHARDS;
-use crate::server::books::shared::{Entered, Shared};
+use crate::server::books::shared::{OpenEntry, Shared};
 use crate::server::service::ConnectionService;
 
 /// The gate of a service of any type.
@@ -121,7 +121,7 @@ impl<S: ConnectionService> Gate<S> {
         readied.ready = false;
         let connection =
             Connection::accepted(stream, peer, listener).with_budget(shared.memory.budget());
-        let entered: Entered = shared.enter(&connection);
+        let entered: OpenEntry = shared.enter(&connection);
         // It is counted from here on.
         drop(together);
         let called = catch_unwind(AssertUnwindSafe(|| readied.service.call(connection)));

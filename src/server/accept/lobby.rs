@@ -36,14 +36,14 @@ pub(super) type Accepted = (Stream, Peer, usize);
 
 /// The connections of one accept loop that wait for room.
 pub(in crate::server) struct Lobby {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<LobbyEntry>,
     places: usize,
     /// Runs while it is known when to look again.
     timer: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
 }
 
-struct Waiting {
+struct LobbyEntry {
     accepted: Accepted,
     since: Instant,
     /// When to ask for room, again.
@@ -78,7 +78,7 @@ impl Lobby {
 
     pub(in crate::server) fn push(&mut self, accepted: Accepted) {
         let now = Instant::now();
-        self.waiting.push_back(Waiting { accepted, since: now, ask: now, promised: false });
+        self.waiting.push_back(LobbyEntry { accepted, since: now, ask: now, promised: false });
     }
 
     /// The next one to be let in: one that room was made for, or else the one that has waited for

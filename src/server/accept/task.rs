@@ -10,7 +10,7 @@ use pin_project::pin_project;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{BoxError, CloseReason, Error, Escaped};
 
-use crate::server::books::shared::Entered;
+use crate::server::books::shared::OpenEntry;
 
 /// Runs a connection until it ends, is aborted or panics, and closes its entry in the books.
 #[pin_project]
@@ -21,11 +21,11 @@ pub(super) struct ConnectionTask<F> {
     /// enough.
     watched: bool,
     // Dropped after `run`: the entry is closed when all of the connection is gone.
-    entered: Entered,
+    entered: OpenEntry,
 }
 
 impl<F> ConnectionTask<F> {
-    pub(in crate::server) fn new(run: F, entered: Entered) -> Self {
+    pub(in crate::server) fn new(run: F, entered: OpenEntry) -> Self {
         Self { run: Some(run), watched: false, entered }
     }
 }
@@ -73,7 +73,7 @@ where
 }
 
 /// Notes a panic in user code. It ended this connection, and nothing else.
-pub(in crate::server) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
+pub(in crate::server) fn panicked(entered: &OpenEntry, panic: Box<dyn Any + Send>) {
     entered.closing.set_reason(CloseReason::Panic);
     if entered.log().panics.pass() {
         let text = format!("{:?}", Escaped::display(&panic_text(&*panic)));

@@ -24,7 +24,7 @@ use ropewalk_middleware::{Error, Result};
 
 /// What the workers are told. Each word is said after those above it, and stands for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
+enum WorkerOrder {
     Wait,
     Accept,
     /// Take what has connected, then close the sockets; close at once those that are another
@@ -42,8 +42,8 @@ enum WorkerChange {
 }
 
 /// What they know of.
-struct Told {
-    order: Order,
+struct WorkerOrders {
+    order: WorkerOrder,
     /// The sockets another process has taken. It counts from the last call on.
     taken: Vec<bool>,
 }
@@ -57,7 +57,7 @@ pub(in crate::server) struct Workers {
     numbers: Vec<Vec<usize>>,
     /// The number of the next one.
     next: usize,
-    told: watch::Sender<Told>,
+    told: watch::Sender<WorkerOrders>,
     /// To each worker: the endpoints that come and go while it accepts. Without a bound: they come
     /// from the program, and a worker that missed one would listen where it must not.
     changes: Vec<mpsc::UnboundedSender<WorkerChange>>,
@@ -74,7 +74,7 @@ impl Workers {
         services: &Services,
         shared: &Arc<Shared>,
     ) -> Result<Self> {
-        let told = watch::Sender::new(Told { order: Order::Wait, taken: Vec::new() });
+        let told = watch::Sender::new(WorkerOrders { order: WorkerOrder::Wait, taken: Vec::new() });
         // Each fails once.
         let (failed, failures) = mpsc::channel(workers);
         let (mut starting, mut changes) =
@@ -82,7 +82,7 @@ impl Workers {
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
             let (endpoints, services, shared) =
                 (endpoints.to_vec(), services.clone(), Arc::clone(shared));
-            let (told, failed) = (told.subscribe(), Failed(failed.clone()));
+            let (told, failed) = (told.subscribe(), FailureSender(failed.clone()));
             let (change, changed) = mpsc::unbounded_channel();
             changes.push(change);
             let worker = Worker {
@@ -121,7 +121,7 @@ impl Workers {
 
     /// Has the workers accept. Ready with the first error of one of them.
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        self.tell(Order::Accept);
+        self.tell(WorkerOrder::Accept);
         // Each says why before it ends.
         self.failures
             .poll_recv(cx)
@@ -210,7 +210,7 @@ impl Workers {
     pub(in crate::server) fn last_call(&mut self) {
         // First: a socket listens as long as anybody has it, and none of us accepts on these.
         self.sockets.clear();
-        self.tell(Order::LastCall);
+        self.tell(WorkerOrder::LastCall);
     }
 
     /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep
@@ -222,10 +222,10 @@ impl Workers {
 
     /// Has the workers give up what they have not served.
     pub(in crate::server) fn close(&self) {
-        self.tell(Order::Close);
+        self.tell(WorkerOrder::Close);
     }
 
-    fn tell(&self, order: Order) {
+    fn tell(&self, order: WorkerOrder) {
         self.told.send_if_modified(|told| {
             let new = order > told.order;
             told.order = order.max(told.order);
@@ -236,7 +236,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.tell(Order::Close);
+        self.tell(WorkerOrder::Close);
     }
 }
 
@@ -273,9 +273,9 @@ struct Worker {
     endpoints: Vec<Endpoint>,
     services: Services,
     shared: Arc<Shared>,
-    told: watch::Receiver<Told>,
+    told: watch::Receiver<WorkerOrders>,
     changes: mpsc::UnboundedReceiver<WorkerChange>,
-    failed: Failed,
+    failed: FailureSender,
 }
 
 impl Worker {
@@ -303,7 +303,12 @@ impl Worker {
 
     fn accept(
         self,
-    ) -> Result<(All, watch::Receiver<Told>, mpsc::UnboundedReceiver<WorkerChange>, Failed)> {
+    ) -> Result<(
+        All,
+        watch::Receiver<WorkerOrders>,
+        mpsc::UnboundedReceiver<WorkerChange>,
+        FailureSender,
+    )> {
         let listening = |Share { endpoint, socket, opened }| {
             let preambles = self.shared.preambles.of_service(self.services.of[endpoint]);
             let listener = self.endpoints[endpoint].listener(opened, &preambles)?;
@@ -319,16 +324,16 @@ impl Worker {
 /// `failed`.
 async fn take(
     mut accept: All,
-    mut told: watch::Receiver<Told>,
+    mut told: watch::Receiver<WorkerOrders>,
     mut changes: mpsc::UnboundedReceiver<WorkerChange>,
     shared: &Shared,
-    failed: Failed,
+    failed: FailureSender,
 ) {
-    ordered(&mut told, Order::Accept).await;
+    ordered(&mut told, WorkerOrder::Accept).await;
     let order = loop {
         tokio::select! {
             biased;
-            order = ordered(&mut told, Order::LastCall) => break order,
+            order = ordered(&mut told, WorkerOrder::LastCall) => break order,
             Some(change) = changes.recv() => obey(&mut accept, change, shared),
             error = poll_fn(|cx| accept.poll(cx)) => {
                 accept.close();
@@ -342,7 +347,7 @@ async fn take(
         obey(&mut accept, change, shared);
     }
     drop(changes);
-    if order == Order::Close {
+    if order == WorkerOrder::Close {
         // What it gives up is counted before `failed` goes.
         return accept.close();
     }
@@ -351,7 +356,7 @@ async fn take(
     unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     tokio::select! {
         biased;
-        _ = ordered(&mut told, Order::Close) => {}
+        _ = ordered(&mut told, WorkerOrder::Close) => {}
         () = poll_fn(|cx| accept.poll_pending(cx)) => {}
     }
     // Before `failed` goes, by which it is told that nothing is to come any more.
@@ -377,21 +382,21 @@ fn obey(accept: &mut All, change: WorkerChange, shared: &Shared) {
 }
 
 /// Waits for this order, or a later one. Nobody left to give any is the last.
-async fn ordered(told: &mut watch::Receiver<Told>, order: Order) -> Order {
-    told.wait_for(|told| told.order >= order).await.map_or(Order::Close, |told| told.order)
+async fn ordered(told: &mut watch::Receiver<WorkerOrders>, order: WorkerOrder) -> WorkerOrder {
+    told.wait_for(|told| told.order >= order).await.map_or(WorkerOrder::Close, |told| told.order)
 }
 
 /// Says why a worker can't go on.
-struct Failed(mpsc::Sender<Error>);
+struct FailureSender(mpsc::Sender<Error>);
 
-impl Failed {
+impl FailureSender {
     fn say(&self, error: Error) {
         // There is room for one of each worker.
         drop(self.0.try_send(error));
     }
 }
 
-impl Drop for Failed {
+impl Drop for FailureSender {
     fn drop(&mut self) {
         if thread::panicking() {
             self.say(Error::other("a worker has panicked, and its connections are lost"));

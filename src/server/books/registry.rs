@@ -29,23 +29,23 @@ const ABORTED: u8 = 3;
 /// Where a connection stands in the registry: its slot times the shards, and its shard. One number,
 /// as each connection has it, and eight bytes more may cost its task 128.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct Place(usize);
+pub(in crate::server) struct RegistrySlot(usize);
 
 impl Registry {
     fn shard(&self, shard: usize) -> MutexGuard<'_, Slab<Closing>> {
         self.shards[shard % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(in crate::server) fn add(&self, closing: Closing) -> Place {
+    pub(in crate::server) fn add(&self, closing: Closing) -> RegistrySlot {
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut slots = self.shard(shard);
         // Asked under the lock: who comes after the drain, or the abort, passed here sees the flag,
         // who came before was told.
         tell(self.told.load(Ordering::Acquire), &closing);
-        Place(slots.insert(closing) * SHARDS + shard)
+        RegistrySlot(slots.insert(closing) * SHARDS + shard)
     }
 
-    pub(in crate::server) fn remove(&self, place: Place) {
+    pub(in crate::server) fn remove(&self, place: RegistrySlot) {
         drop(self.shard(place.0).try_remove(place.0 / SHARDS));
     }
 

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::counts::Counts;
 use super::incidents::Incidents;
-use super::log::Log;
-use super::registry::{Place, Registry};
+use super::log::LogLimits;
+use super::registry::{Registry, RegistrySlot};
 use super::table::Endpoints;
 use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
 use crate::server::budget::Memory;
-use crate::server::drain::report::Outcome;
+use crate::server::drain::report::DrainRecord;
 use crate::server::restart::RestartError;
 use crate::server::run::command::Control;
 use crate::server::run::reload::Reloads;
@@ -65,8 +65,8 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) restarts: watch::Sender<Restarts>,
     /// Another process has taken over.
     succeeded: AtomicBool,
-    log: Log,
-    pub(in crate::server) outcome: Outcome,
+    log: LogLimits,
+    pub(in crate::server) outcome: DrainRecord,
     pub(in crate::server) incidents: Incidents,
 }
 
@@ -121,8 +121,8 @@ impl Shared {
             reloads,
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),
-            log: Log::default(),
-            outcome: Outcome::default(),
+            log: LogLimits::default(),
+            outcome: DrainRecord::default(),
             incidents: Incidents::default(),
         })
     }
@@ -211,10 +211,10 @@ impl Shared {
     }
 
     /// A connection was accepted.
-    pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> Entered {
+    pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> OpenEntry {
         let closing = connection.closing();
         self.lock().enter(&closing);
-        Entered { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
+        OpenEntry { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
     }
 
     /// Asks every connection, and every one that may still come, to finish.
@@ -351,7 +351,7 @@ impl Shared {
         }
     }
 
-    fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
+    fn leave(&self, place: RegistrySlot, closing: &Closing, reason: CloseReason) {
         let mut books = self.lock();
         // Under the lock, so that a sum finds it in exactly one of the two. Its task holds another
         // handle on it.
@@ -386,20 +386,20 @@ impl Wake for Owner {
 /// An open connection's entry in the books; dropping it closes the entry with the connection's
 /// reason.
 #[derive(Debug)]
-pub(in crate::server) struct Entered {
-    place: Place,
+pub(in crate::server) struct OpenEntry {
+    place: RegistrySlot,
     pub(in crate::server) closing: Closing,
     server: Arc<Shared>,
 }
 
-impl Entered {
+impl OpenEntry {
     /// The limits of the server's log.
-    pub(in crate::server) fn log(&self) -> &Log {
+    pub(in crate::server) fn log(&self) -> &LogLimits {
         &self.server.log
     }
 }
 
-impl Drop for Entered {
+impl Drop for OpenEntry {
     fn drop(&mut self) {
         // A task dropped with its runtime has no reason yet: it was cut off.
         let reason = self.closing.set_reason(CloseReason::Aborted);

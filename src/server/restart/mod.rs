@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use self::error::RestartError;
 
-pub(super) use self::predecessor::{Attempt, Passed, Step, start};
+pub(super) use self::predecessor::{Attempt, Passed, RestartStep, start};
 pub(super) use self::successor::Succession;
 
 /// How long a new process may take to be ready by default: 30 s.

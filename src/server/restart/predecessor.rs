@@ -38,10 +38,10 @@ pub(in crate::server) struct Passed {
 
 /// A restart under way, up to its next step. Dropped, it ends the new process.
 pub(in crate::server) type Attempt =
-    Pin<Box<dyn Future<Output = Result<Step, RestartError>> + Send>>;
+    Pin<Box<dyn Future<Output = Result<RestartStep, RestartError>> + Send>>;
 
 /// How far a restart has come.
-pub(in crate::server) enum Step {
+pub(in crate::server) enum RestartStep {
     /// The new process is ready, and waits for the word to begin.
     Ready(Box<Successor>),
     /// It has begun; this is its number.
@@ -63,7 +63,7 @@ pub(in crate::server) fn start(restart: &Restart, sockets: Vec<Passed>) -> Attem
     Box::pin(async move {
         let mut successor = Box::new(spawned?);
         match timeout(within, successor.introduce(&sockets)).await {
-            Ok(Ok(())) => Ok(Step::Ready(successor)),
+            Ok(Ok(())) => Ok(RestartStep::Ready(successor)),
             Ok(Err(error)) => Err(successor.end(error).await),
             Err(_) => Err(successor.end(RestartError::NotReady { within }).await),
         }
@@ -133,7 +133,7 @@ impl Successor {
     /// Gives it the word, and hears that it begins. From then on it serves, whatever becomes of
     /// this process.
     pub(in crate::server) fn begin(self: Box<Self>) -> Attempt {
-        Box::pin(async move { self.go().await.map(Step::Begun) })
+        Box::pin(async move { self.go().await.map(RestartStep::Begun) })
     }
 
     async fn go(mut self: Box<Self>) -> Result<u32, RestartError> {

@@ -16,11 +16,11 @@ const COMMANDS: usize = 16;
 
 /// What the accept loop is told by a handle.
 pub(in crate::server) enum Command {
-    Add(Box<New>, Answer<usize>),
-    Change(usize, Change, Answer<Closed>),
+    Add(Box<New>, CommandAnswer<usize>),
+    Change(usize, Change, CommandAnswer<Closed>),
 }
 
-pub(in crate::server) type Answer<T> = oneshot::Sender<Result<T>>;
+pub(in crate::server) type CommandAnswer<T> = oneshot::Sender<Result<T>>;
 
 /// Ended when no loop has the socket any more.
 pub(in crate::server) type Closed = mpsc::Receiver<Infallible>;

@@ -4,7 +4,7 @@ use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::command::{Answer, Change, Command, New, NewSockets};
+use super::command::{Change, Command, CommandAnswer, New, NewSockets};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
@@ -97,7 +97,7 @@ impl Handle {
 
 async fn ask<T>(
     control: &mpsc::Sender<Command>,
-    command: impl FnOnce(Answer<T>) -> Command,
+    command: impl FnOnce(CommandAnswer<T>) -> Command,
 ) -> Result<T> {
     let (answer, answered) = oneshot::channel();
     control.send(command(answer)).await.map_err(|_| not_running())?;

@@ -24,8 +24,8 @@ use self::command::{Change, Command, New};
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
 use self::options::Options;
-use self::serve::{OnListening, Over};
-use self::signals::{Hangup, Signals, Told};
+use self::serve::{EndOnDrop, OnListening};
+use self::signals::{Hangup, Signalled, Signals};
 use super::accept::all::Services;
 use super::accept::front::{Front, Sockets};
 use super::books::shared::{Phase, Shared};
@@ -33,7 +33,7 @@ use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, RestartError, Step, Succession, start as start_successor};
+use super::restart::{Attempt, RestartError, RestartStep, Succession, start as start_successor};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
@@ -64,7 +64,7 @@ impl Bound {
             ..
         } = self;
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
-        let over = Over(Arc::clone(&shared));
+        let over = EndOnDrop(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = succession {
@@ -179,17 +179,17 @@ struct Running<'a> {
 }
 
 /// What a server that accepts hears of.
-enum Event {
-    Signal(Told),
+enum RunEvent {
+    Signal(Signalled),
     /// Told to drain or to stop by a handle.
-    Told,
+    Draining,
     /// The service can't be readied any more, or a worker can't go on.
     Failed(Error),
     RestartWanted,
     /// Told by a handle to change the endpoints.
     Command(Command),
     /// The new process has come a step further, or to nothing.
-    Restarted(Result<Step, RestartError>),
+    Restarted(Result<RestartStep, RestartError>),
 }
 
 impl Running<'_> {
@@ -202,35 +202,35 @@ impl Running<'_> {
         let mut attempt = None;
         loop {
             match self.next(signals, reloading.as_mut(), &mut attempt).await {
-                Event::Signal(Told::End) => {
+                RunEvent::Signal(Signalled::End) => {
                     shared.begin_drain(self.options.drain);
                     aside!(INFO, "told to end by a signal: draining; a second one stops now");
                     return Ok(());
                 }
-                Event::Told => return Ok(()),
-                Event::Failed(error) => {
+                RunEvent::Draining => return Ok(()),
+                RunEvent::Failed(error) => {
                     shared.begin_drain(self.options.drain);
                     let text = error.to_string();
                     aside!(ERROR, error = %text, "the service can't be readied, or a worker can't go on: draining");
                     return Err(error);
                 }
-                Event::Command(command) => self.obey(command),
-                Event::Signal(Told::Restart) => drop(self.shared.ask_restart()),
-                Event::RestartWanted => match self.begin_restart() {
+                RunEvent::Command(command) => self.obey(command),
+                RunEvent::Signal(Signalled::Restart) => drop(self.shared.ask_restart()),
+                RunEvent::RestartWanted => match self.begin_restart() {
                     Ok(begun) => attempt = Some(begun),
                     Err(error) => self.restart_failed(error),
                 },
-                Event::Restarted(Ok(Step::Ready(successor))) => {
+                RunEvent::Restarted(Ok(RestartStep::Ready(successor))) => {
                     // First, for from its first moment on the new process may end and take the
                     // paths with it.
                     self.front.give_up(successor.taken());
                     attempt = Some(successor.begin());
                 }
-                Event::Restarted(Ok(Step::Begun(pid))) => {
+                RunEvent::Restarted(Ok(RestartStep::Begun(pid))) => {
                     self.succeeded_by(pid);
                     return Ok(());
                 }
-                Event::Restarted(Err(error)) => {
+                RunEvent::Restarted(Err(error)) => {
                     attempt = None;
                     self.restart_failed(error);
                 }
@@ -243,7 +243,7 @@ impl Running<'_> {
         signals: &mut Signals,
         reloading: Pin<&mut impl Future<Output = Infallible>>,
         attempt: &mut Option<Attempt>,
-    ) -> Event {
+    ) -> RunEvent {
         let (mut phase, mut restarts) =
             (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
         let (front, commands) = (&mut self.front, &mut self.commands);
@@ -256,14 +256,14 @@ impl Running<'_> {
         };
         tokio::select! {
             biased;
-            told = signals.next() => Event::Signal(told),
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => Event::Told,
-            outcome = attempted => Event::Restarted(outcome),
-            _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => Event::RestartWanted,
+            told = signals.next() => RunEvent::Signal(told),
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => RunEvent::Draining,
+            outcome = attempted => RunEvent::Restarted(outcome),
+            _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => RunEvent::RestartWanted,
             never = reloading => match never {},
             // Not while a new process takes over the endpoints.
-            Some(command) = commands.recv(), if idle => Event::Command(command),
-            error = poll_fn(|cx| front.poll(cx)) => Event::Failed(error),
+            Some(command) = commands.recv(), if idle => RunEvent::Command(command),
+            error = poll_fn(|cx| front.poll(cx)) => RunEvent::Failed(error),
         }
     }
 

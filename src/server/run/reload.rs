@@ -130,10 +130,10 @@ type Read = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Set>> + Send>> + 
 
 /// All that is reloaded together. Clones share it.
 #[derive(Clone, Default)]
-pub(in crate::server) struct Reloads(Arc<Inner>);
+pub(in crate::server) struct Reloads(Arc<ReloadsShared>);
 
 #[derive(Default)]
-struct Inner {
+struct ReloadsShared {
     files: Mutex<Files>,
     resources: Mutex<Vec<Read>>,
     /// Held during a reload: of two at once, the second is the one that stays.

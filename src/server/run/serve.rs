@@ -22,7 +22,7 @@ use crate::server::restart::Succession;
 use crate::server::service::ConnectionService;
 
 pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
-type Running = Pin<Box<dyn Future<Output = Result> + Send>>;
+type RunFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
 /// A service of a server that has not begun.
 pub(in crate::server) struct Planned {
@@ -136,20 +136,20 @@ fn open(services: Vec<Planned>, of: Vec<usize>, runtimes: usize, shared: &Arc<Sh
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve {
     handle: Handle,
-    stage: Stage,
+    stage: ServeStage,
     /// Ends the server even if it never ran. Dropped last, after the listeners are closed.
-    _over: Over,
+    _over: EndOnDrop,
 }
 
-enum Stage {
+enum ServeStage {
     Plan(Option<Box<Plan>>),
-    Run(Running),
+    Run(RunFuture),
 }
 
 impl Serve {
     pub(in crate::server) fn new(plan: Plan, shared: Arc<Shared>) -> Self {
-        let over = Over(Arc::clone(&shared));
-        Self { handle: Handle(shared), stage: Stage::Plan(Some(Box::new(plan))), _over: over }
+        let over = EndOnDrop(Arc::clone(&shared));
+        Self { handle: Handle(shared), stage: ServeStage::Plan(Some(Box::new(plan))), _over: over }
     }
 
     /// A handle on this server.
@@ -170,11 +170,11 @@ impl Serve {
     ///
     /// The error names the first endpoint that can't be bound; then no endpoint stays bound.
     pub async fn bind(mut self) -> Result<Self> {
-        if let Stage::Plan(plan) = &mut self.stage
+        if let ServeStage::Plan(plan) = &mut self.stage
             && let Some(plan) = plan.take()
         {
             let bound = plan.bind(Arc::clone(&self.handle.0)).await?;
-            self.stage = Stage::Run(Box::pin(bound.run()));
+            self.stage = ServeStage::Run(Box::pin(bound.run()));
         }
         Ok(self)
     }
@@ -186,13 +186,15 @@ impl Future for Serve {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result> {
         loop {
             match &mut self.stage {
-                Stage::Run(running) => return running.as_mut().poll(cx),
-                Stage::Plan(plan) => {
+                ServeStage::Run(running) => return running.as_mut().poll(cx),
+                ServeStage::Plan(plan) => {
                     // Taken only by `bind`, which returns a running server or an error.
                     let Some(plan) = plan.take() else { return Poll::Pending };
                     let shared = Arc::clone(&self.handle.0);
                     self.stage =
-                        Stage::Run(Box::pin(async move { plan.bind(shared).await?.run().await }));
+                        ServeStage::Run(Box::pin(
+                            async move { plan.bind(shared).await?.run().await },
+                        ));
                 }
             }
         }
@@ -206,9 +208,9 @@ impl fmt::Debug for Serve {
 }
 
 /// Aborts the remaining connections when a server's future is dropped.
-pub(in crate::server) struct Over(pub(in crate::server) Arc<Shared>);
+pub(in crate::server) struct EndOnDrop(pub(in crate::server) Arc<Shared>);
 
-impl Drop for Over {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.drain_all();
         self.0.abort_all();

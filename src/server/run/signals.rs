@@ -18,7 +18,7 @@ pub(in crate::server) struct Signals {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Told {
+pub(in crate::server) enum Signalled {
     End,
     Restart,
 }
@@ -36,13 +36,13 @@ impl Signals {
     }
 
     /// Waits for the next of them. Cancel safe.
-    pub(in crate::server) async fn next(&mut self) -> Told {
+    pub(in crate::server) async fn next(&mut self) -> Signalled {
         poll_fn(|cx| {
             if self.poll_end(cx).is_ready() {
-                return Poll::Ready(Told::End);
+                return Poll::Ready(Signalled::End);
             }
             match self.restart.as_mut().map(|signal| signal.poll_recv(cx)) {
-                Some(Poll::Ready(Some(()))) => Poll::Ready(Told::Restart),
+                Some(Poll::Ready(Some(()))) => Poll::Ready(Signalled::Restart),
                 _ => Poll::Pending,
             }
         })
