@@ -3,7 +3,7 @@
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, event};
 
-/// The lines that each connection may cause: so many a second.
+/// The limits of the lines that connections may cause, as a number per second.
 #[derive(Debug)]
 pub(in crate::server) struct LogLimits {
     pub(in crate::server) errors: Limit,

@@ -102,7 +102,7 @@ enum Supply {
     },
 }
 
-/// The result of checking the connections.
+/// The result of checking the connections: the next marks, and the connections to abort.
 struct Shed {
     marks: Marks,
     victims: Vec<Closing>,

@@ -75,7 +75,7 @@ impl Bound {
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
-        // Run once only.
+        // Set once, because `run` consumes the server.
         drop(shared.runtime.set(Handle::current()));
         announce(&shared, &endpoints, &options, on_listening);
         deadline::keep(&shared, &options);
@@ -103,7 +103,7 @@ async fn start(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
     let told = tokio::select! {
         biased;
         result = lifecycles.start() => return result,
-        () = signals.end() => Error::other("told to end by a signal before the lifecycles had started"),
+        () = signals.end() => Error::other("received SIGTERM or SIGINT before the lifecycles had started"),
     };
     drop(stop(lifecycles, signals).await);
     Err(told)
@@ -114,7 +114,7 @@ async fn stop(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
     tokio::select! {
         biased;
         result = lifecycles.stop() => result,
-        () = signals.end() => Err(Error::other("told to end by a signal before the lifecycles had stopped")),
+        () = signals.end() => Err(Error::other("received SIGTERM or SIGINT before the lifecycles had stopped")),
     }
 }
 
@@ -123,11 +123,12 @@ async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
     tokio::select! {
         biased;
         result = succession.take_over() => result,
-        () = signals.end() => Err(Error::other("told to end by a signal before the old process had made way")),
+        () = signals.end() => Err(Error::other("received SIGTERM or SIGINT before the old process had handed over")),
     }
 }
 
-/// Says what is in force, to the service manager, to the hook and in the log.
+/// Announces that the server accepts, to the service manager, the hook and the log, with its
+/// addresses and limits.
 fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Option<OnListening>) {
     let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
     options.notify.ready();
@@ -142,8 +143,8 @@ fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Op
     }
 }
 
-/// Reads the certificates again at each SIGHUP. With `signals` it listens to that one as soon as
-/// there is anything to read.
+/// Reloads certificates and other resources at each SIGHUP. With `signals`, the handler is
+/// installed as soon as there is something to reload.
 async fn reload_when_told(
     shared: &Shared,
     notify: &Notify,
@@ -157,13 +158,13 @@ async fn reload_when_told(
             () = shared.reloads.added(), if signals && !hangup.is_installed() => {
                 match Hangup::install(!shared.reloads.is_empty()) {
                     Ok(installed) => hangup = installed,
-                    Err(error) => aside!(ERROR, %error, "SIGHUP can't be listened to"),
+                    Err(error) => aside!(ERROR, %error, "the handler for SIGHUP can't be installed"),
                 }
                 continue;
             }
         }
         notify.reloading();
-        // What is wrong is said in the log as well; then the old ones stay.
+        // An error is logged by `reload` as well; the old state stays then.
         notify.reloaded(shared.reloads.reload().await.err().as_ref());
     }
 }
@@ -178,40 +179,43 @@ struct Running<'a> {
     shared: &'a Shared,
 }
 
-/// What a server that accepts hears of.
+/// An event that the accepting server handles.
 enum RunEvent {
     Signal(Signalled),
-    /// Told to drain or to stop by a handle.
+    /// A handle or the deadline's thread has begun a drain or a stop.
     Draining,
-    /// The service can't be readied any more, or a worker can't go on.
+    /// The service can't be made ready any more, or a worker can't go on.
     Failed(Error),
     RestartWanted,
-    /// Told by a handle to change the endpoints.
+    /// A handle changes the endpoints.
     Command(Command),
-    /// The new process has come a step further, or to nothing.
+    /// The restart has reached its next step, or failed.
     Restarted(Result<RestartStep, RestartError>),
 }
 
 impl Running<'_> {
-    /// Accepts until told to stop. An error is that of a service that can't be readied any more, or
-    /// of a worker; what is open goes on.
+    /// Accepts until the server is told to end. Fails with the error of a service that can't be
+    /// made ready any more, or of a worker; open connections go on.
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
         let (shared, notify) = (self.shared, self.options.notify.clone());
-        // Kept from one event to the next: a reload that has begun comes to its end.
+        // Kept across events, so that a reload that has begun is completed.
         let mut reloading = pin!(reload_when_told(shared, &notify, hangup, self.options.signals));
         let mut attempt = None;
         loop {
             match self.next(signals, reloading.as_mut(), &mut attempt).await {
                 RunEvent::Signal(Signalled::End) => {
                     shared.begin_drain(self.options.drain);
-                    aside!(INFO, "told to end by a signal: draining; a second one stops now");
+                    aside!(
+                        INFO,
+                        "received SIGTERM or SIGINT: draining; send it again to abort now"
+                    );
                     return Ok(());
                 }
                 RunEvent::Draining => return Ok(()),
                 RunEvent::Failed(error) => {
                     shared.begin_drain(self.options.drain);
                     let text = error.to_string();
-                    aside!(ERROR, error = %text, "the service can't be readied, or a worker can't go on: draining");
+                    aside!(ERROR, error = %text, "the service can't be made ready any more, or a worker can't go on: draining");
                     return Err(error);
                 }
                 RunEvent::Command(command) => self.obey(command),
@@ -221,8 +225,8 @@ impl Running<'_> {
                     Err(error) => self.restart_failed(error),
                 },
                 RunEvent::Restarted(Ok(RestartStep::Ready(successor))) => {
-                    // First, for from its first moment on the new process may end and take the
-                    // paths with it.
+                    // Before `begin`, because the new process owns the paths from its first moment,
+                    // and removes them if it ends.
                     self.front.give_up(successor.taken());
                     attempt = Some(successor.begin());
                 }
@@ -261,13 +265,13 @@ impl Running<'_> {
             outcome = attempted => RunEvent::Restarted(outcome),
             _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => RunEvent::RestartWanted,
             never = reloading => match never {},
-            // Not while a new process takes over the endpoints.
+            // Endpoints don't change while a new process takes them over.
             Some(command) = commands.recv(), if idle => RunEvent::Command(command),
             error = poll_fn(|cx| front.poll(cx)) => RunEvent::Failed(error),
         }
     }
 
-    /// Changes the endpoints.
+    /// Carries out a command.
     fn obey(&mut self, command: Command) {
         match command {
             Command::Add(new, answer) => {
@@ -303,7 +307,7 @@ impl Running<'_> {
         let sockets = self.front.hand_over(&self.places)?;
         let attempt = start_successor(restart, sockets);
         self.options.notify.reloading();
-        aside!(INFO, "told to restart: a new process is started");
+        aside!(INFO, "restarting: a new process is started");
         Ok(attempt)
     }
 
@@ -316,15 +320,15 @@ impl Running<'_> {
     }
 
     fn restart_failed(&mut self, error: RestartError) {
-        // All is this process's again.
+        // This process keeps all sockets.
         self.front.give_up(&[]);
         self.options.notify.restart_failed(&error);
         self.shared.restarted(Err(error.clone()));
-        aside!(ERROR, %error, "the restart failed, and this process goes on");
+        aside!(ERROR, %error, "the restart failed; this process goes on");
     }
 
-    /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any
-    /// more.
+    /// Goes on accepting during the readiness grace, because load balancers may not have noticed
+    /// the drain yet.
     async fn grace(&mut self, signals: &mut Signals) {
         let until = after(Instant::now(), self.options.grace);
         let mut phase = self.shared.phase.subscribe();
@@ -337,16 +341,16 @@ impl Running<'_> {
                 () = sleep_until(until.min(deadline)) => return,
                 error = poll_fn(|cx| self.front.poll(cx)) => {
                     let error = error.to_string();
-                    aside!(ERROR, %error, "the service can't be readied any more, or a worker can't go on");
+                    aside!(ERROR, %error, "the service can't be made ready any more, or a worker can't go on");
                     return;
                 }
             }
         }
     }
 
-    /// Accepts what had connected, and closes the listeners: what a successor has taken is its own
-    /// by now. Returns what is still to come of them: connections that were taken and go through
-    /// their preambles, or wait for a slot.
+    /// Closes the listeners. Connections in the backlogs are accepted first, except those of
+    /// sockets that a new process has taken. Returns the front, which still has connections that
+    /// are in their preambles or wait for a slot.
     async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front, Options) {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
@@ -358,17 +362,18 @@ impl Running<'_> {
             }
         }
         if !self.shared.has_successor() {
-            // A restart that is broken off here may have given them up.
+            // A restart that is interrupted by the drain may have given some of them up.
             self.front.give_up(&[]);
         }
         let Self { mut front, options, shared, .. } = self;
         let stopping = *shared.phase.borrow() == Phase::Stopping;
         if last_call && !stopping {
-            // What had connected when the drain began is taken. Without tokio's budget for one
-            // turn, which would leave all but the first 128 to be reset.
+            // Accepts all connections in the backlogs. Unconstrained, because tokio's budget for
+            // one turn would end after the first 128, and the others would be reset.
             tokio::task::unconstrained(poll_fn(|cx| front.poll_backlog(cx))).await;
         } else {
-            // A service that can't be readied takes nothing more.
+            // A stop aborts the connections that are not served yet, and a service that can't be
+            // made ready serves no more.
             front.close();
         }
         (front, options)

@@ -1,4 +1,4 @@
-//! The server's future: not bound yet, or running.
+//! `Serve`, the server's future: not bound yet, or running.
 
 use std::fmt;
 use std::future::Future;
@@ -24,10 +24,10 @@ use crate::server::service::ConnectionService;
 pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
 type RunFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
-/// A service of a server that has not begun.
+/// A service of a server that is not bound yet.
 pub(in crate::server) struct Planned {
     pub(in crate::server) name: Arc<str>,
-    /// Makes its gate, which has this number.
+    /// Makes its gate, with a number and the data that gates share.
     pub(in crate::server) open: Box<dyn FnOnce(usize, Gateway) -> Arc<dyn AnyGate> + Send>,
 }
 
@@ -43,7 +43,7 @@ impl Planned {
     }
 }
 
-/// The settings of a server before it begins.
+/// A server that is not bound yet, as its builder has made it.
 pub(in crate::server) struct Plan {
     pub(in crate::server) endpoints: Vec<Result<Endpoint, EndpointError>>,
     /// The number of its service for each endpoint.
@@ -68,8 +68,7 @@ impl Plan {
             )
         };
         let of = self.of.iter().copied().collect::<Option<Vec<usize>>>().ok_or_else(orphan)?;
-        // A string that is not an endpoint, or a missing file, is refused before the server listens
-        // anywhere.
+        // Invalid strings and missing files are reported before the server listens anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
         for (number, endpoint) in endpoints.iter().enumerate() {
@@ -188,7 +187,7 @@ impl Future for Serve {
             match &mut self.stage {
                 ServeStage::Run(running) => return running.as_mut().poll(cx),
                 ServeStage::Plan(plan) => {
-                    // Taken only by `bind`, which returns a running server or an error.
+                    // The plan is taken only by `bind`, which returns a running server or an error.
                     let Some(plan) = plan.take() else { return Poll::Pending };
                     let shared = Arc::clone(&self.handle.0);
                     self.stage =
@@ -207,7 +206,7 @@ impl fmt::Debug for Serve {
     }
 }
 
-/// Aborts the remaining connections when a server's future is dropped.
+/// When dropped, drains and aborts the remaining connections and ends the server.
 pub(in crate::server) struct EndOnDrop(pub(in crate::server) Arc<Shared>);
 
 impl Drop for EndOnDrop {
