@@ -41,20 +41,20 @@ use crate::server::{Restart, Server};
 // Without this, `--help` would describe the program with the text above.
 #[command(about = None, long_about = None)]
 pub struct ServerArgs {
-    /// Where to listen, as often as you like: tcp:PORT, tcp:HOST:PORT,
+    /// Where to listen; may be given several times: tcp:PORT, tcp:HOST:PORT,
     /// tls:HOST:PORT?cert=FILE&key=FILE, unix:PATH[?mode=660], unix:@NAME, systemd:NAME, fd:N; port
     /// 0 takes a free one
     #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007")]
     endpoints: Vec<Endpoint>,
-    /// Accept and serve on N threads with a runtime each, 0 for one a processor, in place of one
-    /// runtime for all
+    /// Accept and serve on N threads with a runtime each (0: one for each processor), instead of on
+    /// one runtime
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
     /// What is logged on standard error: off, error, warn, info, debug or trace, or a level for
     /// each part, as in info,ropewalk::frame=debug
     #[arg(long, value_name = "LEVEL", default_value = "info,ropewalk::server=warn")]
     log_level: Targets,
-    /// How many seconds a peer may take for a frame, and between two; 0 for as long as it likes
+    /// How many seconds a peer may take for a frame, and between two frames; 0 for no deadline
     #[arg(long, visible_alias = "patience", value_name = "SECONDS")]
     idle: Option<u32>,
     #[arg(skip)]

@@ -25,7 +25,7 @@ use crate::endpoint::remote::Remote;
 use crate::session::Session;
 use crate::wire::after;
 
-/// The least maximum age: with a shorter one a client would only connect.
+/// The least maximum age: with a shorter one a client would do little but connect.
 const LEAST_AGE: Duration = Duration::from_secs(1);
 
 /// The limits and deadlines of a client.
@@ -118,18 +118,18 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self
     }
 
-    /// How long a call may take in total: the wait for a place, the time in the queue, the write
-    /// and the answer. 30 s by default.
+    /// How long a call may take in total: the wait for a slot, the time in the queue, the write and
+    /// the answer. 30 s by default.
     ///
-    /// A call that was sent and has timed out keeps its place until its answer has arrived, or
-    /// until the connection is replaced.
+    /// A call that was sent and has timed out keeps its slot until its answer has arrived, or until
+    /// the connection is replaced.
     pub fn call_within(mut self, patience: Duration) -> Self {
         self.options.call_within = patience;
         self
     }
 
     /// The connection is replaced when a sent call waits and no answer has arrived for this long;
-    /// 60 s by default. It is also replaced once every place is held by a call that has timed out,
+    /// 60 s by default. It is also replaced once every slot is held by a call that has timed out,
     /// so that a stuck server does not block all callers.
     pub fn stalled_after(mut self, patience: Duration) -> Self {
         self.options.stalled_after = patience;
@@ -244,10 +244,9 @@ impl<P, L, G, H> Client<P, L, G, H> {
         }
     }
 
-    /// Sets which frames belong to no answer, where each answer is one frame: those for which the
-    /// function returns `true`. They go to [`on_push`](Self::on_push). For
-    /// [`pipelined`](Self::pipelined) only; where answers have several frames,
-    /// [`answers`](Self::answers) says it.
+    /// For answers of one frame each: sets a function that returns `true` for frames that belong to
+    /// no answer. They go to [`on_push`](Self::on_push). For [`pipelined`](Self::pipelined) only;
+    /// for answers of several frames use [`answers`](Self::answers).
     ///
     /// ```
     /// use ropewalk::Bytes;
@@ -340,7 +339,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
         let remotes = remotes.into_iter().collect::<Result<Vec<_>>>()?;
         if remotes.is_empty() {
             return Err(Error::other(
-                "the client has nothing to connect to: Client::connect says where to",
+                "the client has no remote to connect to: add one with Client::connect",
             ));
         }
         #[cfg(feature = "tls")]

@@ -1,4 +1,4 @@
-//! What steers a client and tells how it is, whatever its types.
+//! The handle on a client, which has no type parameters.
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +13,7 @@ use super::shared::{Admission, ClientShared, Later};
 use super::state::{ClientCounts, ClientState};
 use crate::wire::after;
 
-/// What a handle does with a client of any types.
+/// The operations of a handle, on a client with any type parameters.
 trait Steer: Send + Sync {
     fn drain(&self, until: Instant);
     fn counts(&self) -> ClientCounts;
@@ -25,8 +25,8 @@ impl<Req: Send, Ans: Send> Steer for ClientShared<Req, Ans> {
         let mut later = Later::default();
         let mut inner = self.lock();
         inner.draining = Some(inner.draining.map_or(until, |earlier| earlier.min(until)));
-        // One that has ended goes on telling why; one that had no connection for long tells that it
-        // drains.
+        // A client that has ended keeps its error; in any other state, also after
+        // `fail_fast_after`, calls fail with `Draining`.
         if !matches!(*self.state.borrow(), ClientState::Ended) {
             inner.gate = Admission::Refusing(ClientError::Draining);
         }
@@ -97,7 +97,7 @@ impl ClientHandle {
         self.steer.counts()
     }
 
-    /// How many calls have a place, without those that are answered.
+    /// How many calls hold a slot, without those that are answered.
     pub fn in_flight(&self) -> usize {
         self.steer.taken()
     }
@@ -139,7 +139,7 @@ impl ClientHandle {
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut state = self.state.clone();
         async move {
-            // An error is that of a client that is gone.
+            // It fails if the client's state was dropped, so the client has ended as well.
             drop(state.wait_for(|state| matches!(state, ClientState::Ended)).await);
         }
     }

@@ -59,7 +59,7 @@ pub(super) trait ServeConnection {
     fn serve(&mut self, connection: Connection) -> Serving;
 }
 
-/// What a client makes of each connection.
+/// The data that a client needs for each connection.
 pub(super) struct Leaf<P, C, B, G, H, Req, Ans> {
     pub(super) shared: Arc<ClientShared<Req, Ans>>,
     pub(super) options: ClientOptions,
@@ -97,7 +97,7 @@ where
             };
             let Some((codec, wire)) = session.into_parts() else {
                 return Err(Error::other(
-                    "the preparation gave back a session that a server's leaf has",
+                    "`prepare` returned a session of a server, and not the one it was given",
                 ));
             };
             let gather = gather.begin(wire.taken());
@@ -109,7 +109,7 @@ where
     }
 }
 
-/// There is a connection.
+/// Records that a connection is ready, and grants slots to waiting callers.
 fn open<Req, Ans>(shared: &ClientShared<Req, Ans>) {
     let mut later = Later::default();
     let mut inner = shared.lock();
@@ -124,7 +124,7 @@ fn open<Req, Ans>(shared: &ClientShared<Req, Ans>) {
     later.run();
 }
 
-/// Ends a connection: fails the calls that are out, and closes it as its end says.
+/// Ends a connection: fails the sent calls, and closes the connection according to `end`.
 async fn finish<C, M, G, H, Req>(
     mut line: Line<C, M, G, H, Req>,
     end: LineEnd,
@@ -143,7 +143,7 @@ where
     line.fail(&end, &why);
     let (shared, wire) = (Arc::clone(&line.shared), line.into_wire());
     if !matches!(end, LineEnd::Drained | LineEnd::DrainedLate) {
-        // Callers are looked after by the task again.
+        // The client's task keeps the deadlines of callers again.
         shared.lock().serving = false;
     }
     match end {
@@ -160,7 +160,8 @@ where
         LineEnd::Aged => {
             shared.lock().outcome = Some(Completion::Aged);
             closing.set_reason(CloseReason::MaxAge);
-            // All was answered, so nobody waits for its end: a task of its own closes it.
+            // All calls are answered, so the client doesn't wait for its end: a task of its own
+            // closes it.
             drop(Homing::without_leaf(*wire));
             Ok(())
         }
@@ -172,7 +173,7 @@ where
             Err(error)
         }
         LineEnd::Closed => {
-            // Nothing is out of order: an idle connection was closed by the server.
+            // This is not a failure: the server closed an idle connection.
             drop(wire);
             Err(Error::other(why))
         }
@@ -189,7 +190,7 @@ where
     }
 }
 
-/// Closes a connection on which all is done, by then if that is given.
+/// Closes a connection whose calls are all answered, until `until` at the latest.
 async fn close(mut wire: Box<Wire>, until: Option<Instant>) -> Result {
     let finished = match until {
         Some(until) => {

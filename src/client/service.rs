@@ -19,10 +19,10 @@ use super::shared::{Admission, ClientShared, Grant, Later, Slot, Waiter};
 /// Made by [`Client::pipelined`](super::Client::pipelined) and
 /// [`Client::tagged`](super::Client::tagged). Its type does not contain the codec.
 ///
-/// It is ready when there is a connection and a place among the calls [in
-/// flight](super::Client::in_flight). Each ready clone has a place of its own; if it is dropped
-/// unused, the next caller gets the place. A caller that has waited for
-/// [`call_within`](super::Client::call_within) becomes ready without a place, and its call fails
+/// It is ready when there is a connection and a free slot among the calls [in
+/// flight](super::Client::in_flight). Each ready clone holds a slot of its own; if it is dropped
+/// unused, the next caller gets the slot. A caller that has waited for
+/// [`call_within`](super::Client::call_within) becomes ready without a slot, and its call fails
 /// with [`TimedOut`](ClientError::TimedOut). `poll_ready` itself never fails, because its error
 /// would be final to tower's `Buffer` and `Balance`.
 ///
@@ -38,8 +38,8 @@ impl<Req, Ans> Pipelined<Req, Ans> {
         Self { shared, ticket: Ticket::Nothing }
     }
 
-    /// Waits for a place, calls, and waits for the answer: the same as `ready` and `call`, under
-    /// one deadline.
+    /// Waits for a slot, calls, and waits for the answer: the same as `ready` and `call`, under one
+    /// deadline.
     ///
     /// ```
     /// use ropewalk::client::Client;
@@ -60,20 +60,20 @@ impl<Req, Ans> Pipelined<Req, Ans> {
     /// # Cancel safety
     ///
     /// If it is dropped before the request is encoded, no part of it is sent. If it is dropped
-    /// later, its answer is discarded when it arrives, and its place stays taken until then; no
+    /// later, its answer is discarded when it arrives, and its slot stays taken until then; no
     /// other call receives its answer.
     ///
     /// # Errors
     ///
     /// See [`ClientError`], which tells whether the server may have seen the request.
     pub async fn ask(&self, req: impl Into<Req>) -> Result<Ans, ClientError> {
-        // Not a clone: that would cost more than the place.
+        // Not a clone of the service, which would cost more than the call.
         let mut asking = Asking { shared: &self.shared, ticket: Ticket::Nothing };
         poll_fn(|cx| asking.ticket.poll_place(asking.shared, cx)).await;
         asking.ticket.start(asking.shared, req.into()).await
     }
 
-    /// How many calls have a place, without those that are answered; `usize::MAX` while there is no
+    /// How many calls hold a slot, without those that are answered; `usize::MAX` while there is no
     /// connection.
     pub fn in_flight(&self) -> usize {
         let inner = self.shared.lock();
@@ -120,10 +120,10 @@ impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
     }
 }
 
-/// The right to make a call, or the wait for it.
+/// The slot of a call that is not made yet, or the wait for it.
 enum Ticket {
     Nothing,
-    /// A place, before which it waited so long.
+    /// A slot, with the time that the caller has waited for it.
     Place(Duration),
     Waiting(usize),
     Refused(ClientError),
@@ -164,7 +164,7 @@ impl Ticket {
                 *self = Self::Refused(error.clone());
                 return Poll::Ready(());
             }
-            // It was told already. Only a place that is free would be better.
+            // It has failed already, and no slot is free, so it stays ready with the error.
             _ if matches!(*self, Self::Refused(_)) => return Poll::Ready(()),
             _ => {}
         }
@@ -172,7 +172,7 @@ impl Ticket {
         let key = inner.waiters.insert(Waiter { waker, since: Instant::now(), granted: None });
         inner.waiting.push_back(key);
         *self = Self::Waiting(key);
-        // For its deadline.
+        // The task has to be woken for the caller's deadline.
         shared.wake(inner);
         Poll::Pending
     }
@@ -192,7 +192,7 @@ impl Ticket {
         };
         let mut inner = shared.lock();
         if let Admission::Refusing(error) = &inner.gate {
-            // It was ready before the client was told to drain.
+            // The caller became ready before the drain began.
             let error = error.clone();
             inner.free += 1;
             return Call(At::Failed(error));
@@ -202,7 +202,7 @@ impl Ticket {
         Call(At::Slot(Arc::clone(shared), key))
     }
 
-    /// Gives back what there is to give.
+    /// Gives back a slot, or ends the wait for one.
     fn give_back<Req, Ans>(&mut self, shared: &ClientShared<Req, Ans>) {
         if matches!(self, Self::Nothing | Self::Refused(_)) {
             return;
@@ -211,7 +211,7 @@ impl Ticket {
         let mut inner = shared.lock();
         let waiter = match std::mem::replace(self, Self::Nothing) {
             Self::Waiting(key) => {
-                // From the front: those that have waited longest give up first.
+                // Searched from the front, because those that have waited longest give up first.
                 if let Some(at) = inner.waiting.iter().position(|&waiting| waiting == key) {
                     inner.waiting.remove(at);
                 }
@@ -232,7 +232,7 @@ impl Ticket {
     }
 }
 
-/// A call of [`Pipelined::ask`] that waits for its place; dropped, it gives the place back.
+/// A call of [`Pipelined::ask`] that waits for its slot. Dropping it gives the slot back.
 struct Asking<'a, Req, Ans> {
     shared: &'a Arc<ClientShared<Req, Ans>>,
     ticket: Ticket,
@@ -249,7 +249,7 @@ impl<Req, Ans> Drop for Asking<'_, Req, Ans> {
 /// # Cancel safety
 ///
 /// As for [`Pipelined::ask`]: if it is dropped, no other call receives its answer.
-#[must_use = "dropped, the call is taken back if it is not written yet, and its answer thrown away otherwise"]
+#[must_use = "if it is dropped, the call is withdrawn if it is not written yet; otherwise its answer is discarded"]
 pub struct Call<Req, Ans>(At<Req, Ans>);
 
 enum At<Req, Ans> {
@@ -281,7 +281,7 @@ impl<Req, Ans> Future for Call<Req, Ans> {
             self.0 = At::Gone;
             return match slot {
                 Slot::Done(result) => Poll::Ready(result),
-                // Its own drop alone abandons it.
+                // Only the drop of this call abandons it, so this doesn't happen.
                 _ => Poll::Ready(Err(ClientError::NotReady)),
             };
         }
@@ -308,7 +308,7 @@ impl<Req, Ans> Drop for Call<Req, Ans> {
                 inner.counts.dropped += 1;
                 inner.free_place(&mut later);
                 if inner.queue.is_empty() {
-                    // A client that drains may have waited for that.
+                    // A client that drains may wait for the queue to be empty.
                     shared.wake(inner);
                     later.run();
                     return;

@@ -1,8 +1,8 @@
-//! What callers and the connection's task share, under one lock: the places, the queue, the slots
-//! of the calls.
+//! The state that callers and the connection's task share, under one lock: the free slots, the
+//! queue, the calls.
 //!
-//! Wakers are woken, and values of the user dropped, when the lock is free again: both run code of
-//! the user's.
+//! Wakers are woken and the user's values dropped after the lock is released, because both run user
+//! code.
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -21,7 +21,7 @@ use super::error::{Cause, ClientError};
 use super::state::{ClientCounts, ClientState};
 use crate::wire::after;
 
-/// A call.
+/// The state of a call.
 pub(super) enum Slot<Req, Ans> {
     Queued {
         req: Req,
@@ -32,28 +32,28 @@ pub(super) enum Slot<Req, Ans> {
         waker: Option<Waker>,
     },
     Done(Result<Ans, ClientError>),
-    /// Encoded, and its caller has gone.
+    /// Encoded, and its caller is gone.
     Abandoned,
 }
 
-/// A caller in `poll_ready`.
+/// A caller that waits in `poll_ready`.
 pub(super) struct Waiter {
     pub(super) waker: Option<Waker>,
     pub(super) since: Instant,
     pub(super) granted: Option<Grant>,
 }
 
-/// What a caller gets that has waited.
+/// The result of a caller's wait.
 pub(super) enum Grant {
-    /// A place, after so long.
+    /// A slot, with the time that the caller has waited.
     Place(Duration),
-    /// It may call, and the call fails.
+    /// No slot: the caller becomes ready, and its call fails with this error.
     Refused(ClientError),
 }
 
-/// Whether calls are let in.
+/// Whether callers get slots.
 pub(super) enum Admission {
-    /// There is a connection.
+    /// There is a connection: callers get slots.
     Open,
     /// There is no connection: callers wait.
     Shut,
@@ -61,58 +61,58 @@ pub(super) enum Admission {
     Refusing(ClientError),
 }
 
-/// A queued call, and since when its time runs: `None` until the task has seen it, so that no
-/// caller asks for the time.
+/// A queued call, and when its time began: `None` until the task has seen it, so that callers don't
+/// read the clock.
 pub(super) struct Queued {
     pub(super) key: usize,
     pub(super) since: Option<Instant>,
 }
 
-/// What the leaf tells the task of a connection that has ended as it should.
+/// Reported by the leaf to the task when a connection has ended as planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Completion {
-    /// The client is done.
+    /// The client drains, and is done.
     Drained,
-    /// It is to be replaced at once.
+    /// The connection had reached its maximum age: the next one is made at once.
     Aged,
 }
 
 pub(super) struct ClientShared<Req, Ans> {
     inner: Mutex<CallTable<Req, Ans>>,
     task: AtomicWaker,
-    /// How many services there are: clones of one another.
+    /// How many clones of the service exist.
     pub(super) services: AtomicUsize,
     pub(super) state: watch::Sender<ClientState>,
-    /// How long a call may take, from its wait for a place on.
+    /// How long a call may take, including its wait for a slot.
     pub(super) patience: Duration,
 }
 
 pub(super) struct CallTable<Req, Ans> {
     pub(super) slots: Slab<Slot<Req, Ans>>,
     pub(super) queue: VecDeque<Queued>,
-    /// So many of the queue's first calls were seen by the task.
+    /// How many calls at the front of the queue the task has seen.
     seen: usize,
     pub(super) waiters: Slab<Waiter>,
-    /// Those of them that wait still, in their order.
+    /// The keys of the waiters that still wait, in their order.
     pub(super) waiting: VecDeque<usize>,
     pub(super) free: usize,
     pub(super) places: usize,
-    /// The task was woken, and has not looked yet.
+    /// The task was woken, and has not checked the state yet.
     woken: bool,
     pub(super) gate: Admission,
-    /// The client drains, until then at most.
+    /// The deadline of the drain, if the client drains.
     pub(super) draining: Option<Instant>,
-    /// Until when the connection of this attempt must be prepared.
+    /// The deadline of the current attempt to connect and prepare.
     pub(super) prepared_by: Option<Instant>,
-    /// Since when there is a connection.
+    /// When the current connection was ready.
     pub(super) opened: Option<Instant>,
-    /// A line has the callers, and not the task.
+    /// A connection's loop keeps the deadlines of callers, not the task.
     pub(super) serving: bool,
     pub(super) outcome: Option<Completion>,
     pub(super) counts: ClientCounts,
 }
 
-/// What is to be done when the lock is free again.
+/// Wakers to wake and values to drop after the lock is released.
 pub(super) struct Later<Req, Ans> {
     wakers: Vec<Waker>,
     slots: Vec<Slot<Req, Ans>>,
@@ -168,23 +168,23 @@ impl<Req, Ans> ClientShared<Req, Ans> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, CallTable<Req, Ans>> {
-        // Whole between any two statements that may panic: user code runs without the lock.
+        // No user code runs under this lock, so its data is consistent even after a panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The task is to be woken by what changes from here on.
+    /// Registers the task to be woken by later changes.
     pub(super) fn register(&self, cx: &Context<'_>) {
         self.task.register(cx.waker());
     }
 
-    /// The task looks at what has changed: the next caller wakes it again.
+    /// Locks the state for the task. The next change wakes it again.
     pub(super) fn look(&self) -> MutexGuard<'_, CallTable<Req, Ans>> {
         let mut inner = self.lock();
         inner.woken = false;
         inner
     }
 
-    /// Wakes the task, once until it looks.
+    /// Wakes the task, unless it was woken already and has not checked the state since.
     pub(super) fn wake(&self, mut inner: MutexGuard<'_, CallTable<Req, Ans>>) {
         let first = !std::mem::replace(&mut inner.woken, true);
         drop(inner);
@@ -193,7 +193,7 @@ impl<Req, Ans> ClientShared<Req, Ans> {
         }
     }
 
-    /// Says what the client is doing, unless it drains.
+    /// Publishes the state of the client, unless it drains or has ended.
     pub(super) fn set_state(&self, new: ClientState) {
         self.state.send_if_modified(|state| {
             let drains = matches!(state, ClientState::Draining | ClientState::Ended);
@@ -208,14 +208,15 @@ impl<Req, Ans> ClientShared<Req, Ans> {
         self.set_state(ClientState::Ready);
     }
 
-    /// Whether no service is left that could call.
+    /// Whether all clones of the service are dropped.
     pub(super) fn is_orphaned(&self) -> bool {
         self.services.load(Ordering::Acquire) == 0
     }
 }
 
 impl<Req, Ans> CallTable<Req, Ans> {
-    /// Queues a call that has its place, and has waited so long for it. Returns its slot.
+    /// Queues a call whose caller holds a slot, for which it has waited this long. Returns the
+    /// call's key.
     pub(super) fn enqueue(&mut self, req: Req, waited: Duration) -> usize {
         let key = self.slots.insert(Slot::Queued { req, waker: None });
         let since = (!waited.is_zero()).then(|| Instant::now().checked_sub(waited)).flatten();
@@ -224,8 +225,8 @@ impl<Req, Ans> CallTable<Req, Ans> {
         key
     }
 
-    /// The time of the queued calls that are new begins. It is in the order of the queue, so that
-    /// the first one is always the first to be late.
+    /// Sets when the time of new calls in the queue began. These times are in the order of the
+    /// queue, so the first call is always the first to time out.
     pub(super) fn note_time(&mut self, now: Instant) {
         let Some(first) = self.seen.checked_sub(1) else { return self.note_from(0, None, now) };
         let last = self.queue.get(first).and_then(|queued| queued.since);
@@ -241,7 +242,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
         self.seen = self.queue.len();
     }
 
-    /// Takes the first queued call, to be encoded.
+    /// Takes the first queued call, to encode it.
     pub(super) fn pop(&mut self, now: Instant) -> Option<(usize, Req, Instant)> {
         loop {
             let Queued { key, since } = self.queue.pop_front()?;
@@ -254,8 +255,8 @@ impl<Req, Ans> CallTable<Req, Ans> {
         }
     }
 
-    /// Puts a call back that was taken and could not be encoded for want of room. Returns the
-    /// request if its caller has gone.
+    /// Puts back a call for which there was no room. If its caller is gone, the call is dropped
+    /// instead.
     pub(super) fn unpop(
         &mut self,
         key: usize,
@@ -276,7 +277,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
         self.free_place(later);
     }
 
-    /// Removes a call whose caller has gone before it was encoded.
+    /// Removes a queued call whose caller is gone.
     pub(super) fn unqueue(&mut self, key: usize) {
         if let Some(at) = self.queue.iter().position(|queued| queued.key == key) {
             self.queue.remove(at);
@@ -284,13 +285,13 @@ impl<Req, Ans> CallTable<Req, Ans> {
         }
     }
 
-    /// A place is free: it goes to the caller that has waited longest.
+    /// Frees a slot, and gives it to the caller that has waited longest.
     pub(super) fn free_place(&mut self, later: &mut Later<Req, Ans>) {
         self.free += 1;
         self.grant(later);
     }
 
-    /// Gives free places to those who wait.
+    /// Gives free slots to waiting callers.
     pub(super) fn grant(&mut self, later: &mut Later<Req, Ans>) {
         while matches!(self.gate, Admission::Open) && self.free > 0 {
             let Some(key) = self.waiting.pop_front() else { return };
@@ -301,7 +302,8 @@ impl<Req, Ans> CallTable<Req, Ans> {
         }
     }
 
-    /// Has those who have waited since `late` or longer fail when they call; all, if it is `None`.
+    /// Makes callers that have waited since `late` or longer ready with an error; all of them if it
+    /// is `None`.
     pub(super) fn refuse(
         &mut self,
         late: Option<Instant>,
@@ -319,7 +321,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
         }
     }
 
-    /// The end of a call.
+    /// Ends a call with its result.
     pub(super) fn settle(
         &mut self,
         key: usize,
@@ -345,7 +347,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
                 self.slots.remove(key);
                 later.drop(Slot::Done(result));
             }
-            // It was told before.
+            // The call has its result already.
             Slot::Done(_) => later.drop(Slot::Done(result)),
         }
     }
@@ -359,8 +361,8 @@ impl<Req, Ans> CallTable<Req, Ans> {
         }
     }
 
-    /// Queued calls, and callers that wait, whose time is over. All have the same patience, so it
-    /// is the oldest ones. Returns when the next one is late.
+    /// Fails queued calls and waiting callers whose time is over. All have the same time, so the
+    /// oldest come first. Returns when the next one times out.
     pub(super) fn expire(
         &mut self,
         patience: Duration,
@@ -388,7 +390,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
         earlier(next, waiter)
     }
 
-    /// Fails the calls that are out: the line that knew of them is gone.
+    /// Fails the sent calls, because their connection's loop is gone.
     pub(super) fn fail_out(&mut self, later: &mut Later<Req, Ans>) {
         let out: Vec<usize> = self
             .slots
@@ -403,13 +405,13 @@ impl<Req, Ans> CallTable<Req, Ans> {
         }
     }
 
-    /// How many places are taken.
+    /// How many slots are taken.
     pub(super) fn taken(&self) -> usize {
         self.places - self.free
     }
 }
 
-/// The task of a client was dropped.
+/// The error of calls when the client's task was dropped.
 #[derive(Debug)]
 struct TaskGone;
 
@@ -421,7 +423,7 @@ impl fmt::Display for TaskGone {
 
 impl StdError for TaskGone {}
 
-/// The earlier of two moments that may not be.
+/// The earlier of two instants, each of which may be missing.
 pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -1,4 +1,4 @@
-//! What a client is doing, and its counters.
+//! The state of a client, and its counters.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -21,21 +21,22 @@ use crate::endpoint::error::ConnectError;
 use crate::endpoint::remote::Remote;
 use crate::wire::{Timer, after};
 
-/// A connection that stood for so long has shown that the server works.
+/// After a connection has lasted this long, the count of failures is reset.
 const STABLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Task<Req, Ans> {
     shared: Arc<ClientShared<Req, Ans>>,
     options: ClientOptions,
-    /// Attempts since a connection stood for long enough.
+    /// Failed attempts, and connections that ended early, since a connection last lasted long
+    /// enough.
     failures: u32,
-    /// Since when there is no connection, and what the last attempt failed by.
+    /// Since when there has been no connection, and the error of the last attempt or connection.
     down: Instant,
     error: Option<Cause>,
     timer: Timer,
 }
 
-/// The client is to end.
+/// The client has to end.
 struct Over;
 
 impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
@@ -50,7 +51,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         }
     }
 
-    /// Runs until the client is to end. `service` is the leaf with its layers.
+    /// Runs until the client ends. `service` is the leaf with its layers.
     pub(super) async fn run<S>(mut self, remotes: Vec<Remote>, mut service: S)
     where
         S: Service<Connection, Response = (), Error: Into<BoxError>>,
@@ -72,7 +73,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
                 self.shared.lock().gate = Admission::Refusing(ClientError::Unavailable(error));
                 return;
             }
-            // Several are alternatives.
+            // The remotes are alternatives: after a failure the next one is tried.
             turn += 1;
             self.failures = self.failures.saturating_add(1);
             let wait = self.options.backoff.wait(self.failures, random());
@@ -80,7 +81,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
             self.error = Some(Arc::clone(&error));
             self.shared.set_state(ClientState::Waiting { until, error: Arc::clone(&error) });
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            event!(WARN, error = %Escaped::display(&error), wait_ms, "a client has no connection, and will connect again");
+            event!(WARN, error = %Escaped::display(&error), wait_ms, "a client has no connection; it will try again");
             if self.meanwhile(sleep_until(until)).await.is_err() {
                 return;
             }
@@ -132,20 +133,20 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         if opened.is_some() {
             self.down = Instant::now();
         }
-        // From when it was prepared: a server that accepts, greets and closes does not count as one
-        // that works.
+        // Measured since it was prepared: a server that accepts, greets and closes must not reset
+        // the count.
         if opened.is_some_and(|opened| opened.elapsed() >= STABLE) {
             self.failures = 0;
         }
         Ok(match (outcome, served) {
             (Some(outcome), _) => Ok(outcome),
             (None, Err(error)) => Err(error),
-            (None, Ok(())) => Err(Error::other("a layer has ended the connection")),
+            (None, Ok(())) => Err(Error::other("a layer ended the connection")),
         })
     }
 
-    /// Awaits the end of a connection. Before it is prepared callers are looked after here, and
-    /// afterwards by its line.
+    /// Awaits the end of a connection. The deadlines of callers are kept here until it is prepared,
+    /// and by its loop afterwards.
     async fn serve<E: Into<BoxError>>(
         &mut self,
         mut served: Pin<&mut impl Future<Output = Result<(), E>>>,
@@ -162,7 +163,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         .await
     }
 
-    /// Awaits something while there is no connection, and looks after the callers.
+    /// Awaits a future while there is no connection, and keeps the deadlines of callers meanwhile.
     async fn meanwhile<F: Future>(&mut self, future: F) -> Result<F::Output, Over> {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -174,7 +175,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         .await
     }
 
-    /// Ready when the client is to end.
+    /// Keeps the deadlines of callers. Ready when the client has to end.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.register(cx);
         loop {
@@ -212,7 +213,8 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
 }
 
 impl<Req, Ans> Drop for Task<Req, Ans> {
-    /// However it ends, by a panic of the codec or with its runtime as well: nobody waits for ever.
+    /// Fails all calls, so that no caller waits for ever, also after a panic of the codec or the
+    /// end of the runtime.
     fn drop(&mut self) {
         let mut later = Later::default();
         let mut inner = self.shared.lock();

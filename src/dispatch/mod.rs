@@ -5,7 +5,7 @@
 //!              ┌────────────────────── answers ──────────────────────┐
 //!              ▼                                                     │
 //!  (write a long answer) ──► (finished call?) ──► (a frame?) ──► (service ready?) ──► call
-//!        no room: wait            none               dry: write, then wait for bytes
+//!        no room: wait             no                no: write, then wait for bytes
 //! ```
 //!
 //! It reads first, then makes the service ready, then calls it, so that an idle connection holds no

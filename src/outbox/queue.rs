@@ -15,7 +15,7 @@ use super::{Capacity, PushError, SlowConsumer};
 /// member.
 static REFUSALS: LazyLock<Limit> = LazyLock::new(|| {
     Limit::new(Level::WARN, |suppressed| {
-        event!(WARN, suppressed, "more frames that were pushed can't be encoded")
+        event!(WARN, suppressed, "more pushed frames can't be encoded")
     })
 });
 
@@ -226,7 +226,7 @@ impl<F> Queue<F> {
         if first && REFUSALS.pass() {
             // An error may quote the frame, which may contain a peer's data.
             let (id, error) = (self.connection.id(), format!("{:?}", Escaped::display(error)));
-            event!(WARN, id, %error, "a frame that was pushed can't be encoded: it and those like it are dropped");
+            event!(WARN, id, %error, "a pushed frame can't be encoded: it is dropped, and so are later ones that can't be encoded");
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct Housed {
     home: Option<Home>,
 }
 
-/// The place to which a wire returns.
+/// Where a wire returns to when its session is dropped.
 pub(crate) enum Home {
     Leaf(oneshot::Sender<Box<Housed>>),
     /// It belongs to no leaf, so a task of its own closes it.

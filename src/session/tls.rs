@@ -13,7 +13,7 @@ impl UpgradeTls for ClientTls {}
 mod sealed {
     use super::{Side as SideOf, TlsError};
 
-    #[allow(unreachable_pub)] // sealed: nobody outside names it
+    #[allow(unreachable_pub)] // sealed: it can't be named or implemented outside
     pub trait HasSide {
         fn side(&self) -> Result<SideOf, TlsError>;
     }
@@ -56,12 +56,12 @@ impl<C> Session<C> {
     /// }
     /// ```
     ///
-    /// A peer waits for the answer to its request before it begins the handshake. Bytes behind the
-    /// request came in plaintext, and an attacker may have inserted them. If some of them were read
-    /// already, the upgrade is refused and they are not delivered; unread ones are taken as a part
-    /// of the handshake, which then fails. Answer the request with [`feed`](Session::feed) and let
-    /// this function write the answer: [`send`](Session::send) and [`flush`](Session::flush) read
-    /// ahead when they have to wait, and would read the handshake.
+    /// A peer waits for the answer to its request before it begins the handshake. Bytes that follow
+    /// the request came in plaintext, and an attacker may have inserted them. If some of them were
+    /// read already, the upgrade is refused and they are not delivered; unread ones are treated as
+    /// a part of the handshake, which then fails. Answer the request with [`feed`](Session::feed)
+    /// and let this function write the answer: [`send`](Session::send) and
+    /// [`flush`](Session::flush) read ahead when they have to wait, and would read the handshake.
     ///
     /// All that the session has learned from the peer so far came in plaintext; RFC 3207 requires
     /// SMTP servers to discard it now.

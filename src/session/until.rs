@@ -19,9 +19,9 @@ use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
     /// Serves frames with a service, as [`Session::drive`] does, until `until` returns true for a
-    /// frame. That frame is returned, not served, when the calls before it are answered; nothing
-    /// behind it is decoded. `None` at the end of the input, in a drain, and after an answer with
-    /// [`then_close`](Reply::then_close): the session's function should return then.
+    /// frame. That frame is returned, not served, when the calls before it are answered; the bytes
+    /// after it are not decoded. `None` at the end of the input, in a drain, and after an answer
+    /// with [`then_close`](Reply::then_close): the session's function should return then.
     ///
     /// One call runs at a time. Frames pushed to the session's outboxes are written between
     /// answers.
@@ -74,7 +74,8 @@ impl<C> Session<C> {
     }
 }
 
-/// The methods of an order are known of a parameter only.
+/// The methods of an [`Order`] come from its sealed supertrait, so they are visible only for a type
+/// parameter.
 fn one_at_a_time<O: Order, F: Future>(order: &O) -> O::Calls<F> {
     order.calls()
 }

@@ -96,7 +96,8 @@ pub(crate) struct Wire {
     /// Boxed, because few connections need it at a time, and every connection has this field.
     drain: Option<Box<Drain>>,
     wait: PeerWait,
-    /// One timer for all deadlines.
+    /// One timer for all deadlines, except the drain's wait for the first bytes and the lingering
+    /// close.
     timer: Timer,
 }
 

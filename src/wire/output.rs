@@ -41,7 +41,7 @@ pub(super) struct OutputBuffer {
     lent: bool,
     /// Whether the transport may hold back bytes that it has accepted.
     unflushed: bool,
-    /// The connection is noted as one that has written a part of what is queued.
+    /// It is recorded on the connection that a part of the queued bytes is written.
     partial: bool,
     /// The size of the connection's own buffer when it was last seen; the memory of written bytes
     /// is not freed yet. More than 4 GiB count as 4 GiB, so that the field fits into a gap between
@@ -298,7 +298,8 @@ impl OutputBuffer {
         Ok(rest)
     }
 
-    /// Dropped now, the connection would end within what is queued.
+    /// Records that a part of the queued bytes is written: if the connection is dropped now, it
+    /// must be reset.
     fn note_partial(&mut self, connection: &Connection) {
         self.partial = true;
         connection.set_partial(true);

@@ -80,7 +80,7 @@ async fn a_burst_of_calls_is_one_write_and_a_burst_of_answers_one_read() {
 #[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_the_set_up_is_told_at_its_end() {
     let error = Client::new().pipelined::<String, _>(Lines::lf()).unwrap_err();
-    assert!(error.to_string().contains("Client::connect says where to"), "{error}");
+    assert!(error.to_string().contains("add one with Client::connect"), "{error}");
     let error = Client::new().connect("tcp:8007").pipelined::<String, _>(Lines::lf()).unwrap_err();
     assert!(error.to_string().contains("write tcp:HOST:8007"), "{error}");
     #[cfg(feature = "tls")]

@@ -120,7 +120,7 @@ impl Books {
         });
         if self.counted < SHARDS {
             // A connection that was already told to abort is left out, even if it is still open
-            // because its handler blocks: its slot is promised already.
+            // because its handler blocks: a second abort makes no room.
             registry.each_of(self.counted, |closing| {
                 if !closing.is_aborted() {
                     crowd.insert(closing.clone());

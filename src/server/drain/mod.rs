@@ -42,11 +42,7 @@ pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals,
     let left = shared.counts().active();
     shared.abort_all();
     if left > 0 {
-        aside!(
-            WARN,
-            connections = left,
-            "the drain's deadline has passed: aborting the open connections"
-        );
+        aside!(WARN, connections = left, "aborting the connections that are left");
     }
     tokio::select! {
         biased;

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub enum RestartError {
     /// The server was not built with [`Server::hot_restart`](crate::Server::hot_restart).
     NotEnabled,
-    /// The server does not accept: it has not begun, drains or has ended.
+    /// The server does not accept any more: it drains, or has ended.
     NotServing,
     /// This endpoint can't be handed to another process.
     Endpoint {
