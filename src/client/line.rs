@@ -180,9 +180,9 @@ where
                 inner.settle(key, Ok(answer), &mut self.later);
             } else {
                 self.late -= 1;
-                self.later.drop(super::shared::Slot::Done(Ok(answer)));
+                self.later.drop(super::shared::CallState::Done(Ok(answer)));
             }
-            inner.free_place(&mut self.later);
+            inner.free_slot(&mut self.later);
         }
         drop(inner);
         self.later.run();
@@ -227,7 +227,7 @@ where
             }
             let crowd = self.last > 1 || self.matching.len() > 0;
             if crowd
-                && inner.queue.len() < inner.places
+                && inner.queue.len() < inner.slots
                 && !std::mem::replace(&mut self.yielded, true)
             {
                 // The caller that woke this task may be the first of many, which all get a turn to
@@ -288,7 +288,7 @@ where
             }
             for (key, error) in refused {
                 inner.settle(key, Err(error), &mut self.later);
-                inner.free_place(&mut self.later);
+                inner.free_slot(&mut self.later);
             }
             drop(inner);
             self.later.run();
@@ -331,7 +331,7 @@ where
         });
         next = earlier(next, inner.expire(patience, now, later));
         // If every slot is held by a call that has timed out, the connection serves no more calls.
-        let poisoned = *late >= inner.places;
+        let poisoned = *late >= inner.slots;
         drop(inner);
         later.run();
         let stalled =
@@ -369,7 +369,7 @@ where
                 };
                 inner.settle(key, Err(error), &mut self.later);
             }
-            inner.free_place(&mut self.later);
+            inner.free_slot(&mut self.later);
         }
         drop(inner);
         self.later.run();

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::error::ClientError;
-use super::shared::{Admission, ClientShared, Grant, Later, Slot, Waiter};
+use super::shared::{Admission, CallState, ClientShared, Grant, Later, Waiter};
 
 /// A service of calls on one connection, which clones share: `Service<Req, Response = Ans>`.
 ///
@@ -69,7 +69,7 @@ impl<Req, Ans> Pipelined<Req, Ans> {
     pub async fn ask(&self, req: impl Into<Req>) -> Result<Ans, ClientError> {
         // Not a clone of the service, which would cost more than the call.
         let mut asking = Asking { shared: &self.shared, ticket: Ticket::Nothing };
-        poll_fn(|cx| asking.ticket.poll_place(asking.shared, cx)).await;
+        poll_fn(|cx| asking.ticket.poll_slot(asking.shared, cx)).await;
         asking.ticket.start(asking.shared, req.into()).await
     }
 
@@ -112,7 +112,7 @@ impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
     type Future = Call<Req, Ans>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        self.ticket.poll_place(&self.shared, cx).map(Ok)
+        self.ticket.poll_slot(&self.shared, cx).map(Ok)
     }
 
     fn call(&mut self, req: Req) -> Call<Req, Ans> {
@@ -124,18 +124,18 @@ impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
 enum Ticket {
     Nothing,
     /// A slot, with the time that the caller has waited for it.
-    Place(Duration),
+    Slot(Duration),
     Waiting(usize),
     Refused(ClientError),
 }
 
 impl Ticket {
-    fn poll_place<Req, Ans>(
+    fn poll_slot<Req, Ans>(
         &mut self,
         shared: &ClientShared<Req, Ans>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        if let Self::Place(_) = *self {
+        if let Self::Slot(_) = *self {
             return Poll::Ready(());
         }
         let mut inner = shared.lock();
@@ -149,7 +149,7 @@ impl Ticket {
             };
             inner.waiters.remove(key);
             *self = match granted {
-                Grant::Place(waited) => Self::Place(waited),
+                Grant::Slot(waited) => Self::Slot(waited),
                 Grant::Refused(error) => Self::Refused(error),
             };
             return Poll::Ready(());
@@ -157,7 +157,7 @@ impl Ticket {
         match &inner.gate {
             Admission::Open if inner.free > 0 && inner.waiting.is_empty() => {
                 inner.free -= 1;
-                *self = Self::Place(Duration::ZERO);
+                *self = Self::Slot(Duration::ZERO);
                 return Poll::Ready(());
             }
             Admission::Refusing(error) => {
@@ -183,7 +183,7 @@ impl Ticket {
         req: Req,
     ) -> Call<Req, Ans> {
         let waited = match std::mem::replace(self, Self::Nothing) {
-            Self::Place(waited) => waited,
+            Self::Slot(waited) => waited,
             Self::Refused(error) => return Call(At::Failed(error)),
             other => {
                 *self = other;
@@ -199,7 +199,7 @@ impl Ticket {
         }
         let key = inner.enqueue(req, waited);
         shared.wake(inner);
-        Call(At::Slot(Arc::clone(shared), key))
+        Call(At::Pending(Arc::clone(shared), key))
     }
 
     /// Gives back a slot, or ends the wait for one.
@@ -217,14 +217,14 @@ impl Ticket {
                 }
                 Some(inner.waiters.remove(key))
             }
-            Self::Place(_) => {
-                inner.free_place(&mut later);
+            Self::Slot(_) => {
+                inner.free_slot(&mut later);
                 None
             }
             _ => None,
         };
-        if let Some(Waiter { granted: Some(Grant::Place(_)), .. }) = waiter {
-            inner.free_place(&mut later);
+        if let Some(Waiter { granted: Some(Grant::Slot(_)), .. }) = waiter {
+            inner.free_slot(&mut later);
         }
         drop(inner);
         drop(waiter);
@@ -253,7 +253,7 @@ impl<Req, Ans> Drop for Asking<'_, Req, Ans> {
 pub struct Call<Req, Ans>(At<Req, Ans>);
 
 enum At<Req, Ans> {
-    Slot(Arc<ClientShared<Req, Ans>>, usize),
+    Pending(Arc<ClientShared<Req, Ans>>, usize),
     Failed(ClientError),
     Gone,
 }
@@ -265,9 +265,11 @@ impl<Req, Ans> Future for Call<Req, Ans> {
     type Output = Result<Ans, ClientError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let At::Slot(shared, key) = &self.0 {
+        if let At::Pending(shared, key) = &self.0 {
             let mut inner = shared.lock();
-            if let Slot::Queued { waker, .. } | Slot::Out { waker } = &mut inner.slots[*key] {
+            if let CallState::Queued { waker, .. } | CallState::Out { waker } =
+                &mut inner.calls[*key]
+            {
                 let old = match waker {
                     Some(old) if old.will_wake(cx.waker()) => None,
                     waker => waker.replace(cx.waker().clone()),
@@ -276,11 +278,11 @@ impl<Req, Ans> Future for Call<Req, Ans> {
                 drop(old);
                 return Poll::Pending;
             }
-            let slot = inner.slots.remove(*key);
+            let call = inner.calls.remove(*key);
             drop(inner);
             self.0 = At::Gone;
-            return match slot {
-                Slot::Done(result) => Poll::Ready(result),
+            return match call {
+                CallState::Done(result) => Poll::Ready(result),
                 // Only the drop of this call abandons it, so this doesn't happen.
                 _ => Poll::Ready(Err(ClientError::NotReady)),
             };
@@ -294,19 +296,19 @@ impl<Req, Ans> Future for Call<Req, Ans> {
 
 impl<Req, Ans> Drop for Call<Req, Ans> {
     fn drop(&mut self) {
-        let At::Slot(shared, key) = &self.0 else { return };
+        let At::Pending(shared, key) = &self.0 else { return };
         let mut later = Later::default();
         let mut inner = shared.lock();
-        match &mut inner.slots[*key] {
-            slot @ Slot::Out { .. } => {
-                later.drop(std::mem::replace(slot, Slot::Abandoned));
+        match &mut inner.calls[*key] {
+            call @ CallState::Out { .. } => {
+                later.drop(std::mem::replace(call, CallState::Abandoned));
                 inner.counts.dropped += 1;
             }
-            Slot::Queued { .. } => {
+            CallState::Queued { .. } => {
                 inner.unqueue(*key);
-                later.drop(inner.slots.remove(*key));
+                later.drop(inner.calls.remove(*key));
                 inner.counts.dropped += 1;
-                inner.free_place(&mut later);
+                inner.free_slot(&mut later);
                 if inner.queue.is_empty() {
                     // A client that drains may wait for the queue to be empty.
                     shared.wake(inner);
@@ -314,7 +316,7 @@ impl<Req, Ans> Drop for Call<Req, Ans> {
                     return;
                 }
             }
-            Slot::Done(_) | Slot::Abandoned => later.drop(inner.slots.remove(*key)),
+            CallState::Done(_) | CallState::Abandoned => later.drop(inner.calls.remove(*key)),
         }
         drop(inner);
         later.run();

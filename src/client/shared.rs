@@ -22,7 +22,7 @@ use super::state::{ClientCounts, ClientState};
 use crate::wire::after;
 
 /// The state of a call.
-pub(super) enum Slot<Req, Ans> {
+pub(super) enum CallState<Req, Ans> {
     Queued {
         req: Req,
         waker: Option<Waker>,
@@ -46,7 +46,7 @@ pub(super) struct Waiter {
 /// The result of a caller's wait.
 pub(super) enum Grant {
     /// A slot, with the time that the caller has waited.
-    Place(Duration),
+    Slot(Duration),
     /// No slot: the caller becomes ready, and its call fails with this error.
     Refused(ClientError),
 }
@@ -88,7 +88,7 @@ pub(super) struct ClientShared<Req, Ans> {
 }
 
 pub(super) struct CallTable<Req, Ans> {
-    pub(super) slots: Slab<Slot<Req, Ans>>,
+    pub(super) calls: Slab<CallState<Req, Ans>>,
     pub(super) queue: VecDeque<Queued>,
     /// How many calls at the front of the queue the task has seen.
     seen: usize,
@@ -96,7 +96,7 @@ pub(super) struct CallTable<Req, Ans> {
     /// The keys of the waiters that still wait, in their order.
     pub(super) waiting: VecDeque<usize>,
     pub(super) free: usize,
-    pub(super) places: usize,
+    pub(super) slots: usize,
     /// The task was woken, and has not checked the state yet.
     woken: bool,
     pub(super) gate: Admission,
@@ -115,12 +115,12 @@ pub(super) struct CallTable<Req, Ans> {
 /// Wakers to wake and values to drop after the lock is released.
 pub(super) struct Later<Req, Ans> {
     wakers: Vec<Waker>,
-    slots: Vec<Slot<Req, Ans>>,
+    calls: Vec<CallState<Req, Ans>>,
 }
 
 impl<Req, Ans> Default for Later<Req, Ans> {
     fn default() -> Self {
-        Self { wakers: Vec::new(), slots: Vec::new() }
+        Self { wakers: Vec::new(), calls: Vec::new() }
     }
 }
 
@@ -129,26 +129,26 @@ impl<Req, Ans> Later<Req, Ans> {
         self.wakers.extend(waker);
     }
 
-    pub(super) fn drop(&mut self, slot: Slot<Req, Ans>) {
-        self.slots.push(slot);
+    pub(super) fn drop(&mut self, call: CallState<Req, Ans>) {
+        self.calls.push(call);
     }
 
     pub(super) fn run(&mut self) {
-        self.slots.clear();
+        self.calls.clear();
         self.wakers.drain(..).for_each(Waker::wake);
     }
 }
 
 impl<Req, Ans> ClientShared<Req, Ans> {
-    pub(super) fn new(places: usize, patience: Duration) -> Arc<Self> {
+    pub(super) fn new(slots: usize, patience: Duration) -> Arc<Self> {
         let inner = CallTable {
-            slots: Slab::new(),
+            calls: Slab::new(),
             queue: VecDeque::new(),
             seen: 0,
             waiters: Slab::new(),
             waiting: VecDeque::new(),
-            free: places,
-            places,
+            free: slots,
+            slots,
             woken: false,
             gate: Admission::Shut,
             draining: None,
@@ -218,7 +218,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
     /// Queues a call whose caller holds a slot, for which it has waited this long. Returns the
     /// call's key.
     pub(super) fn enqueue(&mut self, req: Req, waited: Duration) -> usize {
-        let key = self.slots.insert(Slot::Queued { req, waker: None });
+        let key = self.calls.insert(CallState::Queued { req, waker: None });
         let since = (!waited.is_zero()).then(|| Instant::now().checked_sub(waited)).flatten();
         self.queue.push_back(Queued { key, since });
         self.counts.calls += 1;
@@ -247,9 +247,11 @@ impl<Req, Ans> CallTable<Req, Ans> {
         loop {
             let Queued { key, since } = self.queue.pop_front()?;
             self.seen = self.seen.saturating_sub(1);
-            let slot = self.slots.get_mut(key)?;
-            let waker = if let Slot::Queued { waker, .. } = slot { waker.take() } else { None };
-            if let Slot::Queued { req, .. } = std::mem::replace(slot, Slot::Out { waker }) {
+            let call = self.calls.get_mut(key)?;
+            let waker =
+                if let CallState::Queued { waker, .. } = call { waker.take() } else { None };
+            if let CallState::Queued { req, .. } = std::mem::replace(call, CallState::Out { waker })
+            {
                 return Some((key, req, since.unwrap_or(now)));
             }
         }
@@ -264,17 +266,17 @@ impl<Req, Ans> CallTable<Req, Ans> {
         since: Instant,
         later: &mut Later<Req, Ans>,
     ) {
-        let slot = &mut self.slots[key];
-        if let Slot::Out { waker } = slot {
+        let call = &mut self.calls[key];
+        if let CallState::Out { waker } = call {
             let waker = waker.take();
-            *slot = Slot::Queued { req, waker };
+            *call = CallState::Queued { req, waker };
             self.queue.push_front(Queued { key, since: Some(since) });
             self.seen += 1;
             return;
         }
-        self.slots.remove(key);
-        later.drop(Slot::Queued { req, waker: None });
-        self.free_place(later);
+        self.calls.remove(key);
+        later.drop(CallState::Queued { req, waker: None });
+        self.free_slot(later);
     }
 
     /// Removes a queued call whose caller is gone.
@@ -286,7 +288,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
     }
 
     /// Frees a slot, and gives it to the caller that has waited longest.
-    pub(super) fn free_place(&mut self, later: &mut Later<Req, Ans>) {
+    pub(super) fn free_slot(&mut self, later: &mut Later<Req, Ans>) {
         self.free += 1;
         self.grant(later);
     }
@@ -297,7 +299,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
             let Some(key) = self.waiting.pop_front() else { return };
             self.free -= 1;
             let waiter = &mut self.waiters[key];
-            waiter.granted = Some(Grant::Place(waiter.since.elapsed()));
+            waiter.granted = Some(Grant::Slot(waiter.since.elapsed()));
             later.wake(waiter.waker.take());
         }
     }
@@ -328,27 +330,27 @@ impl<Req, Ans> CallTable<Req, Ans> {
         result: Result<Ans, ClientError>,
         later: &mut Later<Req, Ans>,
     ) {
-        let slot = &mut self.slots[key];
-        if let Slot::Out { .. } | Slot::Queued { .. } = slot {
+        let call = &mut self.calls[key];
+        if let CallState::Out { .. } | CallState::Queued { .. } = call {
             *(if result.is_ok() { &mut self.counts.answered } else { &mut self.counts.failed }) +=
                 1;
         }
-        match slot {
-            Slot::Out { waker } => {
+        match call {
+            CallState::Out { waker } => {
                 later.wake(waker.take());
-                *slot = Slot::Done(result);
+                *call = CallState::Done(result);
             }
-            Slot::Queued { waker, .. } => {
+            CallState::Queued { waker, .. } => {
                 later.wake(waker.take());
-                let queued = std::mem::replace(slot, Slot::Done(result));
+                let queued = std::mem::replace(call, CallState::Done(result));
                 later.drop(queued);
             }
-            Slot::Abandoned => {
-                self.slots.remove(key);
-                later.drop(Slot::Done(result));
+            CallState::Abandoned => {
+                self.calls.remove(key);
+                later.drop(CallState::Done(result));
             }
             // The call has its result already.
-            Slot::Done(_) => later.drop(Slot::Done(result)),
+            CallState::Done(_) => later.drop(CallState::Done(result)),
         }
     }
 
@@ -357,7 +359,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
         self.seen = 0;
         while let Some(Queued { key, .. }) = self.queue.pop_front() {
             self.settle(key, Err(error.clone()), later);
-            self.free_place(later);
+            self.free_slot(later);
         }
     }
 
@@ -381,7 +383,7 @@ impl<Req, Ans> CallTable<Req, Ans> {
             self.queue.pop_front();
             self.seen = self.seen.saturating_sub(1);
             self.settle(key, Err(error.clone()), later);
-            self.free_place(later);
+            self.free_slot(later);
         }
         if let Some(late) = now.checked_sub(patience) {
             self.refuse(Some(late), &error, later);
@@ -393,21 +395,21 @@ impl<Req, Ans> CallTable<Req, Ans> {
     /// Fails the sent calls, because their connection's loop is gone.
     pub(super) fn fail_out(&mut self, later: &mut Later<Req, Ans>) {
         let out: Vec<usize> = self
-            .slots
+            .calls
             .iter()
-            .filter(|(_, slot)| !matches!(slot, Slot::Done(_)))
+            .filter(|(_, call)| !matches!(call, CallState::Done(_)))
             .map(|(key, _)| key)
             .collect();
         let gone: Cause = Arc::new(TaskGone);
         for key in out {
             self.settle(key, Err(ClientError::MayHaveArrived(Arc::clone(&gone))), later);
-            self.free_place(later);
+            self.free_slot(later);
         }
     }
 
     /// How many slots are taken.
     pub(super) fn taken(&self) -> usize {
-        self.places - self.free
+        self.slots - self.free
     }
 }
 
