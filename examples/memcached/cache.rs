@@ -1,4 +1,4 @@
-//! What is kept: the least recently used goes first when memory runs out.
+//! The cache. When memory runs out, the least recently used items are dropped.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ const OVERHEAD: usize = 200;
 pub(crate) struct Item {
     pub(crate) value: Bytes,
     pub(crate) flags: u32,
-    /// No two versions of any items have the same.
+    /// Unique for each version of each item.
     pub(crate) cas: u64,
     pub(crate) expires: Option<Instant>,
 }
@@ -28,9 +28,8 @@ pub(crate) struct Cache {
     bytes: usize,
     limit: usize,
     last_cas: u64,
-    /// Items of before the last `flush_all` are gone: those up to this one.
+    /// Items up to this `cas` are gone, by the last `flush_all`. The next one is due at `flush_at`.
     flushed: u64,
-    /// When the next one is due.
     flush_at: Option<Instant>,
     started: Instant,
     gets: u64,
@@ -43,7 +42,7 @@ pub(crate) struct Cache {
 pub(crate) fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     if cache.flush_at.is_some_and(|at| at <= Instant::now()) {
-        // Nothing was stored since it was due: that would have come by here.
+        // No item was stored since it was due, because storing one locks the cache here.
         cache.flush_at = None;
         cache.flushed = cache.last_cas;
     }
@@ -51,10 +50,9 @@ pub(crate) fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
 }
 
 impl Cache {
-    /// With so many bytes at most, as far as they can be counted.
+    /// A cache of at most `limit` bytes, as far as they can be counted.
     pub(crate) fn new(limit: usize) -> Self {
-        let (items, started) = (LruCache::unbounded(), Instant::now());
-        let (last_cas, flushed, flush_at) = (0, 0, None);
+        let (items, started, last_cas, flushed, flush_at) = (LruCache::unbounded(), Instant::now(), 0, 0, None);
         Self { items, bytes: 0, limit, last_cas, flushed, flush_at, started, gets: 0, hits: 0, sets: 0, evictions: 0 }
     }
 
