@@ -19,7 +19,7 @@ use super::line::{Line, LineEnd};
 use super::matching::Match;
 use super::prepare::Prepare;
 use super::shared::{Admission, ClientShared, Completion, Later};
-use crate::session::Homing;
+use crate::session::ReturningWire;
 use crate::wire::Wire;
 use ropewalk_middleware::connection::LINGER;
 
@@ -162,7 +162,7 @@ where
             closing.set_reason(CloseReason::MaxAge);
             // All calls are answered, so the client doesn't wait for its end: a task of its own
             // closes it.
-            drop(Homing::without_leaf(*wire));
+            drop(ReturningWire::without_leaf(*wire));
             Ok(())
         }
         LineEnd::Broken(error) => {

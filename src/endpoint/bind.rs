@@ -7,7 +7,7 @@ use std::io;
 use super::proxied::Known;
 use super::{BACKLOG, BindError, Endpoint, Kind};
 use crate::listener::Listener;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::listener::preamble::{
     Preambles, Step, WithPreamble, default_max_preambles, descriptors,
 };
@@ -43,7 +43,7 @@ impl Endpoint {
     /// counted.
     pub(crate) async fn bind_all(
         &self,
-        inherited: Vec<Opened>,
+        inherited: Vec<OpenSocket>,
         preambles: &Preambles,
     ) -> Result<Vec<Box<dyn Listener>>, BindError> {
         self.check()?;
@@ -60,8 +60,8 @@ impl Endpoint {
     pub(crate) async fn open(
         &self,
         sockets: usize,
-        inherited: Vec<Opened>,
-    ) -> Result<Vec<Opened>, BindError> {
+        inherited: Vec<OpenSocket>,
+    ) -> Result<Vec<OpenSocket>, BindError> {
         let opened = if inherited.is_empty() {
             self.open_new(sockets).await
         } else {
@@ -73,7 +73,7 @@ impl Endpoint {
     /// Makes a listener on one of its sockets, watched by the current runtime.
     pub(crate) fn listener(
         &self,
-        opened: Opened,
+        opened: OpenSocket,
         preambles: &Preambles,
     ) -> Result<Box<dyn Listener>, BindError> {
         let listener = watch(opened, self.most_waiting())
@@ -85,7 +85,7 @@ impl Endpoint {
         BindError::new(self.to_string(), cause)
     }
 
-    async fn open_new(&self, sockets: usize) -> io::Result<Vec<Opened>> {
+    async fn open_new(&self, sockets: usize) -> io::Result<Vec<OpenSocket>> {
         let backlog = self.system_backlog();
         match &self.kind {
             Kind::Tcp(addr) => tcp::open(*addr, self.v6_only, backlog, sockets),
@@ -97,7 +97,7 @@ impl Endpoint {
             Kind::Abstract(name) => Ok(vec![unix::open_abstract(name, backlog)?]),
             #[cfg(feature = "systemd")]
             Kind::Inherited(which) => {
-                let opened = Opened { path: None, socket: which.take()? };
+                let opened = OpenSocket { path: None, socket: which.take()? };
                 opened.prepare(None)?;
                 Ok(vec![opened])
             }
@@ -108,7 +108,7 @@ impl Endpoint {
         }
     }
 
-    fn prepare(&self, inherited: Vec<Opened>) -> io::Result<Vec<Opened>> {
+    fn prepare(&self, inherited: Vec<OpenSocket>) -> io::Result<Vec<OpenSocket>> {
         for opened in &inherited {
             if let Some(path) = &opened.path {
                 path.set_access(&self.access)?;
@@ -176,7 +176,12 @@ impl Endpoint {
 }
 
 /// The first of a name's addresses that can be bound, or the error of the last one.
-async fn open_name(host: &str, port: u16, backlog: i32, sockets: usize) -> io::Result<Vec<Opened>> {
+async fn open_name(
+    host: &str,
+    port: u16,
+    backlog: i32,
+    sockets: usize,
+) -> io::Result<Vec<OpenSocket>> {
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for addr in tokio::net::lookup_host((host, port)).await? {
         match tcp::open(addr, None, backlog, sockets) {

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ropewalk_middleware::Addr;
 
 use crate::listener::proxy::Trusted;
-use crate::listener::unix::Access;
+use crate::listener::unix::PathAccess;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
 
@@ -135,7 +135,7 @@ const MAX_PATH: usize =
 pub struct Endpoint {
     kind: Kind,
     backlog: Option<u32>,
-    access: Access,
+    access: PathAccess,
     v6_only: Option<bool>,
     /// The proxies that are trusted to send PROXY headers, if the endpoint is behind a proxy.
     proxied: Option<Trusted>,
@@ -296,7 +296,7 @@ impl Endpoint {
             }
             Kind::Unix(_) if self.v6_only.is_none() => Ok(()),
             Kind::Unix(_) => wrong("v6only is for tcp: endpoints with an IPv6 address only"),
-            _ if self.access != Access::default() => {
+            _ if self.access != PathAccess::default() => {
                 wrong("mode, user and group are for unix: endpoints with a path only")
             }
             _ if self.v6_only.is_some() && !self.is_v6() => {
@@ -315,7 +315,7 @@ impl From<Kind> for Endpoint {
         Self {
             kind,
             backlog: None,
-            access: Access::default(),
+            access: PathAccess::default(),
             v6_only: None,
             proxied: None,
             #[cfg(feature = "tls")]

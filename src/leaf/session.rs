@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::end;
 use super::limits::limit_setters;
-use crate::session::{Homing, Housed, Session};
+use crate::session::{Housed, ReturningWire, Session};
 use crate::wire::{Limits, Wire};
 
 /// Makes a service of connections from a codec and an async function that takes a [`Session`].
@@ -153,7 +153,7 @@ where
         run: impl FnOnce(&F, Session<C>) -> Fut + Send + 'static,
     ) -> SessionFuture<Fut> {
         let closing = connection.closing();
-        let (wire, home) = Homing::new(Wire::new(connection, Arc::clone(&self.limits)));
+        let (wire, home) = ReturningWire::new(Wire::new(connection, Arc::clone(&self.limits)));
         let session = Session::new(self.codec.clone(), wire);
         let f = Arc::clone(&self.f);
         SessionFuture {

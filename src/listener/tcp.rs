@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
 use super::HandOver;
-use super::opened::Opened;
+use super::opened::OpenSocket;
 use super::paced::{Paced, SocketListener};
 
 /// Whether an accepted socket inherits its listener's options. On systems where that is uncertain,
@@ -44,7 +44,7 @@ pub(crate) fn open(
     v6_only: Option<bool>,
     backlog: i32,
     sockets: usize,
-) -> io::Result<Vec<Opened>> {
+) -> io::Result<Vec<OpenSocket>> {
     let socket = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         // So a restarted server can bind while connections of the previous one are in TIME_WAIT.
@@ -70,7 +70,7 @@ pub(crate) fn open(
         group.push(next);
     }
     group.iter().try_for_each(|socket| socket.listen(backlog))?;
-    Ok(group.into_iter().map(|socket| Opened::new(socket, None)).collect())
+    Ok(group.into_iter().map(|socket| OpenSocket::new(socket, None)).collect())
 }
 
 /// Registers a listening socket with the runtime. `backlog` is the most connections that can wait

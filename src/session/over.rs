@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ropewalk_middleware::Connection;
 
-use super::{Homing, Session};
+use super::{ReturningWire, Session};
 use crate::wire::{Limits, Wire};
 
 impl<C> Session<C> {
@@ -30,7 +30,7 @@ impl<C> Session<C> {
     ///
     /// No server drains it, so [`Session::is_draining`] is false.
     pub fn over(connection: Connection, codec: C) -> Self {
-        Self::new(codec, Homing::without_leaf(Wire::new(connection, Arc::default())))
+        Self::new(codec, ReturningWire::without_leaf(Wire::new(connection, Arc::default())))
     }
 
     /// Its codec and connection. `None` if it belongs to a leaf, which then closes the connection.

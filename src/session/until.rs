@@ -12,7 +12,7 @@ use pin_project::{pin_project, pinned_drop};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
-use super::{Homing, Session};
+use super::{ReturningWire, Session};
 use crate::dispatch::{Calls, Copied, Dispatch, EndConnection, InOrder, Order};
 use crate::outbox::Inbox;
 use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
@@ -228,7 +228,7 @@ where
 /// The future of [`Session::drive_until`].
 #[pin_project(PinnedDrop)]
 struct DriveUntil<'a, C, D, I> {
-    wire: &'a mut Homing,
+    wire: &'a mut ReturningWire,
     inbox: &'a mut Inbox<C>,
     #[pin]
     dispatch: D,

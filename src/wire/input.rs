@@ -20,9 +20,9 @@ const ROOM: usize = 4 * 1024;
 /// A buffer grows by its length, by at most this much at once: growth depends on received bytes,
 /// never on announced ones.
 const GROWTH: usize = 1024 * 1024;
-/// A buffer that the thread has kept is used for a frame of which no more than so many times the
-/// bytes that have arrived are missing: peers that only announce large frames must not hold all of
-/// these buffers, or others would be made.
+/// A buffer that the thread has kept is used for a frame only if at most this many times the
+/// received bytes are missing: peers that only announce large frames must not hold all of these
+/// buffers, or new ones would have to be made.
 const REUSED: usize = 3;
 /// Up to this much is copied out of the thread's buffer. If there is more, the buffer itself is cut
 /// to size and kept, and the thread gets another one.

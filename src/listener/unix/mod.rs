@@ -14,10 +14,10 @@ use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::HandOver;
-use super::opened::Opened;
+use super::opened::OpenSocket;
 use super::paced::{Paced, SocketListener};
 
-pub(crate) use self::path::{Access, BoundPath};
+pub(crate) use self::path::{BoundPath, PathAccess};
 
 use self::path::{in_use, lock_directory, remove_stale};
 
@@ -31,7 +31,7 @@ pub(crate) struct Unix {
 }
 
 /// Binds to a path and listens. The path is not reachable before it has its owner and its mode.
-pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Result<Opened> {
+pub(crate) async fn open(path: &Path, backlog: i32, access: &PathAccess) -> io::Result<OpenSocket> {
     let addr = SockAddr::unix(path)?;
     // Held until the socket listens: before that a live socket looks like a stale one.
     let _lock = lock_directory(path).await;
@@ -56,12 +56,12 @@ pub(crate) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Resu
         // socket that did not listen yet, and replaced it.
         return Err(in_use("another server took the path over while this one started"));
     }
-    Ok(Opened::new(socket, Some(bound)))
+    Ok(OpenSocket::new(socket, Some(bound)))
 }
 
 /// Binds to a name in the abstract namespace and listens. Such a name has no file: it is released
 /// with its last socket.
-pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
+pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<OpenSocket> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
         let text = "only Linux has abstract names: listen on a path, unix:/run/x.sock";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
@@ -71,7 +71,7 @@ pub(crate) fn open_abstract(name: &[u8], backlog: i32) -> io::Result<Opened> {
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(std::ffi::OsStr::from_bytes(&addr))?)?;
     socket.listen(backlog)?;
-    Ok(Opened::new(socket, None))
+    Ok(OpenSocket::new(socket, None))
 }
 
 /// Registers a listening socket with the runtime. `backlog` is the most connections that can wait

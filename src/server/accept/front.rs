@@ -10,9 +10,9 @@ use super::Listening;
 use super::all::{All, Services};
 use super::workers::Workers;
 use crate::endpoint::Endpoint;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::Shared;
-use crate::server::restart::{Passed, RestartError, Succession};
+use crate::server::restart::{Passed, RestartError, Takeover};
 use crate::server::run::command::{Change, Closed, NewSockets};
 
 /// The sockets on which a server will accept.
@@ -20,7 +20,7 @@ pub(in crate::server) enum Sockets {
     /// Listeners in this runtime.
     Here(Vec<Listening>),
     /// For this many workers: the sockets of each endpoint.
-    Workers(usize, Vec<Vec<Opened>>),
+    Workers(usize, Vec<Vec<OpenSocket>>),
 }
 
 impl Sockets {
@@ -30,11 +30,11 @@ impl Sockets {
         endpoints: &[Endpoint],
         of: &[usize],
         workers: Option<usize>,
-        succession: &mut Option<Succession>,
+        takeover: &mut Option<Takeover>,
         shared: &Shared,
     ) -> Result<(Self, Vec<Addr>)> {
-        let mut inherited = |endpoint: &Endpoint| match succession {
-            Some(succession) => succession.take(&endpoint.place()),
+        let mut inherited = |endpoint: &Endpoint| match takeover {
+            Some(takeover) => takeover.take(&endpoint.place()),
             None => Vec::new(),
         };
         let mut addresses = Vec::with_capacity(endpoints.len());

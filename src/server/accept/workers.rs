@@ -15,7 +15,7 @@ use tokio::task::unconstrained;
 use super::Listening;
 use super::all::{All, Services, by_number};
 use crate::endpoint::Endpoint;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::{Phase, Shared};
 use crate::server::restart::{Passed, RestartError};
 use crate::server::run::command::Change;
@@ -53,7 +53,7 @@ struct WorkerOrders {
 pub(in crate::server) struct Workers {
     /// The sockets of each endpoint, with their paths, for a hot restart. The workers have
     /// duplicates.
-    sockets: Vec<Vec<Opened>>,
+    sockets: Vec<Vec<OpenSocket>>,
     /// The numbers of these sockets.
     numbers: Vec<Vec<usize>>,
     /// The number of the next one.
@@ -72,7 +72,7 @@ impl Workers {
     /// Starts the threads, and waits until each is ready to accept.
     pub(super) async fn start(
         workers: usize,
-        sockets: Vec<Vec<Opened>>,
+        sockets: Vec<Vec<OpenSocket>>,
         endpoints: &[Endpoint],
         services: &Services,
         shared: &Arc<Shared>,
@@ -114,7 +114,7 @@ impl Workers {
             started.await??;
         }
         let mut next = 0;
-        let mut count = |sockets: &Vec<Opened>| {
+        let mut count = |sockets: &Vec<OpenSocket>| {
             next += sockets.len();
             (next - sockets.len()..next).collect()
         };
@@ -162,7 +162,7 @@ impl Workers {
         number: usize,
         service: usize,
         endpoint: &Endpoint,
-        opened: Vec<Opened>,
+        opened: Vec<OpenSocket>,
     ) {
         let first = self.next;
         self.next += opened.len();
@@ -252,12 +252,12 @@ impl Drop for Workers {
 struct Share {
     endpoint: usize,
     socket: usize,
-    opened: Opened,
+    opened: OpenSocket,
 }
 
 /// Distributes the sockets. Every worker gets a socket of each endpoint, and every socket a worker;
 /// the smaller of the two numbers is shared.
-fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<Share>>> {
+fn deal(sockets: &[Vec<OpenSocket>], workers: usize) -> io::Result<Vec<Vec<Share>>> {
     let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     let mut first = 0;
     for (endpoint, sockets) in sockets.iter().enumerate() {

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use self::error::RestartError;
 
 pub(super) use self::predecessor::{Attempt, Passed, RestartStep, start};
-pub(super) use self::successor::Succession;
+pub(super) use self::successor::Takeover;
 
 /// How long a new process may take to be ready by default: 30 s.
 const READY: Duration = Duration::from_secs(30);

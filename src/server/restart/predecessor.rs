@@ -43,7 +43,7 @@ pub(in crate::server) type Attempt =
 /// A step that a restart has reached.
 pub(in crate::server) enum RestartStep {
     /// The new process is ready, and waits for the message to begin.
-    Ready(Box<Successor>),
+    Ready(Box<NewProcess>),
     /// The new process has begun. With its process ID.
     Begun(u32),
 }
@@ -69,7 +69,7 @@ pub(in crate::server) fn start(restart: &Restart, sockets: Vec<Passed>) -> Attem
     })
 }
 
-fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
+fn spawn(restart: &Restart) -> Result<NewProcess, RestartError> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let channel = UnixStream::from_std(ours)?;
@@ -88,7 +88,7 @@ fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
     // notice the end of the new one.
     drop(command);
     match started {
-        Ok(child) => Ok(Successor {
+        Ok(child) => Ok(NewProcess {
             child: Some(child),
             channel,
             taken: Vec::new(),
@@ -109,7 +109,7 @@ fn is_end(error: &io::Error) -> bool {
 }
 
 /// A new process that has not taken over yet. Dropping this kills it.
-pub(in crate::server) struct Successor {
+pub(in crate::server) struct NewProcess {
     child: Option<Child>,
     channel: UnixStream,
     /// Whether it has taken each of the sockets, in their order. The others stay with this process.
@@ -117,7 +117,7 @@ pub(in crate::server) struct Successor {
     begin_within: Duration,
 }
 
-impl Successor {
+impl NewProcess {
     pub(in crate::server) fn taken(&self) -> &[bool] {
         &self.taken
     }
@@ -176,7 +176,7 @@ impl Successor {
     }
 }
 
-impl Drop for Successor {
+impl Drop for NewProcess {
     fn drop(&mut self) {
         // Killed before the channel is closed: the new process would take a closed channel as the
         // end of this process, and begin to serve. The runtime reaps it.

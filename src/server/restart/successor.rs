@@ -18,7 +18,7 @@ use super::VARIABLE;
 use super::messages::{
     GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
 };
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::listener::unix::BoundPath;
 use ropewalk_middleware::{Error, Result};
 
@@ -29,13 +29,13 @@ const ANSWER: Duration = Duration::from_secs(60);
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The handover of a restart, in the new process, until it has taken over.
-pub(in crate::server) struct Succession {
+pub(in crate::server) struct Takeover {
     channel: UnixStream,
     /// Each endpoint with its socket; `None` when an endpoint of this process has taken it.
-    sockets: Vec<(String, Option<Opened>)>,
+    sockets: Vec<(String, Option<OpenSocket>)>,
 }
 
-impl Succession {
+impl Takeover {
     /// Receives the sockets, if this process was started to take over from another one.
     pub(in crate::server) async fn begin() -> Result<Option<Self>> {
         let Some(version) = announced() else { return Ok(None) };
@@ -60,8 +60,8 @@ impl Succession {
 
     /// Takes the sockets of an endpoint, if the old process had it: one, or one for each worker. If
     /// the old process had several such endpoints, those of the first one that is left.
-    pub(in crate::server) fn take(&mut self, place: &str) -> Vec<Opened> {
-        let mut taken: Vec<Opened> = Vec::new();
+    pub(in crate::server) fn take(&mut self, place: &str) -> Vec<OpenSocket> {
+        let mut taken: Vec<OpenSocket> = Vec::new();
         for (_, socket) in self.sockets.iter_mut().filter(|(other, _)| other == place) {
             // A server that listens on port 0 twice has two ports. The sockets of one port belong
             // to one endpoint.
@@ -127,13 +127,13 @@ fn channel() -> io::Result<UnixStream> {
     UnixStream::from_std(channel)
 }
 
-async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<Opened>)>> {
+async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<OpenSocket>)>> {
     channel.write_all(HELLO).await?;
     let mut sockets = Vec::new();
     for listed in receive_list(channel).await? {
         let socket = receive_socket(channel).await?;
         let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
-        sockets.push((listed.place, Some(Opened { path, socket })));
+        sockets.push((listed.place, Some(OpenSocket { path, socket })));
     }
     Ok(sockets)
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::endpoint::Endpoint;
 use crate::listener::Listener;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::server::books::table::EndpointState;
 
 /// How many commands may wait for the accept loop. Each caller waits for its answer.
@@ -36,7 +36,7 @@ pub(in crate::server) struct New {
 /// The sockets of a new endpoint: for this runtime, or for workers.
 pub(in crate::server) enum NewSockets {
     Here(Vec<Box<dyn Listener>>),
-    Workers(Vec<Opened>),
+    Workers(Vec<OpenSocket>),
 }
 
 /// A change of an endpoint.

@@ -33,7 +33,7 @@ use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, RestartError, RestartStep, Succession, start as start_successor};
+use super::restart::{Attempt, RestartError, RestartStep, Takeover, start as start_process};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
@@ -42,7 +42,7 @@ pub(super) struct Bound {
     pub(super) sockets: Sockets,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) services: Services,
-    pub(super) succession: Option<Succession>,
+    pub(super) takeover: Option<Takeover>,
     pub(super) signals: Signals,
     hangup: Hangup,
     pub(super) lifecycles: Lifecycles,
@@ -57,7 +57,7 @@ impl Bound {
             sockets,
             endpoints,
             services,
-            succession,
+            takeover,
             mut signals,
             hangup,
             mut lifecycles,
@@ -67,8 +67,8 @@ impl Bound {
         let over = EndOnDrop(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
         start(&mut lifecycles, &mut signals).await?;
-        if let Some(succession) = succession {
-            if let Err(error) = take_over(succession, &mut signals).await {
+        if let Some(takeover) = takeover {
+            if let Err(error) = take_over(takeover, &mut signals).await {
                 drop(stop(&mut lifecycles, &mut signals).await);
                 return Err(error);
             }
@@ -119,10 +119,10 @@ async fn stop(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
 }
 
 /// Takes over from the process that started this one, unless a signal comes first.
-async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
+async fn take_over(takeover: Takeover, signals: &mut Signals) -> Result {
     tokio::select! {
         biased;
-        result = succession.take_over() => result,
+        result = takeover.take_over() => result,
         () = signals.end() => Err(Error::other("received SIGTERM or SIGINT before the old process had handed over")),
     }
 }
@@ -305,7 +305,7 @@ impl Running<'_> {
     fn begin_restart(&self) -> Result<Attempt, RestartError> {
         let restart = self.options.restart.as_ref().ok_or(RestartError::NotEnabled)?;
         let sockets = self.front.hand_over(&self.places)?;
-        let attempt = start_successor(restart, sockets);
+        let attempt = start_process(restart, sockets);
         self.options.notify.reloading();
         aside!(INFO, "restarting: a new process is started");
         Ok(attempt)

@@ -18,7 +18,7 @@ use crate::server::accept::front::Sockets;
 use crate::server::accept::gate::{AnyGate, Gate, Gateway};
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
-use crate::server::restart::Succession;
+use crate::server::restart::Takeover;
 use crate::server::service::ConnectionService;
 
 pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
@@ -81,12 +81,12 @@ impl Plan {
         let signals =
             Signals::install(options.signals, options.signals && options.restart.is_some())?;
         let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
-        let mut succession = match options.restart {
-            Some(_) => Succession::begin().await?,
+        let mut takeover = match options.restart {
+            Some(_) => Takeover::begin().await?,
             None => None,
         };
         let (sockets, addresses) =
-            Sockets::open(&endpoints, &of, options.workers, &mut succession, &shared).await?;
+            Sockets::open(&endpoints, &of, options.workers, &mut takeover, &shared).await?;
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
@@ -99,7 +99,7 @@ impl Plan {
             sockets,
             endpoints,
             services,
-            succession,
+            takeover,
             signals,
             hangup,
             lifecycles,
