@@ -15,7 +15,7 @@ const MAX_BODY: u64 = 64 * 1024 * 1024;
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// The most connections of one address: the web server's
+    /// The most connections of one address, such as the web server's
     #[arg(long, default_value_t = 1000)]
     per_peer: usize,
 }
@@ -53,7 +53,7 @@ pub(crate) async fn scgi(mut s: Session<Netstring>) -> Result {
     s.close().await
 }
 
-/// Answers with what the web server has sent: method and headers among the variables, then the body.
+/// Answers with the variables, which include method and headers, and the body.
 async fn echo(mut s: Session<Netstring>, length: u64, variables: Vec<u8>) -> Result {
     // The whole body is stored before the answer begins, because nginx stops sending it then.
     let mut body = File::from_std(tempfile::tempfile()?);

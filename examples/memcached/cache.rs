@@ -11,7 +11,7 @@ use super::codec::MAX_VALUE;
 
 /// The last version of memcached before its meta commands. Clients fail at one that begins with 0.
 pub(crate) const VERSION: &str = "1.5.22";
-/// What an item costs beside its key and its value, in bytes: an entry in the list, a place in the table, allocations.
+/// The cost of an item in bytes besides its key and value: an entry in the list and in the table, allocations.
 const OVERHEAD: usize = 200;
 
 #[derive(Clone, Debug)]
@@ -59,11 +59,11 @@ impl Cache {
     /// An item that is alive. It is now the one used last.
     pub(crate) fn find(&mut self, key: &[u8]) -> Option<&mut Item> {
         let flushed = self.flushed;
-        // A dead one stays until its place is needed.
+        // An expired item stays until its memory is needed.
         self.items.get_mut(key).filter(|item| item.cas > flushed && item.expires.is_none_or(|at| Instant::now() < at))
     }
 
-    /// Looks an item up for a client, and moves its end if there is a new one.
+    /// Looks up an item for a client, and changes its expiry if there is a new one.
     pub(crate) fn get(&mut self, key: &[u8], expires: Option<Option<Instant>>) -> Option<Item> {
         self.gets += 1;
         let item = self.find(key)?;
@@ -73,7 +73,7 @@ impl Cache {
         Some(item)
     }
 
-    /// Keeps an item, unless it is larger than the cache. What it was to replace is gone in any case.
+    /// Stores an item, unless it is larger than the cache. The item it replaces is gone in any case.
     pub(crate) fn put(&mut self, key: &[u8], item: Item) -> Result<(), &'static str> {
         self.remove(key);
         let size = cost(key, &item);
@@ -102,7 +102,7 @@ impl Cache {
         "OK"
     }
 
-    /// One of the lists of statistics. memcached keeps classes of items by their size; here all are of one.
+    /// One of the lists of statistics. memcached has classes of items by their size; here there is one class.
     pub(crate) fn stats(&self, list: &[u8]) -> Option<String> {
         let Self { gets, hits, sets, evictions, bytes, limit, .. } = self;
         let (items, misses, uptime) = (self.items.len(), gets - hits, self.started.elapsed().as_secs());
@@ -124,7 +124,7 @@ impl Cache {
         Some(list.lines().map(|line| format!("STAT {line}\r\n")).chain(["END".into()]).collect())
     }
 
-    /// Counts from 0 again.
+    /// Resets the counters to 0.
     pub(crate) fn reset(&mut self) -> &'static str {
         (self.gets, self.hits, self.sets, self.evictions) = (0, 0, 0, 0);
         "RESET"
