@@ -16,8 +16,8 @@ async fn chat(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     let (id, me) = (s.id(), room.join(s.outbox(unread, SlowConsumer::Disconnect)));
     s.feed(format!("* you are guest {id}"))?;
     while let Some(line) = s.next().await? {
-        // Cut and cleaned, so that no guest can fake another's line or control another's terminal. Bytes that are not
-        // UTF-8 are replaced.
+        // Cut and cleaned, so that no guest can fake another's line or control another's terminal.
+        // Bytes that are not UTF-8 are replaced.
         let line = without_telnet(&line);
         let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).take(500).collect();
         room.send_except(me.id(), format!("guest {id}: {text}").into()).await;
