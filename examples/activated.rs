@@ -27,18 +27,18 @@ async fn who(mut s: Session<Lines>, answered: Arc<AtomicU64>) -> Result {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    // SIGTERM and SIGINT drain, SIGUSR2 starts the binary anew without losing a connection. The service manager is told
-    // READY=1 when it accepts, STOPPING=1 when it drains, and WATCHDOG=1 as long as the runtime lives.
+    // SIGTERM and SIGINT drain, SIGUSR2 restarts the binary without losing a connection. The service manager gets
+    // READY=1 when the server accepts, STOPPING=1 when it drains, and WATCHDOG=1 while the runtime is alive.
     let server = Cli::parse()
         .server
         .server()
-        // A handler that blocks for ever does not keep the process for ever.
+        // A handler that blocks for ever must not keep the process alive.
         .exit_if_stuck(75)
         .layer(StateLayer::new(Arc::new(AtomicU64::new(0))))
         .serve(session_with(Lines::any(), who));
     let handle = server.handle();
     server.await?;
-    // A drain that had to cut connections says so as well.
+    // The exit code tells whether the drain had to cut connections.
     let cut = handle.drain_report().map_or(0, |report| report.cut());
     Ok(if cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(75) })
 }

@@ -6,7 +6,7 @@ use ropewalk::{Bytes, Lines, Result, framed, reply_fn};
 
 #[tokio::main]
 async fn main() -> Result {
-    // A line comes and goes without its CR LF.
+    // Lines have no CR LF in the service; the codec removes and adds it.
     let answer = reply_fn(|line: Bytes| match &line[..] {
         b"How are you?" => "Fine",
         _ => "I don't know what you mean",

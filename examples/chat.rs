@@ -17,7 +17,7 @@ async fn chat(mut s: Session<Lines>, room: Room<Bytes>) -> Result {
     s.feed(format!("* you are guest {id}"))?;
     while let Some(line) = s.next().await? {
         // Cut and cleaned, so that no guest can fake another's line or control another's terminal.
-        // Letters from a terminal that is not set to UTF-8 are replaced.
+        // Bytes that are not UTF-8 are replaced.
         let line = without_telnet(&line);
         let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).take(500).collect();
         room.send_except(me.id(), format!("guest {id}: {text}").into()).await;
@@ -32,7 +32,7 @@ fn without_telnet(line: &[u8]) -> Vec<u8> {
         let said = match rest {
             // A subnegotiation, up to its end.
             [IAC, SB, ..] => rest.windows(2).position(|end| end == [IAC, SE]).map_or(rest.len(), |at| at + 2),
-            // Doubled, it is a byte of the text.
+            // If it is doubled, it is a byte of the text.
             [IAC, IAC, ..] => {
                 typed.push(IAC);
                 2

@@ -17,7 +17,7 @@ use tower::ServiceBuilder;
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// The most connections, in all and of one address
+    /// The most connections, in total and for one address
     #[arg(long, default_value_t = 1000)]
     connections: usize,
     #[arg(long, default_value_t = 50)]

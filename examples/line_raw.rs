@@ -8,7 +8,7 @@ use ropewalk::log::Escaped;
 use ropewalk::{Bytes, Lines, Result, Session, StateLayer, session_with};
 use tokio::sync::RwLock;
 
-/// The most bytes stored: what `Session::raw` takes at once.
+/// The most bytes that are stored: the limit of `Session::raw`.
 const MAX: u64 = 1024 * 1024;
 
 /// `PUT n` and n bytes of any kind store them for all; `GET` answers n and the n bytes.
@@ -23,7 +23,7 @@ async fn store(mut s: Session<Lines>, stored: Arc<RwLock<Bytes>>) -> Result {
                     s.feed(format!("OK {n}"))?;
                 }
                 _ => {
-                    // Where its bytes end is anyone's guess, and they must not be taken for commands.
+                    // The end of its bytes is unknown, and they must not be executed as commands.
                     s.feed(format!("ERROR PUT takes 0 to {MAX} bytes"))?;
                     return s.close().await;
                 }

@@ -22,7 +22,7 @@ struct Cli {
     file: PathBuf,
 }
 
-/// One for each connection: hands on its lines, and reads no faster than they are written.
+/// Runs for each connection: passes on its lines, and reads no faster than they are written.
 async fn log(mut s: Session<Lines>, queue: Sender<Bytes>) -> Result {
     while let Some(line) = s.next().await? {
         queue.send(line).await?;
@@ -30,7 +30,7 @@ async fn log(mut s: Session<Lines>, queue: Sender<Bytes>) -> Result {
     Ok(())
 }
 
-/// One for all: ends when the server and its last connection are gone, and nothing is left in the queue.
+/// Runs once: writes the lines, until the server and its last connection are gone and the queue is empty.
 async fn write(mut file: File, mut lines: Receiver<Bytes>) -> Result {
     let mut batch = Vec::new();
     while lines.recv_many(&mut batch, QUEUE).await > 0 {
@@ -45,13 +45,13 @@ async fn write(mut file: File, mut lines: Receiver<Bytes>) -> Result {
 /// Appends lines. If not all of them fit, as on a disk that is full, those that do are whole.
 async fn append(file: &mut File, text: &[u8]) -> io::Result<()> {
     let before = file.metadata().await?.len();
-    // Only after the flush is it known whether that went well.
+    // An error may show only after the flush.
     let appended = async { file.write_all(text).await.and(file.flush().await) }.await;
     let Err(error) = appended else { return Ok(()) };
     let written = usize::try_from(file.metadata().await?.len().saturating_sub(before)).unwrap_or(usize::MAX);
     let lines = text.get(..written).unwrap_or_default();
     let whole = lines.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    // A file that can't be cut is a device.
+    // A file that can't be truncated is a device.
     let _ = file.set_len(before + whole as u64).await;
     Err(error)
 }

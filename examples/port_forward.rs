@@ -12,10 +12,10 @@ use ropewalk::client::forward;
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// Where connections are handed on to; of a name with several addresses the first one that answers
+    /// Where connections are forwarded to; if a name has several addresses, to the first one that answers
     #[arg(long, value_name = "HOST:PORT")]
     to: String,
-    /// The version of the PROXY header that tells of the client
+    /// The version of the PROXY header that names the client
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     proxy: u8,
 }

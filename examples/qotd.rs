@@ -10,12 +10,12 @@ use ropewalk::{RawBytes, Result, Session, StateLayer, session_with};
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// What everyone is told
+    /// The quote
     #[arg(long, default_value = "An apple a day keeps the doctor away")]
     quote: String,
 }
 
-/// The server speaks first, and hangs up once that has arrived.
+/// The server speaks first, and closes the connection.
 async fn qotd(mut s: Session<RawBytes>, quote: Arc<str>) -> Result {
     s.feed(&*quote)?;
     s.close().await
@@ -24,7 +24,7 @@ async fn qotd(mut s: Session<RawBytes>, quote: Arc<str>) -> Result {
 #[tokio::main]
 async fn main() -> Result {
     let cli = Cli::parse();
-    // Not a frame of `Lines`, which would refuse a quote of several lines.
+    // Raw, because a frame of `Lines` can't have several lines.
     let quote: Arc<str> = format!("{}\r\n", cli.quote).into();
     cli.server.server().layer(StateLayer::new(quote)).serve(session_with(RawBytes, qotd)).await
 }

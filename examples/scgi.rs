@@ -15,19 +15,18 @@ const MAX_BODY: u64 = 64 * 1024 * 1024;
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// The most connections of one address: the web server's
+    /// The most connections of one address, such as the web server's
     #[arg(long, default_value_t = 1000)]
     per_peer: usize,
 }
 
-/// The length of the body, which stands first, and all variables as lines; `None` if that is not a header. They are
-/// bytes and not text: a browser may send Latin-1.
+/// The length of the body, and all variables as lines, which may be Latin-1; `None` if the header is invalid.
 fn parse(header: &[u8]) -> Option<(u64, Vec<u8>)> {
     let words: Vec<&[u8]> = header.strip_suffix(b"\0")?.split(|&byte| byte == 0).collect();
     let (pairs, []) = words.as_chunks::<2>() else { return None };
     let [b"CONTENT_LENGTH", length] = pairs.first()? else { return None };
     let count = |wanted: &[u8]| pairs.iter().filter(|[name, _]| *name == wanted).count();
-    // Two lengths are how a request is smuggled past a web server that believes in the other one.
+    // With two lengths a request could be smuggled past a web server that uses the other one.
     let is_well = pairs.contains(&[b"SCGI", b"1"]) && count(b"SCGI") == 1 && count(b"CONTENT_LENGTH") == 1;
     if !is_well || count(b"") > 0 || length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
         return None;
@@ -37,7 +36,7 @@ fn parse(header: &[u8]) -> Option<(u64, Vec<u8>)> {
     Some((std::str::from_utf8(length).ok()?.parse().unwrap_or(u64::MAX), lines))
 }
 
-/// One request a connection.
+/// Answers the one request of a connection.
 pub(crate) async fn scgi(mut s: Session<Netstring>) -> Result {
     let status = match s.next().await {
         Ok(Some(header)) => match parse(&header) {
@@ -45,7 +44,6 @@ pub(crate) async fn scgi(mut s: Session<Netstring>) -> Result {
             Some(_) => "413 Content Too Large",
             None => "400 Bad Request",
         },
-        // Nothing was asked.
         Ok(None) => return Ok(()),
         Err(error) if error.is_read_timeout() => "408 Request Timeout",
         Err(error) if error.downcast_ref::<CodecError>().is_some() => "400 Bad Request",
@@ -55,9 +53,9 @@ pub(crate) async fn scgi(mut s: Session<Netstring>) -> Result {
     s.close().await
 }
 
-/// Answers with what the web server has sent: method and headers among the variables, then the body.
+/// Answers with the variables, which include method and headers, and the body.
 async fn echo(mut s: Session<Netstring>, length: u64, variables: Vec<u8>) -> Result {
-    // All of it comes before the answer, for nginx sends no more of it once that has begun. It waits in a file.
+    // The whole body is stored before the answer begins, because nginx stops sending it then.
     let mut body = File::from_std(tempfile::tempfile()?);
     let mut chunks = s.raw_chunks(length)?;
     while let Some(chunk) = chunks.next().await? {

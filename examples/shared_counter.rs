@@ -8,13 +8,13 @@ use ropewalk::cli::ServerArgs;
 use ropewalk::{Bytes, Lines, Result, StateLayer, framed, reply_fn};
 use tower::ServiceBuilder;
 
-/// What all connections share, on whichever endpoint they came.
+/// The state that all connections share, on all endpoints.
 #[derive(Default)]
 struct State {
     lines: AtomicU64,
 }
 
-/// Any line is answered with how many there were by now.
+/// Answers each line with the number of lines so far.
 fn count((state, _line): (Arc<State>, Bytes)) -> String {
     let before = state.lines.fetch_add(1, Ordering::Relaxed);
     (before + 1).to_string()
@@ -23,7 +23,7 @@ fn count((state, _line): (Arc<State>, Bytes)) -> String {
 #[tokio::main]
 async fn main() -> Result {
     let state = Arc::new(State::default());
-    // Without this layer the server would not compile: `count` wants its state.
+    // Without this layer the server would not compile, because `count` requires its state.
     let counter = ServiceBuilder::new().layer(StateLayer::new(state)).service(reply_fn(count));
     ServerArgs::parse().server().serve(framed(Lines::any(), counter)).await
 }

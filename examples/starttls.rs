@@ -12,7 +12,7 @@ use ropewalk::{Lines, Result, Session, StateLayer, TlsConfig, session_with};
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// A file with the certificate's chain, PEM; without one, a certificate for localhost is made
+    /// The file with the certificate's chain, PEM; by default a certificate for localhost is made
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
     /// The file with its key, PEM
@@ -29,7 +29,7 @@ async fn smtp(mut s: Session<Lines>, tls: TlsConfig) -> Result {
             (b"EHLO", Some(version)) => s.feed(format!("250 localhost, by {version}"))?,
             (b"STARTTLS", None) => {
                 s.feed("220 go ahead")?;
-                // What came behind the request in plaintext refuses it, and ends the connection.
+                // If plaintext follows the request, the upgrade is refused and the connection ends.
                 s.upgrade_tls(&tls).await?;
             }
             (b"NOOP", _) => s.feed("250 ok")?,

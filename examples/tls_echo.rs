@@ -13,7 +13,7 @@ use ropewalk::{Bytes, RawBytes, Result, TlsConfig, framed, reply_fn};
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// A file with the certificate's chain, PEM; without one, a certificate for localhost is made
+    /// The file with the certificate's chain, PEM; by default a certificate for localhost is made
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
     /// The file with its key, PEM

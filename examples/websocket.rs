@@ -12,7 +12,7 @@ use tokio_tungstenite::{accept_async_with_config, tungstenite::Message, tungsten
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use tower::{Service, service_fn};
 
-/// The same connection with the bytes that its messages carry; any codec and any leaf can follow.
+/// A connection whose bytes are the content of the messages; any codec and leaf can be used on it.
 async fn unwrapped(mut connection: Connection) -> Result<Connection> {
     let config = WebSocketConfig::default().max_message_size(Some(64 * 1024));
     let stream = connection.replace_stream(Stream::from_io(empty()));

@@ -43,15 +43,15 @@ use crate::server::{Restart, Server};
 pub struct ServerArgs {
     #[arg(long = "listen", value_name = "ENDPOINT", default_value = "tcp:127.0.0.1:8007", help = listen_help())]
     endpoints: Vec<Endpoint>,
-    /// Accept and serve on N threads with a runtime each, 0 for one a processor, in place of one
-    /// runtime for all
+    /// Accept and serve on N threads with a runtime each (0: one for each processor), instead of on
+    /// one runtime
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
     /// What is logged on standard error: off, error, warn, info, debug or trace, or a level for
     /// each part, as in info,ropewalk::frame=debug
     #[arg(long, value_name = "LEVEL", default_value = "info,ropewalk::server=warn")]
     log_level: Targets,
-    /// How many seconds a peer may take for a frame, and between two; 0 for as long as it likes
+    /// How many seconds a peer may take for a frame, and between two frames; 0 for no deadline
     #[arg(long, visible_alias = "patience", value_name = "SECONDS")]
     idle: Option<u32>,
     #[arg(skip)]

@@ -114,7 +114,7 @@ pub mod testing;
 pub mod tls;
 mod wire;
 
-/// Codecs, the combinators for typed frames, and what a codec of your own needs.
+/// Codecs, the combinators for typed frames, and the tools for codecs of your own.
 pub mod codec {
     #[cfg(feature = "json")]
     pub use ropewalk_codecs::Json;
@@ -169,7 +169,7 @@ pub use ropewalk_middleware::proxy;
 pub use bytes::{Bytes, BytesMut};
 pub use bytestring::ByteString;
 
-// What a first server uses is at the root; all else, and these too, in the modules.
+// The items that a first server uses are at the root. The modules have all items, these included.
 pub use client::{Remote, connect};
 pub use codec::{CodecExt, LengthPrefixed, LineRaw, Lines, Netstring, RawBytes};
 pub use connection::{Addr, CloseReason, Connection, ConnectionInfo, Peer};

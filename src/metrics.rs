@@ -1,8 +1,8 @@
 //! A server's counts for the `metrics` crate (feature `metrics`), and so for Prometheus and others.
 //!
 //! The server counts by itself; [`export`] copies its counts to the recorder of the process from
-//! time to time. So a frame and a connection cost nothing more, and each value is looked up once.
-//! No label has a peer, an id or a user's text.
+//! time to time. So frames and connections cost nothing more, and each metric is looked up once. No
+//! label has a peer, an id or a user's text.
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
@@ -22,7 +22,7 @@
 //!
 //! `listener` is the address of an endpoint, `service` the name given to
 //! [`Server::serve_on`](crate::Server::serve_on), or `main`; the values of `reason` are those of
-//! [`CloseReason::as_str`]. `ropewalk_buffer_bytes_max` is there if the memory of buffers has a
+//! [`CloseReason::as_str`]. `ropewalk_buffer_bytes_max` is set only if the memory of buffers has a
 //! limit.
 //!
 //! ```no_run
@@ -32,7 +32,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result {
-//!     // First the recorder: an exporter's `install`.
+//!     // Before this, install the recorder: an exporter's `install`.
 //!     let serve = Server::new()
 //!         .listen("tcp:127.0.0.1:8007")
 //!         .serve(framed(Lines::crlf(), reply_fn(|line: Bytes| line)));
@@ -61,7 +61,7 @@ use crate::server::{EndpointInfo, Handle};
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: dropped, it copies no more.
+/// Cancel safe: after it is dropped it copies no more.
 ///
 /// # Panics
 ///
@@ -85,10 +85,10 @@ pub async fn export(handle: Handle, every: Duration) {
 #[derive(Debug)]
 pub struct Metrics {
     server: OfServer,
-    /// Of each address and service: an endpoint that was removed and added again goes on with its
-    /// counts.
+    /// The metrics of each pair of address and service: an endpoint that is removed and added again
+    /// continues its counts.
     endpoints: Vec<(Labels, OfEndpoint)>,
-    /// Which of them the endpoint of a number counts in.
+    /// For each endpoint of the server, by its number, the index of its metrics.
     numbers: Vec<usize>,
 }
 
@@ -266,5 +266,5 @@ fn describe() {
         "The most memory that these buffers may use."
     );
     about_counter!("ropewalk_stalls_total", "Threads of the runtime that were found blocked.");
-    about_gauge!("ropewalk_draining", "1 from when the server was told to end.");
+    about_gauge!("ropewalk_draining", "1 once the server drains or stops, 0 before.");
 }

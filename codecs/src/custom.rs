@@ -94,7 +94,7 @@ pub trait FindFrame {
     /// If the bytes are not the beginning of a frame. [`CodecError::at`] sets the index in `bytes`
     /// of the first wrong byte (0 if it isn't called), from which [`Strict`] computes the offset in
     /// the stream. Every error is fatal, because it is unknown where the next frame begins. A
-    /// complete frame with wrong content is no error here, but one of
+    /// complete frame with wrong content is not an error here, but one of
     /// [`parse`](crate::CodecExt::parse) or [`try_map`](crate::CodecExt::try_map).
     fn find_frame(&mut self, bytes: &[u8], seen: usize) -> Result<Option<Span>, CodecError>;
 }

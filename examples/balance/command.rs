@@ -7,21 +7,21 @@ use ropewalk::{Bytes, BytesMut, LineRaw, Lines};
 const MAX_KEY: usize = 250;
 const MAX_VALUE: usize = 1024 * 1024;
 
-/// What a client asks for.
+/// A client's command.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
     /// `get` or `gets`, and its keys.
     Get(&'static str, Vec<String>),
-    /// Any other with a key, all of it but its end, and whether an answer is wanted.
+    /// Any other command with a key: all its bytes without the line end, and whether an answer is wanted.
     Change { key: String, text: Bytes, quiet: bool },
-    /// One that is not known here.
+    /// A command that this proxy doesn't know.
     Unknown,
 }
 
 /// Commands in, answers out.
 #[derive(Clone, Debug)]
 pub(crate) struct Commands {
-    // As memcached: a line ends with LF, whatever is before it.
+    // As in memcached, a line ends with LF; a CR before it is optional.
     wire: LineRaw,
     /// A command that waits for its data.
     waiting: Option<Change>,
@@ -60,7 +60,7 @@ fn parse(line: &str) -> Result<Option<Result<Command, Change>>, CodecError> {
         Some(verb) => verb,
         None => return Ok(None),
     };
-    // How many words come behind the key, and which of them may be large.
+    // How many words follow the key, and which of them may be large.
     let (numbers, large, has_data) = match verb {
         "set" | "add" | "replace" | "append" | "prepend" => (3, false, true),
         "cas" => (4, true, true),

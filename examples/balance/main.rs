@@ -1,8 +1,8 @@
 //! Try it: `memcached -p 11301 &`, `memcached -p 11302 &`, `cargo run --example balance -- --to tcp:127.0.0.1:11301 --to
 //! tcp:127.0.0.1:11302`, then `printf 'set a 0 0 2\r\nhi\r\nget a\r\n' | nc -N 127.0.0.1 8007`.
 //!
-//! A proxy before several memcached. The key of a command says which server has it (ketama), and tower's `Balance` which of the
-//! connections to that server carries it. What a server has that is gone is missed, and not to be found elsewhere.
+//! A proxy before several memcached. The key of a command determines its server (ketama), and tower's `Balance` chooses
+//! one of the connections to that server. If a server is gone, its keys are misses; they are not looked up elsewhere.
 
 #[path = "../memcached_client/codec.rs"]
 mod client_codec;
@@ -23,10 +23,10 @@ use self::pool::Pool;
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// A memcached; give it once for each
+    /// A memcached; may be given several times
     #[arg(long = "to", value_name = "REMOTE", required = true)]
     servers: Vec<Remote>,
-    /// Connections to each of them
+    /// The number of connections to each
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
 }

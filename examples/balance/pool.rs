@@ -1,4 +1,4 @@
-//! The servers, and what a command is answered with.
+//! The servers, and the answers to commands.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const WAITING: usize = 1024;
 type Frames = Vec<LineOrRaw>;
 /// The connections to one server.
 type Balanced = Balance<ServiceList<Vec<Pipelined<Bytes, Frames>>>, Bytes>;
-/// The same, shared by all clients of the proxy.
+/// A connection, shared by all clients of the proxy.
 type Shared = Buffer<Bytes, <Balanced as Service<Bytes>>::Future>;
 
 pub(crate) struct Pool {
@@ -51,7 +51,7 @@ impl Pool {
         }
     }
 
-    /// Asks each server for its keys. A server that is gone has none: this is a cache.
+    /// Asks each server for its keys. If a server is gone, its keys are misses, because this is a cache.
     async fn get(&self, verb: &str, keys: Vec<String>) -> Bytes {
         let mut shares: BTreeMap<usize, String> = BTreeMap::new();
         for key in keys {
@@ -68,7 +68,7 @@ impl Pool {
         [&all[..], b"END\r\n"].concat().into()
     }
 
-    // Boxed, as the type of `Buffer`'s future is too much for the compiler to see that it is `Send`.
+    // Boxed, because the compiler can't prove that the type of `Buffer`'s future is `Send`.
     fn ask(&self, server: usize, command: Bytes) -> BoxFuture<'static, Result<Frames, BoxError>> {
         Box::pin(self.servers[server].clone().oneshot(command))
     }
@@ -81,7 +81,7 @@ fn server(remote: &Remote, connections: u16) -> Result<Shared> {
             .connect_within(Duration::from_secs(1))
             .backoff(Backoff::between(Duration::from_millis(50), Duration::from_secs(1)))
             .call_within(Duration::from_secs(2))
-            // Not long, as the command of each key of a server that is gone would wait.
+            // Short, because every command for a server that is gone would wait.
             .fail_fast_after(Duration::from_millis(200))
             .answers(part);
         Ok(client.pipelined(Memcached(LineRaw::crlf()))?.0)
@@ -90,7 +90,7 @@ fn server(remote: &Remote, connections: u16) -> Result<Shared> {
     Ok(Buffer::new(Balance::new(ServiceList::new(connections)), WAITING))
 }
 
-/// The answer as it came: the end of data is in its frame, that of a line is not.
+/// The answer as it was received. The frame of data contains its end, that of a line doesn't.
 fn bytes(frames: &[LineOrRaw]) -> Bytes {
     let mut all = Vec::new();
     for frame in frames {

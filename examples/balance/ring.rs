@@ -1,11 +1,11 @@
-//! Which server has a key: the ring of libketama. A server more or less moves the keys of one server's share only.
+//! The server of each key, by the ring of libketama: adding or removing a server moves only its share of the keys.
 
 use md5::{Digest, Md5};
 
-/// The points of a server are four for each of so many digests.
+/// A server has four points for each of this many digests.
 const DIGESTS: usize = 40;
 
-/// The points of all servers, in their order; each with the number of its server.
+/// The points of all servers in order, each with the number of its server.
 #[derive(Debug)]
 pub(crate) struct Ring(Vec<(u32, usize)>);
 
@@ -24,7 +24,7 @@ impl Ring {
         Self(points)
     }
 
-    /// The server of the first point at the key's own or behind it.
+    /// The server of the first point at or after the key's own.
     pub(crate) fn pick(&self, key: &[u8]) -> usize {
         let point = number(&Md5::digest(key)[..4]);
         let at = self.0.partition_point(|(other, _)| *other < point);
@@ -32,7 +32,7 @@ impl Ring {
     }
 }
 
-/// As libketama: the lowest byte first.
+/// As in libketama, the lowest byte first.
 fn number(four: &[u8]) -> u32 {
     four.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }

@@ -33,7 +33,7 @@ struct Cli {
     /// The most connections of one address
     #[arg(long, default_value_t = 100)]
     per_peer: usize,
-    /// A name that is answered half a second late, to see the other answers overtake it
+    /// A name that is answered half a second late, so that other answers overtake it
     #[arg(long)]
     slow: Option<Owner>,
 }

@@ -1,4 +1,4 @@
-//! Master files as people write them, made into what the parser takes.
+//! Converts master files as people write them to the form that the parser accepts.
 
 /// Types whose data are text, in which an `@` is an `@`.
 const TEXTS: [&[u8]; 3] = [b"TXT", b"SPF", b"HINFO"];
@@ -8,7 +8,7 @@ const TEXTS: [&[u8]; 3] = [b"TXT", b"SPF", b"HINFO"];
 pub(crate) fn plain(file: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(file.len() + 1);
     let (mut origin, mut fields): (Vec<u8>, Vec<&[u8]>) = (Vec::new(), Vec::new());
-    // Some editors begin a file with a mark of its encoding.
+    // Some editors begin a file with a byte order mark.
     let (mut rest, mut open) = (file.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(file), 0_u32);
     while let Some(first) = rest.first() {
         let (token, after) = rest.split_at(length(rest));
@@ -24,7 +24,7 @@ pub(crate) fn plain(file: &[u8]) -> Vec<u8> {
                 }
                 fields.clear();
             }
-            // It stands for the owner of the record before.
+            // A blank at the start stands for the owner of the previous record.
             b' ' | b'\t' if fields.is_empty() => fields.push(b""),
             b' ' | b'\t' | b'\r' | b'\n' | b';' => {}
             _ => {
@@ -39,7 +39,7 @@ pub(crate) fn plain(file: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The length of what a text begins with: a comment, a quoted string, a blank, a parenthesis or a word.
+/// The length of the first token of a text: a comment, a quoted string, a blank, a parenthesis or a word.
 fn length(text: &[u8]) -> usize {
     let until = |from: usize, is_end: fn(u8) -> bool| {
         let mut at = from;
@@ -56,7 +56,7 @@ fn length(text: &[u8]) -> usize {
     }
 }
 
-/// What the parser shall see in place of this word, which comes behind these of its record.
+/// The replacement of a word for the parser. `before` are the words before it in its record.
 fn replaced(word: &[u8], fields: &[&[u8]], origin: &[u8]) -> Option<Vec<u8>> {
     let owner = fields.first()?;
     let is_class = |field: &[u8]| ["IN", "CH", "HS"].iter().any(|class| field.eq_ignore_ascii_case(class.as_bytes()));
@@ -65,7 +65,7 @@ fn replaced(word: &[u8], fields: &[&[u8]], origin: &[u8]) -> Option<Vec<u8>> {
     let seconds = || seconds(word).map(|n| n.to_string().into_bytes());
     match behind {
         _ if owner.starts_with(b"$") => seconds().filter(|_| owner.eq_ignore_ascii_case(b"$TTL")),
-        // Of a SOA record the two names, then a number and four times.
+        // The data of a SOA record: two names, a number and four times.
         [rtype, _, _, ..] if rtype.eq_ignore_ascii_case(b"SOA") => seconds(),
         [rtype, ..] if word == b"@" && !TEXTS.iter().any(|text| text.eq_ignore_ascii_case(rtype)) => {
             Some(origin.to_vec()).filter(|origin| !origin.is_empty())

@@ -1,4 +1,4 @@
-//! Messages to messages: what may be asked, and how it is answered.
+//! Answers messages with messages: which queries are allowed, and their answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use tokio::time::sleep;
 
 use super::zone::{Found, Owner, Zone};
 
-/// Queries of one connection that are answered at once; their answers come as they are ready, and are told apart by
-/// their ids (RFC 7766, section 6.2.1.1).
+/// How many queries of one connection are answered at once. Each answer is sent when it is ready, and found by its id
+/// (RFC 7766, section 6.2.1.1).
 pub(crate) const IN_FLIGHT: usize = 64;
 
 const SLOW: Duration = Duration::from_millis(500);
 
-/// The longest message, less an OPT record: that one has to fit in any case.
+/// The longest message without an OPT record, which must always fit.
 const MAX_RECORDS: usize = 65_535 - 32;
 
-/// An answer to a query that was padded, so that nobody can tell by its size what it is, is padded as well (RFC 7830),
-/// to a multiple of this (RFC 8467, section 4.1).
+/// The answer to a padded query is padded as well (RFC 7830), to a multiple of this (RFC 8467, section 4.1), so that
+/// its size tells nothing about its content.
 const BLOCK: usize = 468;
 
 /// The bytes of an OPT record with an empty padding, and of a keepalive in it.
@@ -34,7 +34,7 @@ const KEEPALIVE: usize = 4 + 2;
 
 pub(crate) struct Answers {
     pub(crate) zone: Zone,
-    /// Told to clients that ask how long they may stay.
+    /// The idle time that clients are told if they ask for it.
     pub(crate) idle: Option<Duration>,
     pub(crate) slow: Option<Owner>,
 }
@@ -42,11 +42,11 @@ pub(crate) struct Answers {
 impl Answers {
     pub(crate) async fn answer(self: Arc<Self>, message: Bytes) -> Result<Reply<Vec<u8>>> {
         let Ok(message) = Message::from_octets(message) else {
-            // No header, so no id to answer to.
+            // Without a header it has no id, so it can't be answered.
             return Ok(Reply::none().then_close());
         };
         if message.header().qr() {
-            // To answer answers is how loops begin.
+            // Answering an answer could cause a loop.
             return Ok(Reply::none());
         }
         let found = match asked(&message) {
@@ -72,7 +72,7 @@ impl Answers {
         is_whole = is_whole && found.authority.iter().try_for_each(|record| section.push(record)).is_ok();
         let mut section = section.additional();
         section.header_mut().set_tc(!is_whole);
-        // What is left out here can be asked for.
+        // Clients can query records that are left out here.
         let _ = found.additional.iter().try_for_each(|record| section.push(record));
         section.as_builder_mut().clear_push_limit();
         if let Some(edns) = to.opt() {
@@ -81,7 +81,7 @@ impl Answers {
             section.opt(|opt| {
                 opt.set_rcode(found.rcode);
                 opt.set_dnssec_ok(edns.dnssec_ok());
-                // What may be sent to us by UDP, if we had that.
+                // The size that this server would accept over UDP.
                 opt.set_udp_payload_size(1232);
                 if keepalive.is_some() {
                     let idle = self.idle.and_then(|idle| idle.try_into().ok());
@@ -97,19 +97,20 @@ impl Answers {
     }
 }
 
-/// How much fills an answer of so many bytes, its OPT record with an empty padding included, up to a whole block.
+/// How many bytes of padding fill an answer of `len` bytes, which include an OPT record with an empty padding, up to a
+/// whole block.
 fn padding(length: usize) -> u16 {
     let whole = length.next_multiple_of(BLOCK).min(u16::MAX.into());
     u16::try_from(whole.saturating_sub(length)).unwrap_or(0)
 }
 
-/// What is asked; or why it is not answered.
+/// The question of a query, or the error code of its answer.
 fn asked(message: &Message<Bytes>) -> Result<(Owner, Rtype), OptRcode> {
     let opts: Result<usize, ParseError> =
         message.iter().map(|record| Ok(usize::from(record?.0.rtype() == Rtype::OPT))).sum();
     let question = match message.sole_question() {
         _ if message.header().opcode() != Opcode::QUERY => return Err(OptRcode::NOTIMP),
-        // At most one OPT record, and that among the additional ones.
+        // There may be one OPT record, among the additional records.
         Ok(question) if opts == Ok(message.opt().is_some().into()) => question,
         _ => return Err(OptRcode::FORMERR),
     };

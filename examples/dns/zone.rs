@@ -1,4 +1,4 @@
-//! A zone: read from a master file, and what it has to say to a question (RFC 1034, section 4.3.2).
+//! A zone, read from a master file, and its answers to questions (RFC 1034, section 4.3.2).
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use ropewalk::{Bytes, Error, Result};
 
 use super::master::plain;
 
-/// The longest chain of aliases that is followed to what its last one stands for.
+/// The longest chain of aliases that is followed.
 const MAX_ALIASES: usize = 32;
 
 pub(crate) type Owner = Name<Bytes>;
@@ -20,13 +20,13 @@ type Records = Vec<Record<Owner, Data>>;
 
 pub(crate) struct Zone {
     soa: Record<Owner, Data>,
-    /// For how long it may be remembered that something is not there (RFC 2308, section 5).
+    /// How long a resolver may remember that a name doesn't exist (RFC 2308, section 5).
     negative: Ttl,
-    /// Names compare and hash without regard to case. Those that only lead to others are here too, with no records.
+    /// Names compare and hash without regard to case. Empty names between others are included, without records.
     names: HashMap<Owner, Records>,
 }
 
-/// What is answered: the code, and three sections of records.
+/// An answer: its code, and three sections of records.
 pub(crate) struct Found<'a> {
     pub(crate) rcode: OptRcode,
     pub(crate) authoritative: bool,
@@ -35,15 +35,15 @@ pub(crate) struct Found<'a> {
     pub(crate) additional: Vec<Item<'a>>,
 }
 
-/// A record as it is told: under the name that was asked, which a wildcard or the case of its letters may make another.
+/// A record in an answer, with the name as it was asked; that name may differ in case, or match a wildcard.
 pub(crate) type Item<'a> = (Owner, Ttl, &'a Data);
 
 /// Where a name is.
 enum Place<'a> {
     Outside,
-    /// Behind one of these name servers.
+    /// In a subzone with these name servers.
     Delegated(&'a Records),
-    /// Here, or a wildcard that stands for it is.
+    /// In this zone, by itself or by a wildcard.
     Here(&'a Records),
     Nowhere,
 }
@@ -98,7 +98,7 @@ impl Zone {
         while let Some(name) = next.take() {
             match self.place(&name, rtype) {
                 Place::Outside if found.answer.is_empty() => found.rcode = OptRcode::REFUSED,
-                // The rest of the chain is for others to tell.
+                // The rest of the chain is outside this zone.
                 Place::Outside => {}
                 Place::Delegated(records) => {
                     let servers = records.iter().filter(|record| record.rtype() == Rtype::NS);
@@ -115,7 +115,7 @@ impl Zone {
         found
     }
 
-    /// Tells what a name has. If that is an alias, returns where to look on.
+    /// Adds the records of a name. If it is an alias, returns the name to look up next.
     fn tell<'a>(&'a self, found: &mut Found<'a>, name: &Owner, records: &'a Records, rtype: Rtype) -> Option<Owner> {
         found.authoritative = true;
         let before = found.answer.len();
@@ -128,12 +128,12 @@ impl Zone {
             self.deny(found);
             return None;
         };
-        // Until the last name, all there is to tell are aliases. A longer chain is for the client to follow.
+        // All names before the last one are aliases. The client follows a longer chain itself.
         if found.answer.len() == MAX_ALIASES {
             return None;
         }
         found.answer.push(item(name, &records[0]));
-        // A chain may bite its own tail.
+        // A chain may be a loop.
         found.answer.iter().all(|(owner, ..)| owner != alias.cname()).then(|| alias.cname().clone())
     }
 
@@ -145,10 +145,10 @@ impl Zone {
         let (mut closest, mut delegated) = (None, None);
         for ancestor in name.iter_suffixes().take_while(|name| name.label_count() > apex.label_count()) {
             let Some(records) = self.names.get(&ancestor) else { continue };
-            // What is known of the child's keys is the parent's to tell (RFC 4035, section 3.1.4.1).
+            // DS records belong to the parent zone (RFC 4035, section 3.1.4.1).
             let asks_parent = rtype == Rtype::DS && ancestor == *name;
             if !asks_parent && records.iter().any(|record| record.rtype() == Rtype::NS) {
-                // The last one found is the one nearest to the apex: below it nothing is ours.
+                // The last one found is nearest to the apex: the names below it are in the subzone.
                 delegated = Some(records);
             }
             closest.get_or_insert(ancestor);
@@ -156,19 +156,19 @@ impl Zone {
         if let Some(records) = delegated {
             return Place::Delegated(records);
         }
-        // A name that is not there stands for itself below the closest that is, if that has a wildcard (RFC 4592).
+        // A name that doesn't exist matches a wildcard below its closest existing ancestor (RFC 4592).
         let wildcard = || RelativeName::wildcard_slice().chain(closest.as_ref().unwrap_or(apex)).ok();
         let records = self.names.get(name).or_else(|| self.names.get(&wildcard()?.to_name::<Bytes>()));
         records.map_or(Place::Nowhere, Place::Here)
     }
 
-    /// Says with the SOA record that there is nothing.
+    /// Adds the SOA record, which means that there are no records.
     fn deny<'a>(&'a self, found: &mut Found<'a>) {
         found.authoritative = true;
         found.authority.push((self.soa.owner().clone(), self.negative, self.soa.data()));
     }
 
-    /// The addresses of the servers that are named.
+    /// The addresses of the named servers, if they are in this zone.
     fn add_addresses<'a>(&'a self, found: &mut Found<'a>) {
         for (.., data) in found.answer.iter().chain(&found.authority) {
             let host = match data {
@@ -186,7 +186,7 @@ impl Zone {
 }
 
 impl Found<'_> {
-    /// Nothing but a code.
+    /// An answer without records.
     pub(crate) const fn new(rcode: OptRcode) -> Self {
         Self { rcode, authoritative: false, answer: Vec::new(), authority: Vec::new(), additional: Vec::new() }
     }

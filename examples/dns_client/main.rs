@@ -37,7 +37,7 @@ async fn main() -> Result {
         let server = server.clone();
         asked.spawn(async move { (name, server.ask(query.finish()).await) });
     }
-    // As the answers come, in any order.
+    // The answers arrive in any order.
     while let Some(answered) = asked.join_next().await {
         let (name, answer) = answered?;
         let message = Message::from_octets(answer?)?;

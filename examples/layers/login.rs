@@ -40,12 +40,12 @@ impl<S> Layer<S> for LoginLayer {
     }
 }
 
-/// A service behind a login; made by [`LoginLayer`].
+/// A service that requires a login; made by [`LoginLayer`].
 #[derive(Debug)]
 pub struct Login<S> {
     inner: S,
     layer: LoginLayer,
-    /// Of this connection.
+    /// Whether this connection has logged in.
     logged_in: bool,
 }
 
@@ -65,7 +65,7 @@ where
     type Future = LoginFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // Until then the layer answers by itself, and the service behind would reserve a permit for no call.
+        // Until the login the layer answers by itself, and the inner service would reserve a permit that is not used.
         if self.logged_in { self.inner.poll_ready(cx) } else { Poll::Ready(Ok(())) }
     }
 
@@ -81,7 +81,7 @@ where
     }
 }
 
-/// A call of the service behind, or the layer's own answer.
+/// A call of the inner service, or the layer's own answer.
 #[pin_project]
 #[derive(Debug)]
 pub struct LoginFuture<F> {

@@ -18,7 +18,7 @@ fn the_layers_pass_the_checks() {
     check_connection_layer(|| LocalLayer::new("go away\r\n"));
 }
 
-/// What a client gets that sends this and closes its side.
+/// The bytes that a client receives when it sends this and closes its side.
 async fn ask(connector: &memory::Connector, text: &str) -> String {
     let mut stream = connector.connect().await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();

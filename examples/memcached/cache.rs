@@ -1,4 +1,4 @@
-//! What is kept: the least recently used goes first when memory runs out.
+//! The cache. When memory runs out, the least recently used items are dropped.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -11,14 +11,14 @@ use super::codec::MAX_VALUE;
 
 /// The last version of memcached before its meta commands. Clients fail at one that begins with 0.
 pub(crate) const VERSION: &str = "1.5.22";
-/// What an item costs beside its key and its value, in bytes: an entry in the list, a place in the table, allocations.
+/// The cost of an item in bytes besides its key and value: an entry in the list and in the table, allocations.
 const OVERHEAD: usize = 200;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub(crate) value: Bytes,
     pub(crate) flags: u32,
-    /// No two versions of any items have the same.
+    /// Unique for each version of each item.
     pub(crate) cas: u64,
     pub(crate) expires: Option<Instant>,
 }
@@ -28,9 +28,8 @@ pub(crate) struct Cache {
     bytes: usize,
     limit: usize,
     last_cas: u64,
-    /// Items of before the last `flush_all` are gone: those up to this one.
+    /// Items up to this `cas` are gone, by the last `flush_all`. The next one is due at `flush_at`.
     flushed: u64,
-    /// When the next one is due.
     flush_at: Option<Instant>,
     started: Instant,
     gets: u64,
@@ -43,7 +42,7 @@ pub(crate) struct Cache {
 pub(crate) fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     if cache.flush_at.is_some_and(|at| at <= Instant::now()) {
-        // Nothing was stored since it was due: that would have come by here.
+        // No item was stored since it was due, because storing one locks the cache here.
         cache.flush_at = None;
         cache.flushed = cache.last_cas;
     }
@@ -51,21 +50,20 @@ pub(crate) fn lock(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
 }
 
 impl Cache {
-    /// With so many bytes at most, as far as they can be counted.
+    /// A cache of at most `limit` bytes, as far as they can be counted.
     pub(crate) fn new(limit: usize) -> Self {
-        let (items, started) = (LruCache::unbounded(), Instant::now());
-        let (last_cas, flushed, flush_at) = (0, 0, None);
+        let (items, started, last_cas, flushed, flush_at) = (LruCache::unbounded(), Instant::now(), 0, 0, None);
         Self { items, bytes: 0, limit, last_cas, flushed, flush_at, started, gets: 0, hits: 0, sets: 0, evictions: 0 }
     }
 
     /// An item that is alive. It is now the one used last.
     pub(crate) fn find(&mut self, key: &[u8]) -> Option<&mut Item> {
         let flushed = self.flushed;
-        // A dead one stays until its place is needed.
+        // An expired item stays until its memory is needed.
         self.items.get_mut(key).filter(|item| item.cas > flushed && item.expires.is_none_or(|at| Instant::now() < at))
     }
 
-    /// Looks an item up for a client, and moves its end if there is a new one.
+    /// Looks up an item for a client, and changes its expiry if there is a new one.
     pub(crate) fn get(&mut self, key: &[u8], expires: Option<Option<Instant>>) -> Option<Item> {
         self.gets += 1;
         let item = self.find(key)?;
@@ -75,7 +73,7 @@ impl Cache {
         Some(item)
     }
 
-    /// Keeps an item, unless it is larger than the cache. What it was to replace is gone in any case.
+    /// Stores an item, unless it is larger than the cache. The item it replaces is gone in any case.
     pub(crate) fn put(&mut self, key: &[u8], item: Item) -> Result<(), &'static str> {
         self.remove(key);
         let size = cost(key, &item);
@@ -104,7 +102,7 @@ impl Cache {
         "OK"
     }
 
-    /// One of the lists of statistics. memcached keeps classes of items by their size; here all are of one.
+    /// One of the lists of statistics. memcached has classes of items by their size; here there is one class.
     pub(crate) fn stats(&self, list: &[u8]) -> Option<String> {
         let Self { gets, hits, sets, evictions, bytes, limit, .. } = self;
         let (items, misses, uptime) = (self.items.len(), gets - hits, self.started.elapsed().as_secs());
@@ -126,7 +124,7 @@ impl Cache {
         Some(list.lines().map(|line| format!("STAT {line}\r\n")).chain(["END".into()]).collect())
     }
 
-    /// Counts from 0 again.
+    /// Resets the counters to 0.
     pub(crate) fn reset(&mut self) -> &'static str {
         (self.gets, self.hits, self.sets, self.evictions) = (0, 0, 0, 0);
         "RESET"

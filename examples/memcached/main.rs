@@ -18,7 +18,7 @@ use crate::codec::{MAX_LINE, MAX_VALUE, Memcache};
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// How much is kept, in MiB; what was not asked for the longest goes first
+    /// The size of the cache in MiB; the least recently used items are dropped first
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     memory: u32,
     /// The most connections served at once

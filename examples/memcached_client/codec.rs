@@ -1,4 +1,4 @@
-//! The client's side of memcached's text protocol, and where an answer of it ends.
+//! The client's side of memcached's text protocol, and the end of each answer.
 
 use ropewalk::client::Part;
 use ropewalk::codec::{CodecError, Decoder, Encoder, LineOrRaw};
@@ -32,13 +32,13 @@ impl Encoder<Bytes> for Memcached {
     }
 }
 
-/// How long the data is behind `VALUE key flags length`.
+/// The length of the data that follows `VALUE key flags length`.
 fn data_length(line: &[u8]) -> Option<usize> {
     let words = std::str::from_utf8(line).ok()?.strip_prefix("VALUE ")?;
     words.split(' ').nth(2)?.parse().ok().filter(|length| *length <= 1024 * 1024)
 }
 
-/// The values of a `get` come up to `END`; any other answer is a line.
+/// The values of a `get` end with `END`; any other answer is one line.
 pub(crate) fn part(frame: &LineOrRaw) -> Part {
     match frame {
         LineOrRaw::Line(line) if data_length(line).is_none() => Part::Last,

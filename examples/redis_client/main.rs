@@ -16,14 +16,14 @@ use crate::resp::{Command, Resp, Value};
 struct Cli {
     #[arg(long, default_value = "tcp:127.0.0.1:6379")]
     to: Remote,
-    /// A channel whose messages are printed, also after the connection was made anew
+    /// A channel whose messages are printed, also after a reconnect
     #[arg(long)]
     subscribe: Option<String>,
     /// A command and its words
     words: Vec<String>,
 }
 
-/// Speaks version 3, in which messages come between answers, and subscribes.
+/// Switches to version 3, in which messages may come between answers, and subscribes.
 async fn prepare(mut s: Session<Resp>, channel: Option<String>) -> Result<Session<Resp>> {
     s.feed(Command::new(["HELLO", "3"]))?;
     match s.next().await? {
@@ -32,7 +32,7 @@ async fn prepare(mut s: Session<Resp>, channel: Option<String>) -> Result<Sessio
         None => return Err(Error::other("the server has closed the connection")),
     }
     if let Some(channel) = channel {
-        // It is confirmed by a message.
+        // The subscription is confirmed by a message.
         s.feed(Command::new(["SUBSCRIBE", &channel]))?;
     }
     Ok(s)

@@ -11,7 +11,7 @@ use ropewalk::{Bytes, BytesMut};
 const MAX: usize = 16 * 1024 * 1024;
 const MAX_DEPTH: usize = 8;
 
-/// A command and its words, encoded: one buffer, in place of one for each word.
+/// A command and its words, encoded in one buffer instead of one for each word.
 #[derive(Clone, Debug)]
 pub(crate) struct Command(Vec<u8>);
 
@@ -42,9 +42,9 @@ pub(crate) enum Value {
     /// A text, a number, a boolean, or bytes.
     Text(Bytes),
     Error(String),
-    /// Of a map, keys and values by turns.
+    /// A list; the keys and values of a map alternate.
     List(Vec<Self>),
-    /// What answers nothing.
+    /// A push, which answers no command.
     Push(Vec<Self>),
 }
 
@@ -94,7 +94,7 @@ fn wrong(what: &str) -> CodecError {
     CodecError::new(ErrorKind::Other(what.to_owned().into()))
 }
 
-/// The value at `at`, which is moved behind it. `None` if it is not all there.
+/// The value at `at`, which is moved to its end. `None` if it is not complete.
 fn value(src: &[u8], at: &mut usize, depth: usize) -> Result<Option<Value>, CodecError> {
     let Some(line) = line(src, at) else { return Ok(None) };
     let (kind, text) = line.split_first().ok_or_else(|| wrong("an empty line"))?;

@@ -1,4 +1,4 @@
-//! Mails into a maildir: whole, and on the disk before anybody is told so.
+//! Stores mails in a maildir. A mail is complete and on the disk before its sender is told so.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,12 +17,12 @@ const RANDOM: usize = 20;
 #[derive(Debug)]
 pub(crate) struct Maildir {
     path: PathBuf,
-    /// As it stands in names of files.
+    /// The host's name, as it is written in the names of files.
     host: String,
 }
 
 impl Maildir {
-    /// Makes the folders where they are missing.
+    /// Makes missing folders.
     pub(crate) fn open(path: PathBuf, host: &str) -> io::Result<Self> {
         for folder in ["tmp", "new", "cur"] {
             fs::create_dir_all(path.join(folder))?;
@@ -44,17 +44,17 @@ impl Maildir {
             let path = entry?.path();
             let is_ours = path.file_name().is_some_and(|name| is_draft(&name.to_string_lossy())) && path.is_file();
             if is_ours && File::open(&path).is_ok_and(|file| lock(&file).is_ok()) {
-                // Another process that starts may be faster; and one that can't be removed must not prevent a start.
+                // Another process may be faster, and a draft that can't be removed must not prevent the start.
                 let _ = fs::remove_file(path);
             }
         }
         Ok(())
     }
 
-    /// The beginning of a mail, by a name that no other has: the time, what is random, and the host.
+    /// Begins a mail in a file with a unique name: the time, random characters and the host.
     pub(crate) async fn draft(&self) -> io::Result<Draft> {
         let (tmp, new) = (self.path.join("tmp"), self.path.join("new"));
-        // A clock that is before 1970 gives odd names.
+        // With a clock before 1970 the names are odd.
         let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let (prefix, suffix) = (format!("{seconds}.R"), format!(".{}", self.host));
         let create = move || {
@@ -69,15 +69,16 @@ impl Maildir {
     }
 }
 
-/// Until the file is closed, by the end of the process at the latest; an error if another one has it.
+/// Locks the file until it is closed, at the latest by the end of the process; an error if another process has locked
+/// it.
 fn lock(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// A mail on its way into a maildir. Dropped before it is delivered, it was never there.
+/// A mail that is being stored. If it is dropped before it is delivered, it is removed.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    /// What its file is called, here and in the end.
+    /// The name of its file, before and after delivery.
     pub(crate) name: String,
     file: BufWriter<tokio::fs::File>,
     tmp: TempPath,
@@ -85,14 +86,14 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Adds a line. Dropped before it is ready, or failed, the draft is of no more use.
+    /// Adds a line. If it fails, or is dropped before it is ready, the draft can't be used any more.
     pub(crate) async fn write(&mut self, line: &[u8]) -> io::Result<()> {
         self.file.write_all(line).await?;
         self.file.write_all(b"\r\n").await
     }
 
-    /// Makes the mail one of the folder, and gives its name. It is there also after a power failure when this returns
-    /// `Ok`, and not at all when it fails.
+    /// Delivers the mail, and returns its name. After `Ok` the mail survives a power failure; after an error it is not
+    /// there.
     pub(crate) async fn deliver(mut self) -> io::Result<String> {
         self.file.flush().await?;
         self.file.get_ref().sync_all().await?;

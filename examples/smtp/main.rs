@@ -1,7 +1,7 @@
 //! Try it: `cargo run --example smtp`, then `swaks --server 127.0.0.1:8007 --to you@example.org --tls`.
 //!
-//! A mail server that receives (RFC 5321): into a maildir, and on the disk before it says so. By hand it is `nc -C`, for lines
-//! end with CR LF here.
+//! A mail server that receives mails (RFC 5321) into a maildir, and confirms them when they are on the disk. By hand
+//! use `nc -C`, because lines end with CR LF.
 
 mod maildir;
 mod session;
@@ -22,13 +22,13 @@ use crate::session::{Config, lines, smtp};
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// Where the mails go
+    /// The maildir
     #[arg(long, default_value = "maildir")]
     maildir: PathBuf,
     /// This host's name, for the greeting, the mails' headers and the names of their files
     #[arg(long, default_value = "localhost")]
     name: String,
-    /// Whose mail is taken, as often as you like; everybody's if not given
+    /// A domain whose mail is accepted; may be given several times; without it, all mail is accepted
     #[arg(long = "domain", value_name = "DOMAIN")]
     domains: Vec<String>,
     /// The largest mail, in bytes
@@ -51,7 +51,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> Result {
     let Cli { server, maildir, name, domains, max_size, connections, per_peer, cert, key } = Cli::parse();
-    // RFC 5321, 4.5.3.2: five minutes at least, for a command as for a piece of data.
+    // RFC 5321, 4.5.3.2: at least five minutes, for a command and for a piece of data.
     let server = server.idle_or(Duration::from_secs(300)).server();
     let tls = if let Some((cert, key)) = cert.zip(key) {
         TlsConfig::files(cert, key)

@@ -1,4 +1,4 @@
-//! What a mail server says, and when: RFC 5321, with the extensions its EHLO names.
+//! The dialogue of a mail server: RFC 5321, with the extensions that its EHLO names.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,8 +12,7 @@ use tokio::time::timeout;
 
 use super::maildir::{Draft, Maildir};
 
-/// What came of something, or what the client is told instead: a code, an extended one (RFC 3463), and a text for
-/// people.
+/// A result, or the error reply to the client: a code, an extended one (RFC 3463), and a text.
 type Outcome<T = &'static str> = std::result::Result<T, &'static str>;
 
 /// The longest line of a mail, in bytes with its CR. RFC 5321 wants 999; there are programs that never break a line.
@@ -22,20 +21,20 @@ const MAX_LINE: usize = 64 * 1024;
 const MAX_MAILBOX: usize = 1024;
 /// RFC 5321 wants room for 100.
 const MAX_RECIPIENTS: usize = 100;
-/// What a client may say without a mail coming of it.
+/// How many commands a client may send without sending a mail.
 const MAX_COMMANDS: u32 = 500;
-/// All the data of a mail has come by then, however the bytes are spread.
+/// The time for all the data of a mail, however slowly its bytes arrive.
 const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 const TOO_LARGE: &str = "552 5.3.4 the mail is too large";
 const BAD_PARAMETER: &str = "501 5.5.4 bad value of a parameter";
 const UNKNOWN_PARAMETER: &str = "555 5.5.4 parameter not recognized";
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// Our host's.
+    /// The name of this host.
     pub(crate) name: String,
-    /// Domains whose mail is taken; any mail is, if there are no domains here.
+    /// The domains whose mail is accepted; all mail if this is empty.
     pub(crate) domains: Vec<String>,
     pub(crate) max_size: u64,
     pub(crate) tls: TlsConfig,
@@ -45,26 +44,26 @@ pub(crate) struct Config {
 struct Receiver {
     s: Session<Lines>,
     config: Arc<Config>,
-    /// How mails of it come here (RFC 5321, 4.4); known once it has said who it is.
+    /// The protocol by which it sends mails (RFC 5321, 4.4); known after its EHLO or HELO.
     client: Option<String>,
     from: Option<String>,
     to: Vec<String>,
-    /// Since the last mail.
+    /// Commands since the last mail.
     commands: u32,
 }
 
-/// Lines up to their LF: one that has no CR before it is known at once, and refused.
+/// Lines up to their LF, so that an LF without a CR is noticed at once, and refused.
 pub(crate) fn lines() -> Lines {
     Lines::lf().max(MAX_LINE).skip_too_long()
 }
 
-/// What is left of such a line. Others may take a CR or LF by itself for the end of a line, then of the mail, and what
-/// comes behind it for a mail of its own (CVE-2023-51764).
+/// The error for such a line. Other servers may treat a single CR or LF as the end of a line, and so of the mail, and
+/// the bytes after it as another mail (CVE-2023-51764).
 fn text(line: &[u8]) -> Option<&[u8]> {
     line.strip_suffix(b"\r").filter(|text| !text.contains(&b'\r'))
 }
 
-/// One client, from the greeting to the last word.
+/// Serves one client, from the greeting to the end.
 pub(crate) async fn smtp(s: Session<Lines>, config: Arc<Config>) -> Result {
     let mut receiver = Receiver { s, config, client: None, from: None, to: Vec::new(), commands: 0 };
     let result = receiver.converse().await;
@@ -133,9 +132,9 @@ impl Receiver {
 
     async fn start_tls(&mut self) -> Result {
         self.say("220 2.0.0 go ahead")?;
-        // What came behind the command in plaintext refuses it, and ends the connection.
+        // If plaintext follows the command, the upgrade is refused and the connection ends.
         self.s.upgrade_tls(&self.config.tls).await?;
-        // All that is known is from plaintext (RFC 3207, 4.2).
+        // All that is known came in plaintext, and is discarded (RFC 3207, 4.2).
         (self.client, self.from) = (None, None);
         Ok(())
     }
@@ -203,7 +202,7 @@ impl Receiver {
         }
     }
 
-    /// Takes a mail from this sender, and says what became of it; nothing, if the connection ends before it does.
+    /// Receives a mail from this sender, and replies with the result, unless the connection ends before the mail does.
     async fn data(&mut self, from: &str) -> Result {
         self.say("354 end with a dot on a line of its own")?;
         let client = self.client.as_deref().unwrap_or_default();
@@ -223,12 +222,12 @@ impl Receiver {
         };
         self.commands = if kept.is_ok() { 0 } else { self.commands };
         self.say(&kept.map_or_else(str::to_owned, |name| format!("250 2.0.0 kept as {name}")))?;
-        // What follows may still be of the mail, and must not be obeyed.
+        // The following bytes may still be part of the mail, and must not be executed as commands.
         if is_broken { Err(Error::other("a mail whose end is anyone's guess")) } else { Ok(()) }
     }
 
-    /// Reads a mail to its end, whatever becomes of it: clients read no answer before they have sent all. `None` if
-    /// there is no end, and true if others may find another one.
+    /// Reads a mail to its end, even if it is refused: clients read no answer before they have sent everything. `None`
+    /// if it has no end, and true if other servers might find another end.
     async fn receive(&mut self, mail: &mut Outcome<Draft>) -> Result<Option<bool>> {
         let (mut size, mut is_broken) = (0, false);
         loop {
@@ -236,7 +235,7 @@ impl Receiver {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(None),
                 Err(error) if error.is_recoverable() => {
-                    // What has ended it may have been an LF by itself.
+                    // The end may have been an LF without a CR.
                     (*mail, is_broken) = (Err("552 5.3.4 a line of it is too long"), true);
                     continue;
                 }
@@ -267,7 +266,7 @@ impl Receiver {
     }
 }
 
-/// The verb of a line, in capitals, and what stands behind it; parts of that will stand in the headers of a mail.
+/// The verb of a line, in capitals, and the rest, parts of which are written into the headers of a mail.
 fn command(line: &[u8]) -> Option<(String, &str)> {
     let line = text(line).filter(|text| text.iter().all(|byte| (b' '..=b'~').contains(byte)))?;
     let line = str::from_utf8(line).ok()?.trim_end();
@@ -275,12 +274,12 @@ fn command(line: &[u8]) -> Option<(String, &str)> {
     Some((verb.to_ascii_uppercase(), argument))
 }
 
-/// The mailbox of `FROM:<mailbox>`, and the parameters behind it.
+/// The mailbox of `FROM:<mailbox>`, and the parameters after it.
 fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let (start, rest) = argument.split_at_checked(keyword.len())?;
-    // Many clients put a blank there, and mean well.
+    // Many clients put a blank there.
     let path = rest.trim_start().strip_prefix('<')?;
-    // There may be brackets in a quoted name, and in a parameter.
+    // A quoted name and a parameter may contain brackets.
     let is_end = |&at: &usize| matches!(path.as_bytes().get(at + 1), None | Some(b' '));
     let (mailbox, parameters) = path.split_at(path.match_indices('>').map(|(at, _)| at).find(is_end)?);
     // A source route (`@relay,@other:`) is ignored, as RFC 5321, appendix C, says.
@@ -288,7 +287,7 @@ fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     start.eq_ignore_ascii_case(keyword).then_some((mailbox, &parameters[1..]))
 }
 
-/// More than RFC 5321 has: there are providers whose users have two dots in a row, or one at the end.
+/// More than RFC 5321 allows: some providers have addresses with two dots in a row, or one at the end.
 fn is_mailbox(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else { return false };
     let is_local = match local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -307,7 +306,7 @@ fn is_mailbox(text: &str) -> bool {
     text.len() <= MAX_MAILBOX && is_local && is_domain
 }
 
-/// What is said when a mail can't be kept; it may come again.
+/// The reply when a mail can't be stored; the client may try again.
 pub(crate) fn in_trouble(error: &io::Error) -> &'static str {
     tracing::error!(%error, "a mail can't be kept");
     match error.kind() {

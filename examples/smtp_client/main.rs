@@ -19,7 +19,7 @@ struct Cli {
     from: String,
     #[arg(long, required = true)]
     rcpt: Vec<String>,
-    /// The roots by which the server is verified; with it nothing is sent before the session is encrypted
+    /// The roots by which the server is verified; if given, no mail is sent before the session is encrypted
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The name that the server's certificate must have

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 /// How long the server may take for a line of its reply.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends a line, if there is one, and waits for the reply to it, which has to be a good one.
+/// Sends a line, if there is one, and waits for its reply, which must be positive.
 pub(crate) async fn say(s: &mut Session<Lines>, line: Option<&str>) -> Result {
     line.map_or(Ok(()), |line| s.feed(line))?;
     loop {

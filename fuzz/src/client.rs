@@ -7,7 +7,9 @@ mod record;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ropewalk::client::{Backoff, Client, ClientError, Handle, Part, Pipelined, State, Tag};
+use ropewalk::client::{
+    Backoff, Client, ClientError, ClientHandle, ClientState, Part, Pipelined, Tag,
+};
 use ropewalk::endpoint::Listener;
 use ropewalk::{Bytes, Endpoint, memory};
 use tokio::runtime::{Builder, Runtime};
@@ -99,7 +101,7 @@ impl Store {
 struct World {
     kind: Kind,
     store: Option<Store>,
-    handle: Handle,
+    handle: ClientHandle,
     listener: Box<dyn Listener>,
     record: Record,
     /// The server's ends, the newest last.
@@ -193,7 +195,7 @@ impl World {
         self.take_in();
         // It would if its task panicked.
         assert!(
-            self.told_to_end || !matches!(self.handle.state(), State::Ended),
+            self.told_to_end || !matches!(self.handle.state(), ClientState::Ended),
             "the client has ended"
         );
         let counts = self.handle.counts();

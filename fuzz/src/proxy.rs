@@ -1,7 +1,9 @@
 //! PROXY headers.
 
 use ropewalk::Addr;
-use ropewalk::proxy::{Header, HeaderError, MAX_HEADER, Parsed, Tlv, Transport, Version, parse};
+use ropewalk::proxy::{
+    Header, HeaderError, MAX_HEADER, ParseStatus, Tlv, Transport, Version, parse,
+};
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -41,12 +43,12 @@ fn decided(bytes: &[u8]) -> Option<Decided> {
     let (mut decided, mut asked): (Option<Decided>, _) = (None, 0);
     for at in 0..=bytes.len() {
         let now = match parse(&bytes[..at]) {
-            Ok(Parsed::Incomplete { need }) => {
+            Ok(ParseStatus::Incomplete { need }) => {
                 assert!(need > 0 && decided.is_none(), "incomplete at {at}, after {decided:?}");
                 asked = asked.max(at + need);
                 continue;
             }
-            Ok(Parsed::Complete { header, len }) => Ok((header, len)),
+            Ok(ParseStatus::Complete { header, len }) => Ok((header, len)),
             Err(error) => Err(error),
         };
         match &decided {
@@ -93,7 +95,7 @@ fn is_written(header: &Header) {
             .collect::<Vec<_>>()
     };
     let read = |bytes: &[u8]| match parse(bytes) {
-        Ok(Parsed::Complete { header, len }) if len == bytes.len() => header,
+        Ok(ParseStatus::Complete { header, len }) if len == bytes.len() => header,
         other => panic!("{other:?} is read of {}", bytes.escape_ascii()),
     };
     let binary = read(&header.to_v2());

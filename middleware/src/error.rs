@@ -8,8 +8,7 @@ use ropewalk_codecs::{CodecError, ErrorKind};
 
 use crate::CloseReason;
 
-/// Any error as a trait object, as tower's layers use it.
-pub type BoxError = Box<dyn StdError + Send + Sync>;
+pub use ropewalk_codecs::BoxError;
 
 /// The result of sessions, services and servers.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
@@ -32,9 +31,9 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// }
 /// assert!(port("8007x").unwrap_err().downcast_ref::<std::num::ParseIntError>().is_some());
 /// ```
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorParts>);
 
-struct Inner {
+struct ErrorParts {
     error: BoxError,
     /// The reason under which a connection that it ends is counted, if the error's type doesn't
     /// determine it.
@@ -52,7 +51,7 @@ impl Error {
         // An `Error` that went through a tower layer as a box is restored.
         match error.into().downcast::<Opaque>() {
             Ok(opaque) => opaque.0,
-            Err(error) => Self(Box::new(Inner { error, reason: None })),
+            Err(error) => Self(Box::new(ErrorParts { error, reason: None })),
         }
     }
 
@@ -125,7 +124,7 @@ impl Error {
     /// An error of the connection itself: the peer, or the network path to it, is gone.
     #[doc(hidden)]
     pub fn wire(error: io::Error) -> Self {
-        Self(Box::new(Inner { error: Box::new(error), reason: Some(CloseReason::PeerReset) }))
+        Self(Box::new(ErrorParts { error: Box::new(error), reason: Some(CloseReason::PeerReset) }))
     }
 
     /// An error of a service. A reason implied by its type is ignored, because the error may come
@@ -140,7 +139,7 @@ impl Error {
 
 impl<E: StdError + Send + Sync + 'static> From<E> for Error {
     fn from(error: E) -> Self {
-        Self(Box::new(Inner { error: Box::new(error), reason: None }))
+        Self(Box::new(ErrorParts { error: Box::new(error), reason: None }))
     }
 }
 

@@ -103,7 +103,9 @@ where
         // The value that was made ready, with its reservation.
         let ready = mem::replace(&mut self.inner, next);
         let service = (self.make)(&connection.info()).layer(ready);
-        PerConnectionFuture { state: State::Waits { service, connection: Some(connection) } }
+        PerConnectionFuture {
+            state: PerConnectionStage::Waits { service, connection: Some(connection) },
+        }
     }
 }
 
@@ -118,11 +120,11 @@ impl<S: fmt::Debug, M> fmt::Debug for PerConnection<S, M> {
 #[must_use = "futures do nothing unless polled"]
 pub struct PerConnectionFuture<S: Service<Connection>> {
     #[pin]
-    state: State<S, S::Future>,
+    state: PerConnectionStage<S, S::Future>,
 }
 
-#[pin_project(project = StateProjection)]
-enum State<S, F> {
+#[pin_project(project = StageProjection)]
+enum PerConnectionStage<S, F> {
     /// The layer's service is not ready yet.
     Waits { service: S, connection: Option<Connection> },
     /// The layer's service has been dropped by then, as in tower's `oneshot`.
@@ -136,13 +138,13 @@ impl<S: Service<Connection>> Future for PerConnectionFuture<S> {
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProjection::Waits { service, connection } => {
+                StageProjection::Waits { service, connection } => {
                     ready!(service.poll_ready(cx))?;
                     let Some(connection) = connection.take() else { return Poll::Pending };
                     let future = service.call(connection);
-                    state.set(State::Serves(future));
+                    state.set(PerConnectionStage::Serves(future));
                 }
-                StateProjection::Serves(future) => return future.poll(cx),
+                StageProjection::Serves(future) => return future.poll(cx),
             }
         }
     }

@@ -97,7 +97,7 @@ impl<S, C> Layer<S> for FrameRateLayer<C> {
     type Service = FrameRate<S, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FrameRate { inner, bucket: Bucket::new(self.rate), cost: PhantomData }
+        FrameRate { inner, bucket: TokenBucket::new(self.rate), cost: PhantomData }
     }
 }
 
@@ -136,7 +136,7 @@ impl<F: Frame + AsRef<[u8]>> Cost<F> for PerByte {
 /// A service whose frames are limited to a rate; made by [`FrameRateLayer`].
 pub struct FrameRate<S, C = PerFrame> {
     inner: S,
-    bucket: Bucket,
+    bucket: TokenBucket,
     cost: PhantomData<fn() -> C>,
 }
 
@@ -156,7 +156,11 @@ impl<S, C> FrameRate<S, C> {
 impl<S: Clone, C> Clone for FrameRate<S, C> {
     /// Another service with a full bucket of its own, because each clone serves another connection.
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), bucket: Bucket::new(self.bucket.rate), cost: PhantomData }
+        Self {
+            inner: self.inner.clone(),
+            bucket: TokenBucket::new(self.bucket.rate),
+            cost: PhantomData,
+        }
     }
 }
 
@@ -225,7 +229,7 @@ impl TokenRate {
 }
 
 /// The tokens of one connection.
-struct Bucket {
+struct TokenBucket {
     rate: TokenRate,
     /// Negative after a frame that took more tokens than there were.
     tokens: i64,
@@ -236,7 +240,7 @@ struct Bucket {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(rate: TokenRate) -> Self {
         Self { rate, tokens: rate.burst, filled: None, timer: None }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk_middleware::testing::{
-    Fault, Probe, check_connection_layer, check_layer, connection_layer_faults,
+    LayerFault, Probe, check_connection_layer, check_layer, connection_layer_faults,
 };
 use ropewalk_middleware::{
     AcceptRateLayer, AccessLayer, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer,
@@ -175,63 +175,63 @@ impl Service<Bytes> for Faulty<FrameProbe> {
     }
 }
 
-fn faults(kind: Kind) -> Vec<Fault> {
+fn faults(kind: Kind) -> Vec<LayerFault> {
     check_layer(faulty(kind), frames()).faults()
 }
 
 #[test]
 fn a_call_of_a_clone_is_found() {
-    assert!(faults(Kind::CallsAClone).contains(&Fault::CallsUnready));
+    assert!(faults(Kind::CallsAClone).contains(&LayerFault::CallsUnready));
 }
 
 #[test]
 fn readiness_that_is_not_asked_for_is_found() {
-    assert_eq!(faults(Kind::IgnoresReadiness), [Fault::CallsUnready]);
+    assert_eq!(faults(Kind::IgnoresReadiness), [LayerFault::CallsUnready]);
 }
 
 #[test]
 fn a_permit_that_an_idle_connection_holds_is_found() {
-    assert_eq!(faults(Kind::ReadiesInAdvance), [Fault::KeepsReady]);
+    assert_eq!(faults(Kind::ReadiesInAdvance), [LayerFault::KeepsReady]);
 }
 
 #[test]
 fn a_lost_wake_up_is_found() {
-    assert_eq!(faults(Kind::PollsWithAnotherWaker), [Fault::LosesWakeUp]);
+    assert_eq!(faults(Kind::PollsWithAnotherWaker), [LayerFault::LosesWakeUp]);
 }
 
 #[test]
 fn what_a_dropped_or_panicking_call_does_not_give_back_is_found() {
     let faults = check_layer(faulty(Kind::GivesBackAtTheEndOnly), frames()).shares_state().faults();
-    assert_eq!(faults, [Fault::LeaksByCancel, Fault::LeaksByPanics]);
+    assert_eq!(faults, [LayerFault::LeaksByCancel, LayerFault::LeaksByPanics]);
 }
 
 #[test]
 fn what_a_failed_call_does_not_give_back_is_found() {
     let faults =
         check_layer(faulty(Kind::GivesBackUnlessItFails), frames()).shares_state().faults();
-    assert!(faults.contains(&Fault::LeaksByErrors), "{faults:?}");
+    assert!(faults.contains(&LayerFault::LeaksByErrors), "{faults:?}");
 }
 
 #[test]
 fn a_layer_that_stops_by_itself_is_found() {
     let faults = check_layer(faulty(Kind::StopsAfterTwo), frames()).shares_state().faults();
-    assert!(faults.contains(&Fault::EndsByAnswers), "{faults:?}");
+    assert!(faults.contains(&LayerFault::EndsByAnswers), "{faults:?}");
 }
 
 #[test]
 fn a_call_that_outlives_its_connection_is_found() {
-    assert_eq!(faults(Kind::SpawnsCalls), [Fault::KeepsDroppedCalls]);
+    assert_eq!(faults(Kind::SpawnsCalls), [LayerFault::KeepsDroppedCalls]);
 }
 
 /// The layer that accepted everybody after one login.
 #[test]
 fn a_login_that_all_connections_share_is_found() {
-    assert_eq!(faults(Kind::SharesALogin), [Fault::SharesState]);
+    assert_eq!(faults(Kind::SharesALogin), [LayerFault::SharesState]);
 }
 
 #[test]
 fn a_slot_that_all_connections_share_is_found_unless_it_is_declared() {
-    assert_eq!(faults(Kind::SharesASlot), [Fault::SharesState]);
+    assert_eq!(faults(Kind::SharesASlot), [LayerFault::SharesState]);
     assert_eq!(check_layer(faulty(Kind::SharesASlot), frames()).shares_state().faults(), []);
 }
 
@@ -269,7 +269,10 @@ impl<S: Service<Connection, Response = (), Future: 'static>> Service<Connection>
 #[test]
 fn a_fault_of_a_layer_around_connections_is_found() {
     let careless = || layer_fn(|inner| Careless { inner, taken: Arc::default() });
-    assert_eq!(connection_layer_faults(careless), [Fault::LeaksByCancel, Fault::LeaksByPanics]);
+    assert_eq!(
+        connection_layer_faults(careless),
+        [LayerFault::LeaksByCancel, LayerFault::LeaksByPanics]
+    );
     assert_eq!(connection_layer_faults(tower::layer::util::Identity::new), []);
 }
 

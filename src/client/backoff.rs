@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// The default times.
+/// The default bounds of the wait.
 const LEAST: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(30);
 
@@ -42,7 +42,8 @@ impl Backoff {
     /// The wait after this many failures in a row, at least one. `random` is in 0..=1.
     pub(super) fn wait(self, failures: u32, random: f64) -> Duration {
         let bound = self.least.saturating_mul(1 << failures.min(20)).min(self.most);
-        // Not the larger of the two: half of all clients would come back at the same moment.
+        // Scaled, not clamped: a random time below the minimum would be raised to it, and many
+        // clients would return at the same moment.
         self.least.saturating_add((bound - self.least).mul_f64(random))
     }
 }
@@ -54,10 +55,10 @@ impl Default for Backoff {
     }
 }
 
-/// A number in 0..=1 that is random enough for a jitter: the standard library's hash maps get their
-/// seeds so.
+/// A number in 0..=1 that is random enough for a jitter. It comes from the seeds that the standard
+/// library makes for hash maps.
 pub(super) fn random() -> f64 {
-    #[allow(clippy::cast_precision_loss)] // of 53 bits none is lost
+    #[allow(clippy::cast_precision_loss)] // the number has 53 bits, which fit
     let bits = |n: u64| (n >> 11) as f64;
     bits(RandomState::new().build_hasher().finish()) / bits(u64::MAX)
 }

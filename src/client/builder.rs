@@ -14,23 +14,23 @@ use tower_service::Service;
 
 use super::backoff::{Backoff, random};
 use super::gather::{Gathers, Many, MaxAnswer, NoPushes, OnPush, One, OneOrPush, Part, TakePush};
-use super::handle::Handle;
+use super::handle::ClientHandle;
 use super::leaf::{ClientLeaf, Leaf};
 use super::matching::{ByTag, Fifo, Match, Tag};
 use super::prepare::{Prepare, Prepared, Unprepared};
 use super::service::Pipelined;
-use super::shared::Shared;
+use super::shared::ClientShared;
 use super::task::Task;
 use crate::endpoint::remote::Remote;
 use crate::session::Session;
 use crate::wire::after;
 
-/// The least maximum age: with a shorter one a client would only connect.
+/// The least maximum age: with a shorter one a client would do little but connect.
 const LEAST_AGE: Duration = Duration::from_secs(1);
 
 /// The limits and deadlines of a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct ClientOptions {
     pub(super) connect_within: Duration,
     pub(super) backoff: Backoff,
     pub(super) in_flight: usize,
@@ -40,7 +40,7 @@ pub(super) struct Options {
     pub(super) max_age: Option<Duration>,
 }
 
-impl Options {
+impl ClientOptions {
     /// When a connection made now will be replaced: up to a tenth earlier than the maximum age, so
     /// that connections that began together do not end together.
     pub(super) fn expires(&self, now: Instant) -> Option<Instant> {
@@ -54,7 +54,7 @@ impl Options {
 pub struct Client<P = Unprepared, L = Identity, G = One, H = NoPushes> {
     /// An invalid remote is reported by the last method.
     remotes: Vec<Result<Remote>>,
-    options: Options,
+    options: ClientOptions,
     prepare: P,
     layer: L,
     gather: G,
@@ -65,7 +65,7 @@ impl Client {
     /// A client without a remote.
     #[allow(clippy::new_without_default)] // it is the beginning of a chain
     pub fn new() -> Self {
-        let options = Options {
+        let options = ClientOptions {
             connect_within: Duration::from_secs(10),
             backoff: Backoff::default(),
             in_flight: 64,
@@ -118,18 +118,18 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self
     }
 
-    /// How long a call may take in total: the wait for a place, the time in the queue, the write
-    /// and the answer. 30 s by default.
+    /// How long a call may take in total: the wait for a slot, the time in the queue, the write and
+    /// the answer. 30 s by default.
     ///
-    /// A call that was sent and has timed out keeps its place until its answer has arrived, or
-    /// until the connection is replaced.
+    /// A call that was sent and has timed out keeps its slot until its answer has arrived, or until
+    /// the connection is replaced.
     pub fn call_within(mut self, patience: Duration) -> Self {
         self.options.call_within = patience;
         self
     }
 
     /// The connection is replaced when a sent call waits and no answer has arrived for this long;
-    /// 60 s by default. It is also replaced once every place is held by a call that has timed out,
+    /// 60 s by default. It is also replaced once every slot is held by a call that has timed out,
     /// so that a stuck server does not block all callers.
     pub fn stalled_after(mut self, patience: Duration) -> Self {
         self.options.stalled_after = patience;
@@ -244,10 +244,9 @@ impl<P, L, G, H> Client<P, L, G, H> {
         }
     }
 
-    /// Sets which frames belong to no answer, where each answer is one frame: those for which the
-    /// function returns `true`. They go to [`on_push`](Self::on_push). For
-    /// [`pipelined`](Self::pipelined) only; where answers have several frames,
-    /// [`answers`](Self::answers) says it.
+    /// For answers of one frame each: sets a function that returns `true` for frames that belong to
+    /// no answer. They go to [`on_push`](Self::on_push). For [`pipelined`](Self::pipelined) only;
+    /// for answers of several frames use [`answers`](Self::answers).
     ///
     /// ```
     /// use ropewalk::Bytes;
@@ -300,7 +299,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
     /// If a string is not a valid remote, if there is no remote, if a certificate can't be read, or
     /// outside of a tokio runtime. An unreachable server does not cause an error here: the client
     /// tries again.
-    pub fn pipelined<Req, C>(self, codec: C) -> Result<(Pipelined<Req, G::Answer>, Handle)>
+    pub fn pipelined<Req, C>(self, codec: C) -> Result<(Pipelined<Req, G::Answer>, ClientHandle)>
     where
         Req: Send + 'static,
         C: Decoder<Item: Send + 'static, Error: Into<BoxError>>
@@ -321,7 +320,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
         self,
         codec: C,
         matching: impl Fn() -> M + Send + 'static,
-    ) -> Result<(Pipelined<Req, G::Answer>, Handle)>
+    ) -> Result<(Pipelined<Req, G::Answer>, ClientHandle)>
     where
         Req: Send + 'static,
         C: Decoder<Item: Send + 'static, Error: Into<BoxError>>
@@ -340,15 +339,15 @@ impl<P, L, G, H> Client<P, L, G, H> {
         let remotes = remotes.into_iter().collect::<Result<Vec<_>>>()?;
         if remotes.is_empty() {
             return Err(Error::other(
-                "the client has nothing to connect to: Client::connect says where to",
+                "the client has no remote to connect to: add one with Client::connect",
             ));
         }
         #[cfg(feature = "tls")]
         remotes.iter().try_for_each(Remote::load)?;
         let runtime = runtime::Handle::try_current()?;
-        let shared = Shared::new(options.in_flight, options.call_within);
+        let shared = ClientShared::new(options.in_flight, options.call_within);
         let (service, handle) =
-            (Pipelined::new(Arc::clone(&shared)), Handle::new(Arc::clone(&shared)));
+            (Pipelined::new(Arc::clone(&shared)), ClientHandle::new(Arc::clone(&shared)));
         let leaf =
             Leaf { shared: Arc::clone(&shared), options, prepare, codec, matching, gather, pushes };
         let around = layer.layer(ClientLeaf::new(leaf));
@@ -375,7 +374,11 @@ impl<P, L, H> Client<P, L, One, H> {
     /// # Errors
     ///
     /// As for [`pipelined`](Self::pipelined).
-    pub fn tagged<Req, C, T>(self, codec: C, tag: T) -> Result<(Pipelined<Req, C::Item>, Handle)>
+    pub fn tagged<Req, C, T>(
+        self,
+        codec: C,
+        tag: T,
+    ) -> Result<(Pipelined<Req, C::Item>, ClientHandle)>
     where
         Req: Send + 'static,
         C: Decoder<Item: Send + 'static, Error: Into<BoxError>>

@@ -66,9 +66,9 @@ where
     }
 }
 
-/// The error of a connection that took too long.
+/// The error of an attempt to connect that took too long.
 pub(super) fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "it took too long")
+    io::Error::new(io::ErrorKind::TimedOut, "the time to connect is over")
 }
 
 /// Connects, without a deadline. If a PROXY header is written, it describes `source` (a client, and

@@ -1,4 +1,4 @@
-//! How a call fails, and what is known then.
+//! The errors of calls.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -76,15 +76,15 @@ impl ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotSent(_) => "the connection ended before anything of the request was sent",
+            Self::NotSent(_) => "the connection ended before any byte of the request was sent",
             Self::MayHaveArrived(_) => "the connection ended, and the request may have arrived",
             Self::TimedOut { sent: true } => "no answer in time; the request may have arrived",
             Self::TimedOut { sent: false } => "no answer in time; the request was not sent",
-            Self::Codec(_) => "the codec refuses the request",
-            Self::Desynchronized => "the server sent what nobody had asked for",
+            Self::Codec(_) => "the codec refused the request",
+            Self::Desynchronized => "the server sent a frame that answers no request",
             Self::Draining => "the client drains",
             Self::Unavailable(_) => "there is no connection",
-            Self::NotReady => "called before it was ready",
+            Self::NotReady => "`call` was called before `poll_ready` was ready",
         })
     }
 }
@@ -119,7 +119,7 @@ pub fn fatal(error: impl Into<BoxError>) -> Error {
     Fatal(error.into()).into()
 }
 
-/// What no other attempt can help.
+/// An error after which the client does not try again.
 #[derive(Debug)]
 pub(super) struct Fatal(BoxError);
 

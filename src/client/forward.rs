@@ -108,7 +108,7 @@ impl Forward {
     }
 }
 
-/// Ends once nothing has moved for this time, or for up to twice as long.
+/// Ready once no bytes have moved for this time, or for up to twice as long.
 async fn silence(stats: Stats, patience: Option<Duration>) {
     let Some(patience) = patience else { return pending().await };
     let mut before = None;

@@ -1,15 +1,15 @@
-//! How many frames an answer has, and which frames belong to no answer.
+//! Collects the frames of an answer, and separates those that belong to no answer.
 
 use std::sync::Arc;
 
-/// The part of a frame in an answer: see [`Client::answers`](super::Client::answers).
+/// The position of a frame in an answer: see [`Client::answers`](super::Client::answers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The last frame of an answer, or the only one.
     Last,
     /// More frames of this answer follow.
     More,
-    /// It belongs to no answer: the server has sent it unasked.
+    /// It belongs to no answer: the server has pushed it.
     Push,
 }
 
@@ -26,24 +26,24 @@ impl Default for MaxAnswer {
     }
 }
 
-/// Makes an answer of frames. Sealed.
+/// Collects the frames of the answers on one connection. Sealed.
 #[allow(unreachable_pub)]
 pub trait Gather<Item>: Send + 'static {
     type Answer: Send + 'static;
     fn part(&mut self, frame: &Item) -> Part;
-    /// Passes over a push, which leaves the connection's stream at that byte.
+    /// Notes a push. `at` is the offset in the stream after it.
     fn pass(&mut self, _: u64) {}
-    /// Adds a frame that is no push, which leaves the connection's stream at that byte. The answer,
-    /// if it was its last one; `Err` if it is over its bounds.
+    /// Adds a frame that is not a push. `at` is the offset in the stream after it. Returns the
+    /// answer if this was its last frame; an error if the answer exceeds its limits.
     fn add(&mut self, frame: Item, part: Part, at: u64) -> Result<Option<Self::Answer>, OverMax>;
 }
 
-/// An answer is over its bounds.
+/// An answer exceeds its limits.
 #[derive(Debug)]
 #[allow(unreachable_pub)]
 pub struct OverMax;
 
-/// An answer is a frame.
+/// Each answer is one frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct One(());
 
@@ -61,7 +61,7 @@ impl<Item: Send + 'static> Gather<Item> for One {
     }
 }
 
-/// An answer is a frame, unless `F` says that it is a push.
+/// Each answer is one frame; frames for which `F` returns true are pushes.
 #[allow(missing_debug_implementations)]
 pub struct OneOrPush<F>(pub(super) Arc<F>);
 
@@ -87,7 +87,7 @@ where
     }
 }
 
-/// An answer is all frames up to the last one of it, as `F` tells.
+/// Each answer is several frames; `F` classifies each frame.
 #[allow(missing_debug_implementations)]
 pub struct Many<F>(pub(super) Arc<F>, pub(super) MaxAnswer);
 
@@ -97,12 +97,13 @@ impl<F> Clone for Many<F> {
     }
 }
 
-/// An answer as it comes.
+/// The answer whose frames are arriving.
 #[allow(unreachable_pub, missing_debug_implementations)]
 pub struct Gathering<Item, F> {
     many: Many<F>,
     frames: Vec<Item>,
-    /// At which byte the first of these began; known from the frame before.
+    /// The offset in the stream at which the first of these frames began: the end of the frame
+    /// before it.
     began: u64,
 }
 
@@ -137,12 +138,13 @@ where
     }
 }
 
-/// What [`One`], [`OneOrPush`] and [`Many`] make of the frames of one connection. Sealed.
+/// Makes the [`Gather`] of a connection: implemented by [`One`], [`OneOrPush`] and [`Many`].
+/// Sealed.
 #[allow(unreachable_pub)]
 pub trait Gathers<Item>: Clone + Send + Sync + 'static {
     type Answer: Send + 'static;
     type Gather: Gather<Item, Answer = Self::Answer>;
-    /// For a connection whose stream is at this byte.
+    /// `at` is the offset of the connection's stream after the preparation.
     fn begin(&self, at: u64) -> Self::Gather;
 }
 
@@ -181,7 +183,7 @@ where
     }
 }
 
-/// Takes the frames that answer nothing. Sealed.
+/// Takes the frames that belong to no answer. Sealed.
 #[allow(unreachable_pub)]
 pub trait TakePush<Item>: Clone + Send + Sync + 'static {
     fn push(&self, frame: Item);

@@ -1,4 +1,4 @@
-//! What steers a client and tells how it is, whatever its types.
+//! The handle on a client, which has no type parameters.
 
 use std::fmt;
 use std::future::Future;
@@ -9,33 +9,33 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::ClientError;
-use super::shared::{Gate, Later, Shared};
-use super::state::{ClientCounts, State};
+use super::shared::{Admission, ClientShared, Later};
+use super::state::{ClientCounts, ClientState};
 use crate::wire::after;
 
-/// What a handle does with a client of any types.
+/// The operations of a handle, on a client with any type parameters.
 trait Steer: Send + Sync {
     fn drain(&self, until: Instant);
     fn counts(&self) -> ClientCounts;
     fn taken(&self) -> usize;
 }
 
-impl<Req: Send, Ans: Send> Steer for Shared<Req, Ans> {
+impl<Req: Send, Ans: Send> Steer for ClientShared<Req, Ans> {
     fn drain(&self, until: Instant) {
         let mut later = Later::default();
         let mut inner = self.lock();
         inner.draining = Some(inner.draining.map_or(until, |earlier| earlier.min(until)));
-        // One that has ended goes on telling why; one that had no connection for long tells that it
-        // drains.
-        if !matches!(*self.state.borrow(), State::Ended) {
-            inner.gate = Gate::Refusing(ClientError::Draining);
+        // A client that has ended keeps its error; in any other state, also after
+        // `fail_fast_after`, calls fail with `Draining`.
+        if !matches!(*self.state.borrow(), ClientState::Ended) {
+            inner.gate = Admission::Refusing(ClientError::Draining);
         }
         inner.refuse(None, &ClientError::Draining, &mut later);
         self.wake(inner);
         self.state.send_if_modified(|state| match state {
-            State::Ended => false,
+            ClientState::Ended => false,
             state => {
-                *state = State::Draining;
+                *state = ClientState::Draining;
                 true
             }
         });
@@ -75,20 +75,20 @@ impl<Req: Send, Ans: Send> Steer for Shared<Req, Ans> {
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Handle {
+pub struct ClientHandle {
     steer: Arc<dyn Steer>,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<ClientState>,
 }
 
-impl Handle {
+impl ClientHandle {
     pub(super) fn new<Req: Send + 'static, Ans: Send + 'static>(
-        shared: Arc<Shared<Req, Ans>>,
+        shared: Arc<ClientShared<Req, Ans>>,
     ) -> Self {
         Self { state: shared.state.subscribe(), steer: shared }
     }
 
     /// What the client is doing.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ClientState {
         self.state.borrow().clone()
     }
 
@@ -97,7 +97,7 @@ impl Handle {
         self.steer.counts()
     }
 
-    /// How many calls have a place, without those that are answered.
+    /// How many calls hold a slot, without those that are answered.
     pub fn in_flight(&self) -> usize {
         self.steer.taken()
     }
@@ -116,10 +116,10 @@ impl Handle {
     pub fn connected(&self) -> impl Future<Output = Result<(), ClientError>> + Send + use<> {
         let mut state = self.state.clone();
         async move {
-            let settled = state.wait_for(|state| !matches!(state, State::Connecting)).await;
+            let settled = state.wait_for(|state| !matches!(state, ClientState::Connecting)).await;
             match settled.as_deref() {
-                Ok(State::Ready) => Ok(()),
-                Ok(State::Waiting { error, .. }) => {
+                Ok(ClientState::Ready) => Ok(()),
+                Ok(ClientState::Waiting { error, .. }) => {
                     Err(ClientError::Unavailable(Arc::clone(error)))
                 }
                 _ => Err(ClientError::Draining),
@@ -139,14 +139,14 @@ impl Handle {
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut state = self.state.clone();
         async move {
-            // An error is that of a client that is gone.
-            drop(state.wait_for(|state| matches!(state, State::Ended)).await);
+            // It fails if the client's state was dropped, so the client has ended as well.
+            drop(state.wait_for(|state| matches!(state, ClientState::Ended)).await);
         }
     }
 }
 
-impl fmt::Debug for Handle {
+impl fmt::Debug for ClientHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("state", &*self.state.borrow()).finish_non_exhaustive()
+        f.debug_struct("ClientHandle").field("state", &*self.state.borrow()).finish_non_exhaustive()
     }
 }

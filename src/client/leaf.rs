@@ -11,15 +11,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
-use super::Options;
+use super::ClientOptions;
 use super::connect::late;
 use super::error::{Cause, cause};
 use super::gather::{Gathers, TakePush};
-use super::line::{End, Line};
+use super::line::{Line, LineEnd};
 use super::matching::Match;
 use super::prepare::Prepare;
-use super::shared::{Gate, Later, Outcome, Shared};
-use crate::session::Homing;
+use super::shared::{Admission, ClientShared, Completion, Later};
+use crate::session::ReturningWire;
 use crate::wire::Wire;
 use ropewalk_middleware::connection::LINGER;
 
@@ -27,10 +27,10 @@ type Serving = Pin<Box<dyn Future<Output = Result> + Send>>;
 
 /// The connection's end of a client. The layers of [`Client::layer`](super::Client::layer) stand
 /// around it.
-pub struct ClientLeaf(Box<dyn Serve + Send>);
+pub struct ClientLeaf(Box<dyn ServeConnection + Send>);
 
 impl ClientLeaf {
-    pub(super) fn new(serve: impl Serve + Send + 'static) -> Self {
+    pub(super) fn new(serve: impl ServeConnection + Send + 'static) -> Self {
         Self(Box::new(serve))
     }
 }
@@ -55,14 +55,14 @@ impl fmt::Debug for ClientLeaf {
     }
 }
 
-pub(super) trait Serve {
+pub(super) trait ServeConnection {
     fn serve(&mut self, connection: Connection) -> Serving;
 }
 
-/// What a client makes of each connection.
+/// The data that a client needs for each connection.
 pub(super) struct Leaf<P, C, B, G, H, Req, Ans> {
-    pub(super) shared: Arc<Shared<Req, Ans>>,
-    pub(super) options: Options,
+    pub(super) shared: Arc<ClientShared<Req, Ans>>,
+    pub(super) options: ClientOptions,
     pub(super) prepare: P,
     pub(super) codec: C,
     /// Makes a [`Match`] for a new connection.
@@ -71,7 +71,7 @@ pub(super) struct Leaf<P, C, B, G, H, Req, Ans> {
     pub(super) pushes: H,
 }
 
-impl<P, C, B, M, G, H, Req, Ans> Serve for Leaf<P, C, B, G, H, Req, Ans>
+impl<P, C, B, M, G, H, Req, Ans> ServeConnection for Leaf<P, C, B, G, H, Req, Ans>
 where
     P: Prepare<C>,
     C: Decoder<Item: Send + 'static, Error: Into<BoxError>> + Encoder<Req, Error: Into<BoxError>>,
@@ -97,7 +97,7 @@ where
             };
             let Some((codec, wire)) = session.into_parts() else {
                 return Err(Error::other(
-                    "the preparation gave back a session that a server's leaf has",
+                    "`prepare` returned a session of a server, and not the one it was given",
                 ));
             };
             let gather = gather.begin(wire.taken());
@@ -109,14 +109,14 @@ where
     }
 }
 
-/// There is a connection.
-fn open<Req, Ans>(shared: &Shared<Req, Ans>) {
+/// Records that a connection is ready, and grants slots to waiting callers.
+fn open<Req, Ans>(shared: &ClientShared<Req, Ans>) {
     let mut later = Later::default();
     let mut inner = shared.lock();
     (inner.opened, inner.serving) = (Some(Instant::now()), true);
     inner.counts.connections += 1;
     if inner.draining.is_none() {
-        inner.gate = Gate::Open;
+        inner.gate = Admission::Open;
     }
     inner.grant(&mut later);
     drop(inner);
@@ -124,10 +124,10 @@ fn open<Req, Ans>(shared: &Shared<Req, Ans>) {
     later.run();
 }
 
-/// Ends a connection: fails the calls that are out, and closes it as its end says.
+/// Ends a connection: fails the sent calls, and closes the connection according to `end`.
 async fn finish<C, M, G, H, Req>(
     mut line: Line<C, M, G, H, Req>,
-    end: End,
+    end: LineEnd,
     closing: &Closing,
 ) -> Result
 where
@@ -137,47 +137,48 @@ where
     H: TakePush<C::Item>,
 {
     let why: Cause = match &end {
-        End::Broken(error) => cause(Error::other(error.to_string())),
+        LineEnd::Broken(error) => cause(Error::other(error.to_string())),
         end => cause(Error::other(end.text())),
     };
     line.fail(&end, &why);
     let (shared, wire) = (Arc::clone(&line.shared), line.into_wire());
-    if !matches!(end, End::Drained | End::DrainedLate) {
-        // Callers are looked after by the task again.
+    if !matches!(end, LineEnd::Drained | LineEnd::DrainedLate) {
+        // The client's task keeps the deadlines of callers again.
         shared.lock().serving = false;
     }
     match end {
-        End::Drained => {
-            shared.lock().outcome = Some(Outcome::Drained);
+        LineEnd::Drained => {
+            shared.lock().outcome = Some(Completion::Drained);
             let until = shared.lock().draining.map(|until| until.max(Instant::now()) + LINGER);
             close(wire, until).await
         }
-        End::DrainedLate => {
-            shared.lock().outcome = Some(Outcome::Drained);
+        LineEnd::DrainedLate => {
+            shared.lock().outcome = Some(Completion::Drained);
             wire.abort();
             Err(Error::other(why))
         }
-        End::Aged => {
-            shared.lock().outcome = Some(Outcome::Aged);
+        LineEnd::Aged => {
+            shared.lock().outcome = Some(Completion::Aged);
             closing.set_reason(CloseReason::MaxAge);
-            // All was answered, so nobody waits for its end: a task of its own closes it.
-            drop(Homing::without_leaf(*wire));
+            // All calls are answered, so the client doesn't wait for its end: a task of its own
+            // closes it.
+            drop(ReturningWire::without_leaf(*wire));
             Ok(())
         }
-        End::Broken(error) => {
+        LineEnd::Broken(error) => {
             if let Some(reason) = error.close_reason() {
                 closing.set_reason(reason);
             }
             wire.abort();
             Err(error)
         }
-        End::Closed => {
-            // Nothing is out of order: an idle connection was closed by the server.
+        LineEnd::Closed => {
+            // This is not a failure: the server closed an idle connection.
             drop(wire);
             Err(Error::other(why))
         }
-        End::Desynchronized | End::OverMax | End::Stalled => {
-            let reason = if let End::Desynchronized = end {
+        LineEnd::Desynchronized | LineEnd::OverMax | LineEnd::Stalled => {
+            let reason = if let LineEnd::Desynchronized = end {
                 CloseReason::Desynchronized
             } else {
                 CloseReason::Replaced
@@ -189,7 +190,7 @@ where
     }
 }
 
-/// Closes a connection on which all is done, by then if that is given.
+/// Closes a connection whose calls are all answered, until `until` at the latest.
 async fn close(mut wire: Box<Wire>, until: Option<Instant>) -> Result {
     let finished = match until {
         Some(until) => {

@@ -1,5 +1,4 @@
-//! One connection and its calls: the loop that reads answers, writes requests, and keeps the
-//! deadlines.
+//! The loop of one connection: it reads answers, writes requests, and keeps the deadlines of calls.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,79 +7,79 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::Options;
+use super::ClientOptions;
 use super::error::{Cause, ClientError, cause};
 use super::gather::{Gather, Part, TakePush};
 use super::matching::{Match, Out, Whose};
-use super::shared::{Gate, Later, Shared, earlier};
+use super::shared::{Admission, ClientShared, Later, earlier};
 use crate::wire::{Timer, Wire, after};
 use ropewalk_middleware::{BoxError, Error};
 
-/// Requests that are taken under one lock.
+/// The most requests that are taken from the queue under one lock.
 const BATCH: usize = 256;
 
-/// Why there is no connection any more.
+/// The reason why a connection has ended.
 #[derive(Debug)]
-pub(super) enum End {
-    /// All is done.
+pub(super) enum LineEnd {
+    /// The client drains, and all calls are answered.
     Drained,
-    /// The time to drain is over.
+    /// The drain's deadline has passed.
     DrainedLate,
-    /// Old enough, and no answer is missing.
+    /// It has reached its maximum age, and all calls are answered.
     Aged,
     /// The server closed it.
     Closed,
     Broken(Error),
     Desynchronized,
-    /// An answer is over its bounds.
+    /// An answer exceeds its limits.
     OverMax,
-    /// The server does not answer.
+    /// The server has not answered for too long.
     Stalled,
 }
 
-impl End {
+impl LineEnd {
     pub(super) fn text(&self) -> &'static str {
         match self {
             Self::Drained | Self::DrainedLate => "the client was drained",
-            Self::Aged => "the connection was replaced for its age",
+            Self::Aged => "the connection was replaced because of its age",
             Self::Closed => "the server has closed the connection",
             Self::Broken(_) => "the connection broke",
             Self::Desynchronized => {
-                "the server sent what nobody had asked for; what it sends first is for `prepare`"
+                "the server sent a frame that answers no request; read a greeting in `prepare`"
             }
             Self::OverMax => "an answer is larger than max_answer allows",
-            Self::Stalled => "the server gave no answer for too long",
+            Self::Stalled => "the server has not answered for too long",
         }
     }
 }
 
 /// One connection and its calls.
 pub(super) struct Line<C: Decoder, M, G: Gather<C::Item>, H, Req> {
-    pub(super) shared: Arc<Shared<Req, G::Answer>>,
-    options: Options,
+    pub(super) shared: Arc<ClientShared<Req, G::Answer>>,
+    options: ClientOptions,
     codec: C,
     pub(super) wire: Box<Wire>,
     matching: M,
     gather: G,
     pushes: H,
-    /// Bytes that were encoded on this connection, in all.
+    /// The total of bytes encoded on this connection.
     encoded: u64,
     batch: VecDeque<(usize, Req, Instant)>,
     answers: Vec<(Option<usize>, G::Answer)>,
     later: Later<Req, G::Answer>,
-    /// A crowd has had its turn to call.
+    /// Other callers have had a turn to queue their calls before the next write.
     yielded: bool,
-    /// How many calls were encoded the last time.
+    /// How many calls were encoded in the last batch.
     last: usize,
-    /// Calls are queued that there was no room or no turn for.
+    /// Calls are left in the queue, because the wire had no room or the turn was over.
     left: bool,
-    /// Answers have come since that was last noted.
+    /// Answers have arrived since `progress` was last set.
     answered: bool,
-    /// When the last answers came.
+    /// When the last answers arrived, as of the last check of the deadlines.
     progress: Instant,
-    /// So many calls that are out are out of time.
+    /// How many sent calls have timed out and wait for their answers.
     late: usize,
-    /// From when on it is to be replaced; no more calls are taken then.
+    /// When the connection reaches its maximum age. It takes no more calls then.
     expires: Option<Instant>,
     aged: bool,
     timer: Timer,
@@ -94,8 +93,8 @@ where
     H: TakePush<C::Item>,
 {
     pub(super) fn new(
-        shared: Arc<Shared<Req, G::Answer>>,
-        options: Options,
+        shared: Arc<ClientShared<Req, G::Answer>>,
+        options: ClientOptions,
         (codec, wire): (C, Box<Wire>),
         (matching, gather, pushes): (M, G, H),
     ) -> Self {
@@ -104,7 +103,7 @@ where
             shared,
             options,
             codec,
-            // What the preparation has left.
+            // Bytes that the preparation has queued.
             encoded: wire.unwritten() as u64,
             wire,
             matching,
@@ -125,11 +124,11 @@ where
         }
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LineEnd> {
         self.shared.register(cx);
         loop {
             if !self.wire.has_turn() {
-                // A server that always has more to say must not keep calls from their deadlines.
+                // A server that always sends more must not delay the deadlines of calls.
                 if let Poll::Ready(Some(end)) = self.poll_deadlines(cx) {
                     return Poll::Ready(end);
                 }
@@ -139,7 +138,7 @@ where
                 return Poll::Ready(end);
             }
             if self.wire.has_ended() {
-                return Poll::Ready(End::Closed);
+                return Poll::Ready(LineEnd::Closed);
             }
             if let Some(end) = ready!(self.poll_write(cx)) {
                 return Poll::Ready(end);
@@ -148,7 +147,7 @@ where
             // other.
             match self.wire.poll_more(true, cx) {
                 Poll::Ready(Ok(())) => continue,
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(LineEnd::Broken(error)),
                 Poll::Pending => {}
             }
             if self.left && self.wire.has_room() {
@@ -160,15 +159,14 @@ where
         }
     }
 
-    /// Delivers the answers that were read, up to a frame that isn't one, or to the end of the
-    /// turn.
-    fn read(&mut self) -> Result<(), End> {
+    /// Delivers the answers that were read, until an error or the end of the turn.
+    fn read(&mut self) -> Result<(), LineEnd> {
         let mut result = Ok(());
-        // Frames that complete no answer count as well.
+        // The turn also counts frames that don't complete an answer.
         while self.wire.has_turn() && result.is_ok() {
             match self.wire.decode(&mut self.codec) {
                 Some(Ok(frame)) => result = self.take(frame),
-                Some(Err(error)) => result = Err(End::Broken(error)),
+                Some(Err(error)) => result = Err(LineEnd::Broken(error)),
                 None => break,
             }
         }
@@ -182,17 +180,17 @@ where
                 inner.settle(key, Ok(answer), &mut self.later);
             } else {
                 self.late -= 1;
-                self.later.drop(super::shared::Slot::Done(Ok(answer)));
+                self.later.drop(super::shared::CallState::Done(Ok(answer)));
             }
-            inner.free_place(&mut self.later);
+            inner.free_slot(&mut self.later);
         }
         drop(inner);
         self.later.run();
         result
     }
 
-    /// Finds the call that a frame belongs to.
-    fn take(&mut self, frame: C::Item) -> Result<(), End> {
+    /// Adds a frame to the answer it belongs to, or passes it on as a push.
+    fn take(&mut self, frame: C::Item) -> Result<(), LineEnd> {
         let at = self.wire.taken();
         let part = self.gather.part(&frame);
         let whose = if part == Part::Push { Whose::Push } else { self.matching.find(&frame) };
@@ -201,9 +199,10 @@ where
                 self.gather.pass(at);
                 self.pushes.push(frame);
             }
-            Whose::Nobody => return Err(End::Desynchronized),
+            Whose::Nobody => return Err(LineEnd::Desynchronized),
             Whose::Call(id) => {
-                if let Some(answer) = self.gather.add(frame, part, at).map_err(|_| End::OverMax)?
+                if let Some(answer) =
+                    self.gather.add(frame, part, at).map_err(|_| LineEnd::OverMax)?
                     && let Some(out) = self.matching.done(id)
                 {
                     self.answers.push((out.key, answer));
@@ -213,24 +212,26 @@ where
         Ok(())
     }
 
-    /// Encodes what is queued, as far as there is room. Ready with the end when all is done.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+    /// Encodes queued requests while the wire has room. Ready with an end when the client drains or
+    /// the connection is to be replaced, and no calls are left.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Option<LineEnd>> {
         loop {
             let mut inner = self.shared.look();
             if self.aged || inner.queue.is_empty() {
                 self.left = false;
                 let over = inner.queue.is_empty()
                     && (inner.draining.is_some() || self.shared.is_orphaned());
-                let end = if over { Some(End::Drained) } else { self.aged.then_some(End::Aged) };
+                let end =
+                    if over { Some(LineEnd::Drained) } else { self.aged.then_some(LineEnd::Aged) };
                 return Poll::Ready(end.filter(|_| self.matching.len() == 0));
             }
             let crowd = self.last > 1 || self.matching.len() > 0;
             if crowd
-                && inner.queue.len() < inner.places
+                && inner.queue.len() < inner.slots
                 && !std::mem::replace(&mut self.yielded, true)
             {
-                // The caller that woke it may have been the first of many: the others get their
-                // turn first.
+                // The caller that woke this task may be the first of many, which all get a turn to
+                // queue their calls.
                 drop(inner);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -256,8 +257,8 @@ where
         }
     }
 
-    /// Encodes what was taken from the queue; what there is no room for goes back. Returns how many
-    /// calls it was.
+    /// Encodes the requests that were taken from the queue, and puts back those for which there is
+    /// no room. Returns how many were encoded.
     fn encode(&mut self) -> usize {
         let (mut encoded, mut refused) = (0, Vec::new());
         while self.wire.has_room()
@@ -268,7 +269,7 @@ where
             let before = self.wire.unwritten();
             let result = match self.matching.assign(&mut req) {
                 Some(id) => self.wire.encode(&mut self.codec, req).map(|()| id),
-                None => Err(Error::other("the tag is that of another call")),
+                None => Err(Error::other("the tag belongs to another call")),
             };
             match result {
                 Ok(id) => {
@@ -287,7 +288,7 @@ where
             }
             for (key, error) in refused {
                 inner.settle(key, Err(error), &mut self.later);
-                inner.free_place(&mut self.later);
+                inner.free_slot(&mut self.later);
             }
             drop(inner);
             self.later.run();
@@ -295,9 +296,9 @@ where
         encoded
     }
 
-    /// Looks at whatever may be late. Ready with the end, or with `None` when something is to be
-    /// done.
-    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+    /// Checks all deadlines. Ready with the end of the connection, or with `None` when the loop has
+    /// to go on.
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Option<LineEnd>> {
         let now = Instant::now();
         if std::mem::take(&mut self.answered) {
             self.progress = now;
@@ -310,7 +311,7 @@ where
         let patience = self.shared.patience;
         let mut inner = self.shared.lock();
         if inner.draining.is_some_and(|until| until <= now) {
-            return Poll::Ready(Some(End::DrainedLate));
+            return Poll::Ready(Some(LineEnd::DrainedLate));
         }
         next = earlier(next, inner.draining);
         let (later, late) = (&mut self.later, &mut self.late);
@@ -329,14 +330,14 @@ where
             true
         });
         next = earlier(next, inner.expire(patience, now, later));
-        // One whose every place is held by a call that is out of time is of no use to anybody.
-        let poisoned = *late >= inner.places;
+        // If every slot is held by a call that has timed out, the connection serves no more calls.
+        let poisoned = *late >= inner.slots;
         drop(inner);
         later.run();
         let stalled =
             oldest.map(|oldest| after(oldest.max(self.progress), self.options.stalled_after));
         if poisoned || stalled.is_some_and(|stalled| stalled <= now) {
-            return Poll::Ready(Some(End::Stalled));
+            return Poll::Ready(Some(LineEnd::Stalled));
         }
         match earlier(next, stalled) {
             Some(next) => self.timer.poll(next, cx).map(|()| None),
@@ -347,28 +348,28 @@ where
         }
     }
 
-    /// Its connection, when its calls are settled.
+    /// Returns the connection, after its calls are settled.
     pub(super) fn into_wire(self) -> Box<Wire> {
         self.wire
     }
 
-    /// The connection is gone, or about to be: so are the calls that are out.
-    pub(super) fn fail(&mut self, end: &End, why: &Cause) {
+    /// Fails the sent calls, because the connection is gone or about to be closed.
+    pub(super) fn fail(&mut self, end: &LineEnd, why: &Cause) {
         let written = self.encoded - self.wire.unwritten() as u64;
         let mut inner = self.shared.lock();
         if inner.draining.is_none() {
-            inner.gate = Gate::Shut;
+            inner.gate = Admission::Shut;
         }
         for out in self.matching.drain() {
             if let Some(key) = out.key {
                 let error = match end {
                     _ if out.start >= written => ClientError::NotSent(Arc::clone(why)),
-                    End::Desynchronized => ClientError::Desynchronized,
+                    LineEnd::Desynchronized => ClientError::Desynchronized,
                     _ => ClientError::MayHaveArrived(Arc::clone(why)),
                 };
                 inner.settle(key, Err(error), &mut self.later);
             }
-            inner.free_place(&mut self.later);
+            inner.free_slot(&mut self.later);
         }
         drop(inner);
         self.later.run();

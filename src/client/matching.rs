@@ -5,14 +5,13 @@ use std::hash::Hash;
 
 use tokio::time::Instant;
 
-/// A call whose request is encoded. The connection's task alone has it, so there is no lock around
-/// it.
+/// A call whose request is encoded. Only the connection's task has it, so it needs no lock.
 #[derive(Debug)]
-#[allow(unreachable_pub)] // it stands in a sealed trait
+#[allow(unreachable_pub)] // used in a sealed trait
 pub struct Out {
-    /// Its slot; `None` once it was told that it is out of time.
+    /// The key of its entry in the table; `None` once it has failed with a timeout.
     pub(super) key: Option<usize>,
-    /// The byte of the connection at which its request begins.
+    /// The offset in the connection's output at which its request begins.
     pub(super) start: u64,
     pub(super) since: Instant,
 }
@@ -21,31 +20,31 @@ pub struct Out {
 #[allow(unreachable_pub)]
 pub trait Match<Req, Item>: Send + 'static {
     type Id: Copy + Send;
-    /// Marks a request. `None` if its mark is that of another call.
+    /// Assigns an id to a request. `None` if another call has this id.
     fn assign(&mut self, req: &mut Req) -> Option<Self::Id>;
     fn sent(&mut self, id: Self::Id, out: Out);
-    /// Whose frame it is.
+    /// Finds the call that a frame answers.
     fn find(&mut self, frame: &Item) -> Whose<Self::Id>;
-    /// Takes a call whose answer is complete.
+    /// Removes and returns a call whose answer is complete.
     fn done(&mut self, id: Self::Id) -> Option<Out>;
-    /// Calls `f` with each call from the oldest on, while it says so.
+    /// Calls `f` with each call, the oldest first, until it returns false.
     fn each_from_oldest(&mut self, f: &mut dyn FnMut(&mut Out) -> bool);
     fn drain(&mut self) -> Vec<Out>;
     fn len(&self) -> usize;
 }
 
-/// Whose frame it is.
+/// The call that a frame belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(unreachable_pub)]
 pub enum Whose<I> {
     Call(I),
-    /// It answers no call, by its own word.
+    /// A push, which answers no call.
     Push,
-    /// It answers a call that was never made, or is answered already.
+    /// An answer to a call that was never made, or is answered already.
     Nobody,
 }
 
-/// The n-th answer to the n-th call.
+/// Matches the n-th answer to the n-th call.
 #[derive(Default)]
 #[allow(unreachable_pub, missing_debug_implementations)]
 pub struct Fifo(VecDeque<Out>);
@@ -82,8 +81,8 @@ impl<Req, Item> Match<Req, Item> for Fifo {
     }
 }
 
-/// How a protocol marks the answer to a request: with an id in both (DNS, memcached's binary
-/// protocol, most RPC).
+/// The ids by which a protocol marks the answer to a request (DNS, memcached's binary protocol,
+/// most RPC).
 ///
 /// ```
 /// use ropewalk::client::Tag;
@@ -114,8 +113,8 @@ pub trait Tag<Req, Item> {
     /// flight](super::Client::in_flight).
     type Id: Copy + Eq + Hash;
 
-    /// Writes an id into the request, and returns it. If it is one that is `taken`, the call fails.
-    /// An id is free again only when its answer has arrived, even if its caller has gone.
+    /// Writes an id into the request, and returns it. The call fails if the id is `taken`. An id is
+    /// free again only when its answer has arrived, even if its caller is gone.
     fn assign(&mut self, request: &mut Req, taken: &dyn Fn(&Self::Id) -> bool) -> Self::Id;
 
     /// The id of an answer, or `None` for a frame that belongs to no call (a push). An id that no
@@ -123,14 +122,13 @@ pub trait Tag<Req, Item> {
     fn finish(&mut self, frame: &Item) -> Option<Self::Id>;
 }
 
-/// Answers in any order, by their tags.
+/// Matches answers to calls by their ids, in any order.
 #[allow(unreachable_pub, missing_debug_implementations)]
 pub struct ByTag<T, I> {
     tag: T,
-    /// Each with its number.
+    /// The sent calls by their ids, each with its number.
     out: HashMap<I, (u64, Out)>,
-    /// Their numbers in the order of their age. Those that are answered are still in it, for a
-    /// while.
+    /// Numbers and ids in the order of sending. Answered calls stay in it for a while.
     ages: VecDeque<(u64, I)>,
     next: u64,
 }
@@ -194,7 +192,8 @@ where
 
     fn drain(&mut self) -> Vec<Out> {
         let Self { out, ages, .. } = self;
-        // The oldest first. Of a mark that came again only the number that is out counts.
+        // The oldest first. An id may be in it several times; only the entry with the number of the
+        // sent call counts.
         let mut take = |(number, id): (u64, T::Id)| {
             let is_out = out.get(&id).is_some_and(|out| out.0 == number);
             is_out.then(|| out.remove(&id)).flatten().map(|(_, out)| out)

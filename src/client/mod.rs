@@ -69,15 +69,15 @@ pub use self::connect::connect;
 pub use self::error::{Cause, ClientError, fatal};
 pub use self::forward::{Forward, forward};
 pub use self::gather::{Many, NoPushes, OnPush, One, OneOrPush, Part};
-pub use self::handle::Handle;
+pub use self::handle::ClientHandle;
 pub use self::leaf::ClientLeaf;
 pub use self::matching::Tag;
 #[cfg(feature = "tower")]
 pub use self::policy::NotSent;
 pub use self::prepare::{Prepared, Unprepared};
 pub use self::service::{Call, Pipelined};
-pub use self::state::{ClientCounts, State};
+pub use self::state::{ClientCounts, ClientState};
 pub use crate::endpoint::error::ConnectError;
 pub use crate::endpoint::remote::{Dial, Dialing, Remote};
 
-use self::builder::Options;
+use self::builder::ClientOptions;

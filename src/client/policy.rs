@@ -9,7 +9,8 @@ use super::error::ClientError;
 use super::service::Pipelined;
 
 impl<Req, Ans> Load for Pipelined<Req, Ans> {
-    /// [`Pipelined::in_flight`]: tower's `Balance` prefers a connection with few calls, and one that is there.
+    /// [`Pipelined::in_flight`]: tower's `Balance` prefers clients that are connected, and among them those with few
+    /// calls.
     type Metric = usize;
 
     fn load(&self) -> usize {
@@ -17,9 +18,9 @@ impl<Req, Ans> Load for Pipelined<Req, Ans> {
     }
 }
 
-/// A policy for tower's `Retry`: a call that the server can't have seen
-/// ([`ClientError::is_not_sent`]) is tried again, up to a number of times. A request that has been
-/// sent is never sent again.
+/// A policy for tower's `Retry`: a call that fails with [`ClientError::NotSent`], or with
+/// [`TimedOut`](ClientError::TimedOut) before it was sent, is tried again, up to a number of times.
+/// A request that may have been sent is never sent again.
 ///
 /// A codec takes a request by value, so a client can't send it again by itself; `Retry` clones it
 /// before.
@@ -61,7 +62,7 @@ impl<Req: Clone, Ans> Policy<Req, Ans, ClientError> for NotSent {
     type Future = Ready<()>;
 
     fn retry(&mut self, _: &mut Req, result: &mut Result<Ans, ClientError>) -> Option<Ready<()>> {
-        // A client that drains, or that was refused for good, will fail again.
+        // `Draining`, `Unavailable`, `Codec` and `NotReady` would fail again.
         let again =
             matches!(result, Err(ClientError::NotSent(_) | ClientError::TimedOut { sent: false }));
         if !again || self.left == 0 {

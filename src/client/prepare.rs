@@ -34,7 +34,7 @@ impl<C> Prepared<C> {
     }
 }
 
-/// Makes a session of a new connection. Sealed.
+/// Prepares the session of a new connection. Sealed.
 #[allow(unreachable_pub)]
 pub trait Prepare<C>: Clone + Send + Sync + 'static {
     fn prepare(&self, session: Session<C>) -> impl Future<Output = Result<Session<C>>> + Send;

@@ -12,34 +12,34 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::error::ClientError;
-use super::shared::{Gate, Grant, Later, Shared, Slot, Waiter};
+use super::shared::{Admission, CallState, ClientShared, Grant, Later, Waiter};
 
 /// A service of calls on one connection, which clones share: `Service<Req, Response = Ans>`.
 ///
 /// Made by [`Client::pipelined`](super::Client::pipelined) and
 /// [`Client::tagged`](super::Client::tagged). Its type does not contain the codec.
 ///
-/// It is ready when there is a connection and a place among the calls [in
-/// flight](super::Client::in_flight). Each ready clone has a place of its own; if it is dropped
-/// unused, the next caller gets the place. A caller that has waited for
-/// [`call_within`](super::Client::call_within) becomes ready without a place, and its call fails
+/// It is ready when there is a connection and a free slot among the calls [in
+/// flight](super::Client::in_flight). Each ready clone holds a slot of its own; if it is dropped
+/// unused, the next caller gets the slot. A caller that has waited for
+/// [`call_within`](super::Client::call_within) becomes ready without a slot, and its call fails
 /// with [`TimedOut`](ClientError::TimedOut). `poll_ready` itself never fails, because its error
 /// would be final to tower's `Buffer` and `Balance`.
 ///
 /// When the last clone is dropped the client drains in the background: calls whose futures are
 /// still held are answered, the connection is closed, and the task ends.
 pub struct Pipelined<Req, Ans> {
-    shared: Arc<Shared<Req, Ans>>,
+    shared: Arc<ClientShared<Req, Ans>>,
     ticket: Ticket,
 }
 
 impl<Req, Ans> Pipelined<Req, Ans> {
-    pub(super) fn new(shared: Arc<Shared<Req, Ans>>) -> Self {
+    pub(super) fn new(shared: Arc<ClientShared<Req, Ans>>) -> Self {
         Self { shared, ticket: Ticket::Nothing }
     }
 
-    /// Waits for a place, calls, and waits for the answer: the same as `ready` and `call`, under
-    /// one deadline.
+    /// Waits for a slot, calls, and waits for the answer: the same as `ready` and `call`, under one
+    /// deadline.
     ///
     /// ```
     /// use ropewalk::client::Client;
@@ -60,24 +60,24 @@ impl<Req, Ans> Pipelined<Req, Ans> {
     /// # Cancel safety
     ///
     /// If it is dropped before the request is encoded, no part of it is sent. If it is dropped
-    /// later, its answer is discarded when it arrives, and its place stays taken until then; no
+    /// later, its answer is discarded when it arrives, and its slot stays taken until then; no
     /// other call receives its answer.
     ///
     /// # Errors
     ///
     /// See [`ClientError`], which tells whether the server may have seen the request.
     pub async fn ask(&self, req: impl Into<Req>) -> Result<Ans, ClientError> {
-        // Not a clone: that would cost more than the place.
+        // Not a clone of the service, which would cost more than the call.
         let mut asking = Asking { shared: &self.shared, ticket: Ticket::Nothing };
-        poll_fn(|cx| asking.ticket.poll_place(asking.shared, cx)).await;
+        poll_fn(|cx| asking.ticket.poll_slot(asking.shared, cx)).await;
         asking.ticket.start(asking.shared, req.into()).await
     }
 
-    /// How many calls have a place, without those that are answered; `usize::MAX` while there is no
+    /// How many calls hold a slot, without those that are answered; `usize::MAX` while there is no
     /// connection.
     pub fn in_flight(&self) -> usize {
         let inner = self.shared.lock();
-        if matches!(inner.gate, Gate::Open) { inner.taken() } else { usize::MAX }
+        if matches!(inner.gate, Admission::Open) { inner.taken() } else { usize::MAX }
     }
 }
 
@@ -112,7 +112,7 @@ impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
     type Future = Call<Req, Ans>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
-        self.ticket.poll_place(&self.shared, cx).map(Ok)
+        self.ticket.poll_slot(&self.shared, cx).map(Ok)
     }
 
     fn call(&mut self, req: Req) -> Call<Req, Ans> {
@@ -120,22 +120,22 @@ impl<Req, Ans> Service<Req> for Pipelined<Req, Ans> {
     }
 }
 
-/// The right to make a call, or the wait for it.
+/// The slot of a call that is not made yet, or the wait for it.
 enum Ticket {
     Nothing,
-    /// A place, before which it waited so long.
-    Place(Duration),
+    /// A slot, with the time that the caller has waited for it.
+    Slot(Duration),
     Waiting(usize),
     Refused(ClientError),
 }
 
 impl Ticket {
-    fn poll_place<Req, Ans>(
+    fn poll_slot<Req, Ans>(
         &mut self,
-        shared: &Shared<Req, Ans>,
+        shared: &ClientShared<Req, Ans>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        if let Self::Place(_) = *self {
+        if let Self::Slot(_) = *self {
             return Poll::Ready(());
         }
         let mut inner = shared.lock();
@@ -149,22 +149,22 @@ impl Ticket {
             };
             inner.waiters.remove(key);
             *self = match granted {
-                Grant::Place(waited) => Self::Place(waited),
+                Grant::Slot(waited) => Self::Slot(waited),
                 Grant::Refused(error) => Self::Refused(error),
             };
             return Poll::Ready(());
         }
         match &inner.gate {
-            Gate::Open if inner.free > 0 && inner.waiting.is_empty() => {
+            Admission::Open if inner.free > 0 && inner.waiting.is_empty() => {
                 inner.free -= 1;
-                *self = Self::Place(Duration::ZERO);
+                *self = Self::Slot(Duration::ZERO);
                 return Poll::Ready(());
             }
-            Gate::Refusing(error) => {
+            Admission::Refusing(error) => {
                 *self = Self::Refused(error.clone());
                 return Poll::Ready(());
             }
-            // It was told already. Only a place that is free would be better.
+            // It has failed already, and no slot is free, so it stays ready with the error.
             _ if matches!(*self, Self::Refused(_)) => return Poll::Ready(()),
             _ => {}
         }
@@ -172,14 +172,18 @@ impl Ticket {
         let key = inner.waiters.insert(Waiter { waker, since: Instant::now(), granted: None });
         inner.waiting.push_back(key);
         *self = Self::Waiting(key);
-        // For its deadline.
+        // The task has to be woken for the caller's deadline.
         shared.wake(inner);
         Poll::Pending
     }
 
-    fn start<Req, Ans>(&mut self, shared: &Arc<Shared<Req, Ans>>, req: Req) -> Call<Req, Ans> {
+    fn start<Req, Ans>(
+        &mut self,
+        shared: &Arc<ClientShared<Req, Ans>>,
+        req: Req,
+    ) -> Call<Req, Ans> {
         let waited = match std::mem::replace(self, Self::Nothing) {
-            Self::Place(waited) => waited,
+            Self::Slot(waited) => waited,
             Self::Refused(error) => return Call(At::Failed(error)),
             other => {
                 *self = other;
@@ -187,19 +191,19 @@ impl Ticket {
             }
         };
         let mut inner = shared.lock();
-        if let Gate::Refusing(error) = &inner.gate {
-            // It was ready before the client was told to drain.
+        if let Admission::Refusing(error) = &inner.gate {
+            // The caller became ready before the drain began.
             let error = error.clone();
             inner.free += 1;
             return Call(At::Failed(error));
         }
         let key = inner.enqueue(req, waited);
         shared.wake(inner);
-        Call(At::Slot(Arc::clone(shared), key))
+        Call(At::Pending(Arc::clone(shared), key))
     }
 
-    /// Gives back what there is to give.
-    fn give_back<Req, Ans>(&mut self, shared: &Shared<Req, Ans>) {
+    /// Gives back a slot, or ends the wait for one.
+    fn give_back<Req, Ans>(&mut self, shared: &ClientShared<Req, Ans>) {
         if matches!(self, Self::Nothing | Self::Refused(_)) {
             return;
         }
@@ -207,20 +211,20 @@ impl Ticket {
         let mut inner = shared.lock();
         let waiter = match std::mem::replace(self, Self::Nothing) {
             Self::Waiting(key) => {
-                // From the front: those that have waited longest give up first.
+                // Searched from the front, because those that have waited longest give up first.
                 if let Some(at) = inner.waiting.iter().position(|&waiting| waiting == key) {
                     inner.waiting.remove(at);
                 }
                 Some(inner.waiters.remove(key))
             }
-            Self::Place(_) => {
-                inner.free_place(&mut later);
+            Self::Slot(_) => {
+                inner.free_slot(&mut later);
                 None
             }
             _ => None,
         };
-        if let Some(Waiter { granted: Some(Grant::Place(_)), .. }) = waiter {
-            inner.free_place(&mut later);
+        if let Some(Waiter { granted: Some(Grant::Slot(_)), .. }) = waiter {
+            inner.free_slot(&mut later);
         }
         drop(inner);
         drop(waiter);
@@ -228,9 +232,9 @@ impl Ticket {
     }
 }
 
-/// A call of [`Pipelined::ask`] that waits for its place; dropped, it gives the place back.
+/// A call of [`Pipelined::ask`] that waits for its slot. Dropping it gives the slot back.
 struct Asking<'a, Req, Ans> {
-    shared: &'a Arc<Shared<Req, Ans>>,
+    shared: &'a Arc<ClientShared<Req, Ans>>,
     ticket: Ticket,
 }
 
@@ -245,11 +249,11 @@ impl<Req, Ans> Drop for Asking<'_, Req, Ans> {
 /// # Cancel safety
 ///
 /// As for [`Pipelined::ask`]: if it is dropped, no other call receives its answer.
-#[must_use = "dropped, the call is taken back if it is not written yet, and its answer thrown away otherwise"]
+#[must_use = "if it is dropped, the call is withdrawn if it is not written yet; otherwise its answer is discarded"]
 pub struct Call<Req, Ans>(At<Req, Ans>);
 
 enum At<Req, Ans> {
-    Slot(Arc<Shared<Req, Ans>>, usize),
+    Pending(Arc<ClientShared<Req, Ans>>, usize),
     Failed(ClientError),
     Gone,
 }
@@ -261,9 +265,11 @@ impl<Req, Ans> Future for Call<Req, Ans> {
     type Output = Result<Ans, ClientError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let At::Slot(shared, key) = &self.0 {
+        if let At::Pending(shared, key) = &self.0 {
             let mut inner = shared.lock();
-            if let Slot::Queued { waker, .. } | Slot::Out { waker } = &mut inner.slots[*key] {
+            if let CallState::Queued { waker, .. } | CallState::Out { waker } =
+                &mut inner.calls[*key]
+            {
                 let old = match waker {
                     Some(old) if old.will_wake(cx.waker()) => None,
                     waker => waker.replace(cx.waker().clone()),
@@ -272,12 +278,12 @@ impl<Req, Ans> Future for Call<Req, Ans> {
                 drop(old);
                 return Poll::Pending;
             }
-            let slot = inner.slots.remove(*key);
+            let call = inner.calls.remove(*key);
             drop(inner);
             self.0 = At::Gone;
-            return match slot {
-                Slot::Done(result) => Poll::Ready(result),
-                // Its own drop alone abandons it.
+            return match call {
+                CallState::Done(result) => Poll::Ready(result),
+                // Only the drop of this call abandons it, so this doesn't happen.
                 _ => Poll::Ready(Err(ClientError::NotReady)),
             };
         }
@@ -290,27 +296,27 @@ impl<Req, Ans> Future for Call<Req, Ans> {
 
 impl<Req, Ans> Drop for Call<Req, Ans> {
     fn drop(&mut self) {
-        let At::Slot(shared, key) = &self.0 else { return };
+        let At::Pending(shared, key) = &self.0 else { return };
         let mut later = Later::default();
         let mut inner = shared.lock();
-        match &mut inner.slots[*key] {
-            slot @ Slot::Out { .. } => {
-                later.drop(std::mem::replace(slot, Slot::Abandoned));
+        match &mut inner.calls[*key] {
+            call @ CallState::Out { .. } => {
+                later.drop(std::mem::replace(call, CallState::Abandoned));
                 inner.counts.dropped += 1;
             }
-            Slot::Queued { .. } => {
+            CallState::Queued { .. } => {
                 inner.unqueue(*key);
-                later.drop(inner.slots.remove(*key));
+                later.drop(inner.calls.remove(*key));
                 inner.counts.dropped += 1;
-                inner.free_place(&mut later);
+                inner.free_slot(&mut later);
                 if inner.queue.is_empty() {
-                    // A client that drains may have waited for that.
+                    // A client that drains may wait for the queue to be empty.
                     shared.wake(inner);
                     later.run();
                     return;
                 }
             }
-            Slot::Done(_) | Slot::Abandoned => later.drop(inner.slots.remove(*key)),
+            CallState::Done(_) | CallState::Abandoned => later.drop(inner.calls.remove(*key)),
         }
         drop(inner);
         later.run();

@@ -1,8 +1,8 @@
-//! What callers and the connection's task share, under one lock: the places, the queue, the slots
-//! of the calls.
+//! The state that callers and the connection's task share, under one lock: the free slots, the
+//! queue, the calls.
 //!
-//! Wakers are woken, and values of the user dropped, when the lock is free again: both run code of
-//! the user's.
+//! Wakers are woken and the user's values dropped after the lock is released, because both run user
+//! code.
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
@@ -18,11 +18,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::{Cause, ClientError};
-use super::state::{ClientCounts, State};
+use super::state::{ClientCounts, ClientState};
 use crate::wire::after;
 
-/// A call.
-pub(super) enum Slot<Req, Ans> {
+/// The state of a call.
+pub(super) enum CallState<Req, Ans> {
     Queued {
         req: Req,
         waker: Option<Waker>,
@@ -32,28 +32,28 @@ pub(super) enum Slot<Req, Ans> {
         waker: Option<Waker>,
     },
     Done(Result<Ans, ClientError>),
-    /// Encoded, and its caller has gone.
+    /// Encoded, and its caller is gone.
     Abandoned,
 }
 
-/// A caller in `poll_ready`.
+/// A caller that waits in `poll_ready`.
 pub(super) struct Waiter {
     pub(super) waker: Option<Waker>,
     pub(super) since: Instant,
     pub(super) granted: Option<Grant>,
 }
 
-/// What a caller gets that has waited.
+/// The result of a caller's wait.
 pub(super) enum Grant {
-    /// A place, after so long.
-    Place(Duration),
-    /// It may call, and the call fails.
+    /// A slot, with the time that the caller has waited.
+    Slot(Duration),
+    /// No slot: the caller becomes ready, and its call fails with this error.
     Refused(ClientError),
 }
 
-/// Whether calls are let in.
-pub(super) enum Gate {
-    /// There is a connection.
+/// Whether callers get slots.
+pub(super) enum Admission {
+    /// There is a connection: callers get slots.
     Open,
     /// There is no connection: callers wait.
     Shut,
@@ -61,66 +61,66 @@ pub(super) enum Gate {
     Refusing(ClientError),
 }
 
-/// A queued call, and since when its time runs: `None` until the task has seen it, so that no
-/// caller asks for the time.
+/// A queued call, and when its time began: `None` until the task has seen it, so that callers don't
+/// read the clock.
 pub(super) struct Queued {
     pub(super) key: usize,
     pub(super) since: Option<Instant>,
 }
 
-/// What the leaf tells the task of a connection that has ended as it should.
+/// Reported by the leaf to the task when a connection has ended as planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The client is done.
+pub(super) enum Completion {
+    /// The client drains, and is done.
     Drained,
-    /// It is to be replaced at once.
+    /// The connection had reached its maximum age: the next one is made at once.
     Aged,
 }
 
-pub(super) struct Shared<Req, Ans> {
-    inner: Mutex<Inner<Req, Ans>>,
+pub(super) struct ClientShared<Req, Ans> {
+    inner: Mutex<CallTable<Req, Ans>>,
     task: AtomicWaker,
-    /// How many services there are: clones of one another.
+    /// How many clones of the service exist.
     pub(super) services: AtomicUsize,
-    pub(super) state: watch::Sender<State>,
-    /// How long a call may take, from its wait for a place on.
+    pub(super) state: watch::Sender<ClientState>,
+    /// How long a call may take, including its wait for a slot.
     pub(super) patience: Duration,
 }
 
-pub(super) struct Inner<Req, Ans> {
-    pub(super) slots: Slab<Slot<Req, Ans>>,
+pub(super) struct CallTable<Req, Ans> {
+    pub(super) calls: Slab<CallState<Req, Ans>>,
     pub(super) queue: VecDeque<Queued>,
-    /// So many of the queue's first calls were seen by the task.
+    /// How many calls at the front of the queue the task has seen.
     seen: usize,
     pub(super) waiters: Slab<Waiter>,
-    /// Those of them that wait still, in their order.
+    /// The keys of the waiters that still wait, in their order.
     pub(super) waiting: VecDeque<usize>,
     pub(super) free: usize,
-    pub(super) places: usize,
-    /// The task was woken, and has not looked yet.
+    pub(super) slots: usize,
+    /// The task was woken, and has not checked the state yet.
     woken: bool,
-    pub(super) gate: Gate,
-    /// The client drains, until then at most.
+    pub(super) gate: Admission,
+    /// The deadline of the drain, if the client drains.
     pub(super) draining: Option<Instant>,
-    /// Until when the connection of this attempt must be prepared.
+    /// The deadline of the current attempt to connect and prepare.
     pub(super) prepared_by: Option<Instant>,
-    /// Since when there is a connection.
+    /// When the current connection was ready.
     pub(super) opened: Option<Instant>,
-    /// A line has the callers, and not the task.
+    /// A connection's loop keeps the deadlines of callers, not the task.
     pub(super) serving: bool,
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<Completion>,
     pub(super) counts: ClientCounts,
 }
 
-/// What is to be done when the lock is free again.
+/// Wakers to wake and values to drop after the lock is released.
 pub(super) struct Later<Req, Ans> {
     wakers: Vec<Waker>,
-    slots: Vec<Slot<Req, Ans>>,
+    calls: Vec<CallState<Req, Ans>>,
 }
 
 impl<Req, Ans> Default for Later<Req, Ans> {
     fn default() -> Self {
-        Self { wakers: Vec::new(), slots: Vec::new() }
+        Self { wakers: Vec::new(), calls: Vec::new() }
     }
 }
 
@@ -129,28 +129,28 @@ impl<Req, Ans> Later<Req, Ans> {
         self.wakers.extend(waker);
     }
 
-    pub(super) fn drop(&mut self, slot: Slot<Req, Ans>) {
-        self.slots.push(slot);
+    pub(super) fn drop(&mut self, call: CallState<Req, Ans>) {
+        self.calls.push(call);
     }
 
     pub(super) fn run(&mut self) {
-        self.slots.clear();
+        self.calls.clear();
         self.wakers.drain(..).for_each(Waker::wake);
     }
 }
 
-impl<Req, Ans> Shared<Req, Ans> {
-    pub(super) fn new(places: usize, patience: Duration) -> Arc<Self> {
-        let inner = Inner {
-            slots: Slab::new(),
+impl<Req, Ans> ClientShared<Req, Ans> {
+    pub(super) fn new(slots: usize, patience: Duration) -> Arc<Self> {
+        let inner = CallTable {
+            calls: Slab::new(),
             queue: VecDeque::new(),
             seen: 0,
             waiters: Slab::new(),
             waiting: VecDeque::new(),
-            free: places,
-            places,
+            free: slots,
+            slots,
             woken: false,
-            gate: Gate::Shut,
+            gate: Admission::Shut,
             draining: None,
             prepared_by: None,
             opened: None,
@@ -162,30 +162,30 @@ impl<Req, Ans> Shared<Req, Ans> {
             inner: Mutex::new(inner),
             task: AtomicWaker::new(),
             services: AtomicUsize::new(1),
-            state: watch::Sender::new(State::Connecting),
+            state: watch::Sender::new(ClientState::Connecting),
             patience,
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner<Req, Ans>> {
-        // Whole between any two statements that may panic: user code runs without the lock.
+    pub(super) fn lock(&self) -> MutexGuard<'_, CallTable<Req, Ans>> {
+        // No user code runs under this lock, so its data is consistent even after a panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The task is to be woken by what changes from here on.
+    /// Registers the task to be woken by later changes.
     pub(super) fn register(&self, cx: &Context<'_>) {
         self.task.register(cx.waker());
     }
 
-    /// The task looks at what has changed: the next caller wakes it again.
-    pub(super) fn look(&self) -> MutexGuard<'_, Inner<Req, Ans>> {
+    /// Locks the state for the task. The next change wakes it again.
+    pub(super) fn look(&self) -> MutexGuard<'_, CallTable<Req, Ans>> {
         let mut inner = self.lock();
         inner.woken = false;
         inner
     }
 
-    /// Wakes the task, once until it looks.
-    pub(super) fn wake(&self, mut inner: MutexGuard<'_, Inner<Req, Ans>>) {
+    /// Wakes the task, unless it was woken already and has not checked the state since.
+    pub(super) fn wake(&self, mut inner: MutexGuard<'_, CallTable<Req, Ans>>) {
         let first = !std::mem::replace(&mut inner.woken, true);
         drop(inner);
         if first {
@@ -193,10 +193,10 @@ impl<Req, Ans> Shared<Req, Ans> {
         }
     }
 
-    /// Says what the client is doing, unless it drains.
-    pub(super) fn set_state(&self, new: State) {
+    /// Publishes the state of the client, unless it drains or has ended.
+    pub(super) fn set_state(&self, new: ClientState) {
         self.state.send_if_modified(|state| {
-            let drains = matches!(state, State::Draining | State::Ended);
+            let drains = matches!(state, ClientState::Draining | ClientState::Ended);
             if !drains {
                 *state = new;
             }
@@ -205,27 +205,28 @@ impl<Req, Ans> Shared<Req, Ans> {
     }
 
     pub(super) fn set_ready(&self) {
-        self.set_state(State::Ready);
+        self.set_state(ClientState::Ready);
     }
 
-    /// Whether no service is left that could call.
+    /// Whether all clones of the service are dropped.
     pub(super) fn is_orphaned(&self) -> bool {
         self.services.load(Ordering::Acquire) == 0
     }
 }
 
-impl<Req, Ans> Inner<Req, Ans> {
-    /// Queues a call that has its place, and has waited so long for it. Returns its slot.
+impl<Req, Ans> CallTable<Req, Ans> {
+    /// Queues a call whose caller holds a slot, for which it has waited this long. Returns the
+    /// call's key.
     pub(super) fn enqueue(&mut self, req: Req, waited: Duration) -> usize {
-        let key = self.slots.insert(Slot::Queued { req, waker: None });
+        let key = self.calls.insert(CallState::Queued { req, waker: None });
         let since = (!waited.is_zero()).then(|| Instant::now().checked_sub(waited)).flatten();
         self.queue.push_back(Queued { key, since });
         self.counts.calls += 1;
         key
     }
 
-    /// The time of the queued calls that are new begins. It is in the order of the queue, so that
-    /// the first one is always the first to be late.
+    /// Sets when the time of new calls in the queue began. These times are in the order of the
+    /// queue, so the first call is always the first to time out.
     pub(super) fn note_time(&mut self, now: Instant) {
         let Some(first) = self.seen.checked_sub(1) else { return self.note_from(0, None, now) };
         let last = self.queue.get(first).and_then(|queued| queued.since);
@@ -241,21 +242,23 @@ impl<Req, Ans> Inner<Req, Ans> {
         self.seen = self.queue.len();
     }
 
-    /// Takes the first queued call, to be encoded.
+    /// Takes the first queued call, to encode it.
     pub(super) fn pop(&mut self, now: Instant) -> Option<(usize, Req, Instant)> {
         loop {
             let Queued { key, since } = self.queue.pop_front()?;
             self.seen = self.seen.saturating_sub(1);
-            let slot = self.slots.get_mut(key)?;
-            let waker = if let Slot::Queued { waker, .. } = slot { waker.take() } else { None };
-            if let Slot::Queued { req, .. } = std::mem::replace(slot, Slot::Out { waker }) {
+            let call = self.calls.get_mut(key)?;
+            let waker =
+                if let CallState::Queued { waker, .. } = call { waker.take() } else { None };
+            if let CallState::Queued { req, .. } = std::mem::replace(call, CallState::Out { waker })
+            {
                 return Some((key, req, since.unwrap_or(now)));
             }
         }
     }
 
-    /// Puts a call back that was taken and could not be encoded for want of room. Returns the
-    /// request if its caller has gone.
+    /// Puts back a call for which there was no room. If its caller is gone, the call is dropped
+    /// instead.
     pub(super) fn unpop(
         &mut self,
         key: usize,
@@ -263,20 +266,20 @@ impl<Req, Ans> Inner<Req, Ans> {
         since: Instant,
         later: &mut Later<Req, Ans>,
     ) {
-        let slot = &mut self.slots[key];
-        if let Slot::Out { waker } = slot {
+        let call = &mut self.calls[key];
+        if let CallState::Out { waker } = call {
             let waker = waker.take();
-            *slot = Slot::Queued { req, waker };
+            *call = CallState::Queued { req, waker };
             self.queue.push_front(Queued { key, since: Some(since) });
             self.seen += 1;
             return;
         }
-        self.slots.remove(key);
-        later.drop(Slot::Queued { req, waker: None });
-        self.free_place(later);
+        self.calls.remove(key);
+        later.drop(CallState::Queued { req, waker: None });
+        self.free_slot(later);
     }
 
-    /// Removes a call whose caller has gone before it was encoded.
+    /// Removes a queued call whose caller is gone.
     pub(super) fn unqueue(&mut self, key: usize) {
         if let Some(at) = self.queue.iter().position(|queued| queued.key == key) {
             self.queue.remove(at);
@@ -284,24 +287,25 @@ impl<Req, Ans> Inner<Req, Ans> {
         }
     }
 
-    /// A place is free: it goes to the caller that has waited longest.
-    pub(super) fn free_place(&mut self, later: &mut Later<Req, Ans>) {
+    /// Frees a slot, and gives it to the caller that has waited longest.
+    pub(super) fn free_slot(&mut self, later: &mut Later<Req, Ans>) {
         self.free += 1;
         self.grant(later);
     }
 
-    /// Gives free places to those who wait.
+    /// Gives free slots to waiting callers.
     pub(super) fn grant(&mut self, later: &mut Later<Req, Ans>) {
-        while matches!(self.gate, Gate::Open) && self.free > 0 {
+        while matches!(self.gate, Admission::Open) && self.free > 0 {
             let Some(key) = self.waiting.pop_front() else { return };
             self.free -= 1;
             let waiter = &mut self.waiters[key];
-            waiter.granted = Some(Grant::Place(waiter.since.elapsed()));
+            waiter.granted = Some(Grant::Slot(waiter.since.elapsed()));
             later.wake(waiter.waker.take());
         }
     }
 
-    /// Has those who have waited since `late` or longer fail when they call; all, if it is `None`.
+    /// Makes callers that have waited since `late` or longer ready with an error; all of them if it
+    /// is `None`.
     pub(super) fn refuse(
         &mut self,
         late: Option<Instant>,
@@ -319,34 +323,34 @@ impl<Req, Ans> Inner<Req, Ans> {
         }
     }
 
-    /// The end of a call.
+    /// Ends a call with its result.
     pub(super) fn settle(
         &mut self,
         key: usize,
         result: Result<Ans, ClientError>,
         later: &mut Later<Req, Ans>,
     ) {
-        let slot = &mut self.slots[key];
-        if let Slot::Out { .. } | Slot::Queued { .. } = slot {
+        let call = &mut self.calls[key];
+        if let CallState::Out { .. } | CallState::Queued { .. } = call {
             *(if result.is_ok() { &mut self.counts.answered } else { &mut self.counts.failed }) +=
                 1;
         }
-        match slot {
-            Slot::Out { waker } => {
+        match call {
+            CallState::Out { waker } => {
                 later.wake(waker.take());
-                *slot = Slot::Done(result);
+                *call = CallState::Done(result);
             }
-            Slot::Queued { waker, .. } => {
+            CallState::Queued { waker, .. } => {
                 later.wake(waker.take());
-                let queued = std::mem::replace(slot, Slot::Done(result));
+                let queued = std::mem::replace(call, CallState::Done(result));
                 later.drop(queued);
             }
-            Slot::Abandoned => {
-                self.slots.remove(key);
-                later.drop(Slot::Done(result));
+            CallState::Abandoned => {
+                self.calls.remove(key);
+                later.drop(CallState::Done(result));
             }
-            // It was told before.
-            Slot::Done(_) => later.drop(Slot::Done(result)),
+            // The call has its result already.
+            CallState::Done(_) => later.drop(CallState::Done(result)),
         }
     }
 
@@ -355,12 +359,12 @@ impl<Req, Ans> Inner<Req, Ans> {
         self.seen = 0;
         while let Some(Queued { key, .. }) = self.queue.pop_front() {
             self.settle(key, Err(error.clone()), later);
-            self.free_place(later);
+            self.free_slot(later);
         }
     }
 
-    /// Queued calls, and callers that wait, whose time is over. All have the same patience, so it
-    /// is the oldest ones. Returns when the next one is late.
+    /// Fails queued calls and waiting callers whose time is over. All have the same time, so the
+    /// oldest come first. Returns when the next one times out.
     pub(super) fn expire(
         &mut self,
         patience: Duration,
@@ -379,7 +383,7 @@ impl<Req, Ans> Inner<Req, Ans> {
             self.queue.pop_front();
             self.seen = self.seen.saturating_sub(1);
             self.settle(key, Err(error.clone()), later);
-            self.free_place(later);
+            self.free_slot(later);
         }
         if let Some(late) = now.checked_sub(patience) {
             self.refuse(Some(late), &error, later);
@@ -388,40 +392,40 @@ impl<Req, Ans> Inner<Req, Ans> {
         earlier(next, waiter)
     }
 
-    /// Fails the calls that are out: the line that knew of them is gone.
+    /// Fails the sent calls, because their connection's loop is gone.
     pub(super) fn fail_out(&mut self, later: &mut Later<Req, Ans>) {
         let out: Vec<usize> = self
-            .slots
+            .calls
             .iter()
-            .filter(|(_, slot)| !matches!(slot, Slot::Done(_)))
+            .filter(|(_, call)| !matches!(call, CallState::Done(_)))
             .map(|(key, _)| key)
             .collect();
-        let gone: Cause = Arc::new(Gone);
+        let gone: Cause = Arc::new(TaskGone);
         for key in out {
             self.settle(key, Err(ClientError::MayHaveArrived(Arc::clone(&gone))), later);
-            self.free_place(later);
+            self.free_slot(later);
         }
     }
 
-    /// How many places are taken.
+    /// How many slots are taken.
     pub(super) fn taken(&self) -> usize {
-        self.places - self.free
+        self.slots - self.free
     }
 }
 
-/// The task of a client was dropped.
+/// The error of calls when the client's task was dropped.
 #[derive(Debug)]
-struct Gone;
+struct TaskGone;
 
-impl fmt::Display for Gone {
+impl fmt::Display for TaskGone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the client's task is gone: its runtime ended, or its codec panicked")
     }
 }
 
-impl StdError for Gone {}
+impl StdError for TaskGone {}
 
-/// The earlier of two moments that may not be.
+/// The earlier of two instants, each of which may be missing.
 pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -1,4 +1,4 @@
-//! What a client is doing, and its counters.
+//! The state of a client, and its counters.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::error::Cause;
 /// What a client is doing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum State {
+pub enum ClientState {
     /// The client looks up the name, connects, does the handshake, or prepares the connection.
     Connecting,
     /// There is a connection.

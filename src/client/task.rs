@@ -11,35 +11,36 @@ use ropewalk_middleware::{BoxError, Connection, Error, Escaped, Result};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tower_service::Service;
 
-use super::Options;
+use super::ClientOptions;
 use super::backoff::random;
 use super::connect::{dial, late};
 use super::error::{Cause, ClientError, Fatal, cause};
-use super::shared::{Gate, Later, Outcome, Shared, earlier};
-use super::state::State;
+use super::shared::{Admission, ClientShared, Completion, Later, earlier};
+use super::state::ClientState;
 use crate::endpoint::error::ConnectError;
 use crate::endpoint::remote::Remote;
 use crate::wire::{Timer, after};
 
-/// A connection that stood for so long has shown that the server works.
+/// After a connection has lasted this long, the count of failures is reset.
 const STABLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Task<Req, Ans> {
-    shared: Arc<Shared<Req, Ans>>,
-    options: Options,
-    /// Attempts since a connection stood for long enough.
+    shared: Arc<ClientShared<Req, Ans>>,
+    options: ClientOptions,
+    /// Failed attempts, and connections that ended early, since a connection last lasted long
+    /// enough.
     failures: u32,
-    /// Since when there is no connection, and what the last attempt failed by.
+    /// Since when there has been no connection, and the error of the last attempt or connection.
     down: Instant,
     error: Option<Cause>,
     timer: Timer,
 }
 
-/// The client is to end.
+/// The client has to end.
 struct Over;
 
 impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
-    pub(super) fn new(shared: Arc<Shared<Req, Ans>>, options: Options) -> Self {
+    pub(super) fn new(shared: Arc<ClientShared<Req, Ans>>, options: ClientOptions) -> Self {
         Self {
             shared,
             options,
@@ -50,7 +51,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         }
     }
 
-    /// Runs until the client is to end. `service` is the leaf with its layers.
+    /// Runs until the client ends. `service` is the leaf with its layers.
     pub(super) async fn run<S>(mut self, remotes: Vec<Remote>, mut service: S)
     where
         S: Service<Connection, Response = (), Error: Into<BoxError>>,
@@ -62,25 +63,25 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
                 Ok(ended) => ended,
             };
             let error = match ended {
-                Ok(Outcome::Drained) => return,
-                Ok(Outcome::Aged) => continue,
+                Ok(Completion::Drained) => return,
+                Ok(Completion::Aged) => continue,
                 Err(error) => error,
             };
             let fatal = error.downcast_ref::<Fatal>().is_some();
             let error = cause(error);
             if fatal {
-                self.shared.lock().gate = Gate::Refusing(ClientError::Unavailable(error));
+                self.shared.lock().gate = Admission::Refusing(ClientError::Unavailable(error));
                 return;
             }
-            // Several are alternatives.
+            // The remotes are alternatives: after a failure the next one is tried.
             turn += 1;
             self.failures = self.failures.saturating_add(1);
             let wait = self.options.backoff.wait(self.failures, random());
             let until = after(Instant::now(), wait);
             self.error = Some(Arc::clone(&error));
-            self.shared.set_state(State::Waiting { until, error: Arc::clone(&error) });
+            self.shared.set_state(ClientState::Waiting { until, error: Arc::clone(&error) });
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            event!(WARN, error = %Escaped::display(&error), wait_ms, "a client has no connection, and will connect again");
+            event!(WARN, error = %Escaped::display(&error), wait_ms, "a client has no connection; it will try again");
             if self.meanwhile(sleep_until(until)).await.is_err() {
                 return;
             }
@@ -92,7 +93,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         &mut self,
         remote: &Remote,
         service: &mut S,
-    ) -> Result<Result<Outcome>, Over>
+    ) -> Result<Result<Completion>, Over>
     where
         S: Service<Connection, Response = (), Error: Into<BoxError>>,
     {
@@ -102,7 +103,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
             inner.prepared_by = Some(until);
             inner.counts.attempts += 1;
         }
-        self.shared.set_state(State::Connecting);
+        self.shared.set_state(ClientState::Connecting);
         let connection = match self.meanwhile(timeout_at(until, dial(remote, None))).await? {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Ok(Err(error)),
@@ -125,27 +126,27 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         inner.counts.closed[reason.index()] += 1;
         inner.serving = false;
         if inner.draining.is_none() {
-            inner.gate = Gate::Shut;
+            inner.gate = Admission::Shut;
         }
         let (opened, outcome) = (inner.opened.take(), inner.outcome.take());
         drop(inner);
         if opened.is_some() {
             self.down = Instant::now();
         }
-        // From when it was prepared: a server that accepts, greets and closes does not count as one
-        // that works.
+        // Measured since it was prepared: a server that accepts, greets and closes must not reset
+        // the count.
         if opened.is_some_and(|opened| opened.elapsed() >= STABLE) {
             self.failures = 0;
         }
         Ok(match (outcome, served) {
             (Some(outcome), _) => Ok(outcome),
             (None, Err(error)) => Err(error),
-            (None, Ok(())) => Err(Error::other("a layer has ended the connection")),
+            (None, Ok(())) => Err(Error::other("a layer ended the connection")),
         })
     }
 
-    /// Awaits the end of a connection. Before it is prepared callers are looked after here, and
-    /// afterwards by its line.
+    /// Awaits the end of a connection. The deadlines of callers are kept here until it is prepared,
+    /// and by its loop afterwards.
     async fn serve<E: Into<BoxError>>(
         &mut self,
         mut served: Pin<&mut impl Future<Output = Result<(), E>>>,
@@ -162,7 +163,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         .await
     }
 
-    /// Awaits something while there is no connection, and looks after the callers.
+    /// Awaits a future while there is no connection, and keeps the deadlines of callers meanwhile.
     async fn meanwhile<F: Future>(&mut self, future: F) -> Result<F::Output, Over> {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -174,7 +175,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         .await
     }
 
-    /// Ready when the client is to end.
+    /// Keeps the deadlines of callers. Ready when the client has to end.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.register(cx);
         loop {
@@ -197,7 +198,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
                     let error = ClientError::Unavailable(self.error.clone().unwrap_or_else(none));
                     inner.refuse(None, &error, &mut later);
                     inner.fail_queued(&error, &mut later);
-                    inner.gate = Gate::Refusing(error);
+                    inner.gate = Admission::Refusing(error);
                 } else {
                     next = earlier(next, Some(until));
                 }
@@ -212,20 +213,21 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
 }
 
 impl<Req, Ans> Drop for Task<Req, Ans> {
-    /// However it ends, by a panic of the codec or with its runtime as well: nobody waits for ever.
+    /// Fails all calls, so that no caller waits for ever, also after a panic of the codec or the
+    /// end of the runtime.
     fn drop(&mut self) {
         let mut later = Later::default();
         let mut inner = self.shared.lock();
         let error = match &inner.gate {
-            Gate::Refusing(error) => error.clone(),
-            Gate::Open | Gate::Shut => ClientError::Draining,
+            Admission::Refusing(error) => error.clone(),
+            Admission::Open | Admission::Shut => ClientError::Draining,
         };
-        inner.gate = Gate::Refusing(error.clone());
+        inner.gate = Admission::Refusing(error.clone());
         inner.refuse(None, &error, &mut later);
         inner.fail_queued(&error, &mut later);
         inner.fail_out(&mut later);
         drop(inner);
-        self.shared.state.send_replace(State::Ended);
+        self.shared.state.send_replace(ClientState::Ended);
         later.run();
     }
 }

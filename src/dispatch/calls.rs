@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 
-use super::slots::Slots;
+use super::slots::CallBlocks;
 
 /// Calls under way, and the order of their answers.
 ///
@@ -50,18 +50,18 @@ pub trait Calls<F: Future> {
 /// One call at a time.
 #[pin_project]
 #[derive(Debug)]
-pub struct One<F> {
+pub struct OneAtATime<F> {
     #[pin]
     call: Option<F>,
 }
 
-impl<F> One<F> {
+impl<F> OneAtATime<F> {
     pub(crate) const fn new() -> Self {
         Self { call: None }
     }
 }
 
-impl<F: Future> Calls<F> for One<F> {
+impl<F: Future> Calls<F> for OneAtATime<F> {
     fn push(self: Pin<&mut Self>, call: F, _: &mut Context<'_>) {
         self.project().call.set(Some(call));
     }
@@ -101,9 +101,9 @@ impl<F: Future> Calls<F> for One<F> {
 pub struct Ordered<F: Future> {
     /// The oldest call, in place, if no others were under way when it was added.
     #[pin]
-    first: One<F>,
+    first: OneAtATime<F>,
     /// The later calls that are pending.
-    others: Option<Slots<F>>,
+    others: Option<CallBlocks<F>>,
     /// The results of the later calls, in their order.
     answers: VecDeque<Option<F::Output>>,
     /// The number of the call that belongs to the first entry of `answers`.
@@ -113,7 +113,7 @@ pub struct Ordered<F: Future> {
 
 impl<F: Future> Ordered<F> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { first: One::new(), others: None, answers: VecDeque::new(), next: 0, max }
+        Self { first: OneAtATime::new(), others: None, answers: VecDeque::new(), next: 0, max }
     }
 
     fn len(&self) -> usize {
@@ -122,7 +122,7 @@ impl<F: Future> Ordered<F> {
 
     fn push_behind(self: Pin<&mut Self>, call: F, cx: &Context<'_>) {
         let this = self.project();
-        let others = this.others.get_or_insert_with(|| Slots::new(cx));
+        let others = this.others.get_or_insert_with(|| CallBlocks::new(cx));
         let answer = match others.poll_call(call, this.next.wrapping_add(this.answers.len()), cx) {
             Poll::Ready(answer) => Some(answer),
             Poll::Pending => None,
@@ -232,8 +232,8 @@ impl<F: Future> fmt::Debug for Ordered<F> {
 #[pin_project]
 pub struct Unordered<F: Future> {
     #[pin]
-    first: One<F>,
-    others: Option<Slots<F>>,
+    first: OneAtATime<F>,
+    others: Option<CallBlocks<F>>,
     /// Answers that were ready together with another one, or while no answer could be taken.
     done: VecDeque<F::Output>,
     /// The number of calls in `others`.
@@ -243,7 +243,7 @@ pub struct Unordered<F: Future> {
 
 impl<F: Future> Unordered<F> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { first: One::new(), others: None, done: VecDeque::new(), waiting: 0, max }
+        Self { first: OneAtATime::new(), others: None, done: VecDeque::new(), waiting: 0, max }
     }
 
     fn len(&self) -> usize {
@@ -252,7 +252,7 @@ impl<F: Future> Unordered<F> {
 
     fn poll_beside(self: Pin<&mut Self>, call: F, cx: &Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let polled = this.others.get_or_insert_with(|| Slots::new(cx)).poll_call(call, 0, cx);
+        let polled = this.others.get_or_insert_with(|| CallBlocks::new(cx)).poll_call(call, 0, cx);
         *this.waiting += usize::from(polled.is_pending());
         polled
     }

@@ -14,9 +14,9 @@ pub(crate) trait Encoding<C, T> {
 /// A large frame is not copied, if the codec is one of this crate's.
 #[derive(Debug)]
 #[allow(unreachable_pub)] // a parameter of a public associated type
-pub struct Shared(());
+pub struct Uncopied(());
 
-impl<C: Encoder<T, Error: Into<BoxError>> + 'static, T: 'static> Encoding<C, T> for Shared {
+impl<C: Encoder<T, Error: Into<BoxError>> + 'static, T: 'static> Encoding<C, T> for Uncopied {
     #[inline(always)]
     fn encode(wire: &mut Wire, codec: &mut C, frame: T) -> Result {
         wire.encode_shared(codec, frame)

@@ -8,7 +8,7 @@ pub trait OnError<F> {
     /// The answer; `None` to end the connection with the error.
     fn answer(&mut self, error: &Error) -> Option<Reply<F>>;
 
-    /// The goodbye of a connection that drains; `None` to send none.
+    /// The goodbye of a connection that drains; `None` to send no goodbye.
     fn goodbye(&mut self) -> Option<Reply<F>> {
         None
     }

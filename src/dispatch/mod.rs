@@ -5,7 +5,7 @@
 //!              ┌────────────────────── answers ──────────────────────┐
 //!              ▼                                                     │
 //!  (write a long answer) ──► (finished call?) ──► (a frame?) ──► (service ready?) ──► call
-//!        no room: wait            none               dry: write, then wait for bytes
+//!        no room: wait             no                no: write, then wait for bytes
 //! ```
 //!
 //! It reads first, then makes the service ready, then calls it, so that an idle connection holds no
@@ -33,7 +33,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
 pub(crate) use self::calls::Calls;
-pub(crate) use self::encoding::{Copied, Encoding, Shared};
+pub(crate) use self::encoding::{Copied, Encoding, Uncopied};
 pub(crate) use self::last_words::WithGoodbye;
 pub use self::last_words::{EndConnection, Goodbye, NoGoodbye, OnError};
 pub use self::order::{AsReady, Concurrent, InOrder, Order};
@@ -48,7 +48,7 @@ use crate::wire::Wire;
 /// the goodbye, `X` how answers are encoded.
 #[pin_project]
 #[allow(unreachable_pub)] // the type of a public associated type, which needn't be named
-pub struct Dispatch<C, S, I, F, Q, E, X = Shared> {
+pub struct Dispatch<C, S, I, F, Q, E, X = Uncopied> {
     codec: C,
     inbox: Inbox<C>,
     /// `None` when no more calls are made, so that a permit it holds for the next call, such as a
@@ -75,7 +75,7 @@ pub struct Dispatch<C, S, I, F, Q, E, X = Shared> {
 }
 
 /// The state of a call.
-enum Next {
+enum CallProgress {
     /// It was answered, or there was no frame to call with yet.
     Answered,
     /// It is under way.
@@ -209,9 +209,9 @@ where
                     false
                 }
                 _ => match ready!(self.as_mut().poll_call(wire, cx))? {
-                    Next::Answered => false,
-                    Next::Pending => true,
-                    Next::End => return Poll::Ready(Ok(())),
+                    CallProgress::Answered => false,
+                    CallProgress::Pending => true,
+                    CallProgress::End => return Poll::Ready(Ok(())),
                 },
             };
         }
@@ -274,10 +274,10 @@ where
         mut self: Pin<&mut Self>,
         wire: &mut Wire,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Next>> {
+    ) -> Poll<Result<CallProgress>> {
         let this = self.as_mut().project();
         if *this.last && this.calls.is_empty() {
-            return Poll::Ready(Ok(Next::End));
+            return Poll::Ready(Ok(CallProgress::End));
         }
         if *this.last || this.error.is_some() || !this.calls.has_room() {
             return tend(wire, this.codec, this.inbox, cx);
@@ -298,7 +298,7 @@ where
                     Some(Err(error)) => {
                         *this.go_on = error.is_recoverable();
                         *this.error = Some(error);
-                        return Poll::Ready(Ok(Next::Answered));
+                        return Poll::Ready(Ok(CallProgress::Answered));
                     }
                     None => return self.poll_input(wire, cx),
                 },
@@ -308,14 +308,14 @@ where
                 {
                     Poll::Ready(answer) => self.as_mut().answer(answer, wire)?,
                     Poll::Pending if this.calls.has_room() => {
-                        return Poll::Ready(Ok(Next::Pending));
+                        return Poll::Ready(Ok(CallProgress::Pending));
                     }
                     Poll::Pending => return tend(wire, this.codec, this.inbox, cx),
                 },
                 // A service whose `poll_ready` fails can't be used any more.
                 Poll::Ready(Err(error)) => {
                     (*this.error, *this.go_on) = (Some(Error::service(error)), false);
-                    return Poll::Ready(Ok(Next::Answered));
+                    return Poll::Ready(Ok(CallProgress::Answered));
                 }
                 Poll::Pending => {
                     *this.frame = Some(frame);
@@ -327,7 +327,7 @@ where
                 || !wire.has_turn()
                 || !wire.has_room()
             {
-                return Poll::Ready(Ok(Next::Answered));
+                return Poll::Ready(Ok(CallProgress::Answered));
             }
         }
     }
@@ -338,7 +338,7 @@ where
         self: Pin<&mut Self>,
         wire: &mut Wire,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Next>> {
+    ) -> Poll<Result<CallProgress>> {
         let this = self.project();
         let idle = this.calls.is_empty();
         if wire.has_ended() {
@@ -347,9 +347,9 @@ where
             }
             ready!(this.inbox.poll_last(this.codec, wire, cx))?;
             let goodbye = if wire.is_drained() { this.on_error.goodbye() } else { None };
-            let Some(goodbye) = goodbye else { return Poll::Ready(Ok(Next::End)) };
+            let Some(goodbye) = goodbye else { return Poll::Ready(Ok(CallProgress::End)) };
             *this.reply = Some(goodbye.then_close());
-            return Poll::Ready(Ok(Next::Answered));
+            return Poll::Ready(Ok(CallProgress::Answered));
         }
         ready!(this.inbox.poll(this.codec, wire, cx))?;
         if !idle {
@@ -359,9 +359,9 @@ where
             Poll::Ready(Err(error)) if error.is_read_timeout() => {
                 // The peer is still there, so the error can be answered.
                 (*this.error, *this.go_on) = (Some(error), false);
-                Poll::Ready(Ok(Next::Answered))
+                Poll::Ready(Ok(CallProgress::Answered))
             }
-            Poll::Ready(more) => Poll::Ready(more.map(|()| Next::Answered)),
+            Poll::Ready(more) => Poll::Ready(more.map(|()| CallProgress::Answered)),
             Poll::Pending => {
                 if idle {
                     this.calls.release();

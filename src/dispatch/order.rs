@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use super::calls::{Calls, One, Ordered, Unordered};
+use super::calls::{Calls, OneAtATime, Ordered, Unordered};
 
 /// One call at a time: the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,7 +22,7 @@ pub trait Order: sealed::Sealed {}
 impl<T: sealed::Sealed> Order for T {}
 
 mod sealed {
-    use super::{AsReady, Calls, Concurrent, Future, InOrder, One, Ordered, Unordered};
+    use super::{AsReady, Calls, Concurrent, Future, InOrder, OneAtATime, Ordered, Unordered};
 
     #[allow(unreachable_pub)] // sealed: it can't be named or implemented outside
     pub trait Sealed {
@@ -32,10 +32,10 @@ mod sealed {
     }
 
     impl Sealed for InOrder {
-        type Calls<F: Future> = One<F>;
+        type Calls<F: Future> = OneAtATime<F>;
 
-        fn calls<F: Future>(&self) -> One<F> {
-            One::new()
+        fn calls<F: Future>(&self) -> OneAtATime<F> {
+            OneAtATime::new()
         }
     }
 

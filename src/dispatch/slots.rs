@@ -15,7 +15,7 @@ const SLOTS: usize = 4;
 /// Calls under way, each in a place that is reused.
 ///
 /// When a call is woken, all calls of its block are polled, which costs less than a waker for each.
-pub(super) struct Slots<F> {
+pub(super) struct CallBlocks<F> {
     blocks: Vec<Block<F>>,
     /// Places without a call, as `block * SLOTS + slot`.
     vacant: Vec<usize>,
@@ -59,7 +59,7 @@ impl<F> Four<F> {
     }
 }
 
-impl<F: Future> Slots<F> {
+impl<F: Future> CallBlocks<F> {
     /// Makes no allocation until there is a call.
     pub(super) fn new(cx: &Context<'_>) -> Self {
         Self {
@@ -142,7 +142,7 @@ impl<F: Future> Slots<F> {
     }
 
     fn waker(&self, at: usize) -> Waker {
-        Waker::from(Arc::new(Woken {
+        Waker::from(Arc::new(BlockWaker {
             bit: 1 << (at % 64),
             blocks: Arc::clone(&self.woken),
             task: self.task.clone(),
@@ -160,13 +160,13 @@ fn poll_slot<F: Future>(mut slot: Pin<&mut Option<F>>, waker: &Waker) -> Poll<F:
 }
 
 /// The waker of one block.
-struct Woken {
+struct BlockWaker {
     bit: u64,
     blocks: Arc<AtomicU64>,
     task: Waker,
 }
 
-impl Wake for Woken {
+impl Wake for BlockWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

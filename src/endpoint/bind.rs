@@ -7,7 +7,7 @@ use std::io;
 use super::proxied::known_by;
 use super::{BindError, Endpoint, Kind, watch, watcher};
 use crate::listener::Listener;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::listener::preamble::{
     Preambles, Step, WithPreamble, default_max_preambles, descriptors,
 };
@@ -41,7 +41,7 @@ impl Endpoint {
     /// counted.
     pub(crate) async fn bind_all(
         &self,
-        inherited: Vec<Opened>,
+        inherited: Vec<OpenSocket>,
         preambles: &Preambles,
     ) -> Result<Vec<Box<dyn Listener>>, BindError> {
         self.check()?;
@@ -58,8 +58,8 @@ impl Endpoint {
     pub(crate) async fn open(
         &self,
         sockets: usize,
-        inherited: Vec<Opened>,
-    ) -> Result<Vec<Opened>, BindError> {
+        inherited: Vec<OpenSocket>,
+    ) -> Result<Vec<OpenSocket>, BindError> {
         let opened = if inherited.is_empty() {
             self.kind.scheme().open(&self.options, sockets).await
         } else {
@@ -71,7 +71,7 @@ impl Endpoint {
     /// Makes a listener on one of its sockets, watched by the current runtime.
     pub(crate) fn listener(
         &self,
-        opened: Opened,
+        opened: OpenSocket,
         preambles: &Preambles,
     ) -> Result<Box<dyn Listener>, BindError> {
         let listener = watch(opened, self.most_waiting())
@@ -83,7 +83,7 @@ impl Endpoint {
         BindError::new(self, cause)
     }
 
-    fn prepare(&self, inherited: Vec<Opened>) -> io::Result<Vec<Opened>> {
+    fn prepare(&self, inherited: Vec<OpenSocket>) -> io::Result<Vec<OpenSocket>> {
         for opened in &inherited {
             if let Some(path) = &opened.path {
                 path.set_access(&self.options.access)?;

@@ -16,7 +16,7 @@ use super::options::SocketOptions;
 use super::passed::{Mistake, check_name, find, misdirected};
 use super::scheme::{Known, Opening, Scheme};
 use super::{Endpoint, EndpointError, Kind, watcher};
-use crate::listener::opened::{self, Opened};
+use crate::listener::opened::{self, OpenSocket};
 
 /// The descriptors that were taken. Their numbers may belong to other files by now, so no number is
 /// taken twice.
@@ -110,7 +110,7 @@ impl Scheme for Inherited {
 
     fn open<'a>(&'a self, _: &'a SocketOptions, _: usize) -> Opening<'a> {
         Box::pin(async move {
-            let opened = Opened { path: None, socket: self.take()? };
+            let opened = OpenSocket { path: None, socket: self.take()? };
             opened.prepare(None)?;
             Ok(vec![opened])
         })

@@ -23,7 +23,7 @@ use std::io;
 
 use rustix::net::AddressFamily;
 
-use crate::listener::opened::{Opened, check};
+use crate::listener::opened::{OpenSocket, check};
 use crate::listener::proxy::Trusted;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
@@ -98,7 +98,7 @@ impl Kind {
 
 /// Makes a listener, watched by the current runtime, from a socket; the number is how many
 /// connections can wait in it.
-type Watch = fn(Opened, usize) -> io::Result<Box<dyn Listener>>;
+type Watch = fn(OpenSocket, usize) -> io::Result<Box<dyn Listener>>;
 
 /// The way to watch sockets of this address family. An inherited socket may have any.
 fn watcher(family: AddressFamily) -> io::Result<Watch> {
@@ -112,7 +112,7 @@ fn watcher(family: AddressFamily) -> io::Result<Watch> {
     }
 }
 
-fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
+fn watch(opened: OpenSocket, backlog: usize) -> io::Result<Box<dyn Listener>> {
     watcher(check(&opened.socket)?)?(opened, backlog)
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::input::Input;
 use super::{Endpoint, EndpointError};
-use crate::listener::path::Access;
+use crate::listener::path::PathAccess;
 
 /// How many connections may wait to be accepted by default.
 const BACKLOG: u32 = 1024;
@@ -20,7 +20,7 @@ const MAX_MODE: u32 = 0o777;
 pub(super) struct SocketOptions {
     pub(super) backlog: Option<u32>,
     pub(super) v6_only: Option<bool>,
-    pub(super) access: Access,
+    pub(super) access: PathAccess,
 }
 
 impl Endpoint {
@@ -121,7 +121,7 @@ impl SocketOptions {
 
     /// Checks that an address accepts those that are set: `known` are the names of its options.
     pub(super) fn check(&self, known: &[&str]) -> io::Result<()> {
-        let text = if self.access != Access::default() && !known.contains(&"mode") {
+        let text = if self.access != PathAccess::default() && !known.contains(&"mode") {
             "mode, user and group are for unix: endpoints with a path only"
         } else if self.access.mode.is_some_and(|mode| mode > MAX_MODE) {
             "a mode is at most 0o777"

@@ -13,7 +13,7 @@ use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
 
 /// The problem of a text, and the text to write instead.
-type Mistake = (String, String);
+type NetworkMistake = (String, String);
 
 impl Endpoint {
     /// Puts the endpoint behind a proxy: each connection begins with a PROXY header (version 1 or
@@ -126,7 +126,7 @@ pub(super) fn take_trusted(
 }
 
 /// The networks of `trust=`.
-fn networks(text: &str) -> Result<Trusted, Mistake> {
+fn networks(text: &str) -> Result<Trusted, NetworkMistake> {
     if text.is_empty() {
         return Err(("trust= names no network".to_owned(), EXAMPLE.to_owned()));
     }
@@ -135,7 +135,7 @@ fn networks(text: &str) -> Result<Trusted, Mistake> {
 
 const EXAMPLE: &str = "write the networks of the proxies, such as trust=10.0.0.0/8,::1";
 
-fn network(text: &str) -> Result<IpNet, Mistake> {
+fn network(text: &str) -> Result<IpNet, NetworkMistake> {
     let network = match text.parse::<IpAddr>() {
         Ok(ip) => IpNet::from(ip),
         Err(_) => {

@@ -6,10 +6,11 @@ use std::io;
 use std::pin::Pin;
 
 use super::options::SocketOptions;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 
 /// Sockets that are being opened.
-pub(super) type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<Opened>>> + Send + 'a>>;
+pub(super) type Opening<'a> =
+    Pin<Box<dyn Future<Output = io::Result<Vec<OpenSocket>>> + Send + 'a>>;
 
 /// The address of an endpoint, of one scheme. `Display` writes it as the endpoint's string without
 /// options; an encrypted endpoint's string is made from that.

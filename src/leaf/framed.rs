@@ -236,7 +236,7 @@ where
 
     fn call(&mut self, connection: Connection) -> Self::Future {
         let wire = Wire::new(connection, Arc::clone(&self.limits));
-        FramedFuture { wire: Some(wire), stage: Stage::Start(Some(self.clone())) }
+        FramedFuture { wire: Some(wire), stage: FramedStage::Start(Some(self.clone())) }
     }
 }
 
@@ -246,11 +246,11 @@ where
 pub struct FramedFuture<L, D> {
     wire: Option<Wire>,
     #[pin]
-    stage: Stage<L, D>,
+    stage: FramedStage<L, D>,
 }
 
 #[pin_project(project = StageProjection)]
-enum Stage<L, D> {
+enum FramedStage<L, D> {
     /// The first poll makes the service, so that this happens in the connection's task and not in
     /// the accept loop.
     Start(Option<L>),
@@ -285,7 +285,7 @@ where
                     let service = leaf.make.make(&opened);
                     let calls = leaf.order.calls::<S::Future>();
                     let last_words = WithGoodbye { on_error: leaf.on_error, goodbye: leaf.goodbye };
-                    Stage::Run(Dispatch::new(
+                    FramedStage::Run(Dispatch::new(
                         leaf.codec,
                         opened.into_inbox(),
                         service,
@@ -297,13 +297,13 @@ where
                     let Some(wire) = this.wire else { return Poll::Pending };
                     let result = ready!(dispatch.poll(wire, cx));
                     match this.wire.take() {
-                        Some(wire) => Stage::Finish(Box::pin(end(wire, result))),
-                        None => Stage::Done,
+                        Some(wire) => FramedStage::Finish(Box::pin(end(wire, result))),
+                        None => FramedStage::Done,
                     }
                 }
                 StageProjection::Finish(finish) => {
                     let result = ready!(finish.as_mut().poll(cx));
-                    this.stage.set(Stage::Done);
+                    this.stage.set(FramedStage::Done);
                     return Poll::Ready(result);
                 }
                 StageProjection::Done => return Poll::Ready(Ok(())),

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::end;
 use super::limits::limit_setters;
-use crate::session::{Homing, Housed, Session};
+use crate::session::{Housed, ReturningWire, Session};
 use crate::wire::{Limits, Wire};
 
 /// Makes a service of connections from a codec and an async function that takes a [`Session`].
@@ -153,12 +153,12 @@ where
         run: impl FnOnce(&F, Session<C>) -> Fut + Send + 'static,
     ) -> SessionFuture<Fut> {
         let closing = connection.closing();
-        let (wire, home) = Homing::new(Wire::new(connection, Arc::clone(&self.limits)));
+        let (wire, home) = ReturningWire::new(Wire::new(connection, Arc::clone(&self.limits)));
         let session = Session::new(self.codec.clone(), wire);
         let f = Arc::clone(&self.f);
         SessionFuture {
             closing,
-            stage: Stage::Start(Some(Box::new(move || run(&f, session)))),
+            stage: SessionStage::Start(Some(Box::new(move || run(&f, session)))),
             home,
         }
     }
@@ -216,14 +216,14 @@ impl<C, F, W> fmt::Debug for SessionLeaf<C, F, W> {
 pub struct SessionFuture<Fut> {
     closing: Closing,
     #[pin]
-    stage: Stage<Fut>,
+    stage: SessionStage<Fut>,
     home: oneshot::Receiver<Box<Housed>>,
 }
 
 type Begin<Fut> = Box<dyn FnOnce() -> Fut + Send>;
 
 #[pin_project(project = StageProjection)]
-enum Stage<Fut> {
+enum SessionStage<Fut> {
     /// The function has not been called yet. It is called in the connection's task, because it may
     /// work before its first await, which must not happen in the accept loop.
     Start(Option<Begin<Fut>>),
@@ -243,11 +243,11 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
             match this.stage.as_mut().project() {
                 StageProjection::Start(begin) => {
                     let Some(begin) = begin.take() else { return Poll::Pending };
-                    this.stage.set(Stage::Run(begin()));
+                    this.stage.set(SessionStage::Run(begin()));
                 }
                 StageProjection::Run(run) => {
                     let result = ready!(run.poll(cx));
-                    this.stage.set(Stage::Wait(result, false));
+                    this.stage.set(SessionStage::Wait(result, false));
                 }
                 StageProjection::Wait(result, moved) => {
                     // Unconstrained, because the function may have used up the task's turn, and
@@ -267,7 +267,7 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                             return Poll::Ready(result);
                         }
                         Ok(housed) => {
-                            this.stage.set(Stage::Finish(Box::pin(end(housed.wire, result))))
+                            this.stage.set(SessionStage::Finish(Box::pin(end(housed.wire, result))))
                         }
                         // Closed or aborted by the function itself.
                         Err(_) => {

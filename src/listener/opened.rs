@@ -11,14 +11,14 @@ use socket2::{SockRef, Socket};
 use super::path::BoundPath;
 
 /// A listening socket that no runtime watches yet, and its path if this process has to remove it.
-pub(crate) struct Opened {
+pub(crate) struct OpenSocket {
     // Dropped before the socket: while that is open no other file can get its inode number, so the
     // path's file is identified by it.
     pub(crate) path: Option<BoundPath>,
     pub(crate) socket: OwnedFd,
 }
 
-impl Opened {
+impl OpenSocket {
     pub(crate) fn new(socket: Socket, path: Option<BoundPath>) -> Self {
         Self { path, socket: socket.into() }
     }

@@ -23,7 +23,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(1);
 /// The permissions of a path: its mode, user and group. Those that are `None` stay as the system
 /// sets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Access {
+pub(crate) struct PathAccess {
     pub(crate) mode: Option<u32>,
     /// A name or a number.
     pub(crate) user: Option<String>,
@@ -149,7 +149,7 @@ impl BoundPath {
     }
 
     /// Sets the owner of the file, then its mode. A file that has replaced it is left alone.
-    pub(crate) fn set_access(&self, access: &Access) -> io::Result<()> {
+    pub(crate) fn set_access(&self, access: &PathAccess) -> io::Result<()> {
         if !self.is_ours() {
             return Ok(());
         }

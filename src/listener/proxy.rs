@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, aside, event};
-use ropewalk_middleware::proxy::{Header, HeaderError, Parsed, parse};
+use ropewalk_middleware::proxy::{Header, HeaderError, ParseStatus, parse};
 use ropewalk_middleware::{Escaped, Peer, Stream};
 use tokio::io::AsyncReadExt;
 
@@ -101,8 +101,8 @@ async fn read(stream: &mut Stream) -> io::Result<Header> {
     let mut bytes = Vec::new();
     loop {
         match parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
-            Parsed::Complete { header, .. } => return Ok(header),
-            Parsed::Incomplete { need } => {
+            ParseStatus::Complete { header, .. } => return Ok(header),
+            ParseStatus::Incomplete { need } => {
                 if (&mut *stream).take(need as u64).read_buf(&mut bytes).await? == 0 {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,

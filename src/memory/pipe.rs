@@ -8,7 +8,7 @@ use tokio::io::ReadBuf;
 
 /// The state of the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PipeState {
     Open,
     /// No more bytes will be written; those written before can still be read.
     Finished,
@@ -23,7 +23,7 @@ enum State {
 pub(super) struct Pipe {
     bytes: VecDeque<u8>,
     capacity: usize,
-    state: State,
+    state: PipeState,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -34,7 +34,7 @@ impl Pipe {
         Self {
             bytes: VecDeque::new(),
             capacity: capacity.max(1),
-            state: State::Open,
+            state: PipeState::Open,
             reader: None,
             writer: None,
         }
@@ -47,7 +47,7 @@ impl Pipe {
     /// Whether written bytes would be lost: the writer has not ended the direction, but its reader
     /// is gone.
     pub(super) fn is_unread(&self) -> bool {
-        self.state == State::Unread
+        self.state == PipeState::Unread
     }
 
     /// The most bytes that a write accepts.
@@ -61,10 +61,10 @@ impl Pipe {
         cx: &Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Option<Waker>>> {
-        if self.state == State::Reset {
+        if self.state == PipeState::Reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if self.bytes.is_empty() && self.state == State::Open && buf.remaining() > 0 {
+        if self.bytes.is_empty() && self.state == PipeState::Open && buf.remaining() > 0 {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -79,7 +79,7 @@ impl Pipe {
 
     /// Ready when a read would be.
     pub(super) fn poll_readable(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.bytes.is_empty() && self.state == State::Open {
+        if self.bytes.is_empty() && self.state == PipeState::Open {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -93,11 +93,11 @@ impl Pipe {
         bytes: &[u8],
     ) -> Poll<io::Result<(usize, Option<Waker>)>> {
         match self.state {
-            State::Open => {}
-            State::Finished | State::Unread => {
+            PipeState::Open => {}
+            PipeState::Finished | PipeState::Unread => {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            State::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            PipeState::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         }
         let room = self.capacity - self.bytes.len();
         if room == 0 && !bytes.is_empty() {
@@ -111,8 +111,8 @@ impl Pipe {
 
     /// Ends the direction: the reader sees the end after the last byte.
     pub(super) fn finish(&mut self) -> Wakers {
-        if self.state == State::Open {
-            self.state = State::Finished;
+        if self.state == PipeState::Open {
+            self.state = PipeState::Finished;
         }
         self.wakers()
     }
@@ -120,15 +120,15 @@ impl Pipe {
     /// The reader is gone. A direction that has ended stays ended: its writer can't write, with or
     /// without a reader.
     pub(super) fn unread(&mut self) -> Wakers {
-        if self.state == State::Open {
-            self.state = State::Unread;
+        if self.state == PipeState::Open {
+            self.state = PipeState::Unread;
         }
         self.wakers()
     }
 
     /// Resets the direction; unread bytes are lost.
     pub(super) fn reset(&mut self) -> Wakers {
-        self.state = State::Reset;
+        self.state = PipeState::Reset;
         self.bytes = VecDeque::new();
         self.wakers()
     }

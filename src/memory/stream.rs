@@ -14,7 +14,7 @@ use super::pipe::{Pipe, Wakers};
 
 /// Which end, and so to which pipe it writes; it reads from the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum PipeEnd {
     Client,
     Server,
 }
@@ -44,7 +44,7 @@ struct Pipes {
 /// some kernels keep.
 pub struct MemoryStream {
     pipes: Arc<Mutex<Pipes>>,
-    end: End,
+    end: PipeEnd,
     abort: bool,
 }
 
@@ -52,8 +52,9 @@ impl MemoryStream {
     /// The two ends of a new connection, the client's and the server's.
     pub(crate) fn pair(capacity: usize) -> (Self, Self) {
         let pipes = Pipes { from_client: Pipe::new(capacity), from_server: Pipe::new(capacity) };
-        let client = Self { pipes: Arc::new(Mutex::new(pipes)), end: End::Client, abort: false };
-        let server = Self { pipes: Arc::clone(&client.pipes), end: End::Server, abort: false };
+        let client =
+            Self { pipes: Arc::new(Mutex::new(pipes)), end: PipeEnd::Client, abort: false };
+        let server = Self { pipes: Arc::clone(&client.pipes), end: PipeEnd::Server, abort: false };
         (client, server)
     }
 
@@ -69,17 +70,17 @@ impl MemoryStream {
 }
 
 impl Pipes {
-    fn reading(&mut self, end: End) -> &mut Pipe {
+    fn reading(&mut self, end: PipeEnd) -> &mut Pipe {
         match end {
-            End::Client => &mut self.from_server,
-            End::Server => &mut self.from_client,
+            PipeEnd::Client => &mut self.from_server,
+            PipeEnd::Server => &mut self.from_client,
         }
     }
 
-    fn writing(&mut self, end: End) -> &mut Pipe {
+    fn writing(&mut self, end: PipeEnd) -> &mut Pipe {
         match end {
-            End::Client => &mut self.from_client,
-            End::Server => &mut self.from_server,
+            PipeEnd::Client => &mut self.from_client,
+            PipeEnd::Server => &mut self.from_server,
         }
     }
 
@@ -87,7 +88,7 @@ impl Pipes {
     /// as by a kernel that doesn't know yet; the answer to them is a reset.
     fn poll_write(
         &mut self,
-        end: End,
+        end: PipeEnd,
         cx: &Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<(usize, [Wakers; 2])>> {
@@ -105,7 +106,7 @@ impl Pipes {
     }
 
     /// The effect of the drop of an end on both directions.
-    fn close(&mut self, end: End, abort: bool) -> [Wakers; 2] {
+    fn close(&mut self, end: PipeEnd, abort: bool) -> [Wakers; 2] {
         if abort || !self.reading(end).is_empty() {
             self.reset()
         } else {

@@ -208,7 +208,7 @@ impl<F> Outbox<F> {
         self.0.put_all(frames.into_iter().collect())
     }
 
-    /// Waits until there is room, then pushes a frame, whichever [`SlowConsumer`] the outbox has.
+    /// Waits until there is room, then pushes a frame. It does so with any [`SlowConsumer`].
     ///
     /// It does not wait until the peer has the frame. Tasks that wait are not served in any
     /// particular order, and a [`push`](Outbox::push) may overtake them. In the session's own

@@ -15,14 +15,14 @@ use super::{Capacity, PushError, SlowConsumer};
 /// member.
 static REFUSALS: LazyLock<Limit> = LazyLock::new(|| {
     Limit::new(Level::WARN, |suppressed| {
-        event!(WARN, suppressed, "more frames that were pushed can't be encoded")
+        event!(WARN, suppressed, "more pushed frames can't be encoded")
     })
 });
 
 /// The frames of one outbox, on their way from the tasks that push to the connection. Each member
 /// of a room has one, so its size matters: fields that few of them need are boxed.
 pub(super) struct Queue<F> {
-    state: Mutex<State<F>>,
+    state: Mutex<QueueState<F>>,
     connection: ConnectionInfo,
     weigh: Option<fn(&F) -> usize>,
     capacity: u32,
@@ -31,7 +31,7 @@ pub(super) struct Queue<F> {
     closed: AtomicBool,
 }
 
-struct State<F> {
+struct QueueState<F> {
     frames: VecDeque<F>,
     /// `Some` if the bytes are bounded.
     weights: Option<Box<Weights>>,
@@ -49,7 +49,7 @@ struct Weights {
     max: usize,
 }
 
-impl<F> State<F> {
+impl<F> QueueState<F> {
     /// Whether `frames` more frames, with this weight in total, exceed the capacity. A single frame
     /// in an empty queue may weigh more than `max`; otherwise it could never be sent.
     fn is_too_much(&self, frames: usize, weight: usize, capacity: u32) -> bool {
@@ -104,7 +104,8 @@ impl<F> Queue<F> {
     ) -> Arc<Self> {
         let weights = || Box::new(Weights { each: VecDeque::new(), sum: 0, max: capacity.bytes });
         let weights = capacity.weigh.map(|_| weights());
-        let state = State { frames: VecDeque::new(), weights, room: None, dropped: 0, refused: 0 };
+        let state =
+            QueueState { frames: VecDeque::new(), weights, room: None, dropped: 0, refused: 0 };
         Arc::new(Self {
             state: Mutex::new(state),
             connection,
@@ -115,7 +116,7 @@ impl<F> Queue<F> {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<F>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<F>> {
         // No user code runs while it is held, so its data is consistent even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,7 +228,7 @@ impl<F> Queue<F> {
             // An error may quote the frame, which may contain a peer's data.
             let id = self.connection.id();
             let error = format!("{:?}", Escaped::display(error));
-            event!(WARN, id, %error, "a frame that was pushed can't be encoded: it and those like it are dropped");
+            event!(WARN, id, %error, "a pushed frame can't be encoded: it is dropped, and so are later ones that can't be encoded");
         }
     }
 

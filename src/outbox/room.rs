@@ -36,9 +36,9 @@ const MEMBERS_A_UNIT: usize = 1024;
 /// one order. A frame is cloned and encoded for each member: send large data as `Bytes` or an
 /// `Arc`, and encode frames that are costly to encode once, for outboxes made by
 /// [`Session::outbox_raw`](crate::Session::outbox_raw).
-pub struct Room<F>(Arc<Shared<F>>);
+pub struct Room<F>(Arc<RoomShared<F>>);
 
-struct Shared<F> {
+struct RoomShared<F> {
     members: Mutex<Members<F>>,
     /// Held by the sender whose turn it is, among those that keep a common order.
     turn: AsyncMutex<()>,
@@ -54,7 +54,7 @@ impl<F> Room<F> {
     /// A room without members.
     pub fn new() -> Self {
         let members = Mutex::new(Members { slots: Slab::new(), all: None });
-        Self(Arc::new(Shared { members, turn: AsyncMutex::new(()) }))
+        Self(Arc::new(RoomShared { members, turn: AsyncMutex::new(()) }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Members<F>> {

@@ -186,9 +186,9 @@ impl<L> Server<L> {
     ///
     /// # Panics
     ///
-    /// When the server is bound or awaited, in a runtime without I/O, such as that of a
-    /// `testing::Simulation`. Tests leave signals to `main`: see "A public port" in the book's
-    /// chapter on deployment.
+    /// When the server is bound or awaited in a runtime without I/O, such as that of a
+    /// `testing::Simulation`. So call this in `main`, and not in the code that tests use: see "A
+    /// public port" in the book's chapter on deployment.
     pub fn signals(mut self) -> Self {
         self.options.signals = true;
         self

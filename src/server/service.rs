@@ -1,4 +1,4 @@
-//! The service of connections that a server takes.
+//! `ConnectionService`, the service that a server takes.
 
 use ropewalk_middleware::{BoxError, Connection};
 use tower_service::Service;
@@ -7,8 +7,8 @@ use tower_service::Service;
 /// each connection.
 ///
 /// An alias for the bounds of [`Server::serve`](crate::Server::serve). It is implemented for every
-/// service that meets them, and can't be implemented by hand. It is what a function returns whose
-/// caller adds layers, or serves:
+/// service that meets them, and can't be implemented by hand. Use it as the return type of a
+/// function whose caller adds layers or serves:
 ///
 /// ```
 /// use ropewalk::{Bytes, ConnectionService, Error, Lines, LogLayer, Server, framed, reply_fn};
@@ -18,7 +18,7 @@ use tower_service::Service;
 ///     framed(Lines::crlf(), reply_fn(|line: Bytes| line))
 /// }
 ///
-/// // `LogLayer` logs the error, so it has to know that it can be printed.
+/// // `LogLayer` logs the error, so the type of the error must be known to be printable.
 /// fn logged<S: ConnectionService<Error = Error>>() -> Server<impl Layer<S, Service: ConnectionService>> {
 ///     Server::new().layer(LogLayer::new())
 /// }
@@ -27,9 +27,9 @@ use tower_service::Service;
 /// # let _ = server;
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no service of connections",
+    message = "`{Self}` is not a connection service",
     label = "this can't serve connections",
-    note = "if there is an error above of the service inside, or of its answers, mend that first",
+    note = "if an error about the inner service or its response type appears above, fix that first",
     note = "wrap a service of frames as `framed(codec, service)` and an async function as `session(codec, f)`",
     note = "`WithState<T>` is a `session_with` function that takes a `T`: add `.layer(StateLayer::new(state))`, with a \
             state of just that type",

@@ -1,4 +1,4 @@
-//! Layers and services that the builder takes in a form of its own.
+//! More methods of the builder: layers for each connection, resources to reload, further services.
 
 use ropewalk_middleware::{ConnectionInfo, PerConnectionLayer};
 use tower_layer::{Layer, Stack};

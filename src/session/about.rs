@@ -31,8 +31,8 @@ impl<C> Session<C> {
         self.wire.connection().id()
     }
 
-    /// How many bytes of replies are not written yet. While it is 64 KiB or more, no bytes are read
-    /// or decoded.
+    /// How many bytes of answers are not written yet. While it is 64 KiB or more (or the write
+    /// limit, if that is less), no bytes are read or decoded.
     pub fn queued(&self) -> usize {
         self.wire.unwritten()
     }

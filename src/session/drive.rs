@@ -9,7 +9,7 @@ use pin_project::pin_project;
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
-use super::{Homing, Session};
+use super::{ReturningWire, Session};
 use crate::dispatch::{
     AsReady, Concurrent, Dispatch, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order,
     WithGoodbye,
@@ -129,7 +129,7 @@ where
 /// The future of [`Drive`].
 #[pin_project]
 pub struct Driving<D> {
-    wire: Homing,
+    wire: ReturningWire,
     #[pin]
     dispatch: D,
 }

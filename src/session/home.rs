@@ -1,4 +1,4 @@
-//! The way of a dropped session's connection back to its leaf, which closes it properly.
+//! Returns the connection of a dropped session to its leaf, which closes it properly.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::wire::Wire;
 
 /// A wire that returns to its leaf when this is dropped.
-pub(crate) struct Homing {
+pub(crate) struct ReturningWire {
     // Boxed together with the sender, because an async fn stores its argument twice. `Some` until
     // it is taken by value.
     housed: Option<Box<Housed>>,
@@ -20,14 +20,14 @@ pub(crate) struct Housed {
     home: Option<Home>,
 }
 
-/// The place to which a wire returns.
+/// Where a wire returns to when its session is dropped.
 pub(crate) enum Home {
     Leaf(oneshot::Sender<Box<Housed>>),
     /// It belongs to no leaf, so a task of its own closes it.
     Task,
 }
 
-impl Homing {
+impl ReturningWire {
     pub(crate) fn new(wire: Wire) -> (Self, oneshot::Receiver<Box<Housed>>) {
         let (home, leaf) = oneshot::channel();
         (Self { housed: Some(Box::new(Housed { wire, home: Some(Home::Leaf(home)) })) }, leaf)
@@ -57,7 +57,7 @@ impl Homing {
     }
 }
 
-impl Deref for Homing {
+impl Deref for ReturningWire {
     type Target = Wire;
 
     fn deref(&self) -> &Wire {
@@ -67,13 +67,13 @@ impl Deref for Homing {
     }
 }
 
-impl DerefMut for Homing {
+impl DerefMut for ReturningWire {
     fn deref_mut(&mut self) -> &mut Wire {
         &mut self.housed.as_deref_mut().expect("the wire is there until the session is gone").wire
     }
 }
 
-impl Drop for Homing {
+impl Drop for ReturningWire {
     fn drop(&mut self) {
         if let Some(mut housed) = self.housed.take()
             && let Some(home) = housed.home.take()
@@ -87,7 +87,7 @@ impl Drop for Homing {
     }
 }
 
-impl fmt::Debug for Homing {
+impl fmt::Debug for ReturningWire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }

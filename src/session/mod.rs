@@ -21,7 +21,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 pub use self::answer::Answer;
 pub use self::drive::Drive;
-pub(crate) use self::home::{Homing, Housed};
+pub(crate) use self::home::{Housed, ReturningWire};
 pub use self::next::Next;
 pub use self::raw::RawChunks;
 #[cfg(feature = "tls")]
@@ -51,11 +51,11 @@ use ropewalk_middleware::{BoxError, Result, SessionError};
 pub struct Session<C> {
     codec: C,
     inbox: Inbox<C>,
-    wire: Homing,
+    wire: ReturningWire,
 }
 
 impl<C> Session<C> {
-    pub(crate) fn new(codec: C, wire: Homing) -> Self {
+    pub(crate) fn new(codec: C, wire: ReturningWire) -> Self {
         Self { codec, inbox: Inbox::default(), wire }
     }
 

@@ -1,16 +1,16 @@
-//! A session on a connection of one's own: the client's side of a protocol.
+//! Sessions without a leaf: the client's side of a protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_middleware::Connection;
 
-use super::{Homing, Session};
+use super::{ReturningWire, Session};
 use crate::wire::{Limits, Wire};
 
 impl<C> Session<C> {
-    /// A session on a connection that no leaf has: of [`connect`](crate::connect), for the client's
-    /// side of a protocol that is a script.
+    /// A session on a connection that belongs to no leaf, for example one made by
+    /// [`connect`](crate::connect): for the client's side of a protocol.
     ///
     /// ```no_run
     /// use ropewalk::{Error, Lines, Result, Session, connect};
@@ -24,31 +24,30 @@ impl<C> Session<C> {
     /// }
     /// ```
     ///
-    /// Dropped, it is closed as a leaf would close it, by a task of its own: what was queued is
-    /// written, as far as the peer takes it, and the connection is closed in its two halves.
-    /// Outside of a runtime, or if the runtime ends first, what was queued is lost:
-    /// [`Session::close`] is the sure way.
+    /// When it is dropped, a task of its own closes it as a leaf would: it writes the queued
+    /// frames, half-closes, and waits for the peer to close. Outside of a runtime, or if the
+    /// runtime ends first, queued frames are lost; [`Session::close`] waits until they are sent.
     ///
     /// No server drains it, so [`Session::is_draining`] is false.
     pub fn over(connection: Connection, codec: C) -> Self {
-        Self::new(codec, Homing::without_leaf(Wire::new(connection, Arc::default())))
+        Self::new(codec, ReturningWire::without_leaf(Wire::new(connection, Arc::default())))
     }
 
-    /// Its codec and its connection. `None` of one that a leaf has, which goes on to close it.
+    /// Its codec and connection. `None` if it belongs to a leaf, which then closes the connection.
     pub(crate) fn into_parts(self) -> Option<(C, Box<Wire>)> {
         Some((self.codec, self.wire.take_own()?))
     }
 
-    /// The most [`Session::raw`] takes at once from here on; 1 MiB by default.
+    /// Sets the most bytes that [`Session::raw`] reads at once, from here on; 1 MiB by default.
     #[must_use]
     pub fn raw_limit(mut self, bytes: u64) -> Self {
         self.wire.limits_mut().raw_limit = bytes;
         self
     }
 
-    /// [`Session::feed`] fails while this many bytes wait to be written, from here on; 1 MiB by
-    /// default. Below 64 KiB it is also from where on no more frames are read before the peer has
-    /// taken some.
+    /// Sets the write limit from here on; 1 MiB by default: [`Session::feed`] fails while this many
+    /// bytes wait to be written. If it is below 64 KiB, no frames are read either while this many
+    /// bytes wait.
     #[must_use]
     pub fn write_limit(mut self, bytes: usize) -> Self {
         let limits = self.wire.limits_mut();
@@ -57,8 +56,8 @@ impl<C> Session<C> {
         self
     }
 
-    /// How long the peer may take nothing of what waits to be written, from here on; 30 s by
-    /// default.
+    /// Sets the write stall from here on, the time for which the peer may accept no data while
+    /// bytes wait to be written; 30 s by default.
     #[must_use]
     pub fn write_stall(mut self, patience: Duration) -> Self {
         self.wire.limits_mut().write_stall = patience;

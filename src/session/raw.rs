@@ -64,7 +64,7 @@ impl<C> Session<C> {
 }
 
 /// Raw bytes as they arrive: see [`Session::raw_chunks`].
-#[must_use = "dropped, the bytes are discarded as they come"]
+#[must_use = "if it is dropped, the bytes are discarded as they arrive"]
 pub struct RawChunks<'a, C> {
     session: &'a mut Session<C>,
     left: u64,

@@ -5,7 +5,7 @@ use crate::tls::{ClientTls, Side, TlsConfig, TlsError};
 use ropewalk_middleware::Result;
 
 /// Either side's configuration, for [`Session::upgrade_tls`]: [`TlsConfig`] or [`ClientTls`].
-pub trait UpgradeTls: sealed::Side {}
+pub trait UpgradeTls: sealed::HasSide {}
 
 impl UpgradeTls for TlsConfig {}
 impl UpgradeTls for ClientTls {}
@@ -13,19 +13,19 @@ impl UpgradeTls for ClientTls {}
 mod sealed {
     use super::{Side as SideOf, TlsError};
 
-    #[allow(unreachable_pub)] // sealed: nobody outside names it
-    pub trait Side {
+    #[allow(unreachable_pub)] // sealed: it can't be named or implemented outside
+    pub trait HasSide {
         fn side(&self) -> Result<SideOf, TlsError>;
     }
 }
 
-impl sealed::Side for TlsConfig {
+impl sealed::HasSide for TlsConfig {
     fn side(&self) -> Result<Side, TlsError> {
         self.current().map(Side::Server)
     }
 }
 
-impl sealed::Side for ClientTls {
+impl sealed::HasSide for ClientTls {
     fn side(&self) -> Result<Side, TlsError> {
         Ok(Side::Client(self.current()?, self.server_name(None)?))
     }
@@ -56,12 +56,12 @@ impl<C> Session<C> {
     /// }
     /// ```
     ///
-    /// A peer waits for the answer to its request before it begins the handshake. Bytes behind the
-    /// request came in plaintext, and an attacker may have inserted them. If some of them were read
-    /// already, the upgrade is refused and they are not delivered; unread ones are taken as a part
-    /// of the handshake, which then fails. Answer the request with [`feed`](Session::feed) and let
-    /// this function write the answer: [`send`](Session::send) and [`flush`](Session::flush) read
-    /// ahead when they have to wait, and would read the handshake.
+    /// A peer waits for the answer to its request before it begins the handshake. Bytes that follow
+    /// the request came in plaintext, and an attacker may have inserted them. If some of them were
+    /// read already, the upgrade is refused and they are not delivered; unread ones are treated as
+    /// a part of the handshake, which then fails. Answer the request with [`feed`](Session::feed)
+    /// and let this function write the answer: [`send`](Session::send) and
+    /// [`flush`](Session::flush) read ahead when they have to wait, and would read the handshake.
     ///
     /// All that the session has learned from the peer so far came in plaintext; RFC 3207 requires
     /// SMTP servers to discard it now.

@@ -12,16 +12,16 @@ use pin_project::{pin_project, pinned_drop};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
-use super::{Homing, Session};
+use super::{ReturningWire, Session};
 use crate::dispatch::{Calls, Copied, Dispatch, EndConnection, InOrder, Order};
 use crate::outbox::Inbox;
 use ropewalk_middleware::{BoxError, IntoReply, Reply, Result};
 
 impl<C> Session<C> {
     /// Serves frames with a service, as [`Session::drive`] does, until `until` returns true for a
-    /// frame. That frame is returned, not served, when the calls before it are answered; nothing
-    /// behind it is decoded. `None` at the end of the input, in a drain, and after an answer with
-    /// [`then_close`](Reply::then_close): the session's function should return then.
+    /// frame. That frame is returned, not served, when the calls before it are answered; the bytes
+    /// after it are not decoded. `None` at the end of the input, in a drain, and after an answer
+    /// with [`then_close`](Reply::then_close): the session's function should return then.
     ///
     /// One call runs at a time. Frames pushed to the session's outboxes are written between
     /// answers.
@@ -66,7 +66,7 @@ impl<C> Session<C> {
     {
         let Self { codec, inbox, wire } = self;
         let found = Arc::new(Found::default());
-        let codec = Lent { codec, until, found: Arc::clone(&found) };
+        let codec = UntilCodec { codec, until, found: Arc::clone(&found) };
         let service = Until { service, found: Arc::clone(&found) };
         let calls = one_at_a_time::<_, UntilFuture<S::Future>>(&InOrder);
         let dispatch = Dispatch::new(codec, Inbox::default(), service, calls, EndConnection);
@@ -74,7 +74,8 @@ impl<C> Session<C> {
     }
 }
 
-/// The methods of an order are known of a parameter only.
+/// The methods of an [`Order`] come from its sealed supertrait, so they are visible only for a type
+/// parameter.
 fn one_at_a_time<O: Order, F: Future>(order: &O) -> O::Calls<F> {
     order.calls()
 }
@@ -110,13 +111,13 @@ impl<I> Found<I> {
 
 /// A session's codec, whose frames are compared with the one that ends the drive. `None` stands for
 /// that frame.
-struct Lent<'a, C, P, I> {
+struct UntilCodec<'a, C, P, I> {
     codec: &'a mut C,
     until: P,
     found: Arc<Found<I>>,
 }
 
-impl<C: Decoder, P: FnMut(&C::Item) -> bool> Lent<'_, C, P, C::Item> {
+impl<C: Decoder, P: FnMut(&C::Item) -> bool> UntilCodec<'_, C, P, C::Item> {
     fn compare(&mut self, frame: Option<C::Item>) -> Option<Option<C::Item>> {
         let frame = frame?;
         if !(self.until)(&frame) {
@@ -128,52 +129,52 @@ impl<C: Decoder, P: FnMut(&C::Item) -> bool> Lent<'_, C, P, C::Item> {
 }
 
 impl<C: Decoder<Error: Into<BoxError>>, P: FnMut(&C::Item) -> bool> Decoder
-    for Lent<'_, C, P, C::Item>
+    for UntilCodec<'_, C, P, C::Item>
 {
     type Item = Option<C::Item>;
-    type Error = LentError;
+    type Error = UntilError;
 
     #[inline]
-    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, LentError> {
-        let frame = self.codec.decode(buf).map_err(LentError::new)?;
+    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, UntilError> {
+        let frame = self.codec.decode(buf).map_err(UntilError::new)?;
         Ok(self.compare(frame))
     }
 
-    fn decode_eof(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, LentError> {
-        let frame = self.codec.decode_eof(buf).map_err(LentError::new)?;
+    fn decode_eof(&mut self, buf: &mut BytesMut) -> Result<Option<Self::Item>, UntilError> {
+        let frame = self.codec.decode_eof(buf).map_err(UntilError::new)?;
         Ok(self.compare(frame))
     }
 }
 
-impl<T, C: Encoder<T, Error: Into<BoxError>>, P, I> Encoder<T> for Lent<'_, C, P, I> {
-    type Error = LentError;
+impl<T, C: Encoder<T, Error: Into<BoxError>>, P, I> Encoder<T> for UntilCodec<'_, C, P, I> {
+    type Error = UntilError;
 
     #[inline]
-    fn encode(&mut self, frame: T, buf: &mut BytesMut) -> Result<(), LentError> {
-        self.codec.encode(frame, buf).map_err(LentError::new)
+    fn encode(&mut self, frame: T, buf: &mut BytesMut) -> Result<(), UntilError> {
+        self.codec.encode(frame, buf).map_err(UntilError::new)
     }
 }
 
 /// An error of the lent codec. A type of its own, because a boxed error does not convert from an
 /// `io::Error` in every way that a decoder's error has to.
 #[derive(Debug)]
-struct LentError(BoxError);
+struct UntilError(BoxError);
 
-impl LentError {
+impl UntilError {
     #[cold]
     fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())
     }
 }
 
-impl From<std::io::Error> for LentError {
+impl From<std::io::Error> for UntilError {
     fn from(error: std::io::Error) -> Self {
         Self::new(error)
     }
 }
 
-impl From<LentError> for BoxError {
-    fn from(error: LentError) -> Self {
+impl From<UntilError> for BoxError {
+    fn from(error: UntilError) -> Self {
         error.0
     }
 }
@@ -227,7 +228,7 @@ where
 /// The future of [`Session::drive_until`].
 #[pin_project(PinnedDrop)]
 struct DriveUntil<'a, C, D, I> {
-    wire: &'a mut Homing,
+    wire: &'a mut ReturningWire,
     inbox: &'a mut Inbox<C>,
     #[pin]
     dispatch: D,
@@ -240,7 +241,7 @@ impl<'a, C, S, P, Q> Future
         'a,
         C,
         Dispatch<
-            Lent<'a, C, P, C::Item>,
+            UntilCodec<'a, C, P, C::Item>,
             Until<'a, S, C::Item>,
             Option<C::Item>,
             <S::Response as IntoReply>::Frame,

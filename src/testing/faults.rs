@@ -62,7 +62,7 @@ impl Faults {
     }
 
     /// The faults of one connection.
-    pub(super) fn plan(&self, dice: &mut Dice) -> Plan {
+    pub(super) fn plan(&self, dice: &mut Dice) -> FaultPlan {
         // All dice are rolled in any case, so that changing one percentage does not change the
         // results of the others.
         let mut happens = |percent| dice.roll(100) < u64::from(percent);
@@ -74,11 +74,11 @@ impl Faults {
         let at_byte = dice.roll(4096);
         let at_step = dice.roll(64);
         let end = match (cuts, resets) {
-            (true, _) => Some(End::Cut),
-            (false, true) => Some(End::Reset),
+            (true, _) => Some(Break::Cut),
+            (false, true) => Some(Break::Reset),
             (false, false) => None,
         };
-        Plan {
+        FaultPlan {
             pieces,
             delays,
             stall_at: stalls.then_some(at_step),
@@ -89,23 +89,23 @@ impl Faults {
 
 /// How a connection breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum Break {
     Cut,
     Reset,
 }
 
 /// The faults of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct FaultPlan {
     pub(super) pieces: bool,
     delays: bool,
     /// The step at which it stands still.
     stall_at: Option<u64>,
     /// After how many bytes it breaks, and how.
-    pub(super) end: Option<(u64, End)>,
+    pub(super) end: Option<(u64, Break)>,
 }
 
-impl Plan {
+impl FaultPlan {
     /// How long the next read or write waits.
     pub(super) fn wait(&mut self, step: u64, dice: &mut Dice) -> Option<Duration> {
         if self.stall_at.is_some_and(|at| step >= at) {

@@ -165,15 +165,15 @@ fn text(panic: &(dyn Any + Send)) -> Option<&str> {
 
 /// The environment of a scenario. Its clones are the same world.
 #[derive(Clone)]
-pub struct World(Arc<Inner>);
+pub struct World(Arc<WorldShared>);
 
-struct Inner {
+struct WorldShared {
     seed: u64,
     faults: Faults,
-    state: Mutex<State>,
+    state: Mutex<WorldState>,
 }
 
-struct State {
+struct WorldState {
     dice: Dice,
     trace: Trace,
     /// Connections accepted so far.
@@ -182,11 +182,11 @@ struct State {
 
 impl World {
     fn new(seed: u64, faults: Faults) -> Self {
-        let state = State { dice: Dice::new(seed), trace: Trace::new(), connections: 0 };
-        Self(Arc::new(Inner { seed, faults, state: Mutex::new(state) }))
+        let state = WorldState { dice: Dice::new(seed), trace: Trace::new(), connections: 0 };
+        Self(Arc::new(WorldShared { seed, faults, state: Mutex::new(state) }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WorldState> {
         // It holds only numbers, which are consistent even after a panic.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::World;
-use super::faults::{End, Plan};
+use super::faults::{Break, FaultPlan};
 use crate::listener::Listener;
 use crate::memory::{MemoryListener, MemoryStream};
 
@@ -67,7 +67,7 @@ struct FaultyStream {
     inner: Option<MemoryStream>,
     world: World,
     number: u64,
-    plan: Plan,
+    plan: FaultPlan,
     reading: Half,
     writing: Half,
 }
@@ -108,9 +108,9 @@ impl FaultyStream {
         }
         let mut most = self.plan.most(&mut self.world.state().dice);
         match self.plan.end {
-            Some((at, End::Cut)) if reads => most = most.min(at.saturating_sub(half.moved)),
-            Some((at, End::Reset)) if half.moved >= at => return Poll::Ready(Err(self.reset())),
-            Some((at, End::Reset)) => most = most.min(at - half.moved),
+            Some((at, Break::Cut)) if reads => most = most.min(at.saturating_sub(half.moved)),
+            Some((at, Break::Reset)) if half.moved >= at => return Poll::Ready(Err(self.reset())),
+            Some((at, Break::Reset)) => most = most.min(at - half.moved),
             _ => {}
         }
         Poll::Ready(Ok(usize::try_from(most).unwrap_or(usize::MAX)))

@@ -19,7 +19,7 @@ const COUNTED: u64 = 64 * 1024;
 
 /// The position of the codec in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum FrameState {
     /// Between two frames.
     Boundary,
     /// It has seen a part of a frame. An empty buffer does not mean that it is between two frames:
@@ -62,7 +62,7 @@ impl Pace {
 impl Wire {
     /// Whether the codec is between two frames.
     pub(crate) fn at_boundary(&self) -> bool {
-        self.place == Place::Boundary
+        self.place == FrameState::Boundary
     }
 
     /// Makes the next `decode` look at the bytes that were read, because the codec has changed.
@@ -96,7 +96,7 @@ impl Wire {
     /// Counts a frame.
     #[inline(always)]
     fn decoded<T>(&mut self, frame: T) -> T {
-        self.place = Place::Boundary;
+        self.place = FrameState::Boundary;
         self.wait.done();
         self.turn += 1;
         self.stats().add_frames_in(1);
@@ -121,7 +121,7 @@ impl Wire {
         while matches!(result, Ok(None)) && (1..before).contains(&self.input.len()) {
             if self.turn >= STEPS_A_TURN {
                 // Decoding will go on here, so this is not the end of the buffered frames.
-                self.place = Place::Frame;
+                self.place = FrameState::Frame;
                 return None;
             }
             self.turn += 1;
@@ -164,8 +164,8 @@ impl Wire {
         self.dry = true;
         self.pace.rest(self.taken());
         self.place = match self.place {
-            Place::Refused if self.input.is_empty() => Place::Boundary,
-            Place::Boundary if shown => Place::Frame,
+            FrameState::Refused if self.input.is_empty() => FrameState::Boundary,
+            FrameState::Boundary if shown => FrameState::Frame,
             place => place,
         };
         None
@@ -194,7 +194,7 @@ impl Wire {
             return self.give_up(error);
         }
         // The end of a too-long line may not have arrived yet; other refused frames were complete.
-        self.place = if error.is_too_long() { Place::Refused } else { Place::Boundary };
+        self.place = if error.is_too_long() { FrameState::Refused } else { FrameState::Boundary };
         self.wait.done();
         self.turn += 1;
         if !error.is_recoverable() {
@@ -217,7 +217,7 @@ impl Wire {
         }
         self.input.clear();
         self.settle();
-        self.place = Place::Boundary;
+        self.place = FrameState::Boundary;
         self.wait.done();
         self.source = Source::Ended;
         error

@@ -20,9 +20,9 @@ const ROOM: usize = 4 * 1024;
 /// A buffer grows by its length, by at most this much at once: growth depends on received bytes,
 /// never on announced ones.
 const GROWTH: usize = 1024 * 1024;
-/// A buffer that the thread has kept is used for a frame of which no more than so many times the
-/// bytes that have arrived are missing: peers that only announce large frames must not hold all of
-/// these buffers, or others would be made.
+/// A buffer that the thread has kept is used for a frame only if at most this many times the
+/// received bytes are missing: peers that only announce large frames must not hold all of these
+/// buffers, or new ones would have to be made.
 const REUSED: usize = 3;
 /// Up to this much is copied out of the thread's buffer. If there is more, the buffer itself is cut
 /// to size and kept, and the thread gets another one.
@@ -33,14 +33,14 @@ const COPY: usize = 512;
 
 /// The bytes that were read and are not decoded yet.
 #[derive(Default)]
-pub(super) struct Input {
+pub(super) struct InputBuffer {
     /// Sized to the bytes that were read, because frames may share it.
     buf: BytesMut,
     /// The announced length of the frame that `buf` begins with, if it fits; 0 if it is not known.
     whole: u32,
 }
 
-impl Input {
+impl InputBuffer {
     pub(super) fn len(&self) -> usize {
         self.buf.len()
     }
@@ -169,8 +169,8 @@ fn cut(read: &mut Vec<u8>) -> BytesMut {
     Bytes::from(read).into()
 }
 
-impl fmt::Debug for Input {
+impl fmt::Debug for InputBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Input").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("InputBuffer").field("len", &self.len()).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ropewalk_codecs::CodecError;
 use ropewalk_codecs::around;
 
-use super::output::Output;
+use super::output::OutputBuffer;
 
 /// A frame from this size on is not copied. Below it a copy costs less than one more part of a
 /// write.
@@ -20,8 +20,8 @@ const PARTS: usize = 16;
 /// The large frames that are queued, each with its place among the bytes of the buffer.
 #[derive(Debug, Default)]
 pub(super) struct Large {
-    /// The number of bytes of the buffer between the frame before it, or the start, and this one;
-    /// and what is left of it.
+    /// Each frame, without the bytes that are already written, and how many bytes of the buffer
+    /// come between the frame before it, or the start, and this one.
     frames: VecDeque<(usize, Bytes)>,
     /// The sum of these numbers.
     before: usize,
@@ -42,7 +42,7 @@ impl Large {
         self.len += self.frames.back().map_or(0, |(_, frame)| frame.len());
     }
 
-    /// Splits what is to be written, the bytes of `buf` and the frames between them, into parts for
+    /// Splits the bytes to be written, those of `buf` and the frames between them, into parts for
     /// one write. Returns how many there are.
     pub(super) fn parts<'a>(
         &'a self,
@@ -66,7 +66,7 @@ impl Large {
         n
     }
 
-    /// The first part of what is to be written.
+    /// The first part of the bytes to be written.
     pub(super) fn first<'a>(&'a self, buf: &'a [u8]) -> &'a [u8] {
         match self.frames.front() {
             Some((0, frame)) => frame,
@@ -75,7 +75,7 @@ impl Large {
         }
     }
 
-    /// Drops the first `n` bytes of what is to be written.
+    /// Drops the first `n` bytes to be written.
     pub(super) fn advance(&mut self, buf: &mut BytesMut, mut n: usize) {
         while n > 0
             && let Some((before, frame)) = self.frames.front_mut()
@@ -109,7 +109,7 @@ pub(super) fn no_parts<'a>() -> [IoSlice<'a>; PARTS] {
 pub(super) fn encode<C: 'static, T: 'static>(
     codec: &mut C,
     frame: &T,
-    output: &mut Output,
+    output: &mut OutputBuffer,
 ) -> Option<Result<(), CodecError>> {
     let frame = (frame as &dyn Any).downcast_ref::<Bytes>().filter(|frame| frame.len() >= LARGE)?;
     let gap = around::encode(codec, frame, output.buf())?;

@@ -37,11 +37,11 @@ use tokio_util::codec::Encoder;
 pub(crate) use self::limits::Limits;
 pub(crate) use self::timer::{Timer, after};
 
-use self::decode::{Pace, Place};
+use self::decode::{FrameState, Pace};
 use self::drain::Drain;
-use self::input::Input;
-use self::output::Output;
-use self::wait::{Wait, Want};
+use self::input::InputBuffer;
+use self::output::OutputBuffer;
+use self::wait::{PeerWait, Want};
 
 /// How much is read ahead of a pending call or a pending write: one buffer.
 const READ_AHEAD: usize = 64 * 1024;
@@ -65,15 +65,15 @@ enum Source {
 pub(crate) struct Wire {
     connection: Connection,
     closing: Closing,
-    input: Input,
-    output: Output,
+    input: InputBuffer,
+    output: OutputBuffer,
     limits: Arc<Limits>,
     source: Source,
     /// The peer has closed its side.
     peer_closed: bool,
     /// The codec has seen all of `input` and wants more.
     dry: bool,
-    place: Place,
+    place: FrameState,
     pace: Pace,
     /// The number of raw bytes to discard as they arrive.
     skip: u64,
@@ -95,8 +95,9 @@ pub(crate) struct Wire {
     over_limit: bool,
     /// Boxed, because few connections need it at a time, and every connection has this field.
     drain: Option<Box<Drain>>,
-    wait: Wait,
-    /// One timer for all deadlines.
+    wait: PeerWait,
+    /// One timer for all deadlines, except the drain's wait for the first bytes and the lingering
+    /// close.
     timer: Timer,
 }
 
@@ -106,13 +107,13 @@ impl Wire {
         Self {
             closing: connection.closing(),
             connection,
-            input: Input::default(),
-            output: Output::default(),
+            input: InputBuffer::default(),
+            output: OutputBuffer::default(),
             limits,
             source: Source::Open,
             peer_closed: false,
             dry: true,
-            place: Place::Boundary,
+            place: FrameState::Boundary,
             pace: Pace::default(),
             skip: 0,
             turn: 0,
@@ -124,7 +125,7 @@ impl Wire {
             writing: false,
             over_limit: false,
             drain: None,
-            wait: Wait::default(),
+            wait: PeerWait::default(),
             timer: Timer::default(),
         }
     }

@@ -57,8 +57,9 @@ impl Wire {
         if let Poll::Ready(offered) = offered { offered } else { Ok(()) }
     }
 
-    /// Queues bytes after the queued frames. If they reach the high-water mark, so that they are to
-    /// be written, as many as the transport accepts at once are not copied into the queue.
+    /// Queues bytes after the queued frames. If they reach the high-water mark, they are written
+    /// first as far as the transport accepts them at once, and only the rest is copied into the
+    /// queue.
     pub(crate) fn encode_raw(&mut self, mut bytes: &[u8]) -> Result {
         self.stats().excuse_first_frame();
         if bytes.len() >= LARGE && self.unwritten() + bytes.len() >= self.limits.high_water {

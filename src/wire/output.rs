@@ -32,7 +32,7 @@ const SMALL: usize = 16 * 1024;
 
 /// The bytes that are encoded and not written yet.
 #[derive(Default)]
-pub(super) struct Output {
+pub(super) struct OutputBuffer {
     buf: BytesMut,
     /// The frames between these bytes that are too large to be copied. Boxed, because few
     /// connections have one.
@@ -41,7 +41,7 @@ pub(super) struct Output {
     lent: bool,
     /// Whether the transport may hold back bytes that it has accepted.
     unflushed: bool,
-    /// The connection is noted as one that has written a part of what is queued.
+    /// It is recorded on the connection that a part of the queued bytes is written.
     partial: bool,
     /// The size of the connection's own buffer when it was last seen; the memory of written bytes
     /// is not freed yet. More than 4 GiB count as 4 GiB, so that the field fits into a gap between
@@ -94,7 +94,7 @@ impl Stall {
     }
 }
 
-impl Output {
+impl OutputBuffer {
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.buf.len() + self.large_len()
@@ -298,7 +298,8 @@ impl Output {
         Ok(rest)
     }
 
-    /// Dropped now, the connection would end within what is queued.
+    /// Records that a part of the queued bytes is written: if the connection is dropped now, it
+    /// must be reset.
     fn note_partial(&mut self, connection: &Connection) {
         self.partial = true;
         connection.set_partial(true);
@@ -400,14 +401,14 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for OutputBuffer {
     fn drop(&mut self) {
         self.release();
     }
 }
 
-impl fmt::Debug for Output {
+impl fmt::Debug for OutputBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("OutputBuffer").field("len", &self.len()).finish_non_exhaustive()
     }
 }

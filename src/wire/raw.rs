@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::wait::Want;
-use super::{Place, Source, Wire};
+use super::{FrameState, Source, Wire};
 use ropewalk_middleware::{Error, Result, SessionError};
 
 /// The maximum size of a chunk of raw bytes.
@@ -62,7 +62,7 @@ impl Wire {
         // It fits, because no more is requested than is buffered.
         let bytes = self.input.take(usize::try_from(n).unwrap_or(usize::MAX));
         self.stats().excuse_first_frame();
-        self.place = Place::Boundary;
+        self.place = FrameState::Boundary;
         self.wait.done();
         // The session may wait for something else before it reads more.
         self.settle();

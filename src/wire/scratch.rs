@@ -17,7 +17,7 @@ const WRITE: usize = 16 * 1024;
 /// A buffer that has grown past this is not kept for the next connection.
 pub(super) const KEEP: usize = 256 * 1024;
 
-/// The buffers of frames of this size, with what is around them, are used again.
+/// The buffers of frames of this size, counted with their delimiters, are used again.
 const LARGE: RangeInclusive<usize> = 128 * 1024..=1024 * 1024 + 64;
 /// The most of them that a thread keeps: as many frames are often read and written at the same
 /// time.

@@ -1,4 +1,4 @@
-//! The one timer of a connection.
+//! The timer of a connection, for the deadlines of the wire.
 
 use std::fmt;
 use std::pin::Pin;

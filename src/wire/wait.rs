@@ -38,7 +38,7 @@ enum Due {
 
 /// The current wait for the peer.
 #[derive(Debug, Default)]
-pub(super) struct Wait {
+pub(super) struct PeerWait {
     /// A frame has been received, so the next one is not the first.
     begun: bool,
     /// The subject of the wait and its beginning.
@@ -60,7 +60,7 @@ enum Clock {
     Grace(Instant),
 }
 
-impl Wait {
+impl PeerWait {
     /// A frame is complete: the next wait is a new one.
     #[inline]
     pub(super) fn done(&mut self) {

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use ropewalk::client::{Call, Handle, Pipelined};
+use ropewalk::client::{Call, ClientHandle, Pipelined};
 use ropewalk::connection::Stream;
 use ropewalk::endpoint::Listener;
 use ropewalk::memory::{self, Connector};
@@ -88,7 +88,7 @@ pub async fn settle() {
 }
 
 /// The books of a client that has ended.
-pub fn audit(handle: &Handle) {
+pub fn audit(handle: &ClientHandle) {
     let counts = handle.counts();
     assert_eq!(counts.pending(), 0, "{counts:?}");
     assert_eq!(handle.in_flight(), 0, "a place is taken still: {counts:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{FutureExt, poll};
-use ropewalk::client::{Client, ClientError, State};
+use ropewalk::client::{Client, ClientError, ClientState};
 use ropewalk::codec::{Decoder, Encoder};
 use ropewalk::{Bytes, BytesMut, Lines, Reply, framed, reply_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,7 +58,7 @@ async fn rule_5_the_end_of_an_idle_connection_is_seen_before_the_next_call() {
         }
         drop(end);
         settle().await;
-        assert!(matches!(handle.state(), State::Waiting { .. }), "{:?}", handle.state());
+        assert!(matches!(handle.state(), ClientState::Waiting { .. }), "{:?}", handle.state());
         let mut end = ends.accept().await;
         let asked = call(&store, "x").await;
         end.expect("x\n").await;

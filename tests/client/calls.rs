@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use ropewalk::client::{Backoff, Client, ClientError, State, fatal};
+use ropewalk::client::{Backoff, Client, ClientError, ClientState, fatal};
 use ropewalk::{
     Bytes, CloseReason, Error, Lines, LogLayer, ReadDeadlineLayer, Result, Session, framed,
     reply_fn, session,
@@ -80,7 +80,7 @@ async fn a_burst_of_calls_is_one_write_and_a_burst_of_answers_one_read() {
 #[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_the_set_up_is_told_at_its_end() {
     let error = Client::new().pipelined::<String, _>(Lines::lf()).unwrap_err();
-    assert!(error.to_string().contains("Client::connect says where to"), "{error}");
+    assert!(error.to_string().contains("add one with Client::connect"), "{error}");
     let error = Client::new().connect("tcp:8007").pipelined::<String, _>(Lines::lf()).unwrap_err();
     assert!(error.to_string().contains("write tcp:HOST:8007"), "{error}");
     #[cfg(feature = "tls")]
@@ -274,6 +274,6 @@ async fn a_preparation_that_no_other_attempt_can_help_ends_the_client_with_its_e
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the password is wrong");
     }
     soon(handle.ended()).await;
-    assert!(matches!(handle.state(), State::Ended));
+    assert!(matches!(handle.state(), ClientState::Ended));
     assert_eq!(handle.counts().attempts(), 1);
 }

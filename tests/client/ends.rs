@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::poll;
-use ropewalk::client::{Backoff, Client, ClientError, State};
+use ropewalk::client::{Backoff, Client, ClientError, ClientState};
 use ropewalk::{Bytes, CloseReason, Lines, Session, framed, reply_fn};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Service, ServiceExt};
@@ -51,7 +51,7 @@ async fn rule_8_the_back_off_begins_anew_only_after_a_connection_has_stood_for_1
             sleep(stands).await;
             drop(end);
             settle().await;
-            let State::Waiting { until, .. } = handle.state() else {
+            let ClientState::Waiting { until, .. } = handle.state() else {
                 panic!("{:?}", handle.state())
             };
             longest = longest.max(until - Instant::now());
@@ -113,7 +113,7 @@ async fn rule_12_a_drain_takes_no_new_calls_answers_those_it_has_and_closes_in_t
     let mut waits = store.clone();
     assert!(poll!(std::pin::pin!(waits.ready())).is_pending());
     handle.drain(secs(60));
-    assert!(matches!(handle.state(), State::Draining));
+    assert!(matches!(handle.state(), ClientState::Draining));
     assert!(matches!(ready.call("late".to_owned()).await, Err(ClientError::Draining)));
     assert!(matches!(
         soon(waits.ready()).await.unwrap().call("late".to_owned()).await,
@@ -280,10 +280,10 @@ async fn rule_14_what_it_does_is_seen_from_outside() {
     let (connector, mut ends) = ends(100).await;
     let (store, handle) =
         Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
-    assert!(matches!(handle.state(), State::Connecting));
+    assert!(matches!(handle.state(), ClientState::Connecting));
     let mut end = ends.accept().await;
     soon(handle.connected()).await.unwrap();
-    assert!(matches!(handle.state(), State::Ready));
+    assert!(matches!(handle.state(), ClientState::Ready));
     let (a, b) = (call(&store, "a").await, call(&store, "b").await);
     drop(call(&store, "c").await);
     settle().await;
@@ -295,7 +295,9 @@ async fn rule_14_what_it_does_is_seen_from_outside() {
     soon(a).await.unwrap();
     drop((end, ends));
     settle().await;
-    let State::Waiting { until, error } = handle.state() else { panic!("{:?}", handle.state()) };
+    let ClientState::Waiting { until, error } = handle.state() else {
+        panic!("{:?}", handle.state())
+    };
     assert!(until > Instant::now());
     // Closed with a request unread, that is a reset.
     assert!(!error.to_string().is_empty());
@@ -305,7 +307,7 @@ async fn rule_14_what_it_does_is_seen_from_outside() {
         (1, 0, 1, 1)
     );
     assert!(matches!(soon(handle.connected()).await, Err(ClientError::Unavailable(_))));
-    assert!(!matches!(handle.state(), State::Ended));
+    assert!(!matches!(handle.state(), ClientState::Ended));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ropewalk::client::{Client, ClientError, Handle, Part, Pipelined};
+use ropewalk::client::{Client, ClientError, ClientHandle, Part, Pipelined};
 use ropewalk::client::{Dial, Dialing};
 use ropewalk::connection::Stream;
 use ropewalk::{Addr, Bytes, Lines, Peer, Remote};
@@ -66,7 +66,7 @@ impl Dial for Flood {
 fn client(
     flood: Flood,
     call_within: Duration,
-) -> (Pipelined<String, Vec<Bytes>>, Handle, Arc<AtomicUsize>) {
+) -> (Pipelined<String, Vec<Bytes>>, ClientHandle, Arc<AtomicUsize>) {
     let pushes = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&pushes);
     let client = Client::new().connect(Remote::dial(flood)).call_within(call_within);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{FutureExt, poll};
-use ropewalk::client::{Client, ClientError, State};
+use ropewalk::client::{Client, ClientError, ClientState};
 use ropewalk::{Bytes, CloseReason, Lines};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Service, ServiceExt};
@@ -263,7 +263,7 @@ async fn rule_4_a_server_that_greets_is_out_of_step_and_the_error_says_what_to_d
     let mut end = ends.accept().await;
     end.say("220 ready\n").await;
     settle().await;
-    let State::Waiting { error, .. } = handle.state() else { panic!("{:?}", handle.state()) };
+    let ClientState::Waiting { error, .. } = handle.state() else { panic!("{:?}", handle.state()) };
     assert!(error.to_string().contains("for `prepare`"), "{error}");
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
-use ropewalk::client::{Backoff, Client, Handle};
+use ropewalk::client::{Backoff, Client, ClientHandle};
 use ropewalk::client::{Dial, Dialing};
 use ropewalk::memory::{self, Connector};
 use ropewalk::{Addr, Bytes, Lines, Remote, Server, framed, reply_fn};
@@ -68,7 +68,7 @@ impl Dial for Place {
     }
 }
 
-fn clients(place: &Place, backoff: Backoff) -> Vec<(Store, Handle)> {
+fn clients(place: &Place, backoff: Backoff) -> Vec<(Store, ClientHandle)> {
     let client = || {
         let client = Client::new().connect(Remote::dial(place.clone())).backoff(backoff);
         // Nobody is to lose patience here.
@@ -90,7 +90,7 @@ fn cpu() -> Duration {
 }
 
 /// The server goes, and comes back; returns the attempts meanwhile, and what they cost.
-async fn outage(place: &Place, clients: &[(Store, Handle)]) -> (Vec<Instant>, Duration) {
+async fn outage(place: &Place, clients: &[(Store, ClientHandle)]) -> (Vec<Instant>, Duration) {
     let gone = Instant::now();
     place.attempts();
     place.kill();

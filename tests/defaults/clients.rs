@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ropewalk::client::{Client, ClientError, Handle, Part, Pipelined, State, forward};
+use ropewalk::client::{Client, ClientError, ClientHandle, ClientState, Part, Pipelined, forward};
 use ropewalk::client::{Dial, Dialing};
 use ropewalk::memory;
 use ropewalk::{Addr, Bytes, Lines, Remote, Server, connect, framed, reply_fn};
@@ -42,7 +42,7 @@ impl Dial for Nowhere {
 }
 
 /// A client with all its defaults.
-fn client(to: impl Into<Remote>) -> (Pipelined<String, Bytes>, Handle) {
+fn client(to: impl Into<Remote>) -> (Pipelined<String, Bytes>, ClientHandle) {
     Client::new().connect(to.into()).pipelined(Lines::lf()).unwrap()
 }
 
@@ -123,7 +123,7 @@ async fn a_server_that_answers_nothing_for_60_s_is_replaced() {
     let began = Instant::now();
     assert!(matches!(soon(asked).await, Err(ClientError::MayHaveArrived(_))));
     assert_eq!(began.elapsed(), secs(60));
-    assert!(matches!(handle.state(), State::Waiting { .. }));
+    assert!(matches!(handle.state(), ClientState::Waiting { .. }));
 }
 
 #[tokio::test(start_paused = true)]

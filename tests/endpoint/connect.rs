@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ropewalk::client::ConnectError;
 use ropewalk::endpoint::Listener;
-use ropewalk::proxy::{Parsed, Version, parse};
+use ropewalk::proxy::{ParseStatus, Version, parse};
 use ropewalk::{
     Addr, Bytes, Connection, Endpoint, Error, Lines, Remote, Server, Session, connect, framed,
     memory, reply_fn, session,
@@ -89,7 +89,7 @@ async fn a_proxy_header_of_either_version_comes_before_all_else() {
         drop(connection);
         let mut bytes = Vec::new();
         peer.read_to_end(&mut bytes).await.unwrap();
-        let Parsed::Complete { header, len, .. } = parse(&bytes).unwrap() else {
+        let ParseStatus::Complete { header, len, .. } = parse(&bytes).unwrap() else {
             panic!("{bytes:?}")
         };
         assert_eq!((header.version(), &bytes[len..]), (version, &b"x"[..]));
@@ -123,7 +123,7 @@ async fn a_connection_that_is_not_made_in_10_s_is_given_up() {
     let began = tokio::time::Instant::now();
     let error = connect(connector).await.unwrap_err();
     assert_eq!(began.elapsed(), Duration::from_secs(10));
-    assert_eq!(error.to_string(), "cannot connect to memory:: it took too long");
+    assert_eq!(error.to_string(), "cannot connect to memory:: the time to connect is over");
     drop(waiting);
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ropewalk::proxy::{Header, Parsed, Version, parse};
+use ropewalk::proxy::{Header, ParseStatus, Version, parse};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{self, Client, Dice, Example, PATIENCE, TempDir, program, skipped};
@@ -27,8 +27,8 @@ fn accept(server: &TcpListener) -> (TcpStream, Header) {
     let mut bytes = Vec::new();
     loop {
         match parse(&bytes).unwrap() {
-            Parsed::Complete { header, .. } => return (stream, header),
-            Parsed::Incomplete { need } => {
+            ParseStatus::Complete { header, .. } => return (stream, header),
+            ParseStatus::Incomplete { need } => {
                 let had = bytes.len();
                 bytes.resize(had + need, 0);
                 stream.read_exact(&mut bytes[had..]).unwrap();

@@ -38,7 +38,7 @@ fn start(server: &PathBuf, dir: &TempDir) -> Child {
     redis.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-fn client(dir: &TempDir) -> (Redis, ropewalk::client::Handle) {
+fn client(dir: &TempDir) -> (Redis, ropewalk::client::ClientHandle) {
     let client = Client::new().connect(format!("unix:{}", dir.join("redis.sock").display()));
     let client =
         client.backoff(Backoff::between(Duration::from_millis(5), Duration::from_millis(50)));

@@ -300,5 +300,5 @@ fn the_last_line_of_an_example_is_written_before_it_ends() {
     });
     serves_with_its_log(writer, || {});
     let log = reading.join().unwrap();
-    assert!(log.contains("told to end by a signal"), "{log}");
+    assert!(log.contains("received SIGTERM or SIGINT"), "{log}");
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ropewalk::client::{Backoff, Client, ClientError, Handle, Pipelined, Tag};
+use ropewalk::client::{Backoff, Client, ClientError, ClientHandle, Pipelined, Tag};
 use ropewalk::testing::{Simulation, World};
 use ropewalk::{Bytes, Lines, Server, framed, service_fn};
 use tokio::task::{JoinSet, yield_now};
@@ -170,7 +170,7 @@ fn check(record: &Record, ended: &[(String, Ended)], tagged: bool) {
 }
 
 /// Ends a client in one of its ways, and checks its books.
-async fn end(world: &World, store: Store, handle: Handle) {
+async fn end(world: &World, store: Store, handle: ClientHandle) {
     if world.happens(50) {
         handle.drain(Duration::from_secs(world.roll(20)));
     }

@@ -34,7 +34,7 @@ fn the_checks_can_fail() {
 }
 
 #[test]
-fn comments_strings_and_characters_are_no_code() {
+fn comments_strings_and_characters_are_not_code() {
     let text = "a/*{/*{*/{*/b\"\\\"{\"c'{'d'\\''e r#\"\"{\"#f b'\"'g &'a h // {\ni";
     let words: Vec<String> = words(&blank(text)).map(str::to_owned).collect();
     assert_eq!(words, ["a", "b", "c", "d", "e", "f", "b", "g", "a", "h", "i"]);

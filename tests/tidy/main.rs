@@ -5,6 +5,7 @@ mod defaults;
 mod faults;
 mod itself;
 mod logging;
+mod names;
 mod packages;
 mod schemes;
 
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 60;
-/// Of an example that is one file, and of all files of one that is a folder.
+/// For an example in one file, and for all files of an example in a folder.
 const MAX_EXAMPLE: usize = 80;
 const MAX_EXAMPLE_FOLDER: usize = 500;
 
@@ -24,7 +25,7 @@ const ORDER: [&str; 14] = [
     "session", "dispatch", "outbox", "wire", "tls",
 ];
 
-/// Written apart, or this file would break its own rule.
+/// Words that no code may contain.
 const BANNED: [&str; 4] = ["todo!", "dbg!", "unimplemented!", "#[ignore"];
 
 struct Source {
@@ -120,7 +121,7 @@ fn string(text: &str) -> usize {
     text.len()
 }
 
-/// The length of `r#"…"#`, or 0 if this is none.
+/// The length of `r#"…"#`, or 0 if this isn't a raw string.
 fn raw_string(text: &str) -> usize {
     let hashes = text[1..].len() - text[1..].trim_start_matches('#').len();
     if !text[1 + hashes..].starts_with('"') {
@@ -140,7 +141,7 @@ fn character(text: &str) -> usize {
     }
 }
 
-/// The offset behind the brace that closes the first one in `code`; `None` if a `;` comes first.
+/// The offset after the brace that closes the first one in `code`; `None` if a `;` comes first.
 fn body_end(code: &str) -> Option<usize> {
     let (mut brackets, mut braces) = (0_i32, 0_i32);
     for (at, c) in code.char_indices() {
@@ -174,7 +175,7 @@ fn long_functions(code: &str) -> Vec<String> {
     long
 }
 
-/// The code without its `#[cfg(test)]` modules: a test may use whatever it needs.
+/// The code without its `#[cfg(test)]` modules: tests may use all modules.
 fn without_tests(code: &str) -> String {
     let mut rest = code;
     let mut shipped = String::new();
@@ -204,7 +205,8 @@ fn imports(code: &str) -> Vec<&str> {
     names
 }
 
-/// The module a name stands for: its own, or that from which `lib.rs` re-exports it.
+/// The module that a name means: the module of that name, or the one from which `lib.rs` re-exports
+/// it.
 fn module_of<'a>(name: &'a str, lib: &'a str) -> Option<&'a str> {
     if ORDER.contains(&name) {
         return Some(name);
@@ -236,7 +238,7 @@ fn value<'a>(manifest: &'a str, key: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {key}")).trim().trim_matches('"')
 }
 
-/// The versions of Rust a text says are needed.
+/// The versions of Rust that a text names as required.
 fn rust_versions(text: &str) -> Vec<&str> {
     let after = |mark| {
         text.split(mark)

@@ -63,12 +63,12 @@ pub(super) struct Buckets {
     pub(super) peer: Option<Rate>,
     pub(super) all: Option<Rate>,
     most: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenTokens>,
 }
 
 /// When each bucket will be full again; a full bucket needs no entry.
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenTokens {
     peers: HashMap<IpAddr, Instant>,
     all: Option<Instant>,
     /// The table is swept when it has this many peers.
@@ -85,7 +85,7 @@ impl Buckets {
             peer,
             all,
             most,
-            taken: Mutex::new(Taken { sweep_at: FEW.min(most), ..Taken::default() }),
+            taken: Mutex::new(TakenTokens { sweep_at: FEW.min(most), ..TakenTokens::default() }),
         }
     }
 
@@ -118,7 +118,7 @@ impl Buckets {
     }
 }
 
-impl Taken {
+impl TakenTokens {
     fn remember(&mut self, ip: IpAddr, full: Instant, now: Instant, most: usize) {
         if let Some(known) = self.peers.get_mut(&ip) {
             *known = full;

@@ -50,18 +50,18 @@ use crate::{CloseReason, Connection};
 #[derive(Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct AcceptRateLayer<P = RefuseWith> {
-    shared: Arc<Shared>,
+    shared: Arc<RateState>,
     refusal: P,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RateState {
     buckets: Buckets,
     /// One permit for each refusal that may be under way.
     refusals: Arc<Semaphore>,
 }
 
-impl Shared {
+impl RateState {
     fn new(peer: Option<Rate>, all: Option<Rate>) -> Arc<Self> {
         let buckets = Buckets::new(peer, all, AcceptRateLayer::MAX_PEERS);
         Arc::new(Self { buckets, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) })
@@ -75,7 +75,7 @@ impl AcceptRateLayer {
     /// A layer without a rate: [`per_peer`](Self::per_peer) and [`of_all`](Self::of_all) set the
     /// rates.
     pub fn new() -> Self {
-        Self { shared: Shared::new(None, None), refusal: RefuseWith(Bytes::new()) }
+        Self { shared: RateState::new(None, None), refusal: RefuseWith(Bytes::new()) }
     }
 }
 
@@ -88,13 +88,13 @@ impl Default for AcceptRateLayer {
 impl<P> AcceptRateLayer<P> {
     /// Sets the rate of each peer. The buckets start full again, and earlier clones keep their own.
     pub fn per_peer(self, rate: Rate) -> Self {
-        Self { shared: Shared::new(Some(rate), self.shared.buckets.all), refusal: self.refusal }
+        Self { shared: RateState::new(Some(rate), self.shared.buckets.all), refusal: self.refusal }
     }
 
     /// Sets the rate of all peers together. The buckets start full again, and earlier clones keep
     /// their own.
     pub fn of_all(self, rate: Rate) -> Self {
-        Self { shared: Shared::new(self.shared.buckets.peer, Some(rate)), refusal: self.refusal }
+        Self { shared: RateState::new(self.shared.buckets.peer, Some(rate)), refusal: self.refusal }
     }
 
     /// Refused connections get this text: see

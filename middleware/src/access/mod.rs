@@ -39,18 +39,18 @@ use crate::{CloseReason, Connection};
 #[derive(Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct AccessLayer<P = RefuseWith> {
-    shared: Arc<Shared>,
+    shared: Arc<RulesInForce>,
     refusal: P,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RulesInForce {
     rules: RwLock<Arc<AccessRules>>,
     /// One permit for each refusal that may be under way.
     refusals: Arc<Semaphore>,
 }
 
-impl Shared {
+impl RulesInForce {
     fn rules(&self) -> Arc<AccessRules> {
         // Only an `Arc` is replaced under the lock, so it is consistent even after a panic.
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
@@ -61,7 +61,8 @@ impl AccessLayer {
     /// Closes the connections that these rules deny, silently.
     pub fn new(rules: AccessRules) -> Self {
         let rules = RwLock::new(Arc::new(rules));
-        let shared = Arc::new(Shared { rules, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) });
+        let shared =
+            Arc::new(RulesInForce { rules, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) });
         Self { shared, refusal: RefuseWith(Bytes::new()) }
     }
 }

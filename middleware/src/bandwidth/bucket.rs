@@ -74,13 +74,13 @@ impl Bucket {
 
 /// A bucket that several connections share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedBucket {
     rate: ByteRate,
     /// Made at the first use, because a layer may be made before the runtime whose clock it uses.
     bucket: Mutex<Option<Bucket>>,
 }
 
-impl Shared {
+impl SharedBucket {
     pub(super) fn new(rate: ByteRate) -> Arc<Self> {
         Arc::new(Self { rate, bucket: Mutex::new(None) })
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::bucket::{Bucket, ByteRate, Shared};
+use super::bucket::{Bucket, ByteRate, SharedBucket};
 use crate::{Addr, Io, Stream};
 
 /// How much a transport that can't tell may hold back of what has arrived: of TLS a record and what
@@ -33,20 +33,20 @@ impl Limited {
 /// One direction of a connection.
 pub(super) struct Direction {
     own: Option<Bucket>,
-    shared: Option<Arc<Shared>>,
-    turn: Option<Turn>,
+    shared: Option<Arc<SharedBucket>>,
+    turn: Option<Booking>,
     /// Made at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 /// From `from` on, `bytes` may pass; their time is booked in the shared bucket.
-struct Turn {
+struct Booking {
     bytes: usize,
     from: Instant,
 }
 
 impl Direction {
-    pub(super) fn new(own: Option<ByteRate>, shared: Option<Arc<Shared>>) -> Self {
+    pub(super) fn new(own: Option<ByteRate>, shared: Option<Arc<SharedBucket>>) -> Self {
         Self { own: own.map(Bucket::new), shared, turn: None, timer: None }
     }
 
@@ -76,9 +76,9 @@ impl Direction {
             let bytes =
                 pieces.into_iter().flatten().fold(wanted, |bytes, rate| bytes.min(rate.piece()));
             let from = self.shared.as_ref().map_or(now, |shared| shared.take(bytes, now));
-            self.turn = Some(Turn { bytes, from });
+            self.turn = Some(Booking { bytes, from });
         }
-        let Some(Turn { bytes, from }) = self.turn else { return Poll::Ready(wanted) };
+        let Some(Booking { bytes, from }) = self.turn else { return Poll::Ready(wanted) };
         ready!(self.poll_wait(cx, from));
         Poll::Ready(bytes.min(wanted))
     }

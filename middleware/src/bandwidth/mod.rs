@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::bucket::{ByteRate, Shared};
+use self::bucket::{ByteRate, SharedBucket};
 use self::limited::{Direction, Limited};
 use crate::{Connection, Stream};
 
@@ -61,7 +61,7 @@ pub struct BandwidthLayer {
 #[derive(Clone, Debug, Default)]
 struct Rates {
     each: Option<ByteRate>,
-    all: Option<Arc<Shared>>,
+    all: Option<Arc<SharedBucket>>,
 }
 
 impl Rates {
@@ -107,7 +107,7 @@ impl BandwidthLayer {
     ///
     /// Panics if it is zero.
     pub fn read_of_all(mut self, bytes: u64) -> Self {
-        self.read.all = Some(Shared::new(ByteRate::new(bytes)));
+        self.read.all = Some(SharedBucket::new(ByteRate::new(bytes)));
         self
     }
 
@@ -118,7 +118,7 @@ impl BandwidthLayer {
     ///
     /// Panics if it is zero.
     pub fn write_of_all(mut self, bytes: u64) -> Self {
-        self.write.all = Some(Shared::new(ByteRate::new(bytes)));
+        self.write.all = Some(SharedBucket::new(ByteRate::new(bytes)));
         self
     }
 }

@@ -126,7 +126,7 @@ where
     fn call(&mut self, frame: F) -> Self::Future {
         let call = catch_unwind(AssertUnwindSafe(|| self.inner.call(frame)));
         CatchPanicFuture {
-            state: call.map_or_else(|panic| State::Panicked(Some(panic)), State::Calls),
+            state: call.map_or_else(|panic| CatchStage::Panicked(Some(panic)), CatchStage::Calls),
         }
     }
 }
@@ -136,11 +136,11 @@ where
 #[must_use = "futures do nothing unless polled"]
 pub struct CatchPanicFuture<F> {
     #[pin]
-    state: State<F>,
+    state: CatchStage<F>,
 }
 
 #[pin_project(project = Projection)]
-enum State<F> {
+enum CatchStage<F> {
     Calls(#[pin] F),
     /// The call panicked while it was made (with the payload), or the future has ended.
     Panicked(Option<Box<dyn Any + Send>>),
@@ -166,7 +166,9 @@ where
             }
         };
         // Dropping the call's values may panic as well, and the call must not be polled again.
-        if let Err(another) = catch_unwind(AssertUnwindSafe(|| state.set(State::Panicked(None)))) {
+        if let Err(another) =
+            catch_unwind(AssertUnwindSafe(|| state.set(CatchStage::Panicked(None))))
+        {
             std::mem::forget(another);
         }
         Poll::Ready(Err(CallPanicked::caught(panic)))

@@ -9,7 +9,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::timer::{self, Timer};
+use super::timer::{self, DeadlineTimer};
 use crate::{BoxError, Frame};
 
 /// Limits how long each call may take.
@@ -112,7 +112,7 @@ pub struct CallDeadlineFuture<F> {
     future: F,
     patience: Duration,
     /// Set at the first wait.
-    timer: Option<Pin<Box<Timer>>>,
+    timer: Option<Pin<Box<DeadlineTimer>>>,
 }
 
 impl<F, T, E> Future for CallDeadlineFuture<F>
@@ -140,7 +140,7 @@ where
 /// A function of its own, so that calls that are answered at once stay small.
 #[inline(never)]
 fn wait<T>(
-    timer: &mut Option<Pin<Box<Timer>>>,
+    timer: &mut Option<Pin<Box<DeadlineTimer>>>,
     patience: Duration,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, BoxError>> {

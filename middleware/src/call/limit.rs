@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::refuse::CallRefuseLayer;
-use super::slots::{CallSlot, CallSlots, Ticket};
+use super::slots::{CallSlot, CallSlots, QueueTicket};
 use crate::Frame;
 
 /// Limits how many calls are under way at once, those of all connections together.
@@ -83,7 +83,7 @@ pub struct CallLimit<S> {
     slots: Arc<CallSlots>,
     /// The slot for the next call, taken by `poll_ready`.
     slot: Option<CallSlot>,
-    ticket: Option<Ticket>,
+    ticket: Option<QueueTicket>,
 }
 
 impl<S> CallLimit<S> {

@@ -9,7 +9,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::slots::{CallSlot, CallSlots, Ticket};
+use super::slots::{CallSlot, CallSlots, QueueTicket};
 use crate::{BoxError, Frame};
 
 /// Limits how many calls are under way at once, and fails those above the limit with
@@ -74,7 +74,7 @@ pub struct CallRefuse<S> {
     admitted: bool,
     /// The slot for the next call.
     slot: Option<CallSlot>,
-    ticket: Option<Ticket>,
+    ticket: Option<QueueTicket>,
 }
 
 impl<S> CallRefuse<S> {

@@ -15,12 +15,12 @@ pub(super) struct CallSlots {
     taken: AtomicUsize,
     /// How many wait in the queue.
     waiting: AtomicUsize,
-    queue: Mutex<Queue>,
+    queue: Mutex<CallQueue>,
     next: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct CallQueue {
     /// Wakers by ticket number: the lowest has waited longest.
     waiting: BTreeMap<u64, Waker>,
     /// Tickets for which a slot has been taken already.
@@ -42,7 +42,7 @@ impl CallSlots {
         self.taken.load(SeqCst)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, CallQueue> {
         // Consistent even after a panic: wakers run after the change.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +75,7 @@ impl CallSlots {
     #[inline]
     pub(super) fn poll_take(
         self: &Arc<Self>,
-        ticket: &mut Option<Ticket>,
+        ticket: &mut Option<QueueTicket>,
         cx: &mut Context<'_>,
     ) -> Poll<CallSlot> {
         if ticket.is_none()
@@ -89,10 +89,10 @@ impl CallSlots {
     #[cold]
     fn poll_queue(
         self: &Arc<Self>,
-        held: &mut Option<Ticket>,
+        held: &mut Option<QueueTicket>,
         cx: &mut Context<'_>,
     ) -> Poll<CallSlot> {
-        let ticket = held.get_or_insert_with(|| Ticket {
+        let ticket = held.get_or_insert_with(|| QueueTicket {
             slots: Arc::clone(self),
             number: self.next.fetch_add(1, SeqCst),
         });
@@ -159,12 +159,12 @@ impl Drop for CallSlot {
 
 /// A place in the queue.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct QueueTicket {
     slots: Arc<CallSlots>,
     number: u64,
 }
 
-impl Drop for Ticket {
+impl Drop for QueueTicket {
     fn drop(&mut self) {
         let mut queue = self.slots.lock();
         let _waker = queue.waiting.remove(&self.number);

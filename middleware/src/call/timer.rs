@@ -37,7 +37,7 @@ thread_local! {
 /// }
 /// ```
 #[derive(Default)]
-pub struct CallTimer(Option<Pin<Box<Timer>>>);
+pub struct CallTimer(Option<Pin<Box<DeadlineTimer>>>);
 
 impl CallTimer {
     /// Lends the timer to all calls that this thread polls until the loan ends.
@@ -80,7 +80,7 @@ fn swap(timer: Option<CallTimer>) -> Option<CallTimer> {
 }
 
 /// A timer for a call that begins to wait now: the lent one, or a new one.
-pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
+pub(super) fn take(patience: Duration) -> Pin<Box<DeadlineTimer>> {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Instant::now();
     let until = now.checked_add(patience).unwrap_or_else(|| now + YEAR);
@@ -93,7 +93,7 @@ pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
     }
     // A timer of another runtime may never fire, and a call may run its own runtime.
     let Some(mut timer) = spare.filter(|timer| timer.runtime == runtime) else {
-        return Box::pin(Timer { until, runtime, sleep: sleep_until(until) });
+        return Box::pin(DeadlineTimer { until, runtime, sleep: sleep_until(until) });
     };
     let mut this = timer.as_mut().project();
     *this.until = until;
@@ -107,7 +107,7 @@ pub(super) fn take(patience: Duration) -> Pin<Box<Timer>> {
 
 /// Returns a timer, still set, for the next call that waits, if the connection lends timers and
 /// none has been returned yet.
-pub(super) fn put_back(timer: Pin<Box<Timer>>) {
+pub(super) fn put_back(timer: Pin<Box<DeadlineTimer>>) {
     match swap(None) {
         Some(CallTimer(None)) => drop(swap(Some(CallTimer(Some(timer))))),
         other => drop(swap(other)),
@@ -122,14 +122,14 @@ fn this_runtime() -> Option<Id> {
 /// Ready once `until` has passed, even if it was set to fire earlier.
 #[pin_project]
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(super) struct DeadlineTimer {
     until: Instant,
     runtime: Option<Id>,
     #[pin]
     sleep: Sleep,
 }
 
-impl Future for Timer {
+impl Future for DeadlineTimer {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

@@ -30,9 +30,9 @@ use super::{Closing, Connection};
 /// assert_eq!(budget.in_use(), 0);
 /// ```
 #[derive(Clone)]
-pub struct MemoryBudget(Arc<Shared>);
+pub struct MemoryBudget(Arc<BudgetState>);
 
-struct Shared {
+struct BudgetState {
     max: usize,
     in_use: AtomicUsize,
     /// The owner is woken when `in_use` rises to this or more.
@@ -69,7 +69,7 @@ impl MemoryBudget {
         let rises_to = AtomicUsize::new(usize::MAX);
         let sinks_below = AtomicUsize::new(0);
         let pause_from = AtomicUsize::new(usize::MAX);
-        Self(Arc::new(Shared { max, in_use, rises_to, sinks_below, pause_from, owner }))
+        Self(Arc::new(BudgetState { max, in_use, rises_to, sinks_below, pause_from, owner }))
     }
 
     /// The size of the budget in bytes.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::info::ConnectionInfo;
 use super::peer::Peer;
-use super::shared::Shared;
+use super::shared::ConnectionShared;
 
 /// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a
 /// deadline or a limit names it, with its default.
@@ -77,11 +77,12 @@ pub enum CloseReason {
     AccessDenied,
     /// Connections came faster than they may: see [`AcceptRateLayer`](crate::AcceptRateLayer).
     AcceptRate,
-    /// The connection has lived as long as it may: see [`LifetimeLayer`](crate::LifetimeLayer).
+    /// The connection has reached its maximum age: see [`LifetimeLayer`](crate::LifetimeLayer),
+    /// which gives it 30 s to end (`grace`), or `Client::max_age`.
     MaxAge,
-    /// The peer did not log in in time: see [`LoginLayer`](crate::LoginLayer).
+    /// The peer did not log in within 120 s (`within` of [`LoginLayer`](crate::LoginLayer)).
     LoginTimeout,
-    /// Too many other peers had not logged in: see [`LoginLayer`](crate::LoginLayer).
+    /// 100 other peers had not logged in (`at_most` of [`LoginLayer`](crate::LoginLayer)).
     LoginLimit,
     /// The peer accepted pushed frames too slowly, and its outbox disconnects then
     /// (`SlowConsumer::Disconnect`).
@@ -248,7 +249,7 @@ impl ClosingState {
 /// close) or to abort. A layer that watches the connection, such as a log, reads why the connection
 /// ended.
 #[derive(Clone, Debug)]
-pub struct Closing(pub(super) Arc<Shared>);
+pub struct Closing(pub(super) Arc<ConnectionShared>);
 
 impl Closing {
     fn state(&self) -> &ClosingState {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::activity::ConnectionState;
-use super::shared::Shared;
+use super::shared::ConnectionShared;
 use super::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
 use crate::Escaped;
 
@@ -34,7 +34,7 @@ use crate::Escaped;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct ConnectionInfo(pub(super) Arc<Shared>);
+pub struct ConnectionInfo(pub(super) Arc<ConnectionShared>);
 
 impl ConnectionInfo {
     /// The connection's number, which is unique in this process.

@@ -34,7 +34,7 @@ pub use self::stats::Stats;
 pub use self::stream::{Io, Stream};
 pub use self::tls::{TlsInfo, TlsVersion};
 
-use self::shared::Shared;
+use self::shared::ConnectionShared;
 use crate::Escaped;
 
 /// One accepted connection, of any kind: a byte stream, and the peer at the other end.
@@ -71,7 +71,7 @@ impl Connection {
 
     /// A connection that was accepted by the server's `listener`th endpoint.
     pub fn accepted(stream: Stream, peer: Peer, listener: usize) -> Self {
-        let stats = Stats(Arc::new(Shared::new(peer, listener)));
+        let stats = Stats(Arc::new(ConnectionShared::new(peer, listener)));
         Self { stream: Some(stream), stats, read_deadlines: None }
     }
 
@@ -190,7 +190,7 @@ impl Connection {
         ConnectionInfo(Arc::clone(&self.stats.0))
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &ConnectionShared {
         &self.stats.0
     }
 

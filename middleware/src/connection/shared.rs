@@ -17,7 +17,7 @@ use super::stats::Counters;
 
 /// The part of a connection its handles share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ConnectionShared {
     pub(super) id: u64,
     /// 32 bits, like the field below: together the two take 8 bytes.
     listener: u32,
@@ -44,7 +44,7 @@ struct Rare {
     extensions: Extensions,
 }
 
-impl Shared {
+impl ConnectionShared {
     pub(super) fn new(peer: Peer, listener: usize) -> Self {
         // Never reused within a process, so a log line names one connection.
         static NEXT: AtomicU64 = AtomicU64::new(1);

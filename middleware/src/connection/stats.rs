@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::peer::Peer;
-use super::shared::Shared;
+use super::shared::ConnectionShared;
 
 /// A counter with one writer, the task that owns the connection, so a plain load and store are
 /// enough.
@@ -33,7 +33,7 @@ pub(super) struct Counters {
 
 /// A handle on a connection's counters; cheap to clone, and it outlives the connection.
 #[derive(Clone)]
-pub struct Stats(pub(super) Arc<Shared>);
+pub struct Stats(pub(super) Arc<ConnectionShared>);
 
 impl Stats {
     /// Bytes read from the peer.

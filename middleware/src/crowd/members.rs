@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::queue::{Member, Queue};
+use super::queue::{Candidate, CandidateQueue};
 use super::rules::MakeRoom;
 use crate::{CloseReason, Closing};
 
@@ -24,9 +24,9 @@ const TURNS: usize = 8;
 /// a few steps in a tree is paid for by frames and bytes.
 #[derive(Debug, Default)]
 pub struct Crowd {
-    members: HashMap<u64, Member>,
-    everyone: Queue,
-    addresses: HashMap<IpAddr, Queue>,
+    members: HashMap<u64, Candidate>,
+    everyone: CandidateQueue,
+    addresses: HashMap<IpAddr, CandidateQueue>,
     /// Addresses by rank: the last one has the most connections of those with silent connections,
     /// if there are any.
     ranks: BTreeSet<(bool, usize, IpAddr)>,
@@ -56,7 +56,7 @@ impl Crowd {
         if self.members.contains_key(&id) {
             return;
         }
-        let member = Member { closing, idle_since };
+        let member = Candidate { closing, idle_since };
         self.change(host, |queue| queue.insert(id, &member, true));
         self.members.insert(id, member);
     }
@@ -236,14 +236,14 @@ impl Crowd {
         }
     }
 
-    fn take(&mut self, id: u64) -> Option<Member> {
+    fn take(&mut self, id: u64) -> Option<Candidate> {
         let member = self.members.remove(&id)?;
         self.change(member.closing.peer().host(), |queue| queue.remove(id, &member));
         Some(member)
     }
 
     /// Changes the queue of all, and that of an address.
-    fn change(&mut self, host: Option<IpAddr>, change: impl Fn(&mut Queue)) {
+    fn change(&mut self, host: Option<IpAddr>, change: impl Fn(&mut CandidateQueue)) {
         change(&mut self.everyone);
         let Some(host) = host else { return };
         let queue = self.addresses.entry(host).or_default();

@@ -6,7 +6,7 @@ use crate::Closing;
 
 /// A connection under a limit.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct Candidate {
     pub(super) closing: Closing,
     /// When bytes last moved, as far as is known.
     pub(super) idle_since: Instant,
@@ -14,22 +14,22 @@ pub(super) struct Member {
 
 /// Connections in the order in which they make room: all of a crowd, or those of one address.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct CandidateQueue {
     /// Connections that may have had no first frame, by their numbers: the oldest first.
     pub(super) silent: BTreeSet<u64>,
     /// All connections, the one that may have been idle for longest first.
     pub(super) idle: BTreeSet<(Instant, u64)>,
 }
 
-impl Queue {
-    pub(super) fn insert(&mut self, id: u64, member: &Member, silent: bool) {
+impl CandidateQueue {
+    pub(super) fn insert(&mut self, id: u64, member: &Candidate, silent: bool) {
         self.idle.insert((member.idle_since, id));
         if silent {
             self.silent.insert(id);
         }
     }
 
-    pub(super) fn remove(&mut self, id: u64, member: &Member) {
+    pub(super) fn remove(&mut self, id: u64, member: &Candidate) {
         self.idle.remove(&(member.idle_since, id));
         self.silent.remove(&id);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::dispatcher::{get_default, with_default};
 
-use super::{Span, contain};
+use super::{LogSpan, contain};
 
 /// How long the caller waits for a line. So the lines of a log that is read stay in order, and the
 /// last line of a process is written before it exits.
@@ -30,9 +30,9 @@ pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
         return true;
     }
     let Some(log) = contain(|| get_default(Clone::clone)) else { return true };
-    let span = Span::current();
+    let span = LogSpan::current();
     let runtime = Handle::try_current();
-    let written = Arc::new(Line::default());
+    let written = Arc::new(QueuedLine::default());
     let writing = Writing(Arc::clone(&written));
     let write = move || {
         let _writing = writing;
@@ -52,7 +52,7 @@ pub fn aside(line: impl FnOnce() + Send + 'static) -> bool {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum State {
+enum LineState {
     #[default]
     Waited,
     /// The caller does not wait for it any more.
@@ -61,37 +61,38 @@ enum State {
 }
 
 #[derive(Default)]
-struct Line {
-    state: Mutex<State>,
+struct QueuedLine {
+    state: Mutex<LineState>,
     written: Condvar,
 }
 
-impl Line {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl QueuedLine {
+    fn lock(&self) -> MutexGuard<'_, LineState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait(&self) {
-        let waited =
-            self.written.wait_timeout_while(self.lock(), PATIENCE, |state| *state == State::Waited);
+        let waited = self
+            .written
+            .wait_timeout_while(self.lock(), PATIENCE, |state| *state == LineState::Waited);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if *state == State::Waited {
-            *state = State::Left;
+        if *state == LineState::Waited {
+            *state = LineState::Left;
             STUCK.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
 
 /// Dropped when the line is written or lost.
-struct Writing(Arc<Line>);
+struct Writing(Arc<QueuedLine>);
 
 impl Drop for Writing {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        if *state == State::Left {
+        if *state == LineState::Left {
             STUCK.fetch_sub(1, Ordering::AcqRel);
         }
-        *state = State::Written;
+        *state = LineState::Written;
         self.0.written.notify_one();
     }
 }

@@ -17,7 +17,7 @@ pub const LINES: usize = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-type Report = Arc<dyn Fn(u64) + Send + Sync>;
+type OnSuppressed = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Passes a limited number of lines a second, counts the others, and reports the count: once a
 /// second while lines are suppressed, and for the last time a second after the last suppressed one.
@@ -25,17 +25,17 @@ type Report = Arc<dyn Fn(u64) + Send + Sync>;
 ///
 /// A suppressed line costs a lock and one reading of the clock.
 #[derive(Clone)]
-pub struct Limit(Arc<Inner>);
+pub struct Limit(Arc<LimitShared>);
 
-struct Inner {
+struct LimitShared {
     level: Level,
     max: usize,
-    state: Mutex<State>,
-    report: Report,
+    state: Mutex<LimitWindow>,
+    report: OnSuppressed,
 }
 
 #[derive(Default)]
-struct State {
+struct LimitWindow {
     /// When the lines of the last second were written.
     written: VecDeque<Instant>,
     suppressed: u64,
@@ -52,7 +52,12 @@ impl Limit {
 
     /// The same with at most `max` lines a second.
     pub fn of(max: usize, level: Level, report: impl Fn(u64) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner { level, max, state: Mutex::default(), report: Arc::new(report) }))
+        Self(Arc::new(LimitShared {
+            level,
+            max,
+            state: Mutex::default(),
+            report: Arc::new(report),
+        }))
     }
 
     /// Whether a line may be written now. A line of a level that no subscriber enables is not
@@ -80,7 +85,7 @@ impl Limit {
     }
 }
 
-impl State {
+impl LimitWindow {
     /// Takes one of the lines allowed in a second.
     fn take(&mut self, max: usize) -> bool {
         let now = Instant::now();
@@ -95,8 +100,8 @@ impl State {
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl LimitShared {
+    fn lock(&self) -> MutexGuard<'_, LimitWindow> {
         // The state is consistent even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,7 +114,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for LimitShared {
     fn drop(&mut self) {
         self.report(self.lock().suppressed);
     }
@@ -122,7 +127,7 @@ impl fmt::Debug for Limit {
 }
 
 /// Reports once, after a second or when its runtime ends.
-struct Reporting(Arc<Inner>);
+struct Reporting(Arc<LimitShared>);
 
 impl Reporting {
     async fn run(self) {

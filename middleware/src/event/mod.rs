@@ -9,7 +9,7 @@
 //! * [`aside!`](crate::__aside) writes it from a thread that may block: for code that must continue
 //!   if the log blocks.
 //! * [`Limit`] says whether a line that a peer can cause is written, and reports how many were not.
-//! * [`Span`] is a span that never panics when it is entered, left or closed.
+//! * [`LogSpan`] is a span that never panics when it is entered, left or closed.
 
 mod aside;
 mod limit;
@@ -23,7 +23,7 @@ use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 
 pub use self::aside::aside;
 pub use self::limit::{LINES, Limit};
-pub use self::span::{Entered, Span};
+pub use self::span::{EnteredSpan, LogSpan};
 pub use crate::{__aside as aside, __event as event, __span as span};
 
 /// Emits an event, as `tracing::event!` does, and contains its panics: `event!(WARN, %error, "it
@@ -57,13 +57,13 @@ macro_rules! __aside {
     };
 }
 
-/// Makes a [`Span`](crate::event::Span), as `tracing::span!` does: `span!(target: "x", LEVEL,
+/// Makes a [`LogSpan`](crate::event::LogSpan), as `tracing::span!` does: `span!(target: "x", LEVEL,
 /// "name", …)`.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __span {
     (target: $target:expr, $level:expr, $($span:tt)+) => {
-        $crate::event::Span::new($level, || $crate::event::tracing::span!(target: $target, $level, $($span)+))
+        $crate::event::LogSpan::new($level, || $crate::event::tracing::span!(target: $target, $level, $($span)+))
     };
 }
 

@@ -5,9 +5,9 @@ use super::{contain, may_log};
 
 /// A span whose subscriber may panic when it is made, entered, left or closed.
 #[derive(Debug)]
-pub struct Span(Option<tracing::Span>);
+pub struct LogSpan(Option<tracing::Span>);
 
-impl Span {
+impl LogSpan {
     /// The span that `make` makes, if its level is enabled.
     #[inline]
     pub fn new(level: Level, make: impl FnOnce() -> tracing::Span) -> Self {
@@ -21,12 +21,12 @@ impl Span {
 
     /// Enters the span, until the guard is dropped.
     #[inline]
-    pub fn enter(&self) -> Entered<'_> {
-        Entered(self.0.as_ref().and_then(|span| contain(|| span.enter())))
+    pub fn enter(&self) -> EnteredSpan<'_> {
+        EnteredSpan(self.0.as_ref().and_then(|span| contain(|| span.enter())))
     }
 }
 
-impl Drop for Span {
+impl Drop for LogSpan {
     #[inline]
     fn drop(&mut self) {
         if let Some(span) = self.0.take() {
@@ -37,9 +37,9 @@ impl Drop for Span {
 
 /// As long as this lives, the span is entered.
 #[derive(Debug)]
-pub struct Entered<'a>(Option<Inner<'a>>);
+pub struct EnteredSpan<'a>(Option<Inner<'a>>);
 
-impl Drop for Entered<'_> {
+impl Drop for EnteredSpan<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(entered) = self.0.take() {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{CloseReason, Closing};
 
 /// When an action is due, and for which connection.
-type Due = (Instant, u64);
+type DueAt = (Instant, u64);
 
 /// The ages of the connections of one layer.
 pub(crate) struct Ages {
@@ -30,7 +30,7 @@ pub(crate) struct Ages {
 
 #[derive(Default)]
 struct Schedule {
-    due: BTreeMap<Due, Action>,
+    due: BTreeMap<DueAt, Action>,
     /// Whether the task is running.
     watched: bool,
 }
@@ -104,7 +104,7 @@ impl Ages {
         Upcoming::Now(action)
     }
 
-    fn forget(&self, (at, id): Due) {
+    fn forget(&self, (at, id): DueAt) {
         let mut schedule = self.lock();
         let later = at.checked_add(self.grace);
         let action = schedule.due.remove(&(at, id)).or_else(|| schedule.due.remove(&(later?, id)));
@@ -165,7 +165,7 @@ async fn watch(mut watcher: Watcher) {
 pub(crate) struct Age {
     ages: Arc<Ages>,
     /// `None` if its maximum age is beyond the clock's range: then it may live forever.
-    due: Option<Due>,
+    due: Option<DueAt>,
 }
 
 impl Drop for Age {

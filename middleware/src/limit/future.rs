@@ -15,10 +15,10 @@ use crate::{CloseReason, Connection};
 /// A connection under a limit: served or refused.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<F, R, P = ConnectionPlace>(#[pin] State<F, R, P>);
+pub struct ResponseFuture<F, R, P = ConnectionPlace>(#[pin] LimitedStage<F, R, P>);
 
-#[pin_project(project = StateProj, project_replace = StateReplace)]
-enum State<F, R, P> {
+#[pin_project(project = StageProjection, project_replace = StageReplacement)]
+enum LimitedStage<F, R, P> {
     /// The fields are dropped in this order: the connection is gone before its slot is released.
     Served {
         #[pin]
@@ -39,7 +39,7 @@ enum State<F, R, P> {
 
 impl<F, R, P> ResponseFuture<F, R, P> {
     pub(crate) fn served(future: F, slot: P) -> Self {
-        Self(State::Served { future, slot })
+        Self(LimitedStage::Served { future, slot })
     }
 
     /// Refuses a connection; if too many refusals are under way, without waiting.
@@ -56,14 +56,14 @@ impl<F, R, P> ResponseFuture<F, R, P> {
             Ok(slot) => match overflow.refuse(connection) {
                 Ok(refusal) => {
                     closing.set_reason(CloseReason::Refused);
-                    return Self(State::Refused { refusal, _slot: slot });
+                    return Self(LimitedStage::Refused { refusal, _slot: slot });
                 }
                 Err(connection) => connection,
             },
             Err(_) => connection,
         };
         closing.set_reason(CloseReason::RefusedAtOnce);
-        Self(State::RefusedAtOnce { connection, text: overflow.last_words() })
+        Self(LimitedStage::RefusedAtOnce { connection, text: overflow.last_words() })
     }
 }
 
@@ -78,15 +78,16 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().0;
         let result = match state.as_mut().project() {
-            StateProj::Served { future, slot } => {
+            StageProjection::Served { future, slot } => {
                 ready!(slot.poll_taken(cx));
                 ready!(future.poll(cx))
             }
-            StateProj::Refused { refusal, .. } => ready!(refusal.poll(cx)),
-            StateProj::RefusedAtOnce { .. } | StateProj::Done => Ok(()),
+            StageProjection::Refused { refusal, .. } => ready!(refusal.poll(cx)),
+            StageProjection::RefusedAtOnce { .. } | StageProjection::Done => Ok(()),
         };
         // The slot is released here, because a finished future may be dropped much later.
-        if let StateReplace::RefusedAtOnce { connection, text } = state.project_replace(State::Done)
+        if let StageReplacement::RefusedAtOnce { connection, text } =
+            state.project_replace(LimitedStage::Done)
         {
             connection.write_once(&text);
         }
@@ -97,10 +98,10 @@ where
 impl<F, R, P> fmt::Debug for ResponseFuture<F, R, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.0 {
-            State::Served { .. } => "Served",
-            State::Refused { .. } => "Refused",
-            State::RefusedAtOnce { .. } => "RefusedAtOnce",
-            State::Done => "Done",
+            LimitedStage::Served { .. } => "Served",
+            LimitedStage::Refused { .. } => "Refused",
+            LimitedStage::RefusedAtOnce { .. } => "RefusedAtOnce",
+            LimitedStage::Done => "Done",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()
     }

@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::future::ResponseFuture;
 use super::overflow::{Overflow, Wait, is_ready_now};
-use super::slot::{ConnectionPlace, Waiting};
+use super::slot::{ConnectionPlace, SlotWait};
 use super::slots::{Cap, Slots};
 use crate::Connection;
 
@@ -19,7 +19,7 @@ pub struct ConnectionLimit<S, P = Wait> {
     overflow: P,
     /// The slot for the next call, reserved by this service's own `poll_ready`.
     slot: Option<OwnedSemaphorePermit>,
-    waiting: Option<Waiting>,
+    waiting: Option<SlotWait>,
 }
 
 impl<S, P> ConnectionLimit<S, P> {

@@ -13,7 +13,7 @@ use super::slots::Cap;
 use crate::Closing;
 
 /// A wait for a slot.
-pub(super) type Waiting =
+pub(super) type SlotWait =
     Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync>>;
 
 /// The slot that a connection needs before it is served.
@@ -36,10 +36,10 @@ impl Place for Unlimited {}
 /// A connection's slot under a [`ConnectionLimitLayer`](crate::ConnectionLimitLayer); released when
 /// dropped.
 #[derive(Debug)]
-pub struct ConnectionPlace(State);
+pub struct ConnectionPlace(SlotState);
 
 #[derive(Debug)]
-enum State {
+enum SlotState {
     Taken {
         _slot: Taken,
     },
@@ -59,29 +59,29 @@ struct Taken {
 struct Coming {
     cap: Arc<Cap>,
     closing: Option<Closing>,
-    permit: Waiting,
+    permit: SlotWait,
 }
 
 impl ConnectionPlace {
     pub(super) fn taken(cap: Arc<Cap>, permit: OwnedSemaphorePermit, closing: &Closing) -> Self {
         permit.forget();
-        Self(State::Taken { _slot: Taken { closing: cap.enter(closing), cap } })
+        Self(SlotState::Taken { _slot: Taken { closing: cap.enter(closing), cap } })
     }
 
     pub(super) fn coming(cap: Arc<Cap>, closing: &Closing) -> Self {
         let permit = Box::pin(Arc::clone(&cap.permits).acquire_owned());
-        Self(State::Coming(Box::new(Coming { closing: cap.enter(closing), cap, permit })))
+        Self(SlotState::Coming(Box::new(Coming { closing: cap.enter(closing), cap, permit })))
     }
 }
 
 impl Place for ConnectionPlace {
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let State::Coming(coming) = &mut self.0 {
+        if let SlotState::Coming(coming) = &mut self.0 {
             // It can't fail: the semaphore is never closed.
             if let Ok(permit) = ready!(coming.permit.as_mut().poll(cx)) {
                 permit.forget();
                 let slot = Taken { cap: Arc::clone(&coming.cap), closing: coming.closing.take() };
-                self.0 = State::Taken { _slot: slot };
+                self.0 = SlotState::Taken { _slot: slot };
             }
         }
         Poll::Ready(())

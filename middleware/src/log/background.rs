@@ -36,11 +36,11 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// (With `log_internal_errors`, tracing-subscriber writes to standard error when a log line fails,
 /// and panics when that fails too.)
 #[must_use = "no more lines are written once it is dropped"]
-pub struct BackgroundLog(Arc<Shared>);
+pub struct BackgroundLog(Arc<LogQueue>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct LogQueue {
+    state: Mutex<LogQueueState>,
     /// Notified when there is something to write, or when the log is dropped.
     work: Condvar,
     /// Notified when all lines are written.
@@ -48,7 +48,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct LogQueueState {
     waiting: Vec<u8>,
     lost: u64,
     writing: bool,
@@ -59,7 +59,7 @@ impl BackgroundLog {
     /// A log that is written to `target`: `std::io::stderr()`, or a file. If no thread can be
     /// started, all lines are lost.
     pub fn to(target: impl Write + Send + 'static) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(LogQueue::default());
         let worker = Arc::clone(&shared);
         let spawned = thread::Builder::new()
             .name("log".to_owned())
@@ -76,8 +76,9 @@ impl BackgroundLog {
 
     /// Waits until all lines are written, for at most a second. It blocks the thread.
     pub fn flush(&self) {
-        let pending =
-            |state: &mut State| state.writing || (!state.waiting.is_empty() && !state.closed);
+        let pending = |state: &mut LogQueueState| {
+            state.writing || (!state.waiting.is_empty() && !state.closed)
+        };
         drop(self.0.idle.wait_timeout_while(self.0.lock(), LAST, pending));
     }
 }
@@ -96,8 +97,8 @@ impl fmt::Debug for BackgroundLog {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl LogQueue {
+    fn lock(&self) -> MutexGuard<'_, LogQueueState> {
         // Nothing panics while it is locked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +121,7 @@ impl Shared {
         let mut lines = Vec::new();
         let mut target = Target { target, torn: false };
         loop {
-            let nothing = |state: &mut State| state.waiting.is_empty() && !state.closed;
+            let nothing = |state: &mut LogQueueState| state.waiting.is_empty() && !state.closed;
             let mut state =
                 self.work.wait_while(self.lock(), nothing).unwrap_or_else(PoisonError::into_inner);
             if state.waiting.is_empty() {
@@ -183,7 +184,7 @@ impl<W: Write> Target<W> {
 }
 
 /// Accepts one line for a [`BackgroundLog`]. It neither blocks nor fails.
-pub struct LineWriter(Arc<Shared>);
+pub struct LineWriter(Arc<LogQueue>);
 
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {

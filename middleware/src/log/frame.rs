@@ -190,7 +190,7 @@ where
             None
         });
         let future = self.inner.call(frame);
-        FrameLogFuture { future, outcome: Outcome::Waits, timing: calling.0.take() }
+        FrameLogFuture { future, outcome: CallOutcome::Waits, timing: calling.0.take() }
     }
 }
 
@@ -200,7 +200,7 @@ struct Calling(Option<LoggedCall>);
 impl Drop for Calling {
     fn drop(&mut self) {
         if let Some(timing) = &self.0 {
-            ended(timing, Outcome::Polled);
+            ended(timing, CallOutcome::Polled);
         }
     }
 }
@@ -215,13 +215,13 @@ impl Drop for Calling {
 pub struct FrameLogFuture<F> {
     #[pin]
     future: F,
-    outcome: Outcome,
+    outcome: CallOutcome,
     timing: Option<LoggedCall>,
 }
 
 /// The state of a call.
 #[derive(Clone, Copy, Debug)]
-enum Outcome {
+enum CallOutcome {
     Waits,
     /// Being polled. A panic leaves this state.
     Polled,
@@ -240,18 +240,18 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        *this.outcome = Outcome::Polled;
+        *this.outcome = CallOutcome::Polled;
         match this.future.poll(cx) {
             Poll::Pending => {
-                *this.outcome = Outcome::Waits;
+                *this.outcome = CallOutcome::Waits;
                 Poll::Pending
             }
             Poll::Ready(Ok(answer)) => {
-                *this.outcome = Outcome::Ok;
+                *this.outcome = CallOutcome::Ok;
                 Poll::Ready(Ok(answer))
             }
             Poll::Ready(Err(error)) => {
-                *this.outcome = Outcome::Failed;
+                *this.outcome = CallOutcome::Failed;
                 Poll::Ready(Err(failed(this.timing, error)))
             }
         }
@@ -279,12 +279,12 @@ fn failed<E: Display>(timing: &Option<LoggedCall>, error: E) -> E {
 
 #[cold]
 #[inline(never)]
-fn ended(timing: &LoggedCall, outcome: Outcome) {
+fn ended(timing: &LoggedCall, outcome: CallOutcome) {
     match outcome {
-        Outcome::Waits if !panicking() => timing.end("dropped", None),
-        Outcome::Waits | Outcome::Polled => timing.end("panic", None),
-        Outcome::Ok => timing.end("ok", None),
-        Outcome::Failed => {}
+        CallOutcome::Waits if !panicking() => timing.end("dropped", None),
+        CallOutcome::Waits | CallOutcome::Polled => timing.end("panic", None),
+        CallOutcome::Ok => timing.end("ok", None),
+        CallOutcome::Failed => {}
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread::panicking;
 use pin_project::{pin_project, pinned_drop};
 
 use super::record::Record;
-use crate::event::Span;
+use crate::event::LogSpan;
 
 /// A connection that is logged.
 #[pin_project(PinnedDrop)]
@@ -18,7 +18,7 @@ pub struct LogFuture<F> {
     #[pin]
     future: Option<F>,
     /// `None` until the first poll.
-    span: Option<Span>,
+    span: Option<LogSpan>,
     record: Record,
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tower_layer::Layer;
 use tracing::Level;
 
-use super::limits::Limits;
+use super::limits::LineLimits;
 use super::service::Log;
 
 /// Logs every connection: one line when it opens, one when it ends, and a span around everything in
@@ -78,6 +78,6 @@ impl<S> Layer<S> for LogLayer {
     type Service = Log<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Log { inner, level: self.level, limits: Arc::new(Limits::new(self.level, self.max)) }
+        Log { inner, level: self.level, limits: Arc::new(LineLimits::new(self.level, self.max)) }
     }
 }

@@ -7,12 +7,12 @@ use crate::event::{Limit, event};
 
 /// The limits of one layer.
 #[derive(Debug)]
-pub(super) struct Limits {
+pub(super) struct LineLimits {
     refused: Limit,
     others: Option<Limit>,
 }
 
-impl Limits {
+impl LineLimits {
     pub(super) fn new(level: Level, max: Option<usize>) -> Self {
         let refused = move |suppressed: u64| {
             at_level!(level, AT => {

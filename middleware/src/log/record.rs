@@ -6,8 +6,8 @@ use std::thread::panicking;
 use tracing::Level;
 
 use super::at_level;
-use super::limits::Limits;
-use crate::event::{Span, event, span};
+use super::limits::LineLimits;
+use crate::event::{LogSpan, event, span};
 use crate::{CloseReason, Closing, Connection, Escaped, Stats};
 
 /// A connection to be logged as opened and as closed: at the latest when this is dropped.
@@ -36,7 +36,7 @@ impl Record {
 
     /// Decides which lines the connection has. Call it after the inner service's `call`, when it is
     /// known whether a limit has refused the connection.
-    pub(super) fn limit(&mut self, limits: &Limits) {
+    pub(super) fn limit(&mut self, limits: &LineLimits) {
         let refused = matches!(
             self.closing.reason(),
             Some(CloseReason::Refused | CloseReason::RefusedAtOnce)
@@ -53,7 +53,7 @@ impl Record {
     ///
     /// This is done late, in the task that runs the connection, because the accept loop must not
     /// wait for a log.
-    pub(super) fn open(&mut self) -> Span {
+    pub(super) fn open(&mut self) -> LogSpan {
         let stats = &self.stats;
         at_level!(self.level, AT => {
             let span = span!(

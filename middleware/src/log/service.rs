@@ -6,7 +6,7 @@ use tower_service::Service;
 use tracing::Level;
 
 use super::future::LogFuture;
-use super::limits::Limits;
+use super::limits::LineLimits;
 use super::record::Record;
 use crate::Connection;
 
@@ -15,7 +15,7 @@ use crate::Connection;
 pub struct Log<S> {
     pub(super) inner: S,
     pub(super) level: Level,
-    pub(super) limits: Arc<Limits>,
+    pub(super) limits: Arc<LineLimits>,
 }
 
 impl<S> Log<S> {

@@ -62,12 +62,12 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct LoginLayer<P = RefuseWith> {
-    shared: Arc<Shared>,
+    shared: Arc<LoginState>,
     refusal: P,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct LoginState {
     ages: Arc<Ages>,
     at_most: usize,
     waiting: AtomicUsize,
@@ -75,7 +75,7 @@ struct Shared {
     refusals: Arc<Semaphore>,
 }
 
-impl Shared {
+impl LoginState {
     fn new(within: Duration, at_most: usize) -> Arc<Self> {
         let ages = Ages::new(within, Duration::ZERO, GRACE, CloseReason::LoginTimeout);
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -92,7 +92,7 @@ impl Shared {
 impl LoginLayer {
     /// A layer with 120 s for a login, and a limit of 100 connections.
     pub fn new() -> Self {
-        Self { shared: Shared::new(WITHIN, AT_MOST), refusal: RefuseWith(Bytes::new()) }
+        Self { shared: LoginState::new(WITHIN, AT_MOST), refusal: RefuseWith(Bytes::new()) }
     }
 }
 
@@ -106,13 +106,16 @@ impl<P> LoginLayer<P> {
     /// How long a peer may take to log in. The layer starts a new count, not shared with earlier
     /// clones.
     pub fn within(self, time: Duration) -> Self {
-        Self { shared: Shared::new(time, self.shared.at_most), refusal: self.refusal }
+        Self { shared: LoginState::new(time, self.shared.at_most), refusal: self.refusal }
     }
 
     /// How many connections may be open whose peers have not logged in. The layer starts a new
     /// count, not shared with earlier clones.
     pub fn at_most(self, connections: usize) -> Self {
-        Self { shared: Shared::new(self.shared.ages.max_age, connections), refusal: self.refusal }
+        Self {
+            shared: LoginState::new(self.shared.ages.max_age, connections),
+            refusal: self.refusal,
+        }
     }
 
     /// Refused connections get this text: see
@@ -163,10 +166,10 @@ pub fn is_complete(connection: &ConnectionInfo) -> bool {
 }
 
 /// The login of one connection, among the values of its [`ConnectionInfo`].
-struct Pending(Mutex<Option<Waiting>>);
+struct Pending(Mutex<Option<LoggingIn>>);
 
 impl Pending {
-    fn lock(&self) -> MutexGuard<'_, Option<Waiting>> {
+    fn lock(&self) -> MutexGuard<'_, Option<LoggingIn>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,12 +181,12 @@ impl Pending {
 }
 
 /// A connection that counts as not logged in until this is dropped.
-struct Waiting {
-    shared: Arc<Shared>,
+struct LoggingIn {
+    shared: Arc<LoginState>,
     _age: Age,
 }
 
-impl Drop for Waiting {
+impl Drop for LoggingIn {
     fn drop(&mut self) {
         self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -245,7 +248,7 @@ where
             return ResponseFuture::refuse(&mut self.layer.refusal, &shared.refusals, connection);
         }
         let age = Ages::enter(&shared.ages, connection.closing());
-        let waiting = Waiting { shared: Arc::clone(shared), _age: age };
+        let waiting = LoggingIn { shared: Arc::clone(shared), _age: age };
         let info = connection.info();
         info.insert(Pending(Mutex::new(Some(waiting))));
         let held = LoginPlace(info);

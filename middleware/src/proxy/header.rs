@@ -44,7 +44,7 @@ pub enum Transport {
 /// ```
 /// use std::net::SocketAddr;
 ///
-/// use ropewalk_middleware::proxy::{Header, Parsed, Tlv, parse};
+/// use ropewalk_middleware::proxy::{Header, ParseStatus, Tlv, parse};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let client: SocketAddr = "192.0.2.7:56324".parse()?;
@@ -52,7 +52,7 @@ pub enum Transport {
 /// let header = Header::new(client, here).with_tlv(Tlv::AUTHORITY, b"mail.example.org")?.with_checksum();
 ///
 /// let bytes = header.to_v2();
-/// let Parsed::Complete { header, len } = parse(&bytes)? else { panic!("it is whole") };
+/// let ParseStatus::Complete { header, len } = parse(&bytes)? else { panic!("it is whole") };
 /// assert_eq!(len, bytes.len());
 /// assert_eq!(header.tlv(Tlv::AUTHORITY), Some(&b"mail.example.org"[..]));
 /// assert_eq!(header.to_v1(), b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\n");

@@ -8,10 +8,10 @@
 //! write it.
 //!
 //! ```
-//! use ropewalk_middleware::proxy::{Parsed, parse};
+//! use ropewalk_middleware::proxy::{ParseStatus, parse};
 //!
 //! # fn main() -> Result<(), ropewalk_middleware::proxy::HeaderError> {
-//! let Parsed::Complete { header, len } = parse(b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\nEHLO x\r\n")? else {
+//! let ParseStatus::Complete { header, len } = parse(b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\nEHLO x\r\n")? else {
 //!     panic!("there is more to come");
 //! };
 //! assert_eq!(header.source().map(ToString::to_string).as_deref(), Some("tcp:192.0.2.7:56324"));
@@ -53,7 +53,7 @@ pub const MAX_HEADER: usize = 4096;
 
 /// The result of [`parse`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Parsed {
+pub enum ParseStatus {
     /// The bytes are a part of a header.
     Incomplete {
         /// The least number of bytes that are missing, never 0. A read of no more than that never
@@ -72,15 +72,15 @@ pub enum Parsed {
 /// Parses the header at the start of `bytes`.
 ///
 /// The result does not depend on how the bytes were cut into reads: for a prefix it is
-/// [`Parsed::Incomplete`] or the same error, and bytes after the header change nothing.
+/// [`ParseStatus::Incomplete`] or the same error, and bytes after the header change nothing.
 ///
 /// # Errors
 ///
 /// When the bytes can't be the beginning of a header, whatever follows. Close the connection then:
 /// its data can't be trusted, and it is unknown where its own bytes begin.
-pub fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
+pub fn parse(bytes: &[u8]) -> Result<ParseStatus, HeaderError> {
     match bytes.first() {
-        None => Ok(Parsed::Incomplete { need: v1::SHORTEST }),
+        None => Ok(ParseStatus::Incomplete { need: v1::SHORTEST }),
         Some(first) if *first == v1::START[0] => v1::parse(bytes),
         Some(_) => v2::parse(bytes),
     }

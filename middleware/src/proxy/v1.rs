@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::header::of_one_family;
-use super::{Header, HeaderError, Parsed, Transport, Version, may_start};
+use super::{Header, HeaderError, ParseStatus, Transport, Version, may_start};
 use crate::connection::Addr;
 
 pub(super) const START: &[u8] = b"PROXY ";
@@ -21,7 +21,7 @@ const SHORTEST_TCP6: usize = 22;
 /// The longest line, with its end.
 const LONGEST: usize = 107;
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<ParseStatus, HeaderError> {
     if !may_start(bytes, START) {
         return Err(HeaderError::NoHeader);
     }
@@ -29,10 +29,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         match byte {
             b'\r' => {
                 return match bytes.get(at + 1) {
-                    None => Ok(Parsed::Incomplete { need: 1 }),
-                    Some(b'\n') => {
-                        Ok(Parsed::Complete { header: line(&bytes[START.len()..at])?, len: at + 2 })
-                    }
+                    None => Ok(ParseStatus::Incomplete { need: 1 }),
+                    Some(b'\n') => Ok(ParseStatus::Complete {
+                        header: line(&bytes[START.len()..at])?,
+                        len: at + 2,
+                    }),
                     Some(_) => Err(HeaderError::BadByte),
                 };
             }
@@ -49,7 +50,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         Some(b"TCP6") => (SHORTEST_TCP6, shortest_rest(text)),
         _ => (SHORTEST, 2),
     };
-    Ok(Parsed::Incomplete { need: shortest.saturating_sub(bytes.len()).max(rest) })
+    Ok(ParseStatus::Incomplete { need: shortest.saturating_sub(bytes.len()).max(rest) })
 }
 
 /// The least that follows behind this part of a line with addresses: the fields that have not

@@ -9,7 +9,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::header::{FIXED, MAX_BLOCK, PATH};
 use super::tlv;
-use super::{Header, HeaderError, MAX_HEADER, Parsed, Transport, Version, may_start};
+use super::{Header, HeaderError, MAX_HEADER, ParseStatus, Transport, Version, may_start};
 use crate::connection::Addr;
 
 const START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -37,7 +37,7 @@ impl Family {
     }
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<ParseStatus, HeaderError> {
     if !may_start(bytes, START) {
         return Err(HeaderError::NoHeader);
     }
@@ -50,7 +50,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         None => UNSPECIFIED,
     };
     let Some(fixed) = bytes.first_chunk::<FIXED>() else {
-        return Ok(Parsed::Incomplete { need: FIXED - bytes.len() });
+        return Ok(ParseStatus::Incomplete { need: FIXED - bytes.len() });
     };
     let len = FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     if len > MAX_HEADER {
@@ -62,7 +62,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
         return Err(HeaderError::TooShort { len });
     }
     let Some(whole) = bytes.get(..len) else {
-        return Ok(Parsed::Incomplete { need: len - bytes.len() });
+        return Ok(ParseStatus::Incomplete { need: len - bytes.len() });
     };
     let (block, tlvs) = whole[FIXED..].split_at_checked(family.block()).unwrap_or((&[], &[]));
     let tlvs = match tlv::check(tlvs) {
@@ -77,7 +77,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, HeaderError> {
     let addresses = if told { addresses(family, block) } else { None };
     let transport = if told { transport } else { Transport::Unspecified };
     let header = Header { version: Version::V2, local, transport, addresses, tlvs: tlvs.into() };
-    Ok(Parsed::Complete { header, len })
+    Ok(ParseStatus::Complete { header, len })
 }
 
 /// Whether the connection is the proxy's own.

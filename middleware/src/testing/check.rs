@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(24 * 3600);
 /// A mistake of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum LayerFault {
     /// It calls a service that it has not made ready, such as a clone of the one that is ready.
     CallsUnready,
     /// After a call, the inner service is ready and not called: an idle connection holds a permit.
@@ -45,7 +45,7 @@ pub enum Fault {
     SharesState,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for LayerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CallsUnready => {
@@ -85,7 +85,7 @@ impl fmt::Display for Fault {
 pub(super) struct Check<R> {
     requests: usize,
     request: R,
-    faults: Vec<Fault>,
+    faults: Vec<LayerFault>,
 }
 
 impl<R> Check<R> {
@@ -93,11 +93,11 @@ impl<R> Check<R> {
         Self { requests, request, faults: Vec::new() }
     }
 
-    pub(super) fn faults(self) -> Vec<Fault> {
+    pub(super) fn faults(self) -> Vec<LayerFault> {
         self.faults
     }
 
-    fn found(&mut self, fault: Fault) {
+    fn found(&mut self, fault: LayerFault) {
         if !self.faults.contains(&fault) {
             self.faults.push(fault);
         }
@@ -109,12 +109,12 @@ impl<R> Check<R> {
         R: Fn(usize) -> F,
         S: Service<F, Response: fmt::Debug, Error: fmt::Debug>,
     {
-        let answered = run(self.after(new, Manner::Answer, Fault::EndsByAnswers));
+        let answered = run(self.after(new, Manner::Answer, LayerFault::EndsByAnswers));
         for (manner, fault) in [
-            (Manner::Fail, Fault::LeaksByErrors),
-            (Manner::Hang, Fault::LeaksByCancel),
-            (Manner::PanicInCall, Fault::LeaksByPanics),
-            (Manner::PanicInPoll, Fault::LeaksByPanics),
+            (Manner::Fail, LayerFault::LeaksByErrors),
+            (Manner::Hang, LayerFault::LeaksByCancel),
+            (Manner::PanicInCall, LayerFault::LeaksByPanics),
+            (Manner::PanicInPoll, LayerFault::LeaksByPanics),
         ] {
             let outcome = run(self.after(new, manner, fault));
             if answered.is_some() && outcome.is_some() && outcome != answered {
@@ -129,7 +129,7 @@ impl<R> Check<R> {
         &mut self,
         new: &impl Fn() -> (S, Probe<F, T>),
         manner: Manner,
-        fault: Fault,
+        fault: LayerFault,
     ) -> Option<String>
     where
         R: Fn(usize) -> F,
@@ -144,16 +144,16 @@ impl<R> Check<R> {
             let request = (self.request)(n % self.requests);
             spoil(&mut service, request, manner).await;
             if probe.active() > 0 {
-                self.found(Fault::KeepsDroppedCalls);
+                self.found(LayerFault::KeepsDroppedCalls);
             }
             if probe.reserved() > 0 {
-                self.found(Fault::KeepsReady);
+                self.found(LayerFault::KeepsReady);
             }
         }
         probe.set(Manner::Answer);
         let outcome = outcome(&mut service, (self.request)(0)).await;
         if probe.unready_calls() > 0 {
-            self.found(Fault::CallsUnready);
+            self.found(LayerFault::CallsUnready);
         }
         if outcome.is_none() {
             self.found(fault);
@@ -178,9 +178,9 @@ impl<R> Check<R> {
         // If it makes progress now, it should have been woken.
         ended = ended || call.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         if probe.unready_calls() > 0 {
-            self.found(Fault::CallsUnready);
+            self.found(LayerFault::CallsUnready);
         } else if ended && !woken {
-            self.found(Fault::LosesWakeUp);
+            self.found(LayerFault::LosesWakeUp);
         }
     }
 
@@ -211,7 +211,7 @@ impl<R> Check<R> {
                 outcome(&mut other, (self.request)(n)).await
             });
             if alone != beside {
-                self.found(Fault::SharesState);
+                self.found(LayerFault::SharesState);
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::{DuplexStream, duplex};
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub use self::check::Fault;
+pub use self::check::LayerFault;
 pub use self::probe::{Probe, ProbeError, ProbeFuture};
 
 use self::check::Check;
@@ -82,7 +82,7 @@ impl<M, F> LayerCheck<M, F> {
     /// # Panics
     ///
     /// If it is called in a runtime, and without a frame.
-    pub fn faults<L>(self) -> Vec<Fault>
+    pub fn faults<L>(self) -> Vec<LayerFault>
     where
         M: Fn() -> L,
         L: Layer<Probe<F, F>, Service: Service<F, Response: fmt::Debug, Error: fmt::Debug> + Clone>,
@@ -137,7 +137,7 @@ where
 /// # Panics
 ///
 /// If it is called in a runtime.
-pub fn connection_layer_faults<M, L>(make: M) -> Vec<Fault>
+pub fn connection_layer_faults<M, L>(make: M) -> Vec<LayerFault>
 where
     M: Fn() -> L,
     L: Layer<Probe<Connection, ()>, Service: Service<Connection, Response = (), Error: fmt::Debug>>,
@@ -156,7 +156,7 @@ where
 }
 
 #[track_caller]
-fn report(faults: &[Fault]) {
+fn report(faults: &[LayerFault]) {
     let texts: Vec<String> = faults.iter().map(|fault| format!("- {fault}")).collect();
     assert!(faults.is_empty(), "the layer has faults:\n{}", texts.join("\n"));
 }

@@ -26,17 +26,17 @@ pub(super) enum Manner {
 /// A service that answers as set, and records each mistake of the layer around it. Its clones share
 /// the record.
 pub struct Probe<F, R> {
-    shared: Arc<Shared<F, R>>,
+    shared: Arc<ProbeShared<F, R>>,
     /// A permit, if this value was made ready and not called since.
     reserved: Option<Reserved<F, R>>,
 }
 
-struct Shared<F, R> {
+struct ProbeShared<F, R> {
     answer: Box<dyn Fn(F) -> R + Send + Sync>,
-    state: Mutex<State>,
+    state: Mutex<ProbeState>,
 }
 
-struct State {
+struct ProbeState {
     manner: Manner,
     /// Whether it can be made ready at the moment.
     open: bool,
@@ -46,15 +46,15 @@ struct State {
     unready_calls: usize,
 }
 
-impl<F, R> Shared<F, R> {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<F, R> ProbeShared<F, R> {
+    fn lock(&self) -> MutexGuard<'_, ProbeState> {
         // Only numbers change under it, so they are consistent even after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A permit that a ready service holds for its next call.
-struct Reserved<F, R>(Arc<Shared<F, R>>);
+struct Reserved<F, R>(Arc<ProbeShared<F, R>>);
 
 impl<F, R> Drop for Reserved<F, R> {
     fn drop(&mut self) {
@@ -63,7 +63,7 @@ impl<F, R> Drop for Reserved<F, R> {
 }
 
 /// A permit that a call holds.
-struct Active<F, R>(Arc<Shared<F, R>>);
+struct Active<F, R>(Arc<ProbeShared<F, R>>);
 
 impl<F, R> Drop for Active<F, R> {
     fn drop(&mut self) {
@@ -73,7 +73,7 @@ impl<F, R> Drop for Active<F, R> {
 
 impl<F, R> Probe<F, R> {
     pub(super) fn new(answer: impl Fn(F) -> R + Send + Sync + 'static) -> Self {
-        let state = State {
+        let state = ProbeState {
             manner: Manner::Answer,
             open: true,
             waiting: Vec::new(),
@@ -82,7 +82,7 @@ impl<F, R> Probe<F, R> {
             unready_calls: 0,
         };
         Self {
-            shared: Arc::new(Shared { answer: Box::new(answer), state: Mutex::new(state) }),
+            shared: Arc::new(ProbeShared { answer: Box::new(answer), state: Mutex::new(state) }),
             reserved: None,
         }
     }

@@ -6,7 +6,7 @@ mod v1;
 mod v2;
 mod written;
 
-use ropewalk_middleware::proxy::{Header, HeaderError, Parsed, parse};
+use ropewalk_middleware::proxy::{Header, HeaderError, ParseStatus, parse};
 
 /// What bytes begin with, if it is whole or wrong; the laws hold for every prefix.
 #[track_caller]
@@ -14,16 +14,16 @@ fn parsed(bytes: &[u8]) -> Option<Result<(Header, usize), HeaderError>> {
     let (mut decided, mut least) = (None, 0);
     for at in 0..=bytes.len() {
         match (parse(&bytes[..at]), &decided) {
-            (Ok(Parsed::Incomplete { need }), None) => {
+            (Ok(ParseStatus::Incomplete { need }), None) => {
                 assert!(need > 0, "at {at} nothing is needed");
                 least = least.max(at + need);
             }
-            (Ok(Parsed::Complete { header, len }), None) => {
+            (Ok(ParseStatus::Complete { header, len }), None) => {
                 assert_eq!(len, at, "it is known as soon as it has come");
                 assert!(least <= len, "{least} bytes were asked for, of {len}");
                 decided = Some(Ok((header, len)));
             }
-            (Ok(Parsed::Complete { header, len }), Some(Ok(before))) => {
+            (Ok(ParseStatus::Complete { header, len }), Some(Ok(before))) => {
                 assert_eq!((header, len), *before, "at {at}")
             }
             (Err(error), None) => decided = Some(Err(error)),
@@ -72,16 +72,16 @@ fn what_begins_with_neither_signature_is_refused_at_the_byte_that_shows_it() {
         (b"\r\n\r\n\r\n", 5),
     ] {
         assert_eq!(bad(bytes), HeaderError::NoHeader);
-        assert!(matches!(parse(&bytes[..at - 1]), Ok(Parsed::Incomplete { .. })), "{bytes:?}");
+        assert!(matches!(parse(&bytes[..at - 1]), Ok(ParseStatus::Incomplete { .. })), "{bytes:?}");
         assert_eq!(parse(&bytes[..at]), Err(HeaderError::NoHeader), "{bytes:?}");
     }
 }
 
 #[test]
 fn of_nothing_the_shortest_header_is_awaited() {
-    assert_eq!(parse(b""), Ok(Parsed::Incomplete { need: 15 }));
-    assert_eq!(parse(b"P"), Ok(Parsed::Incomplete { need: 14 }));
-    assert_eq!(parse(b"\r"), Ok(Parsed::Incomplete { need: 15 }));
+    assert_eq!(parse(b""), Ok(ParseStatus::Incomplete { need: 15 }));
+    assert_eq!(parse(b"P"), Ok(ParseStatus::Incomplete { need: 14 }));
+    assert_eq!(parse(b"\r"), Ok(ParseStatus::Incomplete { need: 15 }));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Version 1: a line of text.
 
-use ropewalk_middleware::proxy::{HeaderError, Parsed, Transport, Version, parse};
+use ropewalk_middleware::proxy::{HeaderError, ParseStatus, Transport, Version, parse};
 
 use super::{bad, destination, good, parsed, source};
 
@@ -171,7 +171,7 @@ fn a_line_without_its_end_is_refused_when_107_bytes_can_not_hold_it_any_more() {
 fn a_line_takes_few_reads_although_none_goes_beyond_it() {
     let line = b"PROXY TCP4 192.168.100.100 192.168.100.101 56324 44300\r\n";
     let (mut at, mut reads) = (0, 0);
-    while let Parsed::Incomplete { need } = parse(&line[..at]).unwrap() {
+    while let ParseStatus::Incomplete { need } = parse(&line[..at]).unwrap() {
         at += need;
         reads += 1;
     }

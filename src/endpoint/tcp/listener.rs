@@ -11,7 +11,7 @@ use ropewalk_middleware::{Addr, Peer, Stream};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::listener::paced::{Paced, SocketListener};
 use crate::listener::{HandOver, Listener};
 
@@ -44,7 +44,7 @@ pub(crate) fn open(
     v6_only: Option<bool>,
     backlog: i32,
     sockets: usize,
-) -> io::Result<Vec<Opened>> {
+) -> io::Result<Vec<OpenSocket>> {
     let socket = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         // So a restarted server can bind while connections of the previous one are in TIME_WAIT.
@@ -70,12 +70,15 @@ pub(crate) fn open(
         group.push(next);
     }
     group.iter().try_for_each(|socket| socket.listen(backlog))?;
-    Ok(group.into_iter().map(|socket| Opened::new(socket, None)).collect())
+    Ok(group.into_iter().map(|socket| OpenSocket::new(socket, None)).collect())
 }
 
 /// Registers a listening socket with the runtime. `backlog` is the most connections that can wait
 /// in it.
-pub(in crate::endpoint) fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
+pub(in crate::endpoint) fn watch(
+    opened: OpenSocket,
+    backlog: usize,
+) -> io::Result<Box<dyn Listener>> {
     let socket = Socket::from(opened.socket);
     // A socket of another process may have other options.
     let refused = set_options(&SockRef::from(&socket))?;

@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 use ropewalk_middleware::{Addr, Credentials, Peer, Stream};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::listener::paced::{Paced, SocketListener};
-use crate::listener::path::{Access, BoundPath, in_use, lock_directory, remove_stale};
+use crate::listener::path::{BoundPath, PathAccess, in_use, lock_directory, remove_stale};
 use crate::listener::{HandOver, Listener};
 
 /// A bound Unix socket.
@@ -25,7 +25,7 @@ struct Unix {
 }
 
 /// Binds to a path and listens. The path is not reachable before it has its owner and its mode.
-pub(super) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Result<Opened> {
+pub(super) async fn open(path: &Path, backlog: i32, access: &PathAccess) -> io::Result<OpenSocket> {
     let addr = SockAddr::unix(path)?;
     // Held until the socket listens: before that a live socket looks like a stale one.
     let _lock = lock_directory(path).await;
@@ -50,12 +50,12 @@ pub(super) async fn open(path: &Path, backlog: i32, access: &Access) -> io::Resu
         // socket that did not listen yet, and replaced it.
         return Err(in_use("another server took the path over while this one started"));
     }
-    Ok(Opened::new(socket, Some(bound)))
+    Ok(OpenSocket::new(socket, Some(bound)))
 }
 
 /// Binds to a name in the abstract namespace (a path that begins with NUL) and listens. Such a name
 /// has no file: it is released with its last socket.
-pub(super) fn open_abstract(name: &Path, backlog: i32) -> io::Result<Opened> {
+pub(super) fn open_abstract(name: &Path, backlog: i32) -> io::Result<OpenSocket> {
     if !cfg!(any(target_os = "linux", target_os = "android")) {
         let text = "only Linux has abstract names: listen on a path, unix:/run/x.sock";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
@@ -64,13 +64,16 @@ pub(super) fn open_abstract(name: &Path, backlog: i32) -> io::Result<Opened> {
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(name)?)?;
     socket.listen(backlog)?;
-    Ok(Opened::new(socket, None))
+    Ok(OpenSocket::new(socket, None))
 }
 
 /// Registers a listening socket with the runtime. `backlog` is the most connections that can wait
 /// in it.
-pub(in crate::endpoint) fn watch(opened: Opened, backlog: usize) -> io::Result<Box<dyn Listener>> {
-    let Opened { path, socket } = opened;
+pub(in crate::endpoint) fn watch(
+    opened: OpenSocket,
+    backlog: usize,
+) -> io::Result<Box<dyn Listener>> {
+    let OpenSocket { path, socket } = opened;
     let socket = Socket::from(socket);
     let local = unix_addr(&socket.local_addr()?);
     let socket = tokio::net::UnixListener::from_std(OwnedFd::from(socket).into())?;

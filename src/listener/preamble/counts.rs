@@ -2,7 +2,7 @@
 
 /// How a preamble ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum PreambleEnd {
     Passed,
     Failed,
     TimedOut,
@@ -50,12 +50,12 @@ impl PreambleCounts {
         self.begun += 1;
     }
 
-    pub(super) fn end(&mut self, end: End) {
+    pub(super) fn end(&mut self, end: PreambleEnd) {
         match end {
-            End::Passed => self.passed += 1,
-            End::Failed => self.failed += 1,
-            End::TimedOut => self.timed_out += 1,
-            End::Dropped(reason) => self.dropped[reason as usize] += 1,
+            PreambleEnd::Passed => self.passed += 1,
+            PreambleEnd::Failed => self.failed += 1,
+            PreambleEnd::TimedOut => self.timed_out += 1,
+            PreambleEnd::Dropped(reason) => self.dropped[reason as usize] += 1,
         }
     }
 

@@ -25,7 +25,7 @@ const NEW: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250
 
 /// The stage of a preamble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum PreambleStage {
     /// The peer has sent nothing yet of the current step.
     Silent = 0,
     /// The peer has sent something.
@@ -36,7 +36,7 @@ pub(super) enum Stage {
 
 /// Whether one more preamble may begin.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum MadeRoom {
+pub(super) enum PreambleRoom {
     /// Yes. If one was dropped for it, the reason.
     Made(Option<PreambleDrop>),
     /// Not before this instant, unless another one ends.
@@ -44,11 +44,11 @@ pub(super) enum MadeRoom {
 }
 
 #[derive(Debug)]
-struct Member {
+struct CrowdEntry {
     host: Option<IpAddr>,
     /// Whose listener it comes from.
     service: usize,
-    stage: Stage,
+    stage: PreambleStage,
     /// When the current step began.
     since: Instant,
     /// Tells its task that the preamble was dropped, and why.
@@ -78,7 +78,7 @@ impl Group {
 /// their number.
 #[derive(Debug, Default)]
 pub(super) struct PreambleCrowd {
-    members: HashMap<u64, Member>,
+    members: HashMap<u64, CrowdEntry>,
     groups: HashMap<Option<IpAddr>, Group>,
     all: Stages,
     /// Addresses by the number of their preambles, for either stage.
@@ -117,7 +117,10 @@ impl PreambleCrowd {
     ) -> (u64, oneshot::Receiver<PreambleDrop>) {
         self.last_id += 1;
         let (drop, dropped) = oneshot::channel();
-        self.add(self.last_id, Member { host, service, stage: Stage::Silent, since: now, drop });
+        self.add(
+            self.last_id,
+            CrowdEntry { host, service, stage: PreambleStage::Silent, since: now, drop },
+        );
         (self.last_id, dropped)
     }
 
@@ -126,13 +129,13 @@ impl PreambleCrowd {
     pub(super) fn set(
         &mut self,
         id: u64,
-        stage: Stage,
+        stage: PreambleStage,
         host: Option<IpAddr>,
         now: Instant,
     ) -> bool {
         let Some(member) = self.take(id) else { return false };
-        let since = if stage == Stage::Silent { now } else { member.since };
-        self.add(id, Member { host, stage, since, ..member });
+        let since = if stage == PreambleStage::Silent { now } else { member.since };
+        self.add(id, CrowdEntry { host, stage, since, ..member });
         true
     }
 
@@ -145,10 +148,12 @@ impl PreambleCrowd {
     /// this has more than its share.
     pub(super) fn drop_silent(&mut self, max: usize) -> bool {
         let share = (max / self.groups.len().max(1)).max(1);
-        let largest = self.ranks[Stage::Silent as usize].last().filter(|(len, _)| *len > share);
+        let largest =
+            self.ranks[PreambleStage::Silent as usize].last().filter(|(len, _)| *len > share);
         let group = largest.and_then(|(_, host)| self.groups.get(&Some(*host)));
-        let silent =
-            group.map_or(&self.all, |group| &group.stages)[Stage::Silent as usize].first().copied();
+        let silent = group.map_or(&self.all, |group| &group.stages)[PreambleStage::Silent as usize]
+            .first()
+            .copied();
         silent.is_some_and(|(_, id)| self.drop(id, PreambleDrop::Descriptors))
     }
 
@@ -156,7 +161,7 @@ impl PreambleCrowd {
     /// one is due.
     pub(super) fn end_silent(&mut self, after: Duration, now: Instant) -> (usize, Option<Instant>) {
         let mut dropped = 0;
-        while let Some(&(since, id)) = self.all[Stage::Silent as usize].first() {
+        while let Some(&(since, id)) = self.all[PreambleStage::Silent as usize].first() {
             if since + after > now {
                 return (dropped, Some(since + after));
             }
@@ -179,24 +184,29 @@ impl PreambleCrowd {
     /// 5. the oldest one.
     ///
     /// Peers without an address are under rules 2, 4 and 5 only.
-    pub(super) fn make_room(&mut self, max: usize, host: Option<IpAddr>, now: Instant) -> MadeRoom {
+    pub(super) fn make_room(
+        &mut self,
+        max: usize,
+        host: Option<IpAddr>,
+        now: Instant,
+    ) -> PreambleRoom {
         if self.len() < max {
-            return MadeRoom::Made(None);
+            return PreambleRoom::Made(None);
         }
         let Some((id, reason)) = self.find(max, host, now) else {
             // All preambles have passed, and wait to be accepted.
-            return MadeRoom::NotBefore(now + NEW[1]);
+            return PreambleRoom::NotBefore(now + NEW[1]);
         };
         if let Some(member) = self.members.get(&id)
             && member.host == host
         {
-            let old_enough = member.since + NEW[usize::from(member.stage == Stage::Spoken)];
+            let old_enough = member.since + NEW[usize::from(member.stage == PreambleStage::Spoken)];
             if now < old_enough {
-                return MadeRoom::NotBefore(old_enough);
+                return PreambleRoom::NotBefore(old_enough);
             }
         }
         self.drop(id, reason);
-        MadeRoom::Made(Some(reason))
+        PreambleRoom::Made(Some(reason))
     }
 
     fn find(
@@ -208,35 +218,35 @@ impl PreambleCrowd {
         let addresses = self.groups.len() + usize::from(!self.groups.contains_key(&newcomer));
         let share = (max / addresses).max(1);
         // The newcomer counts for its address.
-        let own = |stage: Stage| {
+        let own = |stage: PreambleStage| {
             let group = self
                 .groups
                 .get(&newcomer)
                 .filter(|group| !group.stages[stage as usize].is_empty())?;
             newcomer.map(|host| (group.len + 1, host))
         };
-        let of_largest = |stage: Stage, more_than: usize| {
+        let of_largest = |stage: PreambleStage, more_than: usize| {
             let largest = self.ranks[stage as usize].last().copied();
             let (len, host) = own(stage).into_iter().chain(largest).max_by_key(|&(len, _)| len)?;
             let group = self.groups.get(&Some(host)).filter(|_| len > more_than)?;
             group.stages[stage as usize].first().map(|(_, id)| *id)
         };
-        let oldest = |stage: Stage| self.all[stage as usize].first().map(|(_, id)| *id);
+        let oldest = |stage: PreambleStage| self.all[stage as usize].first().map(|(_, id)| *id);
         let long_silent =
             |id: &u64| self.members.get(id).is_some_and(|member| now >= member.since + LONG_SILENT);
-        let few_silent = self.all[Stage::Silent as usize].len() < max.div_ceil(SILENT_PART);
+        let few_silent = self.all[PreambleStage::Silent as usize].len() < max.div_ceil(SILENT_PART);
         let with = |reason| move |id| (id, reason);
-        of_largest(Stage::Silent, share)
-            .or_else(|| oldest(Stage::Silent).filter(long_silent))
+        of_largest(PreambleStage::Silent, share)
+            .or_else(|| oldest(PreambleStage::Silent).filter(long_silent))
             .map(with(PreambleDrop::Silent))
             .or_else(|| {
-                of_largest(Stage::Spoken, share)
+                of_largest(PreambleStage::Spoken, share)
                     .filter(|_| few_silent)
                     .map(with(PreambleDrop::Share))
             })
-            .or_else(|| of_largest(Stage::Silent, 1).map(with(PreambleDrop::Silent)))
-            .or_else(|| oldest(Stage::Silent).map(with(PreambleDrop::Silent)))
-            .or_else(|| oldest(Stage::Spoken).map(with(PreambleDrop::Share)))
+            .or_else(|| of_largest(PreambleStage::Silent, 1).map(with(PreambleDrop::Silent)))
+            .or_else(|| oldest(PreambleStage::Silent).map(with(PreambleDrop::Silent)))
+            .or_else(|| oldest(PreambleStage::Spoken).map(with(PreambleDrop::Share)))
     }
 
     fn drop(&mut self, id: u64, reason: PreambleDrop) -> bool {
@@ -244,8 +254,8 @@ impl PreambleCrowd {
         self.take(id).map(|member| member.drop.send(reason)).is_some()
     }
 
-    fn add(&mut self, id: u64, member: Member) {
-        if member.stage == Stage::Passed {
+    fn add(&mut self, id: u64, member: CrowdEntry) {
+        if member.stage == PreambleStage::Passed {
             *self.passed.entry(member.service).or_default() += 1;
         }
         if let Some(all) = self.all.get_mut(member.stage as usize) {
@@ -260,9 +270,9 @@ impl PreambleCrowd {
         self.members.insert(id, member);
     }
 
-    fn take(&mut self, id: u64) -> Option<Member> {
+    fn take(&mut self, id: u64) -> Option<CrowdEntry> {
         let member = self.members.remove(&id)?;
-        if member.stage == Stage::Passed
+        if member.stage == PreambleStage::Passed
             && let Some(passed) = self.passed.get_mut(&member.service)
         {
             *passed -= 1;

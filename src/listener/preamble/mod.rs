@@ -33,12 +33,12 @@ pub(crate) use self::slots::Preambles;
 pub(crate) use self::turns::Turns;
 pub(crate) use self::waiting::wake_at;
 
-use self::counts::End;
-use self::crowd::Stage;
+use self::counts::PreambleEnd;
+use self::crowd::PreambleStage;
 use self::fair::Fair;
 use self::log::PreambleLog;
-use self::slots::{Entered, PreambleSlot};
-use self::waiting::Waiting;
+use self::slots::{Admitted, PreambleSlot};
+use self::waiting::Newcomers;
 use super::{HandOver, Listener};
 
 /// How many connections are accepted from the inner listener before other tasks get their turns.
@@ -78,8 +78,8 @@ pub(crate) trait Step: Send + Sync + 'static {
 /// [`PreambleCrowd::make_room`](crowd::PreambleCrowd::make_room), so that silent peers, and
 /// addresses with more than their share, don't keep the others out. The socket of a dropped
 /// preamble is closed when its task has had a turn, so a few more than `max` may be open. A
-/// connection that has to wait for a slot does so in [`Waiting`], so that later ones don't wait for
-/// it.
+/// connection that has to wait for a slot does so in [`Newcomers`], so that later ones don't wait
+/// for it.
 ///
 /// Connections that have passed keep their slots until they are accepted, one address after
 /// another, without a deadline: a server at its limit doesn't poll the listener, so no more
@@ -93,10 +93,10 @@ pub(crate) struct WithPreamble {
     inner: Option<Box<dyn Listener>>,
     local: Addr,
     steps: Arc<[Box<dyn Step>]>,
-    running: JoinSet<Option<Passed>>,
-    passed: Fair<Passed>,
+    running: JoinSet<Option<PassedPreamble>>,
+    passed: Fair<PassedPreamble>,
     /// Connections that were accepted while no slot was free.
-    waiting: Waiting,
+    waiting: Newcomers,
     /// Set at the last call: when the next preamble may have been silent for too long.
     last: Option<Pin<Box<Sleep>>>,
     preambles: Preambles,
@@ -104,7 +104,7 @@ pub(crate) struct WithPreamble {
 }
 
 /// A connection that has passed, and the slot it still holds.
-type Passed = (PreambleSlot, Stream, Peer);
+type PassedPreamble = (PreambleSlot, Stream, Peer);
 
 impl WithPreamble {
     /// The steps run in this order.
@@ -119,7 +119,7 @@ impl WithPreamble {
             steps: steps.into(),
             running: JoinSet::new(),
             passed: Fair::new(),
-            waiting: Waiting::new(preambles.max()),
+            waiting: Newcomers::new(preambles.max()),
             last: None,
             preambles,
             log: PreambleLog::new(),
@@ -140,7 +140,7 @@ impl WithPreamble {
             }
         }
         while let Some((slot, stream, peer)) = self.passed.pop() {
-            if slot.end(End::Passed) {
+            if slot.end(PreambleEnd::Passed) {
                 return Poll::Ready((stream, peer));
             }
         }
@@ -173,7 +173,7 @@ impl WithPreamble {
 
     /// Begins the preambles of waiting connections for which a slot is free now.
     fn begin(&mut self) {
-        while let Some((stream, peer, Entered { slot, dropped, .. })) =
+        while let Some((stream, peer, Admitted { slot, dropped, .. })) =
             self.waiting.enter(&self.preambles, &self.log)
         {
             self.running.spawn(run(Arc::clone(&self.steps), stream, peer, slot, dropped));
@@ -188,7 +188,7 @@ async fn run(
     peer: Peer,
     slot: PreambleSlot,
     dropped: oneshot::Receiver<PreambleDrop>,
-) -> Option<Passed> {
+) -> Option<PassedPreamble> {
     let from = peer.addr().clone();
     tokio::select! {
         biased;
@@ -197,7 +197,7 @@ async fn run(
             None
         }
         prepared = prepare(&steps, stream, peer, &slot) => match prepared {
-            Ok((stream, peer)) => slot.set(Stage::Passed, peer.host()).then_some((slot, stream, peer)),
+            Ok((stream, peer)) => slot.set(PreambleStage::Passed, peer.host()).then_some((slot, stream, peer)),
             Err(end) => {
                 slot.end(end);
                 None
@@ -212,15 +212,15 @@ async fn prepare(
     mut stream: Stream,
     mut peer: Peer,
     slot: &PreambleSlot,
-) -> Result<(Stream, Peer), End> {
+) -> Result<(Stream, Peer), PreambleEnd> {
     let from = peer.addr().clone();
     for step in steps {
-        slot.set(Stage::Silent, peer.host());
+        slot.set(PreambleStage::Silent, peer.host());
         let run = async {
             step.check(&peer)?;
             // A step allocates nothing before there is something to read.
             poll_fn(|cx| stream.poll_readable(cx)).await;
-            slot.set(Stage::Spoken, peer.host());
+            slot.set(PreambleStage::Spoken, peer.host());
             step.run(stream, peer).await
         };
         let end = match timeout(step.within(), run).await {
@@ -230,11 +230,11 @@ async fn prepare(
             }
             Ok(Err(error)) => {
                 slot.log().failed(&from, step.name(), &error);
-                End::Failed
+                PreambleEnd::Failed
             }
             Err(_) => {
                 slot.log().timed_out(&from, step.name());
-                End::TimedOut
+                PreambleEnd::TimedOut
             }
         };
         return Err(end);

@@ -10,8 +10,8 @@ use ropewalk_middleware::{Addr, Peer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::counts::{End, PreambleCounts, PreambleDrop};
-use super::crowd::{MadeRoom, PreambleCrowd, Stage};
+use super::counts::{PreambleCounts, PreambleDrop, PreambleEnd};
+use super::crowd::{PreambleCrowd, PreambleRoom, PreambleStage};
 use super::log::PreambleLog;
 
 /// How many dropped preambles may still be open, because their tasks have not had a turn yet: they
@@ -26,21 +26,21 @@ const SOON: Duration = Duration::from_millis(1);
 /// its services.
 #[derive(Clone, Debug)]
 pub(crate) struct Preambles {
-    shared: Arc<Shared>,
+    shared: Arc<PreambleShared>,
     service: usize,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct PreambleShared {
     max: usize,
     /// The preambles that have a slot, and those that were dropped but not closed yet by their
     /// tasks.
     open: AtomicUsize,
-    books: Mutex<Books>,
+    books: Mutex<PreambleBooks>,
 }
 
 #[derive(Debug, Default)]
-struct Books {
+struct PreambleBooks {
     crowd: PreambleCrowd,
     counts: PreambleCounts,
 }
@@ -48,7 +48,8 @@ struct Books {
 impl Preambles {
     /// Slots for at most `max` preambles at once, and at least one.
     pub(crate) fn new(max: usize) -> Self {
-        let shared = Shared { max: max.max(1), open: AtomicUsize::new(0), books: Mutex::default() };
+        let shared =
+            PreambleShared { max: max.max(1), open: AtomicUsize::new(0), books: Mutex::default() };
         Self { shared: Arc::new(shared), service: 0 }
     }
 
@@ -75,7 +76,7 @@ impl Preambles {
         let mut books = self.lock();
         let is_dropped = books.crowd.drop_silent(self.shared.max);
         if is_dropped {
-            books.counts.end(End::Dropped(PreambleDrop::Descriptors));
+            books.counts.end(PreambleEnd::Dropped(PreambleDrop::Descriptors));
         }
         is_dropped
     }
@@ -86,7 +87,7 @@ impl Preambles {
         let now = Instant::now();
         let mut books = self.lock();
         let (dropped, next) = books.crowd.end_silent(after, now);
-        (0..dropped).for_each(|_| books.counts.end(End::Dropped(PreambleDrop::Ended)));
+        (0..dropped).for_each(|_| books.counts.end(PreambleEnd::Dropped(PreambleDrop::Ended)));
         next.unwrap_or(now + after)
     }
 
@@ -108,11 +109,11 @@ impl Preambles {
 
     /// Counts a connection that is dropped without ever having had a slot.
     pub(super) fn lost(&self, reason: PreambleDrop) {
-        self.lock().counts.end(End::Dropped(reason));
+        self.lock().counts.end(PreambleEnd::Dropped(reason));
     }
 
     /// Gives a slot to an accepted connection, or returns when one may be free.
-    pub(super) fn enter(&self, peer: &Peer, log: &PreambleLog) -> Result<Entered, Instant> {
+    pub(super) fn enter(&self, peer: &Peer, log: &PreambleLog) -> Result<Admitted, Instant> {
         let host = peer.host();
         let now = Instant::now();
         let mut books = self.lock();
@@ -121,11 +122,11 @@ impl Preambles {
             return Err(now + SOON);
         }
         let made = match books.crowd.make_room(max, host, now) {
-            MadeRoom::NotBefore(then) => return Err(then),
-            MadeRoom::Made(made) => made,
+            PreambleRoom::NotBefore(then) => return Err(then),
+            PreambleRoom::Made(made) => made,
         };
         if let Some(reason) = made {
-            books.counts.end(End::Dropped(reason));
+            books.counts.end(PreambleEnd::Dropped(reason));
         }
         let (id, dropped) = books.crowd.insert(host, self.service, now);
         self.shared.open.fetch_add(1, Ordering::AcqRel);
@@ -135,10 +136,10 @@ impl Preambles {
             preambles: self.clone(),
             log: log.clone(),
         };
-        Ok(Entered { slot, dropped, made_room: made.is_some() })
+        Ok(Admitted { slot, dropped, made_room: made.is_some() })
     }
 
-    fn end(&self, id: u64, end: End) -> bool {
+    fn end(&self, id: u64, end: PreambleEnd) -> bool {
         let mut books = self.lock();
         let was_there = books.crowd.remove(id);
         if was_there {
@@ -147,14 +148,14 @@ impl Preambles {
         was_there
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
+    fn lock(&self) -> MutexGuard<'_, PreambleBooks> {
         // No user code runs under the lock, so the state is consistent even after a panic.
         self.shared.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A preamble that has a slot.
-pub(super) struct Entered {
+pub(super) struct Admitted {
     pub(super) slot: PreambleSlot,
     /// Notified when the preamble has to make room.
     pub(super) dropped: oneshot::Receiver<PreambleDrop>,
@@ -177,13 +178,13 @@ impl PreambleSlot {
     }
 
     /// Notes the stage, and the address to which it counts. Returns whether it still has its slot.
-    pub(super) fn set(&self, stage: Stage, host: Option<IpAddr>) -> bool {
+    pub(super) fn set(&self, stage: PreambleStage, host: Option<IpAddr>) -> bool {
         self.preambles.lock().crowd.set(self.id, stage, host, Instant::now())
     }
 
     /// Counts the end. Returns whether it still had its slot: if not, it was dropped and counted
     /// before.
-    pub(super) fn end(&self, end: End) -> bool {
+    pub(super) fn end(&self, end: PreambleEnd) -> bool {
         self.preambles.end(self.id, end)
     }
 }
@@ -191,7 +192,8 @@ impl PreambleSlot {
 impl Drop for PreambleSlot {
     fn drop(&mut self) {
         let panics = thread::panicking();
-        let end = if panics { End::Failed } else { End::Dropped(PreambleDrop::Ended) };
+        let end =
+            if panics { PreambleEnd::Failed } else { PreambleEnd::Dropped(PreambleDrop::Ended) };
         if self.end(end) && panics {
             self.log.panicked(&self.from);
         }

@@ -20,10 +20,10 @@ use super::fair::Fair;
 /// a thousand handshakes that become ready at once delay other tasks by no more than one handshake
 /// on each thread. Addresses have their turns one after another.
 #[derive(Clone, Debug)]
-pub(crate) struct Turns(Arc<Mutex<State>>);
+pub(crate) struct Turns(Arc<Mutex<TurnsState>>);
 
 #[derive(Debug)]
-struct State {
+struct TurnsState {
     free: usize,
     waiting: Fair<oneshot::Sender<Turn>>,
 }
@@ -35,7 +35,7 @@ struct Turn(Turns);
 impl Turns {
     /// At most `at_once` turns at the same time.
     pub(crate) fn new(at_once: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { free: at_once.max(1), waiting: Fair::new() })))
+        Self(Arc::new(Mutex::new(TurnsState { free: at_once.max(1), waiting: Fair::new() })))
     }
 
     /// Runs a future that polls for a peer at this address: each poll of it takes a turn.
@@ -73,7 +73,7 @@ impl Turns {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TurnsState> {
         // No code under the lock panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

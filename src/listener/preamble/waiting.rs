@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::counts::PreambleDrop;
 use super::fair::newest_of_most;
 use super::log::PreambleLog;
-use super::slots::{Entered, Preambles};
+use super::slots::{Admitted, Preambles};
 
 /// The most waiting connections of one listener: `MOST`, or one for each `PART` slots if that is
 /// less. They hold descriptors as well.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const FRUITLESS: Duration = Duration::from_secs(1);
 
 /// The connections of one listener that wait for a slot, in the order of arrival.
-pub(super) struct Waiting {
+pub(super) struct Newcomers {
     queue: VecDeque<Newcomer>,
     most: usize,
     /// When others may have begun to wait in the socket because this queue was full.
@@ -46,7 +46,7 @@ struct Newcomer {
     then: Instant,
 }
 
-impl Waiting {
+impl Newcomers {
     /// A queue for a server with this many slots.
     pub(super) fn new(slots: usize) -> Self {
         let most = (slots / PART).clamp(1, MOST);
@@ -67,7 +67,7 @@ impl Waiting {
         &mut self,
         preambles: &Preambles,
         log: &PreambleLog,
-    ) -> Option<(Stream, Peer, Entered)> {
+    ) -> Option<(Stream, Peer, Admitted)> {
         let now = Instant::now();
         let has_room = preambles.has_room();
         for (index, newcomer) in self.queue.iter_mut().enumerate() {

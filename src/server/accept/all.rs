@@ -11,13 +11,13 @@ use crate::server::books::shared::Shared;
 use crate::server::restart::{Passed, RestartError};
 use crate::server::run::command::Change;
 
-/// The services of a server: their gates, and which endpoint is whose.
+/// The services of a server: their gates, and the service of each endpoint.
 #[derive(Clone)]
 pub(in crate::server) struct Services {
     pub(in crate::server) gates: Vec<Arc<dyn AnyGate>>,
     /// The number of its service for each endpoint.
     pub(in crate::server) of: Vec<usize>,
-    /// In how many runtimes there are loops.
+    /// The number of runtimes that have accept loops.
     pub(in crate::server) runtimes: usize,
 }
 
@@ -25,7 +25,7 @@ pub(in crate::server) struct Services {
 pub(in crate::server) struct All(Vec<Accept>);
 
 impl All {
-    /// Those of the runtime with this number.
+    /// Makes the loops of the runtime with this number.
     pub(super) fn new(
         listeners: Vec<Listening>,
         services: &Services,
@@ -43,7 +43,7 @@ impl All {
         Self(of_each.into_iter().zip(&services.gates).map(accept).collect())
     }
 
-    /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
+    /// Accepts for ever. Ready only with the error of a service that can't be made ready any more.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         for accept in &mut self.0 {
             if let Poll::Ready(error) = accept.poll(cx) {
@@ -53,17 +53,18 @@ impl All {
         Poll::Pending
     }
 
+    /// Closes the listeners of all loops: see [`Accept::poll_backlog`].
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // All of them: each closes its listeners at once.
+        // Each loop is polled, even if one is pending, because each closes its listeners at once.
         self.0.iter_mut().fold(Poll::Ready(()), |all, accept| both(all, accept.poll_backlog(cx)))
     }
 
-    /// Ready when nothing is left of what was taken before the listeners closed.
+    /// Ready when all connections that were accepted before the listeners closed are served.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.iter_mut().fold(Poll::Ready(()), |all, accept| both(all, accept.poll_pending(cx)))
     }
 
-    /// The listening sockets, in the order of their numbers.
+    /// Duplicates of the listening sockets, in the order of their numbers.
     pub(super) fn hand_over(&self, places: &[String]) -> Result<Vec<Passed>, RestartError> {
         let each: Result<Vec<_>, _> =
             self.0.iter().map(|accept| accept.hand_over(places)).collect();
@@ -72,14 +73,15 @@ impl All {
         Ok(sockets.into_iter().map(|(_, passed)| passed).collect())
     }
 
-    /// `taken` is by the order in which the sockets were handed over.
+    /// Gives up the sockets that another process has taken. `taken` is in the order in which they
+    /// were handed over.
     pub(super) fn give_up(&mut self, taken: &[bool]) {
         let mut sockets: Vec<usize> = self.0.iter().flat_map(Accept::sockets).collect();
         sockets.sort_unstable();
         self.give_up_numbers(&by_number(&sockets, taken));
     }
 
-    /// `taken` is by the numbers of the sockets.
+    /// Does the same with `taken` indexed by the numbers of the sockets.
     pub(super) fn give_up_numbers(&mut self, taken: &[bool]) {
         self.0.iter_mut().for_each(|accept| accept.give_up(taken));
     }
@@ -97,7 +99,8 @@ impl All {
     }
 }
 
-/// Which sockets were taken, by their numbers; `sockets` are their numbers in the order of `taken`.
+/// Converts `taken` to be indexed by the numbers of the sockets, which `sockets` has in the order
+/// of `taken`.
 pub(super) fn by_number(sockets: &[usize], taken: &[bool]) -> Vec<bool> {
     let mut by_number = vec![false; sockets.iter().max().map_or(0, |most| most + 1)];
     sockets.iter().zip(taken).for_each(|(&number, &taken)| by_number[number] = taken);

@@ -1,4 +1,4 @@
-//! Where a server's connections come in: on the runtime it was awaited on, or on its workers.
+//! Accepts a server's connections, on the runtime on which it is awaited or on its workers.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,31 +10,31 @@ use super::Listening;
 use super::all::{All, Services};
 use super::workers::Workers;
 use crate::endpoint::Endpoint;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::Shared;
-use crate::server::restart::{Passed, RestartError, Succession};
+use crate::server::restart::{Passed, RestartError, Takeover};
 use crate::server::run::command::{Change, Closed, NewSockets};
 
-/// What a server is to accept on.
+/// The sockets on which a server will accept.
 pub(in crate::server) enum Sockets {
     /// Listeners in this runtime.
     Here(Vec<Listening>),
-    /// For so many workers: the sockets of each endpoint.
-    Workers(usize, Vec<Vec<Opened>>),
+    /// For this many workers: the sockets of each endpoint.
+    Workers(usize, Vec<Vec<OpenSocket>>),
 }
 
 impl Sockets {
-    /// Opens all endpoints, of these services, and finds their addresses. What an old process hands
-    /// over is not opened again.
+    /// Opens all endpoints and returns their addresses. `of` has the number of each endpoint's
+    /// service. Sockets that an old process hands over are used instead of new ones.
     pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
         of: &[usize],
         workers: Option<usize>,
-        succession: &mut Option<Succession>,
+        takeover: &mut Option<Takeover>,
         shared: &Shared,
     ) -> Result<(Self, Vec<Addr>)> {
-        let mut inherited = |endpoint: &Endpoint| match succession {
-            Some(succession) => succession.take(&endpoint.place()),
+        let mut inherited = |endpoint: &Endpoint| match takeover {
+            Some(takeover) => takeover.take(&endpoint.place()),
             None => Vec::new(),
         };
         let mut addresses = Vec::with_capacity(endpoints.len());
@@ -45,7 +45,7 @@ impl Sockets {
                 let listeners = endpoint.bind_all(inherited(endpoint), &preambles).await;
                 let listeners =
                     listeners.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
-                // Those of one endpoint have one address.
+                // All listeners of one endpoint have the same address.
                 addresses.extend(listeners.first().map(|listener| listener.local_addr()));
                 let first = all.len();
                 let numbered = listeners.into_iter().zip(first..);
@@ -60,8 +60,8 @@ impl Sockets {
             let opened = endpoint.open(workers, inherited(endpoint)).await;
             let opened = opened.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
             if let Some(first) = opened.first() {
-                // Watched for a moment, for its address and for whatever would keep a worker from
-                // doing so.
+                // Registered for a moment, to learn its address and to report any error that a
+                // worker would have.
                 addresses.push(endpoint.listener(first.share()?, &shared.preambles)?.local_addr());
             }
             all.push(opened);
@@ -81,7 +81,7 @@ pub(in crate::server) enum Front {
 }
 
 impl Front {
-    /// Ready to accept, which it does from the first poll on.
+    /// Makes the accept loops. They accept from the first poll on.
     pub(in crate::server) async fn new(
         sockets: Sockets,
         endpoints: &[Endpoint],
@@ -120,12 +120,12 @@ impl Front {
             (Self::Workers(workers), NewSockets::Workers(opened)) => {
                 workers.add(number, service, endpoint, opened)
             }
-            // They are made for the front that there is.
+            // The sockets were made for the kind of front that this server has.
             _ => {}
         }
     }
 
-    /// Changes an endpoint. What is returned ends when all loops have done so.
+    /// Changes an endpoint. The returned channel is closed when all loops have made the change.
     pub(in crate::server) fn change(&mut self, number: usize, change: Change) -> Closed {
         let (done, changed) = mpsc::channel(1);
         match self {
@@ -135,8 +135,8 @@ impl Front {
         changed
     }
 
-    /// Accepts for ever. Ready only with the error of a service that can't be readied any more, or
-    /// of a worker.
+    /// Accepts for ever. Ready only with the error of a service that can't be made ready any more,
+    /// or of a worker.
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         match self {
             Self::Here { all: accept, .. } => accept.poll(cx),
@@ -144,8 +144,8 @@ impl Front {
         }
     }
 
-    /// Closes what is given up, and accepts what already waits elsewhere before that closes, or has
-    /// the workers do so.
+    /// Closes all listeners. Connections in their backlogs are accepted first, except those of
+    /// sockets that were given up. Workers do this themselves, later.
     pub(in crate::server) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Here { all: accept, .. } => accept.poll_backlog(cx),
@@ -156,8 +156,8 @@ impl Front {
         }
     }
 
-    /// The listening sockets, for a new process to take over; `places` are the endpoints they were
-    /// bound by.
+    /// Duplicates of the listening sockets, for a new process. `places` are the endpoints without
+    /// their options, by number.
     pub(in crate::server) fn hand_over(
         &self,
         places: &[String],
@@ -168,9 +168,9 @@ impl Front {
         }
     }
 
-    /// Begins to make way for a process that has taken these sockets, in the order in which they
-    /// were handed over: what they are bound to is that one's to remove. All others are this
-    /// process's, so with none all are.
+    /// Gives up the sockets that a new process has taken: that process removes their paths from now
+    /// on. `taken` is in the order in which the sockets were handed over. All others stay with this
+    /// process; an empty slice takes all of them back.
     pub(in crate::server) fn give_up(&mut self, taken: &[bool]) {
         match self {
             Self::Here { all: accept, .. } => accept.give_up(taken),
@@ -178,8 +178,8 @@ impl Front {
         }
     }
 
-    /// Gives up what was taken and not served. Done when [`poll_pending`](Self::poll_pending) is
-    /// ready.
+    /// Aborts connections that were accepted and not served. Done when
+    /// [`poll_pending`](Self::poll_pending) is ready.
     pub(in crate::server) fn close(&mut self) {
         match self {
             Self::Here { all: accept, .. } => accept.close(),
@@ -187,7 +187,8 @@ impl Front {
         }
     }
 
-    /// Ready when nothing is to come any more of what was taken before the listeners closed.
+    /// Ready when all connections that were accepted before the listeners closed are served or
+    /// given up.
     pub(in crate::server) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Here { all: accept, .. } => accept.poll_pending(cx),

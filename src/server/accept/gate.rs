@@ -1,4 +1,4 @@
-//! A service of a server, which one accept loop after the other calls.
+//! A service of a server, which several accept loops call in turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::lobby::{Accepted, Lobby};
 use super::task::{ConnectionTask, panic_text, panicked};
 use crate::server::books::MadeRoom;
 use crate::server::books::registry::SHARDS;
-use crate::server::books::shared::{Entered, Shared};
+use crate::server::books::shared::{OpenEntry, Shared};
 use crate::server::service::ConnectionService;
 
 /// The gate of a service of any type.
@@ -26,7 +26,7 @@ pub(in crate::server) trait AnyGate: Send + Sync {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Door, Error>>;
 
-    /// Has a connection make room for one of this peer that waits.
+    /// Aborts a connection to make room for a waiting one of this peer, if the rules find one.
     fn make_room(&self, newcomer: &Peer) -> MadeRoom;
 }
 
@@ -40,11 +40,11 @@ pub(in crate::server) enum Door {
     Full,
 }
 
-/// What the gates of one server know.
+/// The data that all gates of one server share.
 #[derive(Clone)]
 pub(in crate::server) struct Gateway {
     pub(in crate::server) shared: Arc<Shared>,
-    /// How many loops come by at each gate.
+    /// The number of loops that use each gate.
     pub(in crate::server) loops: usize,
     /// Held while a connection is admitted, if there are several gates: the limit of the server
     /// counts them together.
@@ -59,16 +59,16 @@ impl Gateway {
     }
 }
 
-/// Where each connection of a service comes through, whichever loop has accepted it. So the service
-/// is readied and called as one value, without a clone that would keep a permit to itself, and the
-/// caps are those of the server.
+/// Every connection of a service passes through its gate, whichever loop has accepted it. So
+/// `poll_ready` and `call` go to one value, no clone keeps a permit for itself, and limits count
+/// for the whole server.
 pub(in crate::server) struct Gate<S> {
     /// Its number among the gates of the server.
     index: usize,
     service: Mutex<Readied<S>>,
     gateway: Gateway,
     loops: Arc<Loops>,
-    /// Wakes all of them: a service has room for one waker.
+    /// Wakes all loops, because a service stores only one waker.
     waker: Waker,
 }
 
@@ -77,7 +77,7 @@ struct Readied<S> {
     ready: bool,
 }
 
-/// The loops that wait at the gate, or have waited.
+/// The wakers of the loops that have polled the gate, by their numbers.
 struct Loops(Box<[AtomicWaker]>);
 
 impl Wake for Loops {
@@ -104,12 +104,13 @@ impl<S: ConnectionService> Gate<S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Readied<S>> {
-        // A panic of the service is caught below, so what is locked is whole.
+        // Panics of the service are caught below, so the data is consistent.
         self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls the service and spawns what it returns, on the runtime of the loop. `call` only moves
-    /// data; the work begins in the task, that of a leaf's function before its first await too.
+    /// Calls the service and spawns the returned future on the loop's runtime. A leaf's `call` only
+    /// moves data; its work begins in the task, including the part of a session's function before
+    /// its first await.
     fn enter(
         &self,
         mut readied: MutexGuard<'_, Readied<S>>,
@@ -121,8 +122,8 @@ impl<S: ConnectionService> Gate<S> {
         readied.ready = false;
         let connection =
             Connection::accepted(stream, peer, listener).with_budget(shared.memory.budget());
-        let entered: Entered = shared.enter(&connection);
-        // It is counted from here on.
+        let entered: OpenEntry = shared.enter(&connection);
+        // The connection is counted from here on.
         drop(together);
         let called = catch_unwind(AssertUnwindSafe(|| readied.service.call(connection)));
         drop(readied);
@@ -158,9 +159,9 @@ impl<S: ConnectionService> AnyGate for Gate<S> {
     }
 
     fn make_room(&self, newcomer: &Peer) -> MadeRoom {
-        // So that no connection is in the books whose service has not been called yet.
+        // Locked, so that the books contain no connection whose service has not been called yet.
         let _shut = self.lock();
-        // Nor one of another gate.
+        // The same for the other gates.
         let _together = self.gateway.lock();
         self.gateway.shared.make_room(newcomer)
     }
@@ -178,18 +179,19 @@ impl<S: ConnectionService> Readied<S> {
     }
 }
 
-/// A listener could not take a connection for want of descriptors. The oldest silent preamble is
-/// closed, or else a connection that would make room for a peer without an address.
+/// Called when a listener could not accept because no descriptor was free. Closes the oldest silent
+/// preamble, or else a connection that would make room for a peer without an address.
 pub(super) fn free_descriptor(gate: &dyn AnyGate, shared: &Shared) {
     if shared.preambles.drop_silent() {
         return;
     }
     let nobody = Peer::new(Addr::Memory);
-    // The connections are put in order piece by piece, where they are not in order yet.
+    // The order in which connections make room is built in several steps; each of them returns
+    // `Undecided`.
     for _ in 0..=SHARDS {
         match gate.make_room(&nobody) {
             MadeRoom::Undecided => {}
-            // Nobody waits for that room.
+            // No connection waits for this room, so it isn't kept for one.
             MadeRoom::Yes => return shared.keep_promise(&nobody),
             MadeRoom::No(_) => return,
         }

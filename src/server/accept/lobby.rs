@@ -1,4 +1,4 @@
-//! Where accepted connections wait while the server is full.
+//! The lobby, in which accepted connections wait while the server is full.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,21 +14,21 @@ use crate::listener::preamble::{newest_of_most, wake_at};
 use crate::server::books::MadeRoom;
 use crate::server::books::shared::Shared;
 
-/// How many connections wait here at most. The others stay in the backlog, as long as nobody waits
-/// for too long.
+/// The most connections that wait here. The others stay in the backlog, unless one of these waits
+/// too long.
 const PLACES: usize = 64;
 
-/// When one has waited for so long, more are taken from the backlog, for behind those from a
-/// crowded address there may be some that have a right to a place. For each the address with the
-/// most of them here loses one.
+/// When one has waited for this long, more are accepted from the backlog, because connections with
+/// a right to a slot may stand behind those of a crowded address. For each one accepted, the
+/// address with the most connections here loses one.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long it takes at most until it is looked again whether room can be made for one: shares
-/// change as others come and go.
+/// The longest time until room is asked for again, because shares change as connections come and
+/// go.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// How long the connection that makes room may take to go, before another one is asked. It may be
-/// in a handler that blocks.
+/// How long an aborted connection may take to be gone before another one is chosen. Its handler may
+/// block.
 const HELD_UP: Duration = Duration::from_secs(1);
 
 /// An accepted connection, and the number of its endpoint.
@@ -36,24 +36,24 @@ pub(super) type Accepted = (Stream, Peer, usize);
 
 /// The connections of one accept loop that wait for room.
 pub(in crate::server) struct Lobby {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<LobbyEntry>,
     places: usize,
-    /// Runs while it is known when to look again.
+    /// Set to the next time to look again, if there is one.
     timer: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
 }
 
-struct Waiting {
+struct LobbyEntry {
     accepted: Accepted,
     since: Instant,
-    /// When to ask for room, again.
+    /// The next time to ask for room.
     ask: Instant,
-    /// Room was made for it, and comes when the one that makes it has gone.
+    /// Room was promised: an aborted connection will free a slot for it.
     promised: bool,
 }
 
 impl Lobby {
-    /// One of so many: each accept loop has its own.
+    /// Makes the lobby of one accept loop; there are `lobbies` of them in total.
     pub(in crate::server) fn new(lobbies: usize, shared: &Arc<Shared>) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -78,11 +78,11 @@ impl Lobby {
 
     pub(in crate::server) fn push(&mut self, accepted: Accepted) {
         let now = Instant::now();
-        self.waiting.push_back(Waiting { accepted, since: now, ask: now, promised: false });
+        self.waiting.push_back(LobbyEntry { accepted, since: now, ask: now, promised: false });
     }
 
-    /// The next one to be let in: one that room was made for, or else the one that has waited for
-    /// longest.
+    /// Takes the next connection to admit: one that was promised room, or else the one that has
+    /// waited longest.
     pub(in crate::server) fn next(&mut self) -> Option<Accepted> {
         let first = self.waiting.iter().position(|waiting| waiting.promised).unwrap_or(0);
         let waiting = self.waiting.remove(first)?;
@@ -92,7 +92,8 @@ impl Lobby {
         Some(waiting.accepted)
     }
 
-    /// Asks for room for each that is due. False if not all could be asked in this turn.
+    /// Asks for room for each connection that is due. False if the answer for some has to wait for
+    /// the next turn.
     pub(in crate::server) fn make_room(&mut self, mut ask: impl FnMut(&Peer) -> MadeRoom) -> bool {
         let now = Instant::now();
         for waiting in &mut self.waiting {
@@ -100,7 +101,7 @@ impl Lobby {
                 continue;
             }
             if std::mem::take(&mut waiting.promised) {
-                // The one that was to go is held up.
+                // The aborted connection is still not gone.
                 self.shared.keep_promise(&waiting.accepted.1);
             }
             match ask(&waiting.accepted.1) {
@@ -115,18 +116,18 @@ impl Lobby {
         true
     }
 
-    /// Whether another one may be taken from the backlog.
+    /// Whether another one may be accepted from the backlog.
     pub(super) fn has_space(&self) -> bool {
         self.waiting.len() < self.places
             || self.oldest().is_some_and(|since| since + PATIENCE <= Instant::now())
     }
 
-    /// Since when the oldest waits of those that no room was made for.
+    /// Since when the oldest one without a promise has waited.
     fn oldest(&self) -> Option<Instant> {
         self.waiting.iter().find(|waiting| !waiting.promised).map(|waiting| waiting.since)
     }
 
-    /// Closes one of the address with the most, the newest, if there are too many.
+    /// If there are too many, closes the newest connection of the address with the most.
     fn turn_away(&mut self) {
         if self.waiting.len() <= self.places {
             return;
@@ -141,7 +142,7 @@ impl Lobby {
         }
     }
 
-    /// Has the task woken when it is time to look again.
+    /// Wakes the task when it is time to look again. Always pending.
     pub(super) fn poll_time<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let full = self.waiting.len() >= self.places;
         let patience = self
@@ -156,7 +157,8 @@ impl Lobby {
     }
 }
 
-/// Of the descriptors that a full server leaves over, no more than a quarter.
+/// The size of each lobby: together they use at most a quarter of the descriptors that a full
+/// server leaves free.
 fn places(lobbies: usize, max_connections: usize) -> usize {
     let descriptors =
         getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());

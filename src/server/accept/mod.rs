@@ -20,32 +20,33 @@ use super::restart::{Passed, RestartError};
 use super::run::command::Change;
 use crate::listener::{HandOver, Listener};
 
-/// Connections accepted in one turn before open ones get theirs.
+/// Connections accepted in one turn, after which the open ones get theirs.
 const ACCEPTS_A_TURN: usize = 16;
 
-/// The most connections a drain holds until they can be served: all that the largest backlog of a
-/// socket had.
+/// The most connections that a drain holds until they can be served: the largest backlog that a
+/// socket can have.
 const MOST_HELD: usize = 65_536;
 
 /// One loop over the listeners that one service has in one runtime.
 pub(super) struct Accept {
     listeners: Vec<Listening>,
     gate: Arc<dyn AnyGate>,
-    /// The only service of the server is made ready ahead of a connection, so nothing is accepted
-    /// while it isn't ready. One of several is made ready when a connection is there: an idle one
-    /// would keep a permit of a layer that they share.
+    /// Whether the service is made ready before a connection is accepted. A server's only service
+    /// is, so that no connection is accepted while it isn't ready. One of several services is made
+    /// ready when a connection has been accepted: otherwise an idle one would keep a permit of a
+    /// layer that they share.
     ahead: bool,
     shared: Arc<Shared>,
-    /// Which of the loops at the gate this is.
+    /// The number of this loop at the gate.
     number: usize,
-    /// Accepted and not yet served: another loop was faster to the gate, or the server is full.
+    /// Connections that are accepted and not served yet: another loop was faster at the gate, or
+    /// the server is full.
     lobby: Lobby,
-    /// In a drain all that waited, behind those in the lobby.
+    /// In a drain, the connections that waited in the backlogs. They come after those in the lobby.
     held: VecDeque<Accepted>,
     /// The listener asked first; it moves on, so that a busy one does not shut out the others.
     first: usize,
-    /// The last call was made: all that waited is held here, and nobody is asked to make room for
-    /// it.
+    /// The listeners have had their last call. From then on no connection is aborted to make room.
     closing: bool,
 }
 
@@ -53,16 +54,17 @@ pub(super) struct Accept {
 pub(super) struct Listening {
     /// The number of its endpoint.
     endpoint: usize,
-    /// The number of its socket, in the order in which all of the server's are handed over.
+    /// The number of its socket among all of the server's, in the order in which they are handed
+    /// over.
     socket: usize,
     listener: Box<dyn Listener>,
-    /// How many of its errors are counted.
+    /// How many of its accept errors were counted so far.
     errors: u64,
-    /// Whether its socket is another process's.
+    /// Whether another process has taken its socket.
     given_up: bool,
-    /// It isn't asked for connections.
+    /// No connections are accepted from it for now.
     paused: bool,
-    /// It is removed: what it has taken is served, and then it is dropped.
+    /// The endpoint was removed: the connections it has accepted are served, then it is dropped.
     removed: bool,
 }
 
@@ -81,7 +83,7 @@ impl Listening {
 }
 
 impl Accept {
-    /// `loops` counts those of all gates and runtimes.
+    /// `loops` is the number of accept loops of all gates and runtimes.
     pub(super) fn new(
         listeners: Vec<Listening>,
         gate: Arc<dyn AnyGate>,
@@ -104,7 +106,7 @@ impl Accept {
         }
     }
 
-    /// Accepts for ever. Ready only with the error of a service that can't be readied any more.
+    /// Accepts for ever. Ready only with the error of a service that can't be made ready any more.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         for _ in 0..ACCEPTS_A_TURN {
             if let Err(error) = ready!(self.poll_one(cx)) {
@@ -115,20 +117,21 @@ impl Accept {
         Poll::Pending
     }
 
-    /// Closes every listener. What waits is taken before, unless the socket is given up: a
-    /// connection the kernel has taken is not refused. Of what was taken, as many are served as can
-    /// be at once; the others are for [`poll_pending`](Self::poll_pending).
+    /// Closes every listener. Connections in the backlog are accepted first, unless the socket was
+    /// given up: a connection that the kernel has accepted is not refused. As many as possible are
+    /// served at once; the others are left to [`poll_pending`](Self::poll_pending).
     pub(super) fn poll_backlog(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.closing = true;
-        // A removed one has had its last call.
+        // A removed listener has had its last call already.
         for Listening { listener, given_up, paused, .. } in
             self.listeners.iter_mut().filter(|listening| !listening.removed)
         {
-            // What waits on a paused endpoint is served as well.
+            // Connections in the backlog of a paused endpoint are served as well.
             *paused = false;
             if *given_up { listener.handed_over() } else { listener.last_call() }
         }
-        // What was taken from a socket before it was given up may be pending.
+        // A socket that was given up may have connections that were accepted before and are still
+        // in their preambles.
         self.listeners.retain(|listening| !listening.given_up || listening.listener.has_pending());
         self.hold(cx);
         self.listeners.retain(|listening| listening.listener.has_pending());
@@ -136,8 +139,8 @@ impl Accept {
         Poll::Ready(())
     }
 
-    /// The listening sockets by their numbers, for a new process to take over; `places` are the
-    /// endpoints they were bound by.
+    /// Duplicates of the listening sockets with their numbers, for a new process. `places` are the
+    /// endpoints without their options, by number.
     pub(super) fn hand_over(
         &self,
         places: &[String],
@@ -158,8 +161,8 @@ impl Accept {
         Ok(sockets)
     }
 
-    /// Begins to make way for a process that has taken these of the server's sockets, if any: what
-    /// they are bound to is that one's to remove.
+    /// Gives up the sockets that a new process has taken, by number: that process removes their
+    /// paths from now on.
     pub(super) fn give_up(&mut self, taken: &[bool]) {
         for Listening { socket, listener, given_up, .. } in &mut self.listeners {
             *given_up = taken.get(*socket).is_some_and(|taken| *taken);
@@ -167,13 +170,14 @@ impl Accept {
         }
     }
 
-    /// Serves what was taken before the listeners closed, as soon as it can be. Ready when nothing
-    /// is left, or when the service can't be readied any more. One that is not ready is waited for,
-    /// even if no connection is open whose end could change that: something else may.
+    /// Serves the connections that were accepted before the listeners closed, as slots become free.
+    /// Ready when none of them is left, or when the service can't be made ready any more. It waits
+    /// for a service that isn't ready even if no connection is open: something else may make it
+    /// ready.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ACCEPTS_A_TURN {
             self.hold(cx);
-            // Asked, a listener may have found that what was pending came to nothing.
+            // `hold` has polled the listeners, and pending preambles may have failed.
             self.listeners.retain(|listening| listening.listener.has_pending());
             if !self.next_waits() {
                 return if self.listeners.is_empty() { Poll::Ready(()) } else { Poll::Pending };
@@ -186,7 +190,8 @@ impl Accept {
         Poll::Pending
     }
 
-    /// Gives up what was not served. Its peers see a reset, as they would have from the kernel.
+    /// Aborts the connections that were not served. Their peers see a reset, as from the kernel for
+    /// a closed backlog.
     pub(super) fn close(&mut self) {
         let pending: usize =
             self.listeners.iter().map(|listening| listening.listener.pending()).sum();
@@ -204,7 +209,7 @@ impl Accept {
         self.listeners.extend(listeners);
     }
 
-    /// Changes an endpoint, if it is one of these.
+    /// Changes an endpoint, if this loop has listeners of it.
     pub(super) fn change(&mut self, number: usize, change: Change) {
         for listening in self.listeners.iter_mut().filter(|listening| listening.endpoint == number)
         {
@@ -232,7 +237,8 @@ impl Accept {
             .map(|listening| listening.socket)
     }
 
-    /// Takes what the listeners have, whether or not it can be served now.
+    /// In a drain, accepts all connections that the listeners have, whether or not they can be
+    /// served now.
     fn hold(&mut self, cx: &mut Context<'_>) {
         while self.closing && self.held.len() < MOST_HELD {
             let Poll::Ready(connection) = self.poll_listeners(cx) else { return };
@@ -240,7 +246,7 @@ impl Accept {
         }
     }
 
-    /// Whether one waits, in the lobby now if it was held.
+    /// Whether a connection waits in the lobby; moves a held one there if it is empty.
     fn next_waits(&mut self) -> bool {
         if self.lobby.is_empty()
             && let Some(connection) = self.held.pop_front()
@@ -268,9 +274,9 @@ impl Accept {
         }
     }
 
-    /// The server is full. Takes some of those that wait, and has room made for those who have a
-    /// right to it. Always pending: it is woken when there is room, when another one comes or when
-    /// it is time to look again.
+    /// Called when the server is full. Accepts some connections from the backlog, and makes room
+    /// for those that have a right to it. Always pending: the task is woken when there is room,
+    /// when another connection arrives or when it is time to look again.
     fn poll_full<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         for _ in 0..ACCEPTS_A_TURN {
             let gate = &self.gate;

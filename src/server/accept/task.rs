@@ -1,4 +1,4 @@
-//! One connection's task: its service's future, fenced in.
+//! The task of one connection: it runs the service's future and contains its panics.
 
 use std::any::Any;
 use std::future::Future;
@@ -10,22 +10,22 @@ use pin_project::pin_project;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{BoxError, CloseReason, Error, Escaped};
 
-use crate::server::books::shared::Entered;
+use crate::server::books::shared::OpenEntry;
 
 /// Runs a connection until it ends, is aborted or panics, and closes its entry in the books.
 #[pin_project]
 pub(super) struct ConnectionTask<F> {
     #[pin]
     run: Option<F>,
-    /// Whether the abort signal knows our waker. A spawned task's waker never changes, so once is
-    /// enough.
+    /// Whether the task's waker is registered for the abort signal. A spawned task's waker never
+    /// changes, so once is enough.
     watched: bool,
-    // Dropped after `run`: the entry is closed when all of the connection is gone.
-    entered: Entered,
+    // Dropped after `run`, so that the entry is closed when the connection is gone completely.
+    entered: OpenEntry,
 }
 
 impl<F> ConnectionTask<F> {
-    pub(in crate::server) fn new(run: F, entered: Entered) -> Self {
+    pub(in crate::server) fn new(run: F, entered: OpenEntry) -> Self {
         Self { run: Some(run), watched: false, entered }
     }
 }
@@ -64,7 +64,8 @@ where
                 Err(panic) => panicked(this.entered, panic),
             }
         }
-        // What the connection owned may panic as it goes; that is its own affair too.
+        // Values that the connection owned may panic when they are dropped. That ends only this
+        // connection, too.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| this.run.set(None))) {
             panicked(this.entered, panic);
         }
@@ -72,21 +73,21 @@ where
     }
 }
 
-/// Notes a panic in user code. It ended this connection, and nothing else.
-pub(in crate::server) fn panicked(entered: &Entered, panic: Box<dyn Any + Send>) {
+/// Records a panic in user code. It ends this connection only.
+pub(in crate::server) fn panicked(entered: &OpenEntry, panic: Box<dyn Any + Send>) {
     entered.closing.set_reason(CloseReason::Panic);
     if entered.log().panics.pass() {
         let text = format!("{:?}", Escaped::display(&panic_text(&*panic)));
         aside!(ERROR, panic = %text, "a connection's service panicked; the connection is closed");
     }
-    // What it was thrown with is the user's as well, and may panic as it goes. Then that is left
-    // where it is.
+    // The payload is the user's as well, and may panic when it is dropped. The second payload is
+    // leaked.
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(another);
     }
 }
 
-/// The text of a panic, where it has one.
+/// The text of a panic, or a placeholder if its payload is not a text.
 pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,

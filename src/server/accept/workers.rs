@@ -1,5 +1,5 @@
-//! Accept loops on threads of their own, each with a runtime of its own; connections stay where
-//! they were accepted.
+//! Accept loops on threads of their own, each with its own runtime. A connection stays on the
+//! thread that accepted it.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -15,53 +15,56 @@ use tokio::task::unconstrained;
 use super::Listening;
 use super::all::{All, Services, by_number};
 use crate::endpoint::Endpoint;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::{Phase, Shared};
 use crate::server::restart::{Passed, RestartError};
 use crate::server::run::command::Change;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
 
-/// What the workers are told. Each word is said after those above it, and stands for them.
+/// An order to all workers. Each includes the ones before it, and they are given in this sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
+enum WorkerOrder {
     Wait,
     Accept,
-    /// Take what has connected, then close the sockets; close at once those that are another
-    /// process's.
+    /// Accept the connections in the backlogs, then close the sockets; close those that another
+    /// process has taken at once.
     LastCall,
-    /// Close all that is not a connection yet.
+    /// Abort the connections that are not served yet.
     Close,
 }
 
-/// An endpoint that comes, or is changed, on one worker.
+/// An order to one worker: to add or change an endpoint.
 enum WorkerChange {
     /// With the number of its service.
     Add(Box<(usize, Endpoint, Share)>),
     Change(usize, Change, mpsc::Sender<Infallible>),
 }
 
-/// What they know of.
-struct Told {
-    order: Order,
-    /// The sockets another process has taken. It counts from the last call on.
+/// The orders to all workers.
+struct WorkerOrders {
+    order: WorkerOrder,
+    /// Whether another process has taken each socket, by number. It takes effect at the last call.
     taken: Vec<bool>,
 }
 
-/// The workers of a server. Dropped, they take nothing more; their threads end with the server.
+/// The workers of a server. When this is dropped they accept no more connections; their threads end
+/// with the server.
 pub(in crate::server) struct Workers {
-    /// By endpoint; the workers have descriptors of their own. These are for a new process to take
-    /// over, and have the paths.
-    sockets: Vec<Vec<Opened>>,
+    /// The sockets of each endpoint, with their paths, for a hot restart. The workers have
+    /// duplicates.
+    sockets: Vec<Vec<OpenSocket>>,
     /// The numbers of these sockets.
     numbers: Vec<Vec<usize>>,
     /// The number of the next one.
     next: usize,
-    told: watch::Sender<Told>,
-    /// To each worker: the endpoints that come and go while it accepts. Without a bound: they come
-    /// from the program, and a worker that missed one would listen where it must not.
+    told: watch::Sender<WorkerOrders>,
+    /// A channel to each worker, for changes of endpoints while it accepts. It has no bound: the
+    /// program makes these changes, and a worker that missed one would go on listening on a removed
+    /// endpoint.
     changes: Vec<mpsc::UnboundedSender<WorkerChange>>,
-    /// Tells why a worker can't go on. It ends when nothing more is to come from any of them.
+    /// Receives the error of a worker that can't go on. It is closed when all workers are done with
+    /// accepting.
     failures: mpsc::Receiver<Error>,
 }
 
@@ -69,12 +72,12 @@ impl Workers {
     /// Starts the threads, and waits until each is ready to accept.
     pub(super) async fn start(
         workers: usize,
-        sockets: Vec<Vec<Opened>>,
+        sockets: Vec<Vec<OpenSocket>>,
         endpoints: &[Endpoint],
         services: &Services,
         shared: &Arc<Shared>,
     ) -> Result<Self> {
-        let told = watch::Sender::new(Told { order: Order::Wait, taken: Vec::new() });
+        let told = watch::Sender::new(WorkerOrders { order: WorkerOrder::Wait, taken: Vec::new() });
         // Each fails once.
         let (failed, failures) = mpsc::channel(workers);
         let (mut starting, mut changes) =
@@ -82,7 +85,7 @@ impl Workers {
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
             let (endpoints, services, shared) =
                 (endpoints.to_vec(), services.clone(), Arc::clone(shared));
-            let (told, failed) = (told.subscribe(), Failed(failed.clone()));
+            let (told, failed) = (told.subscribe(), FailureSender(failed.clone()));
             let (change, changed) = mpsc::unbounded_channel();
             changes.push(change);
             let worker = Worker {
@@ -111,7 +114,7 @@ impl Workers {
             started.await??;
         }
         let mut next = 0;
-        let mut count = |sockets: &Vec<Opened>| {
+        let mut count = |sockets: &Vec<OpenSocket>| {
             next += sockets.len();
             (next - sockets.len()..next).collect()
         };
@@ -119,10 +122,10 @@ impl Workers {
         Ok(Self { sockets, numbers, next, told, changes, failures })
     }
 
-    /// Has the workers accept. Ready with the first error of one of them.
+    /// Makes the workers accept. Ready with the first error of one of them.
     pub(in crate::server) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        self.tell(Order::Accept);
-        // Each says why before it ends.
+        self.tell(WorkerOrder::Accept);
+        // Each sends its error before it ends.
         self.failures
             .poll_recv(cx)
             .map(|failure| failure.unwrap_or_else(|| Error::other("no worker is left")))
@@ -153,13 +156,13 @@ impl Workers {
         self.told.send_modify(|told| told.taken = taken);
     }
 
-    /// Has the workers accept on a new endpoint with this number.
+    /// Makes the workers accept on a new endpoint with this number.
     pub(super) fn add(
         &mut self,
         number: usize,
         service: usize,
         endpoint: &Endpoint,
-        opened: Vec<Opened>,
+        opened: Vec<OpenSocket>,
     ) {
         let first = self.next;
         self.next += opened.len();
@@ -183,7 +186,7 @@ impl Workers {
         self.sockets.push(opened);
     }
 
-    /// Has the workers change an endpoint. Each drops its `done` when it has.
+    /// Makes the workers change an endpoint. Each drops its `done` when it has done so.
     pub(super) fn change(
         &mut self,
         number: usize,
@@ -191,7 +194,7 @@ impl Workers {
         done: &mpsc::Sender<Infallible>,
     ) {
         if change == Change::Remove {
-            // A socket listens as long as any process or thread has it.
+            // A socket goes on listening as long as a descriptor of it is open.
             self.sockets[number].clear();
             self.numbers[number].clear();
         }
@@ -203,29 +206,34 @@ impl Workers {
     fn tell_worker(&self, worker: usize, change: WorkerChange) {
         let worker = worker % self.changes.len();
         if self.changes[worker].send(change).is_err() {
-            aside!(ERROR, worker, "a worker is gone, and does not hear of a changed endpoint");
+            aside!(
+                ERROR,
+                worker,
+                "a worker has ended or drains: it does not change its endpoints any more"
+            );
         }
     }
 
     pub(in crate::server) fn last_call(&mut self) {
-        // First: a socket listens as long as anybody has it, and none of us accepts on these.
+        // First: a socket goes on listening as long as a descriptor of it is open, and no worker
+        // accepts on these.
         self.sockets.clear();
-        self.tell(Order::LastCall);
+        self.tell(WorkerOrder::LastCall);
     }
 
-    /// Ready when each worker has taken what it was to take. One whose thread is blocked may keep
-    /// us waiting.
+    /// Ready when each worker is done with accepting. A worker whose thread is blocked may delay it
+    /// without a bound.
     pub(in crate::server) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while ready!(self.failures.poll_recv(cx)).is_some() {}
         Poll::Ready(())
     }
 
-    /// Has the workers give up what they have not served.
+    /// Makes the workers abort the connections that they have not served.
     pub(in crate::server) fn close(&self) {
-        self.tell(Order::Close);
+        self.tell(WorkerOrder::Close);
     }
 
-    fn tell(&self, order: Order) {
+    fn tell(&self, order: WorkerOrder) {
         self.told.send_if_modified(|told| {
             let new = order > told.order;
             told.order = order.max(told.order);
@@ -236,20 +244,20 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.tell(Order::Close);
+        self.tell(WorkerOrder::Close);
     }
 }
 
-/// A socket for a worker to accept on, by the numbers that [`Listening`] has.
+/// A socket for a worker, with the numbers that [`Listening`] has.
 struct Share {
     endpoint: usize,
     socket: usize,
-    opened: Opened,
+    opened: OpenSocket,
 }
 
-/// What each worker is to accept on. Every worker has a socket of each endpoint, and every
-/// socket a worker: where there are fewer of the ones than of the others, they are shared.
-fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<Share>>> {
+/// Distributes the sockets. Every worker gets a socket of each endpoint, and every socket a worker;
+/// the smaller of the two numbers is shared.
+fn deal(sockets: &[Vec<OpenSocket>], workers: usize) -> io::Result<Vec<Vec<Share>>> {
     let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     let mut first = 0;
     for (endpoint, sockets) in sockets.iter().enumerate() {
@@ -266,20 +274,20 @@ fn deal(sockets: &[Vec<Opened>], workers: usize) -> io::Result<Vec<Vec<Share>>> 
     Ok(shares)
 }
 
-/// One worker, before it has a thread.
+/// The data of one worker, moved to its thread.
 struct Worker {
     number: usize,
     sockets: Vec<Share>,
     endpoints: Vec<Endpoint>,
     services: Services,
     shared: Arc<Shared>,
-    told: watch::Receiver<Told>,
+    told: watch::Receiver<WorkerOrders>,
     changes: mpsc::UnboundedReceiver<WorkerChange>,
-    failed: Failed,
+    failed: FailureSender,
 }
 
 impl Worker {
-    /// The thread. What fails before it is ready to accept is told to who has started it.
+    /// Runs the thread. An error before it is ready to accept is sent to `started`.
     fn run(self, started: oneshot::Sender<Result>) {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -295,15 +303,20 @@ impl Worker {
                 }
                 Err(error) => return drop(started.send(Err(error))),
             }
-            // Meanwhile the connections are served here. The sender lives in what the gate shares
-            // with us.
+            // The runtime serves the connections until the server has ended. The sender is in
+            // `Shared`, which this thread holds, so it is never closed.
             drop(phase.wait_for(|phase| *phase == Phase::Ended).await);
         });
     }
 
     fn accept(
         self,
-    ) -> Result<(All, watch::Receiver<Told>, mpsc::UnboundedReceiver<WorkerChange>, Failed)> {
+    ) -> Result<(
+        All,
+        watch::Receiver<WorkerOrders>,
+        mpsc::UnboundedReceiver<WorkerChange>,
+        FailureSender,
+    )> {
         let listening = |Share { endpoint, socket, opened }| {
             let preambles = self.shared.preambles.of_service(self.services.of[endpoint]);
             let listener = self.endpoints[endpoint].listener(opened, &preambles)?;
@@ -315,20 +328,19 @@ impl Worker {
     }
 }
 
-/// Takes connections as it is told, to the last one. Whether that is over is told by dropping
-/// `failed`.
+/// Accepts connections as ordered. Dropping `failed` reports that it is done.
 async fn take(
     mut accept: All,
-    mut told: watch::Receiver<Told>,
+    mut told: watch::Receiver<WorkerOrders>,
     mut changes: mpsc::UnboundedReceiver<WorkerChange>,
     shared: &Shared,
-    failed: Failed,
+    failed: FailureSender,
 ) {
-    ordered(&mut told, Order::Accept).await;
+    ordered(&mut told, WorkerOrder::Accept).await;
     let order = loop {
         tokio::select! {
             biased;
-            order = ordered(&mut told, Order::LastCall) => break order,
+            order = ordered(&mut told, WorkerOrder::LastCall) => break order,
             Some(change) = changes.recv() => obey(&mut accept, change, shared),
             error = poll_fn(|cx| accept.poll(cx)) => {
                 accept.close();
@@ -336,25 +348,24 @@ async fn take(
             }
         }
     };
-    // Peers may have connected to an endpoint that was just added. A change that comes later is not
-    // made.
+    // Peers may have connected to an endpoint that was just added. Later changes are ignored.
     while let Ok(change) = changes.try_recv() {
         obey(&mut accept, change, shared);
     }
     drop(changes);
-    if order == Order::Close {
-        // What it gives up is counted before `failed` goes.
+    if order == WorkerOrder::Close {
+        // The aborted connections are counted before `failed` is dropped.
         return accept.close();
     }
     accept.give_up_numbers(&told.borrow().taken);
-    // All of it in one turn: see `Running::close`.
+    // The whole backlog in one turn: see `Running::close`.
     unconstrained(poll_fn(|cx| accept.poll_backlog(cx))).await;
     tokio::select! {
         biased;
-        _ = ordered(&mut told, Order::Close) => {}
+        _ = ordered(&mut told, WorkerOrder::Close) => {}
         () = poll_fn(|cx| accept.poll_pending(cx)) => {}
     }
-    // Before `failed` goes, by which it is told that nothing is to come any more.
+    // Before `failed` is dropped, which reports that no more connections will come.
     accept.close();
     drop(failed);
 }
@@ -376,22 +387,22 @@ fn obey(accept: &mut All, change: WorkerChange, shared: &Shared) {
     }
 }
 
-/// Waits for this order, or a later one. Nobody left to give any is the last.
-async fn ordered(told: &mut watch::Receiver<Told>, order: Order) -> Order {
-    told.wait_for(|told| told.order >= order).await.map_or(Order::Close, |told| told.order)
+/// Waits for this order or a later one. If the sender is gone, that counts as `Close`.
+async fn ordered(told: &mut watch::Receiver<WorkerOrders>, order: WorkerOrder) -> WorkerOrder {
+    told.wait_for(|told| told.order >= order).await.map_or(WorkerOrder::Close, |told| told.order)
 }
 
-/// Says why a worker can't go on.
-struct Failed(mpsc::Sender<Error>);
+/// Sends the error of a worker that can't go on.
+struct FailureSender(mpsc::Sender<Error>);
 
-impl Failed {
+impl FailureSender {
     fn say(&self, error: Error) {
-        // There is room for one of each worker.
+        // The channel has room for one error of each worker.
         drop(self.0.try_send(error));
     }
 }
 
-impl Drop for Failed {
+impl Drop for FailureSender {
     fn drop(&mut self) {
         if thread::panicking() {
             self.say(Error::other("a worker has panicked, and its connections are lost"));

@@ -68,7 +68,7 @@ impl EndpointInfo {
         self.tally.frames_out
     }
 
-    /// How often a connection could not be accepted, for example for want of descriptors.
+    /// How often a connection could not be accepted, for example because no descriptor was free.
     pub fn accept_errors(&self) -> u64 {
         self.tally.accept_errors
     }

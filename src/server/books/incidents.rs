@@ -1,5 +1,4 @@
-//! What goes wrong with a server that is no connection's affair: failed listeners, threads that
-//! stand still.
+//! Incidents that concern the whole server: failed listeners, and threads that stand still.
 
 use std::fmt;
 use std::io;
@@ -23,7 +22,7 @@ pub(in crate::server) struct Incidents {
 }
 
 impl Incidents {
-    /// Another runtime serves connections.
+    /// Adds a runtime that serves connections.
     pub(in crate::server) fn watch(&self, runtime: RuntimeMetrics) {
         self.runtimes().push(runtime);
     }
@@ -32,7 +31,7 @@ impl Incidents {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many threads of a runtime have stood still for a while.
+    /// Counts threads of a runtime that have stood still.
     pub(in crate::server) fn stalled(&self, threads: usize) {
         self.stalls.fetch_add(threads as u64, Ordering::Relaxed);
     }
@@ -46,7 +45,7 @@ impl Incidents {
         drop(self.on_failure.set(hook));
     }
 
-    /// A listener accepts no more, as far as anybody can tell.
+    /// Reports a listener that has failed for good, to the hook and the log.
     pub(in crate::server) fn listener_failed(&self, address: &Addr, error: &io::Error) {
         if let Some(hook) = self.on_failure.get()
             && contain(|| hook(address, error)).is_none()

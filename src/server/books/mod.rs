@@ -17,19 +17,19 @@ use tokio::time::Instant;
 use self::counts::Counts;
 use self::registry::{Registry, SHARDS};
 
-/// All that changes when a connection comes or goes, under one lock.
+/// The state that changes when a connection is accepted or closed, under one lock.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     pub(super) counts: Counts,
-    /// The same for each endpoint, by its number.
+    /// The counts of each endpoint, by its number.
     pub(super) each: Vec<Tally>,
-    /// The addresses for which room was made that is there, or will be in a moment. At most as many
-    /// as wait in the lobbies.
+    /// The addresses that were promised a slot, which is free or will be in a moment. At most as
+    /// many as connections wait in the lobbies.
     promised: Vec<Option<IpAddr>>,
-    /// Made when the server is first full and a connection waits, dropped when it is half empty:
-    /// until then a connection costs nothing here.
+    /// The order in which connections make room. Made when the server is full and a connection
+    /// waits, and dropped when it is half empty, so that otherwise a connection costs nothing here.
     crowd: Option<Box<Crowd>>,
-    /// How many shards of the registry are in it. Each takes a turn.
+    /// How many shards of the registry are in the crowd. Each is added in a turn of its own.
     counted: usize,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Adds what a connection has counted.
+    /// Adds the counters of a connection.
     pub(super) fn add(&mut self, stats: &Stats) {
         self.bytes_in += stats.bytes_in();
         self.bytes_out += stats.bytes_out();
@@ -58,9 +58,9 @@ impl Tally {
 #[derive(Debug)]
 pub(super) enum MadeRoom {
     Yes,
-    /// By time alone not before then.
+    /// No. Time alone will not change that before this instant.
     No(Option<Instant>),
-    /// Ask again in the next turn.
+    /// Not known yet: ask again in the next turn.
     Undecided,
 }
 
@@ -78,7 +78,8 @@ impl Books {
         }
     }
 
-    /// Returns what is to be dropped when the lock is free again.
+    /// Returns the crowd if it is no longer needed; the caller drops it after it has released the
+    /// lock.
     pub(super) fn leave(
         &mut self,
         closing: &Closing,
@@ -91,7 +92,7 @@ impl Books {
         tally.counts.close(reason);
         tally.add(&info.stats());
         self.crowd.as_mut()?.remove(closing);
-        // Made again no sooner than half of the cap has come.
+        // It is not made again before half of the limit has been accepted.
         if self.counts.active() < max as u64 / 2 { self.crowd.take() } else { None }
     }
 
@@ -110,7 +111,7 @@ impl Books {
         registry: &Registry,
     ) -> Choice {
         if self.counts.active() > max as u64 {
-            // The cap was lowered: one that goes makes no room yet.
+            // The limit was lowered: one connection less makes no room yet.
             return Choice::Nobody(None);
         }
         let crowd = self.crowd.get_or_insert_with(|| {
@@ -118,8 +119,8 @@ impl Books {
             Box::default()
         });
         if self.counted < SHARDS {
-            // One that was told to go makes no room any more, however long it takes: its handler
-            // may block.
+            // A connection that was already told to abort is left out, even if it is still open
+            // because its handler blocks: a second abort makes no room.
             registry.each_of(self.counted, |closing| {
                 if !closing.is_aborted() {
                     crowd.insert(closing.clone());
@@ -137,7 +138,7 @@ impl Books {
         choice
     }
 
-    /// Room that was made for this peer is taken by now, or not wanted any more.
+    /// Removes a promise to this peer: the slot is taken, or not wanted any more.
     pub(super) fn keep_promise(&mut self, newcomer: &Peer) {
         let host = newcomer.host();
         if let Some(place) = self.promised.iter().position(|promised| *promised == host) {

@@ -6,46 +6,47 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ropewalk_middleware::{Closing, ConnectionInfo};
 use slab::Slab;
 
-/// Connections come and go on every worker; this many locks keep them from queueing on one.
+/// The number of locks: all workers add and remove connections, and would wait for a single lock.
 pub(in crate::server) const SHARDS: usize = 16;
 
 #[derive(Debug, Default)]
 pub(in crate::server) struct Registry {
     shards: [Mutex<Slab<Closing>>; SHARDS],
     next: AtomicUsize,
-    /// The signal that all connections have been given, later ones too: one of the four below.
+    /// The signal that was given to all connections and is given to later ones too: one of the four
+    /// below.
     told: AtomicU8,
 }
 
-/// Nobody is to drain.
+/// No signal.
 const NOBODY: u8 = 0;
-/// Everybody is to drain.
+/// All connections drain.
 const ALL: u8 = 1;
-/// The same, for another process has taken the server's place.
+/// All connections drain, because a new process has taken over.
 const SUCCEEDED: u8 = 2;
-/// Everybody is to end.
+/// All connections abort.
 const ABORTED: u8 = 3;
 
-/// Where a connection stands in the registry: its slot times the shards, and its shard. One number,
-/// as each connection has it, and eight bytes more may cost its task 128.
+/// The position of a connection in the registry: its slot times [`SHARDS`], plus its shard. It is
+/// one number, because each connection has it, and eight bytes more could cost its task 128.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct Place(usize);
+pub(in crate::server) struct RegistrySlot(usize);
 
 impl Registry {
     fn shard(&self, shard: usize) -> MutexGuard<'_, Slab<Closing>> {
         self.shards[shard % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(in crate::server) fn add(&self, closing: Closing) -> Place {
+    pub(in crate::server) fn add(&self, closing: Closing) -> RegistrySlot {
         let shard = self.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut slots = self.shard(shard);
-        // Asked under the lock: who comes after the drain, or the abort, passed here sees the flag,
-        // who came before was told.
+        // Read under the lock: a connection that is added after a drain or abort has passed this
+        // shard sees the signal here; one added before received it from `each`.
         tell(self.told.load(Ordering::Acquire), &closing);
-        Place(slots.insert(closing) * SHARDS + shard)
+        RegistrySlot(slots.insert(closing) * SHARDS + shard)
     }
 
-    pub(in crate::server) fn remove(&self, place: Place) {
+    pub(in crate::server) fn remove(&self, place: RegistrySlot) {
         drop(self.shard(place.0).try_remove(place.0 / SHARDS));
     }
 
@@ -68,7 +69,7 @@ impl Registry {
         self.shard(shard).iter().map(|(_, closing)| closing).for_each(f);
     }
 
-    /// The connections whose buffers take memory, and how much.
+    /// The connections whose buffers use memory, with the bytes they use.
     pub(in crate::server) fn holders(&self) -> Vec<(usize, Closing)> {
         let mut holders = Vec::new();
         for shard in 0..SHARDS {
@@ -83,14 +84,14 @@ impl Registry {
         holders
     }
 
-    /// The open connections that `wanted` says yes to.
+    /// The open connections for which `wanted` returns true.
     pub(in crate::server) fn connections(
         &self,
         mut wanted: impl FnMut(&ConnectionInfo) -> bool,
     ) -> Vec<ConnectionInfo> {
         let mut connections = Vec::new();
         for shard in 0..SHARDS {
-            // It is not asked under the lock.
+            // `wanted` is user code, so it is not called under the lock.
             let all: Vec<ConnectionInfo> =
                 self.shard(shard).iter().map(|(_, closing)| closing.info()).collect();
             connections.extend(all.into_iter().filter(&mut wanted));
@@ -112,7 +113,7 @@ impl Registry {
             .for_each(ConnectionInfo::abort);
     }
 
-    /// Wakers are not run under a lock.
+    /// Calls `tell` with each open connection. It may wake tasks, so it is not called under a lock.
     pub(in crate::server) fn each(&self, tell: impl Fn(&Closing)) {
         for shard in 0..SHARDS {
             let connections: Vec<Closing> =

@@ -1,4 +1,4 @@
-//! What the accept loop, the connections and the handle of one server share.
+//! The state of one server, shared by its accept loops, connections and handles.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -14,30 +14,31 @@ use tokio::time::Instant;
 
 use super::counts::Counts;
 use super::incidents::Incidents;
-use super::log::Log;
-use super::registry::{Place, Registry};
+use super::log::LogLimits;
+use super::registry::{Registry, RegistrySlot};
 use super::table::Endpoints;
 use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
 use crate::server::budget::Memory;
-use crate::server::drain::report::Outcome;
+use crate::server::drain::report::DrainRecord;
 use crate::server::restart::RestartError;
 use crate::server::run::command::Control;
 use crate::server::run::reload::Reloads;
 use crate::wire::after;
 
-/// How far a server is.
+/// The phase of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Phase {
     /// Accepting, or about to.
     Running,
-    /// No more accepting; what is left has until then.
+    /// No more connections are accepted; the open ones have until this instant.
     Draining(Instant),
-    /// What is left is aborted now.
+    /// The open connections are aborted.
     Stopping,
-    /// What is left will not go: its threads are blocked, and nobody waits for it any more.
+    /// Some connections stay because their threads are blocked, and the server no longer waits for
+    /// them.
     Abandoned,
-    /// Over.
+    /// The server has ended.
     Ended,
 }
 
@@ -45,16 +46,16 @@ pub(in crate::server) enum Phase {
 #[derive(Debug)]
 pub(in crate::server) struct Shared {
     books: Mutex<Books>,
-    /// The rules by which connections make room when it is full, if they do.
+    /// The rules by which connections make room when it is full; `None` if they don't.
     make_room: Option<MakeRoom>,
     pub(in crate::server) registry: Registry,
-    /// Where the server runs, once it does.
+    /// The runtime on which the server runs; set when it begins to accept.
     pub(in crate::server) runtime: OnceLock<Handle>,
     pub(in crate::server) memory: Memory,
     max: AtomicUsize,
-    /// Wakes the accept loops when there is room again: one of each service.
+    /// The wakers of the gates, one for each service, woken when there is room again.
     room: Box<[AtomicWaker]>,
-    /// Told when the last connection has gone.
+    /// Notified when the last connection is gone.
     idle: Notify,
     pub(in crate::server) phase: watch::Sender<Phase>,
     pub(in crate::server) addresses: OnceLock<Vec<Addr>>,
@@ -63,10 +64,10 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) preambles: Preambles,
     pub(in crate::server) reloads: Reloads,
     pub(in crate::server) restarts: watch::Sender<Restarts>,
-    /// Another process has taken over.
+    /// A new process has taken over.
     succeeded: AtomicBool,
-    log: Log,
-    pub(in crate::server) outcome: Outcome,
+    log: LogLimits,
+    pub(in crate::server) outcome: DrainRecord,
     pub(in crate::server) incidents: Incidents,
 }
 
@@ -82,7 +83,7 @@ pub(in crate::server) struct Restarts {
 }
 
 impl Restarts {
-    /// Whether one was asked for that is not done.
+    /// Whether a restart was requested that is not done.
     pub(in crate::server) fn is_wanted(&self) -> bool {
         self.asked > self.done
     }
@@ -121,14 +122,14 @@ impl Shared {
             reloads,
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),
-            log: Log::default(),
-            outcome: Outcome::default(),
+            log: LogLimits::default(),
+            outcome: DrainRecord::default(),
             incidents: Incidents::default(),
         })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Books> {
-        // No user code runs under it; what it guards is whole whatever panicked.
+        // No user code runs under this lock, so its data is consistent even after a panic.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,8 +146,7 @@ impl Shared {
         self.wake_loops();
     }
 
-    /// Whether there is no room for one more connection: for one that room was made for, or for any
-    /// other.
+    /// Whether the server is full, for a connection that was promised room or for any other.
     fn is_full(&self, promised: bool) -> bool {
         self.lock().is_full(self.max(), promised)
     }
@@ -175,14 +175,15 @@ impl Shared {
         self.make_room.is_some()
     }
 
-    /// Aborts a connection for one of this peer's that waits, if there is one to abort. Then the
-    /// room is promised to it. For the gate, behind which no connection is half accepted.
+    /// Aborts a connection to make room for a waiting one of this peer, if the rules find one. The
+    /// room is then promised to the peer. Only the gate calls this, under its lock, so that no
+    /// connection is half accepted.
     pub(in crate::server) fn make_room(&self, newcomer: &Peer) -> MadeRoom {
         let Some(rules) = &self.make_room else { return MadeRoom::No(None) };
         let choice = self.lock().make_room(self.max(), newcomer, rules, &self.registry);
         match choice {
             Choice::Abort(closing, reason) => {
-                // Not under the lock: it runs a waker.
+                // Not under the lock, because it wakes a task.
                 closing.abort_for(reason);
                 MadeRoom::Yes
             }
@@ -191,13 +192,13 @@ impl Shared {
         }
     }
 
-    /// Room that was made for this peer is taken by now, or not wanted any more.
+    /// Removes a promise to this peer: the slot is taken, or not wanted any more.
     pub(in crate::server) fn keep_promise(&self, newcomer: &Peer) {
         self.lock().keep_promise(newcomer);
         self.wake_loops();
     }
 
-    /// A connection is closed that waited while there was no room.
+    /// Closes a connection that waited while the server was full. It counts as accepted and closed.
     pub(in crate::server) fn turn_away(&self, connection: Connection) {
         let mut books = self.lock();
         books.counts.accept();
@@ -210,14 +211,14 @@ impl Shared {
         connection.abort();
     }
 
-    /// A connection was accepted.
-    pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> Entered {
+    /// Enters an accepted connection in the books.
+    pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> OpenEntry {
         let closing = connection.closing();
         self.lock().enter(&closing);
-        Entered { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
+        OpenEntry { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
     }
 
-    /// Asks every connection, and every one that may still come, to finish.
+    /// Drains all connections, also those that are accepted later.
     pub(in crate::server) fn drain_all(&self) {
         self.registry.drain_all(self.has_successor());
     }
@@ -226,7 +227,7 @@ impl Shared {
         self.registry.abort_all();
     }
 
-    /// A drain under way ends then at the latest.
+    /// Shortens a drain that is under way to at most this time from now.
     pub(in crate::server) fn hasten_drain(&self, within: Duration) {
         let latest = after(Instant::now(), within);
         self.phase.send_if_modified(|phase| match phase {
@@ -261,7 +262,7 @@ impl Shared {
         });
     }
 
-    /// Gives up on what is left.
+    /// Gives up waiting for the connections that are left.
     pub(in crate::server) fn abandon(&self) {
         self.phase.send_if_modified(|phase| {
             let stopping = *phase == Phase::Stopping;
@@ -272,7 +273,8 @@ impl Shared {
         });
     }
 
-    /// The server is over, or its future is dropped before that.
+    /// Ends the server. `dropped` means that its future was dropped; that counts only if it had not
+    /// ended before.
     pub(in crate::server) fn end(&self, dropped: bool) {
         self.phase.send_if_modified(|phase| {
             let over = *phase == Phase::Ended;
@@ -284,8 +286,8 @@ impl Shared {
         });
     }
 
-    /// Another process has taken over: the listeners are closed without a last look, and who has
-    /// just connected is given time.
+    /// A new process has taken over: the listeners are closed without accepting their backlogs, and
+    /// connections that have just been made get time for their first bytes.
     pub(in crate::server) fn succeed(&self) {
         self.succeeded.store(true, Ordering::Release);
     }
@@ -294,7 +296,7 @@ impl Shared {
         self.succeeded.load(Ordering::Acquire)
     }
 
-    /// Asks for a restart, unless one is under way. Returns its number.
+    /// Requests a restart, unless one is under way. Returns the number of the one under way then.
     pub(in crate::server) fn ask_restart(&self) -> Result<u64, RestartError> {
         if *self.phase.borrow() != Phase::Running {
             return Err(RestartError::NotServing);
@@ -313,7 +315,7 @@ impl Shared {
         number
     }
 
-    /// The restart under way is done.
+    /// Records the outcome of the restart under way.
     pub(in crate::server) fn restarted(&self, outcome: Result<u32, RestartError>) {
         self.restarts.send_modify(|restarts| {
             restarts.done = restarts.asked;
@@ -321,12 +323,13 @@ impl Shared {
         });
     }
 
-    /// Restarts, or waits for the restart that is under way. Returns the number of the new process.
+    /// Restarts, or waits for the restart that is under way. Returns the process ID of the new
+    /// process.
     pub(in crate::server) async fn restart(&self) -> Result<u32, RestartError> {
         let (mut restarts, mut phase) = (self.restarts.subscribe(), self.phase.subscribe());
         let number = self.ask_restart()?;
-        // The senders live as long as we do. What is told is asked in this order: a restart that is
-        // done has ended the server as well.
+        // `self` owns the senders, so they are not closed. The restart is checked first: one that
+        // succeeded has also ended the `Running` phase.
         tokio::select! {
             biased;
             _ = restarts.wait_for(|restarts| restarts.done >= number) => {}
@@ -351,10 +354,10 @@ impl Shared {
         }
     }
 
-    fn leave(&self, place: Place, closing: &Closing, reason: CloseReason) {
+    fn leave(&self, place: RegistrySlot, closing: &Closing, reason: CloseReason) {
         let mut books = self.lock();
-        // Under the lock, so that a sum finds it in exactly one of the two. Its task holds another
-        // handle on it.
+        // Under the lock, so that a sum over open and closed connections counts it exactly once.
+        // Its task holds another handle, so no connection is dropped under the lock.
         self.registry.remove(place);
         let scattered = books.leave(closing, reason, self.max());
         let left = books.counts.active();
@@ -362,13 +365,13 @@ impl Shared {
         drop(scattered);
         self.wake_loops();
         if left == 0 {
-            // Kept for the next caller, so the last one is never missed.
+            // `notify_one` stores the notification for a later caller, so it is never missed.
             self.idle.notify_one();
         }
     }
 }
 
-/// Woken when a mark is passed.
+/// The waker of the memory budget, woken when the memory in use passes a mark.
 struct Owner(Weak<Shared>);
 
 impl Wake for Owner {
@@ -386,22 +389,22 @@ impl Wake for Owner {
 /// An open connection's entry in the books; dropping it closes the entry with the connection's
 /// reason.
 #[derive(Debug)]
-pub(in crate::server) struct Entered {
-    place: Place,
+pub(in crate::server) struct OpenEntry {
+    place: RegistrySlot,
     pub(in crate::server) closing: Closing,
     server: Arc<Shared>,
 }
 
-impl Entered {
+impl OpenEntry {
     /// The limits of the server's log.
-    pub(in crate::server) fn log(&self) -> &Log {
+    pub(in crate::server) fn log(&self) -> &LogLimits {
         &self.server.log
     }
 }
 
-impl Drop for Entered {
+impl Drop for OpenEntry {
     fn drop(&mut self) {
-        // A task dropped with its runtime has no reason yet: it was cut off.
+        // A task that is dropped with its runtime has no reason yet: it was aborted.
         let reason = self.closing.set_reason(CloseReason::Aborted);
         self.server.leave(self.place, &self.closing, reason);
     }

@@ -1,4 +1,4 @@
-//! The task that does what the budget owes to time.
+//! The task that enforces the budget as time passes.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(in crate::server) fn keep(shared: &Arc<Shared>) -> Keeping {
                     in_use,
                     budget,
                     aborted,
-                    "memory was short: the largest connections had to wait, or to go"
+                    "memory was short: the largest connections had to wait, or were aborted"
                 );
             }
         }

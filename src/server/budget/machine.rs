@@ -1,11 +1,11 @@
-//! How much memory the machine has, or the control group this process is in.
+//! The memory of the machine, or of the control group of this process.
 
 use std::fs;
 use std::path::{Component, Path};
 
-/// The bytes of memory there are for this process: those of the machine, or what its control groups
-/// (version 1 or 2) leave it, whichever is less. `None` where the system does not say, as any but
-/// Linux.
+/// The bytes of memory that this process may use: the memory of the machine, or the limit of its
+/// control groups (version 1 or 2), whichever is less. `None` where this is unknown, as on all
+/// systems but Linux.
 pub(super) fn memory() -> Option<usize> {
     memory_under(Path::new("/"))
 }
@@ -24,7 +24,7 @@ fn of_machine(root: &Path) -> Option<u64> {
     total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least limit of a group and those above it. A line of `/proc/self/cgroup` is
+/// The least limit of a group and its ancestors. A line of `/proc/self/cgroup` is
 /// `0::/system.slice/echo.service` in version 2 and `4:memory:/docker/1f2e` in version 1.
 fn of_group(root: &Path, line: &str) -> Option<u64> {
     let mut parts = line.splitn(3, ':').skip(1);
@@ -36,12 +36,12 @@ fn of_group(root: &Path, line: &str) -> Option<u64> {
         }
         _ => return None,
     };
-    // In a container the path may be that outside, and what is mounted is the container's own
-    // group: hence the mount itself. One that leads upwards is not visible from here.
+    // In a container the path may be the one outside, while the container's own group is mounted.
+    // So the root of the mount is read as well. A path that leads upwards is not visible from here.
     let is_visible = !path.components().any(|part| part == Component::ParentDir);
     let path = path.strip_prefix("/").ok().filter(|_| is_visible).unwrap_or_else(|| Path::new(""));
     let limits = path.ancestors().map(|group| root.join(mount).join(group).join(file));
-    // `max` is no number, and no limit.
+    // `max` means that there is no limit; it does not parse as a number.
     limits.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
 }
 
@@ -85,13 +85,13 @@ mod tests {
                 )),
                 2 * MIB,
             ),
-            // The limit of the group, of one above it, and of what a container sees of its own.
+            // The limit of the group, of an ancestor, and of a container's own group as it sees it.
             (machine(&v2("sys/fs/cgroup/a/b/memory.max", "1048576\n")), MIB),
             (machine(&v2("sys/fs/cgroup/a/memory.max", "1048576\n")), MIB),
             (machine(&v2("sys/fs/cgroup/memory.max", "1048576\n")), MIB),
             (machine(&v1("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "1048576\n")), MIB),
             (machine(&v1("sys/fs/cgroup/memory/memory.limit_in_bytes", "1048576\n")), MIB),
-            // A path that leads out of what is mounted, and lines that are no groups.
+            // A path that leads out of the mount, and lines that don't name a group.
             (
                 machine(&[
                     ("proc/self/cgroup", "0::/../x\n"),

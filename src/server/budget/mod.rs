@@ -82,7 +82,7 @@ impl MemoryUse {
 pub(super) struct Memory {
     budget: MemoryBudget,
     /// Locked while the connections are checked, and never while one of them is woken.
-    state: Mutex<State>,
+    state: Mutex<Supply>,
     aborted: AtomicU64,
     /// Notified when memory becomes short.
     became_short: Notify,
@@ -90,7 +90,7 @@ pub(super) struct Memory {
 
 /// Whether memory is short, and since when. A shortage begins at 90 % and ends below 80 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Supply {
     Plenty,
     Short {
         /// The beginning of the shortage, or the time when the largest were last aborted because it
@@ -102,7 +102,7 @@ enum State {
     },
 }
 
-/// The result of checking the connections.
+/// The result of checking the connections: the next marks, and the connections to abort.
 struct Shed {
     marks: Marks,
     victims: Vec<Closing>,
@@ -114,7 +114,7 @@ impl Memory {
         let budget = MemoryBudget::new(bytes.max(1), owner);
         budget.set_marks(plenty(budget.max()));
         let (aborted, became_short) = (AtomicU64::new(0), Notify::new());
-        Self { budget, state: Mutex::new(State::Plenty), aborted, became_short }
+        Self { budget, state: Mutex::new(Supply::Plenty), aborted, became_short }
     }
 
     pub(super) fn budget(&self) -> &MemoryBudget {
@@ -154,24 +154,24 @@ impl Memory {
         }
     }
 
-    fn decide(&self, registry: &Registry, state: &mut State, tick: bool) -> Shed {
+    fn decide(&self, registry: &Registry, state: &mut Supply, tick: bool) -> Shed {
         let (in_use, max, now) = (self.budget.in_use(), self.budget.max(), Instant::now());
-        let is_short = in_use >= if *state == State::Plenty { high(max) } else { low(max) };
+        let is_short = in_use >= if *state == Supply::Plenty { high(max) } else { low(max) };
         if !is_short {
-            *state = State::Plenty;
+            *state = Supply::Plenty;
             return Shed { marks: plenty(max), victims: Vec::new() };
         }
         let (since, stuck) = match *state {
-            State::Plenty => {
+            Supply::Plenty => {
                 self.became_short.notify_one();
                 (now, 0)
             }
-            State::Short { since, stuck } => (since, stuck),
+            Supply::Short { since, stuck } => (since, stuck),
         };
         let impatient = tick && now >= since + PATIENCE;
-        let crowd = Crowd::look(registry, in_use);
+        let crowd = Holders::look(registry, in_use);
         let stuck = if impatient { crowd.leaving } else { stuck.min(crowd.leaving) };
-        *state = State::Short { since: if impatient { now } else { since }, stuck };
+        *state = Supply::Short { since: if impatient { now } else { since }, stuck };
         let shed = crowd.shed(max, in_use, stuck, impatient);
         self.aborted.fetch_add(shed.victims.len() as u64, Ordering::Relaxed);
         shed
@@ -180,8 +180,8 @@ impl Memory {
     /// Since when memory is short.
     fn short_since(&self) -> Option<Instant> {
         match *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Plenty => None,
-            State::Short { since, .. } => Some(since),
+            Supply::Plenty => None,
+            Supply::Short { since, .. } => Some(since),
         }
     }
 }
@@ -206,7 +206,7 @@ fn step(max: usize) -> usize {
 }
 
 /// The connections of a server whose buffers use memory.
-struct Crowd {
+struct Holders {
     /// The largest first, without those that are ending already.
     holders: Vec<(usize, Closing)>,
     /// The bytes that these use.
@@ -216,7 +216,7 @@ struct Crowd {
     leaving: usize,
 }
 
-impl Crowd {
+impl Holders {
     fn look(registry: &Registry, in_use: usize) -> Self {
         let mut holders = registry.holders();
         holders.retain(|(_, closing)| {
@@ -266,7 +266,7 @@ impl Crowd {
 
 #[cfg(test)]
 mod tests {
-    use super::{Crowd, low, share, step};
+    use super::{Holders, low, share, step};
 
     #[test]
     fn without_a_word_of_the_system_it_is_1_gib() {
@@ -279,7 +279,7 @@ mod tests {
             for stuck in [0, max] {
                 // All bytes but those of connections that stay will be freed, or are stuck.
                 let (kept, in_use) = (low(max).saturating_sub(1), max + stuck);
-                let crowd = Crowd { holders: Vec::new(), kept, leaving: in_use - kept };
+                let crowd = Holders { holders: Vec::new(), kept, leaving: in_use - kept };
                 let marks = crowd.shed(max, in_use, stuck, false).marks;
                 assert!(marks.sinks_below > kept + stuck, "{max} {stuck} {marks:?}");
                 assert!(marks.rises_to - marks.sinks_below >= step(max), "{max} {stuck} {marks:?}");

@@ -1,5 +1,5 @@
-//! A thread beside the runtime, which user code may block in all its threads: it keeps the drain's
-//! deadline, and tells of threads that stand still.
+//! A thread outside the runtime, because user code may block all threads of the runtime. It keeps
+//! the drain's deadline, and reports threads that stand still.
 
 use std::convert::Infallible;
 use std::hint::spin_loop;
@@ -22,17 +22,17 @@ use crate::server::run::signals::Signals;
 /// How long the server's own runtime may take to notice a signal before this thread acts on it.
 const NOTICE: Duration = Duration::from_secs(1);
 
-/// How long the last lines of a log are given before the process exits.
+/// How long a log has to write its last lines before the process exits.
 const LAST_LINES: Duration = Duration::from_millis(100);
 
-/// How often it looks whether the connections are gone.
+/// How often it checks whether the connections are gone.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Starts the thread, from a server's start to its end. Without it the deadline is kept by the
-/// runtime alone, as long as that one is not blocked.
+/// Starts the thread, which runs until the server has ended. If it can't be started, only the
+/// runtime keeps the deadline, as long as it is not blocked.
 ///
-/// Under a paused clock there is no such thread: it has only real time, which must neither end a
-/// test of paused time nor report it.
+/// Under a paused clock the thread is not started: it has only real time, which must neither end a
+/// test of paused time nor report a stall in it.
 pub(in crate::server) fn keep(shared: &Arc<Shared>, options: &Options) {
     if is_paused() {
         return;
@@ -49,11 +49,11 @@ pub(in crate::server) fn keep(shared: &Arc<Shared>, options: &Options) {
     if let Err(error) =
         thread::Builder::new().name("ropewalk-drain".to_owned()).spawn(move || keeper.run())
     {
-        event!(WARN, %error, "no thread to keep the drain's deadline: blocked handlers may outstay it");
+        event!(WARN, %error, "the thread that keeps the drain's deadline can't be started: a blocked runtime may exceed the deadline");
     }
 }
 
-/// Whether the clock of this runtime stands still while real time passes.
+/// Whether the clock of this runtime is paused: it stands still while real time passes.
 fn is_paused() -> bool {
     let (paused, real) = (Instant::now(), time::Instant::now());
     while time::Instant::now() == real {
@@ -64,9 +64,9 @@ fn is_paused() -> bool {
 
 struct Keeper {
     shared: Arc<Shared>,
-    /// The server's, for its clock, which may be paused later.
+    /// The server's runtime, to read its clock, which a test may pause later.
     runtime: Handle,
-    /// Whether signals are heard here too: a runtime that is blocked hears none.
+    /// Whether this thread receives signals too, because a blocked runtime doesn't.
     signals: bool,
     drain: Duration,
     exit: Option<i32>,
@@ -74,13 +74,13 @@ struct Keeper {
 
 impl Keeper {
     fn run(self) {
-        // A runtime of its own, with a clock and signals of its own.
+        // The thread has a runtime of its own, for its clock and signals.
         let kept = Builder::new_current_thread()
             .enable_all()
             .build()
             .and_then(|runtime| runtime.block_on(self.keep()));
         if let Err(error) = kept {
-            event!(WARN, %error, "the drain's deadline is kept without a thread of its own");
+            event!(WARN, %error, "only the server's runtime keeps the drain's deadline, because the thread for it failed");
         }
     }
 
@@ -97,13 +97,13 @@ impl Keeper {
         let mut phase = self.shared.phase.subscribe();
         self.wait_for_drain(&mut phase, signals).await;
         self.wait_for_deadline(&mut phase, signals).await;
-        // Aborted connections go by themselves, unless their threads are blocked.
+        // Aborted connections are gone at once, unless their threads are blocked.
         if self.wait_for_end(GONE).await {
             return;
         }
         self.shared.abandon();
         let Some(code) = self.exit else { return };
-        // A server that was dropped has not drained, or not to its end: then it is not for it to
+        // If the server's future was dropped, its drain was not completed, and the server must not
         // end the process.
         if self.wait_for_end(GONE).await || self.shared.outcome.was_dropped() {
             return;
@@ -113,20 +113,20 @@ impl Keeper {
             ERROR,
             connections,
             code,
-            "the drain's deadline is over and handlers block: exiting"
+            "the drain's deadline has passed and handlers block their threads: exiting"
         );
         exit(code);
     }
 
     async fn wait_for_drain(&self, phase: &mut watch::Receiver<Phase>, signals: &mut Signals) {
         tokio::select! {
-            // In this order: the signal that began the drain comes before it, and is not to be
-            // taken for a second one.
+            // The signal is checked first: if it has begun the drain, it must be counted here, or
+            // it would be taken for a second one later.
             biased;
             () = signals.end() => {}
             _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
         }
-        // The server hears the same signal and begins to drain, if it is not blocked.
+        // If the server's runtime is not blocked, it receives the same signal and begins to drain.
         if timeout(NOTICE, phase.wait_for(|phase| *phase != Phase::Running)).await.is_err() {
             self.shared.begin_drain(self.drain.saturating_sub(NOTICE));
         }
@@ -149,7 +149,8 @@ impl Keeper {
         }
     }
 
-    /// Sleeps until the clock of the server's runtime is there, too: a test may have paused it.
+    /// Sleeps until the clock of the server's runtime has reached the deadline too, because a test
+    /// may have paused it.
     async fn sleep_until(&self, deadline: Instant) {
         sleep_until(deadline).await;
         while self.now() < deadline {
@@ -162,7 +163,8 @@ impl Keeper {
         Instant::now()
     }
 
-    /// Whether the server is over with all its connections, or dropped, within this time.
+    /// Waits for at most this time. Returns whether the server has ended with all its connections,
+    /// or was dropped.
     async fn wait_for_end(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         loop {
@@ -188,22 +190,22 @@ impl Keeper {
                 aside!(
                     WARN,
                     threads,
-                    "a thread stands still: a handler blocks it, or computes without a pause"
+                    "a thread stands still: a handler blocks it, or computes without yielding"
                 );
             }
         }
     }
 }
 
-/// Ends the process, whatever blocks. A log that has a thread of its own is given a moment for its
-/// last lines. Exiting runs what libraries have left to be run, and flushes standard output, which
-/// may block like any other log: then the process is killed.
+/// Ends the process even if threads block. A log with a thread of its own gets a moment for its
+/// last lines. Exiting runs the exit handlers of libraries and flushes standard output, which may
+/// block; in that case the process is killed.
 fn exit(code: i32) -> ! {
     let killed = || {
         thread::sleep(GONE);
         kill_process(getpid(), Signal::KILL)
     };
-    // Without the thread, exiting alone has to do.
+    // If this thread can't be started, the exit may block.
     drop(thread::Builder::new().spawn(killed));
     thread::sleep(LAST_LINES);
     process::exit(code)
@@ -222,11 +224,12 @@ mod tests {
     use crate::server::books::shared::{Phase, Shared};
     use crate::server::run::reload::Reloads;
 
-    /// The server hears it as well, and may have begun to drain before this thread looks.
+    /// The server receives the signal as well, and may have begun to drain before this thread sees
+    /// it.
     #[tokio::test]
     async fn the_signal_that_began_a_drain_is_not_taken_for_a_second_one() {
         let mut heard = signal(SignalKind::terminate()).unwrap();
-        // Which of two that are ready is taken first may be left to chance.
+        // Repeated, because `select!` could choose between two ready branches at random.
         for _ in 0..20 {
             let shared = Shared::new(1, None, 1, usize::MAX, false, 1, Reloads::default());
             let drain = Duration::from_secs(60);

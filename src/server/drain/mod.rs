@@ -16,13 +16,13 @@ use super::accept::front::Front;
 use super::books::shared::{Phase, Shared};
 use super::run::signals::Signals;
 
-/// How long aborted connections may take to be gone. Only a handler that blocks its thread takes
-/// any time.
+/// How long aborted connections may take to be gone. They are gone at once, unless a handler blocks
+/// its thread.
 pub(super) const GONE: Duration = Duration::from_secs(1);
 
-/// Waits for the connections to finish, to the deadline or until told to stop now; then aborts what
-/// is left. A first signal in a drain that something else began (a handle, a hot restart) gives
-/// them `drain` from then on at most.
+/// Waits for the connections to finish, until the deadline or a stop; then aborts those that are
+/// left. If a handle or a hot restart began the drain, the first signal shortens it to at most
+/// `drain` from then on.
 pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals, drain: Duration) {
     let (mut front, mut phase) = (Some(front), shared.phase.subscribe());
     loop {
@@ -35,33 +35,33 @@ pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals,
             () = sleep_until(deadline) => break,
         }
     }
-    // With them go the preambles that are under way.
+    // The preambles under way are dropped with them.
     if let Some(front) = &mut front {
         front.close();
     }
     let left = shared.counts().active();
     shared.abort_all();
     if left > 0 {
-        aside!(WARN, connections = left, "the connections that are left are aborted");
+        aside!(WARN, connections = left, "aborting the connections that are left");
     }
     tokio::select! {
         biased;
         () = all_gone(shared, &mut front) => return,
-        // Told by a thread of its own where every one of the runtime's is blocked, and its clock
-        // with them.
+        // Set by the thread in `deadline.rs` if all threads of the runtime are blocked, and with
+        // them its clock.
         _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => {}
         () = sleep(GONE) => {}
     }
     let left = shared.counts().active();
-    aside!(ERROR, connections = left, "connections whose handlers block are left behind");
+    aside!(ERROR, connections = left, "abandoning connections whose handlers block their thread");
 }
 
-/// Asks some connections to finish, and aborts what is left of them later.
+/// Drains some connections, and aborts those still open after `within`.
 pub(super) fn drain_these(shared: &Arc<Shared>, connections: &[ConnectionInfo], within: Duration) {
     connections.iter().for_each(ConnectionInfo::drain);
-    // Before the server runs there are no connections.
+    // Before the server runs it has no connections.
     let Some(runtime) = shared.runtime.get() else { return };
-    // Numbers, which keep nothing alive.
+    // Only the IDs are kept, so that the connections can be freed meanwhile.
     let mut ids: Vec<u64> = connections.iter().map(ConnectionInfo::id).collect();
     ids.sort_unstable();
     let shared = Arc::downgrade(shared);
@@ -73,19 +73,19 @@ pub(super) fn drain_these(shared: &Arc<Shared>, connections: &[ConnectionInfo], 
     }));
 }
 
-/// Told to end by a signal in a drain: by a second one to stop now, by the first in no more than
-/// this time.
+/// Handles a signal during a drain: a second one stops the server now, the first one shortens the
+/// drain to at most `within`.
 pub(super) fn end(shared: &Shared, signals: &Signals, within: Duration) {
     if signals.told_again() {
         shared.stop();
     } else {
         shared.hasten_drain(within);
-        aside!(INFO, "told to end by a signal while draining; a second one stops now");
+        aside!(INFO, "received SIGTERM or SIGINT while draining; send it again to abort now");
     }
 }
 
-/// Waits until the last connection is gone, and with it the last that was on its way when the
-/// listeners closed. Cancel safe.
+/// Waits until the last connection is gone, including those that were accepted and not served yet
+/// when the listeners closed. Cancel safe.
 async fn all_gone(shared: &Shared, front: &mut Option<Front>) {
     if let Some(front) = front {
         poll_fn(|cx| front.poll_pending(cx)).await;

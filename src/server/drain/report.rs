@@ -86,7 +86,7 @@ fn cuts(reason: CloseReason) -> bool {
 
 /// The data for the report, recorded while a server ends.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Outcome {
+pub(in crate::server) struct DrainRecord {
     /// The counts when the server was told to end.
     begin: OnceLock<Counts>,
     unserved: AtomicU64,
@@ -95,7 +95,7 @@ pub(in crate::server) struct Outcome {
     dropped: AtomicBool,
 }
 
-impl Outcome {
+impl DrainRecord {
     /// The server is told to end, for the first time or again.
     pub(in crate::server) fn begin(&self, counts: impl FnOnce() -> Counts) {
         self.begin.get_or_init(counts);

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use tokio::runtime::RuntimeMetrics;
 
-/// How often it is looked at them.
+/// How often the threads are checked.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
-/// So many looks without a sign of life are a stall: between three quarters of a second and a
-/// second.
+/// After this many checks without activity a thread counts as stalled: between 0.75 s and 1 s.
 const LOOKS: u32 = 3;
 
-/// What was seen of the threads so far. It counts looks and not time, so a process or a machine
-/// that was stopped meanwhile has no stall.
+/// The state of each thread at the last check. It counts checks and not time, so that a process or
+/// machine that was suspended meanwhile doesn't count as stalled.
 #[derive(Debug, Default)]
 pub(super) struct Stalls(Vec<Seen>);
 
@@ -23,13 +22,14 @@ struct Seen {
     looks: u32,
 }
 
-/// What changes as long as a thread comes by its runtime's driver: it does so when it has nothing
-/// to do, and after some dozens of tasks.
+/// A value that changes as long as a thread polls its runtime's driver, which it does when it is
+/// idle and after some dozens of tasks: how often it was parked and unparked, and how long it was
+/// busy.
 type Life = (u64, Duration);
 
 impl Stalls {
-    /// Looks at the threads of these runtimes, which are in the same order each time. Returns how
-    /// many stand still since the looks before.
+    /// Checks the threads of these runtimes, which must be in the same order each time. Returns how
+    /// many have stalled since the last check.
     pub(in crate::server) fn look(&mut self, runtimes: &[RuntimeMetrics]) -> usize {
         self.note(
             runtimes
@@ -45,7 +45,7 @@ impl Stalls {
                 self.0.push(Seen::default());
             }
             let seen = &mut self.0[n];
-            // An odd number of parkings and unparkings is a thread that waits for something to do.
+            // If the sum of parkings and unparkings is odd, the thread is parked: it is idle.
             if seen.life != life || life.0 % 2 == 1 {
                 *seen = Seen { life, looks: 0 };
                 continue;
@@ -62,7 +62,7 @@ fn life(runtime: &RuntimeMetrics, worker: usize) -> Life {
     (runtime.worker_park_unpark_count(worker), runtime.worker_total_busy_duration(worker))
 }
 
-/// Without these numbers all threads look as if they waited.
+/// Without these metrics all threads count as idle.
 #[cfg(not(target_has_atomic = "64"))]
 fn life(_: &RuntimeMetrics, _: usize) -> Life {
     (1, Duration::ZERO)

@@ -8,13 +8,13 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a hot restart failed. The server goes on as before.
+/// The reason why a hot restart failed. The server goes on as before.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RestartError {
     /// The server was not built with [`Server::hot_restart`](crate::Server::hot_restart).
     NotEnabled,
-    /// The server does not serve any more: it drains, or it is over.
+    /// The server does not accept any more: it drains, or has ended.
     NotServing,
     /// This endpoint can't be handed to another process.
     Endpoint {
@@ -23,12 +23,12 @@ pub enum RestartError {
     },
     /// The new process could not be started.
     Start {
-        /// What was to be started.
+        /// The program that was started.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: Arc<io::Error>,
     },
-    /// The new process ended before it was ready. What it has to say about that stands in its log.
+    /// The new process ended before it was ready. Its log has the reason.
     Exited {
         /// How it ended.
         status: ExitStatus,
@@ -38,13 +38,13 @@ pub enum RestartError {
         /// The time it had.
         within: Duration,
     },
-    /// The new process is no server of this crate, or of a version whose restart differs. It was
-    /// killed.
+    /// The new process is not a server of this crate, or uses another version of the restart
+    /// protocol. It was killed.
     WrongVersion,
-    /// Handing over to a new process failed: it answers no more, say, or this process has no
-    /// descriptors left. If it had been started it was killed.
+    /// The handover to the new process failed, for example because it stopped answering, or because
+    /// this process has no descriptors left. The new process, if it was started, was killed.
     Broken {
-        /// What the system said.
+        /// The system's error.
         cause: Arc<io::Error>,
     },
 }
@@ -59,7 +59,7 @@ impl fmt::Display for RestartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotEnabled => f.write_str("the server can't be restarted: build it with Server::hot_restart"),
-            Self::NotServing => f.write_str("the server does not serve any more"),
+            Self::NotServing => f.write_str("the server does not accept connections: it drains, or has ended"),
             Self::Endpoint { endpoint } => write!(f, "the endpoint {endpoint} can't be handed to a new process"),
             Self::Start { program, cause } => write!(f, "{} could not be started: {cause}", program.display()),
             Self::Exited { status } => write!(f, "the new process ended before it was ready ({status}); see its log"),
@@ -67,9 +67,9 @@ impl fmt::Display for RestartError {
                 write!(f, "the new process was not ready within {within:?} and was killed; see Restart::ready_within")
             }
             Self::WrongVersion => {
-                f.write_str("the new process is no ropewalk server with the same restart protocol, and was killed")
+                f.write_str("the new process is not a ropewalk server with the same restart protocol, and was killed")
             }
-            Self::Broken { cause } => write!(f, "handing over to a new process failed: {cause}"),
+            Self::Broken { cause } => write!(f, "the handover to the new process failed: {cause}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the two processes of a hot restart say to one another.
+//! The messages between the two processes of a hot restart.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -16,25 +16,25 @@ use rustix::net::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-/// The version of what follows. Whatever changes here changes it.
+/// The version of the protocol. It must be raised with every change in this file.
 pub(super) const VERSION: u32 = 2;
 
-/// What the new process says first.
+/// The greeting of the new process.
 pub(super) const HELLO: &[u8; 18] = b"ropewalk-restart 2";
 
-/// The new process: it is ready to accept. Behind it, for each socket on the list, whether it has
-/// taken that one.
+/// From the new process: it is ready to accept. It is followed by a byte for each socket on the
+/// list: `TAKEN` or `LEFT`.
 pub(super) const READY: u8 = b'R';
 pub(super) const TAKEN: u8 = b'T';
 pub(super) const LEFT: u8 = b'L';
 
-/// The old process: all that was taken is the new one's.
+/// From the old process: the taken sockets belong to the new process now.
 pub(super) const GO: u8 = b'G';
 
-/// The new process: it has heard that, and accepts from here on.
+/// From the new process: it has received `GO`, and accepts from now on.
 pub(super) const GOING: u8 = b'A';
 
-/// The most a list of sockets may take: enough for thousands.
+/// The largest list of sockets, in bytes: enough for thousands.
 const MAX_LIST: usize = 1024 * 1024;
 
 /// A socket on the list.
@@ -42,7 +42,7 @@ const MAX_LIST: usize = 1024 * 1024;
 pub(super) struct Listed {
     /// The endpoint, without its options.
     pub(super) place: String,
-    /// The path it is bound to, with its device and inode, if it is to be removed with the socket.
+    /// The path it is bound to, with device and inode, if the owner of the socket has to remove it.
     pub(super) path: Option<(PathBuf, (u64, u64))>,
 }
 
@@ -100,7 +100,7 @@ fn take_bytes(body: &mut Bytes) -> io::Result<Vec<u8>> {
 fn garbled() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        "what came over the restart channel is no list of sockets",
+        "the data on the restart channel is not a list of sockets",
     )
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn send_socket(channel: &UnixStream, socket: BorrowedFd<'_>) ->
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let sockets = [socket];
-        // There is room for one.
+        // The buffer has room for one.
         control.push(SendAncillaryMessage::ScmRights(&sockets));
         sendmsg(channel.as_fd(), &[IoSlice::new(b"S")], &mut control, SendFlags::NOSIGNAL)?;
         Ok(())
@@ -138,7 +138,7 @@ pub(super) async fn receive_socket(channel: &UnixStream) -> io::Result<OwnedFd> 
             _ => None,
         });
         sockets.next().ok_or_else(|| {
-            io::Error::other("a socket was announced and did not come; too many open files?")
+            io::Error::other("an announced socket did not arrive; too many open files?")
         })
     };
     channel.async_io(Interest::READABLE, receive).await

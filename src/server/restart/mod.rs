@@ -20,8 +20,8 @@ use std::time::Duration;
 
 pub use self::error::RestartError;
 
-pub(super) use self::predecessor::{Attempt, Passed, Step, start};
-pub(super) use self::successor::Succession;
+pub(super) use self::predecessor::{Attempt, Passed, RestartStep, start};
+pub(super) use self::successor::Takeover;
 
 /// How long a new process may take to be ready by default: 30 s.
 const READY: Duration = Duration::from_secs(30);
@@ -89,9 +89,9 @@ impl Default for Restart {
     }
 }
 
-/// The path this process was started by, good even after a change of the working directory. What
-/// the system has as the path of the program comes second: there links are resolved, and so it
-/// would miss that a link leads elsewhere now.
+/// The path by which this process was started, made absolute so that it stays valid after a change
+/// of the working directory. The system's path of the program is only the second choice: links are
+/// resolved in it, so a link that was changed since would not be followed.
 fn own_program() -> PathBuf {
     let name = env::args_os().next().map(PathBuf::from).unwrap_or_default();
     if name.components().count() > 1
@@ -100,6 +100,6 @@ fn own_program() -> PathBuf {
     {
         return path;
     }
-    // Found by a search of PATH, or not named by a path at all.
+    // The program was found by a search of PATH, or was not started by a path.
     env::current_exe().unwrap_or_else(|_| Path::new(&name).to_owned())
 }

@@ -22,11 +22,11 @@ use super::messages::{
 };
 use super::{Restart, RestartError, VARIABLE};
 
-/// What speaks to this process alone, and is not handed on.
+/// Environment variables that are meant for this process only, and are not passed to the new one.
 const OURS: [&str; 5] =
     ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "WATCHDOG_PID"];
 
-/// A socket to hand over: a duplicate, so that it is good whatever becomes of the listener
+/// A socket to hand over. It is a duplicate, so that it stays valid if the listener is closed
 /// meanwhile.
 pub(in crate::server) struct Passed {
     /// The endpoint, without its options.
@@ -36,24 +36,23 @@ pub(in crate::server) struct Passed {
     pub(in crate::server) path: Option<(PathBuf, (u64, u64))>,
 }
 
-/// A restart under way, up to its next step. Dropped, it ends the new process.
+/// A restart under way, up to its next step. Dropping it kills the new process.
 pub(in crate::server) type Attempt =
-    Pin<Box<dyn Future<Output = Result<Step, RestartError>> + Send>>;
+    Pin<Box<dyn Future<Output = Result<RestartStep, RestartError>> + Send>>;
 
-/// How far a restart has come.
-pub(in crate::server) enum Step {
-    /// The new process is ready, and waits for the word to begin.
-    Ready(Box<Successor>),
-    /// It has begun; this is its number.
+/// A step that a restart has reached.
+pub(in crate::server) enum RestartStep {
+    /// The new process is ready, and waits for the message to begin.
+    Ready(Box<NewProcess>),
+    /// The new process has begun. With its process ID.
     Begun(u32),
 }
 
-/// How long a new process may take to begin when it is told to: it does so at once, unless it
-/// hangs. Meanwhile this one accepts as before.
+/// How long a new process may take to confirm that it begins. It does so at once, unless it hangs.
+/// Meanwhile this process goes on accepting.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// How long a new process that was killed may take to be gone. One that takes longer is left to the
-/// runtime.
+/// How long to wait for the exit of a killed process. After that the runtime reaps it.
 const KILL: Duration = Duration::from_secs(1);
 
 /// Starts the new process. Done when it is ready.
@@ -63,14 +62,14 @@ pub(in crate::server) fn start(restart: &Restart, sockets: Vec<Passed>) -> Attem
     Box::pin(async move {
         let mut successor = Box::new(spawned?);
         match timeout(within, successor.introduce(&sockets)).await {
-            Ok(Ok(())) => Ok(Step::Ready(successor)),
+            Ok(Ok(())) => Ok(RestartStep::Ready(successor)),
             Ok(Err(error)) => Err(successor.end(error).await),
             Err(_) => Err(successor.end(RestartError::NotReady { within }).await),
         }
     })
 }
 
-fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
+fn spawn(restart: &Restart) -> Result<NewProcess, RestartError> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let channel = UnixStream::from_std(ours)?;
@@ -81,15 +80,15 @@ fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
         command.env_remove(name);
     }
     if env::var("WATCHDOG_PID").is_ok_and(|pid| pid != process::id().to_string()) {
-        // Then the watchdog is not ours to pass on either.
+        // Then the watchdog is meant for another process, and is not passed on.
         command.env_remove("WATCHDOG_USEC");
     }
     let started = command.spawn();
-    // The command has the other end of the channel; with it the end of the new process would not be
-    // heard.
+    // The command holds the other end of the channel. It is closed here, or this process would not
+    // notice the end of the new one.
     drop(command);
     match started {
-        Ok(child) => Ok(Successor {
+        Ok(child) => Ok(NewProcess {
             child: Some(child),
             channel,
             taken: Vec::new(),
@@ -101,7 +100,7 @@ fn spawn(restart: &Restart) -> Result<Successor, RestartError> {
     }
 }
 
-/// Whether an error of the channel says that the other end is gone.
+/// Whether an error of the channel means that the other end is gone.
 fn is_end(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -109,31 +108,31 @@ fn is_end(error: &io::Error) -> bool {
     )
 }
 
-/// A new process that has not taken over yet. Dropped, it is killed.
-pub(in crate::server) struct Successor {
+/// A new process that has not taken over yet. Dropping this kills it.
+pub(in crate::server) struct NewProcess {
     child: Option<Child>,
     channel: UnixStream,
-    /// Which of the sockets it has taken, in their order; the others are left to this process.
+    /// Whether it has taken each of the sockets, in their order. The others stay with this process.
     taken: Vec<bool>,
     begin_within: Duration,
 }
 
-impl Successor {
+impl NewProcess {
     pub(in crate::server) fn taken(&self) -> &[bool] {
         &self.taken
     }
 
-    /// Talks with it until it is ready. Any error is its end.
+    /// Exchanges messages with it until it is ready. After an error the caller ends it.
     async fn introduce(&mut self, sockets: &[Passed]) -> Result<(), RestartError> {
         let told = tell(&mut self.channel, sockets).await;
         self.taken = self.explain(told).await?;
         Ok(())
     }
 
-    /// Gives it the word, and hears that it begins. From then on it serves, whatever becomes of
-    /// this process.
+    /// Tells it to begin, and waits for its confirmation. From then on it serves, even if this
+    /// process ends.
     pub(in crate::server) fn begin(self: Box<Self>) -> Attempt {
-        Box::pin(async move { self.go().await.map(Step::Begun) })
+        Box::pin(async move { self.go().await.map(RestartStep::Begun) })
     }
 
     async fn go(mut self: Box<Self>) -> Result<u32, RestartError> {
@@ -148,24 +147,25 @@ impl Successor {
             Err(_) => {
                 let cause = io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "it was ready, and did not begin when told to",
+                    "it was ready, and did not confirm that it begins",
                 );
                 Err(self.end(cause.into()).await)
             }
         }
     }
 
-    /// How it ended, where the channel says that it did.
+    /// If the error means that the process is gone, replaces it by the exit status.
     async fn explain<T>(&mut self, told: Result<T, RestartError>) -> Result<T, RestartError> {
         let ended = matches!(&told, Err(RestartError::Broken { cause }) if is_end(cause));
         match &mut self.child {
-            // It may just have closed its standard input, so the caller sets a deadline.
+            // The process may still run, and have only closed its standard input. The caller's
+            // deadline covers that case.
             Some(child) if ended => Err(RestartError::Exited { status: child.wait().await? }),
             _ => told,
         }
     }
 
-    /// Kills it, unless it has ended already, and waits for that.
+    /// Kills it, unless it has ended already, and waits for its exit.
     async fn end(mut self: Box<Self>, error: RestartError) -> RestartError {
         if let Some(child) = &mut self.child
             && let Ok(Err(error)) = timeout(KILL, child.kill()).await
@@ -176,17 +176,17 @@ impl Successor {
     }
 }
 
-impl Drop for Successor {
+impl Drop for NewProcess {
     fn drop(&mut self) {
-        // Before the channel is closed, by which it would know that this process is gone and all is
-        // its own. What is left of it the runtime reaps.
+        // Killed before the channel is closed: the new process would take a closed channel as the
+        // end of this process, and begin to serve. The runtime reaps it.
         if let Some(child) = &mut self.child {
             drop(child.start_kill());
         }
     }
 }
 
-/// Hands the sockets over. Returns which of them were taken.
+/// Hands over the sockets. Returns which of them were taken.
 async fn tell(channel: &mut UnixStream, sockets: &[Passed]) -> Result<Vec<bool>, RestartError> {
     let mut hello = [0; HELLO.len()];
     channel.read_exact(&mut hello).await?;

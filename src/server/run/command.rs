@@ -1,4 +1,4 @@
-//! What a handle tells the accept loop about endpoints.
+//! The commands of a handle to the accept loop: endpoints to add and to change.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -8,24 +8,24 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::endpoint::Endpoint;
 use crate::listener::Listener;
-use crate::listener::opened::Opened;
+use crate::listener::opened::OpenSocket;
 use crate::server::books::table::EndpointState;
 
-/// How many commands may wait for the accept loop. Each caller waits for its own.
+/// How many commands may wait for the accept loop. Each caller waits for its answer.
 const COMMANDS: usize = 16;
 
-/// What the accept loop is told by a handle.
+/// A command of a handle to the accept loop.
 pub(in crate::server) enum Command {
-    Add(Box<New>, Answer<usize>),
-    Change(usize, Change, Answer<Closed>),
+    Add(Box<New>, CommandAnswer<usize>),
+    Change(usize, Change, CommandAnswer<Closed>),
 }
 
-pub(in crate::server) type Answer<T> = oneshot::Sender<Result<T>>;
+pub(in crate::server) type CommandAnswer<T> = oneshot::Sender<Result<T>>;
 
-/// Ended when no loop has the socket any more.
+/// A channel that is closed when all loops have made the change.
 pub(in crate::server) type Closed = mpsc::Receiver<Infallible>;
 
-/// An endpoint that is bound, and has no number yet.
+/// A new endpoint, which is bound and has no number yet.
 pub(in crate::server) struct New {
     pub(in crate::server) service: usize,
     pub(in crate::server) endpoint: Endpoint,
@@ -33,10 +33,10 @@ pub(in crate::server) struct New {
     pub(in crate::server) sockets: NewSockets,
 }
 
-/// Its sockets: for this runtime, or for workers.
+/// The sockets of a new endpoint: for this runtime, or for workers.
 pub(in crate::server) enum NewSockets {
     Here(Vec<Box<dyn Listener>>),
-    Workers(Vec<Opened>),
+    Workers(Vec<OpenSocket>),
 }
 
 /// A change of an endpoint.
@@ -48,7 +48,7 @@ pub(in crate::server) enum Change {
 }
 
 impl Change {
-    /// The state that it leads to.
+    /// The state of the endpoint after the change.
     pub(super) fn state(self) -> EndpointState {
         match self {
             Self::Remove => EndpointState::Removed,
@@ -58,24 +58,25 @@ impl Change {
     }
 }
 
-/// The way to the accept loop, once the server runs.
+/// The channel to the accept loop; `None` while the server does not accept. With the number of
+/// workers.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Control(Mutex<Option<(mpsc::Sender<Command>, Option<usize>)>>);
 
 impl Control {
-    /// Opens the way, for a server with so many workers.
+    /// Opens the channel.
     pub(in crate::server) fn open(&self, workers: Option<usize>) -> mpsc::Receiver<Command> {
         let (sender, commands) = mpsc::channel(COMMANDS);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((sender, workers));
         commands
     }
 
-    /// Closes it, when no more endpoints are served.
+    /// Closes the channel. Called when the server stops accepting.
     pub(in crate::server) fn close(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The way, and the number of workers; `None` while the server doesn't accept.
+    /// The channel and the number of workers; `None` while the server doesn't accept.
     pub(super) fn get(&self) -> Option<(mpsc::Sender<Command>, Option<usize>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

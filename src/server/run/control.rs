@@ -4,7 +4,7 @@ use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::command::{Answer, Change, Command, New, NewSockets};
+use super::command::{Change, Command, CommandAnswer, New, NewSockets};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
@@ -48,7 +48,7 @@ impl Handle {
         };
         let runtime = self.0.runtime.get().ok_or_else(not_running)?;
         let shared = self.0.clone();
-        // On the server's runtime, which is to watch the sockets.
+        // On the server's runtime, which must register the sockets.
         let adding = runtime.spawn(async move {
             let new = bind(&shared, service, endpoint, workers).await?;
             ask(&control, |answer| Command::Add(Box::new(new), answer)).await
@@ -97,7 +97,7 @@ impl Handle {
 
 async fn ask<T>(
     control: &mpsc::Sender<Command>,
-    command: impl FnOnce(Answer<T>) -> Command,
+    command: impl FnOnce(CommandAnswer<T>) -> Command,
 ) -> Result<T> {
     let (answer, answered) = oneshot::channel();
     control.send(command(answer)).await.map_err(|_| not_running())?;
@@ -136,7 +136,7 @@ async fn bind(
     Ok(New { service, endpoint, address, sockets })
 }
 
-/// Says what was changed.
+/// Logs a change of an endpoint; `None` is an addition.
 pub(in crate::server) fn log(shared: &Shared, number: usize, change: Option<Change>) {
     let address =
         shared.endpoints.address(number).map_or_else(String::new, |address| address.to_string());

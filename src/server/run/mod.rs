@@ -24,8 +24,8 @@ use self::command::{Change, Command, New};
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
 use self::options::Options;
-use self::serve::{OnListening, Over};
-use self::signals::{Hangup, Signals, Told};
+use self::serve::{EndOnDrop, OnListening};
+use self::signals::{Hangup, Signalled, Signals};
 use super::accept::all::Services;
 use super::accept::front::{Front, Sockets};
 use super::books::shared::{Phase, Shared};
@@ -33,7 +33,7 @@ use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, RestartError, Step, Succession, start as start_successor};
+use super::restart::{Attempt, RestartError, RestartStep, Takeover, start as start_process};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
@@ -42,7 +42,7 @@ pub(super) struct Bound {
     pub(super) sockets: Sockets,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) services: Services,
-    pub(super) succession: Option<Succession>,
+    pub(super) takeover: Option<Takeover>,
     pub(super) signals: Signals,
     hangup: Hangup,
     pub(super) lifecycles: Lifecycles,
@@ -57,25 +57,25 @@ impl Bound {
             sockets,
             endpoints,
             services,
-            succession,
+            takeover,
             mut signals,
             hangup,
             mut lifecycles,
             ..
         } = self;
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
-        let over = Over(Arc::clone(&shared));
+        let over = EndOnDrop(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
         start(&mut lifecycles, &mut signals).await?;
-        if let Some(succession) = succession {
-            if let Err(error) = take_over(succession, &mut signals).await {
+        if let Some(takeover) = takeover {
+            if let Err(error) = take_over(takeover, &mut signals).await {
                 drop(stop(&mut lifecycles, &mut signals).await);
                 return Err(error);
             }
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
-        // Run once only.
+        // Set once, because `run` consumes the server.
         drop(shared.runtime.set(Handle::current()));
         announce(&shared, &endpoints, &options, on_listening);
         deadline::keep(&shared, &options);
@@ -103,7 +103,7 @@ async fn start(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
     let told = tokio::select! {
         biased;
         result = lifecycles.start() => return result,
-        () = signals.end() => Error::other("told to end by a signal before the lifecycles had started"),
+        () = signals.end() => Error::other("received SIGTERM or SIGINT before the lifecycles had started"),
     };
     drop(stop(lifecycles, signals).await);
     Err(told)
@@ -114,20 +114,21 @@ async fn stop(lifecycles: &mut Lifecycles, signals: &mut Signals) -> Result {
     tokio::select! {
         biased;
         result = lifecycles.stop() => result,
-        () = signals.end() => Err(Error::other("told to end by a signal before the lifecycles had stopped")),
+        () = signals.end() => Err(Error::other("received SIGTERM or SIGINT before the lifecycles had stopped")),
     }
 }
 
 /// Takes over from the process that started this one, unless a signal comes first.
-async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
+async fn take_over(takeover: Takeover, signals: &mut Signals) -> Result {
     tokio::select! {
         biased;
-        result = succession.take_over() => result,
-        () = signals.end() => Err(Error::other("told to end by a signal before the old process had made way")),
+        result = takeover.take_over() => result,
+        () = signals.end() => Err(Error::other("received SIGTERM or SIGINT before the old process had handed over")),
     }
 }
 
-/// Says what is in force, to the service manager, to the hook and in the log.
+/// Announces that the server accepts, to the service manager, the hook and the log, with its
+/// addresses and limits.
 fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Option<OnListening>) {
     let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
     options.notify.ready();
@@ -142,8 +143,8 @@ fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Op
     }
 }
 
-/// Reads the certificates again at each SIGHUP. With `signals` it listens to that one as soon as
-/// there is anything to read.
+/// Reloads certificates and other resources at each SIGHUP. With `signals`, the handler is
+/// installed as soon as there is something to reload.
 async fn reload_when_told(
     shared: &Shared,
     notify: &Notify,
@@ -157,13 +158,13 @@ async fn reload_when_told(
             () = shared.reloads.added(), if signals && !hangup.is_installed() => {
                 match Hangup::install(!shared.reloads.is_empty()) {
                     Ok(installed) => hangup = installed,
-                    Err(error) => aside!(ERROR, %error, "SIGHUP can't be listened to"),
+                    Err(error) => aside!(ERROR, %error, "the handler for SIGHUP can't be installed"),
                 }
                 continue;
             }
         }
         notify.reloading();
-        // What is wrong is said in the log as well; then the old ones stay.
+        // An error is logged by `reload` as well; the old state stays then.
         notify.reloaded(shared.reloads.reload().await.err().as_ref());
     }
 }
@@ -178,59 +179,62 @@ struct Running<'a> {
     shared: &'a Shared,
 }
 
-/// What a server that accepts hears of.
-enum Event {
-    Signal(Told),
-    /// Told to drain or to stop by a handle.
-    Told,
-    /// The service can't be readied any more, or a worker can't go on.
+/// An event that the accepting server handles.
+enum RunEvent {
+    Signal(Signalled),
+    /// A handle or the deadline's thread has begun a drain or a stop.
+    Draining,
+    /// The service can't be made ready any more, or a worker can't go on.
     Failed(Error),
     RestartWanted,
-    /// Told by a handle to change the endpoints.
+    /// A handle changes the endpoints.
     Command(Command),
-    /// The new process has come a step further, or to nothing.
-    Restarted(Result<Step, RestartError>),
+    /// The restart has reached its next step, or failed.
+    Restarted(Result<RestartStep, RestartError>),
 }
 
 impl Running<'_> {
-    /// Accepts until told to stop. An error is that of a service that can't be readied any more, or
-    /// of a worker; what is open goes on.
+    /// Accepts until the server is told to end. Fails with the error of a service that can't be
+    /// made ready any more, or of a worker; open connections go on.
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
         let (shared, notify) = (self.shared, self.options.notify.clone());
-        // Kept from one event to the next: a reload that has begun comes to its end.
+        // Kept across events, so that a reload that has begun is completed.
         let mut reloading = pin!(reload_when_told(shared, &notify, hangup, self.options.signals));
         let mut attempt = None;
         loop {
             match self.next(signals, reloading.as_mut(), &mut attempt).await {
-                Event::Signal(Told::End) => {
+                RunEvent::Signal(Signalled::End) => {
                     shared.begin_drain(self.options.drain);
-                    aside!(INFO, "told to end by a signal: draining; a second one stops now");
+                    aside!(
+                        INFO,
+                        "received SIGTERM or SIGINT: draining; send it again to abort now"
+                    );
                     return Ok(());
                 }
-                Event::Told => return Ok(()),
-                Event::Failed(error) => {
+                RunEvent::Draining => return Ok(()),
+                RunEvent::Failed(error) => {
                     shared.begin_drain(self.options.drain);
                     let text = error.to_string();
-                    aside!(ERROR, error = %text, "the service can't be readied, or a worker can't go on: draining");
+                    aside!(ERROR, error = %text, "the service can't be made ready any more, or a worker can't go on: draining");
                     return Err(error);
                 }
-                Event::Command(command) => self.obey(command),
-                Event::Signal(Told::Restart) => drop(self.shared.ask_restart()),
-                Event::RestartWanted => match self.begin_restart() {
+                RunEvent::Command(command) => self.obey(command),
+                RunEvent::Signal(Signalled::Restart) => drop(self.shared.ask_restart()),
+                RunEvent::RestartWanted => match self.begin_restart() {
                     Ok(begun) => attempt = Some(begun),
                     Err(error) => self.restart_failed(error),
                 },
-                Event::Restarted(Ok(Step::Ready(successor))) => {
-                    // First, for from its first moment on the new process may end and take the
-                    // paths with it.
+                RunEvent::Restarted(Ok(RestartStep::Ready(successor))) => {
+                    // Before `begin`, because the new process owns the paths from its first moment,
+                    // and removes them if it ends.
                     self.front.give_up(successor.taken());
                     attempt = Some(successor.begin());
                 }
-                Event::Restarted(Ok(Step::Begun(pid))) => {
+                RunEvent::Restarted(Ok(RestartStep::Begun(pid))) => {
                     self.succeeded_by(pid);
                     return Ok(());
                 }
-                Event::Restarted(Err(error)) => {
+                RunEvent::Restarted(Err(error)) => {
                     attempt = None;
                     self.restart_failed(error);
                 }
@@ -243,7 +247,7 @@ impl Running<'_> {
         signals: &mut Signals,
         reloading: Pin<&mut impl Future<Output = Infallible>>,
         attempt: &mut Option<Attempt>,
-    ) -> Event {
+    ) -> RunEvent {
         let (mut phase, mut restarts) =
             (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
         let (front, commands) = (&mut self.front, &mut self.commands);
@@ -256,18 +260,18 @@ impl Running<'_> {
         };
         tokio::select! {
             biased;
-            told = signals.next() => Event::Signal(told),
-            _ = phase.wait_for(|phase| *phase != Phase::Running) => Event::Told,
-            outcome = attempted => Event::Restarted(outcome),
-            _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => Event::RestartWanted,
+            told = signals.next() => RunEvent::Signal(told),
+            _ = phase.wait_for(|phase| *phase != Phase::Running) => RunEvent::Draining,
+            outcome = attempted => RunEvent::Restarted(outcome),
+            _ = restarts.wait_for(|restarts| restarts.is_wanted()), if idle => RunEvent::RestartWanted,
             never = reloading => match never {},
-            // Not while a new process takes over the endpoints.
-            Some(command) = commands.recv(), if idle => Event::Command(command),
-            error = poll_fn(|cx| front.poll(cx)) => Event::Failed(error),
+            // Endpoints don't change while a new process takes them over.
+            Some(command) = commands.recv(), if idle => RunEvent::Command(command),
+            error = poll_fn(|cx| front.poll(cx)) => RunEvent::Failed(error),
         }
     }
 
-    /// Changes the endpoints.
+    /// Carries out a command.
     fn obey(&mut self, command: Command) {
         match command {
             Command::Add(new, answer) => {
@@ -301,9 +305,9 @@ impl Running<'_> {
     fn begin_restart(&self) -> Result<Attempt, RestartError> {
         let restart = self.options.restart.as_ref().ok_or(RestartError::NotEnabled)?;
         let sockets = self.front.hand_over(&self.places)?;
-        let attempt = start_successor(restart, sockets);
+        let attempt = start_process(restart, sockets);
         self.options.notify.reloading();
-        aside!(INFO, "told to restart: a new process is started");
+        aside!(INFO, "restarting: a new process is started");
         Ok(attempt)
     }
 
@@ -316,15 +320,15 @@ impl Running<'_> {
     }
 
     fn restart_failed(&mut self, error: RestartError) {
-        // All is this process's again.
+        // This process keeps all sockets.
         self.front.give_up(&[]);
         self.options.notify.restart_failed(&error);
         self.shared.restarted(Err(error.clone()));
-        aside!(ERROR, %error, "the restart failed, and this process goes on");
+        aside!(ERROR, %error, "the restart failed; this process goes on");
     }
 
-    /// Goes on as before for a while: not everybody has heard yet that it is not to be sent to any
-    /// more.
+    /// Goes on accepting during the readiness grace, because load balancers may not have noticed
+    /// the drain yet.
     async fn grace(&mut self, signals: &mut Signals) {
         let until = after(Instant::now(), self.options.grace);
         let mut phase = self.shared.phase.subscribe();
@@ -337,16 +341,16 @@ impl Running<'_> {
                 () = sleep_until(until.min(deadline)) => return,
                 error = poll_fn(|cx| self.front.poll(cx)) => {
                     let error = error.to_string();
-                    aside!(ERROR, %error, "the service can't be readied any more, or a worker can't go on");
+                    aside!(ERROR, %error, "the service can't be made ready any more, or a worker can't go on");
                     return;
                 }
             }
         }
     }
 
-    /// Accepts what had connected, and closes the listeners: what a successor has taken is its own
-    /// by now. Returns what is still to come of them: connections that were taken and go through
-    /// their preambles, or wait for a slot.
+    /// Closes the listeners. Connections in the backlogs are accepted first, except those of
+    /// sockets that a new process has taken. Returns the front, which still has connections that
+    /// are in their preambles or wait for a slot.
     async fn close(mut self, last_call: bool, signals: &mut Signals) -> (Front, Options) {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
@@ -358,17 +362,18 @@ impl Running<'_> {
             }
         }
         if !self.shared.has_successor() {
-            // A restart that is broken off here may have given them up.
+            // A restart that is interrupted by the drain may have given some of them up.
             self.front.give_up(&[]);
         }
         let Self { mut front, options, shared, .. } = self;
         let stopping = *shared.phase.borrow() == Phase::Stopping;
         if last_call && !stopping {
-            // What had connected when the drain began is taken. Without tokio's budget for one
-            // turn, which would leave all but the first 128 to be reset.
+            // Accepts all connections in the backlogs. Unconstrained, because tokio's budget for
+            // one turn would end after the first 128, and the others would be reset.
             tokio::task::unconstrained(poll_fn(|cx| front.poll_backlog(cx))).await;
         } else {
-            // A service that can't be readied takes nothing more.
+            // A stop aborts the connections that are not served yet, and a service that can't be
+            // made ready serves no more.
             front.close();
         }
         (front, options)

@@ -1,4 +1,4 @@
-//! Telling the service manager how the server is: `sd_notify(3)`.
+//! Messages about the server's state to the service manager: `sd_notify(3)`.
 
 #[cfg(feature = "systemd")]
 use ropewalk_middleware::event::Limit;
@@ -6,10 +6,11 @@ use ropewalk_middleware::event::Limit;
 use crate::server::restart::RestartError;
 use ropewalk_middleware::Error;
 
-/// What tells a service manager, if the server was told to and there is one.
+/// Sends messages to the service manager, if this is turned on and there is one.
 #[derive(Clone, Debug, Default)]
 pub(in crate::server) struct Notify {
-    /// On, with the limit of its warnings: a watchdog is fed often.
+    /// `Some` if it is turned on, with the limit of its warnings, because the watchdog's messages
+    /// are frequent.
     #[cfg(feature = "systemd")]
     on: Option<Limit>,
 }
@@ -32,13 +33,13 @@ mod on {
 
     use super::{Error, Notify, RestartError};
 
-    /// The variables stay: what is told later needs them, and so does a process that takes over.
+    /// The variables stay, because later messages need them, and so does a process that takes over.
     const KEEP_ENV: bool = false;
 
     impl Notify {
         pub(in crate::server) fn on() -> Self {
             let more = |suppressed| {
-                event!(WARN, suppressed, "the service manager could not be told more often")
+                event!(WARN, suppressed, "more messages to the service manager could not be sent")
             };
             Self { on: Some(Limit::new(Level::WARN, more)) }
         }
@@ -53,26 +54,26 @@ mod on {
             self.tell(&[NotifyState::Stopping]);
         }
 
-        /// Certificates are being read, or a new process is being started.
+        /// Resources are being reloaded, or a new process is being started.
         pub(in crate::server) fn reloading(&self) {
             let now = NotifyState::monotonic_usec_now().ok();
             let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
             self.tell(&states);
         }
 
-        /// The certificates were read, or are what they were.
+        /// The reload is done, or has failed.
         pub(in crate::server) fn reloaded(&self, error: Option<&Error>) {
             let status = error
                 .map_or_else(|| "reloaded".to_owned(), |error| format!("reload failed: {error}"));
             self.tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
         }
 
-        /// The new process is the service from now on.
+        /// The new process is the service's main process from now on.
         pub(in crate::server) fn succeeded_by(&self, pid: u32) {
             self.tell(&[NotifyState::MainPid(pid), NotifyState::Ready]);
         }
 
-        /// This process still is.
+        /// This process stays the service's main process.
         pub(in crate::server) fn restart_failed(&self, error: &RestartError) {
             self.tell(&[
                 NotifyState::Ready,
@@ -85,19 +86,19 @@ mod on {
                 && let Err(error) = send(states)
                 && log.pass()
             {
-                aside!(WARN, %error, "the service manager could not be told");
+                aside!(WARN, %error, "a message to the service manager could not be sent");
             }
         }
 
-        /// Feeds the service manager's watchdog, if there is one, from a task on the server's
-        /// runtime: who starves there starves here.
+        /// Sends the watchdog's messages, if the service manager has a watchdog. A task on the
+        /// server's runtime sends them, so that they stop when the runtime is blocked.
         pub(in crate::server) fn feed_watchdog(&self) -> Option<Feeding> {
             let period = watchdog().filter(|_| self.on.is_some())?;
             Some(Feeding(tokio::spawn(feed(period / 2, self.clone()))))
         }
     }
 
-    /// The crate sends to paths only, and takes the `@` of an abstract name for the beginning of
+    /// sd-notify sends only to paths, and would take the `@` of an abstract name as the start of
     /// one.
     fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
         let socket = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
@@ -110,8 +111,8 @@ mod on {
         Ok(())
     }
 
-    /// How often the service manager wants to hear of this process. The crate's own function wants
-    /// to be told for whom that is, which is not said to a process that took over.
+    /// The watchdog interval for this process. sd-notify's own function requires `WATCHDOG_PID`,
+    /// which a process that took over doesn't have.
     fn watchdog() -> Option<Duration> {
         let is_ours = env::var("WATCHDOG_PID").map_or(true, |pid| pid == process::id().to_string());
         let micros = env::var("WATCHDOG_USEC").ok()?.parse().ok().filter(|&micros| micros > 0)?;

@@ -1,4 +1,4 @@
-//! The settings of a server that its running depends on.
+//! The settings that a running server depends on.
 
 use std::time::Duration;
 
@@ -8,20 +8,19 @@ use ropewalk_middleware::BackgroundLog;
 use super::notify::Notify;
 use crate::server::restart::Restart;
 
-/// What a server was told about its running.
+/// The settings that a running server depends on.
 pub(in crate::server) struct Options {
     pub(in crate::server) signals: bool,
     pub(in crate::server) drain: Duration,
-    /// How much of that the listeners stay open.
+    /// How long the listeners stay open in a drain; a part of `drain`.
     pub(in crate::server) grace: Duration,
     pub(in crate::server) restart: Option<Restart>,
     pub(in crate::server) notify: Notify,
-    /// The code to exit with when the drain's deadline finds threads blocked.
+    /// The exit code if threads are still blocked after the drain's deadline; `None` to go on.
     pub(in crate::server) exit: Option<i32>,
-    /// How many threads of the server's own accept and serve; without any the runtime it is awaited
-    /// on does.
+    /// The number of workers; `None` to use the runtime on which the server is awaited.
     pub(in crate::server) workers: Option<usize>,
-    /// The log that is the server's own. Held here, it is written until the server is over.
+    /// The server's own log. It is held here so that it is written until the server has ended.
     #[cfg(feature = "cli")]
     pub(in crate::server) log: Option<BackgroundLog>,
 }

@@ -1,4 +1,4 @@
-//! What is read again while a server runs: certificates, and the resources of `Server::reload`.
+//! Reloads certificates, and the resources of `Server::reload`, while a server runs.
 
 use std::fmt;
 use std::future::Future;
@@ -46,7 +46,7 @@ use crate::tls::TlsConfig;
 /// }
 /// ```
 pub trait Reload: Send + Sync + 'static {
-    /// What was read.
+    /// The new state that was read.
     type State: Send + 'static;
 
     /// Reads the new state, and checks it.
@@ -128,23 +128,23 @@ type Set = Box<dyn FnOnce() + Send>;
 /// The first step of a resource of any type.
 type Read = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Set>> + Send>> + Send + Sync>;
 
-/// All that is reloaded together. Clones share it.
+/// All certificates and resources that are reloaded together. Clones share them.
 #[derive(Clone, Default)]
-pub(in crate::server) struct Reloads(Arc<Inner>);
+pub(in crate::server) struct Reloads(Arc<ReloadsShared>);
 
 #[derive(Default)]
-struct Inner {
+struct ReloadsShared {
     files: Mutex<Files>,
     resources: Mutex<Vec<Read>>,
-    /// Held during a reload: of two at once, the second is the one that stays.
+    /// Held during a reload, so that two at once happen one after the other.
     turn: AsyncMutex<()>,
-    /// Something that can be read again was added.
+    /// Notified when a certificate that can be reloaded was added.
     added: Notify,
 }
 
 #[derive(Clone, Default)]
 struct Files {
-    /// With the number of the endpoint, if one has them.
+    /// Each with the number of its endpoint, if it belongs to one.
     #[cfg(feature = "tls")]
     tls: Vec<(Option<usize>, TlsConfig)>,
 }
@@ -166,7 +166,7 @@ impl Reloads {
         let _ = (number, endpoint);
     }
 
-    /// The certificates of this endpoint are not read again: their files may go.
+    /// Stops reloading the certificates of this endpoint, so that their files may be deleted.
     #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
     pub(in crate::server) fn remove_endpoint(&self, number: usize) {
         #[cfg(feature = "tls")]
@@ -180,7 +180,7 @@ impl Reloads {
         let _ = number;
     }
 
-    /// Waits until something was added that can be read again. Cancel safe.
+    /// Waits until a certificate that can be reloaded is added. Cancel safe.
     pub(in crate::server) async fn added(&self) {
         self.0.added.notified().await;
     }
@@ -201,7 +201,7 @@ impl Reloads {
         f(&mut self.0.resources.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there is nothing that could be read again.
+    /// Whether there is nothing to reload.
     pub(in crate::server) fn is_empty(&self) -> bool {
         #[cfg(feature = "tls")]
         let no_files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.is_empty();
@@ -210,8 +210,8 @@ impl Reloads {
         no_files && self.resources_mut(|resources| resources.is_empty())
     }
 
-    /// Reads everything again and then takes all of it; or, when one reading fails, none of it. In
-    /// a task of its own, so that a reload that has begun is completed.
+    /// Reads everything again, and replaces all states if every reading succeeds; otherwise the old
+    /// states stay. It runs in a task of its own, so that a reload that has begun is completed.
     pub(in crate::server) async fn reload(&self) -> Result {
         let this = self.clone();
         let reading = tokio::spawn(async move { this.read_and_set().await });
@@ -220,7 +220,7 @@ impl Reloads {
             Ok(()) => aside!(INFO, "reloaded"),
             Err(error) => {
                 let error = error.to_string();
-                aside!(ERROR, %error, "nothing was reloaded: what was there before stays");
+                aside!(ERROR, %error, "the reload failed: the old state of everything stays");
             }
         }
         result
@@ -229,12 +229,12 @@ impl Reloads {
     async fn read_and_set(&self) -> Result {
         let _turn = self.0.turn.lock().await;
         let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // It waits for the file system, on a thread that may.
+        // Reading files blocks, so it is done on a thread for blocking work.
         let mut all = vec![tokio::task::spawn_blocking(move || files.read()).await??];
         for read in self.resources_mut(|resources| resources.clone()) {
             all.push(read().await?);
         }
-        // One that panics must not keep the others from being set.
+        // A panic in one must not keep the others from being set.
         let panics =
             all.into_iter().filter_map(|set| catch_unwind(AssertUnwindSafe(set)).err()).count();
         if panics > 0 {

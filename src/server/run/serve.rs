@@ -1,4 +1,4 @@
-//! The server's future: not bound yet, or running.
+//! `Serve`, the server's future: not bound yet, or running.
 
 use std::fmt;
 use std::future::Future;
@@ -18,16 +18,16 @@ use crate::server::accept::front::Sockets;
 use crate::server::accept::gate::{AnyGate, Gate, Gateway};
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
-use crate::server::restart::Succession;
+use crate::server::restart::Takeover;
 use crate::server::service::ConnectionService;
 
 pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
-type Running = Pin<Box<dyn Future<Output = Result> + Send>>;
+type RunFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
-/// A service of a server that has not begun.
+/// A service of a server that is not bound yet.
 pub(in crate::server) struct Planned {
     pub(in crate::server) name: Arc<str>,
-    /// Makes its gate, which has this number.
+    /// Makes its gate, with a number and the data that gates share.
     pub(in crate::server) open: Box<dyn FnOnce(usize, Gateway) -> Arc<dyn AnyGate> + Send>,
 }
 
@@ -43,7 +43,7 @@ impl Planned {
     }
 }
 
-/// The settings of a server before it begins.
+/// A server that is not bound yet, as its builder has made it.
 pub(in crate::server) struct Plan {
     pub(in crate::server) endpoints: Vec<Result<Endpoint, EndpointError>>,
     /// The number of its service for each endpoint.
@@ -68,8 +68,7 @@ impl Plan {
             )
         };
         let of = self.of.iter().copied().collect::<Option<Vec<usize>>>().ok_or_else(orphan)?;
-        // A string that is not an endpoint, or a missing file, is refused before the server listens
-        // anywhere.
+        // Invalid strings and missing files are reported before the server listens anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
         for (number, endpoint) in endpoints.iter().enumerate() {
@@ -82,12 +81,12 @@ impl Plan {
         let signals =
             Signals::install(options.signals, options.signals && options.restart.is_some())?;
         let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
-        let mut succession = match options.restart {
-            Some(_) => Succession::begin().await?,
+        let mut takeover = match options.restart {
+            Some(_) => Takeover::begin().await?,
             None => None,
         };
         let (sockets, addresses) =
-            Sockets::open(&endpoints, &of, options.workers, &mut succession, &shared).await?;
+            Sockets::open(&endpoints, &of, options.workers, &mut takeover, &shared).await?;
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
@@ -100,7 +99,7 @@ impl Plan {
             sockets,
             endpoints,
             services,
-            succession,
+            takeover,
             signals,
             hangup,
             lifecycles,
@@ -136,20 +135,20 @@ fn open(services: Vec<Planned>, of: Vec<usize>, runtimes: usize, shared: &Arc<Sh
 #[must_use = "a server does nothing until it is awaited"]
 pub struct Serve {
     handle: Handle,
-    stage: Stage,
+    stage: ServeStage,
     /// Ends the server even if it never ran. Dropped last, after the listeners are closed.
-    _over: Over,
+    _over: EndOnDrop,
 }
 
-enum Stage {
+enum ServeStage {
     Plan(Option<Box<Plan>>),
-    Run(Running),
+    Run(RunFuture),
 }
 
 impl Serve {
     pub(in crate::server) fn new(plan: Plan, shared: Arc<Shared>) -> Self {
-        let over = Over(Arc::clone(&shared));
-        Self { handle: Handle(shared), stage: Stage::Plan(Some(Box::new(plan))), _over: over }
+        let over = EndOnDrop(Arc::clone(&shared));
+        Self { handle: Handle(shared), stage: ServeStage::Plan(Some(Box::new(plan))), _over: over }
     }
 
     /// A handle on this server.
@@ -170,11 +169,11 @@ impl Serve {
     ///
     /// The error names the first endpoint that can't be bound; then no endpoint stays bound.
     pub async fn bind(mut self) -> Result<Self> {
-        if let Stage::Plan(plan) = &mut self.stage
+        if let ServeStage::Plan(plan) = &mut self.stage
             && let Some(plan) = plan.take()
         {
             let bound = plan.bind(Arc::clone(&self.handle.0)).await?;
-            self.stage = Stage::Run(Box::pin(bound.run()));
+            self.stage = ServeStage::Run(Box::pin(bound.run()));
         }
         Ok(self)
     }
@@ -186,13 +185,15 @@ impl Future for Serve {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result> {
         loop {
             match &mut self.stage {
-                Stage::Run(running) => return running.as_mut().poll(cx),
-                Stage::Plan(plan) => {
-                    // Taken only by `bind`, which returns a running server or an error.
+                ServeStage::Run(running) => return running.as_mut().poll(cx),
+                ServeStage::Plan(plan) => {
+                    // The plan is taken only by `bind`, which returns a running server or an error.
                     let Some(plan) = plan.take() else { return Poll::Pending };
                     let shared = Arc::clone(&self.handle.0);
                     self.stage =
-                        Stage::Run(Box::pin(async move { plan.bind(shared).await?.run().await }));
+                        ServeStage::Run(Box::pin(
+                            async move { plan.bind(shared).await?.run().await },
+                        ));
                 }
             }
         }
@@ -205,10 +206,10 @@ impl fmt::Debug for Serve {
     }
 }
 
-/// Aborts the remaining connections when a server's future is dropped.
-pub(in crate::server) struct Over(pub(in crate::server) Arc<Shared>);
+/// When dropped, drains and aborts the remaining connections and ends the server.
+pub(in crate::server) struct EndOnDrop(pub(in crate::server) Arc<Shared>);
 
-impl Drop for Over {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.drain_all();
         self.0.abort_all();

@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT, which end a server; SIGUSR2, which restarts it; SIGHUP, which has it read
-//! its certificates again.
+//! Signals: SIGTERM and SIGINT end a server, SIGUSR2 restarts it, and SIGHUP reloads its
+//! certificates.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -7,18 +7,18 @@ use std::task::{Context, Poll};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals a server listens for. Installed before the first endpoint is bound, so that none is
-/// missed.
+/// The signals that a server handles. They are installed before the first endpoint is bound, so
+/// that no signal is missed.
 pub(in crate::server) struct Signals {
     end: Option<[Signal; 2]>,
-    /// How many of those have come.
+    /// How many of these were received.
     ends: u32,
     restart: Option<Signal>,
 }
 
-/// What a signal asks for.
+/// The meaning of a received signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Told {
+pub(in crate::server) enum Signalled {
     End,
     Restart,
 }
@@ -35,26 +35,26 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them. Cancel safe.
-    pub(in crate::server) async fn next(&mut self) -> Told {
+    /// Waits for the next signal. Cancel safe.
+    pub(in crate::server) async fn next(&mut self) -> Signalled {
         poll_fn(|cx| {
             if self.poll_end(cx).is_ready() {
-                return Poll::Ready(Told::End);
+                return Poll::Ready(Signalled::End);
             }
             match self.restart.as_mut().map(|signal| signal.poll_recv(cx)) {
-                Some(Poll::Ready(Some(()))) => Poll::Ready(Told::Restart),
+                Some(Poll::Ready(Some(()))) => Poll::Ready(Signalled::Restart),
                 _ => Poll::Pending,
             }
         })
         .await
     }
 
-    /// Waits for the next one that ends the server; the others stay for later. Cancel safe.
+    /// Waits for the next SIGTERM or SIGINT; a SIGUSR2 stays for later. Cancel safe.
     pub(in crate::server) async fn end(&mut self) {
         poll_fn(|cx| self.poll_end(cx)).await;
     }
 
-    /// Whether more than one of them has come: who says it again means now.
+    /// Whether SIGTERM or SIGINT was received more than once, which means to stop now.
     pub(in crate::server) fn told_again(&self) -> bool {
         self.ends > 1
     }
@@ -70,8 +70,8 @@ impl Signals {
     }
 }
 
-/// The signal to read files again. Without such files it keeps its default action, which ends a
-/// process whose terminal is gone.
+/// SIGHUP, the signal to reload. If there is nothing to reload it keeps its default action, which
+/// ends a process whose terminal is gone.
 pub(super) struct Hangup(Option<Signal>);
 
 impl Hangup {
