@@ -15,6 +15,12 @@ mod inbox;
 mod queue;
 mod room;
 
+/// What the queue is made of. In `tests/loom` these are loom's.
+mod sync {
+    pub(super) use std::sync::atomic::AtomicBool;
+    pub(super) use std::sync::{Mutex, MutexGuard};
+}
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::pin;

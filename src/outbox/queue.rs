@@ -1,14 +1,15 @@
 //! The queue of one outbox.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock, PoisonError};
 
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit, event};
 use ropewalk_middleware::{CloseReason, ConnectionInfo, Error, Escaped};
 use tokio::sync::Notify;
 
+use super::sync::{AtomicBool, Mutex, MutexGuard};
 use super::{Capacity, PushError, SlowConsumer};
 
 /// The rate of log lines about refused frames: a bad frame sent to a room is refused once for each
