@@ -10,8 +10,10 @@ mod wired;
 #[path = "."]
 mod layers {
     mod bandwidth;
+    mod bans;
     mod calls;
     mod frames;
+    mod lasting;
     mod layer_with;
     mod limits;
     mod login;
