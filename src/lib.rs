@@ -90,6 +90,7 @@
 //! - `laws`: checks for your own codecs.
 //! - `testing`: whole servers under simulated faults, and checks for layers.
 //! - `metrics`: the server's counts for the recorder of the `metrics` crate.
+//! - `x509`: the names in the certificates of peers, and access by them.
 //! - `tower`: `NotSent` for tower's `Retry`, and `Load`, of clients.
 #![forbid(unsafe_code)]
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
@@ -134,6 +135,10 @@ pub mod connection {
         LINGER, LINGER_BYTES, LingeringClose, Peer, Proxied, ReadDeadlines, Stats, Stream, TlsInfo,
         TlsVersion,
     };
+    #[cfg(feature = "x509")]
+    pub use ropewalk_middleware::identity::{
+        Identity, IdentityError, IdentityRule, IdentityRuleError,
+    };
 }
 
 /// The layers around connections and around frames, and the services that they make.
@@ -146,13 +151,14 @@ pub mod layer {
         CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, ConnectionLimit,
         ConnectionLimitLayer, Frame, FrameLog, FrameLogLayer, FrameRate, FrameRateLayer, Histogram,
         KeyLimit, KeyLimitLayer, KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer,
-        Lifetime, LifetimeLayer, Log, LogLayer, Login, LoginLayer, MakeRoom, PeerLimit,
-        PeerLimitLayer, PerConnection, PerConnectionFuture, PerConnectionLayer, RateExceeded,
-        ReadDeadline, ReadDeadlineLayer, Refuse, State, StateLayer,
+        Lifetime, LifetimeLayer, Log, LogLayer, Login, LoginLayer, MakeRoom, Overload,
+        OverloadLayer, PeerLimit, PeerLimitLayer, PerConnection, PerConnectionFuture,
+        PerConnectionLayer, RateExceeded, ReadDeadline, ReadDeadlineLayer, Refuse, State,
+        StateLayer,
     };
     pub use ropewalk_middleware::{
         accept_rate, access, ban, bandwidth, call, crowd, key, key_limit, key_rate, lifetime,
-        limit, login, rate,
+        limit, login, overload, rate,
     };
 }
 

@@ -6,7 +6,7 @@
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`],
 //!   [`AcceptRateLayer`], [`KeyLimitLayer`], [`BanLayer`], [`LifetimeLayer`], [`BandwidthLayer`],
-//!   [`LoginLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`LoginLayer`], [`OverloadLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`],
 //!   [`FrameRateLayer`], [`KeyRateLayer`], [`KeyRateRefuseLayer`], [`CallLatencyLayer`],
 //!   [`FrameLogLayer`];
@@ -78,6 +78,8 @@ mod escape;
 #[doc(hidden)]
 pub mod event;
 mod frame;
+#[cfg(feature = "x509")]
+pub mod identity;
 pub mod key;
 pub mod key_limit;
 pub mod key_rate;
@@ -85,6 +87,7 @@ pub mod lifetime;
 pub mod limit;
 pub mod log;
 pub mod login;
+pub mod overload;
 mod per_connection;
 pub mod proxy;
 pub mod rate;
@@ -111,12 +114,15 @@ pub use crowd::MakeRoom;
 pub use error::{BoxError, Error, Result, SessionError};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
+#[cfg(feature = "x509")]
+pub use identity::{Identity, IdentityRule};
 pub use key_limit::{KeyLimit, KeyLimitLayer};
 pub use key_rate::{KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer, RateExceeded};
 pub use lifetime::{Lifetime, LifetimeLayer};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
 pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
 pub use login::{Login, LoginLayer};
+pub use overload::{Overload, OverloadLayer};
 pub use per_connection::{PerConnection, PerConnectionFuture, PerConnectionLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};

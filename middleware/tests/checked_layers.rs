@@ -16,8 +16,8 @@ use ropewalk_middleware::testing::{
 use ropewalk_middleware::{
     AcceptRateLayer, AccessLayer, BanLayer, BanRules, CallDeadlineLayer, CallLatencyLayer,
     CallLimitLayer, CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer,
-    FrameRateLayer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer, PeerLimitLayer,
-    PerConnectionLayer, ReadDeadlineLayer,
+    FrameRateLayer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer, OverloadLayer,
+    PeerLimitLayer, PerConnectionLayer, ReadDeadlineLayer,
 };
 use tower::Service;
 use tower::layer::layer_fn;
@@ -52,6 +52,7 @@ fn our_layers_around_connections_pass() {
     check_connection_layer(|| BanLayer::new(BanRules::new(1, HOUR, HOUR)));
     check_connection_layer(|| KeyLimitLayer::by(1, |connection| Some(connection.listener())));
     check_connection_layer(|| LifetimeLayer::new(HOUR));
+    check_connection_layer(OverloadLayer::new);
     check_connection_layer(ReadDeadlineLayer::new);
     check_connection_layer(LogLayer::new);
     check_connection_layer(|| PerConnectionLayer::new(|_: &_| LogLayer::new()));

@@ -12,7 +12,7 @@ use ropewalk_middleware::{
     AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, BanLayer, BanRules, BandwidthLayer,
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer, ConnectionLimitLayer,
     FrameLogLayer, FrameRateLayer, Histogram, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer,
-    LoginLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    LoginLayer, OverloadLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
 };
 use tower::{Layer, Service, service_fn};
 
@@ -53,6 +53,7 @@ fn every_layer_and_its_service_print_their_names() {
         "Lifetime": LifetimeLayer::new(SECOND);
         "Log": LogLayer::new();
         "Login": LoginLayer::new();
+        "Overload": OverloadLayer::new();
         "PeerLimit": PeerLimitLayer::new(1);
         "ReadDeadline": ReadDeadlineLayer::new();
         "State": StateLayer::new("state");

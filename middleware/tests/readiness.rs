@@ -17,7 +17,8 @@ use ropewalk_middleware::{
     AcceptRateLayer, AccessLayer, AccessRules, BanLayer, BanRules, BandwidthLayer,
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer, Connection,
     ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, KeyLimitLayer, KeyRateLayer,
-    LifetimeLayer, LogLayer, LoginLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    LifetimeLayer, LogLayer, LoginLayer, OverloadLayer, PeerLimitLayer, ReadDeadlineLayer,
+    StateLayer,
 };
 use tower::{Layer, Service};
 
@@ -90,6 +91,7 @@ async fn a_layer_around_connections_is_ready_with_its_service() {
         LifetimeLayer::new(SECOND),
         LoginLayer::new(),
         LogLayer::new(),
+        OverloadLayer::new(),
         PeerLimitLayer::new(1),
         ReadDeadlineLayer::new(),
         StateLayer::new("state"),

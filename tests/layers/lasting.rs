@@ -25,7 +25,7 @@ fn polite(concurrent: usize) -> impl ConnectionService<Error = Error> {
         sleep(SECOND).await;
         Ok::<_, Error>(line)
     });
-    framed(Lines::lf(), slow).concurrent(concurrent).goodbye(|| Bytes::from("goodbye"))
+    framed(Lines::lf(), slow).concurrent(concurrent).on_drain(|| Bytes::from("goodbye"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +101,7 @@ async fn each_of_a_thousand_connections_has_a_count_of_its_own() {
 #[tokio::test]
 async fn over_a_socket_the_answers_arrive_although_more_was_sent() {
     let service =
-        framed(Lines::lf(), reply_fn(|line: Bytes| line)).goodbye(|| Bytes::from("goodbye"));
+        framed(Lines::lf(), reply_fn(|line: Bytes| line)).on_drain(|| Bytes::from("goodbye"));
     let server = on_tcp(Server::new().layer(calls(2)), service).await;
     let mut client = server.connect().await;
     client.write_all(&b"line\n".repeat(1000)).await.unwrap();

@@ -17,6 +17,8 @@ mod layers {
     mod layer_with;
     mod limits;
     mod login;
+    mod rates;
     mod read_deadlines;
     mod read_deadlines_transport;
+    mod stack;
 }

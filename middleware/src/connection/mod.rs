@@ -31,7 +31,7 @@ pub use self::info::ConnectionInfo;
 pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
 pub(crate) use self::peer::host;
 pub use self::peer::{Credentials, Peer, Proxied};
-pub use self::reason::CloseReason;
+pub use self::reason::{CloseReason, PerReason};
 pub use self::stats::Stats;
 pub use self::stream::{Io, Stream};
 pub use self::tls::{TlsInfo, TlsVersion};

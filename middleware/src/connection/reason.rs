@@ -1,6 +1,7 @@
 //! Why a connection ended.
 
 use std::fmt;
+use std::ops::{Index, IndexMut};
 
 /// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a
 /// deadline or a limit names it, with its default.
@@ -81,6 +82,9 @@ pub enum CloseReason {
     KeyLimit,
     /// The peer is banned for its offences: see [`BanLayer`](crate::BanLayer).
     Banned,
+    /// Too little memory was left, or the runtime was too late: see
+    /// [`OverloadLayer`](crate::OverloadLayer).
+    Overload,
     /// The peer accepted pushed frames too slowly, and its outbox disconnects then
     /// (`SlowConsumer::Disconnect`).
     SlowConsumer,
@@ -94,7 +98,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Done,
         Self::PeerReset,
         Self::Aborted,
@@ -124,6 +128,7 @@ impl CloseReason {
         Self::MaxCalls,
         Self::KeyLimit,
         Self::Banned,
+        Self::Overload,
         Self::SlowConsumer,
         Self::Desynchronized,
         Self::Replaced,
@@ -161,10 +166,27 @@ impl CloseReason {
             Self::MaxCalls => "max_calls",
             Self::KeyLimit => "key_limit",
             Self::Banned => "banned",
+            Self::Overload => "overload",
             Self::SlowConsumer => "slow_consumer",
             Self::Desynchronized => "desynchronized",
             Self::Replaced => "replaced",
         }
+    }
+
+    /// Whether a layer refuses connections for this reason, instead of serving them. (`Banned` is
+    /// also the reason of an open connection whose offence led to a ban.)
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::Refused
+                | Self::RefusedAtOnce
+                | Self::AccessDenied
+                | Self::AcceptRate
+                | Self::LoginLimit
+                | Self::KeyLimit
+                | Self::Banned
+                | Self::Overload
+        )
     }
 
     /// Its place in [`CloseReason::ALL`].
@@ -180,6 +202,39 @@ impl CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A count for each reason.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerReason([u64; CloseReason::ALL.len()]);
+
+impl PerReason {
+    /// The sum of all counts.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+impl Default for PerReason {
+    // The standard library has it for up to 32 elements.
+    fn default() -> Self {
+        Self([0; CloseReason::ALL.len()])
+    }
+}
+
+impl Index<CloseReason> for PerReason {
+    type Output = u64;
+
+    fn index(&self, reason: CloseReason) -> &u64 {
+        &self.0[reason.index()]
+    }
+}
+
+impl IndexMut<CloseReason> for PerReason {
+    fn index_mut(&mut self, reason: CloseReason) -> &mut u64 {
+        &mut self.0[reason.index()]
     }
 }
 
