@@ -90,6 +90,7 @@
 //! - `laws`: checks for your own codecs.
 //! - `testing`: whole servers under simulated faults, and checks for layers.
 //! - `metrics`: the server's counts for the recorder of the `metrics` crate.
+//! - `x509`: the names in the certificates of peers, and access by them.
 //! - `tower`: `NotSent` for tower's `Retry`, and `Load`, of clients.
 #![forbid(unsafe_code)]
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
@@ -134,23 +135,30 @@ pub mod connection {
         LINGER, LINGER_BYTES, LingeringClose, Peer, Proxied, ReadDeadlines, Stats, Stream, TlsInfo,
         TlsVersion,
     };
+    #[cfg(feature = "x509")]
+    pub use ropewalk_middleware::identity::{
+        Identity, IdentityError, IdentityRule, IdentityRuleError,
+    };
 }
 
 /// The layers around connections and around frames, and the services that they make.
 pub mod layer {
     pub use ipnet::IpNet;
     pub use ropewalk_middleware::{
-        AcceptRate, AcceptRateLayer, Access, AccessLayer, AccessRules, Bandwidth, BandwidthLayer,
-        BoxError, CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit,
-        CallLimitLayer, CallPanicked, CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut,
-        CallTimer, CatchPanic, CatchPanicLayer, ConnectionLimit, ConnectionLimitLayer, Frame,
-        FrameLog, FrameLogLayer, FrameRate, FrameRateLayer, Histogram, Lifetime, LifetimeLayer,
-        Log, LogLayer, Login, LoginLayer, MakeRoom, PeerLimit, PeerLimitLayer, PerConnection,
-        PerConnectionFuture, PerConnectionLayer, ReadDeadline, ReadDeadlineLayer, Refuse, State,
+        AcceptRate, AcceptRateLayer, Access, AccessLayer, AccessRules, Ban, BanLayer, BanRules,
+        Bandwidth, BandwidthLayer, BoxError, CallDeadline, CallDeadlineLayer, CallLatency,
+        CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked, CallRefuse, CallRefuseLayer,
+        CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, ConnectionLimit,
+        ConnectionLimitLayer, Frame, FrameLog, FrameLogLayer, FrameRate, FrameRateLayer, Histogram,
+        KeyLimit, KeyLimitLayer, KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer,
+        Lifetime, LifetimeLayer, Log, LogLayer, Login, LoginLayer, MakeRoom, Overload,
+        OverloadLayer, PeerLimit, PeerLimitLayer, PerConnection, PerConnectionFuture,
+        PerConnectionLayer, RateExceeded, ReadDeadline, ReadDeadlineLayer, Refuse, State,
         StateLayer,
     };
     pub use ropewalk_middleware::{
-        accept_rate, access, bandwidth, call, crowd, lifetime, limit, login, rate,
+        accept_rate, access, ban, bandwidth, call, crowd, key, key_limit, key_rate, lifetime,
+        limit, login, overload, rate,
     };
 }
 

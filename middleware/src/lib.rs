@@ -5,10 +5,11 @@
 //! levels only, so that a layer for frames doesn't end up around a connection by accident:
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`],
-//!   [`AcceptRateLayer`], [`LifetimeLayer`], [`BandwidthLayer`], [`LoginLayer`],
-//!   [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`AcceptRateLayer`], [`KeyLimitLayer`], [`BanLayer`], [`LifetimeLayer`], [`BandwidthLayer`],
+//!   [`LoginLayer`], [`OverloadLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`],
-//!   [`FrameRateLayer`], [`CallLatencyLayer`], [`FrameLogLayer`];
+//!   [`FrameRateLayer`], [`KeyRateLayer`], [`KeyRateRefuseLayer`], [`CallLatencyLayer`],
+//!   [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
 //!
 //! The chapter on layers of ropewalk's book (`docs/src/layers.md` in the repository) has the table:
@@ -66,7 +67,9 @@
 
 pub mod accept_rate;
 pub mod access;
+pub mod ban;
 pub mod bandwidth;
+mod bounded;
 pub mod call;
 pub mod connection;
 pub mod crowd;
@@ -75,10 +78,16 @@ mod escape;
 #[doc(hidden)]
 pub mod event;
 mod frame;
+#[cfg(feature = "x509")]
+pub mod identity;
+pub mod key;
+pub mod key_limit;
+pub mod key_rate;
 pub mod lifetime;
 pub mod limit;
 pub mod log;
 pub mod login;
+pub mod overload;
 mod per_connection;
 #[doc(hidden)]
 pub mod percent;
@@ -92,6 +101,7 @@ pub mod testing;
 
 pub use accept_rate::{AcceptRate, AcceptRateLayer};
 pub use access::{Access, AccessLayer, AccessRules};
+pub use ban::{Ban, BanLayer, BanRules};
 pub use bandwidth::{Bandwidth, BandwidthLayer};
 pub use call::{
     CallDeadline, CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer,
@@ -106,10 +116,15 @@ pub use crowd::MakeRoom;
 pub use error::{BoxError, Error, Result, SessionError};
 pub use escape::{ESCAPED_MAX, Escaped};
 pub use frame::Frame;
+#[cfg(feature = "x509")]
+pub use identity::{Identity, IdentityRule};
+pub use key_limit::{KeyLimit, KeyLimitLayer};
+pub use key_rate::{KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer, RateExceeded};
 pub use lifetime::{Lifetime, LifetimeLayer};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
 pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
 pub use login::{Login, LoginLayer};
+pub use overload::{Overload, OverloadLayer};
 pub use per_connection::{PerConnection, PerConnectionFuture, PerConnectionLayer};
 pub use rate::{FrameRate, FrameRateLayer};
 pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};

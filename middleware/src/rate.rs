@@ -199,28 +199,29 @@ impl<S: fmt::Debug, C> fmt::Debug for FrameRate<S, C> {
     }
 }
 
+/// A rate at which tokens arrive, and the most that a bucket holds.
 #[derive(Clone, Copy, Debug)]
-struct TokenRate {
+pub(crate) struct TokenRate {
     tokens: i64,
     per: Duration,
-    burst: i64,
+    pub(crate) burst: i64,
 }
 
 impl TokenRate {
-    fn new(tokens: i64, per: Duration) -> Self {
+    pub(crate) fn new(tokens: i64, per: Duration) -> Self {
         assert!(tokens > 0 && !per.is_zero(), "a rate has a number and a time");
         Self { tokens, per, burst: tokens }
     }
 
     /// How many tokens arrive in a time; `i64::MAX` if there are more.
-    fn tokens_in(&self, time: Duration) -> i64 {
+    pub(crate) fn tokens_in(&self, time: Duration) -> i64 {
         let tokens =
             time.as_nanos().saturating_mul(self.tokens.unsigned_abs().into()) / self.per.as_nanos();
         i64::try_from(tokens).unwrap_or(i64::MAX)
     }
 
     /// How long this many tokens take to arrive, rounded up.
-    fn time_of(&self, tokens: i64) -> Duration {
+    pub(crate) fn time_of(&self, tokens: i64) -> Duration {
         let tokens = u128::from(tokens.unsigned_abs());
         let nanos =
             tokens.saturating_mul(self.per.as_nanos()).div_ceil(self.tokens.unsigned_abs().into());

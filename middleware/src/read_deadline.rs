@@ -69,6 +69,12 @@ impl ReadDeadlineLayer {
         Some(self.or_default().idle(deadline)).into()
     }
 
+    /// Adds a second to the deadline of a frame for each `bytes` of it that have arrived, against
+    /// peers that drip bytes: see [`ReadDeadlines::min_rate`]. 0, the default, turns it off.
+    pub fn min_rate(self, bytes: u32) -> Self {
+        Some(self.or_default().min_rate(bytes)).into()
+    }
+
     fn or_default(self) -> ReadDeadlines {
         self.deadlines.unwrap_or_default()
     }

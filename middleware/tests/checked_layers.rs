@@ -14,9 +14,10 @@ use ropewalk_middleware::testing::{
     LayerFault, Probe, check_connection_layer, check_layer, connection_layer_faults,
 };
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer,
-    CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer, FrameRateLayer,
-    LifetimeLayer, LogLayer, PeerLimitLayer, PerConnectionLayer, ReadDeadlineLayer,
+    AcceptRateLayer, AccessLayer, BanLayer, BanRules, CallDeadlineLayer, CallLatencyLayer,
+    CallLimitLayer, CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer,
+    FrameRateLayer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer, OverloadLayer,
+    PeerLimitLayer, PerConnectionLayer, ReadDeadlineLayer,
 };
 use tower::Service;
 use tower::layer::layer_fn;
@@ -37,6 +38,8 @@ fn our_layers_around_frames_pass() {
     check_layer(FrameLogLayer::new, frames()).run();
     check_layer(FrameLogLayer::debug, frames()).run();
     check_layer(|| FrameRateLayer::new(10, HOUR), frames()).run();
+    check_layer(|| KeyRateLayer::new(100, HOUR), frames()).shares_state().run();
+    check_layer(|| KeyRateLayer::new(100, HOUR).refuse(), frames()).shares_state().run();
 }
 
 #[test]
@@ -46,7 +49,10 @@ fn our_layers_around_connections_pass() {
     check_connection_layer(|| PeerLimitLayer::new(1));
     check_connection_layer(|| AccessLayer::new("allow all".parse().unwrap()));
     check_connection_layer(AcceptRateLayer::new);
+    check_connection_layer(|| BanLayer::new(BanRules::new(1, HOUR, HOUR)));
+    check_connection_layer(|| KeyLimitLayer::by(1, |connection| Some(connection.listener())));
     check_connection_layer(|| LifetimeLayer::new(HOUR));
+    check_connection_layer(OverloadLayer::new);
     check_connection_layer(ReadDeadlineLayer::new);
     check_connection_layer(LogLayer::new);
     check_connection_layer(|| PerConnectionLayer::new(|_: &_| LogLayer::new()));

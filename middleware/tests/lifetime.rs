@@ -170,3 +170,20 @@ async fn an_age_beyond_the_clock_is_for_ever() {
     settle().await;
     assert!(!closing.is_draining());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_number_of_calls_is_kept_on_the_connection_and_only_lowered() {
+    let layer = LifetimeLayer::new(Duration::MAX).max_calls(2).jitter(SECOND).grace(SECOND);
+    let (closing, _theirs, _task) = hold(&layer).await;
+    let stats = closing.info().stats();
+    stats.add_frames_in(1);
+    assert!(!stats.is_at_frame_limit());
+    stats.add_frames_in(1);
+    assert!(stats.is_at_frame_limit());
+    closing.limit_frames(3);
+    assert!(stats.is_at_frame_limit(), "a higher limit changes nothing");
+    assert!(!hold(&LifetimeLayer::new(SECOND)).await.0.info().stats().is_at_frame_limit());
+    advance(1_000_000 * SECOND).await;
+    settle().await;
+    assert!(!closing.is_draining(), "there is no maximum age");
+}

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use common::{Hold, connection};
 use ropewalk_middleware::accept_rate::Rate;
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, BandwidthLayer, CallDeadlineLayer,
-    CallLatencyLayer, CallLimitLayer, CatchPanicLayer, ConnectionLimitLayer, FrameLogLayer,
-    FrameRateLayer, Histogram, LifetimeLayer, LogLayer, LoginLayer, PeerLimitLayer,
-    ReadDeadlineLayer, StateLayer,
+    AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, BanLayer, BanRules, BandwidthLayer,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer, ConnectionLimitLayer,
+    FrameLogLayer, FrameRateLayer, Histogram, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer,
+    LoginLayer, OverloadLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
 };
 use tower::{Layer, Service, service_fn};
 
@@ -37,6 +37,7 @@ fn every_layer_and_its_service_print_their_names() {
     named! {
         "AcceptRate": AcceptRateLayer::new().per_peer(Rate::new(1, SECOND));
         "Access": AccessLayer::new(AccessRules::allow_all());
+        "Ban": BanLayer::new(BanRules::new(1, SECOND, SECOND));
         "Bandwidth": BandwidthLayer::new();
         "CallDeadline": CallDeadlineLayer::new(SECOND);
         "CallLatency": CallLatencyLayer::new();
@@ -46,9 +47,13 @@ fn every_layer_and_its_service_print_their_names() {
         "ConnectionLimit": ConnectionLimitLayer::new(1);
         "FrameLog": FrameLogLayer::new();
         "FrameRate": FrameRateLayer::new(1, SECOND);
+        "KeyLimit": KeyLimitLayer::<u8>::new(1);
+        "KeyRate": KeyRateLayer::new(1, SECOND);
+        "KeyRateRefuse": KeyRateLayer::new(1, SECOND).refuse();
         "Lifetime": LifetimeLayer::new(SECOND);
         "Log": LogLayer::new();
         "Login": LoginLayer::new();
+        "Overload": OverloadLayer::new();
         "PeerLimit": PeerLimitLayer::new(1);
         "ReadDeadline": ReadDeadlineLayer::new();
         "State": StateLayer::new("state");

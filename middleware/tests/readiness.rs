@@ -14,9 +14,10 @@ use std::time::Duration;
 use common::connection;
 use ropewalk_middleware::accept_rate::Rate;
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, AccessRules, BandwidthLayer, CallDeadlineLayer, CallLatencyLayer,
-    CallLimitLayer, CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer,
-    FrameRateLayer, LifetimeLayer, LogLayer, LoginLayer, PeerLimitLayer, ReadDeadlineLayer,
+    AcceptRateLayer, AccessLayer, AccessRules, BanLayer, BanRules, BandwidthLayer,
+    CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer, Connection,
+    ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, KeyLimitLayer, KeyRateLayer,
+    LifetimeLayer, LogLayer, LoginLayer, OverloadLayer, PeerLimitLayer, ReadDeadlineLayer,
     StateLayer,
 };
 use tower::{Layer, Service};
@@ -84,10 +85,13 @@ async fn a_layer_around_connections_is_ready_with_its_service() {
         AccessLayer::new(AccessRules::allow_all()),
         ConnectionLimitLayer::new(1),
         ConnectionLimitLayer::new(1).wait(),
+        BanLayer::new(BanRules::new(1, SECOND, SECOND)),
         BandwidthLayer::new().read(1),
+        KeyLimitLayer::<u8>::new(1),
         LifetimeLayer::new(SECOND),
         LoginLayer::new(),
         LogLayer::new(),
+        OverloadLayer::new(),
         PeerLimitLayer::new(1),
         ReadDeadlineLayer::new(),
         StateLayer::new("state"),
@@ -107,6 +111,8 @@ async fn a_layer_around_calls_is_ready_with_its_service() {
         CatchPanicLayer::new(),
         FrameLogLayer::new(),
         FrameRateLayer::new(1, SECOND),
+        KeyRateLayer::new(2, SECOND),
+        KeyRateLayer::new(2, SECOND).refuse(),
         StateLayer::new("state"),
     );
 }

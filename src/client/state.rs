@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ropewalk_middleware::CloseReason;
+use ropewalk_middleware::connection::PerReason;
 use tokio::time::Instant;
 
 use super::error::Cause;
@@ -38,7 +39,7 @@ pub enum ClientState {
 pub struct ClientCounts {
     pub(super) attempts: u64,
     pub(super) connections: u64,
-    pub(super) closed: [u64; CloseReason::ALL.len()],
+    pub(super) closed: PerReason,
     pub(super) calls: u64,
     pub(super) answered: u64,
     pub(super) failed: u64,
@@ -58,7 +59,7 @@ impl ClientCounts {
 
     /// How many connections ended for this reason, including those that could not be prepared.
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.closed[reason.index()]
+        self.closed[reason]
     }
 
     /// Accepted calls.

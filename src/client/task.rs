@@ -123,7 +123,7 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         };
         let reason = closing.settle(served.is_err());
         let mut inner = self.shared.lock();
-        inner.counts.closed[reason.index()] += 1;
+        inner.counts.closed[reason] += 1;
         inner.serving = false;
         if inner.draining.is_none() {
             inner.gate = Admission::Shut;

@@ -149,9 +149,11 @@ fn watch(opened: OpenSocket, backlog: usize) -> io::Result<Box<dyn Listener>> {
 ///
 /// With TLS, `cert` is the file with the certificate chain and `key` the file with its key, both
 /// PEM; or `certs` is a folder (`TlsConfig::folder` describes its layout). `client-ca=FILE`
-/// requires every peer to have a certificate signed by one in that file. `alpn=a,b` lists the
-/// supported protocols, the preferred one first. In these paths, `&` is written as `%26`. The files
-/// are read before the server listens anywhere, and again by
+/// requires every peer to have a certificate signed by one in that file; with
+/// `client-cert=optional` peers without one may connect too. `alpn=a,b` lists the supported
+/// protocols, the preferred one first. With `plain=true` a connection may also begin with plain
+/// text ([`TlsConfig::accept_plain`](crate::TlsConfig::accept_plain)). In these paths, `&` is
+/// written as `%26`. The files are read before the server listens anywhere, and again by
 /// [`Handle::reload`](crate::Handle::reload) and SIGHUP.
 ///
 /// TCP sockets have `SO_REUSEADDR`, and the accepted ones `TCP_NODELAY`, keepalive probes (after 60

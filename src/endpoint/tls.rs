@@ -12,7 +12,8 @@ use super::input::Input;
 use crate::tls::{CertSource, TlsConfig};
 
 /// The names of the options.
-pub(super) const OPTIONS: [&str; 5] = ["cert", "key", "certs", "client-ca", "alpn"];
+pub(super) const OPTIONS: [&str; 7] =
+    ["cert", "key", "certs", "client-ca", "client-cert", "alpn", "plain"];
 
 const FORMS: &str = "write ?cert=FILE&key=FILE, or ?certs=FOLDER";
 
@@ -23,7 +24,9 @@ pub(super) struct TlsOptions {
     key: Option<PathBuf>,
     certs: Option<PathBuf>,
     client_ca: Option<PathBuf>,
+    client_optional: Option<bool>,
     alpn: Option<Vec<Vec<u8>>>,
+    plain: Option<bool>,
 }
 
 impl TlsOptions {
@@ -39,6 +42,14 @@ impl TlsOptions {
             "key" => &mut self.key,
             "certs" => &mut self.certs,
             "client-ca" => &mut self.client_ca,
+            "client-cert" => {
+                let optional = one_of(input, name, value, ["required", "optional"])?;
+                return self.client_optional.replace(optional).map_or(Ok(()), |_| Err(twice()));
+            }
+            "plain" => {
+                let plain = one_of(input, name, value, ["false", "true"])?;
+                return self.plain.replace(plain).map_or(Ok(()), |_| Err(twice()));
+            }
             _ => {
                 return self
                     .alpn
@@ -71,13 +82,37 @@ impl TlsOptions {
             }
             (.., Some(_)) => return Err(input.error("certs goes with neither cert nor key", FORMS)),
         };
-        if let Some(path) = self.client_ca {
-            tls = tls.client_ca(path);
+        tls = match (self.client_ca, self.client_optional) {
+            (Some(path), Some(true)) => tls.optional_client_ca(path),
+            (Some(path), _) => tls.client_ca(path),
+            (None, Some(_)) => {
+                return Err(
+                    input.error("client-cert goes with client-ca", "write client-ca=FILE too")
+                );
+            }
+            (None, None) => tls,
+        };
+        if let Some(protocols) = self.alpn {
+            tls = tls.alpn(protocols);
         }
-        Ok(match self.alpn {
-            Some(protocols) => tls.alpn(protocols),
-            None => tls,
-        })
+        Ok(tls.accept_plain(self.plain.unwrap_or_default()))
+    }
+}
+
+/// Whether a value is the second of two.
+fn one_of(
+    input: Input<'_>,
+    name: &str,
+    value: &str,
+    [no, yes]: [&str; 2],
+) -> Result<bool, EndpointError> {
+    match value {
+        _ if value == no => Ok(false),
+        _ if value == yes => Ok(true),
+        _ => Err(input.error(
+            format!("{name}={value} is unknown"),
+            format!("write {name}={no} or {name}={yes}"),
+        )),
     }
 }
 
@@ -115,6 +150,12 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
     }
     if let Some(path) = &tls.client_ca {
         option(f, "client-ca", path)?;
+    }
+    if tls.client_optional {
+        option(f, "client-cert", Path::new("optional"))?;
+    }
+    if tls.accepts_plain {
+        option(f, "plain", Path::new("true"))?;
     }
     for (i, protocol) in tls.alpn.iter().enumerate() {
         if i == 0 {

@@ -1,6 +1,8 @@
 //! The `Listener` trait: a bound endpoint that accepts connections.
 
 mod accept_error;
+#[cfg(feature = "tls")]
+mod detect;
 pub(crate) mod opened;
 pub(crate) mod paced;
 pub(crate) mod path;

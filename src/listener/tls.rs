@@ -5,6 +5,7 @@ use std::time::Duration;
 use ropewalk_middleware::{Peer, Stream};
 use tokio::runtime::Handle;
 
+use super::detect::detect;
 use super::preamble::{Step, StepFuture, Turns};
 use crate::tls::{HANDSHAKE, TlsConfig, accept};
 
@@ -34,7 +35,13 @@ impl Step for Handshake {
     fn run(&self, stream: Stream, peer: Peer) -> StepFuture {
         let config = self.tls.current();
         let turns = self.turns.clone();
+        let accepts_plain = self.tls.accepts_plain;
         Box::pin(async move {
+            let (is_tls, stream) =
+                if accepts_plain { detect(stream).await? } else { (true, stream) };
+            if !is_tls {
+                return Ok((stream, peer));
+            }
             let (stream, tls) = turns.run(peer.host(), accept(config?, stream, None)).await?;
             Ok((stream, peer.with_tls(tls)))
         })

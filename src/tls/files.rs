@@ -53,8 +53,10 @@ pub(super) fn read(
         None => builder.with_no_client_auth(),
         Some(path) => {
             let roots = Arc::new(roots_in(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier =
+                if tls.client_optional { verifier.allow_unauthenticated() } else { verifier };
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| {
                 TlsError::new(path, error.to_string(), "give the CA of the peers")
             })?)
         }

@@ -53,6 +53,10 @@ use self::files::InUse;
 pub struct TlsConfig {
     pub(crate) source: CertSource,
     pub(crate) client_ca: Option<PathBuf>,
+    /// A peer need not have a certificate.
+    pub(crate) client_optional: bool,
+    /// A connection may also begin with plain text.
+    pub(crate) accepts_plain: bool,
     pub(crate) alpn: Vec<Vec<u8>>,
     loaded: Arc<Loaded>,
 }
@@ -138,7 +142,32 @@ impl TlsConfig {
     #[must_use]
     pub fn client_ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.client_ca = Some(path.into());
+        self.client_optional = false;
         self.apart()
+    }
+
+    /// The same for peers that have a certificate; others may connect without one, and
+    /// [`Peer::certificates`](crate::Peer::certificates) is empty then. A certificate that is not
+    /// signed by one in the file still fails the handshake.
+    #[must_use]
+    pub fn optional_client_ca(mut self, path: impl Into<PathBuf>) -> Self {
+        self.client_ca = Some(path.into());
+        self.client_optional = true;
+        self.apart()
+    }
+
+    /// Whether connections may also begin with plain text, on the same port; off by default. The
+    /// first byte decides: a TLS handshake begins with 0x16.
+    /// [`Connection::tls`](crate::Connection::tls) says what a connection has, and the service has
+    /// to check it before it does anything that needs encryption.
+    ///
+    /// The byte is awaited within the time of a handshake, 10 s, under the limits of preambles. So
+    /// it doesn't go with protocols in which the server speaks first, nor with one whose first byte
+    /// may be 0x16. A plain connection costs a box more than on an endpoint of its own.
+    #[must_use]
+    pub fn accept_plain(mut self, on: bool) -> Self {
+        self.accepts_plain = on;
+        self
     }
 
     /// Sets the supported protocols (ALPN), the preferred one first. A peer that offers only others
@@ -220,7 +249,14 @@ impl TlsConfig {
 
 impl From<CertSource> for TlsConfig {
     fn from(source: CertSource) -> Self {
-        Self { source, client_ca: None, alpn: Vec::new(), loaded: Arc::default() }
+        Self {
+            source,
+            client_ca: None,
+            client_optional: false,
+            accepts_plain: false,
+            alpn: Vec::new(),
+            loaded: Arc::default(),
+        }
     }
 }
 
@@ -242,6 +278,8 @@ impl PartialEq for TlsConfig {
     fn eq(&self, other: &Self) -> bool {
         (&self.source, &self.client_ca, &self.alpn)
             == (&other.source, &other.client_ca, &other.alpn)
+            && (self.client_optional, self.accepts_plain)
+                == (other.client_optional, other.accepts_plain)
     }
 }
 

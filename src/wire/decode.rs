@@ -5,7 +5,7 @@ use tokio_util::codec::Decoder;
 
 use super::turn::STEPS_A_TURN;
 use super::{Source, Wire};
-use ropewalk_middleware::{BoxError, Error, Result, SessionError};
+use ropewalk_middleware::{BoxError, CloseReason, Error, Result, SessionError, ban};
 
 /// After a frame up to this size, the rest of the burst is not moved.
 const SHORT: usize = 16 * 1024;
@@ -77,6 +77,9 @@ impl Wire {
     where
         C: Decoder<Error: Into<BoxError>>,
     {
+        if self.stats().is_at_frame_limit() {
+            return self.end_at_limit();
+        }
         if self.dry || self.source == Source::Ended {
             return None;
         }
@@ -91,6 +94,19 @@ impl Wire {
             }
             other => self.decoded_otherwise(codec, other, before),
         }
+    }
+
+    /// No more frames are taken: the connection closes as in a drain.
+    #[cold]
+    fn end_at_limit<T>(&mut self) -> Option<T> {
+        if self.source != Source::Ended {
+            self.closing.set_reason(CloseReason::MaxCalls);
+            self.closing.drain();
+            self.source = Source::Ended;
+            self.input.clear();
+            self.settle();
+        }
+        None
     }
 
     /// Counts a frame.
@@ -188,6 +204,8 @@ impl Wire {
 
     fn decode_failed(&mut self, error: impl Into<BoxError>, before: usize) -> Error {
         let error = Error::codec(error);
+        // Before the close reason is set: a ban comes first.
+        ban::offence(&self.connection.info());
         if error.is_recoverable()
             && let Err(error) = self.check_pace(before)
         {
@@ -210,6 +228,10 @@ impl Wire {
 
     /// Ends the connection because of its codec.
     fn give_up(&mut self, error: SessionError) -> Error {
+        if let SessionError::InputLimit { .. } = error {
+            // A stalled codec is no fault of the peer.
+            ban::offence(&self.connection.info());
+        }
         let error = Error::codec(error);
         // Set here, because a session may not pass the error on.
         if let Some(reason) = error.close_reason() {

@@ -157,14 +157,19 @@ impl Wire {
     fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
         let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
         let read = self.stats().bytes_in();
+        // Bytes in the buffer are part of the awaited frame.
+        let behind = read.saturating_sub(self.input.len() as u64);
         if let Some(deadlines) = self.connection.given_read_deadlines() {
             let (due, patience) = self.wait.due(&deadlines, begun || want == Want::Raw)?;
-            let (start, _) = self.wait.start(due, read);
-            return Some((due, after(start, patience)));
+            let (start, before) = self.wait.start(due, behind);
+            let extension = match due {
+                Due::Idle => Duration::ZERO,
+                Due::FirstFrame | Due::Frame => deadlines.extension(read.saturating_sub(before)),
+            };
+            return Some((due, after(start, patience.saturating_add(extension))));
         }
         let patience = self.limits.frame.filter(|_| begun)?;
-        let (start, before) =
-            self.wait.start(Due::Frame, read.saturating_sub(self.input.len() as u64));
+        let (start, before) = self.wait.start(Due::Frame, behind);
         let paces = u32::try_from(read.saturating_sub(before) / PACE).unwrap_or(u32::MAX);
         Some((Due::Frame, after(start, patience.saturating_mul(paces.saturating_add(1)))))
     }

@@ -10,11 +10,15 @@ mod wired;
 #[path = "."]
 mod layers {
     mod bandwidth;
+    mod bans;
     mod calls;
     mod frames;
+    mod lasting;
     mod layer_with;
     mod limits;
     mod login;
+    mod rates;
     mod read_deadlines;
     mod read_deadlines_transport;
+    mod stack;
 }

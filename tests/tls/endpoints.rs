@@ -90,7 +90,7 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
         (
             "tls:1?certs=x&mode=660",
             "the option \"mode\" is unknown",
-            "are cert, key, certs, client-ca, alpn, backlog",
+            "are cert, key, certs, client-ca, client-cert, alpn, plain, backlog",
         ),
         ("tls+tcp:1?certs=x", "the scheme \"tls+tcp\" is unknown", "TCP with TLS is tls:"),
         ("tls+udp:1?certs=x", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:"),
@@ -99,7 +99,7 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
         (
             "tls+fd:3?certs=x&mode=660",
             "the option \"mode\" is unknown",
-            "are cert, key, certs, client-ca, alpn",
+            "are cert, key, certs, client-ca, client-cert, alpn, plain",
         ),
         ("tls+tls:1?certs=x", "the scheme \"tls+tls\" is unknown", "TCP with TLS is tls:"),
         (

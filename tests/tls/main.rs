@@ -10,10 +10,12 @@ mod support;
 #[path = "."]
 mod tls {
     mod connect;
+    mod detect;
     mod drain;
     mod endpoints;
     mod faults;
     mod handshakes;
+    mod identity;
     mod reload;
     mod starttls;
 }

@@ -1,11 +1,12 @@
 //! The buckets of peers, and of all peers together.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::bounded::Bounded;
 
 /// A rate of connections: tokens that arrive at an interval, and the most tokens a bucket holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,42 +52,25 @@ impl Rate {
     }
 }
 
-/// A table with fewer peers than this is not swept.
-const FEW: usize = 1024;
-
-/// The pause between two sweeps of a table that stays full.
-const PAUSE: Duration = Duration::from_secs(1);
-
 /// The buckets of one layer.
 #[derive(Debug)]
 pub(super) struct Buckets {
     pub(super) peer: Option<Rate>,
     pub(super) all: Option<Rate>,
-    most: usize,
     taken: Mutex<TakenTokens>,
 }
 
 /// When each bucket will be full again; a full bucket needs no entry.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TakenTokens {
-    peers: HashMap<IpAddr, Instant>,
+    peers: Bounded<IpAddr, Instant>,
     all: Option<Instant>,
-    /// The table is swept when it has this many peers.
-    sweep_at: usize,
-    /// The earliest next sweep, if the last one left the table more than half full.
-    sweep_after: Option<Instant>,
-    untracked: u64,
 }
 
 impl Buckets {
     /// Buckets for at most `most` peers.
     pub(super) fn new(peer: Option<Rate>, all: Option<Rate>, most: usize) -> Self {
-        Self {
-            peer,
-            all,
-            most,
-            taken: Mutex::new(TakenTokens { sweep_at: FEW.min(most), ..TakenTokens::default() }),
-        }
+        Self { peer, all, taken: Mutex::new(TakenTokens { peers: Bounded::new(most), all: None }) }
     }
 
     /// Takes a token of the peer's bucket and one of the shared bucket: both or neither. Returns
@@ -104,42 +88,16 @@ impl Buckets {
             taken.all = Some(full);
         }
         if let Some((ip, full)) = own {
-            taken.remember(ip, full, now, self.most);
+            taken.peers.insert(ip, full, now, |full| *full <= now);
         }
         true
     }
 
     pub(super) fn untracked(&self) -> u64 {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).untracked
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).peers.untracked()
     }
 
     pub(super) fn len(&self) -> usize {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).peers.len()
-    }
-}
-
-impl TakenTokens {
-    fn remember(&mut self, ip: IpAddr, full: Instant, now: Instant, most: usize) {
-        if let Some(known) = self.peers.get_mut(&ip) {
-            *known = full;
-            return;
-        }
-        if self.peers.len() >= self.sweep_at && self.sweep_after.is_none_or(|after| after <= now) {
-            self.sweep(now, most);
-        }
-        if self.peers.len() < most {
-            self.peers.insert(ip, full);
-        } else {
-            self.untracked += 1;
-        }
-    }
-
-    /// Forgets the peers whose buckets are full again. Between two sweeps the table doubles, or a
-    /// second passes, so that a sweep costs a connection a few entries at most.
-    fn sweep(&mut self, now: Instant, most: usize) {
-        self.peers.retain(|_, full| *full > now);
-        self.peers.shrink_to(2 * self.peers.len());
-        self.sweep_at = (2 * self.peers.len()).clamp(FEW.min(most), most);
-        self.sweep_after = (self.peers.len() > most / 2).then(|| now + PAUSE);
     }
 }

@@ -9,6 +9,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::Peer;
+#[cfg(feature = "x509")]
+use crate::{Identity, IdentityRule};
 
 /// Whether a peer is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +35,9 @@ pub enum Verdict {
 ///
 /// As text, a rule is a line: `allow 192.0.2.0/24`, `deny 2001:db8::/32`, `allow 192.0.2.7`, `deny
 /// all`. Empty lines, and the rest of a line after a `#`, are skipped. A line for `all`, the
-/// default, is required.
+/// default, is required. With the feature `x509`, `identity spiffe=spiffe://example.org/web` admits
+/// only peers with that name in their certificate, or with the one of another such line; it applies
+/// in addition to the rules for addresses.
 ///
 /// ```
 /// use ropewalk_middleware::access::{AccessRules, Verdict};
@@ -54,6 +58,9 @@ pub struct AccessRules {
     networks: BTreeMap<u8, HashMap<IpNet, Verdict>>,
     default: Verdict,
     without_address: Verdict,
+    /// If there are any, a peer's certificate has to match one of them.
+    #[cfg(feature = "x509")]
+    identities: Vec<IdentityRule>,
 }
 
 impl AccessRules {
@@ -70,7 +77,13 @@ impl AccessRules {
     }
 
     fn with_default(default: Verdict) -> Self {
-        Self { networks: BTreeMap::new(), default, without_address: Verdict::Allow }
+        Self {
+            networks: BTreeMap::new(),
+            default,
+            without_address: Verdict::Allow,
+            #[cfg(feature = "x509")]
+            identities: Vec::new(),
+        }
     }
 
     /// Allows the peers of this network.
@@ -91,6 +104,26 @@ impl AccessRules {
     pub fn without_address(mut self, verdict: Verdict) -> Self {
         self.without_address = verdict;
         self
+    }
+
+    /// Serves only peers whose certificate has this name, or that of another rule of this kind, as
+    /// far as their address is allowed (feature `x509`). As text it is a line such as `identity
+    /// dns=web.example.org`: see [`IdentityRule`].
+    #[cfg(feature = "x509")]
+    #[must_use]
+    pub fn identity(mut self, rule: IdentityRule) -> Self {
+        self.identities.push(rule);
+        self
+    }
+
+    /// Whether a peer with this certificate, or without one, is served as far as its address is
+    /// allowed.
+    #[cfg(feature = "x509")]
+    #[must_use]
+    pub fn of_identity(&self, identity: Option<&Identity>) -> Verdict {
+        let matches = identity
+            .is_some_and(|identity| self.identities.iter().any(|rule| rule.matches(identity)));
+        if self.identities.is_empty() || matches { Verdict::Allow } else { Verdict::Deny }
     }
 
     fn rule(mut self, network: IpNet, verdict: Verdict) -> Self {
@@ -153,6 +186,12 @@ impl FromStr for AccessRules {
             if line.is_empty() {
                 continue;
             }
+            if let Some(rule) = line.strip_prefix("identity ") {
+                rules = rules
+                    .identity_line(rule.trim())
+                    .map_err(|problem| AccessRulesError { line: index + 1, problem })?;
+                continue;
+            }
             match parse(line).map_err(|problem| AccessRulesError { line: index + 1, problem })? {
                 (None, verdict) => default = Some(verdict),
                 (Some(network), verdict) => rules = rules.rule(network, verdict),
@@ -162,6 +201,18 @@ impl FromStr for AccessRules {
             || AccessRulesError { line: text.lines().count(), problem: Problem::NoDefault };
         rules.default = default.ok_or_else(missing)?;
         Ok(rules)
+    }
+}
+
+impl AccessRules {
+    #[cfg(feature = "x509")]
+    fn identity_line(self, rule: &str) -> Result<Self, Problem> {
+        Ok(self.identity(rule.parse().map_err(Problem::Identity)?))
+    }
+
+    #[cfg(not(feature = "x509"))]
+    fn identity_line(self, _: &str) -> Result<Self, Problem> {
+        Err(Problem::NoIdentities)
     }
 }
 
@@ -195,6 +246,10 @@ enum Problem {
     Words,
     Network(String),
     NoDefault,
+    #[cfg(feature = "x509")]
+    Identity(crate::identity::IdentityRuleError),
+    #[cfg(not(feature = "x509"))]
+    NoIdentities,
 }
 
 impl AccessRulesError {
@@ -210,6 +265,10 @@ impl fmt::Display for AccessRulesError {
         write!(f, "line {}: ", self.line)?;
         match &self.problem {
             Problem::Words => f.write_str("a rule is `allow NETWORK` or `deny NETWORK`"),
+            #[cfg(feature = "x509")]
+            Problem::Identity(error) => error.fmt(f),
+            #[cfg(not(feature = "x509"))]
+            Problem::NoIdentities => f.write_str("names in certificates need the feature x509"),
             Problem::NoDefault => {
                 f.write_str("the last rule is missing: `allow all` or `deny all`")
             }

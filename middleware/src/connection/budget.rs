@@ -129,6 +129,11 @@ impl Connection {
         self
     }
 
+    /// The budget in which its buffers are counted, if there is one.
+    pub fn memory_budget(&self) -> Option<&MemoryBudget> {
+        self.shared().budget.as_ref()
+    }
+
     /// Reports how many bytes its buffers take now. Only the owner of the buffers may call it (one
     /// writer). A dropped connection counts as 0. Without a budget this does nothing.
     pub fn set_buffered(&self, bytes: usize) {

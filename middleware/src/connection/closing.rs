@@ -1,6 +1,5 @@
-//! Why and when a connection ends: its drain and abort signals, and its close reason.
+//! When a connection ends: its drain and abort signals, and where its close reason is set.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
@@ -10,175 +9,8 @@ use tokio::time::Instant;
 
 use super::info::ConnectionInfo;
 use super::peer::Peer;
+use super::reason::CloseReason;
 use super::shared::ConnectionShared;
-
-/// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a
-/// deadline or a limit names it, with its default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum CloseReason {
-    /// The service ended without an error: the peer closed, or the service did.
-    Done = 1,
-    /// The peer, or the network, broke the connection: a reset, a broken pipe, a TLS stream without
-    /// `close_notify`.
-    PeerReset,
-    /// This side broke it: `abort()`, or the drain's deadline passed (`Server::drain_within`, 30
-    /// s).
-    Aborted,
-    /// The bytes were not frames of the codec, or an answer could not be encoded.
-    CodecError,
-    /// The service, or a layer around it, returned an error.
-    ServiceError,
-    /// The service, or a layer around it, panicked.
-    Panic,
-    /// Ended because the server was draining.
-    Drained,
-    /// The write stall: the peer accepted no data for 30 s (`write_stall` on either leaf), or less
-    /// than 64 KiB in four times that; or the handshake of `Session::upgrade_tls` took more than 10
-    /// s.
-    Timeout,
-    /// Over a connection or peer limit: refused, and the peer was told, if there is a text.
-    Refused,
-    /// Over such a limit while 256 refusals were under way: one write was tried, then closed.
-    RefusedAtOnce,
-    /// The peer sent no complete frame in the time for the first one: 10 s under a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
-    FirstFrameTimeout,
-    /// The peer began a frame and did not complete it in time: 30 s under a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), else 30 s for each 64 KiB (`frame_deadline`
-    /// on either leaf).
-    FrameTimeout,
-    /// The peer sent nothing between two frames for 60 s, under a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
-    IdleTimeout,
-    /// A session queued more answers than may wait to be written, 1 MiB (`write_limit`), so that
-    /// one is missing.
-    WriteLimit,
-    /// A limit was reached, and the connection made room: its peer had sent no complete frame, for
-    /// 5 s or with an address over its share. See [`MakeRoom`](crate::MakeRoom).
-    MadeRoomSilent,
-    /// A limit was reached, and the connection made room: no byte had moved on it for 60 s.
-    MadeRoomIdle,
-    /// A limit was reached, and the connection made room for a peer of another address: its own had
-    /// more than its share.
-    MadeRoomShare,
-    /// The server was full, and too many connections waited (64); this connection's address had the
-    /// most of them.
-    NoRoom,
-    /// The codec found no frame in as many bytes as allowed: 16 MiB (`input_limit` on either leaf).
-    InputLimit,
-    /// The codec yielded a thousand frames without consuming a byte.
-    CodecStalled,
-    /// The buffers of all connections took more memory than `Server::memory_budget`, and this
-    /// connection's were the largest.
-    MemoryBudget,
-    /// The peer's address may not connect: see [`AccessLayer`](crate::AccessLayer).
-    AccessDenied,
-    /// Connections came faster than they may: see [`AcceptRateLayer`](crate::AcceptRateLayer).
-    AcceptRate,
-    /// The connection has reached its maximum age: see [`LifetimeLayer`](crate::LifetimeLayer),
-    /// which gives it 30 s to end (`grace`), or `Client::max_age`.
-    MaxAge,
-    /// The peer did not log in within 120 s (`within` of [`LoginLayer`](crate::LoginLayer)).
-    LoginTimeout,
-    /// 100 other peers had not logged in (`at_most` of [`LoginLayer`](crate::LoginLayer)).
-    LoginLimit,
-    /// The peer accepted pushed frames too slowly, and its outbox disconnects then
-    /// (`SlowConsumer::Disconnect`).
-    SlowConsumer,
-    /// Of a client: the server sent a frame that answers no request, so later answers can't be
-    /// matched.
-    Desynchronized,
-    /// Of a client: the server sent no answers on it for 60 s (`Client::stalled_after`), or an
-    /// answer over the limit.
-    Replaced,
-}
-
-impl CloseReason {
-    /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 29] = [
-        Self::Done,
-        Self::PeerReset,
-        Self::Aborted,
-        Self::CodecError,
-        Self::ServiceError,
-        Self::Panic,
-        Self::Drained,
-        Self::Timeout,
-        Self::Refused,
-        Self::RefusedAtOnce,
-        Self::FirstFrameTimeout,
-        Self::FrameTimeout,
-        Self::IdleTimeout,
-        Self::WriteLimit,
-        Self::MadeRoomSilent,
-        Self::MadeRoomIdle,
-        Self::MadeRoomShare,
-        Self::NoRoom,
-        Self::InputLimit,
-        Self::CodecStalled,
-        Self::MemoryBudget,
-        Self::AccessDenied,
-        Self::AcceptRate,
-        Self::MaxAge,
-        Self::LoginTimeout,
-        Self::LoginLimit,
-        Self::SlowConsumer,
-        Self::Desynchronized,
-        Self::Replaced,
-    ];
-
-    /// The reason as one lower-case word, as logs and counters name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::PeerReset => "peer_reset",
-            Self::Aborted => "aborted",
-            Self::CodecError => "codec_error",
-            Self::ServiceError => "service_error",
-            Self::Panic => "panic",
-            Self::Drained => "drained",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::RefusedAtOnce => "refused_at_once",
-            Self::FirstFrameTimeout => "first_frame_timeout",
-            Self::FrameTimeout => "frame_timeout",
-            Self::IdleTimeout => "idle_timeout",
-            Self::WriteLimit => "write_limit",
-            Self::MadeRoomSilent => "made_room_silent",
-            Self::MadeRoomIdle => "made_room_idle",
-            Self::MadeRoomShare => "made_room_share",
-            Self::NoRoom => "no_room",
-            Self::InputLimit => "input_limit",
-            Self::CodecStalled => "codec_stalled",
-            Self::MemoryBudget => "memory_budget",
-            Self::AccessDenied => "access_denied",
-            Self::AcceptRate => "accept_rate",
-            Self::MaxAge => "max_age",
-            Self::LoginTimeout => "login_timeout",
-            Self::LoginLimit => "login_limit",
-            Self::SlowConsumer => "slow_consumer",
-            Self::Desynchronized => "desynchronized",
-            Self::Replaced => "replaced",
-        }
-    }
-
-    /// Its place in [`CloseReason::ALL`].
-    pub fn index(self) -> usize {
-        usize::from(self as u8) - 1
-    }
-
-    fn from_u8(n: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(n).checked_sub(1)?).copied()
-    }
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 const DRAINING: u8 = 1;
 const ABORTED: u8 = 2;
@@ -300,6 +132,22 @@ impl Closing {
         self.state().mover.register(cx.waker());
     }
 
+    /// Asks the connection to close after the frames that its leaf has taken so far: they are
+    /// answered, and those that have arrived behind them are discarded. For a peer that must not be
+    /// served any longer; [`drain`](Self::drain) also answers what has arrived.
+    pub fn finish(&self) {
+        self.limit_frames(0);
+        self.drain();
+    }
+
+    /// Has the connection take at most this many frames in all, those that it has taken already
+    /// among them. After them it closes as in a drain, with the protocol's goodbye, and with the
+    /// reason [`MaxCalls`](CloseReason::MaxCalls). Limits can only be lowered. A plain service of
+    /// connections takes no frames, and takes no notice.
+    pub fn limit_frames(&self, max: u64) {
+        self.0.max_frames.fetch_min(max, Ordering::Relaxed);
+    }
+
     /// Breaks the connection: its task is woken and dropped at its next step.
     pub fn abort(&self) {
         self.state().signals.fetch_or(ABORTED, Ordering::AcqRel);
@@ -396,19 +244,5 @@ impl Closing {
             CloseReason::Done
         };
         self.set_reason(reason)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::CloseReason;
-
-    #[test]
-    fn every_reason_has_its_own_counter() {
-        for (i, reason) in CloseReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), i);
-            assert_eq!(CloseReason::from_u8(reason as u8), Some(reason));
-        }
-        assert_eq!(CloseReason::from_u8(0), None);
     }
 }

@@ -1,5 +1,6 @@
 //! How long a connection waits for its peer.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// How long a peer may take to send its first frame, any frame, and between two frames.
@@ -35,11 +36,14 @@ pub struct ReadDeadlines {
     /// From the end of a frame to the first byte of the next; 60 s by default. Sending to the peer
     /// doesn't reset it.
     pub idle: Option<Duration>,
+    /// The bytes of a frame in a second that are fast enough; `None`, the default, gives a frame no
+    /// more than its deadline.
+    pub min_rate: Option<NonZeroU32>,
 }
 
 impl ReadDeadlines {
     /// No deadline at all.
-    pub const OFF: Self = Self { first_frame: None, frame: None, idle: None };
+    pub const OFF: Self = Self { first_frame: None, frame: None, idle: None, min_rate: None };
 
     /// Sets the deadline of the first frame; `None` turns it off.
     #[must_use]
@@ -61,6 +65,34 @@ impl ReadDeadlines {
         self.idle = deadline.into();
         self
     }
+
+    /// Adds a second to the deadline of a frame, the first one included, for each `bytes` of it
+    /// that have arrived. So a large frame may take as long as it needs at this rate, and a peer
+    /// that drips bytes to keep its connection open may not; the deadline itself can be short. 0
+    /// turns it off.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk_middleware::ReadDeadlines;
+    ///
+    /// // 5 s, and one more for each 500 bytes: 1 MB may take 35 minutes, and 10 bytes may take 5 s.
+    /// let fair = ReadDeadlines::default().frame(Duration::from_secs(5)).min_rate(500);
+    /// ```
+    #[must_use]
+    pub fn min_rate(mut self, bytes: u32) -> Self {
+        self.min_rate = NonZeroU32::new(bytes);
+        self
+    }
+
+    /// How much longer a frame may take of which so many bytes have arrived.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn extension(&self, arrived: u64) -> Duration {
+        let Some(rate) = self.min_rate else { return Duration::ZERO };
+        // Whole seconds only: each byte less than the rate would otherwise earn a peer that drips
+        // some time.
+        Duration::from_secs(arrived / u64::from(rate.get()))
+    }
 }
 
 impl Default for ReadDeadlines {
@@ -69,6 +101,7 @@ impl Default for ReadDeadlines {
             first_frame: Some(Duration::from_secs(10)),
             frame: Some(Duration::from_secs(30)),
             idle: Some(Duration::from_secs(60)),
+            min_rate: None,
         }
     }
 }

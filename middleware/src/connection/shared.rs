@@ -29,6 +29,8 @@ pub(super) struct ConnectionShared {
     rare: OnceLock<Box<Rare>>,
     pub(super) opened: Instant,
     pub(super) counters: Counters,
+    /// After this many frames of the peer no more are taken.
+    pub(super) max_frames: AtomicU64,
     pub(super) closing: ClosingState,
     pub(super) activity: Activity,
 }
@@ -57,6 +59,7 @@ impl ConnectionShared {
             rare: OnceLock::new(),
             opened: Instant::now(),
             counters: Counters::default(),
+            max_frames: AtomicU64::new(u64::MAX),
             closing: ClosingState::default(),
             activity: Activity::default(),
         }

@@ -66,6 +66,14 @@ impl Stats {
         self.0.counters.frames_out.add(n);
     }
 
+    /// Whether as many frames were decoded as
+    /// [`Closing::limit_frames`](crate::Closing::limit_frames) allows. For the code that runs the
+    /// codec, which asks before each frame.
+    #[inline]
+    pub fn is_at_frame_limit(&self) -> bool {
+        self.0.counters.frames_in.get() >= self.0.max_frames.load(Ordering::Relaxed)
+    }
+
     /// How long no byte has moved in either direction, as far as it was noted: a leaf notes it
     /// before each wait.
     pub fn idle(&self) -> Duration {

@@ -1,4 +1,4 @@
-//! Limits on the age of connections: [`LifetimeLayer`].
+//! Limits on the age of connections, and on how many calls each of them makes: [`LifetimeLayer`].
 
 pub(crate) mod ages;
 
@@ -29,6 +29,8 @@ const REASON: CloseReason = CloseReason::MaxAge;
 /// 30 s, is aborted. Either way the reason is [`CloseReason::MaxAge`]. [`jitter`](Self::jitter)
 /// spreads the ages, so that clients that connected together don't reconnect together.
 ///
+/// [`max_calls`](Self::max_calls) also ends a connection after a number of frames.
+///
 /// One task of the layer watches all ages: a connection costs a lock when it opens and one when it
 /// ends, some 100 bytes, and no timer. A frame costs nothing. The layer and its clones share that
 /// task, which ends with the last connection.
@@ -46,24 +48,38 @@ const REASON: CloseReason = CloseReason::MaxAge;
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct LifetimeLayer {
     ages: Arc<Ages>,
+    max_calls: Option<u64>,
 }
 
 impl LifetimeLayer {
     /// Drains each connection this long after it reached the layer.
+    ///
+    /// With [`Duration::MAX`] there is no maximum age.
     pub fn new(max_age: Duration) -> Self {
-        Self { ages: Ages::new(max_age, Duration::ZERO, GRACE, REASON) }
+        Self { ages: Ages::new(max_age, Duration::ZERO, GRACE, REASON), max_calls: None }
     }
 
     /// Lets each connection live longer by a random part of this time. The layer has a new task of
     /// its own, not shared with earlier clones.
     pub fn jitter(self, jitter: Duration) -> Self {
-        Self { ages: Ages::new(self.ages.max_age, jitter, self.ages.grace, REASON) }
+        Self { ages: Ages::new(self.ages.max_age, jitter, self.ages.grace, REASON), ..self }
     }
 
     /// How long a connection may take to end once it is drained; then it is aborted. The layer has
     /// a new task of its own, not shared with earlier clones.
     pub fn grace(self, grace: Duration) -> Self {
-        Self { ages: Ages::new(self.ages.max_age, self.ages.jitter, grace, REASON) }
+        Self { ages: Ages::new(self.ages.max_age, self.ages.jitter, grace, REASON), ..self }
+    }
+
+    /// Ends each connection after this many frames of its peer, which are answered. Then it closes
+    /// as in a drain, with the goodbye of the leaf, and with the reason [`CloseReason::MaxCalls`];
+    /// frames that have arrived behind the last one are discarded. A session's `next` returns
+    /// `None` instead of another frame. With 0 no frame is taken.
+    ///
+    /// Frames are counted by the leaf, so a plain service of connections has no such limit. This
+    /// costs nothing: the leaf compares its count in any case.
+    pub fn max_calls(self, calls: u64) -> Self {
+        Self { max_calls: Some(calls), ..self }
     }
 }
 
@@ -71,15 +87,16 @@ impl<S> Layer<S> for LifetimeLayer {
     type Service = Lifetime<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Lifetime { inner, ages: Arc::clone(&self.ages) }
+        Lifetime { inner, layer: self.clone() }
     }
 }
 
-/// A service whose connections end at a maximum age; made by [`LifetimeLayer`].
+/// A service whose connections end at a maximum age, or after a number of calls; made by
+/// [`LifetimeLayer`].
 #[derive(Clone)]
 pub struct Lifetime<S> {
     inner: S,
-    ages: Arc<Ages>,
+    layer: LifetimeLayer,
 }
 
 impl<S> Lifetime<S> {
@@ -105,14 +122,20 @@ impl<S: Service<Connection>> Service<Connection> for Lifetime<S> {
     }
 
     fn call(&mut self, connection: Connection) -> Self::Future {
-        let age = Ages::enter(&self.ages, connection.closing());
+        if let Some(max) = self.layer.max_calls {
+            connection.closing().limit_frames(max);
+        }
+        let age = Ages::enter(&self.layer.ages, connection.closing());
         LifetimeFuture { future: self.inner.call(connection), _age: age }
     }
 }
 
 impl<S: fmt::Debug> fmt::Debug for Lifetime<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lifetime").field("inner", &self.inner).field("ages", &self.ages).finish()
+        f.debug_struct("Lifetime")
+            .field("inner", &self.inner)
+            .field("ages", &self.layer.ages)
+            .finish()
     }
 }
 

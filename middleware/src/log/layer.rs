@@ -1,8 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower_layer::Layer;
 use tracing::Level;
 
+use super::fields::Fields;
 use super::limits::LineLimits;
 use super::service::Log;
 
@@ -26,6 +28,10 @@ use super::service::Log;
 /// both lines, however many there are, unless [`max_per_second`](Self::max_per_second) sets a
 /// limit.
 ///
+/// [`details`](Self::details) adds the local address, TLS and the proxy to the span, and
+/// [`open_telemetry`](Self::open_telemetry) does so with the field names of OpenTelemetry. To log
+/// fewer connections, there are [`sample`](Self::sample) and [`slower_than`](Self::slower_than).
+///
 /// A subscriber that panics costs its line and nothing else. A subscriber that blocks, blocks the
 /// connection's thread: give it a writer that does not block, such as
 /// [`BackgroundLog`](crate::BackgroundLog).
@@ -46,14 +52,25 @@ use super::service::Log;
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct LogLayer {
-    level: Level,
+    pub(super) level: Level,
     max: Option<usize>,
+    pub(super) fields: Fields,
+    /// One of so many connections has lines.
+    pub(super) sample: u64,
+    /// Connections that end sooner have no lines.
+    pub(super) slower_than: Duration,
 }
 
 impl LogLayer {
     /// A layer that logs at INFO.
     pub fn new() -> Self {
-        Self { level: Level::INFO, max: None }
+        Self {
+            level: Level::INFO,
+            max: None,
+            fields: Fields::Short,
+            sample: 1,
+            slower_than: Duration::ZERO,
+        }
     }
 
     /// The same at another level.
@@ -65,6 +82,41 @@ impl LogLayer {
     /// span but no lines, and once a second a line counts them (`suppressed`).
     pub fn max_per_second(self, max: usize) -> Self {
         Self { max: Some(max), ..self }
+    }
+
+    /// Adds fields to the span, as far as the connection has them: `local`, the address of this
+    /// end; `tls`, the version, with `server_name` and `alpn`; `proxy`, the address of the proxy,
+    /// if `peer` is a client behind one. The local address costs a system call for each connection.
+    pub fn details(self) -> Self {
+        Self { fields: Fields::Full, ..self }
+    }
+
+    /// Names the fields as OpenTelemetry's conventions do: the span has `network.transport`,
+    /// `network.peer.address` and `.port` (of a proxy, if there is one), `network.local.address`
+    /// and `.port`, `client.address` and `.port` (of a client behind a proxy), `tls.protocol.name`
+    /// and `.version`, `tls.client.server_name`, and `network.protocol.name` (ALPN), as far as the
+    /// connection has them. The closing line has `error.type`, unless the reason is `done` or
+    /// `drained`. For all else there is no convention, and the names stay. The local address costs
+    /// a system call for each connection.
+    pub fn open_telemetry(self) -> Self {
+        Self { fields: Fields::OpenTelemetry, ..self }
+    }
+
+    /// Logs one connection of `n`, by its number; the others have a span but no lines, and don't
+    /// count for [`max_per_second`](Self::max_per_second).
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n` is 0.
+    pub fn sample(self, n: u64) -> Self {
+        assert!(n > 0, "one of 0 connections can't be chosen");
+        Self { sample: n, ..self }
+    }
+
+    /// Logs only connections that lasted this long or longer: their closing line. No connection has
+    /// an opening line, because it is not known then.
+    pub fn slower_than(self, duration: Duration) -> Self {
+        Self { slower_than: duration, ..self }
     }
 }
 
@@ -78,6 +130,6 @@ impl<S> Layer<S> for LogLayer {
     type Service = Log<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Log { inner, level: self.level, limits: Arc::new(LineLimits::new(self.level, self.max)) }
+        Log { inner, layer: *self, limits: Arc::new(LineLimits::new(self.level, self.max)) }
     }
 }

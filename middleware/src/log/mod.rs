@@ -3,6 +3,7 @@
 //! Data of peers is never logged unescaped: see [`Escaped`](crate::Escaped).
 
 mod background;
+mod fields;
 mod frame;
 mod future;
 mod layer;

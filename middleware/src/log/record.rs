@@ -3,17 +3,19 @@
 use std::fmt::Display;
 use std::thread::panicking;
 
-use tracing::Level;
-
 use super::at_level;
+use super::fields::{self, Fields};
+use super::layer::LogLayer;
 use super::limits::LineLimits;
-use crate::event::{LogSpan, event, span};
-use crate::{CloseReason, Closing, Connection, Escaped, Stats};
+use crate::event::{LogSpan, event};
+use crate::{Addr, CloseReason, Closing, Connection, Escaped, Stats};
 
 /// A connection to be logged as opened and as closed: at the latest when this is dropped.
 #[derive(Debug)]
 pub(super) struct Record {
-    level: Level,
+    layer: LogLayer,
+    /// The local address, if the span has it. Boxed, because most logs don't.
+    local: Option<Box<Addr>>,
     closing: Closing,
     stats: Stats,
     /// Whether there is an opening line.
@@ -23,9 +25,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(level: Level, connection: &Connection) -> Self {
+    pub(super) fn new(layer: LogLayer, connection: &Connection) -> Self {
         Self {
-            level,
+            layer,
+            local: (layer.fields != Fields::Short).then(|| Box::new(connection.local())),
             closing: connection.closing(),
             stats: connection.stats(),
             opens: true,
@@ -37,14 +40,11 @@ impl Record {
     /// Decides which lines the connection has. Call it after the inner service's `call`, when it is
     /// known whether a limit has refused the connection.
     pub(super) fn limit(&mut self, limits: &LineLimits) {
-        let refused = matches!(
-            self.closing.reason(),
-            Some(CloseReason::Refused | CloseReason::RefusedAtOnce)
-        );
-        self.opens = !refused;
-        if !limits.pass(refused) {
-            self.opened = true;
-            self.closed = true;
+        let refused = self.closing.reason().is_some_and(CloseReason::is_refusal);
+        self.opens = !refused && self.layer.slower_than.is_zero();
+        let is_sampled = self.stats.id() % self.layer.sample == 0;
+        if !is_sampled || !limits.pass(refused) {
+            (self.opened, self.closed) = (true, true);
         }
     }
 
@@ -54,24 +54,14 @@ impl Record {
     /// This is done late, in the task that runs the connection, because the accept loop must not
     /// wait for a log.
     pub(super) fn open(&mut self) -> LogSpan {
-        let stats = &self.stats;
-        at_level!(self.level, AT => {
-            let span = span!(
-                target: "ropewalk::connection",
-                AT,
-                "connection",
-                id = stats.id(),
-                // Escaped, because the peer chooses its Unix socket's path.
-                peer = %Escaped::display(stats.peer()),
-                listener = stats.listener(),
-            );
-            // Once, even if a subscriber panics.
-            if !std::mem::replace(&mut self.opened, true) && self.opens {
-                let _entered = span.enter();
-                event!(target: "ropewalk::connection", AT, "open");
-            }
-            span
-        })
+        let span =
+            fields::span(self.layer.level, self.layer.fields, &self.stats, self.local.as_deref());
+        // Once, even if a subscriber panics.
+        if !std::mem::replace(&mut self.opened, true) && self.opens {
+            let _entered = span.enter();
+            at_level!(self.layer.level, AT => event!(target: "ropewalk::connection", AT, "open"));
+        }
+        span
     }
 
     /// Logs that the service ended by itself. Call it within the span.
@@ -94,8 +84,13 @@ impl Record {
     fn close(&mut self, reason: CloseReason, error: Option<Escaped<'_>>) {
         // Set first, so that a subscriber that panics doesn't get the line again.
         self.closed = true;
-        let stats = &self.stats;
-        at_level!(self.level, AT => event!(
+        let (stats, age) = (&self.stats, self.stats.age());
+        if age < self.layer.slower_than {
+            return;
+        }
+        let is_error = !matches!(reason, CloseReason::Done | CloseReason::Drained);
+        let error_type = is_error && self.layer.fields == Fields::OpenTelemetry;
+        at_level!(self.layer.level, AT => event!(
             target: "ropewalk::connection",
             AT,
             reason = reason.as_str(),
@@ -103,8 +98,9 @@ impl Record {
             bytes_out = stats.bytes_out(),
             frames_in = stats.frames_in(),
             frames_out = stats.frames_out(),
-            duration_ms = u64::try_from(stats.age().as_millis()).unwrap_or(u64::MAX),
+            duration_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             error = error.map(tracing::field::debug),
+            "error.type" = error_type.then(|| reason.as_str()),
             "closed",
         ));
     }

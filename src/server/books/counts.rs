@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ropewalk_middleware::CloseReason;
+use ropewalk_middleware::connection::PerReason;
 
 /// A server's counters at one moment. `accepted` always equals `active` plus all closed
 /// connections.
@@ -11,7 +12,7 @@ use ropewalk_middleware::CloseReason;
 pub struct Counts {
     accepted: u64,
     active: u64,
-    closed: [u64; CloseReason::ALL.len()],
+    closed: PerReason,
 }
 
 impl Counts {
@@ -22,7 +23,7 @@ impl Counts {
 
     pub(super) fn close(&mut self, reason: CloseReason) {
         self.active -= 1;
-        self.closed[reason.index()] += 1;
+        self.closed[reason] += 1;
     }
 
     /// Connections accepted since the server began.
@@ -37,22 +38,19 @@ impl Counts {
 
     /// Connections that ended for this reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.closed[reason.index()]
+        self.closed[reason]
     }
 
-    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::layer::AccessLayer), an
-    /// [`AcceptRateLayer`](crate::layer::AcceptRateLayer). [`Counts::closed`] tells them apart.
+    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::layer::AccessLayer), a
+    /// [`BanLayer`](crate::layer::BanLayer) and others, by [`CloseReason::is_refusal`].
+    /// [`Counts::closed`] tells them apart.
     pub fn refused(&self) -> u64 {
-        use CloseReason::{AcceptRate, AccessDenied, Refused, RefusedAtOnce};
-        [Refused, RefusedAtOnce, AccessDenied, AcceptRate]
-            .map(|reason| self.closed(reason))
-            .iter()
-            .sum()
+        self.reasons().filter(|(reason, _)| reason.is_refusal()).map(|(_, n)| n).sum()
     }
 
     /// Connections that ended, for any reason.
     pub fn closed_in_all(&self) -> u64 {
-        self.closed.iter().sum()
+        self.closed.sum()
     }
 
     /// The reasons that occurred, with their counts.

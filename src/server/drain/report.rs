@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ropewalk_middleware::CloseReason;
+use ropewalk_middleware::connection::PerReason;
 
 use crate::server::books::counts::Counts;
 
@@ -15,7 +16,7 @@ use crate::server::books::counts::Counts;
 /// waited for a slot under a limit until then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
-    closed: [u64; CloseReason::ALL.len()],
+    closed: PerReason,
     unserved: u64,
     blocked: u64,
 }
@@ -23,16 +24,16 @@ pub struct DrainReport {
 impl DrainReport {
     /// The report of the time between two counts.
     pub(in crate::server) fn new(begin: &Counts, end: &Counts, unserved: u64) -> Self {
-        let mut closed = [0; CloseReason::ALL.len()];
+        let mut closed = PerReason::default();
         for reason in CloseReason::ALL {
-            closed[reason.index()] = end.closed(reason) - begin.closed(reason);
+            closed[reason] = end.closed(reason) - begin.closed(reason);
         }
         Self { closed, unserved, blocked: end.active() }
     }
 
     /// Connections that ended for this reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.closed[reason.index()]
+        self.closed[reason]
     }
 
     /// The reasons that occurred, with their counts.

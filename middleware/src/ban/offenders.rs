@@ -1,0 +1,175 @@
+//! Which keys have offended, and which are banned.
+
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::bounded::Bounded;
+
+/// How many offences lead to a ban, and how long it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BanRules {
+    offences: u32,
+    within: Duration,
+    ban_for: Duration,
+}
+
+impl BanRules {
+    /// A peer is banned for `ban_for` at its `offences`th offence within `within` of the first one
+    /// of them.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `offences` is 0.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ropewalk_middleware::BanRules;
+    ///
+    /// // Five wrong passwords in ten minutes lead to an hour.
+    /// let rules = BanRules::new(5, Duration::from_secs(600), Duration::from_secs(3600));
+    /// ```
+    #[must_use]
+    pub fn new(offences: u32, within: Duration, ban_for: Duration) -> Self {
+        assert!(offences > 0, "with no offence needed, every peer would be banned");
+        Self { offences, within, ban_for }
+    }
+}
+
+/// What is known of a key.
+#[derive(Clone, Copy, Debug)]
+enum Record {
+    /// So many offences since then.
+    Offended { since: Instant, offences: u32 },
+    /// Banned until then; for ever if that is beyond the clock's range.
+    Banned { until: Option<Instant> },
+}
+
+impl Record {
+    fn is_over(&self, within: Duration, now: Instant) -> bool {
+        match self {
+            Self::Offended { since, .. } => now - *since > within,
+            Self::Banned { until } => until.is_some_and(|until| until <= now),
+        }
+    }
+}
+
+/// The table of one layer.
+#[derive(Debug)]
+pub(super) struct Offenders<K>(Mutex<Table<K>>);
+
+#[derive(Debug)]
+struct Table<K> {
+    rules: BanRules,
+    records: Bounded<K, Record>,
+    bans: u64,
+}
+
+impl<K: Clone + Eq + Hash> Offenders<K> {
+    /// A table of at most `most` keys.
+    pub(super) fn new(rules: BanRules, most: usize) -> Self {
+        Self(Mutex::new(Table { rules, records: Bounded::new(most), bans: 0 }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table<K>> {
+        // Each change is one insertion, so the table is consistent even after the panic of a key.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_banned(&self, key: &K) -> bool {
+        let table = self.lock();
+        match table.records.get(key) {
+            Some(Record::Banned { until }) => until.is_none_or(|until| Instant::now() < until),
+            _ => false,
+        }
+    }
+
+    /// Counts offences, and returns whether the key is banned now.
+    pub(super) fn offend(&self, key: &K, offences: u32) -> bool {
+        let now = Instant::now();
+        let mut table = self.lock();
+        let within = table.rules.within;
+        let (since, before) = match table.records.get(key) {
+            Some(record) if record.is_over(within, now) => (now, 0),
+            Some(Record::Banned { .. }) => return true,
+            Some(Record::Offended { since, offences }) => (*since, *offences),
+            None => (now, 0),
+        };
+        let offences = before.saturating_add(offences);
+        if offences >= table.rules.offences {
+            let ban_for = table.rules.ban_for;
+            return table.ban(key.clone(), ban_for, now);
+        }
+        table.records.insert(key.clone(), Record::Offended { since, offences }, now, |old| {
+            old.is_over(within, now)
+        });
+        false
+    }
+
+    pub(super) fn ban(&self, key: K, time: Duration) -> bool {
+        self.lock().ban(key, time, Instant::now())
+    }
+
+    pub(super) fn pardon(&self, key: &K) -> bool {
+        let mut table = self.lock();
+        let within = table.rules.within;
+        table.records.remove(key).is_some_and(|record| !record.is_over(within, Instant::now()))
+    }
+
+    /// The banned keys, with the time that is left of each ban.
+    pub(super) fn banned(&self) -> Vec<(K, Duration)> {
+        let now = Instant::now();
+        let table = self.lock();
+        let left = |record: &Record| match record {
+            Record::Banned { until: None } => Some(Duration::MAX),
+            Record::Banned { until: Some(until) } => {
+                Some(*until - now).filter(|left| !left.is_zero())
+            }
+            Record::Offended { .. } => None,
+        };
+        table
+            .records
+            .iter()
+            .filter_map(|(key, record)| Some((key.clone(), left(record)?)))
+            .collect()
+    }
+
+    /// How many keys have offences that may still lead to a ban.
+    pub(super) fn suspects(&self) -> usize {
+        let now = Instant::now();
+        let table = self.lock();
+        let counts = |record: &Record| {
+            matches!(record, Record::Offended { .. }) && !record.is_over(table.rules.within, now)
+        };
+        table.records.iter().filter(|(_, record)| counts(record)).count()
+    }
+
+    pub(super) fn bans(&self) -> u64 {
+        self.lock().bans
+    }
+
+    pub(super) fn untracked(&self) -> u64 {
+        self.lock().records.untracked()
+    }
+
+    pub(super) fn rules(&self) -> BanRules {
+        self.lock().rules
+    }
+
+    pub(super) fn set_rules(&self, rules: BanRules) {
+        self.lock().rules = rules;
+    }
+}
+
+impl<K: Clone + Eq + Hash> Table<K> {
+    /// Bans a key, if there is room in the table.
+    fn ban(&mut self, key: K, time: Duration, now: Instant) -> bool {
+        let within = self.rules.within;
+        let record = Record::Banned { until: now.checked_add(time) };
+        let is_banned = self.records.insert(key, record, now, |old| old.is_over(within, now));
+        self.bans += u64::from(is_banned);
+        is_banned
+    }
+}

@@ -1,0 +1,129 @@
+//! Buckets of tokens that many connections share.
+
+use std::hash::Hash;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::MAX_KEYS;
+use crate::bounded::Bounded;
+use crate::rate::TokenRate;
+
+/// Beyond the range of the clock: longer than any process lives.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The tokens of one key.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    /// Negative while tokens are taken that have not arrived yet.
+    tokens: AtomicI64,
+    /// The tokens that arrived until then are in `tokens`.
+    filled: Mutex<Instant>,
+}
+
+impl Bucket {
+    fn full(rate: TokenRate) -> Arc<Self> {
+        Arc::new(Self { tokens: AtomicI64::new(rate.burst), filled: Mutex::new(Instant::now()) })
+    }
+
+    /// Takes a token. `None` if it was there, otherwise the time at which it will be.
+    #[inline]
+    pub(super) fn take(&self, rate: TokenRate) -> Option<Instant> {
+        if self.tokens.fetch_sub(1, Ordering::Relaxed) > 0 { None } else { self.fill(rate) }
+    }
+
+    /// Returns a token that was taken and not used.
+    pub(super) fn put_back(&self) {
+        self.tokens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds the tokens that have arrived. `None` if all tokens that were taken are there, otherwise
+    /// the time at which they will be.
+    #[cold]
+    fn fill(&self, rate: TokenRate) -> Option<Instant> {
+        let now = Instant::now();
+        let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
+        let came = rate.tokens_in(now.saturating_duration_since(*filled));
+        let with_them = |tokens: i64| tokens.saturating_add(came).min(rate.burst);
+        // It can't fail: the function always returns a value.
+        let before = self
+            .tokens
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| Some(with_them(tokens)));
+        let tokens = with_them(before.unwrap_or_default());
+        // The fraction of a token that has arrived too stays counted, unless the bucket is full.
+        *filled = if tokens == rate.burst { now } else { (*filled + rate.time_of(came)).min(now) };
+        if tokens >= 0 {
+            return None;
+        }
+        let at = filled.checked_add(rate.time_of(tokens)).unwrap_or_else(|| now + FOREVER);
+        Some(at)
+    }
+
+    /// Whether all its tokens have arrived, so that a new bucket would be the same.
+    fn is_full(&self, rate: TokenRate) -> bool {
+        self.fill(rate).is_none() && self.tokens.load(Ordering::Relaxed) == rate.burst
+    }
+}
+
+/// The buckets of one layer.
+#[derive(Debug)]
+pub(super) struct Buckets<K> {
+    pub(super) rate: TokenRate,
+    keys: Mutex<Keys<K>>,
+    refused: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Keys<K> {
+    buckets: Bounded<K, Arc<Bucket>>,
+    /// The bucket of all keys for which the table has no room.
+    others: Option<Arc<Bucket>>,
+}
+
+impl<K: Eq + Hash> Buckets<K> {
+    pub(super) fn new(rate: TokenRate) -> Arc<Self> {
+        let keys = Keys { buckets: Bounded::new(MAX_KEYS), others: None };
+        Arc::new(Self { rate, keys: Mutex::new(keys), refused: AtomicU64::new(0) })
+    }
+
+    /// The same rate with another burst, and with no key known.
+    pub(super) fn with_burst(&self, burst: u32) -> Arc<Self> {
+        let mut rate = self.rate;
+        rate.burst = burst.into();
+        Self::new(rate)
+    }
+
+    /// The bucket of a key.
+    pub(super) fn of(&self, key: K) -> Arc<Bucket> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = keys.buckets.get(&key) {
+            return Arc::clone(bucket);
+        }
+        let bucket = Bucket::full(self.rate);
+        // A bucket that a connection holds stays, or its key would get another one.
+        let is_over =
+            |known: &Arc<Bucket>| Arc::strong_count(known) == 1 && known.is_full(self.rate);
+        if keys.buckets.insert(key, Arc::clone(&bucket), Instant::now(), is_over) {
+            return bucket;
+        }
+        Arc::clone(keys.others.get_or_insert(bucket))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).buckets.len()
+    }
+
+    pub(super) fn untracked(&self) -> u64 {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).buckets.untracked()
+    }
+
+    pub(super) fn note_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,148 @@
+//! Rates that connections share, and refusals under overload, under a server.
+
+use std::time::Duration;
+
+use ropewalk::layer::key_rate::KeyRates;
+use ropewalk::layer::{KeyRateLayer, OverloadLayer, RateExceeded};
+use ropewalk::{Bytes, CloseReason, Error, Lines, Server, framed, reply_fn};
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+use tower::ServiceBuilder;
+
+use crate::harness::{ask, assert_reasons, expect, on_memory, on_tcp, rest, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn echo(line: Bytes) -> Bytes {
+    line
+}
+
+/// The answer of this protocol to a frame over the rate.
+fn slow_down(error: &Error) -> Bytes {
+    match error.downcast_ref::<RateExceeded>() {
+        Some(exceeded) => format!("slow down for {} ms", exceeded.retry_after().as_millis()).into(),
+        None => Bytes::from("error"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_over_a_shared_rate_wait_and_lose_no_frame() {
+    let shared = ServiceBuilder::new().layer(KeyRateLayer::new(10, SECOND)).service(reply_fn(echo));
+    let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), shared)).await;
+    let start = Instant::now();
+    let client = |n: usize| {
+        let connector = connector.clone();
+        tokio::spawn(async move {
+            let mut client = connector.connect().await.unwrap();
+            let lines: String = (0..5).map(|line| format!("{n} {line}\n")).collect();
+            client.write_all(lines.as_bytes()).await.unwrap();
+            expect(&mut client, &lines).await;
+        })
+    };
+    let clients: Vec<_> = (0..20).map(client).collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    // 100 frames, 10 of them at once.
+    assert!(
+        (9 * SECOND..=9 * SECOND + SECOND / 10).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
+    settle().await;
+    assert_reasons(&server.end().await, &[(CloseReason::Done, 20)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_closes_its_half_while_it_waits_still_has_its_answers() {
+    let shared = ServiceBuilder::new().layer(KeyRateLayer::new(1, SECOND)).service(reply_fn(echo));
+    let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), shared)).await;
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"1\n2\n3\n").await.unwrap();
+    client.shutdown().await.unwrap();
+    let start = Instant::now();
+    assert_eq!(rest(&mut client).await, "1\n2\n3\n");
+    assert!(
+        (2 * SECOND..=2 * SECOND + SECOND / 100).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
+    // One that is gone takes no token with it.
+    let mut gone = connector.connect().await.unwrap();
+    gone.write_all(b"1\n2\n3\n4\n").await.unwrap();
+    expect(&mut gone, "1\n").await;
+    drop(gone);
+    settle().await;
+    let mut next = connector.connect().await.unwrap();
+    let start = Instant::now();
+    ask(&mut next, "5\n", "5\n").await;
+    assert!(start.elapsed() <= 2 * SECOND, "{:?}", start.elapsed());
+    drop(next);
+    settle().await;
+    server.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_over_the_rate_is_answered_and_others_are_served() {
+    let users = KeyRates::new(2, SECOND);
+    let by_user = users.by(|line: &Bytes| line.first().copied());
+    let service = ServiceBuilder::new().layer(by_user).service(reply_fn(echo));
+    let (server, connector) =
+        on_memory(Server::new(), framed(Lines::lf(), service).on_error(slow_down)).await;
+    let (mut one, mut two) =
+        (connector.connect().await.unwrap(), connector.connect().await.unwrap());
+    ask(&mut one, "ann 1\n", "ann 1\n").await;
+    ask(&mut two, "ann 2\n", "ann 2\n").await;
+    ask(&mut one, "ann 3\nbob 1\n", "slow down for 500 ms\nbob 1\n").await;
+    tokio::time::advance(SECOND / 2).await;
+    ask(&mut two, "ann 4\nann 5\n", "ann 4\nslow down for 500 ms\n").await;
+    drop((one, two));
+    settle().await;
+    assert_eq!((users.refused(), users.keys()), (2, 2));
+    assert_reasons(&server.end().await, &[(CloseReason::Done, 2)]);
+}
+
+/// Over a socket: the key is the address of a connection.
+#[tokio::test]
+async fn all_connections_of_one_address_share_its_rate() {
+    let addresses = KeyRates::new(2, 3600 * SECOND);
+    let service = framed(Lines::lf(), reply_fn(echo))
+        .layer_with(move |opened: &ropewalk::Opened<Lines>| {
+            addresses.of(opened.peer().host()).refuse()
+        })
+        .on_error(|_: &Error| Bytes::from("slow down"));
+    let server = on_tcp(Server::new(), service).await;
+    let (mut one, mut two) = (server.connect().await, server.connect().await);
+    ask(&mut one, "1\n", "1\n").await;
+    ask(&mut two, "2\n", "2\n").await;
+    ask(&mut one, "3\n", "slow down\n").await;
+    ask(&mut two, "4\n", "slow down\n").await;
+    drop((one, two));
+    server.until("both have gone", |counts| counts.active() == 0).await;
+    assert_reasons(&server.end().await, &[(CloseReason::Done, 2)]);
+}
+
+/// Over a socket: one connection takes so much memory that others are refused, until it is gone.
+#[tokio::test]
+async fn while_memory_is_short_others_are_refused_and_those_that_are_open_are_served() {
+    const MIB: usize = 1024 * 1024;
+    let overload = OverloadLayer::new().without_lag().memory(10, 5);
+    let server =
+        Server::new().memory_budget(8 * MIB).layer(overload.clone().refuse_with("later\n"));
+    let server = on_tcp(server, framed(Lines::lf().max(4 * MIB), reply_fn(echo))).await;
+    let (mut open, mut large) = (server.connect().await, server.connect().await);
+    ask(&mut open, "a\n", "a\n").await;
+    large.write_all(&vec![b'x'; MIB]).await.unwrap();
+    let memory = || server.handle().memory().in_use();
+    crate::harness::until("the line has arrived", || memory() >= MIB).await;
+    assert_eq!(rest(&mut server.connect().await).await, "later\n");
+    ask(&mut open, "b\n", "b\n").await;
+    drop(large);
+    crate::harness::until("its memory is free", || memory() < 8 * MIB / 20).await;
+    let mut next = server.connect().await;
+    ask(&mut next, "c\n", "c\n").await;
+    assert_eq!((overload.refused(), overload.shortages(), overload.is_overloaded()), (1, 1, false));
+    drop((open, next));
+    server.until("all have gone", |counts| counts.active() == 0).await;
+    assert_eq!(server.end().await.closed(CloseReason::Overload), 1);
+}
