@@ -11,8 +11,8 @@ const PAGE: &str = include_str!("page.html");
 /// What the page may do: run its own script and style, known by their hashes, and ask this
 /// endpoint.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-SCRIPT'; \
-    style-src 'sha256-STYLE'; \
+    script-src 'sha256-LX1ZihXOL9PHPwstDyghBp1F6ek/LNgj7c2yxAi/eHU='; \
+    style-src 'sha256-Fsc2rrxS0mD8nmxgtbLJ7d6gIK3qd763ec/6klHx+i0='; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 
