@@ -149,7 +149,8 @@ impl Admin {
     }
 
     /// Binds the endpoint for a server that is run elsewhere, and returns the server of the
-    /// endpoint: it runs when it is awaited, and until its own handle ends it.
+    /// endpoint: it answers while it is awaited and the other one runs, and until its own handle
+    /// ends it. For a hot restart the other one has to be bound first.
     ///
     /// # Errors
     ///
@@ -175,8 +176,11 @@ impl Admin {
             bound: OnceLock::new(),
         });
         let noting = Noting::new(Arc::clone(&app));
-        let mut admin =
-            Server::new().max_connections(CONNECTIONS).max_preambles(PREAMBLES).manage(noting);
+        let mut admin = Server::new()
+            .beside(server)
+            .max_connections(CONNECTIONS)
+            .max_preambles(PREAMBLES)
+            .manage(noting);
         for endpoint in &endpoints {
             admin = admin.listen(closed(endpoint.clone()));
         }

@@ -12,7 +12,7 @@ use super::workers::Workers;
 use crate::endpoint::Endpoint;
 use crate::listener::opened::Opened;
 use crate::server::books::shared::Shared;
-use crate::server::restart::{Passed, RestartError, Succession};
+use crate::server::restart::{Beside, Passed, RestartError};
 use crate::server::run::command::{Change, Closed, NewSockets};
 
 /// What a server is to accept on.
@@ -24,19 +24,16 @@ pub(in crate::server) enum Sockets {
 }
 
 impl Sockets {
-    /// Opens all endpoints, of these services, and finds their addresses. What an old process hands
-    /// over is not opened again.
+    /// Opens all endpoints, of these services, and finds their addresses. What an old process has
+    /// handed over to `heir` is not opened again.
     pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
         of: &[usize],
         workers: Option<usize>,
-        succession: &mut Option<Succession>,
+        heir: &Beside,
         shared: &Shared,
     ) -> Result<(Self, Vec<Addr>)> {
-        let mut inherited = |endpoint: &Endpoint| match succession {
-            Some(succession) => succession.take(&endpoint.place()),
-            None => Vec::new(),
-        };
+        let inherited = |endpoint: &Endpoint| heir.take(&endpoint.place());
         let mut addresses = Vec::with_capacity(endpoints.len());
         let Some(workers) = workers else {
             let mut all = Vec::with_capacity(endpoints.len());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ropewalk_middleware::BackgroundLog;
 
 use super::notify::Notify;
-use crate::server::restart::Restart;
+use crate::server::restart::{Beside, Restart};
 
 /// What a server was told about its running.
 pub(in crate::server) struct Options {
@@ -15,6 +15,8 @@ pub(in crate::server) struct Options {
     /// How much of that the listeners stay open.
     pub(in crate::server) grace: Duration,
     pub(in crate::server) restart: Option<Restart>,
+    /// The server whose restart hands this one's sockets over.
+    pub(in crate::server) beside: Option<Beside>,
     pub(in crate::server) notify: Notify,
     /// The code to exit with when the drain's deadline finds threads blocked.
     pub(in crate::server) exit: Option<i32>,

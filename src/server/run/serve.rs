@@ -82,12 +82,12 @@ impl Plan {
         let signals =
             Signals::install(options.signals, options.signals && options.restart.is_some())?;
         let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
-        let mut succession = match options.restart {
-            Some(_) => Succession::begin().await?,
-            None => None,
-        };
+        if options.restart.is_some() {
+            shared.beside.inherit(Succession::begin().await?);
+        }
+        let heir = options.beside.as_ref().unwrap_or(&shared.beside);
         let (sockets, addresses) =
-            Sockets::open(&endpoints, &of, options.workers, &mut succession, &shared).await?;
+            Sockets::open(&endpoints, &of, options.workers, heir, &shared).await?;
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
@@ -100,7 +100,6 @@ impl Plan {
             sockets,
             endpoints,
             services,
-            succession,
             signals,
             hangup,
             lifecycles,
@@ -210,6 +209,8 @@ pub(in crate::server) struct Over(pub(in crate::server) Arc<Shared>);
 
 impl Drop for Over {
     fn drop(&mut self) {
+        // If it never ran, the process that it was to take over from goes on.
+        drop(self.0.beside.succession());
         self.0.drain_all();
         self.0.abort_all();
         self.0.end(true);
