@@ -7,10 +7,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::Parser;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use ropewalk::cli::ServerArgs;
-use ropewalk::{
-    Bytes, CallLatencyLayer, ConnectionInfo, ConnectionLimitLayer, Endpoint, Error, Lines, Result, metrics,
-    per_connection, service_fn,
-};
+use ropewalk::layer::{CallLatencyLayer, ConnectionLimitLayer, Histogram, limit::RefuseWith};
+use ropewalk::{Bytes, ConnectionInfo, Endpoint, Error, Lines, Result, metrics, per_connection, service_fn};
 use ropewalk_admin::Admin;
 use tokio::time::sleep;
 use tower::ServiceBuilder;
@@ -40,22 +38,26 @@ async fn answer(connection: ConnectionInfo, line: Bytes) -> Result<Bytes> {
     Ok(line)
 }
 
+/// The endpoint: what it shows besides the server's own counts.
+fn admin(endpoint: Endpoint, calls: Histogram, limit: ConnectionLimitLayer<RefuseWith>) -> Result<Admin> {
+    let recorder = PrometheusBuilder::new().install_recorder().map_err(Error::other)?;
+    Ok(Admin::new()
+        .listen(endpoint)
+        .names(|connection| connection.get::<Name>().map(|name| name.0.clone()))
+        .metrics(move || recorder.render())
+        .latency("lines", calls)
+        .counter("slots taken, of 5000", move || limit.active() as u64))
+}
+
 #[tokio::main]
 async fn main() -> Result {
     let cli = Cli::parse();
-    let recorder = PrometheusBuilder::new().install_recorder().map_err(Error::other)?;
     let latency = CallLatencyLayer::new().every_call();
     let limit = ConnectionLimitLayer::new(5000).refuse_with("Too many connections, try later\n");
-    let mut admin = Admin::new()
-        .listen(cli.admin)
-        .names(|connection| connection.get::<Name>().map(|name| name.0.clone()))
-        .metrics(move || recorder.render())
-        .latency("lines", latency.histogram());
+    let mut admin = admin(cli.admin, latency.histogram(), limit.clone())?;
     if let Some(file) = cli.token_file {
         admin = admin.token_file(file);
     }
-    let active = limit.clone();
-    admin = admin.counter("slots taken of the limit's 5000", move || active.active() as u64);
     let echo = per_connection(Lines::any(), move |connection| {
         let connection = connection.info();
         ServiceBuilder::new().layer(latency).service(service_fn(move |line| answer(connection.clone(), line)))

@@ -51,3 +51,8 @@ mod status;
 mod token;
 
 pub use self::builder::Admin;
+
+/// The snippet of the README, as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,6 +13,9 @@ use crate::app::Hooks;
 /// How many rows there are if the request does not say.
 const ROWS: usize = 100;
 
+/// How many characters of a name are shown.
+const NAME: usize = 200;
+
 /// How many rows a request may ask for.
 const MOST_ROWS: usize = 1000;
 
@@ -192,7 +195,25 @@ fn peer(connection: &ConnectionInfo) -> String {
 
 fn name(connection: &ConnectionInfo, hooks: &Hooks) -> Option<String> {
     let name = (hooks.name.as_ref()?)(connection)?;
-    Some(Escaped::display(&name).to_string())
+    Some(plain(&name))
+}
+
+/// Letters and digits of any script, and printable ASCII; what could hide or turn text around is
+/// escaped.
+fn plain(name: &str) -> String {
+    let mut shown = String::new();
+    for (n, c) in name.chars().enumerate() {
+        if n == NAME {
+            shown.push_str("...");
+            break;
+        }
+        match c {
+            ' '..='~' => shown.push(c),
+            c if c.is_alphanumeric() => shown.push(c),
+            c => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
 }
 
 fn state_of(connection: &ConnectionInfo) -> State {

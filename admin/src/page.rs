@@ -11,7 +11,7 @@ const PAGE: &str = include_str!("page.html");
 /// What the page may do: run its own script and style, known by their hashes, and ask this
 /// endpoint.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-LX1ZihXOL9PHPwstDyghBp1F6ek/LNgj7c2yxAi/eHU='; \
+    script-src 'sha256-5KyVZH4ozvrhBt81gqx9XUs3moxZoykI7LexWyeuSfM='; \
     style-src 'sha256-Fsc2rrxS0mD8nmxgtbLJ7d6gIK3qd763ec/6klHx+i0='; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";

@@ -77,7 +77,9 @@ fn wide(text: &str) -> Vec<String> {
 fn code_and_diagrams_fit_into_80_columns() {
     let all = documents("docs/src", true).into_iter();
     let all = all.chain(
-        ["", "codecs", "middleware"].into_iter().flat_map(|folder| documents(folder, false)),
+        ["", "codecs", "middleware", "admin"]
+            .into_iter()
+            .flat_map(|folder| documents(folder, false)),
     );
     // Fetched code has the width of the examples.
     let own = all.filter(|document| !document.text.contains(MARK));
@@ -85,7 +87,7 @@ fn code_and_diagrams_fit_into_80_columns() {
         let path = document.path;
         wide(&document.text).into_iter().map(move |line| format!("{path}: {line}"))
     }));
-    for front in ["src/lib.rs", "codecs/src/lib.rs", "middleware/src/lib.rs"] {
+    for front in ["src/lib.rs", "codecs/src/lib.rs", "middleware/src/lib.rs", "admin/src/lib.rs"] {
         let text = read(front);
         let page: Vec<&str> = text
             .lines()

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use ropewalk::{Endpoint, TlsConfig};
 use ropewalk_admin::Admin;
 
-use crate::common::{Asked, TOKEN, Watched, bearer, exchange, spawned, token_file};
+use crate::common::{TOKEN, Watched, bearer, exchange, spawned, token_file};
 
 fn certificate() -> (rcgen::CertifiedKey<rcgen::KeyPair>, TlsConfig) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -42,7 +42,7 @@ async fn an_address_that_others_can_reach_needs_a_token_and_tls() {
 async fn loopback_is_where_it_listens_and_the_default() {
     let watched = Watched::start().await;
     for endpoint in ["tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:127.1.2.3:0"] {
-        Admin::new().listen(endpoint).bind(&watched.handle).await.unwrap();
+        drop(Admin::new().listen(endpoint).bind(&watched.handle).await.unwrap());
     }
     match Admin::new().bind(&watched.handle).await {
         Ok(admin) => assert_eq!(admin.handle().addresses()[0].to_string(), "tcp:127.0.0.1:9901"),
@@ -51,6 +51,13 @@ async fn loopback_is_where_it_listens_and_the_default() {
     }
     let error = Admin::new().listen("127.0.0.1").bind(&watched.handle).await.unwrap_err();
     assert!(!error.to_string().is_empty());
+}
+
+#[tokio::test]
+async fn sixteen_handshakes_may_be_under_way() {
+    let watched = Watched::start().await;
+    let bound = Admin::new().listen("tcp:127.0.0.1:0").bind(&watched.handle).await.unwrap();
+    assert_eq!(bound.handle().max_preambles(), 16);
 }
 
 #[tokio::test]
@@ -96,10 +103,8 @@ async fn an_encrypted_endpoint_answers_by_its_address_and_by_its_name() {
         assert_eq!(exchange(stream, &request).await.status, status, "{host}");
     }
     // Plain text is not answered.
-    let plain = Asked { handle: asked.handle.clone() };
     let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let refused =
         tokio::spawn(exchange(tcp, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     assert!(refused.is_err());
-    drop(plain);
 }
