@@ -227,6 +227,15 @@ impl Endpoint {
         self
     }
 
+    /// Whether its connections begin with a TLS handshake.
+    pub fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        let encrypted = self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let encrypted = false;
+        encrypted
+    }
+
     /// Its certificates, if it has any.
     #[cfg(feature = "tls")]
     pub(crate) fn tls_config(&self) -> Option<&TlsConfig> {

@@ -1,6 +1,7 @@
 //! Limits on the machine's resources: preambles, memory, and the default number of connections.
 
 use super::Server;
+use super::handle::Handle;
 
 const MAX_CONNECTIONS: usize = 10_000;
 
@@ -10,6 +11,36 @@ pub(super) fn max_connections(descriptors: usize, preambles: usize) -> usize {
 }
 
 impl<L> Server<L> {
+    /// Has a [hot restart](Self::hot_restart) of another server of this process hand over the
+    /// sockets of this one as well. It is for a server beside the main one, such as an admin
+    /// endpoint, which has limits and a drain of its own.
+    ///
+    /// This server accepts when the other one does. When a new process has taken over, both drain.
+    /// In the new process, bind the other server first, then this one, then await both. Endpoints
+    /// that are added to this server while it runs are not handed over.
+    ///
+    /// ```no_run
+    /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};
+    /// # use ropewalk::server::Restart;
+    /// # async fn doc() -> ropewalk::Result {
+    /// let echo = || framed(RawBytes, reply_fn(|bytes: Bytes| bytes));
+    /// let main = Server::new().listen("tcp:8007").signals().hot_restart(Restart::new()).serve(echo()).bind().await?;
+    /// let beside = Server::new().listen("tcp:127.0.0.1:8008").beside(&main.handle()).serve(echo()).bind().await?;
+    /// let handle = beside.handle();
+    /// let until_then = async {
+    ///     let ended = main.await;
+    ///     handle.stop();
+    ///     ended
+    /// };
+    /// let (ended, beside) = tokio::join!(until_then, beside);
+    /// ended.and(beside)
+    /// # }
+    /// ```
+    pub fn beside(mut self, handle: &Handle) -> Self {
+        self.options.beside = Some(handle.0.beside.clone());
+        self
+    }
+
     /// The most preambles (PROXY headers and TLS handshakes, which come before a connection) under
     /// way at once, over all endpoints and workers, including those that are complete and wait to
     /// be accepted; at least 1. By default 4096, or a quarter of the descriptors that the server

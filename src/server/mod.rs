@@ -105,6 +105,7 @@ impl Server {
                 drain: DRAIN,
                 grace: Duration::ZERO,
                 restart: None,
+                beside: None,
                 notify: Notify::default(),
                 exit: None,
                 workers: None,

@@ -5,12 +5,15 @@
 mod asked;
 #[path = "../encrypted/mod.rs"]
 mod encrypted;
+#[path = "../generations/mod.rs"]
+mod generations;
 #[path = "../support/mod.rs"]
 mod support;
 
 /// The path of each test begins with this: `cargo test examples` runs them all.
 #[path = "."]
 mod examples {
+    mod admin;
     mod answers;
     mod balance;
     mod chat;

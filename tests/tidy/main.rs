@@ -70,7 +70,17 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
 }
 
 fn all_sources() -> Vec<Source> {
-    sources(&["src", "codecs", "laws", "middleware", "examples", "tests", "benches", "fuzz"])
+    sources(&[
+        "src",
+        "codecs",
+        "laws",
+        "middleware",
+        "admin",
+        "examples",
+        "tests",
+        "benches",
+        "fuzz",
+    ])
 }
 
 /// Blanks out comments, strings and characters, and keeps the lines.
@@ -347,7 +357,7 @@ fn codecs_know_no_other_crate_and_middleware_only_them() {
 fn the_versions_agree() {
     let manifest = read("Cargo.toml");
     let version = value(&manifest, "version");
-    for crate_ in ["ropewalk-codecs", "ropewalk-laws", "ropewalk-middleware"] {
+    for crate_ in ["ropewalk-codecs", "ropewalk-laws", "ropewalk-middleware", "ropewalk-admin"] {
         assert!(
             value(&manifest, crate_).contains(&format!("version = \"{version}\"")),
             "{crate_} in Cargo.toml"
@@ -363,7 +373,13 @@ fn the_readmes_name_the_rust_version_of_the_manifest() {
     let manifest = read("Cargo.toml");
     let wanted = value(&manifest, "rust-version");
     assert!(!rust_versions(&read("README.md")).is_empty(), "README.md names no rust-version");
-    for document in ["README.md", "codecs/README.md", "laws/README.md", "middleware/README.md"] {
+    for document in [
+        "README.md",
+        "codecs/README.md",
+        "laws/README.md",
+        "middleware/README.md",
+        "admin/README.md",
+    ] {
         assert!(
             rust_versions(&read(document)).iter().all(|&found| found == wanted),
             "{document}: {wanted} is right"
@@ -373,7 +389,13 @@ fn the_readmes_name_the_rust_version_of_the_manifest() {
 
 #[test]
 fn every_crate_forbids_unsafe_code() {
-    for lib in ["src/lib.rs", "codecs/src/lib.rs", "laws/src/lib.rs", "middleware/src/lib.rs"] {
+    for lib in [
+        "src/lib.rs",
+        "codecs/src/lib.rs",
+        "laws/src/lib.rs",
+        "middleware/src/lib.rs",
+        "admin/src/lib.rs",
+    ] {
         assert!(blank(&read(lib)).contains("#![forbid(unsafe_code)]"), "{lib}");
     }
 }

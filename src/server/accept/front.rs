@@ -12,7 +12,7 @@ use super::workers::Workers;
 use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::Shared;
-use crate::server::restart::{Passed, RestartError, Takeover};
+use crate::server::restart::{Beside, Passed, RestartError};
 use crate::server::run::command::{Change, Closed, NewSockets};
 
 /// The sockets on which a server will accept.
@@ -24,19 +24,16 @@ pub(in crate::server) enum Sockets {
 }
 
 impl Sockets {
-    /// Opens all endpoints and returns their addresses. `of` has the number of each endpoint's
-    /// service. Sockets that an old process hands over are used instead of new ones.
+    /// Opens all endpoints, of these services, and finds their addresses. What an old process has
+    /// handed over to `heir` is not opened again.
     pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
         of: &[usize],
         workers: Option<usize>,
-        takeover: &mut Option<Takeover>,
+        heir: &Beside,
         shared: &Shared,
     ) -> Result<(Self, Vec<Addr>)> {
-        let mut inherited = |endpoint: &Endpoint| match takeover {
-            Some(takeover) => takeover.take(&endpoint.place()),
-            None => Vec::new(),
-        };
+        let inherited = |endpoint: &Endpoint| heir.take(&endpoint.place());
         let mut addresses = Vec::with_capacity(endpoints.len());
         let Some(workers) = workers else {
             let mut all = Vec::with_capacity(endpoints.len());

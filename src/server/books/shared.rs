@@ -21,7 +21,7 @@ use super::{Books, MadeRoom};
 use crate::listener::preamble::Preambles;
 use crate::server::budget::Memory;
 use crate::server::drain::report::DrainRecord;
-use crate::server::restart::RestartError;
+use crate::server::restart::{Beside, GivenUp, RestartError};
 use crate::server::run::command::Control;
 use crate::server::run::reload::Reloads;
 use crate::wire::after;
@@ -66,6 +66,8 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) restarts: watch::Sender<Restarts>,
     /// A new process has taken over.
     succeeded: AtomicBool,
+    pub(in crate::server) beside: Beside,
+    pub(in crate::server) given_up: GivenUp,
     log: LogLimits,
     pub(in crate::server) outcome: DrainRecord,
     pub(in crate::server) incidents: Incidents,
@@ -122,6 +124,8 @@ impl Shared {
             reloads,
             restarts: watch::Sender::new(restarts),
             succeeded: AtomicBool::new(false),
+            beside: Beside::new(),
+            given_up: GivenUp::new(),
             log: LogLimits::default(),
             outcome: DrainRecord::default(),
             incidents: Incidents::default(),

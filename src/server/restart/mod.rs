@@ -8,6 +8,7 @@
 //! new one's confirmation. Until that confirmation the old process serves, and a failure of the new
 //! one ends only the new one.
 
+mod beside;
 mod error;
 mod messages;
 mod predecessor;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use self::error::RestartError;
 
+pub(super) use self::beside::{Beside, GivenUp, Registered};
 pub(super) use self::predecessor::{Attempt, Passed, RestartStep, start};
 pub(super) use self::successor::Takeover;
 

@@ -1,5 +1,6 @@
 //! A server from its first accept to its last connection.
 
+mod beside;
 pub(super) mod command;
 mod control;
 pub(super) mod lifecycle;
@@ -42,7 +43,6 @@ pub(super) struct Bound {
     pub(super) sockets: Sockets,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) services: Services,
-    pub(super) takeover: Option<Takeover>,
     pub(super) signals: Signals,
     hangup: Hangup,
     pub(super) lifecycles: Lifecycles,
@@ -53,29 +53,22 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) async fn run(self) -> Result {
-        let Self {
-            sockets,
-            endpoints,
-            services,
-            takeover,
-            mut signals,
-            hangup,
-            mut lifecycles,
-            ..
-        } = self;
+        let Self { sockets, endpoints, services, mut signals, hangup, mut lifecycles, .. } = self;
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
         let over = EndOnDrop(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
+        let beside = beside::begin(&shared, &options, &endpoints, &mut front).await;
         start(&mut lifecycles, &mut signals).await?;
-        if let Some(takeover) = takeover {
-            if let Err(error) = take_over(takeover, &mut signals).await {
+        if let Some(succession) = shared.beside.succession() {
+            if let Err(error) = take_over(succession, &mut signals).await {
                 drop(stop(&mut lifecycles, &mut signals).await);
                 return Err(error);
             }
             // From here on the paths are this process's to remove.
             front.give_up(&[]);
         }
-        // Set once, because `run` consumes the server.
+        shared.beside.settle();
+        // Run once only.
         drop(shared.runtime.set(Handle::current()));
         announce(&shared, &endpoints, &options, on_listening);
         deadline::keep(&shared, &options);
@@ -84,9 +77,11 @@ impl Bound {
         let _keeping = budget::keep(&shared);
         let places = endpoints.iter().map(Endpoint::place).collect();
         let commands = shared.control.open(options.workers);
-        let mut running = Running { front, places, options, commands, shared: &shared };
+        let mut running =
+            Running { front, places, own_sockets: 0, options, commands, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
         shared.control.close();
+        drop(beside);
         let (front, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
         finish(&shared, front, &mut signals, options.drain).await;
@@ -174,6 +169,9 @@ struct Running<'a> {
     front: Front,
     /// The endpoints, without their options.
     places: Vec<String>,
+    /// How many sockets of this server were handed over last; those of the servers beside it
+    /// follow.
+    own_sockets: usize,
     options: Options,
     commands: mpsc::Receiver<Command>,
     shared: &'a Shared,
@@ -225,9 +223,12 @@ impl Running<'_> {
                     Err(error) => self.restart_failed(error),
                 },
                 RunEvent::Restarted(Ok(RestartStep::Ready(successor))) => {
-                    // Before `begin`, because the new process owns the paths from its first moment,
-                    // and removes them if it ends.
-                    self.front.give_up(successor.taken());
+                    // First, for from its first moment on the new process may end and take the
+                    // paths with it.
+                    let taken = successor.taken();
+                    let (own, others) = taken.split_at(self.own_sockets.min(taken.len()));
+                    self.front.give_up(own);
+                    self.shared.beside.note_taken(others);
                     attempt = Some(successor.begin());
                 }
                 RunEvent::Restarted(Ok(RestartStep::Begun(pid))) => {
@@ -302,9 +303,11 @@ impl Running<'_> {
         }
     }
 
-    fn begin_restart(&self) -> Result<Attempt, RestartError> {
+    fn begin_restart(&mut self) -> Result<Attempt, RestartError> {
         let restart = self.options.restart.as_ref().ok_or(RestartError::NotEnabled)?;
-        let sockets = self.front.hand_over(&self.places)?;
+        let mut sockets = self.front.hand_over(&self.places)?;
+        self.own_sockets = sockets.len();
+        sockets.extend(self.shared.beside.hand_over()?);
         let attempt = start_process(restart, sockets);
         self.options.notify.reloading();
         aside!(INFO, "restarting: a new process is started");
@@ -314,6 +317,7 @@ impl Running<'_> {
     fn succeeded_by(&self, pid: u32) {
         self.options.notify.succeeded_by(pid);
         self.shared.succeed();
+        self.shared.beside.succeed();
         self.shared.restarted(Ok(pid));
         self.shared.begin_drain(self.options.drain);
         aside!(INFO, pid, "a new process has taken over: draining");
@@ -364,6 +368,8 @@ impl Running<'_> {
         if !self.shared.has_successor() {
             // A restart that is interrupted by the drain may have given some of them up.
             self.front.give_up(&[]);
+        } else if let Some(taken) = self.shared.given_up.get() {
+            self.front.give_up(taken);
         }
         let Self { mut front, options, shared, .. } = self;
         let stopping = *shared.phase.borrow() == Phase::Stopping;

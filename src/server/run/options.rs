@@ -6,7 +6,7 @@ use std::time::Duration;
 use ropewalk_middleware::BackgroundLog;
 
 use super::notify::Notify;
-use crate::server::restart::Restart;
+use crate::server::restart::{Beside, Restart};
 
 /// The settings that a running server depends on.
 pub(in crate::server) struct Options {
@@ -15,6 +15,8 @@ pub(in crate::server) struct Options {
     /// How long the listeners stay open in a drain; a part of `drain`.
     pub(in crate::server) grace: Duration,
     pub(in crate::server) restart: Option<Restart>,
+    /// The server whose restart hands this one's sockets over.
+    pub(in crate::server) beside: Option<Beside>,
     pub(in crate::server) notify: Notify,
     /// The exit code if threads are still blocked after the drain's deadline; `None` to go on.
     pub(in crate::server) exit: Option<i32>,

@@ -81,12 +81,12 @@ impl Plan {
         let signals =
             Signals::install(options.signals, options.signals && options.restart.is_some())?;
         let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
-        let mut takeover = match options.restart {
-            Some(_) => Takeover::begin().await?,
-            None => None,
-        };
+        if options.restart.is_some() {
+            shared.beside.inherit(Takeover::begin().await?);
+        }
+        let heir = options.beside.as_ref().unwrap_or(&shared.beside);
         let (sockets, addresses) =
-            Sockets::open(&endpoints, &of, options.workers, &mut takeover, &shared).await?;
+            Sockets::open(&endpoints, &of, options.workers, heir, &shared).await?;
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
@@ -99,7 +99,6 @@ impl Plan {
             sockets,
             endpoints,
             services,
-            takeover,
             signals,
             hangup,
             lifecycles,
@@ -211,6 +210,8 @@ pub(in crate::server) struct EndOnDrop(pub(in crate::server) Arc<Shared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        // If it never ran, the process that it was to take over from goes on.
+        drop(self.0.beside.succession());
         self.0.drain_all();
         self.0.abort_all();
         self.0.end(true);

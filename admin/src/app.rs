@@ -1,0 +1,54 @@
+//! What the parts of the endpoint share.
+
+use std::fmt;
+use std::sync::{Mutex, OnceLock};
+
+use ropewalk::layer::Histogram;
+use ropewalk::{Addr, ConnectionInfo, Handle};
+use tokio::time::Instant;
+
+use crate::history::History;
+use crate::token::Token;
+
+type Name = Box<dyn Fn(&ConnectionInfo) -> Option<String> + Send + Sync>;
+type Text = Box<dyn Fn() -> String + Send + Sync>;
+type Count = Box<dyn Fn() -> u64 + Send + Sync>;
+type Get = Box<dyn Fn() -> usize + Send + Sync>;
+type Set = Box<dyn Fn(usize) + Send + Sync>;
+
+/// A limit that can be set.
+pub(crate) struct Limit {
+    pub(crate) name: String,
+    pub(crate) get: Get,
+    pub(crate) set: Set,
+}
+
+/// What the user's code tells about the server.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) name: Option<Name>,
+    pub(crate) metrics: Option<Text>,
+    pub(crate) histograms: Vec<(String, Histogram)>,
+    pub(crate) counters: Vec<(String, Count)>,
+    pub(crate) limits: Vec<Limit>,
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks").finish_non_exhaustive()
+    }
+}
+
+/// The state of the endpoint.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// The server that is watched.
+    pub(crate) server: Handle,
+    pub(crate) token: Option<Token>,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) hooks: Hooks,
+    pub(crate) began: Instant,
+    pub(crate) history: Mutex<History>,
+    /// The addresses of this endpoint.
+    pub(crate) bound: OnceLock<Vec<Addr>>,
+}

@@ -1,0 +1,115 @@
+//! Servers beside another one, whose hot restart hands their sockets over as well.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use ropewalk::server::{Restart, RestartError};
+use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
+use tokio::net::UnixStream;
+
+use crate::generations::Generations;
+use crate::harness::{Running, ask, shouter};
+use crate::support::{Client, TempDir, until};
+
+/// Asks for a path of an admin endpoint; the first line and the body.
+fn asked(mut client: Client, path: &str) -> (String, String) {
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+    let text = String::from_utf8(client.rest()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[test]
+fn an_admin_endpoint_answers_all_the_time_and_then_shows_the_new_process() {
+    let mut admin = None;
+    let mut server = Generations::start("admin", |command, dir| {
+        let path = dir.join("admin.sock");
+        command.arg("--admin").arg(format!("unix:{}", path.display()));
+        admin = Some(path);
+    });
+    let path = admin.unwrap();
+    until("the admin endpoint is there", || path.exists());
+    let inode = fs::metadata(&path).unwrap().ino();
+    let mut client = Client::tcp(server.tcp);
+    client.ask("hello\n", "hello\n");
+    let accepted = || {
+        let (first, body) = asked(Client::unix(&path), "/status");
+        assert_eq!(first, "HTTP/1.1 200 OK");
+        // Those by which the example was found to listen are among them.
+        body.split("\"accepted\":")
+            .nth(1)
+            .unwrap()
+            .split([',', '}'])
+            .next()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let before = accepted();
+    assert!(before >= 1);
+    let over = Arc::new(AtomicBool::new(false));
+    let asking = {
+        let (over, path) = (Arc::clone(&over), path.clone());
+        thread::spawn(move || {
+            let mut answers = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(
+                    asked(Client::unix(&path), "/healthz"),
+                    ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned())
+                );
+                answers += 1;
+            }
+            answers
+        })
+    };
+    drop(client);
+    server.restart();
+    over.store(true, Ordering::Relaxed);
+    assert!(asking.join().unwrap() > 0);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "it is the same socket");
+    assert!(accepted() < before, "the counts are those of the new process");
+    assert_eq!(asked(Client::unix(&path), "/readyz").1, "ready\n");
+    assert_eq!(server.end(), Some(0));
+    assert!(!path.exists(), "the new process has removed its path");
+}
+
+#[tokio::test]
+async fn after_a_restart_that_fails_the_server_beside_goes_on_and_keeps_its_path() {
+    let dir = TempDir::new();
+    let (main, path) = (dir.join("main.sock"), dir.join("beside.sock"));
+    let restart = Restart::new().program("/bin/false").args([] as [&str; 0]);
+    let main = Server::new().listen(format!("unix:{}", main.display())).hot_restart(restart);
+    let main = Running::start(main.serve(shouter())).await;
+    let beside = Server::new().listen(format!("unix:{}", path.display())).beside(main.handle());
+    let beside =
+        Running::start(beside.serve(framed(Lines::any(), reply_fn(|line: Bytes| line)))).await;
+    for _ in 0..2 {
+        ask(&mut UnixStream::connect(&path).await.unwrap(), "a\n", "a\n").await;
+        assert!(matches!(main.handle().restart().await, Err(RestartError::Exited { .. })));
+    }
+    ask(&mut UnixStream::connect(&path).await.unwrap(), "a\n", "a\n").await;
+    beside.handle().stop();
+    beside.over().await;
+    assert!(!path.exists(), "its path is its own to remove");
+    main.handle().stop();
+    main.over().await;
+}
+
+#[tokio::test]
+async fn a_server_beside_one_that_never_runs_ends_when_it_is_told() {
+    let dir = TempDir::new();
+    let path = dir.join("beside.sock");
+    let main =
+        Server::new().listen(format!("unix:{}", dir.join("main.sock").display())).serve(shouter());
+    let beside = Server::new().listen(format!("unix:{}", path.display())).beside(&main.handle());
+    let beside =
+        beside.serve(framed(Lines::any(), reply_fn(|line: Bytes| line))).bind().await.unwrap();
+    let handle = beside.handle();
+    handle.stop();
+    tokio::time::timeout(std::time::Duration::from_secs(10), beside).await.unwrap().unwrap();
+    assert!(!path.exists());
+    drop(main);
+}
