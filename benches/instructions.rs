@@ -30,10 +30,10 @@ const CASES: [(&str, Write, Work); 14] = [
     ("lines, LF: lent", line, |stream, n, _| lend(Lines::lf(), stream, n)),
     ("lines, LF: tokio-util LinesCodec", line, |stream, n, _| decode(LinesCodec::new(), stream, n)),
     ("lines, LF: ours, through `map`", line, |stream, n, _| {
-        decode(Lines::lf().map(|line: Bytes| line), stream, n)
+        decode(Lines::lf().map(|line: Bytes| line), stream, n);
     }),
     ("lines, LF: ours, through `parse`", line, |stream, n, _| {
-        decode(Lines::lf().parse::<Bytes>(), stream, n)
+        decode(Lines::lf().parse::<Bytes>(), stream, n);
     }),
     ("u32 length: ours", prefixed, |stream, n, _| decode(LengthPrefixed::u32(), stream, n)),
     ("u32 length: lent", prefixed, |stream, n, _| lend(LengthPrefixed::u32(), stream, n)),
@@ -43,10 +43,10 @@ const CASES: [(&str, Write, Work); 14] = [
     ("netstrings: ours", netstring, |stream, n, _| decode(Netstring::new(), stream, n)),
     ("netstrings: lent", netstring, |stream, n, _| lend(Netstring::new(), stream, n)),
     ("encoding lines: ours", line, |_, n, size| {
-        encode(Lines::lf(), Bytes::from(vec![b'x'; size]), n)
+        encode(Lines::lf(), Bytes::from(vec![b'x'; size]), n);
     }),
     ("encoding lines: tokio-util LinesCodec", line, |_, n, size| {
-        encode(LinesCodec::new(), "x".repeat(size), n)
+        encode(LinesCodec::new(), "x".repeat(size), n);
     }),
     ("encoding u32 length: ours", prefixed, |_, n, size| {
         encode(LengthPrefixed::u32(), Bytes::from(vec![b'x'; size]), n);

@@ -177,7 +177,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(
                     [1, 20, 250, 1000, 3000, 6000, 11_000, 61_000][n],
                 ))
-                .await
+                .await;
             }
             6 => {
                 for _ in 0..=n {

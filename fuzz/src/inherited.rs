@@ -47,7 +47,7 @@ pub fn inherited(data: &[u8]) {
     match (find(name, &passed), name.parse::<usize>()) {
         (Ok(number), Ok(place)) => assert_eq!(passed[place].0, number),
         (Ok(number), Err(_)) => {
-            assert!(having == 1 && passed.contains(&(number, name.to_owned())), "{name}: {number}")
+            assert!(having == 1 && passed.contains(&(number, name.to_owned())), "{name}: {number}");
         }
         (Err(_), Ok(place)) => assert!(place >= passed.len(), "{place} is there"),
         (Err(_), Err(_)) => assert_ne!(having, 1, "{name:?} is there once"),

@@ -255,7 +255,7 @@ fn interrupted(mut codec: LineRaw, rules: &Rules, input: &Input<'_>) {
         };
         match (result, event) {
             (Ok(Some(LineOrRaw::Line(line))), Event::Frame { body, .. }) => {
-                assert_eq!(line, lines[body.0..body.1])
+                assert_eq!(line, lines[body.0..body.1]);
             }
             (Err(error), Event::Error { fault, .. }) => {
                 let offset = fault.offset.map(|offset| offset + end as u64);

@@ -154,9 +154,9 @@ impl<F: Future> Ordered<F> {
 impl<F: Future> Calls<F> for Ordered<F> {
     fn push(self: Pin<&mut Self>, call: F, cx: &mut Context<'_>) {
         if self.is_empty() {
-            self.project().first.push(call, cx)
+            self.project().first.push(call, cx);
         } else {
-            self.push_behind(call, cx)
+            self.push_behind(call, cx);
         }
     }
 

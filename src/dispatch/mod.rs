@@ -165,7 +165,7 @@ where
                 this.calls.poll_progress(cx);
             }
             (Poll::Ready(Err(error)), _) => {
-                (*this.error, *this.go_on) = (Some(Error::service(error)), false)
+                (*this.error, *this.go_on) = (Some(Error::service(error)), false);
             }
             (_, frame) => *this.frame = frame,
         }

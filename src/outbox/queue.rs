@@ -16,7 +16,7 @@ use super::{Capacity, PushError, SlowConsumer};
 /// member.
 static REFUSALS: LazyLock<Limit> = LazyLock::new(|| {
     Limit::new(Level::WARN, |suppressed| {
-        event!(WARN, suppressed, "more pushed frames can't be encoded")
+        event!(WARN, suppressed, "more pushed frames can't be encoded");
     })
 });
 

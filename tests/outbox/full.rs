@@ -101,10 +101,10 @@ async fn several_frames_are_taken_together_or_not_at_all() {
         c.outbox.push_all(["a", "b"]).unwrap();
         match c.outbox.push_all(["c", "d"]).unwrap_err() {
             PushError::Full(frames) => {
-                assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Refuse))
+                assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Refuse));
             }
             PushError::Closed(frames) => {
-                assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Disconnect))
+                assert_eq!((frames, slow), (vec!["c", "d"], SlowConsumer::Disconnect));
             }
         }
         if slow == SlowConsumer::Refuse {

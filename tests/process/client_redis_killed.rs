@@ -79,7 +79,7 @@ async fn load(
             }
             Err(error) if error.is_not_sent() => ended.not_sent.push(id),
             Err(ClientError::MayHaveArrived(_) | ClientError::TimedOut { .. }) => {
-                ended.unknown += 1
+                ended.unknown += 1;
             }
             Err(error) => panic!("{error:?}"),
         }

@@ -70,7 +70,7 @@ async fn a_recoverable_error_comes_once_and_frames_go_on() {
                 Ok(Some(line)) => s.feed(line)?,
                 Ok(None) => return Ok(()),
                 Err(e) if e.is_recoverable() => {
-                    s.feed("500 line too long").or_else(|_| s.feed("500"))?
+                    s.feed("500 line too long").or_else(|_| s.feed("500"))?;
                 }
                 Err(e) => return Err(e),
             }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::encrypted::{
-    Ca, Client, Folder, Running, client_hello, echo, localhost, soon, text, until,
+    Ca, Client, Folder, Running, client_hello, echo, localhost, soon, until,
 };
 
 fn service() -> impl ConnectionService {

@@ -64,10 +64,10 @@ impl Prefix {
     pub(super) fn write(self, number: u64, dst: &mut BytesMut) {
         match self {
             Self::Fixed { width, little: true } => {
-                dst.extend_from_slice(&number.to_le_bytes()[..width])
+                dst.extend_from_slice(&number.to_le_bytes()[..width]);
             }
             Self::Fixed { width, little: false } => {
-                dst.extend_from_slice(&number.to_be_bytes()[8 - width..])
+                dst.extend_from_slice(&number.to_be_bytes()[8 - width..]);
             }
             Self::Varint => write_varint(number, dst),
         }

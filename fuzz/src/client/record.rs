@@ -107,7 +107,7 @@ impl End {
             let mut room = ReadBuf::new(&mut room);
             match Pin::new(&mut *stream).poll_read(&mut now(), &mut room) {
                 Poll::Ready(Ok(())) if !room.filled().is_empty() => {
-                    self.read.extend_from_slice(room.filled())
+                    self.read.extend_from_slice(room.filled());
                 }
                 _ => return,
             }

@@ -25,7 +25,7 @@ impl Expected<'_> {
         for event in (self.decode)(sent) {
             match event {
                 Event::Frame { body, .. } => {
-                    self.write(&answer(&sent[body.0..body.1]), &mut answers)
+                    self.write(&answer(&sent[body.0..body.1]), &mut answers);
                 }
                 Event::Error { fault, .. } if fault.fatal && !self.answers_fatal => {}
                 _ => self.write(ERROR, &mut answers),

@@ -42,7 +42,7 @@ impl Record {
     pub(super) fn limit(&mut self, limits: &LineLimits) {
         let refused = self.closing.reason().is_some_and(CloseReason::is_refusal);
         self.opens = !refused && self.layer.slower_than.is_zero();
-        let is_sampled = self.stats.id() % self.layer.sample == 0;
+        let is_sampled = self.stats.id().is_multiple_of(self.layer.sample);
         if !is_sampled || !limits.pass(refused) {
             (self.opened, self.closed) = (true, true);
         }

@@ -157,7 +157,7 @@ mod tests {
                 let crowd = (0..1000).map(|_| {
                     let turns = turns.clone();
                     spawn_local(async move {
-                        turns.run(host(1), async { computed.set(computed.get() + 1) }).await
+                        turns.run(host(1), async { computed.set(computed.get() + 1) }).await;
                     })
                 });
                 join_all(crowd.collect::<Vec<_>>()).await;

@@ -115,7 +115,7 @@ impl Front {
                 );
             }
             (Self::Workers(workers), NewSockets::Workers(opened)) => {
-                workers.add(number, service, endpoint, opened)
+                workers.add(number, service, endpoint, opened);
             }
             // The sockets were made for the kind of front that this server has.
             _ => {}

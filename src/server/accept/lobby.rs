@@ -107,7 +107,7 @@ impl Lobby {
             match ask(&waiting.accepted.1) {
                 MadeRoom::Yes => (waiting.promised, waiting.ask) = (true, now + HELD_UP),
                 MadeRoom::No(next) => {
-                    waiting.ask = next.map_or(now + AGAIN, |next| next.min(now + AGAIN))
+                    waiting.ask = next.map_or(now + AGAIN, |next| next.min(now + AGAIN));
                 }
                 MadeRoom::Undecided => return false,
             }

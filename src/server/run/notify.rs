@@ -39,7 +39,7 @@ mod on {
     impl Notify {
         pub(in crate::server) fn on() -> Self {
             let more = |suppressed| {
-                event!(WARN, suppressed, "more messages to the service manager could not be sent")
+                event!(WARN, suppressed, "more messages to the service manager could not be sent");
             };
             Self { on: Some(Limit::new(Level::WARN, more)) }
         }

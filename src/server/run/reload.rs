@@ -257,7 +257,7 @@ impl Files {
             let read: Vec<_> =
                 self.tls.iter().map(|(_, tls)| tls.read()).collect::<Result<_, _>>()?;
             Ok(Box::new(move || {
-                self.tls.iter().zip(read).for_each(|((_, tls), config)| tls.set(config))
+                self.tls.iter().zip(read).for_each(|((_, tls), config)| tls.set(config));
             }))
         }
         #[cfg(not(feature = "tls"))]

@@ -356,7 +356,7 @@ async fn the_sum_of_all_ends_is_exact_and_no_more_than_the_maximum_are_under_way
     for n in 0..4000 {
         match random(5) {
             0 | 1 => {
-                drop(clients.insert(n, door.from(&format!("192.0.2.{}", random(4)), b"").await))
+                drop(clients.insert(n, door.from(&format!("192.0.2.{}", random(4)), b"").await));
             }
             2 => drop(clients.remove(&random(n + 1))),
             _ => {
