@@ -259,7 +259,8 @@ where
     /// Encodes what was taken from the queue; what there is no room for goes back. Returns how many
     /// calls it was.
     fn encode(&mut self) -> usize {
-        let (mut encoded, mut refused) = (0, Vec::new());
+        let mut encoded = 0;
+        let mut refused = Vec::new();
         while self.wire.has_room()
             && self.wire.has_turn()
             && let Some((key, mut req, since)) = self.batch.pop_front()
@@ -313,7 +314,8 @@ where
             return Poll::Ready(Some(End::DrainedLate));
         }
         next = earlier(next, inner.draining);
-        let (later, late) = (&mut self.later, &mut self.late);
+        let later = &mut self.later;
+        let late = &mut self.late;
         let mut oldest = None;
         self.matching.each_from_oldest(&mut |out| {
             oldest.get_or_insert(out.since);

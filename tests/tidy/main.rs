@@ -7,6 +7,7 @@ mod itself;
 mod logging;
 mod packages;
 mod schemes;
+mod tuples;
 
 use std::fs;
 use std::path::{Path, PathBuf};

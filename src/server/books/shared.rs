@@ -323,7 +323,8 @@ impl Shared {
 
     /// Restarts, or waits for the restart that is under way. Returns the number of the new process.
     pub(in crate::server) async fn restart(&self) -> Result<u32, RestartError> {
-        let (mut restarts, mut phase) = (self.restarts.subscribe(), self.phase.subscribe());
+        let mut restarts = self.restarts.subscribe();
+        let mut phase = self.phase.subscribe();
         let number = self.ask_restart()?;
         // The senders live as long as we do. What is told is asked in this order: a restart that is
         // done has ended the server as well.
