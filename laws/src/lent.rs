@@ -12,9 +12,9 @@ type Lend<C> = for<'a> fn(&mut C, &mut &'a [u8]) -> Result<Option<&'a [u8]>, Cod
 ///
 /// ```
 /// use ropewalk_codecs::Lines;
-/// use ropewalk_laws::{self, Lent};
+/// use ropewalk_laws::Lent;
 ///
-/// laws::check(|| Lent(Lines::lf()), [&b"one\ntwo\n"[..], b"half a li"]);
+/// ropewalk_laws::check(|| Lent(Lines::lf()), [&b"one\ntwo\n"[..], b"half a li"]);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Lent<C>(pub C);

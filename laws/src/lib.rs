@@ -88,9 +88,9 @@ impl<C: Decoder<Item: PartialEq + Debug, Error: Display + 'static> + 'static> Su
 /// laws 2 and 7.
 ///
 /// ```
-/// use ropewalk_codecs::{Lines, laws};
+/// use ropewalk_codecs::Lines;
 ///
-/// laws::check(Lines::crlf, [&b"one\r\ntwo\r\n"[..], b"half a li", b"\r\r\n\n\r"]);
+/// ropewalk_laws::check(Lines::crlf, [&b"one\r\ntwo\r\n"[..], b"half a li", b"\r\r\n\n\r"]);
 /// ```
 ///
 /// # Panics

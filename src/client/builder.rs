@@ -346,8 +346,8 @@ impl<P, L, G, H> Client<P, L, G, H> {
         remotes.iter().try_for_each(Remote::load)?;
         let runtime = runtime::Handle::try_current()?;
         let shared = ClientShared::new(options.in_flight, options.call_within);
-        let (service, handle) =
-            (Pipelined::new(Arc::clone(&shared)), ClientHandle::new(Arc::clone(&shared)));
+        let service = Pipelined::new(Arc::clone(&shared));
+        let handle = ClientHandle::new(Arc::clone(&shared));
         let leaf =
             Leaf { shared: Arc::clone(&shared), options, prepare, codec, matching, gather, pushes };
         let around = layer.layer(ClientLeaf::new(leaf));

@@ -157,7 +157,8 @@ async fn race<T, F: Future<Output = io::Result<T>>>(
 fn interleaved(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let (a, b): (Vec<_>, Vec<_>) = addrs.into_iter().partition(|addr| addr.is_ipv6() == first);
-    let (mut a, mut b) = (a.into_iter(), b.into_iter());
+    let mut a = a.into_iter();
+    let mut b = b.into_iter();
     let mut sorted = Vec::with_capacity(a.len() + b.len());
     loop {
         let before = sorted.len();

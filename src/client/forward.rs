@@ -83,8 +83,8 @@ impl Forward {
 
     async fn run(self, mut client: Connection) -> Result {
         let told = client.peer().proxied().and_then(|proxied| proxied.destination()).cloned();
-        let (source, destination) =
-            (client.peer().addr().clone(), told.unwrap_or_else(|| client.local()));
+        let source = client.peer().addr().clone();
+        let destination = told.unwrap_or_else(|| client.local());
         let dialed =
             timeout(self.connect_within, dial(&self.remote, Some((&source, &destination)))).await;
         let mut server = match dialed {

@@ -84,10 +84,13 @@ where
     Ans: Send + 'static,
 {
     fn serve(&mut self, connection: Connection) -> Serving {
-        let (shared, options) = (Arc::clone(&self.shared), self.options);
-        let (prepare, codec, matching) =
-            (self.prepare.clone(), self.codec.clone(), (self.matching)());
-        let (gather, pushes) = (self.gather.clone(), self.pushes.clone());
+        let shared = Arc::clone(&self.shared);
+        let options = self.options;
+        let prepare = self.prepare.clone();
+        let codec = self.codec.clone();
+        let matching = (self.matching)();
+        let gather = self.gather.clone();
+        let pushes = self.pushes.clone();
         Box::pin(async move {
             let closing = connection.closing();
             let until = shared.lock().prepared_by.unwrap_or_else(Instant::now);
@@ -113,7 +116,8 @@ where
 fn open<Req, Ans>(shared: &ClientShared<Req, Ans>) {
     let mut later = Later::default();
     let mut inner = shared.lock();
-    (inner.opened, inner.serving) = (Some(Instant::now()), true);
+    inner.opened = Some(Instant::now());
+    inner.serving = true;
     inner.counts.connections += 1;
     if inner.draining.is_none() {
         inner.gate = Admission::Open;
@@ -141,7 +145,8 @@ where
         end => cause(Error::other(end.text())),
     };
     line.fail(&end, &why);
-    let (shared, wire) = (Arc::clone(&line.shared), line.into_wire());
+    let shared = Arc::clone(&line.shared);
+    let wire = line.into_wire();
     if !matches!(end, LineEnd::Drained | LineEnd::DrainedLate) {
         // The client's task keeps the deadlines of callers again.
         shared.lock().serving = false;

@@ -260,7 +260,8 @@ where
     /// Encodes the requests that were taken from the queue, and puts back those for which there is
     /// no room. Returns how many were encoded.
     fn encode(&mut self) -> usize {
-        let (mut encoded, mut refused) = (0, Vec::new());
+        let mut encoded = 0;
+        let mut refused = Vec::new();
         while self.wire.has_room()
             && self.wire.has_turn()
             && let Some((key, mut req, since)) = self.batch.pop_front()
@@ -314,7 +315,8 @@ where
             return Poll::Ready(Some(LineEnd::DrainedLate));
         }
         next = earlier(next, inner.draining);
-        let (later, late) = (&mut self.later, &mut self.late);
+        let later = &mut self.later;
+        let late = &mut self.late;
         let mut oldest = None;
         self.matching.each_from_oldest(&mut |out| {
             oldest.get_or_insert(out.since);

@@ -235,9 +235,8 @@ impl<Req, Ans> CallTable<Req, Ans> {
 
     fn note_from(&mut self, first: usize, mut last: Option<Instant>, now: Instant) {
         for queued in self.queue.range_mut(first..) {
-            let since = queued.since.unwrap_or(now);
-            let since = last.map_or(since, |last| last.max(since));
-            (queued.since, last) = (Some(since), Some(since));
+            last = last.max(Some(queued.since.unwrap_or(now)));
+            queued.since = last;
         }
         self.seen = self.queue.len();
     }

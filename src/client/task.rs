@@ -128,7 +128,8 @@ impl<Req: Send + 'static, Ans: Send + 'static> Task<Req, Ans> {
         if inner.draining.is_none() {
             inner.gate = Admission::Shut;
         }
-        let (opened, outcome) = (inner.opened.take(), inner.outcome.take());
+        let opened = inner.opened.take();
+        let outcome = inner.outcome.take();
         drop(inner);
         if opened.is_some() {
             self.down = Instant::now();

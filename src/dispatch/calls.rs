@@ -132,7 +132,8 @@ impl<F: Future> Ordered<F> {
 
     fn poll_others(self: Pin<&mut Self>, cx: &Context<'_>) {
         let this = self.project();
-        let (answers, next) = (this.answers, *this.next);
+        let answers = this.answers;
+        let next = *this.next;
         let Some(others) = this.others else { return };
         others.poll_woken(cx, |number, answer| {
             if let Some(place) = answers.get_mut(number.wrapping_sub(next)) {
@@ -259,7 +260,8 @@ impl<F: Future> Unordered<F> {
 
     fn poll_others(self: Pin<&mut Self>, cx: &Context<'_>) {
         let this = self.project();
-        let (done, waiting) = (this.done, this.waiting);
+        let done = this.done;
+        let waiting = this.waiting;
         let Some(others) = this.others else { return };
         others.poll_woken(cx, |_, answer| {
             *waiting -= 1;

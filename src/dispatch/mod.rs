@@ -92,23 +92,20 @@ impl<C, S, I, F, Q, E, X> fmt::Debug for Dispatch<C, S, I, F, Q, E, X> {
 
 impl<C, S, I, F, Q, E, X> Dispatch<C, S, I, F, Q, E, X> {
     pub(crate) fn new(codec: C, inbox: Inbox<C>, service: S, calls: Q, on_error: E) -> Self {
-        let (service, frame, reply, error, timer) =
-            (Some(service), None, None, None, CallTimer::default());
-        let (go_on, failing, last, encoding) = (false, false, false, PhantomData);
         Self {
             codec,
             inbox,
-            service,
-            frame,
+            service: Some(service),
+            frame: None,
             calls,
-            reply,
-            error,
-            go_on,
-            failing,
-            last,
+            reply: None,
+            error: None,
+            go_on: false,
+            failing: false,
+            last: false,
             on_error,
-            timer,
-            encoding,
+            timer: CallTimer::default(),
+            encoding: PhantomData,
         }
     }
 
@@ -155,7 +152,8 @@ where
         let mut this = self.project();
         if this.reply.as_ref().is_some_and(|reply| reply.close) {
             // After an answer that closes, no more calls are made.
-            (*this.service, *this.frame) = (None, None);
+            *this.service = None;
+            *this.frame = None;
         }
         // There was room for it when its frame came, and no other call was made since.
         let Some(service) = this.service.as_mut().filter(|_| this.frame.is_some()) else { return };
@@ -183,9 +181,12 @@ where
                     // call comes after it.
                     Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
                     Ok(true) => {
-                        (*this.last, *this.failing) = (true, false);
+                        *this.last = true;
+                        *this.failing = false;
                         // An error after it is not answered either.
-                        (*this.service, *this.frame, *this.error) = (None, None, None);
+                        *this.service = None;
+                        *this.frame = None;
+                        *this.error = None;
                     }
                     Ok(false) => *this.failing = false,
                     Err(Failed::Wire(error)) => return Poll::Ready(Err(error)),
@@ -203,7 +204,8 @@ where
                     false
                 }
                 Poll::Ready(None) if this.error.is_some() => {
-                    if let (Some(error), go_on) = (this.error.take(), *this.go_on) {
+                    let go_on = *this.go_on;
+                    if let Some(error) = this.error.take() {
                         self.as_mut().fail(error, go_on, wire)?;
                     }
                     false
@@ -314,7 +316,8 @@ where
                 },
                 // A service whose `poll_ready` fails can't be used any more.
                 Poll::Ready(Err(error)) => {
-                    (*this.error, *this.go_on) = (Some(Error::service(error)), false);
+                    *this.error = Some(Error::service(error));
+                    *this.go_on = false;
                     return Poll::Ready(Ok(CallProgress::Answered));
                 }
                 Poll::Pending => {
@@ -358,7 +361,8 @@ where
         match wire.poll_more(!idle, cx) {
             Poll::Ready(Err(error)) if error.is_read_timeout() => {
                 // The peer is still there, so the error can be answered.
-                (*this.error, *this.go_on) = (Some(error), false);
+                *this.error = Some(error);
+                *this.go_on = false;
                 Poll::Ready(Ok(CallProgress::Answered))
             }
             Poll::Ready(more) => Poll::Ready(more.map(|()| CallProgress::Answered)),

@@ -267,7 +267,8 @@ impl<Fut: Future<Output = Result>> Future for SessionFuture<Fut> {
                             return Poll::Ready(result);
                         }
                         Ok(housed) => {
-                            this.stage.set(SessionStage::Finish(Box::pin(end(housed.wire, result))));
+                            this.stage
+                                .set(SessionStage::Finish(Box::pin(end(housed.wire, result))));
                         }
                         // Closed or aborted by the function itself.
                         Err(_) => {

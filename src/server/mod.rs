@@ -401,7 +401,8 @@ impl<L> Server<L> {
         let max =
             self.max_connections.unwrap_or_else(|| limits::max_connections(descriptors, besides));
         let memory = self.memory.unwrap_or_else(default_budget);
-        let (services, restarts) = (self.services.len(), self.options.restart.is_some());
+        let services = self.services.len();
+        let restarts = self.options.restart.is_some();
         let shared =
             Shared::new(max, self.make_room, preambles, memory, restarts, services, self.reloads);
         if let Some(hook) = self.on_failure {

@@ -25,7 +25,8 @@
 //!     let mut client = BufReader::new(connector.connect().await.unwrap());
 //!     for i in 0..world.roll(10) {
 //!         // The connection may break at any byte, but the bytes that arrive are those that were sent.
-//!         let (line, mut answer) = (format!("line {i}\n"), String::new());
+//!         let line = format!("line {i}\n");
+//!         let mut answer = String::new();
 //!         if client.write_all(line.as_bytes()).await.is_err() || client.read_line(&mut answer).await.is_err() {
 //!             break;
 //!         }

@@ -82,7 +82,8 @@ impl Large {
         {
             let small = n.min(*before);
             buf.advance(small);
-            (*before, self.before) = (*before - small, self.before - small);
+            *before -= small;
+            self.before -= small;
             let large = (n - small).min(frame.len());
             frame.advance(large);
             self.len -= large;

@@ -247,9 +247,12 @@ impl Wire {
         if self.output.is_flushed() {
             return Poll::Ready(Ok(()));
         }
-        let (stalled, waiting) = (self.output.is_stalled(), self.output.len());
-        let (patience, timer) = (self.limits.write_stall, &mut self.timer);
-        let (output, connection) = (&mut self.output, &mut self.connection);
+        let stalled = self.output.is_stalled();
+        let waiting = self.output.len();
+        let patience = self.limits.write_stall;
+        let timer = &mut self.timer;
+        let output = &mut self.output;
+        let connection = &mut self.connection;
         // Unconstrained: a call or a session may have used up the task's budget, which must not
         // look like a stalled peer; the queue is bounded.
         let flush = unconstrained(poll_fn(|cx| output.poll_flush(connection, patience, timer, cx)));

@@ -82,10 +82,12 @@ impl Stall {
         if more == 0 {
             return;
         }
-        (self.since, self.handed_on) = (Instant::now(), handed_on);
+        self.since = Instant::now();
+        self.handed_on = handed_on;
         self.owes = self.owes.saturating_sub(more);
         if self.owes == 0 {
-            (self.paced, self.owes) = (self.since, PACE);
+            self.paced = self.since;
+            self.owes = PACE;
         }
     }
 
@@ -341,7 +343,8 @@ impl OutputBuffer {
         if taken > 0 {
             self.note_partial(connection);
         }
-        let (handed_on, left) = (connection.stream().handed_on(), self.len());
+        let handed_on = connection.stream().handed_on();
+        let left = self.len();
         let stall = match &mut self.stalled {
             Some(stall) => {
                 stall.progress(taken as u64, handed_on);

@@ -98,14 +98,16 @@ impl PeerWait {
             (Some(start), Clock::Paused(paused)) if self.due == due => start + paused.elapsed(),
             (Some(start), _) if self.due == due => start,
             _ => {
-                (self.clock, self.before) = (Clock::Runs, read);
+                self.clock = Clock::Runs;
+                self.before = read;
                 Instant::now()
             }
         };
         if let Clock::Paused(_) = self.clock {
             self.clock = Clock::Runs;
         }
-        (self.due, self.since) = (due, Some(start));
+        self.due = due;
+        self.since = Some(start);
         (start, self.before)
     }
 

@@ -8,6 +8,7 @@ mod logging;
 mod names;
 mod packages;
 mod schemes;
+mod tuples;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Buf, BytesMut};
 use ropewalk_codecs::Lines;
-use ropewalk_laws::{self, Fault, Law, Laws};
+use ropewalk_laws::{Fault, Law, Laws};
 use tokio_util::codec::Decoder;
 
 use crate::wrong::{Codec, laws_of};
@@ -51,7 +51,7 @@ fn the_test_of_a_violation_of_law_5_fails() {
 #[test]
 #[should_panic(expected = "law 3, prefix safety, is broken")]
 fn check_panics_with_the_violation() {
-    laws::check(Codec::<Hasty>::default, ["a"]);
+    ropewalk_laws::check(Codec::<Hasty>::default, ["a"]);
 }
 
 #[test]

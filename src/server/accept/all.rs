@@ -36,7 +36,8 @@ impl All {
         for listening in listeners {
             of_each[services.of[listening.endpoint]].push(listening);
         }
-        let (loops, ahead) = (services.runtimes * services.gates.len(), services.gates.len() == 1);
+        let loops = services.runtimes * services.gates.len();
+        let ahead = services.gates.len() == 1;
         let accept = |(listeners, gate): (_, &Arc<_>)| {
             Accept::new(listeners, Arc::clone(gate), number, loops, ahead, shared)
         };

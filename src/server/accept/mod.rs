@@ -92,7 +92,8 @@ impl Accept {
         ahead: bool,
         shared: &Arc<Shared>,
     ) -> Self {
-        let (lobby, shared) = (Lobby::new(loops, shared), Arc::clone(shared));
+        let lobby = Lobby::new(loops, shared);
+        let shared = Arc::clone(shared);
         Self {
             listeners,
             gate,

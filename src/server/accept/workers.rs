@@ -80,12 +80,14 @@ impl Workers {
         let told = watch::Sender::new(WorkerOrders { order: WorkerOrder::Wait, taken: Vec::new() });
         // Each fails once.
         let (failed, failures) = mpsc::channel(workers);
-        let (mut starting, mut changes) =
-            (Vec::with_capacity(workers), Vec::with_capacity(workers));
+        let mut starting = Vec::with_capacity(workers);
+        let mut changes = Vec::with_capacity(workers);
         for (number, sockets) in deal(&sockets, workers)?.into_iter().enumerate() {
-            let (endpoints, services, shared) =
-                (endpoints.to_vec(), services.clone(), Arc::clone(shared));
-            let (told, failed) = (told.subscribe(), FailureSender(failed.clone()));
+            let endpoints = endpoints.to_vec();
+            let services = services.clone();
+            let shared = Arc::clone(shared);
+            let told = told.subscribe();
+            let failed = FailureSender(failed.clone());
             let (change, changed) = mpsc::unbounded_channel();
             changes.push(change);
             let worker = Worker {
@@ -294,7 +296,8 @@ impl Worker {
             Err(error) => return drop(started.send(Err(error.into()))),
         };
         self.shared.incidents.watch(runtime.metrics());
-        let (mut phase, shared) = (self.shared.phase.subscribe(), Arc::clone(&self.shared));
+        let mut phase = self.shared.phase.subscribe();
+        let shared = Arc::clone(&self.shared);
         runtime.block_on(async {
             match self.accept() {
                 Ok((accept, told, changes, failed)) => {

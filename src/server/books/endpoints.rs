@@ -84,7 +84,8 @@ impl Handle {
     /// ```
     /// # fn doc(handle: &ropewalk::Handle) {
     /// for endpoint in handle.endpoints() {
-    ///     let (open, refused) = (endpoint.counts().active(), endpoint.counts().refused());
+    ///     let open = endpoint.counts().active();
+    ///     let refused = endpoint.counts().refused();
     ///     println!("{} ({}): {open} open, {refused} refused", endpoint.service(), endpoint.address());
     /// }
     /// # }

@@ -52,7 +52,8 @@ impl Incidents {
         {
             aside!(ERROR, "the hook for failed listeners panicked");
         }
-        let (listener, error) = (address.clone(), error.to_string());
+        let listener = address.clone();
+        let error = error.to_string();
         aside!(ERROR, %listener, %error, "a listener has failed, and accepts no connections any more");
     }
 }

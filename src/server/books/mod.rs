@@ -160,8 +160,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_was_told_to_go_and_is_still_there_makes_no_room() {
-        let (mut books, registry, peer) =
-            (Books::default(), Registry::default(), Peer::new(Addr::Memory));
+        let mut books = Books::default();
+        let registry = Registry::default();
+        let peer = Peer::new(Addr::Memory);
         let connections = [(); 3]
             .map(|()| Connection::new(Stream::boxed(MemoryStream::pair(64).0), peer.clone()));
         for connection in &connections {

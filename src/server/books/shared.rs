@@ -330,7 +330,8 @@ impl Shared {
     /// Restarts, or waits for the restart that is under way. Returns the process ID of the new
     /// process.
     pub(in crate::server) async fn restart(&self) -> Result<u32, RestartError> {
-        let (mut restarts, mut phase) = (self.restarts.subscribe(), self.phase.subscribe());
+        let mut restarts = self.restarts.subscribe();
+        let mut phase = self.phase.subscribe();
         let number = self.ask_restart()?;
         // `self` owns the senders, so they are not closed. The restart is checked first: one that
         // succeeded has also ended the `Running` phase.

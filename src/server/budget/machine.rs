@@ -28,7 +28,8 @@ fn of_machine(root: &Path) -> Option<u64> {
 /// `0::/system.slice/echo.service` in version 2 and `4:memory:/docker/1f2e` in version 1.
 fn of_group(root: &Path, line: &str) -> Option<u64> {
     let mut parts = line.splitn(3, ':').skip(1);
-    let (controllers, path) = (parts.next()?, Path::new(parts.next()?));
+    let controllers = parts.next()?;
+    let path = Path::new(parts.next()?);
     let (mount, file) = match controllers {
         "" => ("sys/fs/cgroup", "memory.max"),
         list if list.split(',').any(|controller| controller == "memory") => {

@@ -113,7 +113,8 @@ impl Memory {
     pub(super) fn new(bytes: usize, owner: Waker) -> Self {
         let budget = MemoryBudget::new(bytes.max(1), owner);
         budget.set_marks(plenty(budget.max()));
-        let (aborted, became_short) = (AtomicU64::new(0), Notify::new());
+        let aborted = AtomicU64::new(0);
+        let became_short = Notify::new();
         Self { budget, state: Mutex::new(Supply::Plenty), aborted, became_short }
     }
 
@@ -122,7 +123,8 @@ impl Memory {
     }
 
     pub(super) fn in_use(&self) -> MemoryUse {
-        let (in_use, budget) = (self.budget.in_use(), self.budget.max());
+        let in_use = self.budget.in_use();
+        let budget = self.budget.max();
         MemoryUse { in_use, budget, aborted: self.aborted.load(Ordering::Relaxed) }
     }
 
@@ -155,7 +157,9 @@ impl Memory {
     }
 
     fn decide(&self, registry: &Registry, state: &mut Supply, tick: bool) -> Shed {
-        let (in_use, max, now) = (self.budget.in_use(), self.budget.max(), Instant::now());
+        let in_use = self.budget.in_use();
+        let max = self.budget.max();
+        let now = Instant::now();
         let is_short = in_use >= if *state == Supply::Plenty { high(max) } else { low(max) };
         if !is_short {
             *state = Supply::Plenty;
@@ -230,7 +234,8 @@ impl Holders {
     /// Decides which connections end and which wait. Bytes that are `stuck` are not waited for.
     fn shed(self, max: usize, in_use: usize, stuck: usize, impatient: bool) -> Shed {
         let Self { holders, mut kept, .. } = self;
-        let (mut holders, mut victims) = (holders.into_iter(), Vec::new());
+        let mut holders = holders.into_iter();
+        let mut victims = Vec::new();
         // A little more than is needed, so that growth of other connections until the next check
         // doesn't use up the freed memory.
         let at_full = max.saturating_sub(2 * step(max)).max(low(max));
@@ -278,7 +283,8 @@ mod tests {
         for max in [1, 64 * 1024, 1024 * 1024, 1024 * 1024 * 1024] {
             for stuck in [0, max] {
                 // All bytes but those of connections that stay will be freed, or are stuck.
-                let (kept, in_use) = (low(max).saturating_sub(1), max + stuck);
+                let kept = low(max).saturating_sub(1);
+                let in_use = max + stuck;
                 let crowd = Holders { holders: Vec::new(), kept, leaving: in_use - kept };
                 let marks = crowd.shed(max, in_use, stuck, false).marks;
                 assert!(marks.sinks_below > kept + stuck, "{max} {stuck} {marks:?}");

@@ -55,7 +55,8 @@ pub(in crate::server) fn keep(shared: &Arc<Shared>, options: &Options) {
 
 /// Whether the clock of this runtime is paused: it stands still while real time passes.
 fn is_paused() -> bool {
-    let (paused, real) = (Instant::now(), time::Instant::now());
+    let paused = Instant::now();
+    let real = time::Instant::now();
     while time::Instant::now() == real {
         spin_loop();
     }

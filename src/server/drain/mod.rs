@@ -24,7 +24,8 @@ pub(super) const GONE: Duration = Duration::from_secs(1);
 /// left. If a handle or a hot restart began the drain, the first signal shortens it to at most
 /// `drain` from then on.
 pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals, drain: Duration) {
-    let (mut front, mut phase) = (Some(front), shared.phase.subscribe());
+    let mut front = Some(front);
+    let mut phase = shared.phase.subscribe();
     loop {
         let Phase::Draining(deadline) = *phase.borrow_and_update() else { break };
         tokio::select! {

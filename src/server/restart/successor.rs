@@ -75,7 +75,8 @@ impl Takeover {
     /// Reports that this process is ready and which sockets it has taken, and waits until the old
     /// one has handed over.
     pub(in crate::server) async fn take_over(mut self) -> Result {
-        let (mut ready, mut left) = (vec![READY], Vec::new());
+        let mut ready = vec![READY];
+        let mut left = Vec::new();
         for (place, socket) in self.sockets.drain(..) {
             ready.push(if socket.is_some() { LEFT } else { WAS_TAKEN });
             left.extend(socket.map(|_| place));

@@ -54,7 +54,9 @@ pub(super) struct Bound {
 impl Bound {
     pub(super) async fn run(self) -> Result {
         let Self { sockets, endpoints, services, mut signals, hangup, mut lifecycles, .. } = self;
-        let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
+        let options = self.options;
+        let on_listening = self.on_listening;
+        let shared = self.shared;
         let over = EndOnDrop(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
         let beside = beside::begin(&shared, &options, &endpoints, &mut front).await;
@@ -131,8 +133,10 @@ fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Op
         hook(addresses as &[Addr]);
     }
     for (endpoint, address) in endpoints.iter().zip(addresses) {
-        let (address, drain_seconds) = (endpoint.bound_to(address), options.drain.as_secs());
-        let (max_connections, max_preambles) = (shared.max(), shared.preambles.max());
+        let address = endpoint.bound_to(address);
+        let drain_seconds = options.drain.as_secs();
+        let max_connections = shared.max();
+        let max_preambles = shared.preambles.max();
         let memory_budget = shared.memory.in_use().budget();
         aside!(INFO, %address, max_connections, max_preambles, memory_budget, drain_seconds, "listening");
     }
@@ -195,7 +199,8 @@ impl Running<'_> {
     /// Accepts until the server is told to end. Fails with the error of a service that can't be
     /// made ready any more, or of a worker; open connections go on.
     async fn accept_until_told(&mut self, signals: &mut Signals, hangup: Hangup) -> Result {
-        let (shared, notify) = (self.shared, self.options.notify.clone());
+        let shared = self.shared;
+        let notify = self.options.notify.clone();
         // Kept across events, so that a reload that has begun is completed.
         let mut reloading = pin!(reload_when_told(shared, &notify, hangup, self.options.signals));
         let mut attempt = None;
@@ -249,9 +254,10 @@ impl Running<'_> {
         reloading: Pin<&mut impl Future<Output = Infallible>>,
         attempt: &mut Option<Attempt>,
     ) -> RunEvent {
-        let (mut phase, mut restarts) =
-            (self.shared.phase.subscribe(), self.shared.restarts.subscribe());
-        let (front, commands) = (&mut self.front, &mut self.commands);
+        let mut phase = self.shared.phase.subscribe();
+        let mut restarts = self.shared.restarts.subscribe();
+        let front = &mut self.front;
+        let commands = &mut self.commands;
         let idle = attempt.is_none();
         let attempted = async {
             match attempt {
