@@ -30,7 +30,7 @@ fn defined(line: &str) -> Option<&str> {
 }
 
 /// The names that several of these modules define, with the modules.
-fn shared<'a>(modules: &'a [(String, String)]) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+fn shared(modules: &[(String, String)]) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (path, code) in modules {
         for name in code.lines().filter_map(defined) {
