@@ -84,8 +84,8 @@ fn stream(size: usize, frame: impl Fn(&mut Vec<u8>, &[u8])) -> (Vec<u8>, usize) 
     }
 }
 
-/// Measures how long it takes to decode the whole stream, which is in the cache as what was just
-/// read is.
+/// Measures how long it takes to decode the whole stream, which is in the processor's cache, as
+/// bytes that were just read are.
 fn decode<D>(
     criterion: &mut Criterion,
     table: &mut Table,

@@ -24,7 +24,7 @@ const SIZES: [usize; 3] = [16, 64, 512];
 type Write = fn(&mut Vec<u8>, &[u8]);
 type Work = fn(&[u8], usize, usize);
 
-/// What is counted: a name, the stream it reads, and what is done with so many frames of it.
+/// A measured case: its name, its stream, and the code that handles this many frames of it.
 const CASES: [(&str, Write, Work); 14] = [
     ("lines, LF: ours", line, |stream, n, _| decode(Lines::lf(), stream, n)),
     ("lines, LF: lent", line, |stream, n, _| lend(Lines::lf(), stream, n)),

@@ -1,4 +1,4 @@
-//! Feeds a decoder its stream in reads and holds what it gives against what was expected.
+//! Feeds a decoder its stream in reads and compares its results with the expected ones.
 
 use bytes::BytesMut;
 use ropewalk_codecs::{CodecError, ErrorKind};

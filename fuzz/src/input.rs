@@ -26,7 +26,7 @@ pub enum Cuts {
 const BYTEWISE: usize = 24;
 
 impl<'a> Input<'a> {
-    /// `None` for what is too short to choose anything.
+    /// `None` if the input is too short to choose anything.
     pub fn new(data: &'a [u8]) -> Option<Self> {
         let (&[options, more, max, first, last], stream) = data.split_first_chunk()?;
         let sizes = [usize::from(first & 0x0f), usize::from(first >> 4), usize::from(last) + 1];

@@ -27,7 +27,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// `None` where there is no such codec.
+    /// `None` if there is no such codec.
     pub fn new(input: &Input<'_>) -> Option<Self> {
         let width = WIDTHS[usize::from(input.options & 7)];
         let rules = Self {

@@ -1,4 +1,4 @@
-//! The protocol of {{project-name}}: its frames, and what is answered to them.
+//! The protocol of {{project-name}}: its frames, and the answers to them.
 
 pub mod codec;
 

@@ -264,7 +264,7 @@ async fn rule_4_a_server_that_greets_is_out_of_step_and_the_error_says_what_to_d
     end.say("220 ready\n").await;
     settle().await;
     let ClientState::Waiting { error, .. } = handle.state() else { panic!("{:?}", handle.state()) };
-    assert!(error.to_string().contains("for `prepare`"), "{error}");
+    assert!(error.to_string().contains("in `prepare`"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::transport::{Connector, Transport};
 
-/// A server that says nothing for so long is taken for dead.
+/// A server that sends nothing for this long counts as dead.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Source addresses: the ports of one are soon used up, and finding a free one gets slow before
 /// that.
@@ -88,7 +88,7 @@ impl Connection {
         }
     }
 
-    /// Reads what has arrived and compares; how many bytes it were.
+    /// Reads the bytes that have arrived and compares them. Returns their number.
     pub fn receive(&mut self, burst: &[u8], scratch: &mut [u8]) -> Result<usize> {
         let before = self.received;
         loop {
@@ -274,7 +274,7 @@ impl Meter {
         })
     }
 
-    /// So many requests were answered, so long after they were sent.
+    /// Records that this many requests were answered, this long after they were sent.
     pub fn answered(&mut self, requests: u64, after: Duration) {
         self.requests += requests;
         self.latency.saturating_record_n(after.as_nanos() as u64, requests);

@@ -47,7 +47,7 @@ pub struct Args {
     /// Seconds before measuring
     #[arg(long, default_value_t = 0.3)]
     warmup: f64,
-    /// Measure so many bursts (or connections) in place of --secs
+    /// Measure this many bursts (or connections) instead of --secs
     #[arg(long)]
     bursts: Option<u64>,
     /// The server's process, to tell its CPU time and memory
@@ -66,8 +66,8 @@ pub struct Args {
     /// Open connections, one frame on each, and hold them
     #[arg(long)]
     idle: bool,
-    /// With --idle: then a frame of so many bytes on each connection, and 5 s for the server to let
-    /// go of it
+    /// With --idle: then a frame of this many bytes on each connection, and 5 s for the server to
+    /// free its memory
     #[arg(long, requires = "idle")]
     big: Option<u64>,
     /// With --idle: after each phase wait for a line on the standard input

@@ -1,4 +1,4 @@
-//! Builds what is there, and says what is left out.
+//! Builds the peers whose tools are installed, and reports those left out.
 
 use std::fs;
 use std::path::{Path, PathBuf};

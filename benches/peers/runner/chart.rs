@@ -6,8 +6,8 @@ use crate::scaling::{CONNECTIONS, Point, SIZES};
 use crate::svg::Svg;
 use crate::table::{Cell, cost};
 
-/// A bar that is longer than so many times the shortest is cut: beside it nobody would see the
-/// others differ.
+/// A bar that is longer than this many times the shortest is cut, because the differences between
+/// the others could not be seen.
 const CUT: f64 = 12.0;
 
 /// A bar for each server: the first workload, linear, from nothing. None if nobody was measured in

@@ -32,7 +32,7 @@ pub struct Measured {
     depth: u64,
     way: String,
     reports: Vec<Report>,
-    /// For a delivered line: writes, and all system calls. `None` where there is no strace.
+    /// For a delivered line: writes, and all system calls. `None` without strace.
     calls: Option<(f64, f64)>,
 }
 

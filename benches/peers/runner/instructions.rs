@@ -28,7 +28,7 @@ pub struct Counted {
     frames: Vec<f64>,
 }
 
-/// None where there is no valgrind.
+/// `None` without valgrind.
 pub fn run(args: &Args, peers: &[Peer]) -> Result<Option<Vec<Counted>>> {
     if !Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
         return Ok(None);
@@ -62,7 +62,7 @@ fn count(args: &Args, peer: &Peer, shapes: &[(u64, u64, [u64; 2])]) -> Result<Co
     Ok(Counted { server: peer.name.into(), frames })
 }
 
-/// The instructions of a whole run with so many bursts.
+/// The instructions of a whole run with this many bursts.
 fn collect(args: &Args, peer: &Peer, depth: u64, size: u64, bursts: u64) -> Result<f64> {
     let log = root().join("target/peers/callgrind");
     let tool = [

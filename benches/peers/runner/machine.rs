@@ -1,4 +1,4 @@
-//! Where, when and with what was measured.
+//! The machine, date and versions of a measurement.
 
 use std::fmt;
 use std::fs;

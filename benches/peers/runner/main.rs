@@ -1,5 +1,4 @@
-//! Measures ropewalk beside its peers, prints what came out, and writes it down as JSON, markdown
-//! and SVG.
+//! Measures ropewalk and its peers, prints the results, and writes them as JSON, markdown and SVG.
 
 mod accept;
 mod build;
@@ -94,8 +93,8 @@ struct Args {
     /// The most connections of `million`
     #[arg(long, default_value_t = 1_000_000)]
     conns: usize,
-    /// Build nothing but ours and the load generator, and measure no other peer than what is built
-    /// with them
+    /// Build only ropewalk's servers and the load generator, and measure only the peers that are
+    /// built with them
     #[arg(long)]
     ours: bool,
     /// Measure nothing: draw the bars again of the table that was measured last

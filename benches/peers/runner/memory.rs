@@ -57,7 +57,7 @@ pub fn run(args: &Args, peers: &[Peer]) -> Result<Vec<Held>> {
 
 fn hold(args: &Args, peer: &Peer, counted: bool) -> Result<(Vec<Phase>, Vec<f64>)> {
     let conns = if args.quick { 500 } else { CONNECTIONS };
-    // Lines may not be so long.
+    // Lines have a smaller limit.
     let mut server = Server::start(peer, Mode::Int32, 64, &[args.server_core()])?;
     let mut idle = Idle::start(&server, Mode::Int32, conns, 1, Some(BIG), &[args.client_core()])?;
     let (mut phases, mut allocated, mut base) = (Vec::new(), Vec::new(), 0.0);

@@ -1,4 +1,4 @@
-//! The workloads, and what is demanded of each: issue 4's table.
+//! The workloads, and the demand on each: issue 4's table.
 
 use ropewalk_peers::Mode;
 

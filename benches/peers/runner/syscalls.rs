@@ -21,7 +21,7 @@ const FEW: u64 = 200;
 const MANY: u64 = 1200;
 
 /// Services that wait, and the most calls of a burst that are demanded. A backend is in the same
-/// process, so its calls are counted with the server's: what is demanded is no more than by hand.
+/// process, so its calls are counted with the server's: the demand is no more than by hand.
 const WAITING: [(&str, Option<f64>); 10] = [
     ("framed-turn", Some(5.0)),
     ("concurrent-turn", Some(5.0)),
@@ -55,7 +55,7 @@ pub fn are_countable() -> bool {
     Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// None where there is no strace.
+/// `None` without strace.
 pub fn run(args: &Args, peers: &[Peer]) -> Result<Option<Vec<Counted>>> {
     if !are_countable() {
         return Ok(None);

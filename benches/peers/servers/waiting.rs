@@ -220,7 +220,7 @@ async fn by_hand(way: &str, wait: Wait) -> Result {
     }
 }
 
-/// A frame, if there is one; what was fed is flushed when there is none.
+/// The next frame, if there is one; otherwise queued frames are flushed.
 async fn next<C: Stream + Sink<Bytes> + Unpin>(framed: &mut C) -> Option<C::Item> {
     poll_fn(|cx| match framed.poll_next_unpin(cx) {
         Poll::Pending => match framed.poll_flush_unpin(cx) {

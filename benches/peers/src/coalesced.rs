@@ -5,8 +5,7 @@ use std::task::Poll;
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 
-/// Echoes until the peer closes; what was answered is flushed when the next frame has to be waited
-/// for.
+/// Echoes until the peer closes. Answers are flushed before it waits for the next frame.
 pub async fn coalesced<S, I, O, E>(mut framed: S)
 where
     S: Stream<Item = Result<I, E>> + Sink<O> + Unpin,

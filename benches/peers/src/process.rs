@@ -57,7 +57,7 @@ pub fn on_cores<T>(cores: &[usize], f: impl FnOnce() -> T) -> Result<T> {
     Ok(value)
 }
 
-/// As many descriptors as the hard limit allows; what is spawned inherits that.
+/// Raises the limit of descriptors to the hard limit; spawned processes inherit it.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

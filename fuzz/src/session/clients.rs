@@ -70,7 +70,7 @@ impl Client {
         }
     }
 
-    /// Reads at most so much of what is there now.
+    /// Reads at most this many of the bytes that are there now.
     pub fn read_now(&mut self, most: usize) {
         let Some(stream) = &mut self.stream else { return };
         let mut room = [0; 64];

@@ -14,7 +14,7 @@ fn calls(cell: &Cell) -> [u64; 2] {
     if cell.shape == "single" { [1000, 6000] } else { [6400, 70_400] }
 }
 
-/// Instructions of a call; none where there is no valgrind.
+/// Instructions of a call; `None` without valgrind.
 pub fn instructions(args: &Args, cell: &Cell, servers: &Servers) -> Result<Option<f64>> {
     if !is_there("valgrind", "--version") {
         return Ok(None);
@@ -32,7 +32,7 @@ pub fn instructions(args: &Args, cell: &Cell, servers: &Servers) -> Result<Optio
     Ok(Some((counted[1] - counted[0]) / (many - few) as f64))
 }
 
-/// Writes, reads and waits for a wave of calls, or for one call; none where there is no strace.
+/// Writes, reads and waits for a wave of calls, or for one call; `None` without strace.
 pub fn syscalls(args: &Args, cell: &Cell, servers: &Servers) -> Result<Option<[f64; 3]>> {
     if !is_there("strace", "-V") {
         return Ok(None);

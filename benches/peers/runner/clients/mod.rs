@@ -158,7 +158,7 @@ fn measure(args: &Args, cell: &Cell, servers: &Servers) -> Result<CallCost> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The command of a client with so many calls, under a tool if there is one.
+/// The command of a client with this many calls, under a tool if one is given.
 fn command(cell: &Cell, servers: &Servers, tool: &[&str], calls: u64) -> Result<Command> {
     let (.., program, redis) = CLIENTS.iter().find(|client| client.0 == cell.client).ok_or("no such client")?;
     let addr = servers.of(*redis).ok_or("no server")?.addr;
