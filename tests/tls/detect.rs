@@ -11,9 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use crate::encrypted::{
-    Ca, Client, Folder, Running, client_hello, echo, localhost, soon, text, until,
-};
+use crate::encrypted::{Ca, Client, Folder, Running, client_hello, echo, localhost, soon, until};
 
 fn service() -> impl ConnectionService {
     framed(RawBytes, reply_fn(|bytes: Bytes| bytes))
