@@ -16,7 +16,12 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
 use ropewalk::connection::Stream;
-use ropewalk::layer::{BoxError, CallTimer};
+use ropewalk::layer::accept_rate::Rate;
+use ropewalk::layer::key_rate::KeyRates;
+use ropewalk::layer::{
+    AcceptRateLayer, AccessLayer, AccessRules, BanLayer, BanRules, BoxError, CallTimer,
+    KeyLimitLayer, KeyRateLayer, LifetimeLayer, LoginLayer, OverloadLayer, key,
+};
 use ropewalk::{
     Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer,
     FrameLogLayer, FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
@@ -95,6 +100,15 @@ fn ours(criterion: &mut Criterion, table: &mut Table) {
         "FrameRateLayer::bytes",
         FrameRateLayer::bytes(PLENTY, SECOND / 1000).layer(leaf()),
     );
+    call(criterion, table, "KeyRateLayer", KeyRateLayer::new(PLENTY, SECOND).layer(leaf()));
+    call(
+        criterion,
+        table,
+        "KeyRateRefuseLayer",
+        KeyRateLayer::new(PLENTY, SECOND).refuse().layer(leaf()),
+    );
+    let users = KeyRates::new(PLENTY, SECOND).by(|frame: &Bytes| frame.first().copied());
+    call(criterion, table, "KeyRateRefuseLayer, the key in each frame", users.layer(leaf()));
     call(criterion, table, "FrameLogLayer, disabled", FrameLogLayer::new().layer(leaf()));
     call(criterion, table, "CallLatencyLayer", CallLatencyLayer::new().layer(leaf()));
     call(
@@ -226,6 +240,27 @@ fn around_connections(criterion: &mut Criterion, table: &mut Table) {
     let refuses = ConnectionLimitLayer::new(100).refuse_with("no");
     open(criterion, table, "ConnectionLimitLayer that refuses", refuses.layer(End));
     open(criterion, table, "PeerLimitLayer", PeerLimitLayer::new(100).layer(End));
+    let access = AccessRules::deny_all().allow(std::net::IpAddr::from([192, 0, 2, 1]));
+    open(criterion, table, "AccessLayer", AccessLayer::new(access).layer(End));
+    let rate = AcceptRateLayer::new()
+        .per_peer(Rate::new(PLENTY, SECOND))
+        .of_all(Rate::new(PLENTY, SECOND));
+    open(criterion, table, "AcceptRateLayer", rate.layer(End));
+    open(
+        criterion,
+        table,
+        "KeyLimitLayer",
+        KeyLimitLayer::by(100, key::network(24, 48)).layer(End),
+    );
+    open(criterion, table, "BanLayer", BanLayer::new(BanRules::new(3, MINUTE, MINUTE)).layer(End));
+    open(criterion, table, "LifetimeLayer", LifetimeLayer::new(MINUTE).max_calls(1000).layer(End));
+    open(criterion, table, "LoginLayer", LoginLayer::new().layer(End));
+    open(
+        criterion,
+        table,
+        "OverloadLayer, memory only",
+        OverloadLayer::new().without_lag().layer(End),
+    );
     open(criterion, table, "ReadDeadlineLayer", ReadDeadlineLayer::new().layer(End));
     open(criterion, table, "LogLayer, to nowhere", LogLayer::new().layer(End));
     open(criterion, table, "LogLayer, disabled", LogLayer::new().level(Level::DEBUG).layer(End));

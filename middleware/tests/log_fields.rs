@@ -158,7 +158,7 @@ async fn of_connections_that_are_not_slow_there_is_no_line() {
     const LIMIT: Duration = Duration::from_secs(5);
     let (log, _guard) = Collector::start();
     for millis in [0, 4999, 5000, 9000] {
-        let lasts = service_fn(async move |_: Connection| {
+        let lasts = service_fn(move |_: Connection| async move {
             sleep(Duration::from_millis(millis)).await;
             Ok::<_, io::Error>(())
         });

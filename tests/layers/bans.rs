@@ -21,7 +21,7 @@ fn twice() -> BanLayer {
 
 /// Answers lines of at most ten bytes, and says what is wrong with others.
 fn short_lines() -> impl ConnectionService<Error = Error> {
-    let echo = framed(Lines::lf().max(10), reply_fn(|line: Bytes| line));
+    let echo = framed(Lines::lf().max(10).skip_too_long(), reply_fn(|line: Bytes| line));
     echo.on_error(|_: &Error| Bytes::from("too long")).on_drain(|| Bytes::from("goodbye"))
 }
 

@@ -11,7 +11,7 @@ use ropewalk::{
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{ask, assert_reasons, on_memory, on_tcp, rest, settle, shouter};
+use crate::harness::{ask, assert_reasons, on_memory, on_tcp, rest, shouter};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -111,55 +111,49 @@ async fn over_a_socket_the_answers_arrive_although_more_was_sent() {
     assert_reasons(&server.end().await, &[(CloseReason::MaxCalls, 1)]);
 }
 
-/// How long a frame of so many bytes a second is waited for, after a first frame of the same kind
-/// or as the first one.
-async fn dripped(bytes: usize, seconds: usize, first: bool) -> Option<Duration> {
-    let layer = ReadDeadlineLayer::new().first_frame(5 * SECOND).frame(5 * SECOND).min_rate(10);
+/// When a frame of so many bytes a second is given up, as the first one or after another; `None` if
+/// it is answered, after a hundred seconds.
+async fn dripped(bytes: usize, first: bool) -> Option<Duration> {
+    let patience = Duration::from_millis(5500);
+    let layer = ReadDeadlineLayer::new().first_frame(patience).frame(patience).min_rate(10);
     let (server, connector) = on_memory(Server::new().layer(layer), shouter()).await;
     let mut client = connector.connect().await.unwrap();
     if !first {
         ask(&mut client, "a\n", "A\n").await;
     }
     let start = Instant::now();
-    let mut served = true;
-    for _ in 0..seconds {
-        served = client.write_all(&vec![b'x'; bytes]).await.is_ok();
-        if !served {
-            break;
+    let (mut read, mut write) = tokio::io::split(client);
+    let dripping = tokio::spawn(async move {
+        for _ in 0..100 {
+            write.write_all(&vec![b'x'; bytes]).await?;
+            sleep(SECOND).await;
         }
-        sleep(SECOND).await;
-        settle().await;
-        if server.counts().active() == 0 {
-            served = false;
-            break;
-        }
-    }
+        write.write_all(b"\n").await?;
+        write.shutdown().await
+    });
+    let answer = rest(&mut read).await;
     let elapsed = start.elapsed();
-    if served {
-        client.write_all(b"\n").await.unwrap();
-        client.shutdown().await.unwrap();
-        assert_eq!(rest(&mut client).await.len(), bytes * seconds + 1);
-    }
-    let reason = match (served, first) {
-        (true, _) => CloseReason::Done,
-        (false, true) => CloseReason::FirstFrameTimeout,
-        (false, false) => CloseReason::FrameTimeout,
+    dripping.abort();
+    drop(dripping.await);
+    drop(read);
+    let reason = match (answer.is_empty(), first) {
+        (false, _) => CloseReason::Done,
+        (true, true) => CloseReason::FirstFrameTimeout,
+        (true, false) => CloseReason::FrameTimeout,
     };
-    drop(client);
+    server.until("it has gone", |counts| counts.active() == 0).await;
     assert_reasons(&server.end().await, &[(reason, 1)]);
-    (!served).then_some(elapsed)
+    answer.is_empty().then_some(elapsed)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_frame_may_take_as_long_as_it_needs_at_the_rate_and_a_slower_one_ends() {
     for first in [true, false] {
-        // 10 bytes a second are enough.
-        assert_eq!(dripped(10, 100, first).await, None);
-        // 9 are not: by the 50th second 450 bytes would be 45 s, and 5 s more. Of each second the
-        // last byte counts.
-        let ended = dripped(9, 100, first).await.expect("it was too slow");
-        assert!((40 * SECOND..=50 * SECOND).contains(&ended), "{ended:?}");
-        // A byte a second earns a second after ten.
-        assert_eq!(dripped(1, 100, first).await, Some(5 * SECOND));
+        // Enough: it takes a hundred seconds, and has its answer.
+        assert_eq!(dripped(10, first).await, None);
+        // Not enough: after 50 s, 459 bytes have earned it 45 s, and it has 5.5 s by itself.
+        assert_eq!(dripped(9, first).await, Some(Duration::from_millis(50_500)));
+        // A byte a second has earned no second by then.
+        assert_eq!(dripped(1, first).await, Some(Duration::from_millis(5500)));
     }
 }

@@ -107,8 +107,8 @@ async fn a_user_over_the_rate_is_answered_and_others_are_served() {
 async fn all_connections_of_one_address_share_its_rate() {
     let addresses = KeyRates::new(2, 3600 * SECOND);
     let service = framed(Lines::lf(), reply_fn(echo))
-        .layer_with(move |opened: &ropewalk::Opened<Lines>| {
-            addresses.of(opened.peer().host()).refuse()
+        .layer_with(move |info: &ropewalk::ConnectionInfo| {
+            addresses.of(info.peer().host()).refuse()
         })
         .on_error(|_: &Error| Bytes::from("slow down"));
     let server = on_tcp(Server::new(), service).await;

@@ -1,6 +1,7 @@
 //! All layers together, in twenty fixed orders, under stress: every good client has its answers,
 //! and afterwards no layer counts anything.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use ropewalk::layer::{
 use ropewalk::{
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CloseReason, Connection, ConnectionInfo,
     ConnectionLimitLayer, Error, FrameLogLayer, FrameRateLayer, Lines, LogLayer, Opened,
-    PeerLimitLayer, ReadDeadlineLayer, Server, per_connection, service_fn,
+    PeerLimitLayer, ReadDeadlineLayer, Result, Server, per_connection, service_fn,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -98,7 +99,7 @@ fn connection_layers() -> (Vec<Wrap<Connections>>, Vec<Gauge>) {
         around_connections(BandwidthLayer::new().read(1 << 20).write_of_all(1 << 24)),
         around_connections(ReadDeadlineLayer::new().min_rate(100)),
         around_connections(LogLayer::new().details()),
-        around_connections(PerConnectionLayer::new(|_: &Connection| {
+        around_connections(PerConnectionLayer::new(|_: &ConnectionInfo| {
             LogLayer::new().open_telemetry()
         })),
     ];
@@ -128,12 +129,12 @@ fn in_order<S>(layers: &[Wrap<S>], inner: S, order: u64) -> S {
 }
 
 /// Echoes lines, but for those whose last word says otherwise.
-async fn answer(info: ConnectionInfo, line: Bytes) -> Result<Bytes, BoxError> {
+async fn answer(info: ConnectionInfo, line: Bytes) -> Result<Bytes> {
     login::complete(&info);
     match line.rsplit(|b| *b == b' ').next() {
         Some(b"slow") => sleep(3600 * SECOND).await,
         Some(b"boom") => panic!("as told"),
-        Some(b"fail") => return Err("as told".into()),
+        Some(b"fail") => return Err(Error::other("as told")),
         _ => tokio::task::yield_now().await,
     }
     Ok(line)
@@ -199,11 +200,13 @@ async fn garbling(from: From, n: usize) {
 async fn stress(order: u64) {
     let ((frames, mut gauges), (connections, more)) = (frame_layers(), connection_layers());
     gauges.extend(more);
-    let service = per_connection(Lines::lf().max(100), move |opened: &Opened<Lines>| {
-        let info = opened.info();
-        let echo = service_fn(move |line: Bytes| answer(info.clone(), line));
-        in_order(&frames, BoxCloneService::new(echo), order)
-    });
+    let frames = Arc::new(frames);
+    let service =
+        per_connection(Lines::lf().max(100).skip_too_long(), move |opened: &Opened<Lines>| {
+            let info = opened.info();
+            let echo = service_fn(move |line: Bytes| answer(info.clone(), line));
+            in_order(&frames, BoxCloneService::new(echo.map_err(BoxError::from)), order)
+        });
     let service = BoxCloneService::new(service.on_error(|_: &Error| Bytes::from("error")));
     let service = in_order(&connections, service, order);
     let (endpoint, from) = addressed();

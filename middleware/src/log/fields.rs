@@ -1,4 +1,6 @@
-//! The fields of a connection's span.
+//! What is logged of a connection: which fields, and of which connections.
+
+use std::time::Duration;
 
 use tracing::Level;
 use tracing::field::{DisplayValue, display};
@@ -17,6 +19,23 @@ pub(super) enum Fields {
     Full,
     /// The same by the names of OpenTelemetry's conventions.
     OpenTelemetry,
+}
+
+/// What a log has of each connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) level: Level,
+    pub(super) fields: Fields,
+    /// One of so many connections has lines.
+    pub(super) sample: u64,
+    /// Connections that end sooner have no lines.
+    pub(super) slower_than: Duration,
+}
+
+impl Settings {
+    pub(super) fn new() -> Self {
+        Self { level: Level::INFO, fields: Fields::Short, sample: 1, slower_than: Duration::ZERO }
+    }
 }
 
 /// Makes the span of a connection. Fields without a value are not recorded.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 use tracing::Level;
 
-use super::fields::Fields;
+use super::fields::{Fields, Settings};
 use super::limits::LineLimits;
 use super::service::Log;
 
@@ -52,30 +52,19 @@ use super::service::Log;
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct LogLayer {
-    pub(super) level: Level,
+    settings: Settings,
     max: Option<usize>,
-    pub(super) fields: Fields,
-    /// One of so many connections has lines.
-    pub(super) sample: u64,
-    /// Connections that end sooner have no lines.
-    pub(super) slower_than: Duration,
 }
 
 impl LogLayer {
     /// A layer that logs at INFO.
     pub fn new() -> Self {
-        Self {
-            level: Level::INFO,
-            max: None,
-            fields: Fields::Short,
-            sample: 1,
-            slower_than: Duration::ZERO,
-        }
+        Self { settings: Settings::new(), max: None }
     }
 
     /// The same at another level.
     pub fn level(self, level: Level) -> Self {
-        Self { level, ..self }
+        self.with(|settings| settings.level = level)
     }
 
     /// Logs at most `max` connections a second; with 0 it logs no connection. The others have a
@@ -88,7 +77,7 @@ impl LogLayer {
     /// end; `tls`, the version, with `server_name` and `alpn`; `proxy`, the address of the proxy,
     /// if `peer` is a client behind one. The local address costs a system call for each connection.
     pub fn details(self) -> Self {
-        Self { fields: Fields::Full, ..self }
+        self.with(|settings| settings.fields = Fields::Full)
     }
 
     /// Names the fields as OpenTelemetry's conventions do: the span has `network.transport`,
@@ -99,7 +88,7 @@ impl LogLayer {
     /// `drained`. For all else there is no convention, and the names stay. The local address costs
     /// a system call for each connection.
     pub fn open_telemetry(self) -> Self {
-        Self { fields: Fields::OpenTelemetry, ..self }
+        self.with(|settings| settings.fields = Fields::OpenTelemetry)
     }
 
     /// Logs one connection of `n`, by its number; the others have a span but no lines, and don't
@@ -110,13 +99,18 @@ impl LogLayer {
     /// Panics if `n` is 0.
     pub fn sample(self, n: u64) -> Self {
         assert!(n > 0, "one of 0 connections can't be chosen");
-        Self { sample: n, ..self }
+        self.with(|settings| settings.sample = n)
     }
 
     /// Logs only connections that lasted this long or longer: their closing line. No connection has
     /// an opening line, because it is not known then.
     pub fn slower_than(self, duration: Duration) -> Self {
-        Self { slower_than: duration, ..self }
+        self.with(|settings| settings.slower_than = duration)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
     }
 }
 
@@ -130,6 +124,10 @@ impl<S> Layer<S> for LogLayer {
     type Service = Log<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Log { inner, layer: *self, limits: Arc::new(LineLimits::new(self.level, self.max)) }
+        Log {
+            inner,
+            settings: self.settings,
+            limits: Arc::new(LineLimits::new(self.settings.level, self.max)),
+        }
     }
 }

@@ -4,8 +4,7 @@ use std::fmt::Display;
 use std::thread::panicking;
 
 use super::at_level;
-use super::fields::{self, Fields};
-use super::layer::LogLayer;
+use super::fields::{self, Fields, Settings};
 use super::limits::LineLimits;
 use crate::event::{LogSpan, event};
 use crate::{Addr, CloseReason, Closing, Connection, Escaped, Stats};
@@ -13,7 +12,7 @@ use crate::{Addr, CloseReason, Closing, Connection, Escaped, Stats};
 /// A connection to be logged as opened and as closed: at the latest when this is dropped.
 #[derive(Debug)]
 pub(super) struct Record {
-    layer: LogLayer,
+    settings: Settings,
     /// The local address, if the span has it. Boxed, because most logs don't.
     local: Option<Box<Addr>>,
     closing: Closing,
@@ -25,10 +24,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(layer: LogLayer, connection: &Connection) -> Self {
+    pub(super) fn new(settings: Settings, connection: &Connection) -> Self {
         Self {
-            layer,
-            local: (layer.fields != Fields::Short).then(|| Box::new(connection.local())),
+            settings,
+            local: (settings.fields != Fields::Short).then(|| Box::new(connection.local())),
             closing: connection.closing(),
             stats: connection.stats(),
             opens: true,
@@ -41,8 +40,8 @@ impl Record {
     /// known whether a limit has refused the connection.
     pub(super) fn limit(&mut self, limits: &LineLimits) {
         let refused = self.closing.reason().is_some_and(CloseReason::is_refusal);
-        self.opens = !refused && self.layer.slower_than.is_zero();
-        let is_sampled = self.stats.id().is_multiple_of(self.layer.sample);
+        self.opens = !refused && self.settings.slower_than.is_zero();
+        let is_sampled = self.stats.id().is_multiple_of(self.settings.sample);
         if !is_sampled || !limits.pass(refused) {
             (self.opened, self.closed) = (true, true);
         }
@@ -54,12 +53,16 @@ impl Record {
     /// This is done late, in the task that runs the connection, because the accept loop must not
     /// wait for a log.
     pub(super) fn open(&mut self) -> LogSpan {
-        let span =
-            fields::span(self.layer.level, self.layer.fields, &self.stats, self.local.as_deref());
+        let span = fields::span(
+            self.settings.level,
+            self.settings.fields,
+            &self.stats,
+            self.local.as_deref(),
+        );
         // Once, even if a subscriber panics.
         if !std::mem::replace(&mut self.opened, true) && self.opens {
             let _entered = span.enter();
-            at_level!(self.layer.level, AT => event!(target: "ropewalk::connection", AT, "open"));
+            at_level!(self.settings.level, AT => event!(target: "ropewalk::connection", AT, "open"));
         }
         span
     }
@@ -85,12 +88,12 @@ impl Record {
         // Set first, so that a subscriber that panics doesn't get the line again.
         self.closed = true;
         let (stats, age) = (&self.stats, self.stats.age());
-        if age < self.layer.slower_than {
+        if age < self.settings.slower_than {
             return;
         }
         let is_error = !matches!(reason, CloseReason::Done | CloseReason::Drained);
-        let error_type = is_error && self.layer.fields == Fields::OpenTelemetry;
-        at_level!(self.layer.level, AT => event!(
+        let error_type = is_error && self.settings.fields == Fields::OpenTelemetry;
+        at_level!(self.settings.level, AT => event!(
             target: "ropewalk::connection",
             AT,
             reason = reason.as_str(),

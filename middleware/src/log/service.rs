@@ -4,8 +4,8 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
+use super::fields::Settings;
 use super::future::LogFuture;
-use super::layer::LogLayer;
 use super::limits::LineLimits;
 use super::record::Record;
 use crate::Connection;
@@ -14,7 +14,7 @@ use crate::Connection;
 #[derive(Clone, Debug)]
 pub struct Log<S> {
     pub(super) inner: S,
-    pub(super) layer: LogLayer,
+    pub(super) settings: Settings,
     pub(super) limits: Arc<LineLimits>,
 }
 
@@ -46,7 +46,7 @@ where
 
     fn call(&mut self, connection: Connection) -> Self::Future {
         // Made before the call, so that a service that panics in `call` is logged as well.
-        let mut record = Record::new(self.layer, &connection);
+        let mut record = Record::new(self.settings, &connection);
         let future = self.inner.call(connection);
         record.limit(&self.limits);
         LogFuture::new(future, record)
