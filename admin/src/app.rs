@@ -1,10 +1,12 @@
 //! What the parts of the endpoint share.
 
 use std::fmt;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use ropewalk::layer::Histogram;
 use ropewalk::{Addr, ConnectionInfo, Handle};
+use ropewalk_middleware::event::tracing::Level;
+use ropewalk_middleware::event::{Limit as LineLimit, event};
 use tokio::time::Instant;
 
 use crate::history::History;
@@ -48,7 +50,25 @@ pub(crate) struct App {
     pub(crate) hosts: Vec<String>,
     pub(crate) hooks: Hooks,
     pub(crate) began: Instant,
-    pub(crate) history: Mutex<History>,
+    pub(crate) history: Arc<Mutex<History>>,
     /// The addresses of this endpoint.
     pub(crate) bound: OnceLock<Vec<Addr>>,
+    pub(crate) wrong_tokens: WrongTokens,
+}
+
+/// The limit of the lines about wrong tokens.
+pub(crate) struct WrongTokens(pub(crate) LineLimit);
+
+impl WrongTokens {
+    pub(crate) fn new() -> Self {
+        Self(LineLimit::new(Level::WARN, |suppressed| {
+            event!(WARN, suppressed, "more requests to the admin endpoint had a wrong token");
+        }))
+    }
+}
+
+impl fmt::Debug for WrongTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WrongTokens").finish_non_exhaustive()
+    }
 }

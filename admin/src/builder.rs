@@ -11,7 +11,7 @@ use ropewalk::{ConnectionInfo, Endpoint, Handle, Result, Server};
 use tokio::time::Instant;
 use tower::service_fn;
 
-use crate::app::{App, Hooks, Limit};
+use crate::app::{App, Hooks, Limit, WrongTokens};
 use crate::exposure::{check, closed};
 use crate::history::{History, Noting};
 use crate::http::{LAST, serve};
@@ -165,6 +165,7 @@ impl Admin {
         if endpoints.is_empty() {
             endpoints.push(DEFAULT.parse()?);
         }
+        let history = Arc::new(Mutex::new(History::default()));
         let has_token = token.is_some();
         let app = Arc::new(App {
             server: server.clone(),
@@ -172,10 +173,11 @@ impl Admin {
             hosts: self.hosts,
             hooks: self.hooks,
             began: Instant::now(),
-            history: Mutex::new(History::default()),
+            history: Arc::clone(&history),
             bound: OnceLock::new(),
+            wrong_tokens: WrongTokens::new(),
         });
-        let noting = Noting::new(Arc::clone(&app));
+        let noting = Noting::new(server.clone(), history);
         let mut admin = Server::new()
             .beside(server)
             .max_connections(CONNECTIONS)

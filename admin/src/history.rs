@@ -1,15 +1,13 @@
 //! The counts of the last ten minutes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ropewalk::server::Lifecycle;
 use ropewalk::{Handle, Result};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
-
-use crate::app::App;
 
 /// How often the counts are noted.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
@@ -76,26 +74,27 @@ impl History {
 
 /// Notes the counts as long as the endpoint runs.
 pub(crate) struct Noting {
-    app: Arc<App>,
+    server: Handle,
+    history: Arc<Mutex<History>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Noting {
-    pub(crate) fn new(app: Arc<App>) -> Self {
-        Self { app, task: None }
+    pub(crate) fn new(server: Handle, history: Arc<Mutex<History>>) -> Self {
+        Self { server, history, task: None }
     }
 }
 
 impl Lifecycle for Noting {
     async fn start(&mut self) -> Result {
-        let app = Arc::clone(&self.app);
+        let (server, history) = (self.server.clone(), Arc::clone(&self.history));
         self.task = Some(tokio::spawn(async move {
             let mut ticks = interval(EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                let now = sample(&app.server);
-                app.history.lock().unwrap_or_else(PoisonError::into_inner).note(now);
+                let now = sample(&server);
+                history.lock().unwrap_or_else(PoisonError::into_inner).note(now);
             }
         }));
         Ok(())

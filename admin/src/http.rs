@@ -9,14 +9,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderValue, Request, Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ropewalk::{Connection, Error, Result};
+use ropewalk_middleware::event::aside;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
@@ -70,7 +71,10 @@ where
     B: hyper::body::Body<Data = hyper::body::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
     let mut response = match guard::check(&request, &via, &app.hosts, app.token.as_ref()) {
-        Err((status, why)) => text(status, why),
+        Err((status, why)) => {
+            note_wrong_token(app, &via, status, &request);
+            text(status, why)
+        }
         Ok(()) => {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(via);
@@ -82,6 +86,15 @@ where
     };
     protect(&mut response);
     response
+}
+
+/// A request without a token, such as the first one of the page, is not worth a line.
+fn note_wrong_token<B>(app: &App, via: &Via, status: StatusCode, request: &Request<B>) {
+    let shown = request.headers().contains_key(AUTHORIZATION);
+    if shown && status == StatusCode::UNAUTHORIZED && app.wrong_tokens.0.pass() {
+        let peer = via.peer.clone();
+        aside!(WARN, %peer, "a request to the admin endpoint had a wrong token");
+    }
 }
 
 fn protect(response: &mut Response<Body>) {

@@ -7,8 +7,10 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result {
-//!     let server = Server::new().listen("tcp:0.0.0.0:8007").signals();
-//!     let serve = server.serve(framed(Lines::any(), reply_fn(|line: Bytes| line)));
+//!     let serve = Server::new()
+//!         .listen("tcp:0.0.0.0:8007")
+//!         .signals()
+//!         .serve(framed(Lines::any(), reply_fn(|line: Bytes| line)));
 //!     Admin::new()
 //!         .listen("tcp:127.0.0.1:9901")
 //!         .token_file("/etc/example/admin.token")

@@ -76,3 +76,12 @@ async fn the_times_of_a_drain_are_bounded() {
     assert_eq!(asked.post("/drain", r#"{"within_seconds":86400}"#).await.status, 202);
     assert!(watched.handle.is_draining());
 }
+
+#[tokio::test]
+async fn it_answers_while_the_server_is_full() {
+    let watched =
+        crate::common::Watched::with(Server::new().max_connections(1).make_room(None)).await;
+    let _only = watched.connect().await;
+    let asked = crate::common::Asked::tcp(&watched).await;
+    assert_eq!(asked.get("/connections").await.json()["open"], 1);
+}
