@@ -7,46 +7,22 @@ use std::time::Duration;
 
 use ropewalk_middleware::{BoxError, Connection, Error, Result};
 use tokio::runtime;
-use tokio::time::Instant;
 use tokio_util::codec::{Decoder, Encoder};
 use tower_layer::{Identity, Layer, Stack};
 use tower_service::Service;
 
-use super::backoff::{Backoff, random};
+use super::backoff::Backoff;
 use super::gather::{Gathers, Many, MaxAnswer, NoPushes, OnPush, One, OneOrPush, Part, TakePush};
 use super::handle::ClientHandle;
 use super::leaf::{ClientLeaf, Leaf};
 use super::matching::{ByTag, Fifo, Match, Tag};
+use super::options::{ClientOptions, LEAST_AGE};
 use super::prepare::{Prepare, Prepared, Unprepared};
 use super::service::Pipelined;
 use super::shared::ClientShared;
 use super::task::Task;
 use crate::endpoint::remote::Remote;
 use crate::session::Session;
-use crate::wire::after;
-
-/// The least maximum age: with a shorter one a client would do little but connect.
-const LEAST_AGE: Duration = Duration::from_secs(1);
-
-/// The limits and deadlines of a client.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientOptions {
-    pub(super) connect_within: Duration,
-    pub(super) backoff: Backoff,
-    pub(super) in_flight: usize,
-    pub(super) call_within: Duration,
-    pub(super) stalled_after: Duration,
-    pub(super) fail_fast_after: Option<Duration>,
-    pub(super) max_age: Option<Duration>,
-}
-
-impl ClientOptions {
-    /// When a connection made now will be replaced: up to a tenth earlier than the maximum age, so
-    /// that connections that began together do not end together.
-    pub(super) fn expires(&self, now: Instant) -> Option<Instant> {
-        self.max_age.map(|age| after(now, age.mul_f64(1.0 - random() / 10.0)))
-    }
-}
 
 /// The builder of a client for many callers: see the [module](self::super). Its methods can be
 /// called in any order; [`pipelined`](Self::pipelined) or [`tagged`](Self::tagged) comes last.

@@ -55,12 +55,14 @@ mod handle;
 mod leaf;
 mod line;
 mod matching;
+mod options;
 #[cfg(feature = "tower")]
 mod policy;
 mod prepare;
 mod service;
 mod shared;
 mod state;
+mod table;
 mod task;
 
 pub use self::backoff::Backoff;
@@ -80,4 +82,4 @@ pub use self::state::{ClientCounts, ClientState};
 pub use crate::endpoint::error::ConnectError;
 pub use crate::endpoint::remote::{Dial, Dialing, Remote};
 
-use self::builder::ClientOptions;
+use self::options::ClientOptions;

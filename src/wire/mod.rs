@@ -15,6 +15,7 @@ mod offer;
 mod output;
 mod raw;
 mod scratch;
+mod stall;
 mod timer;
 mod turn;
 #[cfg(feature = "tls")]
