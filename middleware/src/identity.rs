@@ -134,12 +134,12 @@ impl Error for IdentityError {}
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdentityRule {
-    kind: Kind,
+    kind: NameKind,
     name: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum NameKind {
     CommonName,
     Dns,
     Email,
@@ -148,12 +148,12 @@ enum Kind {
 }
 
 /// The kinds by their words.
-const KINDS: [(&str, Kind); 5] = [
-    ("cn", Kind::CommonName),
-    ("dns", Kind::Dns),
-    ("email", Kind::Email),
-    ("uri", Kind::Uri),
-    ("spiffe", Kind::Spiffe),
+const KINDS: [(&str, NameKind); 5] = [
+    ("cn", NameKind::CommonName),
+    ("dns", NameKind::Dns),
+    ("email", NameKind::Email),
+    ("uri", NameKind::Uri),
+    ("spiffe", NameKind::Spiffe),
 ];
 
 impl IdentityRule {
@@ -161,16 +161,16 @@ impl IdentityRule {
     pub fn matches(&self, identity: &Identity) -> bool {
         let fits = |name: &String| self.fits(name);
         match self.kind {
-            Kind::CommonName => identity.common_name.as_ref().is_some_and(fits),
-            Kind::Dns => identity.dns_names.iter().any(fits),
-            Kind::Email => identity.emails.iter().any(fits),
-            Kind::Uri => identity.uris.iter().any(fits),
-            Kind::Spiffe => identity.spiffe_id().is_some() && identity.uris.iter().any(fits),
+            NameKind::CommonName => identity.common_name.as_ref().is_some_and(fits),
+            NameKind::Dns => identity.dns_names.iter().any(fits),
+            NameKind::Email => identity.emails.iter().any(fits),
+            NameKind::Uri => identity.uris.iter().any(fits),
+            NameKind::Spiffe => identity.spiffe_id().is_some() && identity.uris.iter().any(fits),
         }
     }
 
     fn fits(&self, name: &str) -> bool {
-        let is_uri = matches!(self.kind, Kind::Uri | Kind::Spiffe);
+        let is_uri = matches!(self.kind, NameKind::Uri | NameKind::Spiffe);
         match self.name.strip_suffix('*') {
             Some(begin) if is_uri && begin.ends_with('/') => {
                 name.len() > begin.len() && name.starts_with(begin)
@@ -187,11 +187,11 @@ impl FromStr for IdentityRule {
         let error = || IdentityRuleError(text.to_owned());
         let (word, name) = text.split_once('=').ok_or_else(error)?;
         let (_, kind) = KINDS.into_iter().find(|(known, _)| *known == word).ok_or_else(error)?;
-        let is_spiffe = kind != Kind::Spiffe || name.starts_with("spiffe://");
+        let is_spiffe = kind != NameKind::Spiffe || name.starts_with("spiffe://");
         if name.is_empty() || !is_spiffe {
             return Err(error());
         }
-        let name = if kind == Kind::Dns { name.to_ascii_lowercase() } else { name.to_owned() };
+        let name = if kind == NameKind::Dns { name.to_ascii_lowercase() } else { name.to_owned() };
         Ok(Self { kind, name })
     }
 }

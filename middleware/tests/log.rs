@@ -1,111 +1,25 @@
 //! Every connection and every frame is logged, once, and safely.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::BTreeMap;
-use std::fmt::{self, Debug};
+use std::fmt;
 use std::future::{Ready, pending};
 use std::io;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use collected::Collector;
 use common::{connection, connection_on, settle};
 use futures::FutureExt;
 use ropewalk_middleware::{Addr, CloseReason, Connection, FrameLogLayer, LogLayer, Peer, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::yield_now;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tracing::field::{Field, Visit};
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing::span::{Attributes, Id};
-use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
 
+mod collected;
 mod common;
-
-#[derive(Clone, Debug, Default)]
-struct Fields(BTreeMap<String, String>);
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), value.to_owned());
-    }
-}
-
-impl Fields {
-    fn get(&self, name: &str) -> &str {
-        self.0.get(name).map_or("-", String::as_str)
-    }
-}
-
-/// One event: where and how it was written, and the fields of the span it was written in.
-#[derive(Clone, Debug)]
-struct Line {
-    level: Level,
-    target: String,
-    fields: Fields,
-    span: Fields,
-}
-
-/// Collects what is logged on this thread.
-#[derive(Clone, Debug, Default)]
-struct Collector {
-    lines: Arc<Mutex<Vec<Line>>>,
-    spans: Arc<Mutex<usize>>,
-    entered: Arc<Mutex<usize>>,
-}
-
-impl Collector {
-    fn start(level: LevelFilter) -> (Self, DefaultGuard) {
-        let this = Self::default();
-        let subscriber = tracing_subscriber::registry().with(level).with(this.clone());
-        (this, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn lines(&self, message: &str) -> Vec<Line> {
-        let lines = self.lines.lock().unwrap();
-        lines.iter().filter(|line| line.fields.get("message") == message).cloned().collect()
-    }
-
-    /// The one closing line there is to be.
-    fn closed(&self) -> Line {
-        let lines = self.lines("closed");
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        lines.into_iter().next().unwrap()
-    }
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Collector {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
-        *self.spans.lock().unwrap() += 1;
-        let mut fields = Fields::default();
-        attributes.record(&mut fields);
-        cx.span(id).unwrap().extensions_mut().insert(fields);
-    }
-
-    fn on_enter(&self, _: &Id, _: Context<'_, S>) {
-        *self.entered.lock().unwrap() += 1;
-    }
-
-    fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let span = cx.event_span(event).and_then(|span| span.extensions().get::<Fields>().cloned());
-        let line = Line {
-            level: *event.metadata().level(),
-            target: event.metadata().target().to_owned(),
-            fields,
-            span: span.unwrap_or_default(),
-        };
-        self.lines.lock().unwrap().push(line);
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_logged_when_it_opens_and_when_it_ends_with_what_it_counted() {

@@ -177,22 +177,18 @@ where
             wire.abort();
             Err(error)
         }
-        LineEnd::Closed => {
-            // This is not a failure: the server closed an idle connection.
-            drop(wire);
-            Err(Error::other(why))
-        }
-        LineEnd::Desynchronized | LineEnd::OverMax | LineEnd::Stalled => {
-            let reason = if let LineEnd::Desynchronized = end {
-                CloseReason::Desynchronized
-            } else {
-                CloseReason::Replaced
-            };
-            closing.set_reason(reason);
-            wire.abort();
-            Err(Error::other(why))
-        }
+        // This is not a failure: the server closed an idle connection.
+        LineEnd::Closed => Err(Error::other(why)),
+        LineEnd::Desynchronized => replace(*wire, CloseReason::Desynchronized, closing, why),
+        LineEnd::OverMax | LineEnd::Stalled => replace(*wire, CloseReason::Replaced, closing, why),
     }
+}
+
+/// Aborts a connection whose answers can't be used, or that has too few of them.
+fn replace(wire: Wire, reason: CloseReason, closing: &Closing, why: Cause) -> Result {
+    closing.set_reason(reason);
+    wire.abort();
+    Err(Error::other(why))
 }
 
 /// Closes a connection whose calls are all answered, until `until` at the latest.

@@ -165,7 +165,8 @@ where
                 this.calls.poll_progress(cx);
             }
             (Poll::Ready(Err(error)), _) => {
-                (*this.error, *this.go_on) = (Some(Error::service(error)), false);
+                *this.error = Some(Error::service(error));
+                *this.go_on = false;
             }
             (_, frame) => *this.frame = frame,
         }
@@ -327,14 +328,15 @@ where
                     return tend(wire, this.codec, this.inbox, cx);
                 }
             }
-            if self.reply.is_some()
-                || !self.calls.is_empty()
-                || !wire.has_turn()
-                || !wire.has_room()
-            {
+            if self.must_write(wire) {
                 return Poll::Ready(Ok(CallProgress::Answered));
             }
         }
+    }
+
+    /// Whether answers are written before the next frame is decoded.
+    fn must_write(&self, wire: &Wire) -> bool {
+        self.reply.is_some() || !self.calls.is_empty() || !wire.has_turn() || !wire.has_room()
     }
 
     /// Called when all complete frames that were read are decoded: writes the answers, and waits

@@ -11,6 +11,7 @@ mod support;
 /// The path of each test begins with this: `cargo test endpoint` runs them all.
 #[path = "."]
 mod endpoint {
+    mod bad_strings;
     mod connect;
     mod proxied;
     mod proxied_sockets;

@@ -30,6 +30,7 @@ mod examples {
     mod memcached_client;
     mod memcached_clients;
     mod memcached_parts;
+    mod memcached_stats;
     mod metrics;
     mod port_forward;
     mod process;
@@ -39,6 +40,7 @@ mod examples {
     mod smtp_client;
     mod smtp_client_postfix;
     mod smtp_clients;
+    mod smtp_ends;
     mod smtp_parts;
     mod web;
 }

@@ -12,7 +12,7 @@ const MAX: usize = 1024 * 1024;
 const VERSION: &str = "VERSION 1.5.22\r\n";
 
 #[track_caller]
-fn ask(client: &mut Client, pairs: &[(&str, &str)]) {
+pub(super) fn ask(client: &mut Client, pairs: &[(&str, &str)]) {
     for (request, answer) in pairs {
         client.send(format!("{request}\r\n"));
         let got = client.read(answer.len() + 2);
@@ -359,71 +359,5 @@ fn it_counts_right_for_many_at_once_on_one_thread_and_on_several() {
             }
         });
         example.tcp().ask("get n\r\n", "VALUE n 0 4\r\n4000\r\nEND\r\n");
-    }
-}
-
-#[test]
-fn one_connection_too_many_is_told_so() {
-    let example = Example::start_with("memcached", &["--connections", "1"]);
-    let mut first = example.tcp();
-    ask(&mut first, &[("verbosity 1", "OK")]);
-    assert_eq!(example.tcp().rest(), b"SERVER_ERROR too many connections\r\n");
-    first.send("quit\r\nget a\r\n");
-    assert_eq!(first.rest(), b"");
-}
-
-#[test]
-fn stats_count_what_was_asked_and_what_is_kept() {
-    let example = Example::start("memcached");
-    let mut client = example.tcp();
-    ask(
-        &mut client,
-        &[("set a 0 0 1\r\nx", "STORED"), ("get a", "VALUE a 0 1\r\nx\r\nEND"), ("get b", "END")],
-    );
-    client.send("stats\r\n");
-    let lines: Vec<String> =
-        (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
-    for stat in [
-        "version 1.5.22",
-        "cmd_get 2",
-        "cmd_set 1",
-        "get_hits 1",
-        "get_misses 1",
-        "curr_items 1",
-        "limit_maxbytes 67108864",
-    ] {
-        assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
-    }
-    ask(
-        &mut client,
-        &[("stats reset", "RESET"), ("stats foo", "ERROR"), ("stats noreply", "ERROR")],
-    );
-    client.send("stats\r\n");
-    let lines: Vec<String> =
-        (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
-    for stat in ["cmd_get 0", "get_hits 0", "get_misses 0", "cmd_set 0", "curr_items 1"] {
-        assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
-    }
-}
-
-#[test]
-fn what_tools_ask_of_the_statistics_is_there() {
-    let example = Example::start("memcached");
-    let mut client = example.tcp();
-    // Without an item there is no class of items.
-    ask(
-        &mut client,
-        &[("stats items", "END"), ("stats slabs", "END"), ("set a 0 0 1\r\nx", "STORED")],
-    );
-    for (list, stat) in [
-        ("settings", "maxbytes 67108864"),
-        ("settings", "item_size_max 1048576"),
-        ("items", "items:1:number 1"),
-        ("slabs", "1:used_chunks 1"),
-    ] {
-        client.send(format!("stats {list}\r\n"));
-        let lines: Vec<String> =
-            (0..).map(|_| client.line()).take_while(|line| line != "END\r\n").collect();
-        assert!(lines.contains(&format!("STAT {stat}\r\n")), "{stat} in {lines:?}");
     }
 }

@@ -2,8 +2,10 @@
 
 mod cycles;
 mod defaults;
+mod examples;
 mod faults;
 mod itself;
+mod lexed;
 mod logging;
 mod names;
 mod packages;
@@ -13,12 +15,11 @@ mod tuples;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lexed::{blank, body_end, long_functions};
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 60;
-/// For an example in one file, and for all files of an example in a folder.
-const MAX_EXAMPLE: usize = 80;
-const MAX_EXAMPLE_FOLDER: usize = 500;
 
 /// The modules of `src/`: each may use those to its right only. ARCHITECTURE.md has this list too.
 const ORDER: [&str; 14] = [
@@ -82,108 +83,6 @@ fn all_sources() -> Vec<Source> {
         "benches",
         "fuzz",
     ])
-}
-
-/// Blanks out comments, strings and characters, and keeps the lines.
-fn blank(text: &str) -> String {
-    let mut rest = text;
-    let mut code = String::with_capacity(text.len());
-    while let Some(c) = rest.chars().next() {
-        let in_word = code.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        let hidden = match c {
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => block_comment(rest),
-            '"' => string(rest),
-            'r' if !in_word || code.ends_with(['b', 'c']) => raw_string(rest),
-            '\'' => character(rest),
-            _ => 0,
-        };
-        let (skipped, after) = rest.split_at(hidden.max(c.len_utf8()));
-        match hidden {
-            0 => code.push(c),
-            _ => code.extend(skipped.chars().map(|c| if c == '\n' { '\n' } else { ' ' })),
-        }
-        rest = after;
-    }
-    code
-}
-
-fn block_comment(text: &str) -> usize {
-    let mut depth = 0;
-    for (at, _) in text.match_indices(['/', '*']) {
-        match text.get(at..at + 2) {
-            Some("/*") => depth += 1,
-            Some("*/") if depth == 1 => return at + 2,
-            Some("*/") => depth -= 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-fn string(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            '"' if !escaped => return at + 1,
-            _ => escaped = c == '\\' && !escaped,
-        }
-    }
-    text.len()
-}
-
-/// The length of `r#"…"#`, or 0 if this isn't a raw string.
-fn raw_string(text: &str) -> usize {
-    let hashes = text[1..].len() - text[1..].trim_start_matches('#').len();
-    if !text[1 + hashes..].starts_with('"') {
-        return 0;
-    }
-    let end = format!("\"{}", "#".repeat(hashes));
-    text[2 + hashes..].find(&end).map_or(text.len(), |at| 2 + hashes + at + end.len())
-}
-
-/// The length of a character, or 0 if this is a lifetime.
-fn character(text: &str) -> usize {
-    let mut chars = text.char_indices().skip(1);
-    match chars.next() {
-        Some((_, '\\')) => text[3..].find('\'').map_or(0, |at| at + 4),
-        Some(_) => chars.next().filter(|&(_, c)| c == '\'').map_or(0, |(at, _)| at + 1),
-        None => 0,
-    }
-}
-
-/// The offset after the brace that closes the first one in `code`; `None` if a `;` comes first.
-fn body_end(code: &str) -> Option<usize> {
-    let (mut brackets, mut braces) = (0_i32, 0_i32);
-    for (at, c) in code.char_indices() {
-        match c {
-            '(' | '[' => brackets += 1,
-            ')' | ']' => brackets -= 1,
-            ';' if brackets == 0 && braces == 0 => return None,
-            '{' => braces += 1,
-            '}' if braces == 1 => return Some(at + 1),
-            '}' => braces -= 1,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// The functions that are too long, as `name (lines)`.
-fn long_functions(code: &str) -> Vec<String> {
-    let mut long = Vec::new();
-    for (at, _) in code.match_indices("fn ") {
-        let function = &code[at..];
-        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
-            continue;
-        }
-        let lines = body_end(function).map_or(0, |end| function[..end].lines().count());
-        if lines > MAX_FUNCTION {
-            let name = function[3..].split(['(', '<']).next().unwrap_or_default();
-            long.push(format!("{name} ({lines} lines)"));
-        }
-    }
-    long
 }
 
 /// The code without its `#[cfg(test)]` modules: tests may use all modules.
@@ -277,16 +176,6 @@ fn unexplained_allows(manifest: &str) -> Vec<&str> {
         }
     }
     unexplained
-}
-
-/// The examples by name: a file, or the `main.rs` of a folder.
-fn examples() -> Vec<(String, Source)> {
-    let named = |source: Source| {
-        let path = source.path.strip_prefix("examples/")?.strip_suffix(".rs")?;
-        let name = path.strip_suffix("/main").unwrap_or(path).to_owned();
-        (!name.contains('/')).then_some((name, source))
-    };
-    sources(&["examples"]).into_iter().filter_map(named).collect()
 }
 
 #[track_caller]
@@ -407,42 +296,6 @@ fn nothing_unfinished_is_left_and_no_test_is_ignored() {
         let found = BANNED.into_iter().filter(move |word| s.code.contains(word));
         found.map(move |word| format!("{}: {word}", s.path)).collect::<Vec<_>>()
     }));
-}
-
-#[test]
-fn every_example_is_short_and_says_how_to_try_it() {
-    let (index, all) = (read("examples/README.md"), sources(&["examples"]));
-    for (name, source) in examples() {
-        let folder = format!("examples/{name}/");
-        let parts =
-            all.iter().filter(|part| part.path == source.path || part.path.starts_with(&folder));
-        let lines: usize = parts.map(|part| part.text.lines().count()).sum();
-        let max = if source.path.starts_with(&folder) { MAX_EXAMPLE_FOLDER } else { MAX_EXAMPLE };
-        assert!(lines <= max, "examples/{name}: {lines} lines, and {max} it may have");
-        assert!(
-            source.text.starts_with("//! Try it:"),
-            "{}: its first line does not say how to try it",
-            source.path
-        );
-        assert!(
-            index.contains(&format!("| `{name}` |")),
-            "{}: not in the table of examples/README.md",
-            source.path
-        );
-    }
-}
-
-#[test]
-fn every_example_is_run_by_a_test() {
-    let tests: Vec<_> =
-        sources(&["tests"]).into_iter().filter(|s| !s.path.starts_with("tests/tidy/")).collect();
-    let marks = |name: &str| [format!("\"{name}\""), format!("examples/{name}.rs")];
-    let is_run = |name: &str| {
-        tests.iter().any(|test| marks(name).iter().any(|mark| test.text.contains(mark)))
-    };
-    assert_none(
-        examples().into_iter().filter(|(name, _)| !is_run(name)).map(|(_, source)| source.path),
-    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The packages of the workspace: examples and benches are named in their manifests, for cargo
 //! finds none there by itself.
 
-use super::{assert_none, examples, read, sources, words};
+use super::{assert_none, read, sources, words};
 
 /// The library once more: it has no tests.
 const LEAN: &str = "examples/lean";
@@ -42,7 +42,7 @@ fn every_example_and_every_bench_is_in_the_manifest_of_its_package() {
     let named: Vec<String> = members.iter().flat_map(|folder| programs(folder)).collect();
     let bench = |path: &String| path.matches('/').count() == 1;
     let benches = sources(&["benches"]).into_iter().map(|source| source.path).filter(bench);
-    let all = examples().into_iter().map(|(_, source)| source.path).chain(benches);
+    let all = super::examples::examples().into_iter().map(|(_, source)| source.path).chain(benches);
     assert_none(
         all.filter(|path| !named.contains(path)).map(|path| format!("{path}: in no Cargo.toml")),
     );

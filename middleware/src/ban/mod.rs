@@ -61,11 +61,11 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// ```
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct BanLayer<K = IpAddr, P = RefuseWith> {
-    shared: Arc<Shared<K>>,
+    shared: Arc<BanShared<K>>,
     refusal: P,
 }
 
-struct Shared<K> {
+struct BanShared<K> {
     key: KeyOf<K>,
     offenders: Offenders<K>,
     /// One permit for each refusal that may be under way.
@@ -89,8 +89,11 @@ impl<K: Clone + Eq + Hash> BanLayer<K> {
         rules: BanRules,
         key: impl Fn(&Connection) -> Option<K> + Send + Sync + 'static,
     ) -> Self {
-        let (key, offenders) = (Arc::new(key), Offenders::new(rules, BanLayer::MAX_KEYS));
-        let shared = Shared { key, offenders, refusals: Arc::new(Semaphore::new(MAX_REFUSALS)) };
+        let shared = BanShared {
+            key: Arc::new(key),
+            offenders: Offenders::new(rules, BanLayer::MAX_KEYS),
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+        };
         Self { shared: Arc::new(shared), refusal: RefuseWith(Bytes::new()) }
     }
 }
@@ -184,7 +187,7 @@ trait File: Send + Sync {
 }
 
 struct Keyed<K> {
-    shared: Arc<Shared<K>>,
+    shared: Arc<BanShared<K>>,
     key: K,
 }
 

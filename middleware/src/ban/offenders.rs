@@ -40,14 +40,14 @@ impl BanRules {
 
 /// What is known of a key.
 #[derive(Clone, Copy, Debug)]
-enum Record {
+enum OffenceRecord {
     /// So many offences since then.
     Offended { since: Instant, offences: u32 },
     /// Banned until then; for ever if that is beyond the clock's range.
     Banned { until: Option<Instant> },
 }
 
-impl Record {
+impl OffenceRecord {
     fn is_over(&self, within: Duration, now: Instant) -> bool {
         match self {
             Self::Offended { since, .. } => now - *since > within,
@@ -58,22 +58,22 @@ impl Record {
 
 /// The table of one layer.
 #[derive(Debug)]
-pub(super) struct Offenders<K>(Mutex<Table<K>>);
+pub(super) struct Offenders<K>(Mutex<OffenderTable<K>>);
 
 #[derive(Debug)]
-struct Table<K> {
+struct OffenderTable<K> {
     rules: BanRules,
-    records: Bounded<K, Record>,
+    records: Bounded<K, OffenceRecord>,
     bans: u64,
 }
 
 impl<K: Clone + Eq + Hash> Offenders<K> {
     /// A table of at most `most` keys.
     pub(super) fn new(rules: BanRules, most: usize) -> Self {
-        Self(Mutex::new(Table { rules, records: Bounded::new(most), bans: 0 }))
+        Self(Mutex::new(OffenderTable { rules, records: Bounded::new(most), bans: 0 }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table<K>> {
+    fn lock(&self) -> MutexGuard<'_, OffenderTable<K>> {
         // Each change is one insertion, so the table is consistent even after the panic of a key.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +81,9 @@ impl<K: Clone + Eq + Hash> Offenders<K> {
     pub(super) fn is_banned(&self, key: &K) -> bool {
         let table = self.lock();
         match table.records.get(key) {
-            Some(Record::Banned { until }) => until.is_none_or(|until| Instant::now() < until),
+            Some(OffenceRecord::Banned { until }) => {
+                until.is_none_or(|until| Instant::now() < until)
+            }
             _ => false,
         }
     }
@@ -93,8 +95,8 @@ impl<K: Clone + Eq + Hash> Offenders<K> {
         let within = table.rules.within;
         let (since, before) = match table.records.get(key) {
             Some(record) if record.is_over(within, now) => (now, 0),
-            Some(Record::Banned { .. }) => return true,
-            Some(Record::Offended { since, offences }) => (*since, *offences),
+            Some(OffenceRecord::Banned { .. }) => return true,
+            Some(OffenceRecord::Offended { since, offences }) => (*since, *offences),
             None => (now, 0),
         };
         let offences = before.saturating_add(offences);
@@ -102,9 +104,12 @@ impl<K: Clone + Eq + Hash> Offenders<K> {
             let ban_for = table.rules.ban_for;
             return table.ban(key.clone(), ban_for, now);
         }
-        table.records.insert(key.clone(), Record::Offended { since, offences }, now, |old| {
-            old.is_over(within, now)
-        });
+        table.records.insert(
+            key.clone(),
+            OffenceRecord::Offended { since, offences },
+            now,
+            |old| old.is_over(within, now),
+        );
         false
     }
 
@@ -122,12 +127,12 @@ impl<K: Clone + Eq + Hash> Offenders<K> {
     pub(super) fn banned(&self) -> Vec<(K, Duration)> {
         let now = Instant::now();
         let table = self.lock();
-        let left = |record: &Record| match record {
-            Record::Banned { until: None } => Some(Duration::MAX),
-            Record::Banned { until: Some(until) } => {
+        let left = |record: &OffenceRecord| match record {
+            OffenceRecord::Banned { until: None } => Some(Duration::MAX),
+            OffenceRecord::Banned { until: Some(until) } => {
                 Some(*until - now).filter(|left| !left.is_zero())
             }
-            Record::Offended { .. } => None,
+            OffenceRecord::Offended { .. } => None,
         };
         table
             .records
@@ -140,8 +145,9 @@ impl<K: Clone + Eq + Hash> Offenders<K> {
     pub(super) fn suspects(&self) -> usize {
         let now = Instant::now();
         let table = self.lock();
-        let counts = |record: &Record| {
-            matches!(record, Record::Offended { .. }) && !record.is_over(table.rules.within, now)
+        let counts = |record: &OffenceRecord| {
+            matches!(record, OffenceRecord::Offended { .. })
+                && !record.is_over(table.rules.within, now)
         };
         table.records.iter().filter(|(_, record)| counts(record)).count()
     }
@@ -163,11 +169,11 @@ impl<K: Clone + Eq + Hash> Offenders<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Table<K> {
+impl<K: Clone + Eq + Hash> OffenderTable<K> {
     /// Bans a key, if there is room in the table.
     fn ban(&mut self, key: K, time: Duration, now: Instant) -> bool {
         let within = self.rules.within;
-        let record = Record::Banned { until: now.checked_add(time) };
+        let record = OffenceRecord::Banned { until: now.checked_add(time) };
         let is_banned = self.records.insert(key, record, now, |old| old.is_over(within, now));
         self.bans += u64::from(is_banned);
         is_banned

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::limit::Place;
 
 /// The connections under one layer, and the counts of their keys.
-pub(super) struct Holders<K>(Mutex<Held<K>>);
+pub(super) struct KeyHolders<K>(Mutex<Held<K>>);
 
 struct Held<K> {
     max: usize,
@@ -20,7 +20,7 @@ struct Held<K> {
     connections: HashMap<u64, Option<K>>,
 }
 
-impl<K: Clone + Eq + Hash> Holders<K> {
+impl<K: Clone + Eq + Hash> KeyHolders<K> {
     pub(super) fn new(max: usize) -> Arc<Self> {
         let (limits, counts, connections) = Default::default();
         Arc::new(Self(Mutex::new(Held { max, limits, counts, connections })))
@@ -123,7 +123,7 @@ trait Leave: Send + Sync {
     fn leave(&self, id: u64);
 }
 
-impl<K: Clone + Eq + Hash + Send> Leave for Holders<K> {
+impl<K: Clone + Eq + Hash + Send> Leave for KeyHolders<K> {
     fn leave(&self, id: u64) {
         let mut held = self.lock();
         if let Some(Some(key)) = held.connections.remove(&id) {
@@ -140,10 +140,10 @@ pub struct KeyPlace {
 
 impl KeyPlace {
     pub(super) fn new<K: Clone + Eq + Hash + Send + 'static>(
-        holders: &Arc<Holders<K>>,
+        holders: &Arc<KeyHolders<K>>,
         id: u64,
     ) -> Self {
-        let holders: Arc<Holders<K>> = Arc::clone(holders);
+        let holders: Arc<KeyHolders<K>> = Arc::clone(holders);
         Self { holders, id }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::holders::Holders;
+use self::holders::KeyHolders;
 pub use self::holders::KeyPlace;
 use crate::key::KeyOf;
 use crate::limit::{MAX_REFUSALS, Overflow, RefuseBy, RefuseWith, ResponseFuture};
@@ -56,13 +56,13 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// ```
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct KeyLimitLayer<K, P = RefuseWith> {
-    shared: Arc<Shared<K>>,
+    shared: Arc<KeyLimitShared<K>>,
     refusal: P,
 }
 
-struct Shared<K> {
+struct KeyLimitShared<K> {
     key: KeyOf<K>,
-    holders: Arc<Holders<K>>,
+    holders: Arc<KeyHolders<K>>,
     /// One permit for each refusal that may be under way.
     refusals: Arc<Semaphore>,
 }
@@ -78,7 +78,7 @@ impl<K: Clone + Eq + Hash> KeyLimitLayer<K> {
     /// module [`key`](crate::key) has functions for addresses and server names.
     pub fn by(max: usize, key: impl Fn(&Connection) -> Option<K> + Send + Sync + 'static) -> Self {
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-        let shared = Shared { key: Arc::new(key), holders: Holders::new(max), refusals };
+        let shared = KeyLimitShared { key: Arc::new(key), holders: KeyHolders::new(max), refusals };
         Self { shared: Arc::new(shared), refusal: RefuseWith(Bytes::new()) }
     }
 }

@@ -1,4 +1,4 @@
-//! Buckets of tokens that many connections share.
+//! KeyBuckets of tokens that many connections share.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -16,14 +16,14 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The tokens of one key.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(super) struct KeyBucket {
     /// Negative while tokens are taken that have not arrived yet.
     tokens: AtomicI64,
     /// The tokens that arrived until then are in `tokens`.
     filled: Mutex<Instant>,
 }
 
-impl Bucket {
+impl KeyBucket {
     fn full(rate: TokenRate) -> Arc<Self> {
         Arc::new(Self { tokens: AtomicI64::new(rate.burst), filled: Mutex::new(Instant::now()) })
     }
@@ -69,7 +69,7 @@ impl Bucket {
 
 /// The buckets of one layer.
 #[derive(Debug)]
-pub(super) struct Buckets<K> {
+pub(super) struct KeyBuckets<K> {
     pub(super) rate: TokenRate,
     keys: Mutex<Keys<K>>,
     refused: AtomicU64,
@@ -77,12 +77,12 @@ pub(super) struct Buckets<K> {
 
 #[derive(Debug)]
 struct Keys<K> {
-    buckets: Bounded<K, Arc<Bucket>>,
+    buckets: Bounded<K, Arc<KeyBucket>>,
     /// The bucket of all keys for which the table has no room.
-    others: Option<Arc<Bucket>>,
+    others: Option<Arc<KeyBucket>>,
 }
 
-impl<K: Eq + Hash> Buckets<K> {
+impl<K: Eq + Hash> KeyBuckets<K> {
     pub(super) fn new(rate: TokenRate) -> Arc<Self> {
         let keys = Keys { buckets: Bounded::new(MAX_KEYS), others: None };
         Arc::new(Self { rate, keys: Mutex::new(keys), refused: AtomicU64::new(0) })
@@ -96,15 +96,15 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 
     /// The bucket of a key.
-    pub(super) fn of(&self, key: K) -> Arc<Bucket> {
+    pub(super) fn of(&self, key: K) -> Arc<KeyBucket> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = keys.buckets.get(&key) {
             return Arc::clone(bucket);
         }
-        let bucket = Bucket::full(self.rate);
+        let bucket = KeyBucket::full(self.rate);
         // A bucket that a connection holds stays, or its key would get another one.
         let is_over =
-            |known: &Arc<Bucket>| Arc::strong_count(known) == 1 && known.is_full(self.rate);
+            |known: &Arc<KeyBucket>| Arc::strong_count(known) == 1 && known.is_full(self.rate);
         if keys.buckets.insert(key, Arc::clone(&bucket), Instant::now(), is_over) {
             return bucket;
         }

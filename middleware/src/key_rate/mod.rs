@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::buckets::{Bucket, Buckets};
+use self::buckets::{KeyBucket, KeyBuckets};
 pub use self::refuse::{
     ByFrame, FrameKey, KeyRateRefuse, KeyRateRefuseFuture, KeyRateRefuseLayer, OneKey, RateExceeded,
 };
@@ -47,7 +47,7 @@ const MAX_KEYS: usize = 65_536;
 /// # let _ = layer;
 /// ```
 pub struct KeyRates<K> {
-    buckets: Arc<Buckets<K>>,
+    buckets: Arc<KeyBuckets<K>>,
 }
 
 impl<K: Clone + Eq + Hash> KeyRates<K> {
@@ -61,7 +61,7 @@ impl<K: Clone + Eq + Hash> KeyRates<K> {
     /// Panics if either is zero.
     #[must_use]
     pub fn new(frames: u32, per: Duration) -> Self {
-        Self { buckets: Buckets::new(TokenRate::new(frames.into(), per)) }
+        Self { buckets: KeyBuckets::new(TokenRate::new(frames.into(), per)) }
     }
 
     /// Sets the size of each bucket: how much may come at once. The buckets are new, not shared
@@ -151,7 +151,7 @@ impl<K: Clone + Eq + Hash> fmt::Debug for KeyRates<K> {
 /// ```
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct KeyRateLayer<K = ()> {
-    buckets: Arc<Buckets<K>>,
+    buckets: Arc<KeyBuckets<K>>,
     key: K,
 }
 
@@ -208,7 +208,7 @@ impl<S, K: Clone + Eq + Hash> Layer<S> for KeyRateLayer<K> {
 /// [`KeyRateLayer`].
 pub struct KeyRate<S> {
     inner: S,
-    bucket: Arc<Bucket>,
+    bucket: Arc<KeyBucket>,
     rate: TokenRate,
     /// The token of the next frame is taken.
     taken: bool,
@@ -219,7 +219,7 @@ pub struct KeyRate<S> {
 }
 
 impl<S> KeyRate<S> {
-    fn new(inner: S, bucket: Arc<Bucket>, rate: TokenRate) -> Self {
+    fn new(inner: S, bucket: Arc<KeyBucket>, rate: TokenRate) -> Self {
         Self { inner, bucket, rate, taken: false, arrives: None, timer: None }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::buckets::{Bucket, Buckets};
+use super::buckets::{KeyBucket, KeyBuckets};
 use crate::{BoxError, Frame};
 
 /// How the key of a frame is found: [`OneKey`] or [`ByFrame`]. Sealed.
@@ -77,12 +77,12 @@ impl<F, K, G: Fn(&F) -> K> FrameKey<F, K> for ByFrame<G> {
 /// ```
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct KeyRateRefuseLayer<K, X> {
-    buckets: Arc<Buckets<K>>,
+    buckets: Arc<KeyBuckets<K>>,
     key: X,
 }
 
 impl<K, X> KeyRateRefuseLayer<K, X> {
-    pub(super) fn new(buckets: Arc<Buckets<K>>, key: X) -> Self {
+    pub(super) fn new(buckets: Arc<KeyBuckets<K>>, key: X) -> Self {
         Self { buckets, key }
     }
 }
@@ -122,7 +122,7 @@ pub struct KeyRateRefuse<S, K, X> {
     inner: S,
     layer: KeyRateRefuseLayer<K, X>,
     /// The bucket of the frame before, because the next one mostly has the same key.
-    last: Option<(K, Arc<Bucket>)>,
+    last: Option<(K, Arc<KeyBucket>)>,
 }
 
 impl<S, K, X> KeyRateRefuse<S, K, X> {
@@ -183,8 +183,8 @@ where
     fn call(&mut self, frame: F) -> Self::Future {
         let key = self.layer.key.of(&frame);
         KeyRateRefuseFuture(match self.take(key) {
-            Ok(()) => Call::Made(self.inner.call(frame)),
-            Err(at) => Call::Refused(at),
+            Ok(()) => KeyedCall::Made(self.inner.call(frame)),
+            Err(at) => KeyedCall::Refused(at),
         })
     }
 }
@@ -202,11 +202,11 @@ impl<S: fmt::Debug, K, X> fmt::Debug for KeyRateRefuse<S, K, X> {
 #[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct KeyRateRefuseFuture<F>(#[pin] Call<F>);
+pub struct KeyRateRefuseFuture<F>(#[pin] KeyedCall<F>);
 
 #[pin_project(project = CallProj)]
 #[derive(Debug)]
-enum Call<F> {
+enum KeyedCall<F> {
     Made(#[pin] F),
     /// A token arrives then.
     Refused(Instant),

@@ -43,7 +43,8 @@ impl Record {
         self.opens = !refused && self.settings.slower_than.is_zero();
         let is_sampled = self.stats.id().is_multiple_of(self.settings.sample);
         if !is_sampled || !limits.pass(refused) {
-            (self.opened, self.closed) = (true, true);
+            self.opened = true;
+            self.closed = true;
         }
     }
 
@@ -87,7 +88,8 @@ impl Record {
     fn close(&mut self, reason: CloseReason, error: Option<Escaped<'_>>) {
         // Set first, so that a subscriber that panics doesn't get the line again.
         self.closed = true;
-        let (stats, age) = (&self.stats, self.stats.age());
+        let stats = &self.stats;
+        let age = stats.age();
         if age < self.settings.slower_than {
             return;
         }

@@ -28,18 +28,18 @@ pub(super) struct Lags {
     /// How often a runtime became overloaded.
     begun: AtomicU64,
     /// A runtime without connections is not watched, and its entry is dead.
-    watched: Mutex<HashMap<Id, Weak<Watched>>>,
+    watched: Mutex<HashMap<Id, Weak<WatchedRuntime>>>,
 }
 
 /// A runtime, watched for as long as this lives.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub(super) struct WatchedRuntime {
     overloaded: AtomicBool,
     /// The lag at the last look, in nanoseconds.
     lag: AtomicU64,
 }
 
-impl Watched {
+impl WatchedRuntime {
     pub(super) fn is_overloaded(&self) -> bool {
         self.overloaded.load(Ordering::Relaxed)
     }
@@ -55,7 +55,7 @@ impl Lags {
     }
 
     /// Watches the runtime of this thread, if it is not watched yet.
-    pub(super) fn watch(this: &Arc<Self>) -> Arc<Watched> {
+    pub(super) fn watch(this: &Arc<Self>) -> Arc<WatchedRuntime> {
         let runtime = Handle::current();
         let mut watched = this.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = watched.get(&runtime.id()).and_then(Weak::upgrade) {
@@ -63,13 +63,13 @@ impl Lags {
         }
         // The entries of runtimes that are gone, or have no connection.
         watched.retain(|_, known| known.strong_count() > 0);
-        let new = Arc::<Watched>::default();
+        let new = Arc::<WatchedRuntime>::default();
         watched.insert(runtime.id(), Arc::downgrade(&new));
         runtime.spawn(look(Arc::downgrade(this), Arc::downgrade(&new)));
         new
     }
 
-    fn all(&self) -> Vec<Arc<Watched>> {
+    fn all(&self) -> Vec<Arc<WatchedRuntime>> {
         self.watched
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -93,9 +93,10 @@ impl Lags {
 }
 
 /// Looks at the lag of this runtime until it is not watched any more.
-async fn look(lags: Weak<Lags>, watched: Weak<Watched>) {
+async fn look(lags: Weak<Lags>, watched: Weak<WatchedRuntime>) {
     // The state of an overloaded runtime stays, also while all its connections are refused.
-    let (mut calm, mut _held) = (0, None);
+    let mut calm = 0;
+    let mut _held = None;
     loop {
         let due = Instant::now() + LOOK;
         sleep_until(due).await;

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::lag::{LagMarks, Lags, Watched};
+use self::lag::{LagMarks, Lags, WatchedRuntime};
 use crate::connection::MemoryBudget;
 use crate::limit::{MAX_REFUSALS, Overflow, Place, RefuseBy, RefuseWith, ResponseFuture};
 use crate::{CloseReason, Connection};
@@ -60,12 +60,12 @@ const LAG_BELOW: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct OverloadLayer<P = RefuseWith> {
-    shared: Arc<Shared>,
+    shared: Arc<OverloadShared>,
     refusal: P,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct OverloadShared {
     memory: Option<MemoryMarks>,
     lags: Option<Arc<Lags>>,
     /// Memory was short at the last look.
@@ -83,7 +83,7 @@ struct MemoryMarks {
     below: u8,
 }
 
-impl Shared {
+impl OverloadShared {
     fn new(memory: Option<MemoryMarks>, lag: Option<LagMarks>) -> Arc<Self> {
         let (short, shortages, refused) = Default::default();
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -115,7 +115,10 @@ impl OverloadLayer {
     pub fn new() -> Self {
         let memory = MemoryMarks { from: MEMORY_FROM, below: MEMORY_BELOW };
         let lag = LagMarks { from: LAG_FROM, below: LAG_BELOW };
-        Self { shared: Shared::new(Some(memory), Some(lag)), refusal: RefuseWith(Bytes::new()) }
+        Self {
+            shared: OverloadShared::new(Some(memory), Some(lag)),
+            refusal: RefuseWith(Bytes::new()),
+        }
     }
 }
 
@@ -138,12 +141,12 @@ impl<P> OverloadLayer<P> {
             "connections are served again below the mark from which they are refused"
         );
         let memory = Some(MemoryMarks { from, below });
-        Self { shared: Shared::new(memory, self.shared.lag_marks()), refusal: self.refusal }
+        Self { shared: OverloadShared::new(memory, self.shared.lag_marks()), refusal: self.refusal }
     }
 
     /// Takes no notice of memory. The layer has a new state, not shared with earlier clones.
     pub fn without_memory(self) -> Self {
-        Self { shared: Shared::new(None, self.shared.lag_marks()), refusal: self.refusal }
+        Self { shared: OverloadShared::new(None, self.shared.lag_marks()), refusal: self.refusal }
     }
 
     /// Refuses from this lag of the runtime on, until it was less than `below` for a second. The
@@ -158,13 +161,13 @@ impl<P> OverloadLayer<P> {
             "connections are served again below the mark from which they are refused"
         );
         let lag = Some(LagMarks { from, below });
-        Self { shared: Shared::new(self.shared.memory, lag), refusal: self.refusal }
+        Self { shared: OverloadShared::new(self.shared.memory, lag), refusal: self.refusal }
     }
 
     /// Takes no notice of the lag, and has no task. The layer has a new state, not shared with
     /// earlier clones.
     pub fn without_lag(self) -> Self {
-        Self { shared: Shared::new(self.shared.memory, None), refusal: self.refusal }
+        Self { shared: OverloadShared::new(self.shared.memory, None), refusal: self.refusal }
     }
 
     /// Refused connections get this text: see
@@ -244,7 +247,7 @@ impl<S, P> Overload<S, P> {
 /// An open connection: its runtime is watched.
 #[derive(Debug)]
 pub struct OverloadPlace {
-    _watched: Option<Arc<Watched>>,
+    _watched: Option<Arc<WatchedRuntime>>,
 }
 
 impl Place for OverloadPlace {}
