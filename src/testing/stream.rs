@@ -128,8 +128,8 @@ impl FaultyStream {
     fn moved(&mut self, reads: bool, n: usize) {
         let half = if reads { &mut self.reading } else { &mut self.writing };
         let n = n as u64;
-        half.moved = half.moved + n;
-        half.steps = half.steps + 1;
+        half.moved += n;
+        half.steps += 1;
         half.waited = false;
         self.world.state().trace.add(self.number, if reads { "read" } else { "written" }, n);
     }

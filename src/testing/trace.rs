@@ -43,7 +43,7 @@ impl Trace {
             "{SPIN} events while the clock stood still, the last one: {what}"
         );
         self.last = now;
-        self.events = self.events + 1;
+        self.events += 1;
         let nanos = now.duration_since(self.began).as_nanos();
         for number in [connection, n, u64::try_from(nanos).unwrap_or(u64::MAX)] {
             self.hash_bytes(&number.to_le_bytes());
