@@ -24,7 +24,7 @@ fn parsed(bytes: &[u8]) -> Option<Result<(Header, usize), HeaderError>> {
                 decided = Some(Ok((header, len)));
             }
             (Ok(ParseStatus::Complete { header, len }), Some(Ok(before))) => {
-                assert_eq!((header, len), *before, "at {at}")
+                assert_eq!((header, len), *before, "at {at}");
             }
             (Err(error), None) => decided = Some(Err(error)),
             (Err(error), Some(Err(before))) => assert_eq!(error, *before, "at {at}"),
