@@ -9,7 +9,9 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{Asked, TOKEN, Watched, bearer};
+use ropewalk_admin::Admin;
+
+use crate::common::{TOKEN, Watched, bearer, spawned, token_file};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -50,7 +52,14 @@ async fn each_change_is_logged_with_its_peer_and_so_is_a_wrong_token_and_no_toke
     let (_one, _other) = (watched.connect().await, watched.connect().await);
     let ids: Vec<u64> =
         watched.handle.connections().iter().map(ropewalk::ConnectionInfo::id).collect();
-    let asked = Asked::tcp(&watched).await;
+    let (_dir, file) = token_file();
+    let admin = Admin::new()
+        .listen("tcp:127.0.0.1:0")
+        .token_file(file)
+        .bind(&watched.handle)
+        .await
+        .unwrap();
+    let asked = spawned(admin);
     assert_eq!(asked.request("GET", "/status", &[], "").await.status, 401);
     assert_eq!(asked.get("/status").await.status, 200);
     assert!(!log.text().contains("token"), "{}", log.text());
