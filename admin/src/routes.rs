@@ -124,18 +124,13 @@ fn drain_seconds() -> u64 {
     DRAIN_SECONDS
 }
 
-impl Within {
-    fn duration(self) -> Result<Duration, Answer> {
-        if self.within_seconds > MOST_DRAIN_SECONDS {
-            let why = format!("`within_seconds` is at most {MOST_DRAIN_SECONDS}.\n");
-            return Err(text(StatusCode::BAD_REQUEST, why));
-        }
-        Ok(Duration::from_secs(self.within_seconds))
-    }
-}
-
 async fn within(body: Body) -> Result<Duration, Answer> {
-    fields::<Within>(body).await?.duration()
+    let Within { within_seconds } = fields(body).await?;
+    if within_seconds > MOST_DRAIN_SECONDS {
+        let why = format!("`within_seconds` is at most {MOST_DRAIN_SECONDS}.\n");
+        return Err(text(StatusCode::BAD_REQUEST, why));
+    }
+    Ok(Duration::from_secs(within_seconds))
 }
 
 async fn drain(
@@ -151,9 +146,12 @@ async fn drain(
 }
 
 /// The open connection with this number.
-fn find(app: &App, id: u64) -> Result<ConnectionInfo, Answer> {
-    let found = app.server.connections_where(|connection| connection.id() == id).pop();
-    found.ok_or_else(|| text(StatusCode::NOT_FOUND, "No open connection has this number.\n"))
+fn find(app: &App, id: u64) -> Option<ConnectionInfo> {
+    app.server.connections_where(|connection| connection.id() == id).pop()
+}
+
+fn not_found() -> Answer {
+    text(StatusCode::NOT_FOUND, "No open connection has this number.\n")
 }
 
 async fn drain_one(
@@ -163,7 +161,7 @@ async fn drain_one(
     body: Body,
 ) -> Result<Answer, Answer> {
     let within = within(body).await?;
-    let connection = find(&app, id)?;
+    let connection = find(&app, id).ok_or_else(not_found)?;
     app.server.drain_these(&[connection], within);
     let peer = via.peer;
     aside!(WARN, %peer, id, "a connection is drained by a request to the admin endpoint");
@@ -175,7 +173,7 @@ async fn abort_one(
     Extension(via): Extension<Via>,
     Path(id): Path<u64>,
 ) -> Result<Answer, Answer> {
-    find(&app, id)?.abort();
+    find(&app, id).ok_or_else(not_found)?.abort();
     let peer = via.peer;
     aside!(WARN, %peer, id, "a connection was aborted by a request to the admin endpoint");
     Ok(text(StatusCode::OK, "aborted\n"))

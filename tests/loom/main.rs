@@ -7,6 +7,10 @@
 #![allow(dead_code, reason = "a model uses its part of the code")]
 #![allow(missing_docs, unreachable_pub, reason = "the files belong to a library")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "the stand-ins have the signatures of the real ones"
+)]
 
 extern crate ropewalk_middleware as middleware;
 /// Under its name the files find the stand-in for a connection.

@@ -170,7 +170,7 @@ impl<K: Clone + Eq + Hash, P> BanLayer<K, P> {
 pub fn offence(connection: &ConnectionInfo) {
     let Some(watched) = connection.get::<Watched>() else { return };
     // Every layer counts it, also after one has banned the peer.
-    let is_banned = watched.0.iter().fold(false, |banned, file| file.offend() || banned);
+    let is_banned = watched.0.iter().filter(|file| file.offend()).count() > 0;
     if is_banned {
         connection.closing().set_reason(CloseReason::Banned);
         connection.closing().finish();
