@@ -120,7 +120,7 @@ impl ServerArgs {
     /// A program with its own log has to install that log first.
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
         let log = (!has_been_set()).then(|| self.log());
-        let (idle, endpoints) = (self.idle(), self.endpoints.clone());
+        let idle = self.idle();
         let deadlines =
             idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
         let server =
@@ -131,11 +131,9 @@ impl ServerArgs {
         };
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
-        server.keep_log(log).signals().hot_restart(Restart::new()).on_listening(move |addresses| {
-            let line = |(endpoint, address): (&Endpoint, _)| {
-                format!("listening on {}\n", endpoint.bound_to(address))
-            };
-            let text: String = endpoints.iter().zip(addresses).map(line).collect();
+        server.keep_log(log).signals().hot_restart(Restart::new()).on_bound(|endpoints, _| {
+            let text: String =
+                endpoints.iter().map(|endpoint| format!("listening on {endpoint}\n")).collect();
             // The server serves even if standard error is closed or not read.
             let line = text.clone();
             if !aside(move || drop(stderr().write_all(line.as_bytes()))) {

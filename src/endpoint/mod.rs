@@ -265,6 +265,23 @@ impl Endpoint {
         Self { v6_only, ..self.kind.clone().into() }.to_string()
     }
 
+    /// The string that another process can make the same endpoint of, if there is one: certificates
+    /// that are not in files have none.
+    pub(crate) fn text(&self) -> Option<String> {
+        let text = self.to_string();
+        (text.parse().as_ref() == Ok(self)).then_some(text)
+    }
+
+    /// The address it names. A name is not looked up.
+    pub(crate) fn addr(&self) -> Option<Addr> {
+        match &self.kind {
+            Kind::Tcp(addr) => Some(Addr::Tcp(*addr)),
+            Kind::Unix(path) => Some(Addr::Unix(Some(path.as_path().into()))),
+            Kind::Abstract(name) => Some(Addr::Abstract(Arc::clone(name))),
+            _ => None,
+        }
+    }
+
     /// Whether this process calls `listen` and so sets the backlog.
     fn listens_itself(&self) -> bool {
         matches!(

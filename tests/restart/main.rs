@@ -15,6 +15,7 @@ mod support;
 /// The path of each test begins with this: `cargo test restart` runs them all.
 #[path = "."]
 mod restart {
+    mod changed;
     mod load;
     mod preambles;
     mod signal;

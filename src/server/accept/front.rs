@@ -11,8 +11,9 @@ use super::all::{All, Services};
 use super::workers::Workers;
 use crate::endpoint::Endpoint;
 use crate::listener::opened::Opened;
+use crate::listener::preamble::Preambles;
 use crate::server::books::shared::Shared;
-use crate::server::restart::{Passed, RestartError, Succession};
+use crate::server::restart::{Inherited, Passed, Place, RestartError};
 use crate::server::run::command::{Change, Closed, NewSockets};
 
 /// What a server is to accept on.
@@ -24,49 +25,49 @@ pub(in crate::server) enum Sockets {
 }
 
 impl Sockets {
-    /// Opens all endpoints, of these services, and finds their addresses. What an old process hands
-    /// over is not opened again.
+    /// Opens all endpoints, whose preambles are counted here, and finds their addresses. What an
+    /// old process hands over is not opened again, and what was removed there is not opened.
     pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
-        of: &[usize],
+        inherited: Vec<Inherited>,
         workers: Option<usize>,
-        succession: &mut Option<Succession>,
-        shared: &Shared,
+        preambles: &[Preambles],
     ) -> Result<(Self, Vec<Addr>)> {
-        let mut inherited = |endpoint: &Endpoint| match succession {
-            Some(succession) => succession.take(&endpoint.place()),
-            None => Vec::new(),
-        };
         let mut addresses = Vec::with_capacity(endpoints.len());
-        let Some(workers) = workers else {
-            let mut all = Vec::with_capacity(endpoints.len());
-            for (number, endpoint) in endpoints.iter().enumerate() {
-                let preambles = shared.preambles.of_service(of[number]);
-                let listeners = endpoint.bind_all(inherited(endpoint), &preambles).await;
+        let (mut here, mut of_workers) = (Vec::new(), Vec::new());
+        let each = endpoints.iter().zip(inherited).zip(preambles).enumerate();
+        for (number, ((endpoint, Inherited { sockets, removed, .. }), preambles)) in each {
+            if let Some(address) = removed {
+                addresses.push(address);
+                of_workers.push(Vec::new());
+                continue;
+            }
+            let Some(workers) = workers else {
+                let listeners = endpoint.bind_all(sockets, preambles).await;
                 let listeners =
                     listeners.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
                 // Those of one endpoint have one address.
                 addresses.extend(listeners.first().map(|listener| listener.local_addr()));
-                let first = all.len();
+                let first = here.len();
                 let numbered = listeners.into_iter().zip(first..);
-                all.extend(
+                here.extend(
                     numbered.map(|(listener, socket)| Listening::new(number, socket, listener)),
                 );
-            }
-            return Ok((Self::Here(all), addresses));
-        };
-        let mut all = Vec::with_capacity(endpoints.len());
-        for (number, endpoint) in endpoints.iter().enumerate() {
-            let opened = endpoint.open(workers, inherited(endpoint)).await;
+                continue;
+            };
+            let opened = endpoint.open(workers, sockets).await;
             let opened = opened.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
             if let Some(first) = opened.first() {
                 // Watched for a moment, for its address and for whatever would keep a worker from
                 // doing so.
-                addresses.push(endpoint.listener(first.share()?, &shared.preambles)?.local_addr());
+                addresses.push(endpoint.listener(first.share()?, preambles)?.local_addr());
             }
-            all.push(opened);
+            of_workers.push(opened);
         }
-        Ok((Self::Workers(workers, all), addresses))
+        Ok(match workers {
+            None => (Self::Here(here), addresses),
+            Some(workers) => (Self::Workers(workers, of_workers), addresses),
+        })
     }
 }
 
@@ -160,7 +161,7 @@ impl Front {
     /// bound by.
     pub(in crate::server) fn hand_over(
         &self,
-        places: &[String],
+        places: &[Place],
     ) -> Result<Vec<Passed>, RestartError> {
         match self {
             Self::Here { all: accept, .. } => accept.hand_over(places),

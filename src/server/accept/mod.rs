@@ -16,7 +16,7 @@ use ropewalk_middleware::{Error, Peer, Stream};
 use self::gate::{AnyGate, Door, free_descriptor};
 use self::lobby::{Accepted, Lobby};
 use super::books::shared::Shared;
-use super::restart::{Passed, RestartError};
+use super::restart::{Passed, Place, RestartError};
 use super::run::command::Change;
 use crate::listener::{HandOver, Listener};
 
@@ -60,7 +60,7 @@ pub(super) struct Listening {
     errors: u64,
     /// Whether its socket is another process's.
     given_up: bool,
-    /// It isn't asked for connections.
+    /// It isn't asked for more connections than it has taken already.
     paused: bool,
     /// It is removed: what it has taken is served, and then it is dropped.
     removed: bool,
@@ -138,16 +138,13 @@ impl Accept {
 
     /// The listening sockets by their numbers, for a new process to take over; `places` are the
     /// endpoints they were bound by.
-    pub(super) fn hand_over(
-        &self,
-        places: &[String],
-    ) -> Result<Vec<(usize, Passed)>, RestartError> {
+    pub(super) fn hand_over(&self, places: &[Place]) -> Result<Vec<(usize, Passed)>, RestartError> {
         let mut sockets = Vec::with_capacity(self.listeners.len());
         let open = self.listeners.iter().filter(|listening| !listening.removed);
         for Listening { endpoint, socket: number, listener, .. } in open {
             let place = &places[*endpoint];
             let Some(HandOver { socket, path }) = listener.hand_over() else {
-                return Err(RestartError::Endpoint { endpoint: place.clone() });
+                return Err(RestartError::Endpoint { endpoint: place.endpoint.clone() });
             };
             let path = path.map(|path| (path.absolute().to_owned(), path.id()));
             sockets.push((
@@ -298,12 +295,14 @@ impl Accept {
             let i = (self.first + turn) % n;
             let Listening { endpoint, listener, errors, paused, removed, .. } =
                 &mut self.listeners[i];
-            if *paused && !*removed {
-                continue;
-            }
-            if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
+            let rests = *paused && !*removed;
+            let next = if rests { listener.poll_pending(cx) } else { listener.poll_accept(cx) };
+            if let Poll::Ready((stream, peer)) = next {
                 self.first = (i + 1) % n;
                 return Poll::Ready((stream, peer, *endpoint));
+            }
+            if rests {
+                continue;
             }
             if let Some(error) = listener.failure() {
                 self.shared.incidents.listener_failed(&listener.local_addr(), &error);

@@ -1,6 +1,6 @@
 //! What the accept loop, the connections and the handle of one server share.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::counts::Counts;
 use super::incidents::Incidents;
 use super::log::Log;
+use super::max::MaxConnections;
 use super::registry::{Place, Registry};
 use super::table::Endpoints;
 use super::{Books, MadeRoom};
@@ -51,7 +52,7 @@ pub(in crate::server) struct Shared {
     /// Where the server runs, once it does.
     pub(in crate::server) runtime: OnceLock<Handle>,
     pub(in crate::server) memory: Memory,
-    max: AtomicUsize,
+    max: MaxConnections,
     /// Wakes the accept loops when there is room again: one of each service.
     room: Box<[AtomicWaker]>,
     /// Told when the last connection has gone.
@@ -90,7 +91,7 @@ impl Restarts {
 
 impl Shared {
     pub(in crate::server) fn new(
-        max: usize,
+        max: MaxConnections,
         make_room: Option<MakeRoom>,
         preambles: usize,
         memory: usize,
@@ -110,7 +111,7 @@ impl Shared {
             registry: Registry::default(),
             runtime: OnceLock::new(),
             memory: Memory::new(memory, Waker::from(Arc::new(Owner(Weak::clone(server))))),
-            max: AtomicUsize::new(max),
+            max,
             room: (0..services).map(|_| AtomicWaker::new()).collect(),
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
@@ -137,12 +138,17 @@ impl Shared {
     }
 
     pub(in crate::server) fn max(&self) -> usize {
-        self.max.load(Ordering::Relaxed)
+        self.max.get()
     }
 
     pub(in crate::server) fn set_max(&self, max: usize) {
-        self.max.store(max, Ordering::Relaxed);
+        self.max.set(max);
         self.wake_loops();
+    }
+
+    /// There are endpoints with preambles from here on, for which descriptors are left.
+    pub(in crate::server) fn leave_room_for_preambles(&self) {
+        self.max.leave_room_for_preambles();
     }
 
     /// Whether there is no room for one more connection: for one that room was made for, or for any

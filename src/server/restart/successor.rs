@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, stdin};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use tokio::time::timeout;
 
 use super::VARIABLE;
 use super::messages::{
-    GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
+    GO, GOING, HELLO, LEFT, Place, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
 };
+use crate::endpoint::Endpoint;
 use crate::listener::opened::Opened;
 use crate::listener::unix::BoundPath;
-use ropewalk_middleware::{Error, Result};
+use ropewalk_middleware::{Addr, Error, Result};
 
 /// How long the old process may take over any of its answers. It answers at once unless it is
 /// stopped.
@@ -33,7 +35,19 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(in crate::server) struct Succession {
     channel: UnixStream,
     /// Those that are left stand in their places; the others were taken.
-    sockets: Vec<(String, Option<Opened>)>,
+    sockets: Vec<(Place, Option<Opened>)>,
+    /// The endpoints that a handle has removed.
+    removed: Vec<Place>,
+}
+
+/// What an endpoint of the new process has of the old one.
+#[derive(Default)]
+pub(in crate::server) struct Inherited {
+    /// One socket, or those of its workers. Without any the endpoint is opened anew.
+    pub(in crate::server) sockets: Vec<Opened>,
+    pub(in crate::server) paused: bool,
+    /// It was removed, and stays so; the address it had.
+    pub(in crate::server) removed: Option<Addr>,
 }
 
 impl Succession {
@@ -49,27 +63,59 @@ impl Succession {
             );
             return Err(Error::other(text));
         }
-        let mut channel = channel()?;
-        let sockets = match timeout(ANSWER, receive(&mut channel)).await {
-            Ok(sockets) => sockets?,
+        let channel = channel()?;
+        match timeout(ANSWER, receive(channel)).await {
+            Ok(received) => Ok(Some(received?)),
             Err(_) => {
-                return Err(Error::other(
-                    "the server to take over from does not hand over its sockets",
-                ));
+                Err(Error::other("the server to take over from does not hand over its sockets"))
             }
-        };
-        Ok(Some(Self { channel, sockets }))
+        }
     }
 
-    /// The sockets of an endpoint, if the old process had it: one, or those of its workers. Of
-    /// several endpoints the first that is left.
-    pub(in crate::server) fn take(&mut self, place: &str) -> Vec<Opened> {
-        let mut taken: Vec<Opened> = Vec::new();
-        for (_, socket) in self.sockets.iter_mut().filter(|(other, _)| other == place) {
+    /// What the old process had of an endpoint that this program names. Of several endpoints the
+    /// first that is left.
+    pub(in crate::server) fn take(&mut self, endpoint: &str, service: &str) -> Inherited {
+        let same = |place: &Place| place.endpoint == endpoint && *place.service == *service;
+        if self.sockets.iter().any(|(place, socket)| socket.is_some() && same(place)) {
+            return self.take_sockets(same);
+        }
+        if let Some(at) = self.removed.iter().position(same) {
+            let address = self.removed.remove(at).address;
+            // In memory, or made in code: all others have a text.
+            let address =
+                address.parse().ok().and_then(|at: Endpoint| at.addr()).unwrap_or(Addr::Memory);
+            return Inherited { removed: Some(address), ..Inherited::default() };
+        }
+        // The service may have another name by now.
+        self.take_sockets(|place| place.endpoint == endpoint)
+    }
+
+    /// The next endpoint that a handle had added, and that this program does not name, with the
+    /// number of its service.
+    pub(in crate::server) fn take_added(
+        &mut self,
+        services: &[Arc<str>],
+    ) -> Result<Option<(usize, Endpoint, Inherited)>> {
+        for (place, _) in self.sockets.iter().filter(|(_, socket)| socket.is_some()) {
+            let service = services.iter().position(|name| *name == place.service);
+            let (Some(service), Some(text)) = (service, &place.added) else { continue };
+            let (place, endpoint) = (place.clone(), text.parse()?);
+            return Ok(Some((service, endpoint, self.take_sockets(|other| *other == place))));
+        }
+        Ok(None)
+    }
+
+    fn take_sockets(&mut self, wanted: impl Fn(&Place) -> bool) -> Inherited {
+        let mut taken = Inherited::default();
+        for (place, socket) in self.sockets.iter_mut().filter(|(place, _)| wanted(place)) {
             // Who listens on port 0 twice has two ports, and the sockets of one are one endpoint's.
-            taken.extend(
-                socket.take_if(|opened| taken.first().is_none_or(|first| opened.is_beside(first))),
-            );
+            let beside = |opened: &mut Opened| {
+                taken.sockets.first().is_none_or(|first| opened.is_beside(first))
+            };
+            if let Some(opened) = socket.take_if(beside) {
+                taken.paused = place.paused;
+                taken.sockets.push(opened);
+            }
         }
         taken
     }
@@ -80,7 +126,7 @@ impl Succession {
         let (mut ready, mut left) = (vec![READY], Vec::new());
         for (place, socket) in self.sockets.drain(..) {
             ready.push(if socket.is_some() { LEFT } else { WAS_TAKEN });
-            left.extend(socket.map(|_| place));
+            left.extend(socket.map(|_| place.endpoint));
         }
         // Workers have several sockets there.
         left.dedup();
@@ -130,13 +176,17 @@ fn channel() -> io::Result<UnixStream> {
     UnixStream::from_std(channel)
 }
 
-async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<Opened>)>> {
+async fn receive(mut channel: UnixStream) -> io::Result<Succession> {
     channel.write_all(HELLO).await?;
-    let mut sockets = Vec::new();
-    for listed in receive_list(channel).await? {
-        let socket = receive_socket(channel).await?;
+    let (mut sockets, mut removed) = (Vec::new(), Vec::new());
+    for listed in receive_list(&mut channel).await? {
+        if listed.place.removed {
+            removed.push(listed.place);
+            continue;
+        }
+        let socket = receive_socket(&channel).await?;
         let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
         sockets.push((listed.place, Some(Opened { path, socket })));
     }
-    Ok(sockets)
+    Ok(Succession { channel, sockets, removed })
 }

@@ -33,14 +33,17 @@ use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, RestartError, Step, Succession, start as start_successor};
+use super::restart::{Attempt, Place, RestartError, Step, Succession, start as start_successor};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
 /// A server whose endpoints are bound.
 pub(super) struct Bound {
     pub(super) sockets: Sockets,
+    /// First those that the program names, then those that the process before this one has added.
     pub(super) endpoints: Vec<Endpoint>,
+    /// The number of the former.
+    pub(super) named: usize,
     pub(super) services: Services,
     pub(super) succession: Option<Succession>,
     pub(super) signals: Signals,
@@ -56,6 +59,7 @@ impl Bound {
         let Self {
             sockets,
             endpoints,
+            named,
             services,
             succession,
             mut signals,
@@ -66,6 +70,12 @@ impl Bound {
         let (options, on_listening, shared) = (self.options, self.on_listening, self.shared);
         let over = Over(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
+        // Before anything is accepted.
+        shared
+            .endpoints
+            .paused()
+            .into_iter()
+            .for_each(|number| drop(front.change(number, Change::Pause)));
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = succession {
             if let Err(error) = take_over(succession, &mut signals).await {
@@ -82,9 +92,13 @@ impl Bound {
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         let _keeping = budget::keep(&shared);
-        let places = endpoints.iter().map(Endpoint::place).collect();
+        let places = endpoints
+            .iter()
+            .enumerate()
+            .map(|(number, endpoint)| control::place(&shared, number, endpoint))
+            .collect();
         let commands = shared.control.open(options.workers);
-        let mut running = Running { front, places, options, commands, shared: &shared };
+        let mut running = Running { front, places, named, options, commands, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
         shared.control.close();
         let (front, options) = running.close(result.is_ok(), &mut signals).await;
@@ -129,13 +143,18 @@ async fn take_over(succession: Succession, signals: &mut Signals) -> Result {
 
 /// Says what is in force, to the service manager, to the hook and in the log.
 fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Option<OnListening>) {
-    let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
+    let bound = |(number, endpoint): (usize, &Endpoint)| {
+        let address = shared.endpoints.bound(number)?;
+        Some((endpoint.bound_to(&address), address))
+    };
+    let (texts, addresses): (Vec<String>, Vec<Addr>) =
+        endpoints.iter().enumerate().filter_map(bound).unzip();
     options.notify.ready();
     if let Some(hook) = hook {
-        hook(addresses as &[Addr]);
+        hook(&texts, &addresses);
     }
-    for (endpoint, address) in endpoints.iter().zip(addresses) {
-        let (address, drain_seconds) = (endpoint.bound_to(address), options.drain.as_secs());
+    for address in texts {
+        let drain_seconds = options.drain.as_secs();
         let (max_connections, max_preambles) = (shared.max(), shared.preambles.max());
         let memory_budget = shared.memory.in_use().budget();
         aside!(INFO, %address, max_connections, max_preambles, memory_budget, drain_seconds, "listening");
@@ -171,8 +190,10 @@ async fn reload_when_told(
 /// A server that accepts.
 struct Running<'a> {
     front: Front,
-    /// The endpoints, without their options.
-    places: Vec<String>,
+    /// The endpoints, for a new process.
+    places: Vec<Place>,
+    /// How many of them the program names; the others were added.
+    named: usize,
     options: Options,
     commands: mpsc::Receiver<Command>,
     shared: &'a Shared,
@@ -271,9 +292,12 @@ impl Running<'_> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Add(new, answer) => {
-                let New { service, endpoint, address, sockets } = *new;
-                self.places.push(endpoint.place());
-                let number = self.shared.endpoints.add(service, address);
+                let New { service, endpoint, address, sockets, preambles } = *new;
+                let number = self.shared.endpoints.add(service, address, preambles);
+                self.places.push(control::place(self.shared, number, &endpoint));
+                if endpoint.has_preamble() {
+                    self.shared.leave_room_for_preambles();
+                }
                 self.shared.reloads.add_endpoint(number, &endpoint);
                 self.front.add(number, service, &endpoint, sockets);
                 control::log(self.shared, number, None);
@@ -300,8 +324,18 @@ impl Running<'_> {
 
     fn begin_restart(&self) -> Result<Attempt, RestartError> {
         let restart = self.options.restart.as_ref().ok_or(RestartError::NotEnabled)?;
-        let sockets = self.front.hand_over(&self.places)?;
-        let attempt = start_successor(restart, sockets);
+        let state = |number| self.shared.endpoints.state(number);
+        let now = |(number, place): (usize, &Place)| Place {
+            added: place.added.clone().filter(|_| number >= self.named),
+            paused: state(number) == Some(EndpointState::Paused),
+            removed: state(number) == Some(EndpointState::Removed),
+            ..place.clone()
+        };
+        let places: Vec<_> = self.places.iter().enumerate().map(now).collect();
+        let sockets = self.front.hand_over(&places)?;
+        // An added one that is gone again is not in the new process anyway.
+        let removed = places.into_iter().take(self.named).filter(|place| place.removed).collect();
+        let attempt = start_successor(restart, sockets, removed);
         self.options.notify.reloading();
         aside!(INFO, "told to restart: a new process is started");
         Ok(attempt)

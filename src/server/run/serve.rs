@@ -17,11 +17,12 @@ use crate::server::accept::all::Services;
 use crate::server::accept::front::Sockets;
 use crate::server::accept::gate::{AnyGate, Gate, Gateway};
 use crate::server::books::shared::Shared;
+use crate::server::books::table::EndpointState;
 use crate::server::handle::Handle;
-use crate::server::restart::Succession;
+use crate::server::restart::{Inherited, Succession};
 use crate::server::service::ConnectionService;
 
-pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
+pub(in crate::server) type OnListening = Box<dyn FnOnce(&[String], &[Addr]) + Send>;
 type Running = Pin<Box<dyn Future<Output = Result> + Send>>;
 
 /// A service of a server that has not begun.
@@ -68,37 +69,44 @@ impl Plan {
             )
         };
         let of = self.of.iter().copied().collect::<Option<Vec<usize>>>().ok_or_else(orphan)?;
-        // A string that is not an endpoint, or a missing file, is refused before the server listens
-        // anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
-        for (number, endpoint) in endpoints.iter().enumerate() {
-            endpoint.check()?;
-            shared.reloads.add_endpoint(number, endpoint);
-        }
-        // Installed before the first endpoint is bound, so that a signal can't end the process
-        // while it has a path to remove.
         let options = &self.options;
-        let signals =
-            Signals::install(options.signals, options.signals && options.restart.is_some())?;
-        let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
         let mut succession = match options.restart {
             Some(_) => Succession::begin().await?,
             None => None,
         };
-        let (sockets, addresses) =
-            Sockets::open(&endpoints, &of, options.workers, &mut succession, &shared).await?;
+        let names: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.name)).collect();
+        let named = endpoints.len();
+        let mut all = All { endpoints, of, inherited: Vec::new() };
+        all.inherit(succession.as_mut(), &names)?;
+        all.check(&shared)?;
+        // Installed before the first endpoint is bound, so that a signal can't end the process
+        // while it has a path to remove.
+        let signals =
+            Signals::install(options.signals, options.signals && options.restart.is_some())?;
+        let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
+        let All { endpoints, of, inherited } = all;
+        let states: Vec<_> = inherited.iter().map(state).collect();
+        let preambles: Vec<_> =
+            of.iter().map(|service| shared.preambles.for_endpoint(*service)).collect();
+        let (sockets, mut addresses) =
+            Sockets::open(&endpoints, inherited, options.workers, &preambles).await?;
+        shared.endpoints.begin(names);
+        let entries = of.iter().zip(&addresses).zip(preambles).zip(states);
+        for (((&service, address), preambles), state) in entries {
+            let number = shared.endpoints.add(service, address.clone(), preambles);
+            shared.endpoints.set_state(number, state);
+        }
+        addresses.truncate(named);
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
-        shared.endpoints.begin(services.iter().map(|service| Arc::clone(&service.name)).collect());
-        for (&service, address) in of.iter().zip(shared.addresses.get().into_iter().flatten()) {
-            shared.endpoints.add(service, address.clone());
-        }
         let services = open(services, of, options.workers.unwrap_or(1), &shared);
         Ok(Bound {
             sockets,
             endpoints,
+            named,
             services,
             succession,
             signals,
@@ -108,6 +116,57 @@ impl Plan {
             on_listening,
             shared,
         })
+    }
+}
+
+/// The endpoints of a server, its own and those that were added to the process before it.
+struct All {
+    endpoints: Vec<Endpoint>,
+    /// The number of its service for each.
+    of: Vec<usize>,
+    /// What each has of the process before, if there was one.
+    inherited: Vec<Inherited>,
+}
+
+impl All {
+    fn inherit(&mut self, mut succession: Option<&mut Succession>, names: &[Arc<str>]) -> Result {
+        for (endpoint, &service) in self.endpoints.iter().zip(&self.of) {
+            let inherited =
+                succession.as_mut().map(|from| from.take(&endpoint.place(), &names[service]));
+            self.inherited.push(inherited.unwrap_or_default());
+        }
+        while let Some(from) = &mut succession
+            && let Some((service, endpoint, inherited)) = from.take_added(names)?
+        {
+            self.of.push(service);
+            self.endpoints.push(endpoint);
+            self.inherited.push(inherited);
+        }
+        Ok(())
+    }
+
+    /// A wrong option, or a missing file, is refused before the server listens anywhere. The files
+    /// of an endpoint that was removed may be gone.
+    fn check(&self, shared: &Shared) -> Result {
+        let there = self.endpoints.iter().zip(&self.inherited).enumerate();
+        for (number, (endpoint, _)) in
+            there.filter(|(_, (_, inherited))| inherited.removed.is_none())
+        {
+            endpoint.check()?;
+            shared.reloads.add_endpoint(number, endpoint);
+            if endpoint.has_preamble() {
+                shared.leave_room_for_preambles();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn state(inherited: &Inherited) -> EndpointState {
+    match inherited {
+        Inherited { removed: Some(_), .. } => EndpointState::Removed,
+        Inherited { paused: true, .. } => EndpointState::Paused,
+        _ => EndpointState::Open,
     }
 }
 
