@@ -92,6 +92,20 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The table with the ratios to what was measured of `other`.
+    pub fn print_ratios(&self, what: &str, other: &str) {
+        if self.0.is_empty() {
+            return;
+        }
+        println!("\n| who | ns {what} | times that of {other} |\n|---|---:|---:|");
+        for (kind, size, who, ns, _) in &self.0 {
+            let ratio = self.time(kind, *size, other).map_or(f64::NAN, |other| ns / other);
+            println!("| {who} | {ns:.1} | {ratio:.2} |");
+        }
+    }
+}
+
 /// The median of what criterion has just measured, in nanoseconds an iteration; none when it only
 /// tested.
 fn median(id: &str) -> Option<f64> {

@@ -1,6 +1,7 @@
 //! What one connection sends goes to all: the variants are `room` (ropewalk's `Room` of outboxes),
-//! `hand` (a task for each connection that drains a channel) and `epoll`, one loop that writes to
-//! all what it has read.
+//! `broadcast` (tokio's channel of that name and `select!`, as the example `chat` was before there
+//! were rooms), `hand` (a task for each connection that drains a channel) and `epoll`, one loop
+//! that writes to all what it has read.
 //!
 //! The first line of a connection is answered to itself alone, so that its client knows that it
 //! takes part.
@@ -20,6 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::mpsc;
 use tokio_util::codec::FramedRead;
 
@@ -38,19 +40,23 @@ fn main() -> Result {
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         match &*args.variant {
             "hand" => by_hand().await,
+            "broadcast" => by_broadcast().await,
             _ => in_a_room().await,
         }
     })
 }
 
-async fn in_a_room() -> Result {
-    let server = Server::new().listen("tcp:127.0.0.1:0").max_connections(CONNECTIONS).on_listening(|addresses| {
+fn server() -> Server {
+    Server::new().listen("tcp:127.0.0.1:0").max_connections(CONNECTIONS).on_listening(|addresses| {
         let address = addresses[0].to_string();
         println!("{}", address.trim_start_matches("tcp:"));
-    });
+    })
+}
+
+async fn in_a_room() -> Result {
     let room = Room::new();
     let leaf = session(Lines::lf(), move |s| member(s, room.clone()));
-    server.serve(leaf).await.map_err(|error| error.to_string().into())
+    server().serve(leaf).await.map_err(|error| error.to_string().into())
 }
 
 async fn member(mut s: Session<Lines>, room: Room<Bytes>) -> ropewalk::Result {
@@ -61,6 +67,32 @@ async fn member(mut s: Session<Lines>, room: Room<Bytes>) -> ropewalk::Result {
         room.send(line).await;
     }
     Ok(())
+}
+
+async fn by_broadcast() -> Result {
+    let (said, _) = broadcast::channel(LINES);
+    let leaf = session(Lines::lf(), move |s| guest(s, said.clone()));
+    server().serve(leaf).await.map_err(|error| error.to_string().into())
+}
+
+async fn guest(mut s: Session<Lines>, room: broadcast::Sender<Bytes>) -> ropewalk::Result {
+    let mut heard = room.subscribe();
+    let Some(first) = s.next().await? else { return Ok(()) };
+    s.feed(first)?;
+    loop {
+        tokio::select! {
+            line = s.next() => match line? {
+                Some(line) => drop(room.send(line)),
+                None => return Ok(()),
+            },
+            said = heard.recv() => match said {
+                Ok(line) => s.feed(line)?,
+                // The load generator finds the missing line.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(()),
+            },
+        }
+    }
 }
 
 type Members = Arc<Mutex<Vec<mpsc::Sender<Bytes>>>>;
