@@ -123,7 +123,6 @@ impl ServerArgs {
     pub fn server(self) -> Server<Stack<ReadDeadlineLayer, Identity>> {
         let log = (!has_been_set()).then(|| self.log());
         let idle = self.idle();
-        let endpoints = self.endpoints.clone();
         let deadlines =
             idle.map(|time| ReadDeadlines::default().first_frame(time).frame(time).idle(time));
         let server =
@@ -134,11 +133,9 @@ impl ServerArgs {
         };
         #[cfg(feature = "systemd")]
         let server = server.sd_notify();
-        server.keep_log(log).signals().hot_restart(Restart::new()).on_listening(move |addresses| {
-            let line = |(endpoint, address): (&Endpoint, _)| {
-                format!("listening on {}\n", endpoint.bound_to(address))
-            };
-            let text: String = endpoints.iter().zip(addresses).map(line).collect();
+        server.keep_log(log).signals().hot_restart(Restart::new()).on_bound(|endpoints, _| {
+            let text: String =
+                endpoints.iter().map(|endpoint| format!("listening on {endpoint}\n")).collect();
             // The server serves even if standard error is closed or not read.
             let line = text.clone();
             if !aside(move || drop(stderr().write_all(line.as_bytes()))) {

@@ -21,6 +21,7 @@ mod unix;
 
 use std::io;
 
+use ropewalk_middleware::Addr;
 use rustix::net::AddressFamily;
 
 use crate::listener::opened::{OpenSocket, check};
@@ -258,6 +259,18 @@ impl Endpoint {
         let v6_only = self.options.v6_only.filter(|only| *only);
         let options = SocketOptions { v6_only, ..SocketOptions::default() };
         Self { options, ..self.kind.clone().into() }.to_string()
+    }
+
+    /// The string from which another process can make the same endpoint. `None` if there is no such
+    /// string, for example because its certificates are not in files.
+    pub(crate) fn text(&self) -> Option<String> {
+        let text = self.to_string();
+        (text.parse().as_ref() == Ok(self)).then_some(text)
+    }
+
+    /// The address in its string, if it has one. A host name is not looked up.
+    pub(crate) fn addr(&self) -> Option<Addr> {
+        self.kind.scheme().addr()
     }
 
     /// Whether this process calls `listen` and so sets the backlog.

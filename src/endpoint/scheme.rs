@@ -5,6 +5,8 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 
+use ropewalk_middleware::Addr;
+
 use super::options::SocketOptions;
 use crate::listener::opened::OpenSocket;
 
@@ -22,6 +24,11 @@ pub(super) trait Scheme: fmt::Display + Send + Sync {
     /// Checks the address before it is bound: one built in code may be invalid.
     fn check(&self) -> Result<(), &'static str> {
         Ok(())
+    }
+
+    /// The socket's address, if the endpoint's string has it.
+    fn addr(&self) -> Option<Addr> {
+        None
     }
 
     /// How a proxy that connects to it is identified; `None` if that depends on the socket that it

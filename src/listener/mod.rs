@@ -46,6 +46,14 @@ pub trait Listener: Send + 'static {
     /// for as many as can be served, which may take until the drain's deadline.
     fn last_call(&mut self) {}
 
+    /// The next connection of those it has taken before and could not return yet, for example
+    /// because of a handshake under way; it takes no more from its socket. It is called instead of
+    /// [`poll_accept`](Listener::poll_accept) while the endpoint is paused. By default it is
+    /// pending.
+    fn poll_pending(&mut self, _cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
+        Poll::Pending
+    }
+
     /// Whether, after the last call, it holds connections that it can't return yet, for example
     /// because of a handshake under way. While it does, the server goes on polling, until the
     /// drain's deadline; then the listener is dropped.

@@ -39,7 +39,8 @@ pub struct Handle(pub(super) Arc<Shared>);
 
 impl Handle {
     /// The bound addresses, in the order of `listen`, with the ports that the system chose; empty
-    /// until the server is bound.
+    /// until the server is bound. An endpoint that was removed, also before a hot restart, keeps
+    /// its place and the address it had; those that were added are in [`Handle::endpoints`] only.
     pub fn addresses(&self) -> &[Addr] {
         self.0.addresses.get().map_or(&[], Vec::as_slice)
     }

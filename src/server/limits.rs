@@ -16,8 +16,9 @@ impl<L> Server<L> {
     /// endpoint, which has limits and a drain of its own.
     ///
     /// This server accepts when the other one does. When a new process has taken over, both drain.
-    /// In the new process, bind the other server first, then this one, then await both. Endpoints
-    /// that are added to this server while it runs are not handed over.
+    /// In the new process, bind the other server first, then this one, then await both. Changes of
+    /// this server's endpoints while it runs are not handed over: the new process has those that
+    /// its program names.
     ///
     /// ```no_run
     /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};

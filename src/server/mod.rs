@@ -35,6 +35,7 @@ pub use self::run::serve::Serve;
 pub use self::service::ConnectionService;
 
 use self::books::incidents::OnFailure;
+use self::books::max::MaxConnections;
 use self::books::shared::Shared;
 use self::budget::default_budget;
 use self::run::lifecycle::Lifecycles;
@@ -207,6 +208,10 @@ impl<L> Server<L> {
     /// or doesn't run such a server, the old one goes on unchanged. The old process closes the
     /// sockets of endpoints that the new one does not have.
     ///
+    /// Changes of the endpoints that were made through the handle last: the new process has the
+    /// endpoints that its own program names, without those that were removed, and those that were
+    /// added, and what was paused still is.
+    ///
     /// The new process has this process's environment, working directory, user, standard output and
     /// standard error; its standard input is empty. It is a child of this process until this one
     /// ends. Only one server of a process can be restarted. The endpoints must be TCP, Unix or
@@ -265,7 +270,8 @@ impl<L> Server<L> {
     /// The most connections open at once, over all endpoints; further ones stay in the backlog. By
     /// default 10 000, or fewer if the process's descriptor limit allows fewer: 80 % of it minus
     /// 64, or half of a small limit. If endpoints have TLS or PROXY headers,
-    /// [`max_preambles`](Self::max_preambles) is subtracted from that.
+    /// [`max_preambles`](Self::max_preambles) is subtracted from that; also when the first of them
+    /// is added to the running server.
     ///
     /// When all slots are taken and another connection waits, an open one may be aborted to make
     /// room: see [`make_room`](Self::make_room). For a limit that refuses connections, see
@@ -352,8 +358,18 @@ impl<L> Server<L> {
         self
     }
 
-    /// Sets a hook that is called with the bound addresses when the server begins to accept.
-    pub fn on_listening(mut self, hook: impl FnOnce(&[Addr]) + Send + 'static) -> Self {
+    /// Sets a hook that is called with the bound addresses when the server begins to accept. After
+    /// a hot restart these are also those of the endpoints that were added to the old process,
+    /// without those that were removed there.
+    pub fn on_listening(self, hook: impl FnOnce(&[Addr]) + Send + 'static) -> Self {
+        self.on_bound(|_, addresses| hook(addresses))
+    }
+
+    /// The same; the hook also receives the endpoints, each as a text with its scheme and address.
+    pub(crate) fn on_bound(
+        mut self,
+        hook: impl FnOnce(&[String], &[Addr]) + Send + 'static,
+    ) -> Self {
         self.on_listening = Some(Box::new(hook));
         self
     }
@@ -397,9 +413,12 @@ impl<L> Server<L> {
         let has_preambles = self.endpoints.iter().flatten().any(Endpoint::has_preamble);
         let descriptors = descriptors();
         let preambles = self.max_preambles.unwrap_or_else(|| default_max_preambles(descriptors));
-        let besides = if has_preambles { preambles } else { 0 };
-        let max =
-            self.max_connections.unwrap_or_else(|| limits::max_connections(descriptors, besides));
+        let beside = |preambles| limits::max_connections(descriptors, preambles);
+        let max = match self.max_connections {
+            Some(max) => MaxConnections::set_to(max),
+            None if has_preambles => MaxConnections::set_to(beside(preambles)),
+            None => MaxConnections::default_of(beside(0), beside(preambles)),
+        };
         let memory = self.memory.unwrap_or_else(default_budget);
         let services = self.services.len();
         let restarts = self.options.restart.is_some();

@@ -16,7 +16,7 @@ use crate::wired::{self, wired};
 /// Only turns a hang into a failure.
 const LONG: Duration = Duration::from_secs(300);
 const THREADS: usize = 3;
-const FRAMES: usize = 20_000;
+const FRAMES: usize = 20_001;
 
 type Told = UnboundedSender<Outbox<String>>;
 type Heard = AsyncLines<BufReader<ReadHalf<DuplexStream>>>;
@@ -104,6 +104,11 @@ async fn listens(mut s: Session<Lines>, told: Told) -> Result {
     Ok(())
 }
 
+async fn drives(mut s: Session<Lines>, told: Told) -> Result {
+    told.send(s.outbox(64, SlowConsumer::Refuse)).unwrap();
+    s.drive(reply_fn(|line: bytes::Bytes| line)).await
+}
+
 /// Pushes one frame, waits until the peer has it, and pushes the next: a wake-up that is lost is
 /// never made good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,6 +139,8 @@ async fn each_push_into_an_empty_outbox_wakes_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_loses_no_frame_that_was_taken() {
     loses_nothing_at_a_drain(|told| wired(session(Lines::lf(), move |s| listens(s, told.clone()))))
+        .await;
+    loses_nothing_at_a_drain(|told| wired(session(Lines::lf(), move |s| drives(s, told.clone()))))
         .await;
     loses_nothing_at_a_drain(|told| {
         wired(per_connection(Lines::lf(), move |connection| {

@@ -1,5 +1,5 @@
-//! A server whose endpoints are changed by the lines it receives: the tests of hot restarts run it. It answers each line with
-//! one, and repeats those that it does not know.
+//! A server whose endpoints are changed by the lines it receives: the tests of hot restarts run it.
+//! It answers each line with one, and repeats those that it does not know.
 
 use std::path::PathBuf;
 use std::process::id;
@@ -90,7 +90,7 @@ async fn obey(service: &str, line: &str) -> Result<String> {
         ["states"] => {
             let each = STATES.get().into_iter().flatten().map(|State { read, text, .. }| {
                 format!(
-                    "{} {}",
+                    "{}={}",
                     read.load(Ordering::SeqCst),
                     text.lock().unwrap_or_else(PoisonError::into_inner)
                 )

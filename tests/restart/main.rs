@@ -16,6 +16,7 @@ mod support;
 #[path = "."]
 mod restart {
     mod beside;
+    mod changed;
     mod load;
     mod preambles;
     mod signal;

@@ -1,5 +1,6 @@
 //! SIGUSR2, and what the service manager hears of it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -120,6 +121,39 @@ fn the_service_manager_hears_of_a_reload_and_of_one_that_failed() {
         failed[1].starts_with("STATUS=reload failed: ") && failed[1].contains("key.pem"),
         "{failed:?}"
     );
+    assert_eq!(server.end(), Some(0));
+}
+
+/// By SIGHUP, also of a process that has taken over from another.
+#[test]
+fn a_signal_reloads_all_resources_or_none() {
+    let folder = Folder::new();
+    let files = ["one", "two"].map(|name| folder.write(name, "1"));
+    let mut server = Generations::start("changing", |command, _| {
+        command.args(files.iter().flat_map(|file| [OsStr::new("--reload"), file.as_os_str()]));
+    });
+    for is_new in [false, true] {
+        let states = |server: &Generations| {
+            let mut client = support::Client::tcp(server.tcp);
+            client.send("states\n");
+            client.line().trim_end().to_owned()
+        };
+        let becomes =
+            |server: &Generations, wanted: &str| until(wanted, || states(server) == wanted);
+        if is_new {
+            server.restart();
+        }
+        folder.write("one", "2");
+        folder.write("two", "bad");
+        server.signal(Signal::HUP);
+        // The first was read, and is not set, as the second was refused: neither now nor later.
+        becomes(&server, "1=; 1=");
+        server.signal(Signal::HUP);
+        becomes(&server, "2=; 2=");
+        folder.write("two", "3");
+        server.signal(Signal::HUP);
+        becomes(&server, "3=2; 3=3");
+    }
     assert_eq!(server.end(), Some(0));
 }
 

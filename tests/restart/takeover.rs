@@ -171,8 +171,8 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
     for (name, text, said) in [
         ("crashes", "exit 3", "exit status: 3"),
         ("ends", "exit 0", "exit status: 0"),
-        ("greets_and_crashes", "printf 'ropewalk-restart 2' >&0\nexit 4", "exit status: 4"),
-        ("is_ready_and_crashes", "printf 'ropewalk-restart 2RTT' >&0\nexit 5", "exit status: 5"),
+        ("greets_and_crashes", "printf 'ropewalk-restart 3' >&0\nexit 4", "exit status: 4"),
+        ("is_ready_and_crashes", "printf 'ropewalk-restart 3RTT' >&0\nexit 5", "exit status: 5"),
         (
             "is_of_another_version",
             "printf 'ropewalk-restart 9' >&0\nexec sleep 1000",
@@ -183,7 +183,7 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
             "echo some thing else altogether >&0\nexec sleep 1000",
             "restart protocol",
         ),
-        ("says_nonsense", "printf 'ropewalk-restart 2X' >&0\nexec sleep 1000", "restart protocol"),
+        ("says_nonsense", "printf 'ropewalk-restart 3X' >&0\nexec sleep 1000", "restart protocol"),
     ] {
         let program = script(&dir, name, text);
         let (server, path) = shouting(&dir, |_| program).await;
@@ -206,7 +206,7 @@ async fn a_new_process_that_hangs_is_killed_at_the_deadline() {
     let dir = TempDir::new();
     for (name, text) in [
         ("is_silent", "exec sleep 1000"),
-        ("only_greets", "printf 'ropewalk-restart 2' >&0\nexec sleep 1000"),
+        ("only_greets", "printf 'ropewalk-restart 3' >&0\nexec sleep 1000"),
         ("closes_its_input", "exec sleep 1000 </dev/null"),
     ] {
         let program = script(&dir, name, text);
@@ -227,7 +227,7 @@ async fn a_new_process_that_hangs_is_killed_at_the_deadline() {
 async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_stay_the_old_ones()
 {
     let dir = TempDir::new();
-    let program = script(&dir, "hangs_late", "printf 'ropewalk-restart 2RTT' >&0\nexec sleep 1000");
+    let program = script(&dir, "hangs_late", "printf 'ropewalk-restart 3RTT' >&0\nexec sleep 1000");
     let (server, path) = shouting(&dir, |_| program.ready_within(Duration::from_millis(300))).await;
     let error = server.handle().restart().await.unwrap_err();
     assert!(error.to_string().contains("did not confirm that it begins"), "{error}");
@@ -241,7 +241,7 @@ async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_
 async fn while_a_new_process_does_not_begin_the_old_one_accepts_and_hears_that_it_is_to_end() {
     let dir = TempDir::new();
     let program =
-        script(&dir, "never_begins", "printf 'ropewalk-restart 2RTT' >&0\nexec sleep 1000");
+        script(&dir, "never_begins", "printf 'ropewalk-restart 3RTT' >&0\nexec sleep 1000");
     let (server, path) = shouting(&dir, |_| program.ready_within(LONG)).await;
     let mut client = server.connect().await;
     ask(&mut client, "a\n", "A\n").await;
@@ -292,7 +292,7 @@ async fn who_has_connected_to_such_an_endpoint_is_served_by_the_old_process() {
     let dir = TempDir::new();
     let (go, said) = (dir.join("go"), dir.join("said"));
     let text = format!(
-        "while [ ! -e {} ]; do sleep 0.01; done\nprintf 'ropewalk-restart 2RTLA' >&0\ntouch {}\nexec sleep 1000",
+        "while [ ! -e {} ]; do sleep 0.01; done\nprintf 'ropewalk-restart 3RTLA' >&0\ntouch {}\nexec sleep 1000",
         go.display(),
         said.display(),
     );

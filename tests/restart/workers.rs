@@ -45,7 +45,7 @@ impl Old {
     /// With three workers, followed by a process that says this and does nothing: of three sockets
     /// of the first endpoint, one of the second and three each of the others.
     async fn followed_by_words(words: &str, within: Duration) -> Self {
-        let script = format!("printf 'ropewalk-restart 2{words}' >&0\nexec sleep 1000");
+        let script = format!("printf 'ropewalk-restart 3{words}' >&0\nexec sleep 1000");
         let restart = Restart::new().program("/bin/sh").args(["-c", &script]).ready_within(within);
         Self::followed_by(Some(3), |_| restart).await
     }

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::connection::{ConnectionState, Stream};
-use ropewalk::endpoint::Listener;
+use ropewalk::endpoint::{Listener, PreambleDrop};
 use ropewalk::{
     Addr, CloseReason, ConnectionLimitLayer, Endpoint, Handle, Lines, Peer, Server, Session,
     framed, memory, reply_fn, service_fn, session,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use crate::harness::until;
 use crate::wired::{settle, wired, wired_with};
 
 fn sums_agree(handle: &Handle) {
@@ -193,6 +195,48 @@ async fn the_bytes_that_a_peer_has_not_read_are_found_by_its_connection() {
     let _write = writing.await.unwrap();
     settle().await;
     assert_eq!((info.state(), info.buffered()), (ConnectionState::Reading, 0));
+    handle.stop();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn each_endpoint_counts_its_own_preambles_also_one_that_made_room_for_that_of_another() {
+    let proxied = "proxy+tcp:127.0.0.1:0?trust=127.0.0.1";
+    let echo = framed(Lines::lf(), reply_fn(|line: Bytes| line));
+    let server = Server::new()
+        .max_preambles(1)
+        .listen(proxied)
+        .listen(proxied)
+        .serve(echo)
+        .bind()
+        .await
+        .unwrap();
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    let connect = async |number: usize, bytes: &'static [u8]| {
+        let Addr::Tcp(address) = handle.endpoints()[number].address().clone() else {
+            unreachable!("it is TCP")
+        };
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        client
+    };
+    let _silent = connect(0, b"").await;
+    until("it has the slot", || handle.endpoints()[0].preambles().pending() == 1).await;
+    let _failed = connect(1, b"nonsense, and enough of it for a header\r\n").await;
+    until("it has failed", || handle.endpoints()[1].preambles().failed() == 1).await;
+    let added = handle.add_endpoint("main", proxied).await.unwrap();
+    let mut passed = connect(added, b"PROXY UNKNOWN\r\nhi\n").await;
+    let mut answer = [0; 3];
+    passed.read_exact(&mut answer).await.unwrap();
+    let of = |number: usize| {
+        let endpoints = handle.endpoints();
+        let counts = endpoints[number].preambles();
+        [counts.begun(), counts.passed(), counts.failed(), counts.dropped_for(PreambleDrop::Silent)]
+    };
+    assert_eq!([of(0), of(1), of(added)], [[1, 0, 0, 1], [1, 0, 1, 0], [1, 1, 0, 0]]);
+    let all = handle.preambles();
+    assert_eq!([all.begun(), all.passed(), all.failed(), all.dropped()], [3, 1, 1, 1]);
     handle.stop();
     server.await.unwrap().unwrap();
 }

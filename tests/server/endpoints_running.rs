@@ -135,6 +135,35 @@ async fn a_drain_serves_what_waits_on_a_paused_endpoint() {
     timeout(LONG, server).await.expect("the server ends").unwrap().unwrap();
 }
 
+async fn preambles_under_way_are_served(workers: bool) {
+    let (handle, server) = running(workers).await;
+    let number =
+        handle.add_endpoint("main", "proxy+tcp:127.0.0.1:0?trust=127.0.0.1").await.unwrap();
+    let mut begun = connect(&handle, number).await;
+    begun.write_all(b"PROXY UNK").await.unwrap();
+    until("its header is under way", || handle.endpoints()[number].preambles().pending() == 1)
+        .await;
+    handle.pause_endpoint(number).await.unwrap();
+    let mut later = connect(&handle, number).await;
+    later.write_all(b"PROXY UNKNOWN\r\n").await.unwrap();
+    begun.write_all(b"NOWN\r\n").await.unwrap();
+    assert_eq!(ask(begun, "hi").await.unwrap(), "main hi");
+    assert_eq!(handle.endpoints()[number].preambles().begun(), 1, "the later one is not taken");
+    handle.resume_endpoint(number).await.unwrap();
+    assert_eq!(ask(later, "hi").await.unwrap(), "main hi");
+    end(handle, server).await;
+}
+
+#[tokio::test]
+async fn a_paused_endpoint_serves_connections_whose_preamble_had_begun() {
+    preambles_under_way_are_served(false).await;
+}
+
+#[tokio::test]
+async fn workers_serve_connections_of_a_paused_endpoint_whose_preamble_had_begun() {
+    preambles_under_way_are_served(true).await;
+}
+
 #[tokio::test]
 async fn what_can_not_be_done_says_why() {
     let (handle, server) = running(false).await;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use ropewalk_middleware::Addr;
 use tokio::net::lookup_host;
 
 use super::input::Input;
@@ -178,6 +179,13 @@ impl Scheme for TcpAddress {
         match self {
             Self::Ip(SocketAddr::V6(_)) | Self::Scoped(_) => &["backlog", "v6only"],
             Self::Ip(SocketAddr::V4(_)) | Self::Name(..) => &["backlog"],
+        }
+    }
+
+    fn addr(&self) -> Option<Addr> {
+        match self {
+            Self::Ip(addr) => Some(Addr::Tcp(*addr)),
+            Self::Scoped(_) | Self::Name(..) => None,
         }
     }
 

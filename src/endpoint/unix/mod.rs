@@ -112,6 +112,13 @@ impl Scheme for UnixAddress {
         }
     }
 
+    fn addr(&self) -> Option<Addr> {
+        Some(match self {
+            Self::Path(path) => Addr::Unix(Some(path.as_path().into())),
+            Self::Abstract(name) => Addr::Abstract(Arc::clone(name)),
+        })
+    }
+
     fn peers(&self) -> Option<Known> {
         Some(match self {
             Self::Path(_) => Known::ByPermission,

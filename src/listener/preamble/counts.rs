@@ -1,5 +1,7 @@
 //! Counters of preambles by how they ended.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 /// How a preamble ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PreambleEnd {
@@ -92,5 +94,36 @@ impl PreambleCounts {
     /// Dropped for this reason.
     pub fn dropped_for(&self, reason: PreambleDrop) -> u64 {
         self.dropped[reason as usize]
+    }
+}
+
+/// The endpoint that preambles come from, with its counters.
+#[derive(Clone, Debug)]
+pub(super) struct PreambleOwner {
+    pub(super) service: usize,
+    counts: Arc<Mutex<PreambleCounts>>,
+}
+
+impl PreambleOwner {
+    /// An endpoint of this service.
+    pub(super) fn of(service: usize) -> Self {
+        Self { service, counts: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PreambleCounts> {
+        // Only numbers change under it.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self) {
+        self.lock().begin();
+    }
+
+    pub(super) fn end(&self, end: PreambleEnd) {
+        self.lock().end(end);
+    }
+
+    pub(super) fn counts(&self) -> PreambleCounts {
+        self.lock().clone()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::counts::PreambleDrop;
+use super::counts::{PreambleDrop, PreambleEnd, PreambleOwner};
 
 /// A peer that was silent for this long makes room for any other, because an honest peer sends
 /// something much earlier.
@@ -46,8 +46,7 @@ pub(super) enum PreambleRoom {
 #[derive(Debug)]
 struct CrowdEntry {
     host: Option<IpAddr>,
-    /// Whose listener it comes from.
-    service: usize,
+    owner: PreambleOwner,
     stage: PreambleStage,
     /// When the current step began.
     since: Instant,
@@ -112,14 +111,14 @@ impl PreambleCrowd {
     pub(super) fn insert(
         &mut self,
         host: Option<IpAddr>,
-        service: usize,
+        owner: PreambleOwner,
         now: Instant,
     ) -> (u64, oneshot::Receiver<PreambleDrop>) {
         self.last_id += 1;
         let (drop, dropped) = oneshot::channel();
         self.add(
             self.last_id,
-            CrowdEntry { host, service, stage: PreambleStage::Silent, since: now, drop },
+            CrowdEntry { host, owner, stage: PreambleStage::Silent, since: now, drop },
         );
         (self.last_id, dropped)
     }
@@ -249,14 +248,18 @@ impl PreambleCrowd {
             .or_else(|| oldest(PreambleStage::Spoken).map(with(PreambleDrop::Share)))
     }
 
+    /// Drops a preamble, and counts that for its endpoint. The caller counts it for the server.
     fn drop(&mut self, id: u64, reason: PreambleDrop) -> bool {
+        let Some(member) = self.take(id) else { return false };
+        member.owner.end(PreambleEnd::Dropped(reason));
         // The send fails if the preamble ends by itself at this moment, which does no harm.
-        self.take(id).map(|member| member.drop.send(reason)).is_some()
+        let _ = member.drop.send(reason);
+        true
     }
 
     fn add(&mut self, id: u64, member: CrowdEntry) {
         if member.stage == PreambleStage::Passed {
-            *self.passed.entry(member.service).or_default() += 1;
+            *self.passed.entry(member.owner.service).or_default() += 1;
         }
         if let Some(all) = self.all.get_mut(member.stage as usize) {
             all.insert((member.since, id));
@@ -273,7 +276,7 @@ impl PreambleCrowd {
     fn take(&mut self, id: u64) -> Option<CrowdEntry> {
         let member = self.members.remove(&id)?;
         if member.stage == PreambleStage::Passed
-            && let Some(passed) = self.passed.get_mut(&member.service)
+            && let Some(passed) = self.passed.get_mut(&member.owner.service)
         {
             *passed -= 1;
         }

@@ -250,19 +250,25 @@ impl Listener for WithPreamble {
             last.as_mut().reset(self.preambles.end_silent(LAST));
         }
         for _ in 0..BATCH {
-            if let Poll::Ready(connection) = self.poll_passed(cx) {
+            if let Poll::Ready(connection) = self.poll_pending(cx) {
                 return Poll::Ready(connection);
             }
-            // A preamble that ends also wakes this task, and may have released its slot for one of
-            // these.
-            self.begin();
             if self.poll_taken(cx).is_pending() {
                 return self.waiting.poll_time(cx);
             }
-            self.begin();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<(Stream, Peer)> {
+        // First: a preamble that ends wakes this task, and may have released its slot for one that
+        // waits; and the end of one that begins here is watched for below.
+        self.begin();
+        match self.poll_passed(cx) {
+            Poll::Pending => self.waiting.poll_time(cx),
+            passed => passed,
+        }
     }
 
     fn last_call(&mut self) {

@@ -10,7 +10,7 @@ use ropewalk_middleware::{Addr, Peer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::counts::{PreambleCounts, PreambleDrop, PreambleEnd};
+use super::counts::{PreambleCounts, PreambleDrop, PreambleEnd, PreambleOwner};
 use super::crowd::{PreambleCrowd, PreambleRoom, PreambleStage};
 use super::log::PreambleLog;
 
@@ -23,11 +23,11 @@ const CLOSING: usize = 16;
 const SOON: Duration = Duration::from_millis(1);
 
 /// The preambles of one server, with its listeners and workers; a handle of the listeners of one of
-/// its services.
+/// its endpoints.
 #[derive(Clone, Debug)]
 pub(crate) struct Preambles {
     shared: Arc<PreambleShared>,
-    service: usize,
+    owner: PreambleOwner,
 }
 
 #[derive(Debug)]
@@ -50,13 +50,14 @@ impl Preambles {
     pub(crate) fn new(max: usize) -> Self {
         let shared =
             PreambleShared { max: max.max(1), open: AtomicUsize::new(0), books: Mutex::default() };
-        Self { shared: Arc::new(shared), service: 0 }
+        Self { shared: Arc::new(shared), owner: PreambleOwner::of(0) }
     }
 
-    /// The same preambles, for a listener of this service. What has passed for one service, which
-    /// may accept nothing at the moment, takes no slot from the others.
-    pub(crate) fn of_service(&self, service: usize) -> Self {
-        Self { shared: Arc::clone(&self.shared), service }
+    /// The same preambles, for the listeners of one endpoint of this service; those of clones are
+    /// counted together. What has passed for one service, which may accept nothing at the moment,
+    /// takes no slot from the others.
+    pub(crate) fn for_endpoint(&self, service: usize) -> Self {
+        Self { shared: Arc::clone(&self.shared), owner: PreambleOwner::of(service) }
     }
 
     /// The most preambles at once.
@@ -67,6 +68,11 @@ impl Preambles {
     /// The counters at one moment.
     pub(crate) fn counts(&self) -> PreambleCounts {
         self.lock().counts.clone()
+    }
+
+    /// The counters of this endpoint alone.
+    pub(crate) fn of_endpoint(&self) -> PreambleCounts {
+        self.owner.counts()
     }
 
     /// Closes the oldest connection whose peer has not sent a byte yet, that of the address with
@@ -94,7 +100,7 @@ impl Preambles {
     /// Whether one more may begin without another one making room.
     pub(super) fn has_room(&self) -> bool {
         let books = self.lock();
-        books.crowd.len() < books.crowd.limit(self.shared.max, self.service)
+        books.crowd.len() < books.crowd.limit(self.shared.max, self.owner.service)
     }
 
     /// How many preambles of this address have a slot.
@@ -105,11 +111,13 @@ impl Preambles {
     /// Counts a connection that was accepted from a socket.
     pub(super) fn taken(&self) {
         self.lock().counts.begin();
+        self.owner.begin();
     }
 
     /// Counts a connection that is dropped without ever having had a slot.
     pub(super) fn lost(&self, reason: PreambleDrop) {
         self.lock().counts.end(PreambleEnd::Dropped(reason));
+        self.owner.end(PreambleEnd::Dropped(reason));
     }
 
     /// Gives a slot to an accepted connection, or returns when one may be free.
@@ -117,7 +125,7 @@ impl Preambles {
         let host = peer.host();
         let now = Instant::now();
         let mut books = self.lock();
-        let max = books.crowd.limit(self.shared.max, self.service);
+        let max = books.crowd.limit(self.shared.max, self.owner.service);
         if self.shared.open.load(Ordering::Acquire) >= max + CLOSING {
             return Err(now + SOON);
         }
@@ -128,7 +136,7 @@ impl Preambles {
         if let Some(reason) = made {
             books.counts.end(PreambleEnd::Dropped(reason));
         }
-        let (id, dropped) = books.crowd.insert(host, self.service, now);
+        let (id, dropped) = books.crowd.insert(host, self.owner.clone(), now);
         self.shared.open.fetch_add(1, Ordering::AcqRel);
         let slot = PreambleSlot {
             id,
@@ -144,6 +152,7 @@ impl Preambles {
         let was_there = books.crowd.remove(id);
         if was_there {
             books.counts.end(end);
+            self.owner.end(end);
         }
         was_there
     }

@@ -1,5 +1,6 @@
 mod crowded;
 mod descriptors;
+mod endpoints;
 mod room;
 
 use std::future::poll_fn;

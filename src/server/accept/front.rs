@@ -11,8 +11,9 @@ use super::all::{All, Services};
 use super::workers::Workers;
 use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
+use crate::listener::preamble::Preambles;
 use crate::server::books::shared::Shared;
-use crate::server::restart::{Beside, Passed, RestartError};
+use crate::server::restart::{InheritedEndpoint, Passed, Place, RestartError};
 use crate::server::run::command::{Change, Closed, NewSockets};
 
 /// The sockets on which a server will accept.
@@ -24,46 +25,51 @@ pub(in crate::server) enum Sockets {
 }
 
 impl Sockets {
-    /// Opens all endpoints, of these services, and finds their addresses. What an old process has
-    /// handed over to `heir` is not opened again.
+    /// Opens all endpoints and finds their addresses. `inherited` and `preambles` have an entry for
+    /// each endpoint. Sockets that an old process has handed over are not opened again, and
+    /// endpoints that were removed there are not opened.
     pub(in crate::server) async fn open(
         endpoints: &[Endpoint],
-        of: &[usize],
+        inherited: Vec<InheritedEndpoint>,
         workers: Option<usize>,
-        heir: &Beside,
-        shared: &Shared,
+        preambles: &[Preambles],
     ) -> Result<(Self, Vec<Addr>)> {
-        let inherited = |endpoint: &Endpoint| heir.take(&endpoint.place());
         let mut addresses = Vec::with_capacity(endpoints.len());
-        let Some(workers) = workers else {
-            let mut all = Vec::with_capacity(endpoints.len());
-            for (number, endpoint) in endpoints.iter().enumerate() {
-                let preambles = shared.preambles.of_service(of[number]);
-                let listeners = endpoint.bind_all(inherited(endpoint), &preambles).await;
+        let mut here = Vec::new();
+        let mut of_workers = Vec::new();
+        let each = endpoints.iter().zip(inherited).zip(preambles).enumerate();
+        for (number, ((endpoint, InheritedEndpoint { sockets, removed, .. }), preambles)) in each {
+            if let Some(address) = removed {
+                addresses.push(address);
+                of_workers.push(Vec::new());
+                continue;
+            }
+            let Some(workers) = workers else {
+                let listeners = endpoint.bind_all(sockets, preambles).await;
                 let listeners =
                     listeners.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
                 // All listeners of one endpoint have the same address.
                 addresses.extend(listeners.first().map(|listener| listener.local_addr()));
-                let first = all.len();
+                let first = here.len();
                 let numbered = listeners.into_iter().zip(first..);
-                all.extend(
+                here.extend(
                     numbered.map(|(listener, socket)| Listening::new(number, socket, listener)),
                 );
-            }
-            return Ok((Self::Here(all), addresses));
-        };
-        let mut all = Vec::with_capacity(endpoints.len());
-        for (number, endpoint) in endpoints.iter().enumerate() {
-            let opened = endpoint.open(workers, inherited(endpoint)).await;
+                continue;
+            };
+            let opened = endpoint.open(workers, sockets).await;
             let opened = opened.map_err(|error| error.behind(endpoint, &endpoints[..number]))?;
             if let Some(first) = opened.first() {
                 // Registered for a moment, to learn its address and to report any error that a
                 // worker would have.
-                addresses.push(endpoint.listener(first.share()?, &shared.preambles)?.local_addr());
+                addresses.push(endpoint.listener(first.share()?, preambles)?.local_addr());
             }
-            all.push(opened);
+            of_workers.push(opened);
         }
-        Ok((Self::Workers(workers, all), addresses))
+        Ok(match workers {
+            None => (Self::Here(here), addresses),
+            Some(workers) => (Self::Workers(workers, of_workers), addresses),
+        })
     }
 }
 
@@ -153,11 +159,11 @@ impl Front {
         }
     }
 
-    /// Duplicates of the listening sockets, for a new process. `places` are the endpoints without
-    /// their options, by number.
+    /// Duplicates of the listening sockets, for a new process. `places` are the endpoints by
+    /// number.
     pub(in crate::server) fn hand_over(
         &self,
-        places: &[String],
+        places: &[Place],
     ) -> Result<Vec<Passed>, RestartError> {
         match self {
             Self::Here { all: accept, .. } => accept.hand_over(places),

@@ -197,3 +197,84 @@ pub(super) fn free_descriptor(gate: &dyn AnyGate, shared: &Shared) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Barrier};
+    use std::task::{Context, Poll, Waker};
+    use std::thread;
+
+    use ropewalk_middleware::{Addr, Connection, ConnectionInfo, Peer, Result, Stream};
+    use tower::service_fn;
+
+    use super::{Door, Gate, Gateway};
+    use crate::memory::MemoryStream;
+    use crate::server::accept::lobby::Lobby;
+    use crate::server::books::max::MaxConnections;
+    use crate::server::books::shared::Shared;
+    use crate::server::run::reload::Reloads;
+
+    const ROUNDS: usize = 3000;
+
+    /// Two threads, each with a gate of its own, admit a connection at once; there is room for one.
+    /// Without the lock that the gates share both get in, in one round of some hundred.
+    #[test]
+    fn two_gates_that_admit_at_the_same_moment_keep_to_the_limit_of_the_server() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let shared = Shared::new(
+            MaxConnections::set_to(1),
+            None,
+            1,
+            usize::MAX,
+            false,
+            2,
+            Reloads::default(),
+        );
+        let gateway =
+            Gateway { shared: Arc::clone(&shared), loops: 1, together: Some(Arc::default()) };
+        let barrier = Arc::new(Barrier::new(2));
+        let [passed, most] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let threads = [0, 1].map(|index| {
+            let gate =
+                Gate::open(index, service_fn(|_: Connection| pending::<Result>()), gateway.clone());
+            let (shared, barrier) = (Arc::clone(&shared), Arc::clone(&barrier));
+            let (passed, most) = (Arc::clone(&passed), Arc::clone(&most));
+            let runtime = runtime.handle().clone();
+            thread::spawn(move || {
+                let _in_runtime = runtime.enter();
+                for _ in 0..ROUNDS {
+                    let mut lobby = Lobby::new(1, &shared);
+                    lobby.push((
+                        Stream::boxed(MemoryStream::pair(64).0),
+                        Peer::new(Addr::Memory),
+                        index,
+                    ));
+                    barrier.wait();
+                    let door =
+                        gate.poll_enter(0, &mut lobby, &mut Context::from_waker(Waker::noop()));
+                    passed.fetch_add(
+                        usize::from(matches!(door, Poll::Ready(Ok(Door::Passed)))),
+                        Ordering::SeqCst,
+                    );
+                    if barrier.wait().is_leader() {
+                        most.fetch_max(passed.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+                        shared
+                            .registry
+                            .connections(|_| true)
+                            .iter()
+                            .for_each(ConnectionInfo::abort);
+                        runtime.block_on(shared.wait_idle());
+                    }
+                }
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+    }
+}

@@ -16,7 +16,7 @@ use ropewalk_middleware::{Error, Peer, Stream};
 use self::gate::{AnyGate, Door, free_descriptor};
 use self::lobby::{Accepted, Lobby};
 use super::books::shared::Shared;
-use super::restart::{Passed, RestartError};
+use super::restart::{Passed, Place, RestartError};
 use super::run::command::Change;
 use crate::listener::{HandOver, Listener};
 
@@ -62,7 +62,8 @@ pub(super) struct Listening {
     errors: u64,
     /// Whether another process has taken its socket.
     given_up: bool,
-    /// No connections are accepted from it for now.
+    /// No further connections are accepted from its socket for now. Those that were accepted before
+    /// are served.
     paused: bool,
     /// The endpoint was removed: the connections it has accepted are served, then it is dropped.
     removed: bool,
@@ -141,17 +142,14 @@ impl Accept {
     }
 
     /// Duplicates of the listening sockets with their numbers, for a new process. `places` are the
-    /// endpoints without their options, by number.
-    pub(super) fn hand_over(
-        &self,
-        places: &[String],
-    ) -> Result<Vec<(usize, Passed)>, RestartError> {
+    /// endpoints by number.
+    pub(super) fn hand_over(&self, places: &[Place]) -> Result<Vec<(usize, Passed)>, RestartError> {
         let mut sockets = Vec::with_capacity(self.listeners.len());
         let open = self.listeners.iter().filter(|listening| !listening.removed);
         for Listening { endpoint, socket: number, listener, .. } in open {
             let place = &places[*endpoint];
             let Some(HandOver { socket, path }) = listener.hand_over() else {
-                return Err(RestartError::Endpoint { endpoint: place.clone() });
+                return Err(RestartError::Endpoint { endpoint: place.endpoint.clone() });
             };
             let path = path.map(|path| (path.absolute().to_owned(), path.id()));
             sockets.push((
@@ -305,12 +303,14 @@ impl Accept {
             let i = (self.first + turn) % n;
             let Listening { endpoint, listener, errors, paused, removed, .. } =
                 &mut self.listeners[i];
-            if *paused && !*removed {
-                continue;
-            }
-            if let Poll::Ready((stream, peer)) = listener.poll_accept(cx) {
+            let rests = *paused && !*removed;
+            let next = if rests { listener.poll_pending(cx) } else { listener.poll_accept(cx) };
+            if let Poll::Ready((stream, peer)) = next {
                 self.first = (i + 1) % n;
                 return Poll::Ready((stream, peer, *endpoint));
+            }
+            if rests {
+                continue;
             }
             if let Some(error) = listener.failure() {
                 self.shared.incidents.listener_failed(&listener.local_addr(), &error);

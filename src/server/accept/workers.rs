@@ -17,7 +17,7 @@ use super::all::{All, Services, by_number};
 use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::{Phase, Shared};
-use crate::server::restart::{Passed, RestartError};
+use crate::server::restart::{Passed, Place, RestartError};
 use crate::server::run::command::Change;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
@@ -135,7 +135,7 @@ impl Workers {
 
     pub(in crate::server) fn hand_over(
         &self,
-        places: &[String],
+        places: &[Place],
     ) -> Result<Vec<Passed>, RestartError> {
         let of_all = self.sockets.iter().zip(places);
         let each =
@@ -263,7 +263,9 @@ fn deal(sockets: &[Vec<OpenSocket>], workers: usize) -> io::Result<Vec<Vec<Share
     let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     let mut first = 0;
     for (endpoint, sockets) in sockets.iter().enumerate() {
-        for turn in 0..workers.max(sockets.len()) {
+        // One that was removed in the process before this one has no sockets.
+        let turns = if sockets.is_empty() { 0 } else { workers.max(sockets.len()) };
+        for turn in 0..turns {
             let n = turn % sockets.len();
             shares[turn % workers].push(Share {
                 endpoint,
@@ -321,7 +323,11 @@ impl Worker {
         FailureSender,
     )> {
         let listening = |Share { endpoint, socket, opened }| {
-            let preambles = self.shared.preambles.of_service(self.services.of[endpoint]);
+            let preambles = self
+                .shared
+                .endpoints
+                .preambles(endpoint)
+                .unwrap_or_else(|| self.shared.preambles.clone());
             let listener = self.endpoints[endpoint].listener(opened, &preambles)?;
             Ok(Listening::new(endpoint, socket, listener))
         };
@@ -378,7 +384,9 @@ fn obey(accept: &mut All, change: WorkerChange, shared: &Shared) {
     match change {
         WorkerChange::Add(new) => {
             let (service, endpoint, Share { endpoint: number, socket, opened }) = *new;
-            match endpoint.listener(opened, &shared.preambles.of_service(service)) {
+            let preambles =
+                shared.endpoints.preambles(number).unwrap_or_else(|| shared.preambles.clone());
+            match endpoint.listener(opened, &preambles) {
                 Ok(listener) => accept.add(service, [Listening::new(number, socket, listener)]),
                 Err(error) => {
                     let error = error.to_string();

@@ -8,6 +8,7 @@ use super::Tally;
 use super::counts::Counts;
 use super::shared::Shared;
 use super::table::{EndpointState, Entry};
+use crate::listener::PreambleCounts;
 use crate::server::handle::Handle;
 
 /// One endpoint of a server, with its counts at one moment: see [`Handle::endpoints`].
@@ -18,6 +19,7 @@ pub struct EndpointInfo {
     address: Addr,
     state: EndpointState,
     tally: Tally,
+    preambles: PreambleCounts,
 }
 
 impl EndpointInfo {
@@ -68,6 +70,12 @@ impl EndpointInfo {
         self.tally.frames_out
     }
 
+    /// Its TLS handshakes and PROXY headers. They are counted under a lock of their own, so they
+    /// may be a moment younger than the other counts.
+    pub fn preambles(&self) -> &PreambleCounts {
+        &self.preambles
+    }
+
     /// How often a connection could not be accepted, for example because no descriptor was free.
     pub fn accept_errors(&self) -> u64 {
         self.tally.accept_errors
@@ -95,8 +103,16 @@ impl Handle {
         let tallies = self.0.tallies(entries.len());
         let each = entries.into_iter().zip(tallies).enumerate();
         each.map(|(number, (entry, tally))| {
-            let Entry { service, address, state } = entry;
-            EndpointInfo { number, service: Arc::clone(&services[service]), address, state, tally }
+            let Entry { service, address, state, preambles } = entry;
+            let preambles = preambles.of_endpoint();
+            EndpointInfo {
+                number,
+                service: Arc::clone(&services[service]),
+                address,
+                state,
+                tally,
+                preambles,
+            }
         })
         .collect()
     }

@@ -4,6 +4,7 @@ pub(super) mod counts;
 pub(super) mod endpoints;
 pub(super) mod incidents;
 pub(super) mod log;
+pub(super) mod max;
 pub(super) mod registry;
 pub(super) mod shared;
 pub(super) mod table;

@@ -1,6 +1,6 @@
 //! The state of one server, shared by its accept loops, connections and handles.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::counts::Counts;
 use super::incidents::Incidents;
 use super::log::LogLimits;
+use super::max::MaxConnections;
 use super::registry::{Registry, RegistrySlot};
 use super::table::Endpoints;
 use super::{Books, MadeRoom};
@@ -52,7 +53,7 @@ pub(in crate::server) struct Shared {
     /// The runtime on which the server runs; set when it begins to accept.
     pub(in crate::server) runtime: OnceLock<Handle>,
     pub(in crate::server) memory: Memory,
-    max: AtomicUsize,
+    max: MaxConnections,
     /// The wakers of the gates, one for each service, woken when there is room again.
     room: Box<[AtomicWaker]>,
     /// Notified when the last connection is gone.
@@ -93,7 +94,7 @@ impl Restarts {
 
 impl Shared {
     pub(in crate::server) fn new(
-        max: usize,
+        max: MaxConnections,
         make_room: Option<MakeRoom>,
         preambles: usize,
         memory: usize,
@@ -113,7 +114,7 @@ impl Shared {
             registry: Registry::default(),
             runtime: OnceLock::new(),
             memory: Memory::new(memory, Waker::from(Arc::new(Owner(Weak::clone(server))))),
-            max: AtomicUsize::new(max),
+            max,
             room: (0..services).map(|_| AtomicWaker::new()).collect(),
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
@@ -142,12 +143,17 @@ impl Shared {
     }
 
     pub(in crate::server) fn max(&self) -> usize {
-        self.max.load(Ordering::Relaxed)
+        self.max.get()
     }
 
     pub(in crate::server) fn set_max(&self, max: usize) {
-        self.max.store(max, Ordering::Relaxed);
+        self.max.set(max);
         self.wake_loops();
+    }
+
+    /// Notes that there are endpoints with preambles from now on, for which descriptors are left.
+    pub(in crate::server) fn leave_room_for_preambles(&self) {
+        self.max.leave_room_for_preambles();
     }
 
     /// Whether the server is full, for a connection that was promised room or for any other.

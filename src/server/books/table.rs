@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ropewalk_middleware::Addr;
 
+use crate::listener::preamble::Preambles;
+
 /// Whether connections are accepted on an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -31,6 +33,8 @@ pub(super) struct Entry {
     pub(super) service: usize,
     pub(super) address: Addr,
     pub(super) state: EndpointState,
+    /// Counts those of this endpoint.
+    pub(super) preambles: Preambles,
 }
 
 impl Endpoints {
@@ -44,9 +48,14 @@ impl Endpoints {
     }
 
     /// Returns its number.
-    pub(in crate::server) fn add(&self, service: usize, address: Addr) -> usize {
+    pub(in crate::server) fn add(
+        &self,
+        service: usize,
+        address: Addr,
+        preambles: Preambles,
+    ) -> usize {
         let mut table = self.lock();
-        table.endpoints.push(Entry { service, address, state: EndpointState::Open });
+        table.endpoints.push(Entry { service, address, state: EndpointState::Open, preambles });
         table.endpoints.len() - 1
     }
 
@@ -61,6 +70,11 @@ impl Endpoints {
         self.lock().services.iter().position(|service| **service == *name)
     }
 
+    /// The preambles of an endpoint.
+    pub(in crate::server) fn preambles(&self, number: usize) -> Option<Preambles> {
+        self.lock().endpoints.get(number).map(|entry| entry.preambles.clone())
+    }
+
     /// The address of an endpoint.
     pub(in crate::server) fn address(&self, number: usize) -> Option<Addr> {
         self.lock().endpoints.get(number).map(|entry| entry.address.clone())
@@ -69,6 +83,29 @@ impl Endpoints {
     /// The state of an endpoint; `None` if no endpoint has this number.
     pub(in crate::server) fn state(&self, number: usize) -> Option<EndpointState> {
         self.lock().endpoints.get(number).map(|entry| entry.state)
+    }
+
+    /// The address of an endpoint that was not removed.
+    pub(in crate::server) fn bound(&self, number: usize) -> Option<Addr> {
+        let table = self.lock();
+        let entry =
+            table.endpoints.get(number).filter(|entry| entry.state != EndpointState::Removed)?;
+        Some(entry.address.clone())
+    }
+
+    /// The name of an endpoint's service.
+    pub(in crate::server) fn service_of(&self, number: usize) -> Option<Arc<str>> {
+        let table = self.lock();
+        table.endpoints.get(number).map(|entry| Arc::clone(&table.services[entry.service]))
+    }
+
+    /// The numbers of those that are paused.
+    pub(in crate::server) fn paused(&self) -> Vec<usize> {
+        let table = self.lock();
+        let each = table.endpoints.iter().enumerate();
+        each.filter(|(_, entry)| entry.state == EndpointState::Paused)
+            .map(|(number, _)| number)
+            .collect()
     }
 
     pub(in crate::server) fn set_state(&self, number: usize, state: EndpointState) {

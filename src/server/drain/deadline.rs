@@ -222,6 +222,7 @@ mod tests {
     use tokio::signal::unix::{SignalKind, signal};
 
     use super::Keeper;
+    use crate::server::books::max::MaxConnections;
     use crate::server::books::shared::{Phase, Shared};
     use crate::server::run::reload::Reloads;
 
@@ -232,7 +233,15 @@ mod tests {
         let mut heard = signal(SignalKind::terminate()).unwrap();
         // Repeated, because `select!` could choose between two ready branches at random.
         for _ in 0..20 {
-            let shared = Shared::new(1, None, 1, usize::MAX, false, 1, Reloads::default());
+            let shared = Shared::new(
+                MaxConnections::set_to(1),
+                None,
+                1,
+                usize::MAX,
+                false,
+                1,
+                Reloads::default(),
+            );
             let drain = Duration::from_secs(60);
             let runtime = tokio::runtime::Handle::current();
             let keeper =

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use ropewalk_middleware::Result;
 use tokio::sync::watch;
 
-use super::{Passed, RestartError, Takeover};
-use crate::listener::opened::OpenSocket;
+use super::{InheritedEndpoint, Passed, Place, RestartError, Takeover};
+use crate::endpoint::Endpoint;
 
 /// Told which of its sockets another process has taken over, in the order in which they were handed
 /// over.
@@ -55,9 +56,20 @@ impl Beside {
         self.lock().succession = succession;
     }
 
-    /// The sockets of an endpoint, if an old process has handed them over.
-    pub(in crate::server) fn take(&self, place: &str) -> Vec<OpenSocket> {
-        self.lock().succession.as_mut().map_or_else(Vec::new, |succession| succession.take(place))
+    /// The state of an endpoint, if an old process has handed it over.
+    pub(in crate::server) fn take(&self, wanted: &Place) -> InheritedEndpoint {
+        let mut inner = self.lock();
+        inner.succession.as_mut().map(|takeover| takeover.take(wanted)).unwrap_or_default()
+    }
+
+    /// The next endpoint that a handle had added in the old process, with the number of its
+    /// service.
+    pub(in crate::server) fn take_added(
+        &self,
+        services: &[Arc<str>],
+    ) -> Result<Option<(usize, Endpoint, InheritedEndpoint)>> {
+        let mut inner = self.lock();
+        inner.succession.as_mut().map_or(Ok(None), |takeover| takeover.take_added(services))
     }
 
     /// All is bound: takes what is left of it.

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 use rustix::cmsg_space;
@@ -17,10 +18,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 /// The version of the protocol. It must be raised with every change in this file.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// The greeting of the new process.
-pub(super) const HELLO: &[u8; 18] = b"ropewalk-restart 2";
+pub(super) const HELLO: &[u8; 18] = b"ropewalk-restart 3";
 
 /// From the new process: it is ready to accept. It is followed by a byte for each socket on the
 /// list: `TAKEN` or `LEFT`.
@@ -37,11 +38,34 @@ pub(super) const GOING: u8 = b'A';
 /// The largest list of sockets, in bytes: enough for thousands.
 const MAX_LIST: usize = 1024 * 1024;
 
-/// A socket on the list.
+/// The flags of an endpoint on the list.
+const PAUSED: u8 = 1;
+const REMOVED: u8 = 2;
+const BESIDE: u8 = 4;
+
+/// An endpoint of the old process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::server) struct Place {
+    /// The endpoint, without its options.
+    pub(in crate::server) endpoint: String,
+    /// The name of its service.
+    pub(in crate::server) service: Arc<str>,
+    /// It belongs to a server beside the one that restarts.
+    pub(in crate::server) beside: bool,
+    /// The endpoint with its options, if a handle has added it: the program of the new process may
+    /// not know it.
+    pub(in crate::server) added: Option<String>,
+    /// The address it is bound to.
+    pub(in crate::server) address: String,
+    pub(in crate::server) paused: bool,
+    /// A handle has removed it, and the program of the new process may still name it.
+    pub(in crate::server) removed: bool,
+}
+
+/// A socket on the list, or an endpoint that was removed and has no socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
-    /// The endpoint, without its options.
-    pub(super) place: String,
+    pub(super) place: Place,
     /// The path it is bound to, with device and inode, if the owner of the socket has to remove it.
     pub(super) path: Option<(PathBuf, (u64, u64))>,
 }
@@ -49,7 +73,13 @@ pub(super) struct Listed {
 pub(super) async fn send_list(channel: &mut UnixStream, list: &[Listed]) -> io::Result<()> {
     let mut body = Vec::new();
     for Listed { place, path } in list {
-        put_bytes(&mut body, place.as_bytes())?;
+        for text in
+            [&place.endpoint, &*place.service, place.added.as_deref().unwrap_or(""), &place.address]
+        {
+            put_bytes(&mut body, text.as_bytes())?;
+        }
+        let flags = [(place.paused, PAUSED), (place.removed, REMOVED), (place.beside, BESIDE)];
+        body.put_u8(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum());
         let (path, (device, inode)) = match path {
             Some((path, id)) => (path.as_path(), *id),
             None => (Path::new(""), (0, 0)),
@@ -79,7 +109,7 @@ pub(super) async fn receive_list(channel: &mut UnixStream) -> io::Result<Vec<Lis
     let mut body = Bytes::from(body);
     let mut list = Vec::new();
     while body.has_remaining() {
-        let place = String::from_utf8(take_bytes(&mut body)?).map_err(|_| garbled())?;
+        let place = take_place(&mut body)?;
         let path = PathBuf::from(OsString::from_vec(take_bytes(&mut body)?));
         let device = body.try_get_u64().map_err(|_| garbled())?;
         let inode = body.try_get_u64().map_err(|_| garbled())?;
@@ -87,6 +117,24 @@ pub(super) async fn receive_list(channel: &mut UnixStream) -> io::Result<Vec<Lis
         list.push(Listed { place, path });
     }
     Ok(list)
+}
+
+fn take_place(body: &mut Bytes) -> io::Result<Place> {
+    let mut text = || String::from_utf8(take_bytes(body)?).map_err(|_| garbled());
+    let endpoint = text()?;
+    let service = text()?.into();
+    let added = Some(text()?).filter(|text| !text.is_empty());
+    let address = text()?;
+    let flags = body.try_get_u8().map_err(|_| garbled())?;
+    Ok(Place {
+        endpoint,
+        service,
+        added,
+        address,
+        paused: flags & PAUSED != 0,
+        removed: flags & REMOVED != 0,
+        beside: flags & BESIDE != 0,
+    })
 }
 
 fn take_bytes(body: &mut Bytes) -> io::Result<Vec<u8>> {
@@ -152,7 +200,9 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, UnixStream};
 
-    use super::{HELLO, Listed, VERSION, receive_list, receive_socket, send_list, send_socket};
+    use super::{
+        HELLO, Listed, Place, VERSION, receive_list, receive_socket, send_list, send_socket,
+    };
 
     #[test]
     fn the_greeting_names_the_version() {
@@ -162,9 +212,17 @@ mod tests {
     #[tokio::test]
     async fn a_list_and_its_sockets_arrive_as_they_were() {
         let (mut a, mut b) = UnixStream::pair().unwrap();
+        let place = |endpoint: &str| Place {
+            endpoint: endpoint.to_owned(),
+            service: "main".into(),
+            ..Place::default()
+        };
+        let added = Some("tcp:127.0.0.1:0?backlog=7".to_owned());
         let list = [
-            Listed { place: "tcp:127.0.0.1:0".to_owned(), path: None },
-            Listed { place: "unix:x%0Ay".to_owned(), path: Some(("/x\ny".into(), (7, u64::MAX))) },
+            Listed { place: Place { added, paused: true, ..place("tcp:127.0.0.1:0") }, path: None },
+            Listed { place: place("unix:x%0Ay"), path: Some(("/x\ny".into(), (7, u64::MAX))) },
+            Listed { place: Place { beside: true, ..place("tcp:8008") }, path: None },
+            Listed { place: Place { removed: true, ..place("tcp:8007") }, path: None },
         ];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         send_list(&mut a, &list).await.unwrap();

@@ -3,10 +3,10 @@
 //!
 //! The old process starts the new one with one end of a socket pair as its standard input, and
 //! marks that in its environment. These messages follow, in this order: the new one's greeting with
-//! the version of this protocol; the listening sockets; the new one's message that it is ready and
-//! which sockets it has taken; the old one's message that these belong to the new one now; and the
-//! new one's confirmation. Until that confirmation the old process serves, and a failure of the new
-//! one ends only the new one.
+//! the version of this protocol; the endpoints and their listening sockets; the new one's message
+//! that it is ready and which sockets it has taken; the old one's message that these belong to the
+//! new one now; and the new one's confirmation. Until that confirmation the old process serves, and
+//! a failure of the new one ends only the new one.
 
 mod beside;
 mod error;
@@ -22,8 +22,9 @@ use std::time::Duration;
 pub use self::error::RestartError;
 
 pub(super) use self::beside::{Beside, GivenUp, Registered};
-pub(super) use self::predecessor::{Attempt, Passed, RestartStep, start};
-pub(super) use self::successor::Takeover;
+pub(super) use self::messages::Place;
+pub(super) use self::predecessor::{Attempt, NewProcess, Passed, RestartStep, start};
+pub(super) use self::successor::{InheritedEndpoint, Takeover};
 
 /// How long a new process may take to be ready by default: 30 s.
 const READY: Duration = Duration::from_secs(30);

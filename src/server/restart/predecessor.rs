@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::messages::{
-    GO, GOING, HELLO, LEFT, Listed, READY, TAKEN, VERSION, send_list, send_socket,
+    GO, GOING, HELLO, LEFT, Listed, Place, READY, TAKEN, VERSION, send_list, send_socket,
 };
 use super::{Restart, RestartError, VARIABLE};
 
@@ -29,8 +29,7 @@ const OURS: [&str; 5] =
 /// A socket to hand over. It is a duplicate, so that it stays valid if the listener is closed
 /// meanwhile.
 pub(in crate::server) struct Passed {
-    /// The endpoint, without its options.
-    pub(in crate::server) place: String,
+    pub(in crate::server) place: Place,
     pub(in crate::server) socket: OwnedFd,
     /// The path it is bound to, with its device and inode.
     pub(in crate::server) path: Option<(PathBuf, (u64, u64))>,
@@ -55,13 +54,17 @@ const BEGIN: Duration = Duration::from_secs(5);
 /// How long to wait for the exit of a killed process. After that the runtime reaps it.
 const KILL: Duration = Duration::from_secs(1);
 
-/// Starts the new process. Done when it is ready.
-pub(in crate::server) fn start(restart: &Restart, sockets: Vec<Passed>) -> Attempt {
+/// Starts the new process, and tells it which endpoints were removed. Done when it is ready.
+pub(in crate::server) fn start(
+    restart: &Restart,
+    sockets: Vec<Passed>,
+    removed: Vec<Place>,
+) -> Attempt {
     let within = restart.ready_within;
     let spawned = spawn(restart);
     Box::pin(async move {
         let mut successor = Box::new(spawned?);
-        match timeout(within, successor.introduce(&sockets)).await {
+        match timeout(within, successor.introduce(&sockets, removed)).await {
             Ok(Ok(())) => Ok(RestartStep::Ready(successor)),
             Ok(Err(error)) => Err(successor.end(error).await),
             Err(_) => Err(successor.end(RestartError::NotReady { within }).await),
@@ -123,8 +126,12 @@ impl NewProcess {
     }
 
     /// Exchanges messages with it until it is ready. After an error the caller ends it.
-    async fn introduce(&mut self, sockets: &[Passed]) -> Result<(), RestartError> {
-        let told = tell(&mut self.channel, sockets).await;
+    async fn introduce(
+        &mut self,
+        sockets: &[Passed],
+        removed: Vec<Place>,
+    ) -> Result<(), RestartError> {
+        let told = tell(&mut self.channel, sockets, removed).await;
         self.taken = self.explain(told).await?;
         Ok(())
     }
@@ -187,7 +194,11 @@ impl Drop for NewProcess {
 }
 
 /// Hands over the sockets. Returns which of them were taken.
-async fn tell(channel: &mut UnixStream, sockets: &[Passed]) -> Result<Vec<bool>, RestartError> {
+async fn tell(
+    channel: &mut UnixStream,
+    sockets: &[Passed],
+    removed: Vec<Place>,
+) -> Result<Vec<bool>, RestartError> {
     let mut hello = [0; HELLO.len()];
     channel.read_exact(&mut hello).await?;
     if hello != *HELLO {
@@ -195,7 +206,8 @@ async fn tell(channel: &mut UnixStream, sockets: &[Passed]) -> Result<Vec<bool>,
     }
     let listed =
         |passed: &Passed| Listed { place: passed.place.clone(), path: passed.path.clone() };
-    send_list(channel, &sockets.iter().map(listed).collect::<Vec<_>>()).await?;
+    let removed = removed.into_iter().map(|place| Listed { place, path: None });
+    send_list(channel, &sockets.iter().map(listed).chain(removed).collect::<Vec<_>>()).await?;
     for passed in sockets {
         send_socket(channel, passed.socket.as_fd()).await?;
     }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, stdin};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use tokio::time::timeout;
 
 use super::VARIABLE;
 use super::messages::{
-    GO, GOING, HELLO, LEFT, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
+    GO, GOING, HELLO, LEFT, Place, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
 };
+use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
 use crate::listener::path::BoundPath;
-use ropewalk_middleware::{Error, Result};
+use ropewalk_middleware::{Addr, Error, Result};
 
 /// How long the old process may take for each answer. It answers at once, unless it is suspended.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -32,7 +34,19 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(in crate::server) struct Takeover {
     channel: UnixStream,
     /// Each endpoint with its socket; `None` when an endpoint of this process has taken it.
-    sockets: Vec<(String, Option<OpenSocket>)>,
+    sockets: Vec<(Place, Option<OpenSocket>)>,
+    /// The endpoints that a handle has removed.
+    removed: Vec<Place>,
+}
+
+/// The part of an endpoint's state that the old process has handed over.
+#[derive(Default)]
+pub(in crate::server) struct InheritedEndpoint {
+    /// One socket, or one for each worker. If it is empty, the endpoint is opened anew.
+    pub(in crate::server) sockets: Vec<OpenSocket>,
+    pub(in crate::server) paused: bool,
+    /// The address the endpoint had, if it was removed. Then it stays removed.
+    pub(in crate::server) removed: Option<Addr>,
 }
 
 impl Takeover {
@@ -48,26 +62,62 @@ impl Takeover {
             );
             return Err(Error::other(text));
         }
-        let mut channel = channel()?;
-        let sockets = match timeout(ANSWER, receive(&mut channel)).await {
-            Ok(sockets) => sockets?,
-            Err(_) => {
-                return Err(Error::other("the old process did not hand over its sockets in time"));
-            }
-        };
-        Ok(Some(Self { channel, sockets }))
+        let channel = channel()?;
+        match timeout(ANSWER, receive(channel)).await {
+            Ok(received) => Ok(Some(received?)),
+            Err(_) => Err(Error::other("the old process did not hand over its sockets in time")),
+        }
     }
 
-    /// Takes the sockets of an endpoint, if the old process had it: one, or one for each worker. If
-    /// the old process had several such endpoints, those of the first one that is left.
-    pub(in crate::server) fn take(&mut self, place: &str) -> Vec<OpenSocket> {
-        let mut taken: Vec<OpenSocket> = Vec::new();
-        for (_, socket) in self.sockets.iter_mut().filter(|(other, _)| other == place) {
+    /// Takes the state of an endpoint that this program names: `wanted` has its text, its service,
+    /// and whether its server is beside another one. If the old process had several such endpoints,
+    /// that of the first one that is left.
+    pub(in crate::server) fn take(&mut self, wanted: &Place) -> InheritedEndpoint {
+        let alike =
+            |place: &Place| place.endpoint == wanted.endpoint && place.beside == wanted.beside;
+        let same = |place: &Place| alike(place) && place.service == wanted.service;
+        if self.sockets.iter().any(|(place, socket)| socket.is_some() && same(place)) {
+            return self.take_sockets(same);
+        }
+        if let Some(at) = self.removed.iter().position(same) {
+            let address = self.removed.remove(at).address;
+            // Only endpoints in memory and those made in code have no text.
+            let address =
+                address.parse().ok().and_then(|at: Endpoint| at.addr()).unwrap_or(Addr::Memory);
+            return InheritedEndpoint { removed: Some(address), ..InheritedEndpoint::default() };
+        }
+        // The name of the service may have changed.
+        self.take_sockets(alike)
+    }
+
+    /// Takes the next endpoint that a handle had added and that this program does not name, with
+    /// the number of its service.
+    pub(in crate::server) fn take_added(
+        &mut self,
+        services: &[Arc<str>],
+    ) -> Result<Option<(usize, Endpoint, InheritedEndpoint)>> {
+        for (place, _) in self.sockets.iter().filter(|(_, socket)| socket.is_some()) {
+            let service = services.iter().position(|name| *name == place.service);
+            let (Some(service), Some(text)) = (service, &place.added) else { continue };
+            let endpoint = text.parse()?;
+            let place = place.clone();
+            return Ok(Some((service, endpoint, self.take_sockets(|other| *other == place))));
+        }
+        Ok(None)
+    }
+
+    fn take_sockets(&mut self, wanted: impl Fn(&Place) -> bool) -> InheritedEndpoint {
+        let mut taken = InheritedEndpoint::default();
+        for (place, socket) in self.sockets.iter_mut().filter(|(place, _)| wanted(place)) {
             // A server that listens on port 0 twice has two ports. The sockets of one port belong
             // to one endpoint.
-            taken.extend(
-                socket.take_if(|opened| taken.first().is_none_or(|first| opened.is_beside(first))),
-            );
+            let beside = |opened: &mut OpenSocket| {
+                taken.sockets.first().is_none_or(|first| opened.is_beside(first))
+            };
+            if let Some(opened) = socket.take_if(beside) {
+                taken.paused = place.paused;
+                taken.sockets.push(opened);
+            }
         }
         taken
     }
@@ -79,7 +129,7 @@ impl Takeover {
         let mut left = Vec::new();
         for (place, socket) in self.sockets.drain(..) {
             ready.push(if socket.is_some() { LEFT } else { WAS_TAKEN });
-            left.extend(socket.map(|_| place));
+            left.extend(socket.map(|_| place.endpoint));
         }
         // An endpoint may have several sockets, one for each worker.
         left.dedup();
@@ -128,13 +178,51 @@ fn channel() -> io::Result<UnixStream> {
     UnixStream::from_std(channel)
 }
 
-async fn receive(channel: &mut UnixStream) -> io::Result<Vec<(String, Option<OpenSocket>)>> {
+async fn receive(mut channel: UnixStream) -> io::Result<Takeover> {
     channel.write_all(HELLO).await?;
     let mut sockets = Vec::new();
-    for listed in receive_list(channel).await? {
-        let socket = receive_socket(channel).await?;
+    let mut removed = Vec::new();
+    for listed in receive_list(&mut channel).await? {
+        if listed.place.removed {
+            removed.push(listed.place);
+            continue;
+        }
+        let socket = receive_socket(&channel).await?;
         let path = listed.path.map(|(path, id)| BoundPath::inherited(path, id));
         sockets.push((listed.place, Some(OpenSocket { path, socket })));
     }
-    Ok(sockets)
+    Ok(Takeover { channel, sockets, removed })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::net::UnixStream;
+
+    use super::{Place, Takeover};
+    use crate::listener::opened::OpenSocket;
+
+    #[tokio::test]
+    async fn a_server_does_not_take_the_endpoint_of_one_beside_it_although_both_have_the_same_text()
+    {
+        let place = |beside| Place {
+            endpoint: "tcp:127.0.0.1:0".to_owned(),
+            service: "main".into(),
+            beside,
+            ..Place::default()
+        };
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
+        let mut takeover = Takeover {
+            channel: UnixStream::pair().unwrap().0,
+            sockets: vec![(place(true), Some(OpenSocket { path: None, socket }))],
+            removed: vec![Place { removed: true, ..place(false) }],
+        };
+        let main = takeover.take(&place(false));
+        assert!(main.removed.is_some() && main.sockets.is_empty());
+        assert!(takeover.take(&place(false)).sockets.is_empty());
+        let beside = takeover.take(&place(true));
+        assert!(beside.removed.is_none());
+        assert_eq!(beside.sockets.len(), 1);
+    }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::control;
 use super::options::Options;
 use crate::endpoint::Endpoint;
 use crate::server::accept::front::Front;
 use crate::server::books::shared::{Phase, Shared};
-use crate::server::restart::Registered;
+use crate::server::restart::{Place, Registered};
 
 /// If the server is beside another one, waits until that one serves, or until this one is told to
 /// end. From then on its sockets are handed over with those of the other one, as long as what is
@@ -27,7 +28,13 @@ pub(super) async fn begin(
     }
     // From here on they are.
     front.give_up(&[]);
-    let places: Vec<String> = endpoints.iter().map(Endpoint::place).collect();
+    // A handle has not added any yet.
+    let place = |(number, endpoint)| Place {
+        added: None,
+        beside: true,
+        ..control::place(shared, number, endpoint)
+    };
+    let places: Vec<_> = endpoints.iter().enumerate().map(place).collect();
     let (own, drain) = (Arc::clone(shared), options.drain);
     Some(beside.register(front.hand_over(&places), move |taken| {
         // It is told once: after that its sockets are not handed over any more.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::endpoint::Endpoint;
 use crate::listener::Listener;
 use crate::listener::opened::OpenSocket;
+use crate::listener::preamble::Preambles;
 use crate::server::books::table::EndpointState;
 
 /// How many commands may wait for the accept loop. Each caller waits for its answer.
@@ -31,6 +32,8 @@ pub(in crate::server) struct New {
     pub(in crate::server) endpoint: Endpoint,
     pub(in crate::server) address: Addr,
     pub(in crate::server) sockets: NewSockets,
+    /// Counts the preambles of this endpoint.
+    pub(in crate::server) preambles: Preambles,
 }
 
 /// The sockets of a new endpoint: for this runtime, or for workers.

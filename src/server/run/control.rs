@@ -8,6 +8,7 @@ use super::command::{Change, Command, CommandAnswer, New, NewSockets};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
+use crate::server::restart::Place;
 
 fn not_running() -> Error {
     Error::other("the server does not accept: endpoints are changed while it runs")
@@ -26,8 +27,14 @@ impl Handle {
     /// # }
     /// ```
     ///
-    /// A hot restart hands over its socket if the new process has this endpoint as well; otherwise
-    /// the old process closes it.
+    /// A hot restart hands it over with its options, even if the program of the new process doesn't
+    /// name it. Two things can't be handed over: an endpoint whose certificates are not in files,
+    /// and one of a service whose name the new process doesn't have. The old process closes such an
+    /// endpoint, unless the new program names it.
+    ///
+    /// If it is the first endpoint with TLS or a PROXY header, the default of
+    /// [`Server::max_connections`](crate::Server::max_connections) becomes as low as it would be
+    /// had the server begun with it.
     ///
     /// # Errors
     ///
@@ -58,7 +65,8 @@ impl Handle {
 
     /// Removes an endpoint: closes its sockets, and serves the connections that had already
     /// connected. Open connections are not affected; [`Handle::drain_these`] drains them. A path
-    /// that the server has made is removed. The number is not used again.
+    /// that the server has made is removed. The number is not used again. After a hot restart the
+    /// endpoint stays removed, even if the program of the new process names it.
     ///
     /// # Errors
     ///
@@ -68,7 +76,9 @@ impl Handle {
     }
 
     /// Pauses an endpoint: connections are not accepted and wait in the backlog, until
-    /// [`Handle::resume_endpoint`].
+    /// [`Handle::resume_endpoint`]. Those that were taken from the backlog before, and have a TLS
+    /// handshake or a PROXY header under way, are served. After a hot restart the endpoint is still
+    /// paused.
     ///
     /// # Errors
     ///
@@ -114,26 +124,36 @@ async fn bind(
     endpoint::settle(&mut one);
     let [endpoint] = one;
     endpoint.check()?;
+    let preambles = shared.preambles.for_endpoint(service);
     let (sockets, address) = match workers {
         None => {
-            let listeners =
-                endpoint.bind_all(Vec::new(), &shared.preambles.of_service(service)).await?;
+            let listeners = endpoint.bind_all(Vec::new(), &preambles).await?;
             let address = listeners.first().map(|listener| listener.local_addr());
             (NewSockets::Here(listeners), address)
         }
         Some(workers) => {
             let opened = endpoint.open(workers, Vec::new()).await?;
             let address = match opened.first() {
-                Some(first) => {
-                    Some(endpoint.listener(first.share()?, &shared.preambles)?.local_addr())
-                }
+                Some(first) => Some(endpoint.listener(first.share()?, &preambles)?.local_addr()),
                 None => None,
             };
             (NewSockets::Workers(opened), address)
         }
     };
     let address = address.ok_or_else(|| Error::other("the endpoint has no socket"))?;
-    Ok(New { service, endpoint, address, sockets })
+    Ok(New { service, endpoint, address, sockets, preambles })
+}
+
+/// An endpoint as a new process is told of it.
+pub(in crate::server) fn place(shared: &Shared, number: usize, endpoint: &Endpoint) -> Place {
+    let address = shared.endpoints.address(number);
+    Place {
+        endpoint: endpoint.place(),
+        service: shared.endpoints.service_of(number).unwrap_or_default(),
+        added: endpoint.text(),
+        address: address.map_or_else(String::new, |address| address.to_string()),
+        ..Place::default()
+    }
 }
 
 /// Logs a change of an endpoint; `None` is an addition.

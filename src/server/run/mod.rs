@@ -3,6 +3,7 @@
 mod beside;
 pub(super) mod command;
 mod control;
+mod hand_over;
 pub(super) mod lifecycle;
 pub(super) mod notify;
 pub(super) mod options;
@@ -34,14 +35,17 @@ use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, RestartError, RestartStep, Takeover, start as start_process};
+use super::restart::{Attempt, Place, RestartError, RestartStep, Takeover};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
 /// A server whose endpoints are bound.
 pub(super) struct Bound {
     pub(super) sockets: Sockets,
+    /// First those that the program names, then those that a handle had added in the old process.
     pub(super) endpoints: Vec<Endpoint>,
+    /// How many of them the program names.
+    pub(super) named: usize,
     pub(super) services: Services,
     pub(super) signals: Signals,
     hangup: Hangup,
@@ -54,11 +58,16 @@ pub(super) struct Bound {
 impl Bound {
     pub(super) async fn run(self) -> Result {
         let Self { sockets, endpoints, services, mut signals, hangup, mut lifecycles, .. } = self;
+        let named = self.named;
         let options = self.options;
         let on_listening = self.on_listening;
         let shared = self.shared;
         let over = EndOnDrop(Arc::clone(&shared));
         let mut front = Front::new(sockets, &endpoints, services, &shared).await?;
+        // Before anything is accepted.
+        for number in shared.endpoints.paused() {
+            drop(front.change(number, Change::Pause));
+        }
         let beside = beside::begin(&shared, &options, &endpoints, &mut front).await;
         start(&mut lifecycles, &mut signals).await?;
         if let Some(succession) = shared.beside.succession() {
@@ -77,10 +86,14 @@ impl Bound {
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         let _keeping = budget::keep(&shared);
-        let places = endpoints.iter().map(Endpoint::place).collect();
+        let places = endpoints
+            .iter()
+            .enumerate()
+            .map(|(number, endpoint)| control::place(&shared, number, endpoint))
+            .collect();
         let commands = shared.control.open(options.workers);
         let mut running =
-            Running { front, places, own_sockets: 0, options, commands, shared: &shared };
+            Running { front, places, named, own_sockets: 0, options, commands, shared: &shared };
         let result = running.accept_until_told(&mut signals, hangup).await;
         shared.control.close();
         drop(beside);
@@ -127,13 +140,17 @@ async fn take_over(takeover: Takeover, signals: &mut Signals) -> Result {
 /// Announces that the server accepts, to the service manager, the hook and the log, with its
 /// addresses and limits.
 fn announce(shared: &Shared, endpoints: &[Endpoint], options: &Options, hook: Option<OnListening>) {
-    let addresses = shared.addresses.get().map_or(&[][..], Vec::as_slice);
+    let bound = |(number, endpoint): (usize, &Endpoint)| {
+        let address = shared.endpoints.bound(number)?;
+        Some((endpoint.bound_to(&address), address))
+    };
+    let (texts, addresses): (Vec<String>, Vec<Addr>) =
+        endpoints.iter().enumerate().filter_map(bound).unzip();
     options.notify.ready();
     if let Some(hook) = hook {
-        hook(addresses as &[Addr]);
+        hook(&texts, &addresses);
     }
-    for (endpoint, address) in endpoints.iter().zip(addresses) {
-        let address = endpoint.bound_to(address);
+    for address in texts {
         let drain_seconds = options.drain.as_secs();
         let max_connections = shared.max();
         let max_preambles = shared.preambles.max();
@@ -171,8 +188,10 @@ async fn reload_when_told(
 /// A server that accepts.
 struct Running<'a> {
     front: Front,
-    /// The endpoints, without their options.
-    places: Vec<String>,
+    /// The endpoints, for a new process.
+    places: Vec<Place>,
+    /// How many of them the program names; the others were added.
+    named: usize,
     /// How many sockets of this server were handed over last; those of the servers beside it
     /// follow.
     own_sockets: usize,
@@ -228,13 +247,7 @@ impl Running<'_> {
                     Err(error) => self.restart_failed(error),
                 },
                 RunEvent::Restarted(Ok(RestartStep::Ready(successor))) => {
-                    // First, for from its first moment on the new process may end and take the
-                    // paths with it.
-                    let taken = successor.taken();
-                    let (own, others) = taken.split_at(self.own_sockets.min(taken.len()));
-                    self.front.give_up(own);
-                    self.shared.beside.note_taken(others);
-                    attempt = Some(successor.begin());
+                    attempt = Some(self.hand_over(successor));
                 }
                 RunEvent::Restarted(Ok(RestartStep::Begun(pid))) => {
                     self.succeeded_by(pid);
@@ -282,9 +295,12 @@ impl Running<'_> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Add(new, answer) => {
-                let New { service, endpoint, address, sockets } = *new;
-                self.places.push(endpoint.place());
-                let number = self.shared.endpoints.add(service, address);
+                let New { service, endpoint, address, sockets, preambles } = *new;
+                let number = self.shared.endpoints.add(service, address, preambles);
+                self.places.push(control::place(self.shared, number, &endpoint));
+                if endpoint.has_preamble() {
+                    self.shared.leave_room_for_preambles();
+                }
                 self.shared.reloads.add_endpoint(number, &endpoint);
                 self.front.add(number, service, &endpoint, sockets);
                 control::log(self.shared, number, None);
@@ -307,34 +323,6 @@ impl Running<'_> {
                 drop(answer.send(changed));
             }
         }
-    }
-
-    fn begin_restart(&mut self) -> Result<Attempt, RestartError> {
-        let restart = self.options.restart.as_ref().ok_or(RestartError::NotEnabled)?;
-        let mut sockets = self.front.hand_over(&self.places)?;
-        self.own_sockets = sockets.len();
-        sockets.extend(self.shared.beside.hand_over()?);
-        let attempt = start_process(restart, sockets);
-        self.options.notify.reloading();
-        aside!(INFO, "restarting: a new process is started");
-        Ok(attempt)
-    }
-
-    fn succeeded_by(&self, pid: u32) {
-        self.options.notify.succeeded_by(pid);
-        self.shared.succeed();
-        self.shared.beside.succeed();
-        self.shared.restarted(Ok(pid));
-        self.shared.begin_drain(self.options.drain);
-        aside!(INFO, pid, "a new process has taken over: draining");
-    }
-
-    fn restart_failed(&mut self, error: RestartError) {
-        // This process keeps all sockets.
-        self.front.give_up(&[]);
-        self.options.notify.restart_failed(&error);
-        self.shared.restarted(Err(error.clone()));
-        aside!(ERROR, %error, "the restart failed; this process goes on");
     }
 
     /// Goes on accepting during the readiness grace, because load balancers may not have noticed

@@ -17,11 +17,12 @@ use crate::server::accept::all::Services;
 use crate::server::accept::front::Sockets;
 use crate::server::accept::gate::{AnyGate, Gate, Gateway};
 use crate::server::books::shared::Shared;
+use crate::server::books::table::EndpointState;
 use crate::server::handle::Handle;
-use crate::server::restart::Takeover;
+use crate::server::restart::{Beside, InheritedEndpoint, Place, Takeover};
 use crate::server::service::ConnectionService;
 
-pub(in crate::server) type OnListening = Box<dyn FnOnce(&[Addr]) + Send>;
+pub(in crate::server) type OnListening = Box<dyn FnOnce(&[String], &[Addr]) + Send>;
 type RunFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
 /// A service of a server that is not bound yet.
@@ -68,36 +69,43 @@ impl Plan {
             )
         };
         let of = self.of.iter().copied().collect::<Option<Vec<usize>>>().ok_or_else(orphan)?;
-        // Invalid strings and missing files are reported before the server listens anywhere.
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
         endpoint::settle(&mut endpoints);
-        for (number, endpoint) in endpoints.iter().enumerate() {
-            endpoint.check()?;
-            shared.reloads.add_endpoint(number, endpoint);
-        }
-        // Installed before the first endpoint is bound, so that a signal can't end the process
-        // while it has a path to remove.
         let options = &self.options;
-        let signals =
-            Signals::install(options.signals, options.signals && options.restart.is_some())?;
-        let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
         if options.restart.is_some() {
             shared.beside.inherit(Takeover::begin().await?);
         }
-        let heir = options.beside.as_ref().unwrap_or(&shared.beside);
-        let (sockets, addresses) =
-            Sockets::open(&endpoints, &of, options.workers, heir, &shared).await?;
+        let names: Vec<_> = self.services.iter().map(|service| Arc::clone(&service.name)).collect();
+        let named = endpoints.len();
+        let mut all = PlannedEndpoints { endpoints, of, inherited: Vec::new() };
+        all.inherit(&shared.beside, options.beside.as_ref(), &names)?;
+        all.check(&shared)?;
+        // Installed before the first endpoint is bound, so that a signal can't end the process
+        // while it has a path to remove.
+        let signals =
+            Signals::install(options.signals, options.signals && options.restart.is_some())?;
+        let hangup = Hangup::install(options.signals && !shared.reloads.is_empty())?;
+        let PlannedEndpoints { endpoints, of, inherited } = all;
+        let states: Vec<_> = inherited.iter().map(state).collect();
+        let preambles: Vec<_> =
+            of.iter().map(|service| shared.preambles.for_endpoint(*service)).collect();
+        let (sockets, mut addresses) =
+            Sockets::open(&endpoints, inherited, options.workers, &preambles).await?;
+        shared.endpoints.begin(names);
+        let entries = of.iter().zip(&addresses).zip(preambles).zip(states);
+        for (((&service, address), preambles), state) in entries {
+            let number = shared.endpoints.add(service, address.clone(), preambles);
+            shared.endpoints.set_state(number, state);
+        }
+        addresses.truncate(named);
         // The cell is empty, because a plan is bound only once.
         drop(shared.addresses.set(addresses));
         let Self { lifecycles, options, on_listening, services, .. } = self;
-        shared.endpoints.begin(services.iter().map(|service| Arc::clone(&service.name)).collect());
-        for (&service, address) in of.iter().zip(shared.addresses.get().into_iter().flatten()) {
-            shared.endpoints.add(service, address.clone());
-        }
         let services = open(services, of, options.workers.unwrap_or(1), &shared);
         Ok(Bound {
             sockets,
             endpoints,
+            named,
             services,
             signals,
             hangup,
@@ -106,6 +114,62 @@ impl Plan {
             on_listening,
             shared,
         })
+    }
+}
+
+/// The endpoints of a server: those that its program names, then those that a handle had added in
+/// the old process.
+struct PlannedEndpoints {
+    endpoints: Vec<Endpoint>,
+    /// The number of its service for each.
+    of: Vec<usize>,
+    /// For each, what an old process has handed over.
+    inherited: Vec<InheritedEndpoint>,
+}
+
+impl PlannedEndpoints {
+    /// Takes what an old process has handed over to this server, or to the one that this one is
+    /// beside.
+    fn inherit(&mut self, own: &Beside, main: Option<&Beside>, names: &[Arc<str>]) -> Result {
+        let from = main.unwrap_or(own);
+        for (endpoint, &service) in self.endpoints.iter().zip(&self.of) {
+            self.inherited.push(from.take(&Place {
+                endpoint: endpoint.place(),
+                service: Arc::clone(&names[service]),
+                beside: main.is_some(),
+                ..Place::default()
+            }));
+        }
+        while let Some((service, endpoint, inherited)) = own.take_added(names)? {
+            self.of.push(service);
+            self.endpoints.push(endpoint);
+            self.inherited.push(inherited);
+        }
+        Ok(())
+    }
+
+    /// Reports wrong options and missing files before the server listens anywhere. The files of an
+    /// endpoint that was removed may be gone.
+    fn check(&self, shared: &Shared) -> Result {
+        let there = self.endpoints.iter().zip(&self.inherited).enumerate();
+        for (number, (endpoint, _)) in
+            there.filter(|(_, (_, inherited))| inherited.removed.is_none())
+        {
+            endpoint.check()?;
+            shared.reloads.add_endpoint(number, endpoint);
+            if endpoint.has_preamble() {
+                shared.leave_room_for_preambles();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn state(inherited: &InheritedEndpoint) -> EndpointState {
+    match inherited {
+        InheritedEndpoint { removed: Some(_), .. } => EndpointState::Removed,
+        InheritedEndpoint { paused: true, .. } => EndpointState::Paused,
+        _ => EndpointState::Open,
     }
 }
 
