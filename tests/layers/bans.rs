@@ -95,7 +95,7 @@ async fn a_user_has_so_many_connections_and_a_name_is_free_again_when_one_ends()
     let users = KeyLimitLayer::<Bytes>::new(1);
     let claim = users.clone();
     let service = per_connection(Lines::lf(), move |opened: &ropewalk::Opened<Lines>| {
-        let (info, users) = (opened.info(), claim.clone());
+        let (info, users) = (opened.info(), claim);
         reply_fn(move |name: Bytes| if users.claim(&info, name) { "welcome" } else { "too many" })
     });
     let server =

@@ -144,11 +144,9 @@ async fn peers_are_admitted_by_their_certificates_and_the_service_knows_their_na
         s.feed(
             identity
                 .and_then(|identity| identity.spiffe_id().map(str::to_owned))
-                .unwrap_or("nobody".to_owned()),
+                .unwrap_or_else(|| "nobody".to_owned()),
         )
     });
-    let (endpoint, _) = ropewalk::memory::endpoint();
-    drop(endpoint);
     let server = Server::new()
         .listen(ropewalk::Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(tls))
         .layer(access.clone());

@@ -41,7 +41,7 @@ impl Record {
     pub(super) fn limit(&mut self, limits: &Limits) {
         let refused = self.closing.reason().is_some_and(CloseReason::is_refusal);
         self.opens = !refused && self.settings.slower_than.is_zero();
-        let is_sampled = self.stats.id() % self.settings.sample == 0;
+        let is_sampled = self.stats.id().is_multiple_of(self.settings.sample);
         if !is_sampled || !limits.pass(refused) {
             (self.opened, self.closed) = (true, true);
         }
