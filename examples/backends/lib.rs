@@ -25,18 +25,17 @@ impl<S> Backend for S where
 {
 }
 
-/// Fails calls at once when half of the last twenty have failed; after 30 s it
-/// lets three through, to look again.
+/// Fails calls at once when half of the last twenty have failed; after this
+/// time it lets three through, to look again.
 ///
 /// # Panics
 ///
 /// Panics if the numbers don't fit one another.
-pub fn breaker(backend: impl Backend) -> impl Backend {
+pub fn breaker(backend: impl Backend, wait: Duration) -> impl Backend {
     let layer = CircuitBreakerLayer::builder()
         .failure_rate_threshold(0.5)
         .sliding_window_size(20)
-        .minimum_number_of_calls(10)
-        .wait_duration_in_open(Duration::from_secs(30))
+        .wait_duration_in_open(wait)
         .permitted_calls_in_half_open(3)
         .build()
         .expect("numbers that fit one another");
@@ -81,8 +80,8 @@ fn is_safe_twice(frame: &Bytes) -> bool {
     frame.starts_with(b"get ")
 }
 
-/// Asks a second time when an answer takes longer than nine in ten of the last
-/// ten seconds, and takes the first answer.
+/// Asks a second time when an answer takes longer than nine in ten did in the
+/// ten seconds before, and takes the first answer.
 pub fn hedged(backend: impl Backend) -> impl Backend {
     let window = Duration::from_secs(10);
     // A hedge can't be cloned for each connection; a buffer can.

@@ -147,8 +147,6 @@ async fn peers_are_admitted_by_their_certificates_and_the_service_knows_their_na
                 .unwrap_or_else(|| "nobody".to_owned()),
         )
     });
-    let (endpoint, _) = ropewalk::memory::endpoint();
-    drop(endpoint);
     let server = Server::new()
         .listen(ropewalk::Endpoint::tcp(([127, 0, 0, 1], 0).into()).tls(tls))
         .layer(access.clone());

@@ -170,7 +170,10 @@ impl<K: Clone + Eq + Hash, P> BanLayer<K, P> {
 pub fn offence(connection: &ConnectionInfo) {
     let Some(watched) = connection.get::<Watched>() else { return };
     // Every layer counts it, also after one has banned the peer.
-    let is_banned = watched.0.iter().filter(|file| file.offend()).count() > 0;
+    let mut is_banned = false;
+    for file in &watched.0 {
+        is_banned |= file.offend();
+    }
     if is_banned {
         connection.closing().set_reason(CloseReason::Banned);
         connection.closing().finish();
