@@ -1,5 +1,6 @@
 //! The requests that are answered.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query as FromQuery, State};
 use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use ropewalk::ConnectionInfo;
@@ -36,6 +38,22 @@ const MOST_DRAIN_SECONDS: u64 = 24 * 60 * 60;
 
 type Answer = Response<Body>;
 type Shared = State<Arc<App>>;
+
+/// Why a request has no other answer.
+struct Refused(StatusCode, Cow<'static, str>);
+
+impl Refused {
+    fn new(status: StatusCode, why: impl Into<Cow<'static, str>>) -> Self {
+        Self(status, why.into())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Answer {
+        let Self(status, why) = self;
+        text(status, why)
+    }
+}
 
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
@@ -99,17 +117,17 @@ async fn connections(
 }
 
 /// The fields of a request's body; an empty one has none.
-async fn fields<T: DeserializeOwned>(body: Body) -> Result<T, Answer> {
+async fn fields<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
     let read = timeout(BODY, to_bytes(body, BODY_BYTES)).await;
-    let read =
-        read.map_err(|_| text(StatusCode::REQUEST_TIMEOUT, "The request took too long.\n"))?;
+    let read = read
+        .map_err(|_| Refused::new(StatusCode::REQUEST_TIMEOUT, "The request took too long.\n"))?;
     let bytes = read.map_err(|_| {
         let why = format!("The body was cut short, or has more than {BODY_BYTES} bytes.\n");
-        text(StatusCode::PAYLOAD_TOO_LARGE, why)
+        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, why)
     })?;
     let bytes = if bytes.is_empty() { &b"{}"[..] } else { &bytes[..] };
     serde_json::from_slice(bytes)
-        .map_err(|error| text(StatusCode::BAD_REQUEST, format!("{error}\n")))
+        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("{error}\n")))
 }
 
 /// How long a drain may take.
@@ -124,20 +142,25 @@ fn drain_seconds() -> u64 {
     DRAIN_SECONDS
 }
 
-async fn within(body: Body) -> Result<Duration, Answer> {
-    let Within { within_seconds } = fields(body).await?;
-    if within_seconds > MOST_DRAIN_SECONDS {
-        let why = format!("`within_seconds` is at most {MOST_DRAIN_SECONDS}.\n");
-        return Err(text(StatusCode::BAD_REQUEST, why));
+impl Within {
+    fn duration(self) -> Result<Duration, Refused> {
+        if self.within_seconds > MOST_DRAIN_SECONDS {
+            let why = format!("`within_seconds` is at most {MOST_DRAIN_SECONDS}.\n");
+            return Err(Refused::new(StatusCode::BAD_REQUEST, why));
+        }
+        Ok(Duration::from_secs(self.within_seconds))
     }
-    Ok(Duration::from_secs(within_seconds))
+}
+
+async fn within(body: Body) -> Result<Duration, Refused> {
+    fields::<Within>(body).await?.duration()
 }
 
 async fn drain(
     State(app): Shared,
     Extension(via): Extension<Via>,
     body: Body,
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refused> {
     let within = within(body).await?;
     app.server.drain(within);
     let (peer, within_seconds) = (via.peer, within.as_secs());
@@ -146,12 +169,10 @@ async fn drain(
 }
 
 /// The open connection with this number.
-fn find(app: &App, id: u64) -> Option<ConnectionInfo> {
-    app.server.connections_where(|connection| connection.id() == id).pop()
-}
-
-fn not_found() -> Answer {
-    text(StatusCode::NOT_FOUND, "No open connection has this number.\n")
+fn find(app: &App, id: u64) -> Result<ConnectionInfo, Refused> {
+    let found = app.server.connections_where(|connection| connection.id() == id).pop();
+    found
+        .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, "No open connection has this number.\n"))
 }
 
 async fn drain_one(
@@ -159,9 +180,9 @@ async fn drain_one(
     Extension(via): Extension<Via>,
     Path(id): Path<u64>,
     body: Body,
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refused> {
     let within = within(body).await?;
-    let connection = find(&app, id).ok_or_else(not_found)?;
+    let connection = find(&app, id)?;
     app.server.drain_these(&[connection], within);
     let peer = via.peer;
     aside!(WARN, %peer, id, "a connection is drained by a request to the admin endpoint");
@@ -172,8 +193,8 @@ async fn abort_one(
     State(app): Shared,
     Extension(via): Extension<Via>,
     Path(id): Path<u64>,
-) -> Result<Answer, Answer> {
-    find(&app, id).ok_or_else(not_found)?.abort();
+) -> Result<Answer, Refused> {
+    find(&app, id)?.abort();
     let peer = via.peer;
     aside!(WARN, %peer, id, "a connection was aborted by a request to the admin endpoint");
     Ok(text(StatusCode::OK, "aborted\n"))
@@ -190,10 +211,10 @@ async fn set_limit(
     Extension(via): Extension<Via>,
     Path(name): Path<String>,
     body: Body,
-) -> Result<Answer, Answer> {
+) -> Result<Answer, Refused> {
     let Value { value } = fields(body).await?;
     if value == 0 {
-        return Err(text(
+        return Err(Refused::new(
             StatusCode::BAD_REQUEST,
             "A limit of 0 would refuse everybody: drain the server instead.\n",
         ));
@@ -203,22 +224,22 @@ async fn set_limit(
     } else if let Some(limit) = app.hooks.limits.iter().find(|limit| limit.name == name) {
         (limit.set)(value);
     } else {
-        return Err(text(StatusCode::NOT_FOUND, "No limit has this name.\n"));
+        return Err(Refused::new(StatusCode::NOT_FOUND, "No limit has this name.\n"));
     }
     let peer = via.peer;
     aside!(WARN, %peer, limit = %name, value, "a limit was set by a request to the admin endpoint");
     Ok(text(StatusCode::OK, "set\n"))
 }
 
-async fn reload(State(app): Shared, Extension(via): Extension<Via>) -> Result<Answer, Answer> {
+async fn reload(State(app): Shared, Extension(via): Extension<Via>) -> Result<Answer, Refused> {
     let failed = |error: ropewalk::Error| {
-        text(StatusCode::INTERNAL_SERVER_ERROR, format!("Nothing was reloaded: {error}\n"))
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("Nothing was reloaded: {error}\n"))
     };
     app.server.reload().await.map_err(failed)?;
     if let Some(token) = &app.token {
         let failed = |error| {
             let why = format!("The server has reloaded, and the old token stays: {error}\n");
-            text(StatusCode::INTERNAL_SERVER_ERROR, why)
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, why)
         };
         token.reload().await.map_err(failed)?;
     }
