@@ -11,6 +11,20 @@ pub(super) fn max_connections(descriptors: usize, preambles: usize) -> usize {
 }
 
 impl<L> Server<L> {
+    /// The most connections open at once, over all endpoints; further ones stay in the backlog. By
+    /// default 10 000, or fewer if the process's descriptor limit allows fewer: 80 % of it minus
+    /// 64, or half of a small limit. If endpoints have TLS or PROXY headers,
+    /// [`max_preambles`](Self::max_preambles) is subtracted from that; also when the first of them
+    /// is added to the running server.
+    ///
+    /// When all slots are taken and another connection waits, an open one may be aborted to make
+    /// room: see [`make_room`](Self::make_room). For a limit that refuses connections, see
+    /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.max_connections = Some(max);
+        self
+    }
+
     /// Has a [hot restart](Self::hot_restart) of another server of this process hand over the
     /// sockets of this one as well. It is for a server beside the main one, such as an admin
     /// endpoint, which has limits and a drain of its own.

@@ -206,11 +206,9 @@ impl<L> Server<L> {
     /// connected by then are served by the old process; they have up to 2 s to begin a handshake or
     /// a PROXY header, and 5 s for their first bytes. If the new process ends, is not ready in time
     /// or doesn't run such a server, the old one goes on unchanged. The old process closes the
-    /// sockets of endpoints that the new one does not have.
-    ///
-    /// Changes of the endpoints that were made through the handle last: the new process has the
-    /// endpoints that its own program names, without those that were removed, and those that were
-    /// added, and what was paused still is.
+    /// sockets of endpoints that the new one does not have. Changes made through the handle last:
+    /// an endpoint that was added is in the new process as well, one that was removed is not, and a
+    /// paused one is still paused.
     ///
     /// The new process has this process's environment, working directory, user, standard output and
     /// standard error; its standard input is empty. It is a child of this process until this one
@@ -264,20 +262,6 @@ impl<L> Server<L> {
     /// time to finish. A second signal ends it. A stop and a hot restart don't wait for it.
     pub fn readiness_grace(mut self, time: Duration) -> Self {
         self.options.grace = time;
-        self
-    }
-
-    /// The most connections open at once, over all endpoints; further ones stay in the backlog. By
-    /// default 10 000, or fewer if the process's descriptor limit allows fewer: 80 % of it minus
-    /// 64, or half of a small limit. If endpoints have TLS or PROXY headers,
-    /// [`max_preambles`](Self::max_preambles) is subtracted from that; also when the first of them
-    /// is added to the running server.
-    ///
-    /// When all slots are taken and another connection waits, an open one may be aborted to make
-    /// room: see [`make_room`](Self::make_room). For a limit that refuses connections, see
-    /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
-    pub fn max_connections(mut self, max: usize) -> Self {
-        self.max_connections = Some(max);
         self
     }
 

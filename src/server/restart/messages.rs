@@ -45,21 +45,21 @@ const BESIDE: u8 = 4;
 
 /// An endpoint of the old process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::server) struct Place {
+pub(crate) struct Place {
     /// The endpoint, without its options.
-    pub(in crate::server) endpoint: String,
+    pub(crate) endpoint: String,
     /// The name of its service.
-    pub(in crate::server) service: Arc<str>,
+    pub(crate) service: Arc<str>,
     /// It belongs to a server beside the one that restarts.
-    pub(in crate::server) beside: bool,
+    pub(crate) beside: bool,
     /// The endpoint with its options, if a handle has added it: the program of the new process may
     /// not know it.
-    pub(in crate::server) added: Option<String>,
+    pub(crate) added: Option<String>,
     /// The address it is bound to.
-    pub(in crate::server) address: String,
-    pub(in crate::server) paused: bool,
+    pub(crate) address: String,
+    pub(crate) paused: bool,
     /// A handle has removed it, and the program of the new process may still name it.
-    pub(in crate::server) removed: bool,
+    pub(crate) removed: bool,
 }
 
 /// A socket on the list, or an endpoint that was removed and has no socket.
