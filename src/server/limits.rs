@@ -1,5 +1,9 @@
 //! Limits on the machine's resources: preambles, memory, and the default number of connections.
 
+use std::time::Duration;
+
+use ropewalk_middleware::MakeRoom;
+
 use super::Server;
 use super::handle::Handle;
 
@@ -22,6 +26,43 @@ impl<L> Server<L> {
     /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
     pub fn max_connections(mut self, max: usize) -> Self {
         self.max_connections = Some(max);
+        self
+    }
+
+    /// How long a drain goes on accepting before it closes the listeners; 0 by default. It is for
+    /// load balancers that take a while to notice a drain: the drain is announced at once
+    /// (`STOPPING=1` with `sd_notify`, [`Handle::is_draining`] for a readiness check of your own),
+    /// and connections that still arrive are served. After this time the connections begin to
+    /// drain.
+    ///
+    /// This time is a part of the drain's time; if the drain is not longer, connections have no
+    /// time to finish. A second signal ends it. A stop and a hot restart don't wait for it.
+    pub fn readiness_grace(mut self, time: Duration) -> Self {
+        self.options.grace = time;
+        self
+    }
+
+    /// Which connections make room when [`max_connections`](Self::max_connections) are open and
+    /// another one waits; by default all rules of [`MakeRoom`] apply. `None` turns them off: then
+    /// new connections wait until an open one ends by itself, and silent peers can keep all others
+    /// out.
+    ///
+    /// The connection that makes room is aborted (its peer sees a reset) and counted under the
+    /// reason of its rule. The new one gets the slot only when the aborted one is gone, so the
+    /// limit is never exceeded. To learn which waiting connections have a right to a slot, a full
+    /// server accepts up to 64 of them (on each worker; fewer if descriptors are scarce). If one of
+    /// them has waited for 250 ms and more arrive, the address with the most of them loses one,
+    /// with the reason [`NoRoom`](crate::CloseReason::NoRoom).
+    ///
+    /// ```
+    /// use ropewalk::layer::MakeRoom;
+    /// use ropewalk::Server;
+    ///
+    /// // Subscribers may listen for as long as they like, even if others wait.
+    /// let server = Server::new().listen("tcp:0.0.0.0:8007").make_room(MakeRoom::new().idle(None));
+    /// ```
+    pub fn make_room(mut self, rules: impl Into<Option<MakeRoom>>) -> Self {
+        self.make_room = rules.into();
         self
     }
 

@@ -19,6 +19,7 @@ mod restart {
     mod changed;
     mod load;
     mod preambles;
+    mod refused;
     mod signal;
     mod takeover;
     mod workers;

@@ -14,9 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 use tokio::time::timeout;
 
-use crate::harness::{
-    self, LONG, Running, ask, assert_reasons, expect, on_memory, rest, shouter, until,
-};
+use crate::harness::{self, LONG, Running, ask, assert_reasons, expect, rest, shouter, until};
 use crate::support::{self, TempDir};
 
 /// Long enough for a new process on a busy machine; what is to fail for the time it takes gets
@@ -26,7 +24,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// A new process that is a shell script of this name and text. The shell is what is started: a
 /// script of one's own could be held open by whatever is forked off this process meanwhile, and
 /// then can't be.
-fn script(dir: &TempDir, name: &str, text: &str) -> Restart {
+pub(super) fn script(dir: &TempDir, name: &str, text: &str) -> Restart {
     let path = dir.join(name);
     fs::write(&path, format!("echo $$ >>{}\n{text}\n", pids(dir).display())).unwrap();
     Restart::new().program("/bin/sh").args([path]).ready_within(SOON)
@@ -38,13 +36,13 @@ fn pids(dir: &TempDir) -> PathBuf {
 }
 
 /// The numbers of the scripts that ran.
-fn ran(dir: &TempDir) -> Vec<i32> {
+pub(super) fn ran(dir: &TempDir) -> Vec<i32> {
     let numbers = fs::read_to_string(pids(dir)).unwrap_or_default();
     numbers.lines().map(|line| line.parse().unwrap()).collect()
 }
 
 /// Whether there is such a process, a dead one that nobody has waited for included.
-fn is_there(pid: i32) -> bool {
+pub(super) fn is_there(pid: i32) -> bool {
     test_kill_process(Pid::from_raw(pid).unwrap()).is_ok()
 }
 
@@ -55,7 +53,10 @@ fn echo(endpoints: &[&str]) -> Restart {
 }
 
 /// A server that answers in capitals on a TCP and a Unix socket, and their endpoints.
-async fn shouting(dir: &TempDir, restart: impl FnOnce([&str; 2]) -> Restart) -> (Running, PathBuf) {
+pub(super) async fn shouting(
+    dir: &TempDir,
+    restart: impl FnOnce([&str; 2]) -> Restart,
+) -> (Running, PathBuf) {
     let path = dir.join("x.sock");
     let endpoints = ["tcp:127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
     let restart = restart([&endpoints[0], &endpoints[1]]);
@@ -364,71 +365,4 @@ async fn a_failed_restart_can_be_tried_again() {
     let successor = Successor::of(&server).await;
     server.over().await;
     successor.end().await;
-}
-
-#[tokio::test]
-async fn restarts_at_once_are_one() {
-    let dir = TempDir::new();
-    let program = script(&dir, "late", "sleep 0.2\nexit 1");
-    let (server, _path) = shouting(&dir, |_| program).await;
-    let restarts = (0..10).map(|_| {
-        let handle = server.handle().clone();
-        tokio::spawn(async move { handle.restart().await })
-    });
-    for restart in restarts.collect::<Vec<_>>() {
-        assert!(matches!(restart.await.unwrap(), Err(RestartError::Exited { .. })));
-    }
-    assert_eq!(ran(&dir).len(), 1);
-    server.end().await;
-}
-
-#[tokio::test]
-async fn a_server_told_to_end_in_the_middle_of_a_restart_ends_and_the_new_process_with_it() {
-    let dir = TempDir::new();
-    let program = script(&dir, "slow", "exec sleep 1000");
-    let (server, path) = shouting(&dir, |_| program.ready_within(LONG)).await;
-    let handle = server.handle().clone();
-    let restart = tokio::spawn(async move { handle.restart().await });
-    until("the new process runs", || ran(&dir).len() == 1).await;
-    server.end().await;
-    assert!(matches!(restart.await.unwrap(), Err(RestartError::NotServing)));
-    assert!(!path.exists());
-    let pid = ran(&dir)[0];
-    until("the new process is gone", || !is_there(pid)).await;
-}
-
-#[tokio::test]
-async fn what_can_not_be_restarted_says_why() {
-    let (server, mut client) = {
-        let (server, connector) = on_memory(Server::new(), shouter()).await;
-        (server, connector.connect().await.unwrap())
-    };
-    assert!(matches!(server.handle().restart().await, Err(RestartError::NotEnabled)));
-    ask(&mut client, "a\n", "A\n").await;
-    drop(client);
-    let handle = server.handle().clone();
-    server.end().await;
-    assert!(matches!(handle.restart().await, Err(RestartError::NotServing)));
-
-    let (server, connector) = on_memory(Server::new().hot_restart(Restart::new()), shouter()).await;
-    let error = server.handle().restart().await.unwrap_err();
-    assert!(
-        matches!(&error, RestartError::Endpoint { endpoint } if endpoint == "memory:"),
-        "{error}"
-    );
-    let mut client = connector.connect().await.unwrap();
-    client.write_all(b"a\n").await.unwrap();
-    expect(&mut client, "A\n").await;
-    drop(client);
-    server.end().await;
-
-    let dir = TempDir::new();
-    let missing = dir.join("missing");
-    let (server, _path) = shouting(&dir, |_| Restart::new().program(&missing)).await;
-    let error = server.handle().restart().await.unwrap_err();
-    assert!(
-        matches!(&error, RestartError::Start { program, .. } if *program == missing),
-        "{error}"
-    );
-    server.end().await;
 }

@@ -39,4 +39,5 @@ mod server {
     mod serve_on;
     mod serving;
     mod workers;
+    mod workers_end;
 }

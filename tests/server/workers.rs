@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
-use std::future::{Ready, pending, ready};
+use std::future::pending;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
@@ -356,48 +355,4 @@ async fn what_a_handler_has_spawned_ends_with_the_server() {
     server.end().await;
     until("the workers are gone", || inside.now() == 0).await;
     drop(handle);
-}
-
-/// Closes each connection; armed, it panics when it is readied, in the worst of ways.
-struct Bomb(Arc<AtomicBool>);
-
-/// A panic that is no better when it is dropped.
-struct Fuse;
-
-impl Drop for Fuse {
-    fn drop(&mut self) {
-        panic!("the worker's own thread panics, as it should");
-    }
-}
-
-impl Service<Connection> for Bomb {
-    type Response = ();
-    type Error = Error;
-    type Future = Ready<Result>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result> {
-        if self.0.swap(false, Ordering::SeqCst) {
-            std::panic::panic_any(Fuse);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Connection) -> Self::Future {
-        ready(Ok(()))
-    }
-}
-
-#[tokio::test]
-async fn a_worker_that_dies_ends_the_server_with_an_error() {
-    let armed = Arc::new(AtomicBool::new(false));
-    let server = on_tcp(Server::new().workers(3), Bomb(Arc::clone(&armed))).await;
-    server.connect().await;
-    server.until("it is served", |counts| counts.closed_in_all() == 1).await;
-    armed.store(true, Ordering::SeqCst);
-    // The first readies the service for the next, so the server may have ended before that comes.
-    let address = server.tcp_addr(0);
-    let clients = (server.connect().await, TcpStream::connect(address).await);
-    let (_, error) = timeout(PATIENCE, server.fails()).await.expect("it ends");
-    assert!(error.to_string().contains("a worker has panicked"), "{error}");
-    drop(clients);
 }

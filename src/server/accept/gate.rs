@@ -10,8 +10,9 @@ use ropewalk_middleware::{Addr, Connection, Error, Peer};
 use super::lobby::{Accepted, Lobby};
 use super::task::{ConnectionTask, panic_text, panicked};
 use crate::server::books::MadeRoom;
+use crate::server::books::entry::OpenEntry;
 use crate::server::books::registry::SHARDS;
-use crate::server::books::shared::{OpenEntry, Shared};
+use crate::server::books::shared::Shared;
 use crate::server::service::ConnectionService;
 
 /// The gate of a service of any type.

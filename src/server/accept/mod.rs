@@ -4,6 +4,7 @@ pub(super) mod all;
 pub(super) mod front;
 pub(super) mod gate;
 mod lobby;
+mod shares;
 mod task;
 mod workers;
 

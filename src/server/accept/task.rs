@@ -10,7 +10,7 @@ use pin_project::pin_project;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{BoxError, CloseReason, Error, Escaped};
 
-use crate::server::books::shared::OpenEntry;
+use crate::server::books::entry::OpenEntry;
 
 /// Runs a connection until it ends, is aborted or panics, and closes its entry in the books.
 #[pin_project]

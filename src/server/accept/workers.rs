@@ -14,6 +14,7 @@ use tokio::task::unconstrained;
 
 use super::Listening;
 use super::all::{All, Services, by_number};
+use super::shares::{Share, deal};
 use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::{Phase, Shared};
@@ -248,34 +249,6 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.tell(WorkerOrder::Close);
     }
-}
-
-/// A socket for a worker, with the numbers that [`Listening`] has.
-struct Share {
-    endpoint: usize,
-    socket: usize,
-    opened: OpenSocket,
-}
-
-/// Distributes the sockets. Every worker gets a socket of each endpoint, and every socket a worker;
-/// the smaller of the two numbers is shared.
-fn deal(sockets: &[Vec<OpenSocket>], workers: usize) -> io::Result<Vec<Vec<Share>>> {
-    let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut first = 0;
-    for (endpoint, sockets) in sockets.iter().enumerate() {
-        // One that was removed in the process before this one has no sockets.
-        let turns = if sockets.is_empty() { 0 } else { workers.max(sockets.len()) };
-        for turn in 0..turns {
-            let n = turn % sockets.len();
-            shares[turn % workers].push(Share {
-                endpoint,
-                socket: first + n,
-                opened: sockets[n].share()?,
-            });
-        }
-        first += sockets.len();
-    }
-    Ok(shares)
 }
 
 /// The data of one worker, moved to its thread.

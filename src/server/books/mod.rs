@@ -2,6 +2,7 @@
 
 pub(super) mod counts;
 pub(super) mod endpoints;
+pub(super) mod entry;
 pub(super) mod incidents;
 pub(super) mod log;
 pub(super) mod max;

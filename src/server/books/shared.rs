@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
+use super::entry::OpenEntry;
 use super::incidents::Incidents;
 use super::log::LogLimits;
 use super::max::MaxConnections;
@@ -69,7 +70,7 @@ pub(in crate::server) struct Shared {
     succeeded: AtomicBool,
     pub(in crate::server) beside: Beside,
     pub(in crate::server) given_up: GivenUp,
-    log: LogLimits,
+    pub(super) log: LogLimits,
     pub(in crate::server) outcome: DrainRecord,
     pub(in crate::server) incidents: Incidents,
 }
@@ -365,7 +366,7 @@ impl Shared {
         }
     }
 
-    fn leave(&self, place: RegistrySlot, closing: &Closing, reason: CloseReason) {
+    pub(super) fn leave(&self, place: RegistrySlot, closing: &Closing, reason: CloseReason) {
         let mut books = self.lock();
         // Under the lock, so that a sum over open and closed connections counts it exactly once.
         // Its task holds another handle, so no connection is dropped under the lock.
@@ -394,29 +395,5 @@ impl Wake for Owner {
         if let Some(shared) = self.0.upgrade() {
             shared.memory.look(&shared.registry, false);
         }
-    }
-}
-
-/// An open connection's entry in the books; dropping it closes the entry with the connection's
-/// reason.
-#[derive(Debug)]
-pub(in crate::server) struct OpenEntry {
-    place: RegistrySlot,
-    pub(in crate::server) closing: Closing,
-    server: Arc<Shared>,
-}
-
-impl OpenEntry {
-    /// The limits of the server's log.
-    pub(in crate::server) fn log(&self) -> &LogLimits {
-        &self.server.log
-    }
-}
-
-impl Drop for OpenEntry {
-    fn drop(&mut self) {
-        // A task that is dropped with its runtime has no reason yet: it was aborted.
-        let reason = self.closing.set_reason(CloseReason::Aborted);
-        self.server.leave(self.place, &self.closing, reason);
     }
 }

@@ -105,7 +105,8 @@ impl Beside {
     /// The sockets of all servers beside this one, for a new process.
     pub(in crate::server) fn hand_over(&self) -> Result<Vec<Passed>, RestartError> {
         let mut inner = self.lock();
-        let (mut sockets, mut handed) = (Vec::new(), Vec::new());
+        let mut sockets = Vec::new();
+        let mut handed = Vec::new();
         for guest in &inner.guests {
             let of_it = guest.sockets.as_ref().map_err(Clone::clone)?;
             handed.push((guest.number, of_it.len()));

@@ -1,0 +1,33 @@
+//! An open connection's entry in the books.
+
+use std::sync::Arc;
+
+use ropewalk_middleware::{CloseReason, Closing};
+
+use super::log::LogLimits;
+use super::registry::RegistrySlot;
+use super::shared::Shared;
+
+/// An open connection's entry in the books; dropping it closes the entry with the connection's
+/// reason.
+#[derive(Debug)]
+pub(in crate::server) struct OpenEntry {
+    pub(super) place: RegistrySlot,
+    pub(in crate::server) closing: Closing,
+    pub(super) server: Arc<Shared>,
+}
+
+impl OpenEntry {
+    /// The limits of the server's log.
+    pub(in crate::server) fn log(&self) -> &LogLimits {
+        &self.server.log
+    }
+}
+
+impl Drop for OpenEntry {
+    fn drop(&mut self) {
+        // A task that is dropped with its runtime has no reason yet: it was aborted.
+        let reason = self.closing.set_reason(CloseReason::Aborted);
+        self.server.leave(self.place, &self.closing, reason);
+    }
+}
