@@ -6,7 +6,6 @@
 //! use.
 #![allow(dead_code, reason = "a model uses its part of the code")]
 #![allow(missing_docs, unreachable_pub, reason = "the files belong to a library")]
-#![allow(clippy::needless_pass_by_value, reason = "the stand-ins are called as the real ones are")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(
     clippy::needless_pass_by_value,

@@ -85,15 +85,6 @@ fn of(counts: &PreambleCounts) -> [u64; 6] {
     ]
 }
 
-/// Waits until one has begun.
-async fn until_begun(preambles: &Preambles) {
-    while preambles.of_endpoint().pending() == 0 {
-        tokio::task::yield_now().await;
-    }
-    // Its slot is given in the same poll.
-    tokio::task::yield_now().await;
-}
-
 /// An echo server with this preamble, its counters, and a connector to it.
 async fn server(
     max: usize,
