@@ -17,7 +17,7 @@ use super::all::{All, Services, by_number};
 use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::{Phase, Shared};
-use crate::server::restart::{Passed, Place, RestartError};
+use crate::server::restart::{ListedEndpoint, Passed, RestartError};
 use crate::server::run::command::Change;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
@@ -135,7 +135,7 @@ impl Workers {
 
     pub(in crate::server) fn hand_over(
         &self,
-        places: &[Place],
+        places: &[ListedEndpoint],
     ) -> Result<Vec<Passed>, RestartError> {
         let of_all = self.sockets.iter().zip(places);
         let each =

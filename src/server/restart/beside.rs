@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use ropewalk_middleware::Result;
 use tokio::sync::watch;
 
-use super::{InheritedEndpoint, Passed, Place, RestartError, Takeover};
+use super::{InheritedEndpoint, ListedEndpoint, Passed, RestartError, Takeover};
 use crate::endpoint::Endpoint;
 
 /// Told which of its sockets another process has taken over, in the order in which they were handed
@@ -57,7 +57,7 @@ impl Beside {
     }
 
     /// The state of an endpoint, if an old process has handed it over.
-    pub(in crate::server) fn take(&self, wanted: &Place) -> InheritedEndpoint {
+    pub(in crate::server) fn take(&self, wanted: &ListedEndpoint) -> InheritedEndpoint {
         let mut inner = self.lock();
         inner.succession.as_mut().map(|takeover| takeover.take(wanted)).unwrap_or_default()
     }
