@@ -16,14 +16,14 @@ type Succeed = Box<dyn Fn(Vec<bool>) + Send + Sync>;
 /// What a server shares with those beside it.
 #[derive(Clone)]
 pub(in crate::server) struct Beside {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<Guests>>,
     /// Whether this process is the one that serves: not while another one may still take everything
     /// back.
     settled: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct Guests {
     /// Those that run.
     guests: Vec<Guest>,
     next: u64,
@@ -46,7 +46,7 @@ impl Beside {
         Self { inner: Arc::default(), settled: watch::Sender::new(false) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Guests> {
         // Only plain values change under it, so they are consistent even after a panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +105,8 @@ impl Beside {
     /// The sockets of all servers beside this one, for a new process.
     pub(in crate::server) fn hand_over(&self) -> Result<Vec<Passed>, RestartError> {
         let mut inner = self.lock();
-        let (mut sockets, mut handed) = (Vec::new(), Vec::new());
+        let mut sockets = Vec::new();
+        let mut handed = Vec::new();
         for guest in &inner.guests {
             let of_it = guest.sockets.as_ref().map_err(Clone::clone)?;
             handed.push((guest.number, of_it.len()));
@@ -117,7 +118,8 @@ impl Beside {
                 });
             }
         }
-        (inner.handed, inner.taken) = (handed, Vec::new());
+        inner.handed = handed;
+        inner.taken = Vec::new();
         Ok(sockets)
     }
 

@@ -35,7 +35,8 @@ pub(super) async fn begin(
         ..control::place(shared, number, endpoint)
     };
     let places: Vec<_> = endpoints.iter().enumerate().map(place).collect();
-    let (own, drain) = (Arc::clone(shared), options.drain);
+    let own = Arc::clone(shared);
+    let drain = options.drain;
     Some(beside.register(front.hand_over(&places), move |taken| {
         // It is told once: after that its sockets are not handed over any more.
         drop(own.given_up.set(taken));
