@@ -8,7 +8,7 @@ use ropewalk_middleware::Error;
 use super::gate::AnyGate;
 use super::{Accept, Listening};
 use crate::server::books::shared::Shared;
-use crate::server::restart::{Passed, Place, RestartError};
+use crate::server::restart::{ListedEndpoint, Passed, RestartError};
 use crate::server::run::command::Change;
 
 /// The services of a server: their gates, and the service of each endpoint.
@@ -66,7 +66,7 @@ impl All {
     }
 
     /// Duplicates of the listening sockets, in the order of their numbers.
-    pub(super) fn hand_over(&self, places: &[Place]) -> Result<Vec<Passed>, RestartError> {
+    pub(super) fn hand_over(&self, places: &[ListedEndpoint]) -> Result<Vec<Passed>, RestartError> {
         let each: Result<Vec<_>, _> =
             self.0.iter().map(|accept| accept.hand_over(places)).collect();
         let mut sockets: Vec<_> = each?.into_iter().flatten().collect();

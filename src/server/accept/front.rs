@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
 use crate::listener::preamble::Preambles;
 use crate::server::books::shared::Shared;
-use crate::server::restart::{InheritedEndpoint, Passed, Place, RestartError};
+use crate::server::restart::{InheritedEndpoint, ListedEndpoint, Passed, RestartError};
 use crate::server::run::command::{Change, Closed, NewSockets};
 
 /// The sockets on which a server will accept.
@@ -163,7 +163,7 @@ impl Front {
     /// number.
     pub(in crate::server) fn hand_over(
         &self,
-        places: &[Place],
+        places: &[ListedEndpoint],
     ) -> Result<Vec<Passed>, RestartError> {
         match self {
             Self::Here { all: accept, .. } => accept.hand_over(places),

@@ -244,8 +244,10 @@ mod tests {
         let threads = [0, 1].map(|index| {
             let gate =
                 Gate::open(index, service_fn(|_: Connection| pending::<Result>()), gateway.clone());
-            let (shared, barrier) = (Arc::clone(&shared), Arc::clone(&barrier));
-            let (passed, most) = (Arc::clone(&passed), Arc::clone(&most));
+            let shared = Arc::clone(&shared);
+            let barrier = Arc::clone(&barrier);
+            let passed = Arc::clone(&passed);
+            let most = Arc::clone(&most);
             let runtime = runtime.handle().clone();
             thread::spawn(move || {
                 let _in_runtime = runtime.enter();

@@ -17,7 +17,7 @@ use ropewalk_middleware::{Error, Peer, Stream};
 use self::gate::{AnyGate, Door, free_descriptor};
 use self::lobby::{Accepted, Lobby};
 use super::books::shared::Shared;
-use super::restart::{Passed, Place, RestartError};
+use super::restart::{ListedEndpoint, Passed, RestartError};
 use super::run::command::Change;
 use crate::listener::{HandOver, Listener};
 
@@ -144,7 +144,10 @@ impl Accept {
 
     /// Duplicates of the listening sockets with their numbers, for a new process. `places` are the
     /// endpoints by number.
-    pub(super) fn hand_over(&self, places: &[Place]) -> Result<Vec<(usize, Passed)>, RestartError> {
+    pub(super) fn hand_over(
+        &self,
+        places: &[ListedEndpoint],
+    ) -> Result<Vec<(usize, Passed)>, RestartError> {
         let mut sockets = Vec::with_capacity(self.listeners.len());
         let open = self.listeners.iter().filter(|listening| !listening.removed);
         for Listening { endpoint, socket: number, listener, .. } in open {

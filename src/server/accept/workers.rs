@@ -18,7 +18,7 @@ use super::shares::{Share, deal};
 use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::{Phase, Shared};
-use crate::server::restart::{Passed, Place, RestartError};
+use crate::server::restart::{ListedEndpoint, Passed, RestartError};
 use crate::server::run::command::Change;
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
@@ -136,7 +136,7 @@ impl Workers {
 
     pub(in crate::server) fn hand_over(
         &self,
-        places: &[Place],
+        places: &[ListedEndpoint],
     ) -> Result<Vec<Passed>, RestartError> {
         let of_all = self.sockets.iter().zip(places);
         let each =

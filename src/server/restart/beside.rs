@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use ropewalk_middleware::Result;
 use tokio::sync::watch;
 
-use super::{InheritedEndpoint, Passed, Place, RestartError, Takeover};
+use super::{InheritedEndpoint, ListedEndpoint, Passed, RestartError, Takeover};
 use crate::endpoint::Endpoint;
 
 /// Told which of its sockets another process has taken over, in the order in which they were handed
@@ -16,14 +16,14 @@ type Succeed = Box<dyn Fn(Vec<bool>) + Send + Sync>;
 /// What a server shares with those beside it.
 #[derive(Clone)]
 pub(in crate::server) struct Beside {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<Guests>>,
     /// Whether this process is the one that serves: not while another one may still take everything
     /// back.
     settled: watch::Sender<bool>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct Guests {
     /// Those that run.
     guests: Vec<Guest>,
     next: u64,
@@ -46,7 +46,7 @@ impl Beside {
         Self { inner: Arc::default(), settled: watch::Sender::new(false) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Guests> {
         // Only plain values change under it, so they are consistent even after a panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,7 +57,7 @@ impl Beside {
     }
 
     /// The state of an endpoint, if an old process has handed it over.
-    pub(in crate::server) fn take(&self, wanted: &Place) -> InheritedEndpoint {
+    pub(in crate::server) fn take(&self, wanted: &ListedEndpoint) -> InheritedEndpoint {
         let mut inner = self.lock();
         inner.succession.as_mut().map(|takeover| takeover.take(wanted)).unwrap_or_default()
     }
@@ -118,7 +118,8 @@ impl Beside {
                 });
             }
         }
-        (inner.handed, inner.taken) = (handed, Vec::new());
+        inner.handed = handed;
+        inner.taken = Vec::new();
         Ok(sockets)
     }
 

@@ -45,7 +45,7 @@ const BESIDE: u8 = 4;
 
 /// An endpoint of the old process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ListedEndpoint {
     /// The endpoint, without its options.
     pub(crate) endpoint: String,
     /// The name of its service.
@@ -65,7 +65,7 @@ pub(crate) struct Place {
 /// A socket on the list, or an endpoint that was removed and has no socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
-    pub(super) place: Place,
+    pub(super) place: ListedEndpoint,
     /// The path it is bound to, with device and inode, if the owner of the socket has to remove it.
     pub(super) path: Option<(PathBuf, (u64, u64))>,
 }
@@ -119,14 +119,14 @@ pub(super) async fn receive_list(channel: &mut UnixStream) -> io::Result<Vec<Lis
     Ok(list)
 }
 
-fn take_place(body: &mut Bytes) -> io::Result<Place> {
+fn take_place(body: &mut Bytes) -> io::Result<ListedEndpoint> {
     let mut text = || String::from_utf8(take_bytes(body)?).map_err(|_| garbled());
     let endpoint = text()?;
     let service = text()?.into();
     let added = Some(text()?).filter(|text| !text.is_empty());
     let address = text()?;
     let flags = body.try_get_u8().map_err(|_| garbled())?;
-    Ok(Place {
+    Ok(ListedEndpoint {
         endpoint,
         service,
         added,
@@ -201,7 +201,8 @@ mod tests {
     use tokio::net::{TcpListener, UnixStream};
 
     use super::{
-        HELLO, Listed, Place, VERSION, receive_list, receive_socket, send_list, send_socket,
+        HELLO, Listed, ListedEndpoint, VERSION, receive_list, receive_socket, send_list,
+        send_socket,
     };
 
     #[test]
@@ -212,17 +213,20 @@ mod tests {
     #[tokio::test]
     async fn a_list_and_its_sockets_arrive_as_they_were() {
         let (mut a, mut b) = UnixStream::pair().unwrap();
-        let place = |endpoint: &str| Place {
+        let place = |endpoint: &str| ListedEndpoint {
             endpoint: endpoint.to_owned(),
             service: "main".into(),
-            ..Place::default()
+            ..ListedEndpoint::default()
         };
         let added = Some("tcp:127.0.0.1:0?backlog=7".to_owned());
         let list = [
-            Listed { place: Place { added, paused: true, ..place("tcp:127.0.0.1:0") }, path: None },
+            Listed {
+                place: ListedEndpoint { added, paused: true, ..place("tcp:127.0.0.1:0") },
+                path: None,
+            },
             Listed { place: place("unix:x%0Ay"), path: Some(("/x\ny".into(), (7, u64::MAX))) },
-            Listed { place: Place { beside: true, ..place("tcp:8008") }, path: None },
-            Listed { place: Place { removed: true, ..place("tcp:8007") }, path: None },
+            Listed { place: ListedEndpoint { beside: true, ..place("tcp:8008") }, path: None },
+            Listed { place: ListedEndpoint { removed: true, ..place("tcp:8007") }, path: None },
         ];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         send_list(&mut a, &list).await.unwrap();

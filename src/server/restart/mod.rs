@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use self::error::RestartError;
 
 pub(super) use self::beside::{Beside, GivenUp, Registered};
-pub(super) use self::messages::Place;
+pub(super) use self::messages::ListedEndpoint;
 pub(super) use self::predecessor::{Attempt, NewProcess, Passed, RestartStep, start};
 pub(super) use self::successor::{InheritedEndpoint, Takeover};
 

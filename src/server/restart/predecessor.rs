@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::messages::{
-    GO, GOING, HELLO, LEFT, Listed, Place, READY, TAKEN, VERSION, send_list, send_socket,
+    GO, GOING, HELLO, LEFT, Listed, ListedEndpoint, READY, TAKEN, VERSION, send_list, send_socket,
 };
 use super::{Restart, RestartError, VARIABLE};
 
@@ -29,7 +29,7 @@ const OURS: [&str; 5] =
 /// A socket to hand over. It is a duplicate, so that it stays valid if the listener is closed
 /// meanwhile.
 pub(in crate::server) struct Passed {
-    pub(in crate::server) place: Place,
+    pub(in crate::server) place: ListedEndpoint,
     pub(in crate::server) socket: OwnedFd,
     /// The path it is bound to, with its device and inode.
     pub(in crate::server) path: Option<(PathBuf, (u64, u64))>,
@@ -58,7 +58,7 @@ const KILL: Duration = Duration::from_secs(1);
 pub(in crate::server) fn start(
     restart: &Restart,
     sockets: Vec<Passed>,
-    removed: Vec<Place>,
+    removed: Vec<ListedEndpoint>,
 ) -> Attempt {
     let within = restart.ready_within;
     let spawned = spawn(restart);
@@ -129,7 +129,7 @@ impl NewProcess {
     async fn introduce(
         &mut self,
         sockets: &[Passed],
-        removed: Vec<Place>,
+        removed: Vec<ListedEndpoint>,
     ) -> Result<(), RestartError> {
         let told = tell(&mut self.channel, sockets, removed).await;
         self.taken = self.explain(told).await?;
@@ -197,7 +197,7 @@ impl Drop for NewProcess {
 async fn tell(
     channel: &mut UnixStream,
     sockets: &[Passed],
-    removed: Vec<Place>,
+    removed: Vec<ListedEndpoint>,
 ) -> Result<Vec<bool>, RestartError> {
     let mut hello = [0; HELLO.len()];
     channel.read_exact(&mut hello).await?;

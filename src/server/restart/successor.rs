@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use super::VARIABLE;
 use super::messages::{
-    GO, GOING, HELLO, LEFT, Place, READY, TAKEN as WAS_TAKEN, VERSION, receive_list, receive_socket,
+    GO, GOING, HELLO, LEFT, ListedEndpoint, READY, TAKEN as WAS_TAKEN, VERSION, receive_list,
+    receive_socket,
 };
 use crate::endpoint::Endpoint;
 use crate::listener::opened::OpenSocket;
@@ -34,9 +35,9 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(in crate::server) struct Takeover {
     channel: UnixStream,
     /// Each endpoint with its socket; `None` when an endpoint of this process has taken it.
-    sockets: Vec<(Place, Option<OpenSocket>)>,
+    sockets: Vec<(ListedEndpoint, Option<OpenSocket>)>,
     /// The endpoints that a handle has removed.
-    removed: Vec<Place>,
+    removed: Vec<ListedEndpoint>,
 }
 
 /// The part of an endpoint's state that the old process has handed over.
@@ -72,10 +73,11 @@ impl Takeover {
     /// Takes the state of an endpoint that this program names: `wanted` has its text, its service,
     /// and whether its server is beside another one. If the old process had several such endpoints,
     /// that of the first one that is left.
-    pub(in crate::server) fn take(&mut self, wanted: &Place) -> InheritedEndpoint {
-        let alike =
-            |place: &Place| place.endpoint == wanted.endpoint && place.beside == wanted.beside;
-        let same = |place: &Place| alike(place) && place.service == wanted.service;
+    pub(in crate::server) fn take(&mut self, wanted: &ListedEndpoint) -> InheritedEndpoint {
+        let alike = |place: &ListedEndpoint| {
+            place.endpoint == wanted.endpoint && place.beside == wanted.beside
+        };
+        let same = |place: &ListedEndpoint| alike(place) && place.service == wanted.service;
         if self.sockets.iter().any(|(place, socket)| socket.is_some() && same(place)) {
             return self.take_sockets(same);
         }
@@ -106,7 +108,7 @@ impl Takeover {
         Ok(None)
     }
 
-    fn take_sockets(&mut self, wanted: impl Fn(&Place) -> bool) -> InheritedEndpoint {
+    fn take_sockets(&mut self, wanted: impl Fn(&ListedEndpoint) -> bool) -> InheritedEndpoint {
         let mut taken = InheritedEndpoint::default();
         for (place, socket) in self.sockets.iter_mut().filter(|(place, _)| wanted(place)) {
             // A server that listens on port 0 twice has two ports. The sockets of one port belong
@@ -200,23 +202,23 @@ mod tests {
 
     use tokio::net::UnixStream;
 
-    use super::{Place, Takeover};
+    use super::{ListedEndpoint, Takeover};
     use crate::listener::opened::OpenSocket;
 
     #[tokio::test]
     async fn a_server_does_not_take_the_endpoint_of_one_beside_it_although_both_have_the_same_text()
     {
-        let place = |beside| Place {
+        let place = |beside| ListedEndpoint {
             endpoint: "tcp:127.0.0.1:0".to_owned(),
             service: "main".into(),
             beside,
-            ..Place::default()
+            ..ListedEndpoint::default()
         };
         let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
         let mut takeover = Takeover {
             channel: UnixStream::pair().unwrap().0,
             sockets: vec![(place(true), Some(OpenSocket { path: None, socket }))],
-            removed: vec![Place { removed: true, ..place(false) }],
+            removed: vec![ListedEndpoint { removed: true, ..place(false) }],
         };
         let main = takeover.take(&place(false));
         assert!(main.removed.is_some() && main.sockets.is_empty());

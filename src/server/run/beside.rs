@@ -7,7 +7,7 @@ use super::options::Options;
 use crate::endpoint::Endpoint;
 use crate::server::accept::front::Front;
 use crate::server::books::shared::{Phase, Shared};
-use crate::server::restart::{Place, Registered};
+use crate::server::restart::{ListedEndpoint, Registered};
 
 /// If the server is beside another one, waits until that one serves, or until this one is told to
 /// end. From then on its sockets are handed over with those of the other one, as long as what is
@@ -29,7 +29,7 @@ pub(super) async fn begin(
     // From here on they are.
     front.give_up(&[]);
     // A handle has not added any yet.
-    let place = |(number, endpoint)| Place {
+    let place = |(number, endpoint)| ListedEndpoint {
         added: None,
         beside: true,
         ..control::place(shared, number, endpoint)

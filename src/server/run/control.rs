@@ -8,7 +8,7 @@ use super::command::{Change, Command, CommandAnswer, New, NewSockets};
 use crate::endpoint::{self, Endpoint, EndpointError};
 use crate::server::books::shared::Shared;
 use crate::server::handle::Handle;
-use crate::server::restart::Place;
+use crate::server::restart::ListedEndpoint;
 
 fn not_running() -> Error {
     Error::other("the server does not accept: endpoints are changed while it runs")
@@ -145,14 +145,18 @@ async fn bind(
 }
 
 /// An endpoint as a new process is told of it.
-pub(in crate::server) fn place(shared: &Shared, number: usize, endpoint: &Endpoint) -> Place {
+pub(in crate::server) fn place(
+    shared: &Shared,
+    number: usize,
+    endpoint: &Endpoint,
+) -> ListedEndpoint {
     let address = shared.endpoints.address(number);
-    Place {
+    ListedEndpoint {
         endpoint: endpoint.place(),
         service: shared.endpoints.service_of(number).unwrap_or_default(),
         added: endpoint.text(),
         address: address.map_or_else(String::new, |address| address.to_string()),
-        ..Place::default()
+        ..ListedEndpoint::default()
     }
 }
 

@@ -4,13 +4,13 @@ use ropewalk_middleware::event::aside;
 
 use super::Running;
 use crate::server::books::table::EndpointState;
-use crate::server::restart::{Attempt, NewProcess, Place, RestartError, start};
+use crate::server::restart::{Attempt, ListedEndpoint, NewProcess, RestartError, start};
 
 impl Running<'_> {
     pub(super) fn begin_restart(&mut self) -> Result<Attempt, RestartError> {
         let restart = self.options.restart.as_ref().ok_or(RestartError::NotEnabled)?;
         let state = |number| self.shared.endpoints.state(number);
-        let now = |(number, place): (usize, &Place)| Place {
+        let now = |(number, place): (usize, &ListedEndpoint)| ListedEndpoint {
             added: place.added.clone().filter(|_| number >= self.named),
             paused: state(number) == Some(EndpointState::Paused),
             removed: state(number) == Some(EndpointState::Removed),

@@ -35,7 +35,7 @@ use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, Place, RestartError, RestartStep, Takeover};
+use super::restart::{Attempt, ListedEndpoint, RestartError, RestartStep, Takeover};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
@@ -189,7 +189,7 @@ async fn reload_when_told(
 struct Running<'a> {
     front: Front,
     /// The endpoints, for a new process.
-    places: Vec<Place>,
+    places: Vec<ListedEndpoint>,
     /// How many of them the program names; the others were added.
     named: usize,
     /// How many sockets of this server were handed over last; those of the servers beside it

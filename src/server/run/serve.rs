@@ -19,7 +19,7 @@ use crate::server::accept::gate::{AnyGate, Gate, Gateway};
 use crate::server::books::shared::Shared;
 use crate::server::books::table::EndpointState;
 use crate::server::handle::Handle;
-use crate::server::restart::{Beside, InheritedEndpoint, Place, Takeover};
+use crate::server::restart::{Beside, InheritedEndpoint, ListedEndpoint, Takeover};
 use crate::server::service::ConnectionService;
 
 pub(in crate::server) type OnListening = Box<dyn FnOnce(&[String], &[Addr]) + Send>;
@@ -133,11 +133,11 @@ impl PlannedEndpoints {
     fn inherit(&mut self, own: &Beside, main: Option<&Beside>, names: &[Arc<str>]) -> Result {
         let from = main.unwrap_or(own);
         for (endpoint, &service) in self.endpoints.iter().zip(&self.of) {
-            self.inherited.push(from.take(&Place {
+            self.inherited.push(from.take(&ListedEndpoint {
                 endpoint: endpoint.place(),
                 service: Arc::clone(&names[service]),
                 beside: main.is_some(),
-                ..Place::default()
+                ..ListedEndpoint::default()
             }));
         }
         while let Some((service, endpoint, inherited)) = own.take_added(names)? {
