@@ -33,7 +33,9 @@ async fn one_connection_is_drained() {
         asked.post(&format!("/connections/{id}/drain"), r#"{"within_seconds":5}"#).await.status,
         202
     );
-    assert_eq!(one.read(&mut [0]).await.unwrap(), 0);
+    let mut byte = [0];
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), one.read(&mut byte)).await;
+    assert_eq!(ended.unwrap().unwrap(), 0);
     assert!(!watched.handle.is_draining());
     assert_eq!(asked.post("/connections/99999999/drain", "").await.status, 404);
     assert_eq!(asked.post("/connections/first/drain", "").await.status, 400);

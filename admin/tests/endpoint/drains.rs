@@ -58,7 +58,9 @@ async fn an_endpoint_that_can_not_be_bound_ends_the_server_before_it_serves() {
     let (endpoint, connector) = memory::endpoint();
     let serve =
         Server::new().listen(endpoint).serve(framed(Lines::any(), reply_fn(|line: Bytes| line)));
-    let error = Admin::new().listen("tcp:0.0.0.0:0").run(serve).await.unwrap_err().to_string();
+    let running = Admin::new().listen("tcp:0.0.0.0:0").run(serve);
+    let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
+    let error = ended.unwrap().unwrap_err().to_string();
     assert!(error.contains("other machines"), "{error}");
     assert!(connector.connect().await.is_err());
 }
