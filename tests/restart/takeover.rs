@@ -230,7 +230,7 @@ async fn a_new_process_that_is_ready_and_does_not_begin_is_killed_and_the_paths_
     let program = script(&dir, "hangs_late", "printf 'ropewalk-restart 3RTT' >&0\nexec sleep 1000");
     let (server, path) = shouting(&dir, |_| program.ready_within(Duration::from_millis(300))).await;
     let error = server.handle().restart().await.unwrap_err();
-    assert!(error.to_string().contains("did not begin"), "{error}");
+    assert!(error.to_string().contains("did not confirm that it begins"), "{error}");
     still_shouts(&server, &path).await;
     assert!(ran(&dir).into_iter().all(|pid| !is_there(pid)));
     server.end().await;
@@ -256,7 +256,7 @@ async fn while_a_new_process_does_not_begin_the_old_one_accepts_and_hears_that_i
         sleep(Duration::from_millis(20)).await;
     }
     let error = restart.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("did not begin"), "{error}");
+    assert!(error.to_string().contains("did not confirm that it begins"), "{error}");
     assert!((5..9).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     assert!(ran(&dir).into_iter().all(|pid| !is_there(pid)));
     // And again, with an end in the middle of it.

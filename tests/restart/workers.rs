@@ -180,7 +180,7 @@ async fn a_new_process_that_fails_leaves_the_workers_as_they_were() {
 async fn a_new_process_that_does_not_begin_leaves_the_workers_as_they_were() {
     let old = Old::followed_by_words("RTTTTTTTTTT", Duration::from_millis(300)).await;
     let error = timeout(SOON, old.server.handle().restart()).await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("did not begin"), "{error}");
+    assert!(error.to_string().contains("did not confirm that it begins"), "{error}");
     for client in &mut say(&old.server, "hello\n").await {
         assert_eq!(last_word(client).await, "HELLO\n");
     }
