@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ropewalk_middleware::{CloseReason, Closing};
+use ropewalk_middleware::{CloseReason, Closing, Connection};
 
 use super::log::LogLimits;
 use super::registry::RegistrySlot;
@@ -12,9 +12,18 @@ use super::shared::Shared;
 /// reason.
 #[derive(Debug)]
 pub(in crate::server) struct OpenEntry {
-    pub(super) place: RegistrySlot,
+    place: RegistrySlot,
     pub(in crate::server) closing: Closing,
-    pub(super) server: Arc<Shared>,
+    server: Arc<Shared>,
+}
+
+impl Shared {
+    /// Enters an accepted connection in the books.
+    pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> OpenEntry {
+        let closing = connection.closing();
+        self.lock().enter(&closing);
+        OpenEntry { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
+    }
 }
 
 impl OpenEntry {

@@ -13,7 +13,6 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
-use super::entry::OpenEntry;
 use super::incidents::Incidents;
 use super::log::LogLimits;
 use super::max::MaxConnections;
@@ -220,13 +219,6 @@ impl Shared {
         drop(books);
         connection.closing().set_reason(CloseReason::NoRoom);
         connection.abort();
-    }
-
-    /// Enters an accepted connection in the books.
-    pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> OpenEntry {
-        let closing = connection.closing();
-        self.lock().enter(&closing);
-        OpenEntry { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
     }
 
     /// Drains all connections, also those that are accepted later.
