@@ -4,7 +4,7 @@ use std::io;
 
 use crate::listener::opened::OpenSocket;
 
-/// A socket for a worker, with the numbers that [`Listening`] has.
+/// A socket for a worker, with the numbers that [`Listening`](super::Listening) has.
 pub(super) struct Share {
     pub(super) endpoint: usize,
     pub(super) socket: usize,
