@@ -31,7 +31,11 @@ impl FindFrame for Message {
             };
             content = content * 16 + digit as usize;
         }
-        Ok((bytes.len() >= LEAD).then_some(Span { lead: LEAD, content, trail: 0 }))
+        Ok((bytes.len() >= LEAD).then_some(Span {
+            lead: LEAD,
+            content,
+            trail: 0,
+        }))
     }
 }
 
