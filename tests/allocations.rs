@@ -112,7 +112,7 @@ async fn echo(mut s: Session<Lines>) -> ropewalk::Result {
 /// One test for all: the allocator counts for the whole program, and tests run side by side.
 #[test]
 fn a_frame_costs_its_copy_a_burst_its_buffer_and_an_idle_connection_nothing() {
-    a_kept_frame_keeps_alive_what_was_read_with_it_and_no_more();
+    a_kept_frame_keeps_alive_only_the_bytes_read_with_it();
     short_frames_cost_their_copies();
     long_frames_cost_nothing_each();
     a_connection_owns_nothing_more_after_a_burst_than_before_it();
@@ -136,7 +136,7 @@ fn short_frames_cost_their_copies() {
 /// A hundred bursts cost one allocation a frame, its copy, and one a burst, which is moved to a
 /// buffer of its size.
 fn costs_its_copies<F: Future>(mut served: Served<F>) {
-    // The thread's buffers are made by whoever comes first.
+    // The thread's buffers are made by the first connection.
     served.send(10);
     let stats = until(|| served.send(100), |stats| stats.allocations == 100 * (FRAMES + 1));
     assert_eq!((stats.allocations, stats.reallocations), (100 * (FRAMES + 1), 0));
@@ -222,7 +222,7 @@ impl Encoder<Bytes> for Shares {
 /// The handle of a frame, those of the buffer it shares, and what the allocator rounds up.
 const AROUND: usize = 200;
 
-fn a_kept_frame_keeps_alive_what_was_read_with_it_and_no_more() {
+fn a_kept_frame_keeps_alive_only_the_bytes_read_with_it() {
     let small = [b's'; 20];
     // One at a time; bursts, of which the last frame is kept; the same behind a large frame.
     keeps(&[], 20);

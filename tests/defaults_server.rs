@@ -152,7 +152,7 @@ async fn a_full_server_holds_64_that_wait_and_after_250_ms_turns_one_away_for_ea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_accepts_nobody_who_comes_after_it_began() {
+async fn a_drain_accepts_no_connection_that_comes_after_it_began() {
     let leaf = session(Lines::lf(), async |_: Session<Lines>| pending().await);
     let (server, connector) = on_memory(Server::new(), leaf).await;
     let _served = connector.connect().await.unwrap();

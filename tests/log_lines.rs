@@ -10,7 +10,7 @@ use ropewalk::{Error, Lines, Server, framed, memory, service_fn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
-async fn what_errors_and_panics_quote_of_a_peer_is_escaped_and_cut() {
+async fn bytes_of_a_peer_in_errors_and_panics_are_escaped_and_cut() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::DEBUG)

@@ -22,7 +22,7 @@ async fn sent(ip: [u8; 4], to: SocketAddr) -> Vec<u8> {
     socket.bind((Ipv4Addr::from(ip), 0).into()).unwrap();
     let mut stream = socket.connect(to).await.unwrap();
     let mut answer = Vec::new();
-    // Who is refused may find the connection reset.
+    // A refused peer may find the connection reset.
     drop(stream.write_all(&[LINE, b"word"].concat()).await);
     drop(stream.shutdown().await);
     drop(timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap());

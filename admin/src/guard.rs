@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use crate::exposure::Via;
 use crate::token::Token;
 
-/// What everybody may read who reaches the endpoint: it has no data of peers.
+/// Routes that need no token: they show no data of peers.
 const OPEN: [&str; 4] = ["/", "/healthz", "/readyz", "/metrics"];
 
 /// Why a request is not answered.

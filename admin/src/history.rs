@@ -114,7 +114,7 @@ mod tests {
     use super::{History, KEPT};
 
     #[test]
-    fn ten_minutes_of_what_was_added_are_kept() {
+    fn ten_minutes_of_added_values_are_kept() {
         let mut history = History::default();
         for n in 0..=KEPT as u64 + 5 {
             history.note([n, 10 * n, 0, 0, 0, 0, n * n]);

@@ -73,7 +73,7 @@ fn load_now(path: &Path) -> io::Result<Vec<u8>> {
     let (owner, ours) = (metadata.uid(), geteuid().as_raw());
     if owner != ours && owner != 0 {
         return refuse(format!(
-            "it belongs to user {owner}, and has to belong to {ours}, who runs this server, or to root"
+            "it belongs to user {owner}, and has to belong to {ours}, the user of this server, or to root"
         ));
     }
     let mut value = Vec::with_capacity(LONGEST);

@@ -146,7 +146,7 @@ fn errors_are_placed_in_the_stream_and_fatal() {
 }
 
 #[test]
-fn what_lies_beyond_the_limit_does_not_change_what_is_wrong_before_it() {
+fn bytes_beyond_the_limit_do_not_change_an_error_before_it() {
     // Of ten bytes none is wrong, but there is no end: that the eleventh is wrong as well is not
     // looked at.
     gives(&angles(10), "<aaaaaaaaa<", ["!TooLong { max: 10 }@0"]);

@@ -36,7 +36,7 @@ fn a_size_of_nothing_is_refused_when_the_codec_is_built() {
 /// A server limits what a decoder of unknown limits may leave: this one says that it has its own,
 /// and how much is to come.
 #[test]
-fn what_is_left_of_a_frame_is_within_its_own_limit() {
+fn the_rest_of_a_frame_is_within_its_own_limit() {
     let (mut fixed, mut buf) = (Fixed::new(3), BytesMut::from("ab"));
     assert!(fixed.decode(&mut buf).unwrap().is_none());
     assert_eq!(own_limit::holds_for(&buf), Some(3));

@@ -199,7 +199,7 @@ fn an_adjustment_changes_how_much_follows() {
 }
 
 #[test]
-fn what_the_prefix_cannot_say_is_not_encoded() {
+fn a_length_that_the_prefix_can_not_hold_is_not_encoded() {
     refuses(&LengthPrefixed::u8(), [0; 256], "TooLong { max: 255 }");
     refuses(&LengthPrefixed::u16(), vec![0; 65_536], "TooLong { max: 65535 }");
     assert!(encoded(&LengthPrefixed::u16(), vec![0; 65_535]).is_ok());
@@ -211,7 +211,7 @@ fn what_the_prefix_cannot_say_is_not_encoded() {
 }
 
 #[test]
-fn a_length_beyond_what_a_number_holds_is_too_long_and_not_negative() {
+fn a_length_that_overflows_a_number_is_too_long_and_not_negative() {
     let more = LengthPrefixed::u64().max(10).adjust(2);
     gives(&more, u64::MAX.to_be_bytes(), ["!TooLong { max: 10 }@0"]);
 }
@@ -273,7 +273,7 @@ fn the_vectors_of_twisted() {
 }
 
 #[test]
-fn what_is_left_of_a_frame_is_within_its_own_limit_and_says_how_long_the_frame_is() {
+fn the_rest_of_a_frame_is_within_its_own_limit_and_says_how_long_the_frame_is() {
     for (mut codec, bytes, whole) in [
         (LengthPrefixed::u32(), &b"\0\0\0\x0Aabc"[..], 14),
         (LengthPrefixed::u16(), b"\0\x05a", 7),

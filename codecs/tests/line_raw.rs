@@ -153,8 +153,7 @@ fn a_section_that_is_wanted_whole_comes_in_one_piece_however_it_was_received() {
 }
 
 #[test]
-fn a_section_that_is_wanted_whole_may_be_longer_than_a_chunk_and_is_none_if_the_stream_ends_within_it()
- {
+fn a_whole_section_may_be_longer_than_a_chunk_and_is_dropped_if_the_stream_ends_within_it() {
     let mut codec = LineRaw::lf().max(8);
     codec.raw_whole(70_000);
     assert!(codec.is_raw());
@@ -278,7 +277,7 @@ fn it_encodes_lines_and_raw_bytes() {
 }
 
 #[test]
-fn what_was_encoded_comes_back_over_many_switches() {
+fn encoded_frames_come_back_over_many_switches() {
     let mut codec = LineRaw::crlf();
     let mut stream = BytesMut::new();
     let mut expected = Vec::new();

@@ -60,7 +60,7 @@ fn encoded<C: Encoder<Bytes, Error = CodecError>>(mut codec: C, frames: &[Bytes]
 
 /// One test for all: the allocator counts for the whole program, and tests run side by side.
 #[test]
-fn what_a_decoder_asks_of_the_allocator_is_bounded_by_what_came() {
+fn a_decoders_allocations_are_bounded_by_the_bytes_received() {
     announced_lengths_cost_nothing();
     floods_cost_no_more_than_they_are_long();
     frames_cost_their_size();

@@ -173,7 +173,7 @@ fn the_strings_that_twisted_sends_itself_come_back() {
 }
 
 #[test]
-fn what_is_left_of_a_frame_is_within_its_own_limit_and_says_how_long_the_frame_is() {
+fn the_rest_of_a_frame_is_within_its_own_limit_and_says_how_long_the_frame_is() {
     for (bytes, whole) in [(&b"12:abc"[..], 16), (b"1", 0)] {
         let mut buf = BytesMut::from(bytes);
         assert!(Netstring::new().decode(&mut buf).unwrap().is_none());

@@ -139,7 +139,7 @@ fn an_io_error_stays_one() {
 }
 
 #[test]
-fn an_error_says_what_and_where_and_leads_to_its_cause() {
+fn an_error_names_the_failure_and_the_place_and_leads_to_its_cause() {
     let error = Lines::lf().max(1).decode(&mut BytesMut::from("ab\n")).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -205,7 +205,7 @@ fn values_nested_without_end_are_an_error_and_use_no_more_stack() {
 }
 
 #[test]
-fn what_json_has_no_float_for_is_written_as_null() {
+fn floats_that_json_lacks_are_written_as_null() {
     for float in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let mut buffer = BytesMut::new();
         Lines::lf().json::<f64>().encode(float, &mut buffer).unwrap();
@@ -232,7 +232,7 @@ fn every_codec_can_move_between_threads_and_be_cloned() {
 }
 
 #[test]
-fn what_stands_around_a_codec_prints_with_it() {
+fn wrappers_of_a_codec_print_with_it() {
     let line = || Lines::lf().max(1234);
     let all = [
         format!("{:?}", line().json::<u8>()),

@@ -74,7 +74,7 @@ impl From<&CodecError> for Fault {
     }
 }
 
-/// Who takes what the decoder gives, and may tell the decoder something in turn.
+/// Takes the decoder's items, and may switch its mode in turn.
 pub trait Handler<C: Decoder> {
     fn item(&mut self, codec: &mut C, item: C::Item);
     fn error(&mut self, codec: &mut C, fault: Fault);

@@ -76,7 +76,7 @@ struct Outcome {
     said: Vec<u8>,
 }
 
-/// Nobody is served who has not finished a handshake, nothing is left of it, and what is refused is
+/// No peer is served without a finished handshake, nothing is left of one, and a refused stream is
 /// refused however it is cut.
 pub fn hello(data: &[u8]) {
     let Some(bytes) = stream(data) else { return };

@@ -8,7 +8,7 @@ use super::drive::{Drive, Event, Fault, Handler, Span};
 use super::input::{Cuts, Input};
 use super::lines::{Rules, Step};
 
-/// What a line tells whoever holds the codec to do.
+/// What a line tells the codec's owner to do.
 #[derive(Clone, Copy)]
 enum Switch {
     /// Nothing.

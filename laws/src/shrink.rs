@@ -80,7 +80,7 @@ mod tests {
     use super::shrink;
 
     #[test]
-    fn what_does_not_matter_is_dropped_and_what_does_is_kept() {
+    fn irrelevant_parts_are_dropped_and_relevant_ones_kept() {
         // It fails where `a` ends a read and a `b` comes somewhere after it.
         let fails = |stream: &[u8], cuts: &[usize]| {
             let bad = cuts

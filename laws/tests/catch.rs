@@ -183,7 +183,7 @@ impl Wrong for NotRescanning {
 }
 
 #[test]
-fn what_looking_again_comes_to_is_said() {
+fn the_cost_of_looking_again_is_reported() {
     let stream = "x".repeat(50) + "\n";
     let violation = caught(&laws_of::<Rescanning>().streams([&stream]), Law::LinearWork);
     assert_ne!(violation.expected, violation.got, "{violation}");
@@ -191,7 +191,7 @@ fn what_looking_again_comes_to_is_said() {
 }
 
 #[test]
-fn looking_again_at_what_was_seen_breaks_law_5() {
+fn looking_again_at_seen_bytes_breaks_law_5() {
     let stream = "x".repeat(50) + "\n";
     let violation = caught(&laws_of::<Rescanning>().streams([&stream]), Law::LinearWork);
     assert!(violation.stream.len() > 32, "two windows and more");

@@ -155,7 +155,7 @@ async fn each_layer_around_a_connection_counts_by_its_own_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_table_is_bounded_counted_and_forgets_what_is_over() {
+async fn a_full_table_is_bounded_counted_and_forgets_expired_rows() {
     let layer = BanLayer::new(BanRules::new(1, SECOND, 10 * SECOND));
     let address =
         |n: usize| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(n).unwrap()));

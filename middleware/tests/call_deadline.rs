@@ -185,7 +185,7 @@ async fn a_timer_that_is_lent_within_a_loan_leaves_the_outer_one_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_beyond_the_clock_is_as_good_as_none() {
+async fn a_deadline_beyond_the_clock_never_expires() {
     let service = CallDeadlineLayer::new(Duration::MAX).layer(slow());
     assert_eq!(service.oneshot(seconds(100)).await.unwrap(), 100);
 }

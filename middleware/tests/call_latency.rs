@@ -59,7 +59,7 @@ async fn a_sample_stands_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_the_calls_between_two_samples_none_is_timed() {
+async fn the_calls_between_two_samples_are_not_timed() {
     let layer = CallLatencyLayer::new();
     let mut service = layer.layer(slow());
     // The first 16 are timed, and the 17th.

@@ -21,7 +21,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 const FRAME: Bytes = Bytes::from_static(b"frame");
 
-/// Answers when the gate opens, and counts who is inside.
+/// Answers when the gate opens, and counts the calls inside.
 fn gated(
     gate: &Arc<Semaphore>,
     inside: &Hold,
@@ -74,7 +74,7 @@ async fn no_more_than_the_cap_are_under_way_and_all_get_their_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_cap_is_exact_and_nobody_is_forgotten_on_several_threads() {
+async fn the_cap_is_exact_and_no_waiter_is_forgotten_on_several_threads() {
     for cap in [1, 2, 7] {
         let inside = Hold::default();
         let counting = inside.clone();
@@ -108,7 +108,7 @@ async fn the_cap_is_exact_and_nobody_is_forgotten_on_several_threads() {
 }
 
 #[tokio::test]
-async fn who_has_waited_longest_is_next_even_beside_a_busy_neighbour() {
+async fn the_longest_waiting_call_is_next_even_beside_a_busy_neighbour() {
     let gate = Arc::new(Semaphore::new(0));
     let service = CallLimitLayer::new(1).layer(gated(&gate, &Hold::default()));
     let mut greedy = service.clone();
@@ -177,7 +177,7 @@ async fn a_place_is_free_as_soon_as_the_call_is_done() {
 }
 
 #[tokio::test]
-async fn who_goes_away_from_the_queue_holds_up_nobody() {
+async fn a_connection_that_leaves_the_queue_holds_up_no_other() {
     let limit = CallLimitLayer::new(1);
     let service = limit.layer(never());
     let (mut has, mut first, mut second) = (service.clone(), service.clone(), service.clone());
@@ -204,7 +204,7 @@ async fn who_goes_away_from_the_queue_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn who_was_given_a_place_takes_that_one_and_no_other() {
+async fn a_caller_that_was_given_a_place_takes_that_one_and_no_other() {
     let limit = CallLimitLayer::new(2);
     let service = limit.layer(never());
     let (mut one, mut two, mut waits) = (service.clone(), service.clone(), service.clone());
@@ -225,7 +225,7 @@ async fn a_clone_has_no_place_of_its_original() {
 }
 
 #[tokio::test]
-async fn with_a_cap_of_none_no_call_is_made() {
+async fn with_a_cap_of_zero_no_call_is_made() {
     let mut service = CallLimitLayer::new(0).layer(never());
     assert!(!is_ready(&mut service));
 }

@@ -206,13 +206,13 @@ fn a_lost_wake_up_is_found() {
 }
 
 #[test]
-fn what_a_dropped_or_panicking_call_does_not_give_back_is_found() {
+fn a_permit_kept_by_a_dropped_or_panicking_call_is_found() {
     let faults = check_layer(faulty(Kind::GivesBackAtTheEndOnly), frames()).shares_state().faults();
     assert_eq!(faults, [LayerFault::LeaksByCancel, LayerFault::LeaksByPanics]);
 }
 
 #[test]
-fn what_a_failed_call_does_not_give_back_is_found() {
+fn a_permit_kept_by_a_failed_call_is_found() {
     let faults =
         check_layer(faulty(Kind::GivesBackUnlessItFails), frames()).shares_state().faults();
     assert!(faults.contains(&LayerFault::LeaksByErrors), "{faults:?}");
@@ -284,6 +284,6 @@ fn a_fault_of_a_layer_around_connections_is_found() {
 
 #[test]
 #[should_panic(expected = "release in Drop what a call has taken")]
-fn the_panic_of_a_check_says_what_to_do() {
+fn the_panic_of_a_check_names_the_fix() {
     check_layer(faulty(Kind::GivesBackAtTheEndOnly), frames()).run();
 }

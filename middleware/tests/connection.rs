@@ -23,7 +23,7 @@ fn a_peers_socket_path_can_not_break_the_line_it_is_shown_in() {
 }
 
 #[tokio::test]
-async fn what_tls_settles_later_is_known_to_whoever_asks_and_the_first_handshake_stands() {
+async fn parameters_of_a_later_handshake_are_known_and_the_first_handshake_stands() {
     let connection = Connection::new(Stream::from_io(duplex(1).0), Peer::new(Addr::Memory));
     assert!(connection.tls().is_none() && connection.peer().certificates().is_empty());
     let settled =

@@ -38,7 +38,7 @@ fn every_byte_alone_and_many_times_over_is_fit_for_a_line() {
 }
 
 #[test]
-fn what_just_fits_is_not_cut_and_one_more_is_cut_with_its_length() {
+fn a_text_that_just_fits_is_not_cut_and_one_more_byte_is_cut_with_its_length() {
     assert_eq!(Escaped::new(&[b'a'; ESCAPED_MAX]).to_string(), "a".repeat(ESCAPED_MAX));
     let cut = Escaped::new(&[b'a'; ESCAPED_MAX + 1]).to_string();
     assert_eq!(cut, format!("{}...(257 bytes)", "a".repeat(225)));

@@ -53,7 +53,7 @@ async fn the_bucket_can_be_larger_or_smaller_than_the_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_instant_sees_is_never_more_than_two_bursts() {
+async fn no_instant_sees_more_than_two_bursts() {
     let mut service = FrameRateLayer::new(10, SECOND).layer(leaf());
     send(&mut service, 1, 1).await;
     sleep(1000 * SECOND).await;

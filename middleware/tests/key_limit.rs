@@ -76,7 +76,7 @@ async fn an_ipv6_network_is_as_long_as_its_prefix_and_peers_without_an_address_h
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_name_is_a_key_and_without_tls_there_is_none() {
+async fn a_server_name_is_a_key_and_without_tls_there_is_no_key() {
     let named = |name: &str| {
         let (ours, theirs) = duplex(64);
         let tls = TlsInfo::new(TlsVersion::Tls13).with_server_name(name);

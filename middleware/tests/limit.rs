@@ -206,7 +206,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_storm_of_1000_nobody_gets_in_beyond_the_cap_and_all_who_wait_are_served() {
+async fn in_a_storm_of_1000_the_cap_is_never_exceeded_and_all_waiting_connections_are_served() {
     let layer = ConnectionLimitLayer::new(10);
     let hold = storm(layer.clone()).await;
     assert_eq!((hold.ever(), hold.now()), (1000, 0));

@@ -131,7 +131,7 @@ async fn a_connection_is_served_only_when_the_one_that_makes_room_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_goes_while_it_waits_for_its_place_takes_none() {
+async fn a_connection_that_ends_while_it_waits_for_a_slot_takes_no_slot() {
     let layer = limit(1);
     let mut service = layer.layer(Hold::default());
     let (ours, peer) = duplex(1024);

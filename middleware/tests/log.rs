@@ -114,7 +114,7 @@ async fn a_drained_connection_says_so() {
 }
 
 #[tokio::test]
-async fn a_panic_is_logged_once_whoever_catches_it() {
+async fn a_panic_is_logged_once_wherever_it_is_caught() {
     for caught in [true, false] {
         let (log, _guard) = Collector::start(LevelFilter::INFO);
         let mut service = LogLayer::new().layer(service_fn(async |_: Connection| {

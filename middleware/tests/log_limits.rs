@@ -128,7 +128,7 @@ async fn connections_that_are_served_have_both_lines_however_many_there_are_unle
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_kept_back_is_reported_when_the_limit_is_dropped_or_its_runtime_ends() {
+async fn suppressed_lines_are_reported_when_the_limit_is_dropped_or_its_runtime_ends() {
     let (log, _guard) = Collector::start();
     let limit = || Limit::new(Level::WARN, |suppressed| event!(WARN, suppressed, "others"));
     let flood = |limit: &Limit| assert_eq!((0..100).filter(|_| limit.pass()).count(), 9);

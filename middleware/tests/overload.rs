@@ -146,7 +146,8 @@ fn tasks() -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_runtime_is_watched_by_one_task_while_there_are_connections_and_by_none_afterwards() {
+async fn the_runtime_is_watched_by_one_task_while_there_are_connections_and_by_no_task_afterwards()
+{
     let layer = OverloadLayer::new();
     assert_eq!(tasks(), 0);
     let (ours, _theirs) = connection();

@@ -43,7 +43,7 @@ async fn each_connection_gets_a_layer_of_its_own() {
 /// The service behind it is cloned. The permit of a limit must stay with the value that was made
 /// ready.
 #[tokio::test(start_paused = true)]
-async fn what_was_reserved_for_a_connection_is_used_by_it() {
+async fn a_slot_reserved_for_a_connection_is_used_by_it() {
     let limit = ConnectionLimitLayer::new(1);
     let hold = Hold::default();
     let layer = PerConnectionLayer::new(|_: &ConnectionInfo| tower::layer::util::Identity::new());
@@ -60,7 +60,7 @@ async fn what_was_reserved_for_a_connection_is_used_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_its_text_and_lingers_as_those_of_our_layers_do() {
+async fn a_refusal_says_its_text_and_lingers_as_in_our_own_layers() {
     let refuse = Refuse::with("not today\r\n");
     let (ours, mut peer) = connection();
     let closing = ours.closing();

@@ -107,7 +107,7 @@ async fn an_ipv6_peer_is_its_network_and_a_mapped_address_is_ipv4() {
 }
 
 #[tokio::test]
-async fn who_has_no_address_is_not_counted() {
+async fn a_peer_without_an_address_is_not_counted() {
     let (limit, hold) = (PeerLimitLayer::new(1), Hold::default());
     let service = limit.layer(hold.clone());
     let mut open = Vec::new();

@@ -61,7 +61,7 @@ fn every_layer_and_its_service_print_their_names() {
 }
 
 #[tokio::test]
-async fn what_a_layer_hands_out_prints_its_name() {
+async fn the_types_of_a_layer_print_their_names() {
     // How many took how long.
     names(&Histogram::default(), "{");
     names(&BackgroundLog::to(std::io::sink()), "BackgroundLog");

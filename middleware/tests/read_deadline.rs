@@ -22,7 +22,7 @@ async fn seen(layer: Option<ReadDeadlineLayer>) -> ReadDeadlines {
 }
 
 #[tokio::test]
-async fn without_the_layer_there_are_none() {
+async fn without_the_layer_there_is_no_certificate_name() {
     assert_eq!(seen(None).await, ReadDeadlines::OFF);
 }
 

@@ -1,4 +1,4 @@
-//! Who is refused is told so, and refusals are bounded themselves.
+//! A refused peer is told so, and refusals are bounded themselves.
 
 use std::convert::Infallible;
 use std::io;
@@ -59,7 +59,7 @@ async fn a_refusal_at_once_reaches_a_tcp_peer_accepted_a_moment_ago() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_256_refusals_linger_and_those_beyond_are_counted_apart() {
+async fn at_most_256_refusals_linger_and_more_are_counted_apart() {
     let layer = ConnectionLimitLayer::new(0).refuse_with("full");
     let (mut peers, mut closings) = (Vec::new(), Vec::new());
     for _ in 0..300 {

@@ -81,7 +81,7 @@ async fn each_side_can_end_its_own_direction_and_go_on_with_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_abort_loses_what_was_on_its_way_and_resets_the_peer() {
+async fn an_abort_loses_bytes_in_flight_and_resets_the_peer() {
     let (mut client, mut server) = connected(64).await;
     server.write_all(b"lost").await.unwrap();
     server.abort();
@@ -131,7 +131,7 @@ async fn a_lingering_close_saves_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clean_drop_leaves_what_was_written() {
+async fn a_clean_drop_leaves_the_written_bytes() {
     let (mut client, mut server) = connected(64).await;
     server.write_all(b"answer").await.unwrap();
     drop(server);
@@ -187,7 +187,7 @@ async fn connections_made_before_the_bind_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_is_gone_refuses_connections_and_resets_those_that_wait() {
+async fn a_dropped_listener_refuses_connections_and_resets_the_waiting_ones() {
     let (listener, connector) = bound(1).await;
     let mut queued = connector.connect().await.unwrap();
     drop(listener);

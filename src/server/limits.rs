@@ -173,7 +173,7 @@ mod tests {
     use super::max_connections;
 
     #[test]
-    fn connections_have_what_the_preambles_leave_up_to_10_000() {
+    fn connections_have_the_descriptors_that_preambles_leave_up_to_10_000() {
         for (descriptors, preambles, connections) in [
             (0, 1, 1),
             (5, 1, 4),

@@ -203,7 +203,7 @@ impl Tag<String, Bytes> for Zero {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tag_that_is_given_twice_fails_the_second_call_and_loses_none() {
+async fn a_tag_that_is_given_twice_fails_the_second_call_and_loses_no_answer() {
     let (connector, mut ends) = ends(1024).await;
     let (store, handle) = Client::new().connect(connector).tagged(Lines::lf(), Zero).unwrap();
     let mut end = ends.accept().await;

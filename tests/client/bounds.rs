@@ -111,7 +111,7 @@ async fn rule_6_a_call_that_was_not_ready_is_an_error_and_no_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_6_what_is_encoded_ahead_of_a_slow_server_is_bounded_and_the_rest_is_queued() {
+async fn rule_6_requests_encoded_ahead_of_a_slow_server_are_bounded_and_the_rest_is_queued() {
     let (connector, mut ends) = ends(16).await;
     let (store, _handle) = Client::new()
         .connect(connector)
@@ -168,7 +168,7 @@ async fn rule_6_a_request_that_the_codec_refuses_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_6_answers_that_nobody_takes_hold_no_place() {
+async fn rule_6_answers_of_dropped_calls_hold_no_place() {
     let (connector, _server) = serve(framed(Lines::lf(), reply_fn(|line: Bytes| line)));
     let (store, handle) =
         Client::new().connect(connector).in_flight(2).pipelined::<String, _>(Lines::lf()).unwrap();
@@ -216,7 +216,7 @@ impl Decoder for Panics {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_codec_or_the_end_of_the_runtime_leaves_nobody_waiting() {
+async fn a_panic_of_the_codec_or_the_end_of_the_runtime_leaves_no_caller_waiting() {
     let (connector, _ends) = ends(100).await;
     let (store, handle) = Client::new().connect(connector).pipelined(Panics).unwrap();
     let (a, b) = soon(async { tokio::join!(store.ask("a"), store.ask("b")) }).await;
@@ -227,7 +227,7 @@ async fn a_panic_of_the_codec_or_the_end_of_the_runtime_leaves_nobody_waiting() 
 }
 
 #[test]
-fn the_end_of_the_runtime_leaves_nobody_waiting() {
+fn the_end_of_the_runtime_leaves_no_caller_waiting() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (store, out) = runtime.block_on(async {
         let (connector, mut ends) = ends(100).await;
@@ -244,7 +244,7 @@ fn the_end_of_the_runtime_leaves_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_for_whoever_polled_it_last() {
+async fn a_call_wakes_the_task_that_polled_it_last() {
     let (connector, mut ends) = ends(100).await;
     let (store, _handle) =
         Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();

@@ -78,7 +78,7 @@ async fn a_burst_of_calls_is_one_write_and_a_burst_of_answers_one_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_with_the_set_up_is_told_at_its_end() {
+async fn a_fault_of_the_setup_is_reported_at_its_end() {
     let error = Client::new().pipelined::<String, _>(Lines::lf()).unwrap_err();
     assert!(error.to_string().contains("add one with Client::connect"), "{error}");
     let error = Client::new().connect("tcp:8007").pipelined::<String, _>(Lines::lf()).unwrap_err();
@@ -135,7 +135,7 @@ async fn a_layer_that_ends_the_connection_is_a_failed_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_prepares_a_connection_runs_before_any_call_on_each_of_them() {
+async fn prepare_runs_before_any_call_on_each_connection() {
     let (connector, _server) = serve(session(Lines::lf(), async |mut s: Session<Lines>| {
         assert_eq!(s.next().await?.unwrap(), "login secret");
         s.feed("welcome")?;

@@ -74,8 +74,7 @@ async fn rule_8_one_attempt_is_under_way_however_many_callers_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_11_what_prepares_is_under_the_deadline_of_connecting_and_its_failure_is_a_failed_attempt()
- {
+async fn rule_11_prepare_is_under_the_deadline_of_connecting_and_its_failure_is_a_failed_attempt() {
     let (connector, mut ends) = ends(100).await;
     let accepted = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&accepted);
@@ -167,7 +166,7 @@ async fn rule_12_a_server_that_does_not_close_is_lingered_for_2_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_12_a_drain_while_there_is_no_connection_ends_at_once_or_with_what_is_queued() {
+async fn rule_12_a_drain_while_there_is_no_connection_ends_at_once_or_with_the_queued_calls() {
     let (store, handle) =
         Client::new().connect(nobody()).pipelined::<String, _>(Lines::lf()).unwrap();
     settle().await;
@@ -276,7 +275,7 @@ async fn rule_13_it_is_not_ready_while_there_is_no_connection_and_its_load_is_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_14_what_it_does_is_seen_from_outside() {
+async fn rule_14_its_states_and_counts_are_seen_from_outside() {
     let (connector, mut ends) = ends(100).await;
     let (store, handle) =
         Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();

@@ -34,7 +34,7 @@ async fn each_way_ends_for_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_breaks_on_one_side_breaks_on_the_other() {
+async fn an_error_on_one_side_ends_the_other() {
     let (to, mut ends) = ends(16).await;
     let (front, server) = serve(forward(to).unwrap());
     let mut client = client(&front).await;

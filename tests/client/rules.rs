@@ -158,7 +158,7 @@ async fn rule_3_queued_calls_that_came_later_are_late_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_3_who_has_waited_for_so_long_is_ready_without_a_place_and_the_call_fails() {
+async fn rule_3_a_caller_that_waited_too_long_is_ready_without_a_place_and_the_call_fails() {
     let client = Client::new().connect(nobody()).call_within(Duration::from_secs(2));
     let (mut store, _handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
     let began = Instant::now();
@@ -170,7 +170,7 @@ async fn rule_3_who_has_waited_for_so_long_is_ready_without_a_place_and_the_call
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_3_who_was_refused_takes_a_place_that_is_free_by_then() {
+async fn rule_3_a_refused_caller_takes_a_place_that_is_free_by_then() {
     let (connector, mut ends) = ends(1024).await;
     let client = Client::new().connect(connector).call_within(Duration::from_secs(2)).in_flight(2);
     let (store, _handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
@@ -237,7 +237,7 @@ async fn rule_3_a_connection_whose_every_place_is_held_by_a_late_call_is_replace
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_4_what_nobody_asked_for_ends_the_connection_and_no_answer_behind_it_is_handed_out() {
+async fn rule_4_an_unrequested_answer_ends_the_connection_and_no_answer_behind_it_is_handed_out() {
     let (connector, mut ends) = ends(1024).await;
     let (store, handle) =
         Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();
@@ -256,7 +256,7 @@ async fn rule_4_what_nobody_asked_for_ends_the_connection_and_no_answer_behind_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn rule_4_a_server_that_greets_is_out_of_step_and_the_error_says_what_to_do() {
+async fn rule_4_a_server_that_greets_is_out_of_step_and_the_error_names_the_fix() {
     let (connector, mut ends) = ends(1024).await;
     let (_store, handle) =
         Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();

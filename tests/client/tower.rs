@@ -64,7 +64,7 @@ async fn no_call_goes_to_a_connection_that_is_not_there_as_long_as_there_is_anot
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_sent_is_tried_again_once_and_what_was_sent_never() {
+async fn unsent_requests_are_tried_again_once_and_sent_ones_never() {
     let (connector, mut ends) = ends(10).await;
     let (store, _handle) =
         Client::new().connect(connector).pipelined::<String, _>(Lines::lf()).unwrap();

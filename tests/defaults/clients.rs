@@ -170,7 +170,7 @@ async fn an_answer_has_65_536_frames_and_16_mib_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_forwarded_has_15_s_to_connect_and_may_be_silent_for_ever() {
+async fn a_forwarded_connection_has_15_s_to_connect_and_may_be_silent_for_ever() {
     let began = Instant::now();
     let (connector, _server) = serve(forward(Remote::dial(Nowhere::default())).unwrap());
     let mut refused = soon(connector.connect()).await.unwrap();
@@ -189,7 +189,7 @@ async fn what_is_forwarded_has_15_s_to_connect_and_may_be_silent_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_whose_last_service_was_dropped_has_as_long_as_its_calls() {
+async fn a_client_lives_as_long_as_its_calls_after_its_last_service_was_dropped() {
     let (connector, mut ends) = ends(100).await;
     let (store, handle) = client(connector);
     let mut end = ends.accept().await;

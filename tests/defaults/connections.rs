@@ -51,7 +51,7 @@ impl Encoder<Bytes> for Bracketed {
 }
 
 #[tokio::test]
-async fn a_frame_of_strict_has_64_kib_with_what_is_around_it() {
+async fn a_frame_of_strict_has_64_kib_with_its_envelope() {
     for (content, is_served) in [(64 * KIB - 2, true), (64 * KIB - 1, false)] {
         let leaf = framed(
             Strict::new(Bracketed),
@@ -239,7 +239,7 @@ async fn a_close_lingers_for_2_s_and_for_16_mib() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_refused_peers_256_have_2_s_each_for_the_text_and_the_others_none() {
+async fn of_refused_peers_256_have_2_s_each_for_the_text_and_the_others_no_time() {
     let limit = ConnectionLimitLayer::new(0).refuse_with("no\n");
     let (server, connector) = on_memory(Server::new().layer(limit), harness::shouter()).await;
     let mut clients = Vec::new();

@@ -117,7 +117,7 @@ async fn a_session_queues_1_mib_of_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_none_of_its_answers_has_30_s() {
+async fn a_peer_that_reads_no_answer_has_30_s() {
     let leaf = framed(Lines::lf().unlimited(), reply_fn(|_: Bytes| vec![b'x'; MIB]));
     let (server, connector) = on_memory(Server::new(), leaf).await;
     let mut client: MemoryStream = connector.connect().await.unwrap();
@@ -146,7 +146,7 @@ async fn a_drain_by_a_signal_takes_30_s() {
 }
 
 #[tokio::test]
-async fn the_connections_open_at_once_are_10_000_or_what_the_descriptors_allow() {
+async fn the_connections_open_at_once_are_10_000_or_as_many_as_the_descriptors_allow() {
     let server: Running = on_tcp(Server::new(), shouter()).await;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let share = (descriptors / 5 * 4).saturating_sub(64).max(descriptors / 2).min(10_000);

@@ -148,7 +148,7 @@ async fn raw_bytes_have_begun_with_their_first_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_that_nobody_wants_and_that_do_not_come_give_the_next_frame_no_less_time() {
+async fn unread_raw_bytes_that_do_not_come_give_the_next_frame_no_less_time() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         while let Some(line) = s.next().await? {
             if line == "skip" {

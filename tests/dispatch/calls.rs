@@ -44,7 +44,7 @@ async fn a_burst_is_answered_with_one_read_and_one_write() {
 }
 
 #[tokio::test]
-async fn none_one_many_a_stream_and_an_iterator_are_answers() {
+async fn zero_one_many_a_stream_and_an_iterator_are_answers() {
     let mut w = wired(framed(
         Lines::lf(),
         reply_fn(|line: Bytes| match &line[..] {
@@ -344,7 +344,7 @@ async fn a_recoverable_error_at_the_end_of_the_stream_loses_no_frame_behind_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_answers_what_has_arrived_in_however_many_turns() {
+async fn a_drain_answers_arrived_frames_in_however_many_turns() {
     // The runtime says "nothing to read" when a task has had its turn, of 128 reads and writes.
     for lines in [10, 200] {
         let io = Scripted::new(iter::repeat_n(&b"line\n"[..], lines).map(Ok));

@@ -63,7 +63,7 @@ fn broken(_: Bytes) -> Reply<&'static str> {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_ends_the_connection_behind_what_it_had_given() {
+async fn a_stream_that_fails_ends_the_connection_behind_its_earlier_answers() {
     let mut w = wired(framed(Lines::lf(), reply_fn(broken)));
     w.say("a\nb\n").await;
     assert_eq!(w.rest().await, "one\n");

@@ -336,7 +336,7 @@ async fn a_decoder_that_puts_more_into_the_buffer_than_it_takes_is_stopped() {
 /// It drops what is no frame and says `None`, though a frame lies behind it: under tokio-util's
 /// `Framed` it would be found with the next bytes only.
 #[tokio::test(start_paused = true)]
-async fn a_decoder_that_drops_something_and_says_none_is_asked_again() {
+async fn a_decoder_that_drops_bytes_without_a_frame_is_asked_again() {
     let skips = |src: &mut BytesMut| {
         if src.first() == Some(&b'#') {
             drop(src.split_to(1));

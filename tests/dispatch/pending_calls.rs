@@ -236,7 +236,7 @@ async fn half_closed_clients_get_the_answer_of_a_pending_call() {
 }
 
 #[tokio::test]
-async fn a_drain_answers_what_has_arrived_and_what_is_pending() {
+async fn a_drain_answers_arrived_frames_and_pending_calls() {
     let held = Held::default();
     let calls = held.clone();
     let mut w = wired(framed(Lines::lf(), service_fn(move |line| calls.clone().hold(line))));
@@ -253,7 +253,7 @@ async fn a_drain_answers_what_has_arrived_and_what_is_pending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_go_on_while_an_answer_waits_for_what_they_hold() {
+async fn calls_go_on_while_an_answer_waits_for_a_lock_they_hold() {
     let service = || {
         let lock = Arc::new(tokio::sync::Mutex::new(()));
         service_fn(move |line: Bytes| {

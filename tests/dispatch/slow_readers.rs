@@ -19,7 +19,7 @@ use crate::harness::{Running, on_memory, settle};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn half_an_answer_that_nobody_takes_does_not_look_whole() {
+async fn half_an_answer_that_is_never_read_does_not_look_whole() {
     for how in ["drop", "close", "send"] {
         let (endpoint, connector) = memory::endpoint_with_capacity(1024);
         let leaf = session(Lines::lf(), move |mut s: Session<Lines>| async move {

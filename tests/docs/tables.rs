@@ -44,7 +44,7 @@ fn every_layer_is_in_the_one_table_of_layers() {
 }
 
 #[test]
-fn every_example_is_in_the_index_and_the_readme_names_none_that_is_not() {
+fn every_example_is_in_the_index_and_the_readme_names_no_other() {
     let (index, readme) = (read("examples/README.md"), read("README.md"));
     let entries = fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().path());
     let is_example = |path: &PathBuf| {

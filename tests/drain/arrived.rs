@@ -124,7 +124,7 @@ async fn a_tcp_connection_in_the_backlog_when_the_drain_begins_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_connects_during_a_drain_is_refused_or_served_and_never_left_hanging() {
+async fn a_connection_made_during_a_drain_is_refused_or_served_and_never_left_hanging() {
     let server = on_tcp(Server::new(), shouter()).await;
     let addr = server.tcp_addr(0);
     let mut clients = JoinSet::new();
@@ -314,7 +314,7 @@ async fn no_frame_sent_before_the_drain_is_lost_on_many_threads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_in_the_backlog_when_the_drain_begins_is_served_on_many_threads() {
+async fn connections_in_the_backlog_when_the_drain_begins_are_served_on_many_threads() {
     for _ in 0..200 {
         let server = on_tcp(Server::new(), shouter()).await;
         let mut client = std::net::TcpStream::connect(server.tcp_addr(0)).unwrap();
@@ -329,7 +329,7 @@ async fn who_is_in_the_backlog_when_the_drain_begins_is_served_on_many_threads()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_was_just_accepted_when_the_drain_begins_is_answered_on_many_threads() {
+async fn connections_just_accepted_when_the_drain_begins_are_answered_on_many_threads() {
     for round in 0..20 {
         let server = on_tcp(Server::new(), shouter()).await;
         let addr = server.tcp_addr(0);

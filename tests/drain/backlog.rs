@@ -114,7 +114,7 @@ async fn all_that_wait_for_workers_are_served() {
 }
 
 #[tokio::test]
-async fn the_sockets_close_at_once_though_no_slot_is_free_and_those_that_wait_are_served_one_after_the_other()
+async fn the_sockets_close_at_once_though_no_slot_is_free_and_waiting_connections_are_served_one_after_the_other()
  {
     for (endpoint, before) in ENDPOINTS {
         let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
@@ -152,7 +152,7 @@ async fn the_sockets_close_at_once_though_no_slot_is_free_and_those_that_wait_ar
 }
 
 #[tokio::test]
-async fn those_that_are_not_served_by_the_deadline_are_reset_and_counted() {
+async fn connections_that_are_not_served_by_the_deadline_are_reset_and_counted() {
     for (endpoint, before) in ENDPOINTS {
         let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
         let server = Server::new().max_connections(1).listen(endpoint).serve(gated(&gate, &inside));
@@ -219,7 +219,7 @@ async fn a_memory_endpoint_drains_in_the_same_way_with_preambles_and_without() {
 
 /// As without preambles: nobody waits, so there is nothing to wait for.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_never_ready_and_has_nobody_drains_at_once() {
+async fn a_server_that_is_never_ready_and_has_no_connection_drains_at_once() {
     for proxied in [false, true] {
         let (endpoint, connector) = memory::endpoint();
         let endpoint = if proxied { endpoint.proxied([]) } else { endpoint };

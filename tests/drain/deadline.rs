@@ -20,7 +20,7 @@ use crate::harness::{
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_aborts_what_is_left_exactly_then() {
+async fn the_deadline_aborts_remaining_connections_exactly_then() {
     let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
     let (server, connector) = on_memory(Server::new(), gated(&gate, &inside)).await;
     let mut stuck = connector.connect().await.unwrap();
@@ -92,7 +92,7 @@ async fn a_second_drain_changes_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_of_nothing_aborts_who_is_busy_and_one_without_end_waits() {
+async fn a_drain_of_zero_time_aborts_busy_connections_and_one_without_a_deadline_waits() {
     for within in [Duration::ZERO, Duration::MAX] {
         let (gate, inside) = (Arc::new(Semaphore::new(0)), Gauge::default());
         let (server, connector) = on_memory(Server::new(), gated(&gate, &inside)).await;
@@ -113,7 +113,7 @@ async fn a_drain_of_nothing_aborts_who_is_busy_and_one_without_end_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_told_to_stop_before_it_serves_accepts_nobody() {
+async fn a_server_told_to_stop_before_it_serves_accepts_no_connection() {
     let (endpoint, connector) = memory::endpoint();
     let mut early = connector.connect().await.unwrap();
     let serve = Server::new().listen(endpoint).serve(shouter());

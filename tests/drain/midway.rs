@@ -17,7 +17,7 @@ async fn told(closing: Closing) {
 }
 
 #[tokio::test]
-async fn what_was_read_ahead_of_a_call_counts_as_read() {
+async fn bytes_read_ahead_of_a_call_count_as_read() {
     let service = service_fn(async |_: Bytes| {
         tokio::task::yield_now().await;
         Ok("ok")
@@ -43,7 +43,7 @@ async fn what_was_read_ahead_of_a_call_counts_as_read() {
 }
 
 #[tokio::test]
-async fn what_was_read_as_raw_bytes_counts_as_read() {
+async fn raw_bytes_count_as_read() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         told(s.closing()).await;
         while let Some(line) = s.next().await? {

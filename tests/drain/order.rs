@@ -91,7 +91,7 @@ async fn a_hundred_tasks_may_drain_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_told_to_drain_before_it_serves_serves_who_had_come_and_ends() {
+async fn a_server_told_to_drain_before_it_serves_serves_its_backlog_and_ends() {
     let (endpoint, connector) = memory::endpoint();
     let mut early = connector.connect().await.unwrap();
     early.write_all(b"early\n").await.unwrap();

@@ -67,7 +67,7 @@ async fn terminate() {
 }
 
 #[tokio::test]
-async fn the_first_signal_aborts_nobody_though_the_server_drains_already() {
+async fn the_first_signal_aborts_no_connection_though_the_server_drains_already() {
     let busy = Busy::start(Server::new()).await;
     busy.server.handle().drain(LONG);
     terminate().await;
@@ -83,7 +83,7 @@ async fn the_first_signal_in_a_drain_leaves_it_the_time_a_signal_gives() {
 }
 
 #[tokio::test]
-async fn the_second_signal_aborts_what_is_left() {
+async fn the_second_signal_aborts_remaining_connections() {
     for begun_by_handle in [false, true] {
         let busy = Busy::start(Server::new().drain_within(LONG)).await;
         if begun_by_handle {

@@ -62,8 +62,7 @@ async fn a_peer_that_stays_silent_is_waited_for_no_longer_than_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_had_an_answer_and_is_idle_is_closed_at_once_and_so_is_everybody_in_a_plain_drain()
-{
+async fn an_idle_peer_that_had_an_answer_is_closed_at_once_and_every_idle_peer_in_a_plain_drain() {
     for succeeded in [true, false] {
         let (mut client, closing, served) = echo();
         if succeeded {

@@ -60,7 +60,7 @@ async fn a_service_that_is_not_ready_is_waited_for_to_the_deadline_though_no_con
 
 /// What was accepted and waits for a slot is counted, however the server ends.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stops_or_fails_counts_those_it_has_accepted_and_not_served() {
+async fn a_server_that_stops_or_fails_counts_accepted_connections_it_did_not_serve() {
     for fails in [false, true] {
         let (server, from) = with_room(1, failing_after(2)).await;
         let mut first = from.host("192.0.2.1");
@@ -89,8 +89,7 @@ async fn a_server_that_stops_or_fails_counts_those_it_has_accepted_and_not_serve
 
 /// Those that wait for a place in front of a preamble, too.
 #[tokio::test(start_paused = true)]
-async fn handshakes_under_way_and_those_that_wait_for_one_have_time_to_the_deadline_and_are_counted()
- {
+async fn handshakes_under_way_or_queued_have_time_to_the_deadline_and_are_counted() {
     const CLIENTS: usize = 20;
     let (endpoint, connector) = memory::endpoint();
     let server = Server::new()

@@ -57,7 +57,7 @@ impl Folder {
         self.path().join(name)
     }
 
-    /// Puts a file there, at once: who reads it sees the old one or the new one.
+    /// Replaces a file at once: a reader sees the old one or the new one.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let (path, half) = (self.join(name), self.join(&format!("{name}.half")));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -67,7 +67,7 @@ impl Folder {
     }
 }
 
-/// Who signs certificates.
+/// Signs certificates.
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.

@@ -99,7 +99,7 @@ async fn a_proxy_header_of_either_version_comes_before_all_else() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_connected_to_is_named_with_the_cause() {
+async fn an_unreachable_address_is_named_with_the_cause() {
     // Bound, and nobody listens.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -128,7 +128,7 @@ async fn a_connection_that_is_not_made_in_10_s_is_given_up() {
 }
 
 #[test]
-fn what_says_nobody_to_connect_to_is_refused_with_what_to_write() {
+fn an_address_without_a_host_is_refused_with_a_valid_form() {
     assert!(refused("tcp:8007").contains("it has no address to connect to: write tcp:HOST:8007"));
     assert!(refused("tcp:127.0.0.1:0").contains("port 0 can't be connected to"));
     assert!(refused("systemd:web").contains("an inherited socket can't be connected to"));
@@ -171,7 +171,7 @@ fn a_remote_is_written_as_it_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_dropped_session_has_queued_arrives() {
+async fn the_queued_answers_of_a_dropped_session_arrive() {
     let (sender, mut lines) = mpsc::unbounded_channel();
     let (endpoint, connector) = memory::endpoint_with_capacity(4);
     let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {

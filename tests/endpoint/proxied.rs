@@ -22,7 +22,7 @@ fn binary() -> Vec<u8> {
     header.with_tlv(Tlv::AUTHORITY, b"mail.example.org").unwrap().with_checksum().to_v2()
 }
 
-/// Says who the peer is, then gives back each line.
+/// Sends the peer's address, then echoes each line.
 async fn who(mut s: Session<Lines>) -> Result {
     let peer = s.peer();
     let told = peer.proxied().unwrap();
@@ -76,7 +76,7 @@ async fn answered(connector: &Connector, pieces: &[&[u8]]) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_the_clients_and_what_follows_the_header_is_its_first_byte() {
+async fn a_connection_is_the_clients_and_its_first_byte_is_the_one_behind_the_header() {
     let (handle, connector, _server) = serve().await;
     for (header, peer) in [
         (LINE.to_vec(), "tcp:192.0.2.7:56324 via memory: "),
@@ -114,7 +114,7 @@ async fn a_header_may_be_cut_anywhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_header_is_closed_at_once_and_never_served() {
+async fn a_connection_without_a_header_is_closed_at_once_and_never_served() {
     let (handle, connector, _server) = serve().await;
     let mut closed = 0;
     for bytes in [
@@ -171,7 +171,7 @@ async fn a_header_has_five_seconds_however_it_comes() {
     }
     assert!((5..=7).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert_eq!(handle.preambles().timed_out(), 3);
-    // Who is in time has none of it left over.
+    // The deadline of a header ends with it, and does not apply to the first frame.
     let mut client = connector.connect().await.unwrap();
     sleep(Duration::from_secs(4)).await;
     client.write_all(LINE).await.unwrap();

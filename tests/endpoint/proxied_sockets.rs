@@ -1,4 +1,4 @@
-//! Endpoints behind a proxy, on sockets: who is trusted, and what layers see.
+//! Endpoints behind a proxy, on sockets: trusted peers, and the addresses that layers see.
 #![cfg(target_os = "linux")] // where all of 127.0.0.0/8 is this machine
 
 use std::io;
@@ -17,7 +17,7 @@ use crate::encrypted::{self, Ca, Client, Folder, localhost, soon, until};
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\n";
 const CLIENT: &str = "tcp:192.0.2.7:56324";
 
-/// Says who the peer is, then gives back each line.
+/// Sends the peer's address, then echoes each line.
 async fn who(mut s: Session<Lines>) -> Result {
     let peer = s.peer().clone();
     let via = peer.proxied().map(|told| told.proxy());
@@ -68,7 +68,7 @@ async fn answered<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, bytes: &[u8]
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_is_closed_at_once_and_its_header_not_believed() {
+async fn an_untrusted_proxy_is_closed_at_once_and_its_header_not_believed() {
     let (handle, addr) = serve_text("proxy+tcp:127.0.0.1:0?trust=127.0.0.1,127.0.1.0/24").await;
     for ip in [[127, 0, 0, 1], [127, 0, 1, 9]] {
         let answer = answered(from(ip, addr).await, LINE).await;

@@ -99,7 +99,7 @@ fn a_path_of_any_bytes_survives_the_round_trip() {
 }
 
 #[test]
-fn whatever_can_be_parsed_is_displayed_as_what_can_be_parsed_again() {
+fn every_parsed_value_is_displayed_as_text_that_parses_again() {
     let mut state = 0x9E37_79B9_u32;
     let mut random = |below: usize| {
         // A xorshift generator: the strings are the same in every run.

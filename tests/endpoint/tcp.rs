@@ -173,7 +173,7 @@ async fn a_link_local_address_is_bound_on_the_interface_that_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_said_of_ipv6_is_refused_elsewhere() {
+async fn options_of_ipv6_are_refused_elsewhere() {
     for endpoint in [
         Endpoint::tcp(localhost(0)[0]),
         Endpoint::unix("/tmp/x"),

@@ -49,7 +49,7 @@ async fn a_path_has_its_owner_by_name_or_by_number() {
 }
 
 #[test]
-fn nobody_connects_to_a_path_before_it_has_its_owner() {
+fn no_peer_connects_to_a_path_before_it_has_its_owner() {
     if !is_root() {
         return;
     }
@@ -85,7 +85,7 @@ fn nobody_connects_to_a_path_before_it_has_its_owner() {
 }
 
 #[tokio::test]
-async fn an_owner_nobody_knows_is_an_error_that_says_so_and_leaves_nothing() {
+async fn an_unknown_owner_is_an_error_that_leaves_no_socket() {
     let dir = TempDir::new();
     let path = dir.join("s");
     for (endpoint, said) in [

@@ -1,4 +1,4 @@
-//! Unix sockets: whose path is replaced, whose is kept, who may connect, and who is there.
+//! Unix sockets: which paths are replaced and which kept, permissions to connect, and the peer's credentials.
 
 use std::fs;
 use std::future::poll_fn;

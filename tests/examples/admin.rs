@@ -104,7 +104,7 @@ fn a_browser_shows_the_page_and_takes_a_name_of_markup_for_text() {
 }
 
 #[test]
-fn an_address_of_other_machines_is_refused_with_what_to_do() {
+fn a_non_loopback_address_is_refused_and_the_error_names_the_fix() {
     let mut command = command("admin");
     command.args(["--listen", "tcp:127.0.0.1:0", "--admin", "tcp:0.0.0.0:0"]);
     let (status, text) = run(command);

@@ -51,7 +51,7 @@ fn qotd_speaks_first_and_hangs_up() {
 }
 
 #[test]
-fn qotd_tells_its_quote_also_to_those_who_talk_first() {
+fn qotd_sends_its_quote_also_to_a_peer_that_talks_first() {
     let qotd =
         Example::start_with("qotd", &["--quote", "Carpe diem,\r\nquam minimum credula postero"]);
     for mut client in qotd.both() {
@@ -94,7 +94,7 @@ fn netstring_echo_gives_back_netstrings_in_any_segmentation() {
 }
 
 #[test]
-fn netstring_echo_closes_on_what_is_none() {
+fn netstring_echo_closes_on_an_invalid_netstring() {
     let example = Example::start("netstring_echo");
     for bad in ["x", "01:a,", "-1:a,", "1:ab", "65537:", "5:hell", "99999999999999999999999:"] {
         check(&example, format!("2:ok,{bad}").as_bytes(), b"2:ok,");
@@ -149,7 +149,7 @@ fn capped_echo_serves_a_hundred_and_tells_the_next_one() {
 }
 
 #[test]
-fn capped_echo_refuses_also_those_who_have_sent_a_lot_without_a_reset() {
+fn capped_echo_refuses_peers_that_have_sent_a_lot_without_a_reset() {
     let example = Example::start_with("capped_echo", &["--max", "1"]);
     let mut held = example.tcp();
     held.ask("x", "x");

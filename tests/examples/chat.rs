@@ -2,7 +2,7 @@
 
 use crate::support::{Client, Example, until};
 
-/// A guest, who has joined, and the name it was given.
+/// A guest that has joined, and the name it was given.
 fn join(mut client: Client) -> (Client, String) {
     let line = client.line();
     let name =
@@ -11,7 +11,7 @@ fn join(mut client: Client) -> (Client, String) {
 }
 
 #[test]
-fn all_others_hear_what_one_says_on_either_endpoint() {
+fn a_line_reaches_all_other_guests_on_either_endpoint() {
     let example = Example::start("chat");
     let (mut ann, a) = join(example.tcp());
     let (mut bob, b) = join(example.unix());
@@ -27,7 +27,7 @@ fn all_others_hear_what_one_says_on_either_endpoint() {
 }
 
 #[test]
-fn a_guest_who_never_reads_is_dropped_while_the_others_go_on() {
+fn a_guest_that_never_reads_is_dropped_while_the_others_go_on() {
     let example = Example::start("chat");
     let (mut ann, a) = join(example.tcp());
     let (mut bob, _) = join(example.unix());
@@ -71,7 +71,7 @@ fn no_line_can_fake_another_or_disturb_the_others() {
 }
 
 #[test]
-fn a_guest_who_sends_a_line_without_an_end_leaves_alone() {
+fn only_the_guest_that_sends_a_line_without_an_end_is_closed() {
     let example = Example::start("chat");
     let (mut ann, a) = join(example.tcp());
     let (mut bob, _) = join(example.unix());
@@ -85,7 +85,7 @@ fn a_guest_who_sends_a_line_without_an_end_leaves_alone() {
 }
 
 #[test]
-fn a_flood_ends_nobody_else() {
+fn a_flood_ends_no_other_connection() {
     let example = Example::start("chat");
     let (mut ann, a) = join(example.tcp());
     let (mut bob, _) = join(example.unix());
@@ -100,7 +100,7 @@ fn a_flood_ends_nobody_else() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_shown_as_far_as_it_can_be_and_telnet_commands_are_not() {
+fn bytes_outside_utf_8_are_shown_lossily_and_telnet_commands_are_not() {
     let example = Example::start("chat");
     let (mut ann, a) = join(example.tcp());
     let (mut bob, _) = join(example.unix());

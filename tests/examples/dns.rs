@@ -74,7 +74,10 @@ fn a_question_is_answered_from_the_zone() {
             let question = answer.sole_question().unwrap();
             // In the letters it was asked in.
             assert_eq!(format!("{} {}", question.qname(), question.qtype()), asked);
-            assert!(answer.opt().is_none(), "who sends no OPT record gets none");
+            assert!(
+                answer.opt().is_none(),
+                "a query without an OPT record has an answer without one"
+            );
         }
         let answer = ask(&mut client, &plain(8, "example.org", Rtype::ANY));
         assert_eq!(told(&answer, Section::Answer).len(), 5);
@@ -152,7 +155,7 @@ fn the_answer_to_a_padded_query_is_padded_to_whole_blocks_and_no_other_is() {
 }
 
 #[test]
-fn what_is_no_question_for_us_is_told_so_and_the_connection_goes_on() {
+fn an_unsupported_question_has_an_error_and_the_connection_goes_on() {
     let example = start(&[]);
     let good = plain(7, "www.example.org", Rtype::A);
     let with = |edit: &dyn Fn(&mut Vec<u8>)| {
@@ -294,7 +297,7 @@ fn when_all_connections_are_taken_silent_ones_of_a_crowded_address_make_room() {
 }
 
 #[test]
-fn bytes_of_any_kind_cost_nobody_an_answer() {
+fn bytes_of_any_kind_cost_no_other_peer_an_answer() {
     let example = start(&[]);
     let seeds = [
         query(0, "x.wild.example.org", Rtype::ANY, Class::IN, 1, 0),

@@ -15,7 +15,7 @@ fn success(output: &Output) -> String {
     text
 }
 
-/// The example over TCP and, as `first`, over TLS; and the file with who signed its certificate.
+/// The example over TCP and, as `first`, over TLS; and the file with its certificate's issuer.
 fn start() -> (Example, PathBuf) {
     let (ca, dir) = (Ca::new(), TempDir::new());
     let issued = ca.issue(["ns1.example.org"]);
@@ -48,7 +48,7 @@ const SHORT: &str = "192.0.2.80\nwww.example.org.\n2001:db8::80\n\"any name belo
     10 mail.example.org.\n";
 
 #[test]
-fn dig_is_told_what_it_asks_over_tcp_and_tls() {
+fn dig_has_its_answers_over_tcp_and_tls() {
     let Some(dig) = program("dig") else { return };
     let (example, ca_file) = start();
     let ca_file = format!("+tls-ca={}", text(&ca_file));
@@ -81,7 +81,7 @@ fn dig_is_told_what_it_asks_over_tcp_and_tls() {
 }
 
 #[test]
-fn kdig_trusts_the_certificate_and_is_told_what_it_asks() {
+fn kdig_trusts_the_certificate_and_has_its_answer() {
     let Some(kdig) = program("kdig") else { return };
     let (example, ca_file) = start();
     let ca_file = format!("+tls-ca={}", text(&ca_file));

@@ -44,7 +44,7 @@ fn a_stream_is_the_same_in_any_segmentation() {
 }
 
 #[test]
-fn what_one_stores_all_get_on_either_endpoint() {
+fn a_stored_value_is_found_by_all_on_either_endpoint() {
     let example = Example::start("line_raw");
     let [mut tcp, mut unix] = example.both();
     unix.ask("GET\r\n", "0\r\n");
@@ -72,7 +72,7 @@ fn a_bad_command_gets_an_error_line_and_the_next_one_its_answer() {
 }
 
 #[test]
-fn what_follows_a_put_of_unknown_or_too_large_size_is_not_taken_for_commands() {
+fn data_behind_a_put_of_unknown_or_too_large_size_is_not_taken_for_commands() {
     let example = Example::start("line_raw");
     example.tcp().ask("PUT 4\r\nkept", "OK 4\r\n");
     for size in ["", "x", "-1", "1048577", "99999999999999999999999", "5 5"] {

@@ -202,7 +202,7 @@ fn a_last_line_without_an_end_is_kept_and_a_cr_behind_it_is_not() {
 }
 
 #[test]
-fn of_lines_that_do_not_fit_on_the_disk_those_in_the_file_are_whole() {
+fn every_line_in_the_file_is_whole_when_the_disk_is_full() {
     let dir = TempDir::new();
     let file = dir.join("log");
     // A file that may not grow beyond a limit takes a part of a write, as a disk that is full does.

@@ -43,7 +43,7 @@ fn every_command_is_answered_in_any_segmentation() {
 }
 
 #[test]
-fn what_is_no_command_is_told_so_and_the_connection_goes_on() {
+fn an_invalid_command_has_an_error_and_the_connection_goes_on() {
     let example = Example::start("memcached");
     let format = "CLIENT_ERROR bad command line format";
     for mut client in example.both() {
@@ -160,7 +160,7 @@ fn a_length_that_no_value_can_have_makes_the_line_wrong_and_the_next_one_is_read
 }
 
 #[test]
-fn only_a_get_may_be_longer_than_2_kib_and_what_is_too_long_ends_the_connection() {
+fn only_a_get_may_be_longer_than_2_kib_and_a_longer_command_ends_the_connection() {
     let example = Example::start("memcached");
     for mut client in example.both() {
         for verb in ["get", "gets", "gat 0", "gats 0", "   get"] {
@@ -262,7 +262,7 @@ fn noreply_is_no_answer_and_the_command_is_carried_out() {
 }
 
 #[test]
-fn cas_stores_only_what_nobody_has_changed_meanwhile() {
+fn cas_stores_only_if_the_value_has_not_changed_meanwhile() {
     let example = Example::start("memcached");
     let [mut one, mut other] = example.both();
     ask(&mut one, &[("cas a 0 0 1 1\r\nx", "NOT_FOUND"), ("set a 0 0 1\r\nx", "STORED")]);
@@ -295,7 +295,7 @@ fn numbers_wrap_at_the_top_and_stop_at_0() {
 }
 
 #[test]
-fn when_memory_is_full_what_was_not_used_for_the_longest_goes() {
+fn when_memory_is_full_the_least_recently_used_value_is_removed() {
     let example = Example::start_with("memcached", &["--memory", "1"]);
     let mut client = example.tcp();
     let value = "v".repeat(100_000);

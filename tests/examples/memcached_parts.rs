@@ -97,7 +97,7 @@ async fn an_item_is_there_until_its_time_and_not_at_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn touch_and_gat_move_the_time_and_what_changes_the_value_does_not() {
+async fn touch_and_gat_move_the_expiry_and_commands_that_change_the_value_do_not() {
     let mut c = client().await;
     for key in ["touched", "got", "appended", "counted"] {
         ask(&mut c, &format!("set {key} 0 10 1\r\n1"), "STORED").await;
@@ -133,7 +133,7 @@ async fn more_than_thirty_days_is_a_unix_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_to_come_takes_what_was_stored_before_it_is_due_and_nothing_after() {
+async fn a_delayed_flush_removes_values_stored_before_it_is_due_and_no_later_ones() {
     let mut c = client().await;
     ask(&mut c, "set a 0 0 1\r\nx\r\nflush_all 10", "STORED\r\nOK").await;
     sleep(Duration::from_secs(9)).await;

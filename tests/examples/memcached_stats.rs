@@ -14,7 +14,7 @@ fn one_connection_too_many_is_told_so() {
 }
 
 #[test]
-fn stats_count_what_was_asked_and_what_is_kept() {
+fn stats_count_requests_and_stored_values() {
     let example = Example::start("memcached");
     let mut client = example.tcp();
     ask(
@@ -48,7 +48,7 @@ fn stats_count_what_was_asked_and_what_is_kept() {
 }
 
 #[test]
-fn what_tools_ask_of_the_statistics_is_there() {
+fn the_statistics_that_tools_ask_for_are_there() {
     let example = Example::start("memcached");
     let mut client = example.tcp();
     // Without an item there is no class of items.

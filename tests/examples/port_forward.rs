@@ -65,7 +65,7 @@ fn a_header_of_the_version_asked_for_tells_of_the_client() {
 }
 
 #[test]
-fn behind_another_proxy_it_tells_what_that_one_told() {
+fn behind_another_proxy_it_passes_on_the_addresses_of_that_one() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = support::command("port_forward");
     command.args(["--to", &server.local_addr().unwrap().to_string()]);
@@ -125,7 +125,7 @@ fn the_server_may_end_first() {
 }
 
 #[test]
-fn what_breaks_on_one_side_breaks_on_the_other() {
+fn an_error_on_one_side_ends_the_other() {
     let (server, example) = start(&[]);
     let mut client = TcpStream::connect(example.tcp).unwrap();
     let (stream, _) = accept(&server);
@@ -140,7 +140,7 @@ fn what_breaks_on_one_side_breaks_on_the_other() {
 
 #[test]
 fn without_a_server_the_client_is_closed_and_others_are_served_later() {
-    // Bound and not listening yet, it has its port, and whoever connects is refused.
+    // Bound and not listening yet, it has its port, and connections are refused.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let to = socket.local_addr().unwrap().as_socket().unwrap().to_string();

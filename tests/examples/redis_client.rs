@@ -85,7 +85,7 @@ impl Drop for Redis {
 }
 
 #[test]
-fn redis_server_stores_and_returns_what_it_is_given() {
+fn redis_server_stores_and_returns_values() {
     let Some(redis) = Redis::start() else { return };
     assert_eq!(says(&redis.to, &["set", "greeting", "hello world"]), "OK\n");
     assert_eq!(says(&redis.to, &["get", "greeting"]), "hello world\n");

@@ -35,7 +35,7 @@ fn method_headers_and_body_come_back_in_any_segmentation() {
 }
 
 #[test]
-fn what_is_no_request_is_answered_and_closed() {
+fn an_invalid_request_is_answered_and_closed() {
     let example = Example::start("scgi");
     let netstring = |header: &str| format!("{}:{header},", header.len());
     let headers = [
@@ -128,7 +128,7 @@ fn a_web_server_that_keeps_us_waiting_is_told_or_closed_at_its_deadline() {
 }
 
 #[test]
-fn a_drain_answers_nobody_who_has_not_asked() {
+fn a_drain_answers_no_peer_that_has_not_asked() {
     let mut example = Example::start("scgi");
     let clients = example.both();
     example.terminate();

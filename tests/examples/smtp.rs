@@ -228,7 +228,7 @@ fn a_second_mail_smuggled_into_a_first_is_refused_with_it() {
 }
 
 #[test]
-fn whoever_ends_data_with_bare_lf_is_told_at_once() {
+fn a_client_that_ends_data_with_bare_lf_is_refused_at_once() {
     let example = start();
     let mut client = hello(example.tcp());
     ask(&mut client, &BEGIN);

@@ -307,7 +307,7 @@ fn each_of_1000_mails_in_parallel_is_in_the_maildir_once_and_whole() {
 }
 
 #[test]
-fn a_drain_amid_mails_loses_none_that_got_its_250() {
+fn a_drain_amid_mails_loses_no_mail_that_got_its_250() {
     let mut example = start();
     let (address, count) = (example.tcp, AtomicUsize::new(0));
     let begin = |thread: usize, count: &AtomicUsize| {

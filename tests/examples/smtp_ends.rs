@@ -7,7 +7,7 @@ use super::smtp::{BEGIN, ask, folder, hello, start, start_with};
 use crate::support::{Example, acknowledged, until};
 
 #[test]
-fn what_comes_in_plaintext_behind_starttls_is_refused_and_never_obeyed() {
+fn plaintext_behind_starttls_is_refused_and_never_obeyed() {
     let example = start();
     for behind in ["RSET\r\n", "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nevil\r\n.\r\n", "Q"] {
         for mut client in example.both() {
@@ -20,7 +20,7 @@ fn what_comes_in_plaintext_behind_starttls_is_refused_and_never_obeyed() {
 }
 
 #[test]
-fn a_mail_that_was_cut_off_is_none() {
+fn a_mail_that_was_cut_off_is_not_delivered() {
     let example = start();
     for data in
         ["hi\r\n".to_owned(), "hi\r\n.".to_owned(), "hi\r\n.\r".to_owned(), "x\r\n".repeat(33_000)]
@@ -58,7 +58,7 @@ fn a_mail_that_can_not_be_kept_is_wanted_again() {
 }
 
 #[test]
-fn a_drain_says_421_between_mails_and_within_one_which_is_none_then() {
+fn a_drain_says_421_between_mails_and_within_one_which_is_discarded() {
     let mut example = start();
     let mut clients = example.both().map(hello);
     ask(&mut clients[1], &BEGIN);

@@ -61,7 +61,7 @@ async fn mail(pieces: &[&[u8]]) -> (String, Option<String>) {
 }
 
 #[tokio::test]
-async fn a_mail_ends_with_its_dot_and_loses_those_put_before_its_lines_however_it_is_cut() {
+async fn a_mail_ends_with_its_dot_and_loses_its_stuffed_dots_however_it_is_cut() {
     let data = b"\r\n..\r\n...a\r\n.b\r\nc.\r\n.d.\r\n\r\n.\r\nQUIT\r\n";
     for pieces in segmentations(data) {
         let (told, content) = mail(&pieces).await;
@@ -112,7 +112,7 @@ async fn a_line_of_data_that_is_too_long_refuses_the_mail_and_all_that_may_be_sm
 }
 
 #[tokio::test]
-async fn commands_are_what_the_rfc_says_they_are() {
+async fn commands_are_parsed_as_the_rfc_defines_them() {
     for line in [
         "ehlo [IPv6:::1]",
         "HELO a-1.example",
@@ -145,7 +145,7 @@ async fn commands_are_what_the_rfc_says_they_are() {
 }
 
 #[tokio::test]
-async fn what_is_no_command_is_refused_with_the_code_for_it() {
+async fn an_invalid_command_is_refused_with_its_code() {
     let long = format!("RCPT TO:<{}@x>", "a".repeat(1023));
     for (line, code) in [
         ("", "500"),
@@ -196,7 +196,7 @@ async fn what_is_no_command_is_refused_with_the_code_for_it() {
         let answer = &answers(&[line]).await[0];
         assert!(answer.starts_with(code), "{line:?}: {answer}");
     }
-    // Two lines to those who take an LF for an end: neither is obeyed.
+    // Two lines to a server that takes an LF for an end: neither is obeyed.
     let (mut client, _dir) = client(PATIENCE).await;
     client.write_all(b"EHLO y\nQUIT\nQUIT\r\n").await.unwrap();
     let mut told = String::new();

@@ -17,7 +17,7 @@ use rustix::process::{
 
 use crate::support::{self, TempDir, until};
 
-/// An example that was started through a symbolic link, and whoever has taken over since. All end
+/// An example that was started through a symbolic link, and the processes that took over since. All end
 /// with this value.
 pub struct Generations {
     /// The first; the later ones are children of one another.
@@ -32,7 +32,7 @@ pub struct Generations {
 impl Generations {
     /// Starts an example on a TCP and a Unix socket; `prepare` adds to its command.
     pub fn start(name: &str, prepare: impl FnOnce(&mut Command, &TempDir)) -> Self {
-        // Who takes over is left to this process when its parent ends, so that it can be waited
+        // The new process becomes a child of this one when its parent ends, so that it can be waited
         // for.
         set_child_subreaper(Some(getpid())).unwrap();
         let dir = TempDir::new();

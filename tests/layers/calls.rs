@@ -60,7 +60,7 @@ async fn a_call_that_is_late_is_answered_and_the_connection_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_call_without_on_error_ends_the_connection_behind_what_was_answered() {
+async fn a_late_call_without_on_error_ends_the_connection_behind_the_earlier_answers() {
     let service = ServiceBuilder::new()
         .layer(CallDeadlineLayer::new(SECOND))
         .service(stuck(&Gauge::default()));
@@ -129,7 +129,7 @@ async fn a_connection_that_breaks_off_in_the_queue_or_in_a_call_gives_its_place_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_read_its_answers_keeps_no_place_from_the_others() {
+async fn a_peer_that_does_not_read_its_answers_keeps_no_slot_from_the_others() {
     for unordered in [false, true] {
         let (gate, limit) = (Arc::new(Semaphore::new(0)), CallLimitLayer::new(1));
         // Long answers: above the mark nothing more is decoded, and a frame that was waits for a
@@ -182,7 +182,7 @@ async fn a_call_over_the_cap_is_refused_and_takes_no_place_from_the_next() {
         ask(&mut refused, "a\nb\n", "503 busy\n503 busy\n").await;
         gate.add_permits(1);
         expect(&mut busy, "SLOW\n").await;
-        // Who was refused is idle now, and holds nothing.
+        // The refused caller is idle now, and holds nothing.
         assert_eq!((limit.active(), limit.max()), (0, 1));
         ask(&mut busy, "again\n", "AGAIN\n").await;
         ask(&mut refused, "c\n", "C\n").await;
@@ -223,7 +223,7 @@ async fn a_connection_whose_call_was_refused_keeps_no_slot_of_a_limit_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_over_its_rate_keeps_no_place_from_the_others() {
+async fn a_peer_over_its_rate_keeps_no_slot_from_the_others() {
     let limit = CallLimitLayer::new(1);
     let service = ServiceBuilder::new()
         .layer(limit.clone())
@@ -366,7 +366,7 @@ async fn a_deadline_passes_whatever_runtime_a_call_before_it_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_take_the_answer_that_closes_keeps_no_place_from_others() {
+async fn a_peer_that_does_not_read_its_last_answer_keeps_no_slot_from_others() {
     for requests in ["close\n", "close\nnext\n"] {
         let service = service_fn(async |line: Bytes| {
             sleep(SECOND / 10).await;

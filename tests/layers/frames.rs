@@ -40,7 +40,7 @@ async fn requests_and_responses_are_mapped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_are_mapped_to_what_on_error_sees() {
+async fn errors_are_mapped_to_the_type_that_on_error_sees() {
     let service = ServiceBuilder::new()
         .map_err(|error: Error| io::Error::other(format!("mapped: {error}")))
         .service(service_fn(async |_: Bytes| Err::<Bytes, _>(Error::other("no"))));

@@ -44,7 +44,7 @@ async fn a_timeout_is_an_answer_and_the_connection_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_without_on_error_ends_the_connection_behind_what_was_answered() {
+async fn a_timeout_without_on_error_ends_the_connection_behind_the_earlier_answers() {
     let service = ServiceBuilder::new().timeout(SECOND).service(plain());
     let (server, connector) = on_memory(Server::new(), framed(Lines::lf(), service)).await;
     let mut client = connector.connect().await.unwrap();

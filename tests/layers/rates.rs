@@ -124,7 +124,7 @@ async fn all_connections_of_one_address_share_its_rate() {
 
 /// Over a socket: one connection takes so much memory that others are refused, until it is gone.
 #[tokio::test]
-async fn while_memory_is_short_others_are_refused_and_those_that_are_open_are_served() {
+async fn while_memory_is_short_newcomers_are_refused_and_open_connections_are_served() {
     const MIB: usize = 1024 * 1024;
     let overload = OverloadLayer::new().without_lag().memory(10, 5);
     let server =

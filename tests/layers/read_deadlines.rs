@@ -103,7 +103,7 @@ async fn an_idle_peer_is_ended_at_the_idle_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_slow_answer_is_ended_by_none_of_them() {
+async fn a_peer_that_waits_for_a_slow_answer_is_ended_by_no_deadline() {
     let slow = || {
         service_fn(async |line: Bytes| {
             sleep(500 * SECOND).await;
@@ -164,7 +164,7 @@ async fn a_session_that_does_something_else_is_not_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_does_not_keep_an_idle_peer() {
+async fn pushes_do_not_keep_an_idle_peer() {
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {
         loop {
             tokio::select! {
@@ -293,10 +293,10 @@ async fn a_drain_does_not_wait_for_them() {
     assert_reasons(&server.over().await, &[(CloseReason::Drained, 1)]);
 }
 
-/// One who was kept from running finds all timers due, and learns of what has arrived piece by
-/// piece.
+/// A process that was kept from running finds all timers due, and learns of arrived bytes piece
+/// by piece.
 #[test]
-fn what_arrived_before_the_deadline_counts_however_late_it_is_read() -> Result {
+fn bytes_that_arrived_before_the_deadline_count_however_late_they_are_read() -> Result {
     // The runtime hears of one socket a turn, and of all timers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -55,7 +55,7 @@ impl AsyncWrite for Says {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_to_have_arrived_and_can_not_be_read_puts_a_deadline_off_by_a_second_only() {
+async fn bytes_reported_and_not_readable_put_a_deadline_off_by_a_second_only() {
     let (mut peer, io) = duplex(64);
     let leaf = ReadDeadlineLayer::new().layer(framed(Lines::lf(), reply_fn(|line: Bytes| line)));
     let (closing, _, task) = over(Says(io), leaf);

@@ -164,7 +164,7 @@ async fn half_closing(from: From, n: usize) {
     assert_eq!(rest(&mut client).await, sent);
 }
 
-/// A user who sends more than is allowed, and is told so.
+/// A user that sends more than is allowed, and is told so.
 async fn flooding(from: From, n: usize) {
     let mut client = from.host("203.0.113.1");
     let line = format!("f{}\n", char::from(b'a' + u8::try_from(n % 20).unwrap()));

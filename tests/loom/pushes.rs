@@ -134,7 +134,7 @@ fn frames_that_wait_for_room_are_heard_once_and_in_order() {
 }
 
 #[test]
-fn a_drain_hears_what_was_taken_and_closes_the_outbox_to_the_rest() {
+fn a_drain_writes_the_accepted_pushes_and_closes_the_outbox_to_the_rest() {
     model(3, || {
         let (mut consumer, outbox) = Consumer::new(8);
         let pushing = pushing(&outbox, &[1, 2]);

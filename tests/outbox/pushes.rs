@@ -98,7 +98,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_is_written_while_the_connection_waits() {
+async fn pushes_are_written_while_the_connection_waits() {
     for (name, leaf, mut outboxes) in leaves() {
         let mut w = wired(leaf);
         let outbox = outboxes.recv().await.unwrap();
@@ -139,7 +139,7 @@ async fn a_burst_is_one_wake_up_and_one_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_is_written_while_a_call_is_pending_or_the_author_waits_idly() {
+async fn pushes_are_written_while_a_call_is_pending_or_the_session_waits_idly() {
     for (name, leaf, mut outboxes) in leaves() {
         let mut w = wired(leaf);
         let outbox = outboxes.recv().await.unwrap();
@@ -158,7 +158,7 @@ async fn what_is_pushed_is_written_while_a_call_is_pending_or_the_author_waits_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_waits_while_the_author_may_be_in_the_middle_of_an_answer() {
+async fn pushes_wait_while_a_session_may_be_in_the_middle_of_an_answer() {
     let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
         s.feed("begin")?;
         s.during(sleep(LONG)).await?;
@@ -173,7 +173,7 @@ async fn what_is_pushed_waits_while_the_author_may_be_in_the_middle_of_an_answer
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_does_not_split_a_long_answer() {
+async fn pushes_do_not_split_a_long_answer() {
     let (told, mut outboxes) = unbounded_channel();
     let line = Bytes::from(vec![b'x'; 1023]);
     let answers = line.clone();
@@ -235,7 +235,7 @@ async fn on_drain_all_that_was_pushed_is_written_and_nothing_more_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_drains_has_its_last_word_behind_what_was_pushed() {
+async fn a_session_that_drains_writes_its_goodbye_behind_the_pushes() {
     let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
         while s.next().await?.is_some() {}
         s.feed("bye")
@@ -250,7 +250,7 @@ async fn a_session_that_drains_has_its_last_word_behind_what_was_pushed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_pushed_is_dropped_by_an_abort_and_by_a_session_that_does_not_wait_for_the_end() {
+async fn pushes_are_dropped_by_an_abort_and_by_a_session_that_does_not_wait_for_the_end() {
     for aborts in [true, false] {
         let (mut w, mut outboxes) =
             with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {

@@ -233,7 +233,7 @@ async fn a_named_room_is_there_as_long_as_it_has_members() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_encoded_once_reaches_all() {
+async fn a_frame_that_is_encoded_once_reaches_all() {
     let room = Room::new();
     let members = room.clone();
     let leaf = session(Lines::crlf(), move |mut s: Session<Lines>| {

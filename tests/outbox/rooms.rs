@@ -1,4 +1,4 @@
-//! Rooms: who hears what, coming and going, and members that are slow.
+//! Rooms: which members receive a frame, coming and going, and members that are slow.
 
 use std::sync::Arc;
 use std::thread;
@@ -30,7 +30,7 @@ fn chat(room: &Room<Bytes>) -> impl Fn() -> Wired + use<> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_others_hear_what_one_says_from_when_they_come_until_they_leave() {
+async fn a_line_reaches_all_other_guests_from_their_arrival_until_they_leave() {
     let room = Room::new();
     let guest = chat(&room);
     let (mut ann, mut bob, mut eve) = (guest(), guest(), guest());
@@ -155,7 +155,7 @@ async fn sends_give_other_tasks_their_turn_when_the_budget_of_the_task_is_used_u
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_numbers_of_members_that_have_left_are_used_again_and_leave_nobody_out_by_mistake() {
+async fn the_numbers_of_members_that_have_left_are_used_again_and_leave_no_member_out_by_mistake() {
     let room: Room<Bytes> = Room::new();
     let (told, mut outboxes) = unbounded_channel();
     let leaf = session(Lines::lf(), move |mut s: Session<Lines>| {

@@ -33,7 +33,7 @@ async fn members(room: &Room<String>) -> (Vec<Wired>, Vec<Member<String>>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn all_members_receive_what_is_sent_in_order_in_one_order() {
+async fn all_members_receive_all_frames_in_one_common_order() {
     let room = Room::new();
     let (peers, _members) = members(&room).await;
     let mut senders = JoinSet::new();

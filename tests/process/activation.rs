@@ -110,7 +110,7 @@ fn a_passed_descriptor_is_closed_on_exec_whether_it_is_served_or_not() {
 }
 
 #[test]
-fn the_path_of_an_inherited_socket_is_left_to_who_made_it() {
+fn the_path_of_an_inherited_socket_is_left_to_its_maker() {
     let dir = TempDir::new();
     let path = dir.join("x.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -155,7 +155,7 @@ fn refuses(command: Command, said: &str) {
 }
 
 #[test]
-fn what_was_not_passed_to_this_process_is_not_taken() {
+fn sockets_not_passed_to_this_process_are_not_taken() {
     let socket = || OwnedFd::from(listener().0);
     let none = "no socket was passed to this process";
     for (script, said) in [
@@ -203,7 +203,7 @@ fn what_was_not_passed_to_this_process_is_not_taken() {
 }
 
 #[test]
-fn what_is_no_listening_stream_socket_is_refused_and_named() {
+fn a_descriptor_that_is_no_listening_stream_socket_is_refused_and_named() {
     let (listener, addr) = listener();
     let file = || OwnedFd::from(File::open("/dev/null").unwrap());
     let connection = std::net::TcpStream::connect(addr).unwrap();

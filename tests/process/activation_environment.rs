@@ -90,7 +90,7 @@ fn sees_nothing(output: &std::process::Output) {
 }
 
 #[test]
-fn a_child_does_not_see_what_was_passed_and_a_later_bind_finds_it() {
+fn a_child_does_not_see_the_passed_sockets_and_a_later_bind_finds_them() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = Command::new("bash");
     command.args(["-c", PASS, "bash"]).env(HELPER, "1").stdin(OwnedFd::from(listener));
@@ -98,7 +98,7 @@ fn a_child_does_not_see_what_was_passed_and_a_later_bind_finds_it() {
 }
 
 #[test]
-fn a_child_of_what_systemd_socket_activate_starts_does_not_either() {
+fn a_child_of_a_program_that_systemd_socket_activate_starts_does_not_either() {
     let Some(activate) = program("systemd-socket-activate") else { return };
     // Nobody else is on that address, so the ports stay free.
     let port = || TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();

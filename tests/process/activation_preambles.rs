@@ -69,7 +69,7 @@ fn an_inherited_socket_may_be_behind_a_proxy() {
         let process = Process::start(activated(listener, endpoint));
         let mut client = Client::tcp(addr);
         if endpoint.ends_with("::/0") {
-            assert_eq!(client.rest(), b"", "who is not trusted is closed");
+            assert_eq!(client.rest(), b"", "an untrusted proxy is closed");
             continue;
         }
         client.send("PROXY TCP4 192.0.2.7 192.0.2.1 56324 25\r\nwho?\n");
@@ -85,7 +85,7 @@ fn an_inherited_socket_may_be_behind_a_proxy() {
 }
 
 #[test]
-fn whom_a_proxied_socket_trusts_is_checked_against_what_it_is() {
+fn the_trusted_peers_of_a_proxied_socket_must_fit_its_kind() {
     let dir = TempDir::new();
     let path = dir.join("x.sock");
     let unix = UnixListener::bind(&path).unwrap();

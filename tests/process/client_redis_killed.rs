@@ -108,7 +108,7 @@ async fn kill(server: &PathBuf, dir: &TempDir, done: &AtomicU64, kills: u64) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_answer_is_wrong_and_what_was_not_sent_was_not_executed_however_often_it_is_killed() {
+async fn no_answer_is_wrong_and_unsent_requests_were_not_executed_however_often_it_is_killed() {
     let Some(server) = program("redis-server") else { return };
     let kills = std::env::var("ROPEWALK_KILLS").map_or(5, |kills| kills.parse().unwrap());
     let dir = TempDir::new();

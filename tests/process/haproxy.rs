@@ -192,7 +192,7 @@ async fn version_2_is_understood_before_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_settled_with_haproxy_by_tls_is_told() {
+async fn the_tls_parameters_between_client_and_haproxy_are_passed_on() {
     let backend = Backend::start().await;
     let pem = backend.folder.join("both.pem");
     let server =
@@ -271,7 +271,7 @@ async fn a_megabyte_goes_through_and_back() {
     assert!(back == lines);
 }
 
-/// Runs curl against a server that answers a request with who sent it; `None` where there is no
+/// Runs curl against a server that answers with the address of the client; `None` if there is no
 /// curl.
 async fn curl(args: &'static [&str], url: String) -> Option<Output> {
     let mut command = Command::new(support::program("curl")?);

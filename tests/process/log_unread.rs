@@ -280,7 +280,7 @@ fn an_example_goes_on_when_the_reader_of_its_log_has_gone() {
 }
 
 #[test]
-fn an_example_goes_on_when_nobody_reads_its_log() {
+fn an_example_goes_on_when_its_log_is_not_read() {
     let (_reader, writer) = pipe().unwrap();
     serves_with_its_log(writer, || {});
 }

@@ -24,7 +24,7 @@ use crate::encrypted::{self, Ca, Client, Folder, localhost, soon, text, until};
 use crate::generations::{Generations, free_port};
 use crate::support;
 
-/// A server that answers in capitals; whoever takes over from it gives back what it gets.
+/// A server that answers in capitals; the process that takes over echoes.
 struct Shouting {
     handle: Handle,
     addr: SocketAddr,

@@ -40,7 +40,7 @@ async fn a_server_told_to_end_in_the_middle_of_a_restart_ends_and_the_new_proces
 }
 
 #[tokio::test]
-async fn what_can_not_be_restarted_says_why() {
+async fn a_server_that_can_not_be_restarted_says_why() {
     let (server, mut client) = {
         let (server, connector) = on_memory(Server::new(), shouter()).await;
         (server, connector.connect().await.unwrap())

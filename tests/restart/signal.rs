@@ -204,7 +204,7 @@ fn neither_a_descriptor_nor_a_process_is_left_behind_by_a_restart_or_by_one_that
 }
 
 #[test]
-fn the_watchdog_is_fed_by_whoever_serves() {
+fn the_watchdog_is_fed_by_the_process_that_serves() {
     let (mut server, manager) = {
         let mut manager = None;
         let server = Generations::start("activated", |command, dir| {
@@ -228,7 +228,7 @@ fn the_watchdog_is_fed_by_whoever_serves() {
 
 /// Its sockets are passed over the channel, and another's watchdog is not its own.
 #[test]
-fn what_speaks_to_the_old_process_alone_is_not_handed_on() {
+fn variables_meant_for_the_old_process_alone_are_not_handed_on() {
     let mut server = Generations::start("activated", |command, _| {
         command.envs([
             ("LISTEN_PID", "1"),
@@ -255,7 +255,7 @@ fn what_speaks_to_the_old_process_alone_is_not_handed_on() {
 /// The link leads to another binary by then, and that is what takes over; the first process keeps
 /// its own.
 #[test]
-fn what_takes_over_is_what_the_path_leads_to_by_then() {
+fn the_new_program_is_the_one_the_path_leads_to_by_then() {
     let mut server = Generations::start("activated", |_, _| {});
     let mut client = support::Client::tcp(server.tcp);
     client.send("who?\n");

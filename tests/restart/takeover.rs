@@ -119,7 +119,7 @@ async fn the_new_process_answers_on_the_same_sockets_and_the_old_one_drains() {
 }
 
 #[tokio::test]
-async fn who_connects_a_moment_before_is_served_by_the_old_process() {
+async fn a_connection_made_a_moment_before_is_served_by_the_old_process() {
     let dir = TempDir::new();
     let (server, path) = shouting(&dir, |endpoints| echo(&endpoints)).await;
     let mut silent = server.connect().await;
@@ -134,7 +134,7 @@ async fn who_connects_a_moment_before_is_served_by_the_old_process() {
 }
 
 #[tokio::test]
-async fn those_that_were_accepted_and_wait_for_room_are_served_by_the_old_process() {
+async fn accepted_connections_that_wait_for_room_are_served_by_the_old_process() {
     let dir = TempDir::new();
     let path = dir.join("x.sock");
     let endpoint = format!("unix:{}", path.display());
@@ -289,7 +289,7 @@ async fn an_endpoint_the_new_process_does_not_have_is_closed_and_its_path_remove
 
 /// As with any other drain: nobody else would ever accept it.
 #[tokio::test]
-async fn who_has_connected_to_such_an_endpoint_is_served_by_the_old_process() {
+async fn a_connection_to_such_an_endpoint_is_served_by_the_old_process() {
     let dir = TempDir::new();
     let (go, said) = (dir.join("go"), dir.join("said"));
     let text = format!(

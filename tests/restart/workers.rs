@@ -200,8 +200,7 @@ async fn a_new_process_that_does_not_begin_leaves_the_workers_as_they_were() {
 
 /// Ours take all sockets of an endpoint or none; it is said of each all the same.
 #[tokio::test]
-async fn of_one_endpoints_sockets_those_that_are_left_are_served_and_those_that_are_taken_are_not()
-{
+async fn of_one_endpoints_sockets_the_remaining_ones_are_served_and_the_taken_ones_are_not() {
     let old = Old::followed_by_words("RTLLTLLLLLLA", SOON).await;
     let blocking = old.blocker.block_all(&old.server, 3).await;
     let waiting = say(&old.server, "early\n").await;

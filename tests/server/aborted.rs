@@ -53,7 +53,7 @@ async fn a_connection_that_outlives_the_drain_ends_in_a_reset() {
 }
 
 #[tokio::test]
-async fn what_a_function_does_after_abort_is_done() {
+async fn a_function_runs_to_its_end_after_an_abort() {
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
     let leaf = session(Lines::lf(), move |s: Session<Lines>| {
         let tell = tell.clone();

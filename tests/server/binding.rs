@@ -118,7 +118,7 @@ async fn a_bad_endpoint_string_is_refused_before_anything_listens() {
 }
 
 #[tokio::test]
-async fn a_server_without_an_endpoint_says_what_to_do() {
+async fn a_server_without_an_endpoint_names_the_fix() {
     let error = Server::new().serve(Hold::default()).await.unwrap_err();
     assert!(error.to_string().contains("Server::listen(\"tcp:"), "{error}");
 }

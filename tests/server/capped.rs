@@ -213,7 +213,7 @@ async fn a_place_is_kept_until_a_session_moved_elsewhere_has_ended() {
 }
 
 #[tokio::test]
-async fn who_has_to_wait_stays_in_the_backlog_and_is_served_later() {
+async fn a_connection_that_has_to_wait_stays_in_the_backlog_and_is_served_later() {
     let hold = Hold::default();
     let gauge = hold.0.clone();
     let server = on_tcp(Server::new().layer(ConnectionLimitLayer::new(2).wait()), hold).await;
@@ -240,7 +240,7 @@ async fn who_has_to_wait_stays_in_the_backlog_and_is_served_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_at_its_cap_drains_who_is_in_the_queue_as_soon_as_there_is_a_place() {
+async fn a_server_at_its_cap_drains_queued_connections_as_slots_become_free() {
     let limit = ConnectionLimitLayer::new(1);
     let (server, connector) =
         on_memory(Server::new().layer(limit), obedient(&Gauge::default())).await;
@@ -260,7 +260,7 @@ async fn a_server_at_its_cap_drains_who_is_in_the_queue_as_soon_as_there_is_a_pl
 }
 
 #[tokio::test]
-async fn another_service_may_have_those_over_the_cap() {
+async fn another_service_may_answer_connections_over_the_cap() {
     let busy = framed(
         Lines::lf(),
         reply_fn(|line: Bytes| ["busy: ", std::str::from_utf8(&line).unwrap()].concat()),
@@ -284,7 +284,7 @@ async fn another_service_may_have_those_over_the_cap() {
 }
 
 #[tokio::test]
-async fn so_many_linger_and_those_beyond_are_told_at_once_and_closed() {
+async fn so_many_refusals_linger_and_more_are_told_and_closed_at_once() {
     let limit = ConnectionLimitLayer::new(0).refuse_with(TEXT);
     let server = on_tcp(Server::new().layer(limit), Hold::default()).await;
     let mut clients = Vec::new();

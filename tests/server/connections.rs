@@ -33,7 +33,7 @@ async fn stays(mut s: Session<Lines>) -> Result {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handle_lists_the_open_connections_and_those_that_a_filter_wants() {
+async fn a_handle_lists_the_open_connections_and_the_ones_a_filter_selects() {
     let (server, connector) = on_memory(Server::new(), shouter()).await;
     assert!(server.handle().connections().is_empty());
     let mut first = connector.connect().await.unwrap();
@@ -98,7 +98,7 @@ async fn one_connection_is_aborted_and_the_others_go_on() {
 struct Tenant(&'static str);
 
 #[tokio::test(start_paused = true)]
-async fn what_a_layer_leaves_on_a_connection_its_session_finds() {
+async fn a_session_finds_the_extensions_set_by_a_layer() {
     let layer = MapRequestLayer::new(|connection: Connection| {
         assert!(connection.info().insert(Tenant("green")).is_none());
         connection

@@ -226,7 +226,7 @@ async fn a_peer_that_takes_nothing_is_counted_as_a_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_are_counted_by_kind_and_nobody_else_is() {
+async fn refusals_are_counted_by_kind_and_other_connections_are_not() {
     let limit = ConnectionLimitLayer::new(1).refuse_with("full\r\n");
     let (server, connector) = on_memory(Server::new().layer(limit), shouter()).await;
     let mut first = connector.connect().await.unwrap();
@@ -345,7 +345,7 @@ async fn connections_that_end_while_the_server_drains_are_counted_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_last_answer_nobody_takes_is_counted_as_a_timeout() {
+async fn a_last_answer_that_is_never_read_is_counted_as_a_timeout() {
     // It fits below the high-water mark: what waits is the close and not the next call.
     let bye = reply_fn(|_: Bytes| Reply::one(vec![b'x'; 10_000]).then_close());
     let service = framed(Lines::crlf().unlimited(), bye).write_stall(Duration::from_secs(7));

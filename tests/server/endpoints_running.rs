@@ -125,7 +125,7 @@ async fn workers_pause_and_resume_an_endpoint() {
 }
 
 #[tokio::test]
-async fn a_drain_serves_what_waits_on_a_paused_endpoint() {
+async fn a_drain_serves_connections_that_wait_on_a_paused_endpoint() {
     let (handle, server) = running(false).await;
     handle.pause_endpoint(0).await.unwrap();
     let asking = tokio::spawn(ask(connect(&handle, 0).await, "hi"));
@@ -165,7 +165,7 @@ async fn workers_serve_connections_of_a_paused_endpoint_whose_preamble_had_begun
 }
 
 #[tokio::test]
-async fn what_can_not_be_done_says_why() {
+async fn an_impossible_request_says_why() {
     let (handle, server) = running(false).await;
     let text = |result: Result<usize>| result.unwrap_err().to_string();
     assert!(text(handle.add_endpoint("nobody", "tcp:127.0.0.1:0").await).contains("nobody"));
@@ -205,7 +205,7 @@ async fn blocked() -> (Handle, JoinHandle<Result>) {
 }
 
 #[tokio::test]
-async fn an_endpoint_added_just_before_a_drain_serves_those_that_have_connected() {
+async fn an_endpoint_added_just_before_a_drain_serves_its_backlog() {
     let (handle, server) = blocked().await;
     let number = handle.add_endpoint("main", "tcp:127.0.0.1:0").await.unwrap();
     let client = connect(&handle, number).await;

@@ -112,7 +112,7 @@ async fn lifecycles_start_in_order_before_the_first_accept_and_stop_in_reverse_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_fails_stops_those_before_it_in_reverse_and_ends_the_server() {
+async fn a_start_that_fails_stops_earlier_resources_in_reverse_and_ends_the_server() {
     let events = Events::default();
     let (endpoint, connector) = memory::endpoint();
     let mut client = connector.connect().await.unwrap();

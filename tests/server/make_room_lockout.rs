@@ -98,7 +98,7 @@ async fn whatever_hostile_peers_do_one_from_another_address_is_served_within_a_s
                 let server = Server::new().max_connections(CAP);
                 let server =
                     on_tcp(if workers { server.workers(2) } else { server }, shouter()).await;
-                // More than there are places: the others wait, and stand before whoever comes.
+                // More than there are places: the others wait, and stand before newcomers.
                 let mut peers = beset(&server, hostile, 3 * CAP, hosts).await;
                 others_are_served(
                     &server,
@@ -215,7 +215,7 @@ async fn the_cap_is_exact_and_the_books_balance_while_everybody_makes_room_for_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_makes_nobody_go_and_serves_those_that_wait() {
+async fn a_drain_makes_no_room_and_serves_the_waiting_connections() {
     let (server, from) = with_room(1, shouter()).await;
     let client = served(&from, "192.0.2.1").await;
     let mut others = [from.host("192.0.2.2"), from.host("192.0.2.3")];
@@ -232,7 +232,7 @@ async fn a_drain_makes_nobody_go_and_serves_those_that_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_cap_is_lowered_nobody_goes_until_that_makes_room() {
+async fn when_the_cap_is_lowered_no_connection_ends_until_that_makes_room() {
     let (server, from) = with_room(3, shouter()).await;
     let mut clients = [from.host("192.0.2.1"), from.host("192.0.2.1"), from.host("192.0.2.1")];
     sleep(MINUTE).await;

@@ -246,7 +246,7 @@ async fn connections_that_keep_their_buffers_after_an_abort_hold_up_the_others_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_a_budget_aborts_nobody_and_tells_what_is_in_use() {
+async fn a_server_without_a_budget_aborts_no_connection_and_reports_memory_in_use() {
     let (endpoint, connector) = memory::endpoint_with_capacity(KIB);
     let server =
         Running::start(Server::new().listen(endpoint).unlimited_memory().serve(greedy())).await;
@@ -266,7 +266,7 @@ async fn a_server_without_a_budget_aborts_nobody_and_tells_what_is_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_budget_of_nothing_serves_those_that_keep_nothing() {
+async fn a_budget_of_nothing_serves_connections_that_buffer_nothing() {
     let (server, connector) = serve(greedy(), 0).await;
     let mut small = connect(&connector).await;
     let mut large = connect(&connector).await;

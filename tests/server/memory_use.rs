@@ -44,7 +44,7 @@ async fn answers_that_a_session_has_queued_count_while_it_waits_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_counts_as_in_use_comes_and_goes_with_the_connections() {
+async fn memory_in_use_rises_and_falls_with_the_connections() {
     let leaf = session(Lines::lf().unlimited(), async |mut s: Session<Lines>| {
         while let Some(line) = s.next().await? {
             match &line[..] {
@@ -89,7 +89,7 @@ async fn what_counts_as_in_use_comes_and_goes_with_the_connections() {
 }
 
 #[tokio::test]
-async fn the_default_budget_is_a_quarter_of_what_there_is_at_most() {
+async fn the_default_budget_is_at_most_a_quarter_of_the_memory() {
     let server = on_tcp(Server::new(), shouter()).await;
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib =

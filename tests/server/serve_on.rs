@@ -78,7 +78,7 @@ async fn a_server_may_have_only_such_services_and_one_drain_ends_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints_without_a_service_are_an_error_that_says_what_to_do() {
+async fn endpoints_without_a_service_are_an_error_that_names_the_fix() {
     let [(a, _), (b, _)] = [(); 2].map(|()| memory::endpoint());
     let server =
         Server::new().listen(a).serve_on("b", [b], framed(Lines::lf(), reply_fn(named("b")))).run();
@@ -262,7 +262,7 @@ async fn workers_serve_all_services_and_keep_the_limit_exact() {
 /// Clients whose preambles are done wait for a service at its limit; the other service has slots
 /// for its own.
 #[tokio::test]
-async fn preambles_that_have_passed_for_a_full_service_do_not_keep_those_of_another_out() {
+async fn finished_preambles_of_a_full_service_do_not_keep_those_of_another_out() {
     let endpoint = "proxy+tcp:127.0.0.1:0?trust=127.0.0.1";
     let full = ConnectionLimitLayer::new(1).layer(shouter());
     let server = Server::new().max_preambles(4).serve_on("full", [endpoint], full).listen(endpoint);

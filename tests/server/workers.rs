@@ -125,7 +125,7 @@ async fn a_place_of_a_layer_is_not_kept_by_a_worker_that_has_no_connection_for_i
 }
 
 #[tokio::test]
-async fn a_drain_serves_who_has_connected_to_any_worker() {
+async fn a_drain_serves_the_connections_of_each_worker() {
     let path = TempPath::new();
     let (service, blocker) = staffed::service();
     let server = Server::new().workers(3).listen("tcp:127.0.0.1:0").listen(path.endpoint());
@@ -150,7 +150,7 @@ async fn a_drain_serves_who_has_connected_to_any_worker() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_a_worker_that_has_yet_to_look_who_has_connected() {
+async fn a_drain_waits_for_a_worker_that_has_not_looked_at_its_backlog_yet() {
     let blocker = Blocker::new();
     let block = blocker.block();
     // No connection is left for the drain to wait for, and the thread has no time for the next.
@@ -190,7 +190,7 @@ async fn workers_go_on_accepting_in_the_readiness_grace() {
 }
 
 #[tokio::test]
-async fn workers_take_who_waits_when_the_readiness_grace_is_over() {
+async fn workers_take_waiting_connections_when_the_readiness_grace_is_over() {
     let grace = Duration::from_millis(200);
     let (service, blocker) = staffed::service();
     let server = on_tcp(Server::new().workers(3).readiness_grace(grace), service).await;
@@ -290,7 +290,7 @@ async fn proxied_endpoints_have_one_set_of_counters() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_shared_is_refused_before_anything_is_served() {
+async fn a_socket_that_can_not_be_shared_is_refused_before_anything_is_served() {
     let (endpoint, _connector) = memory::endpoint();
     let path = TempPath::new();
     let server =
@@ -331,7 +331,7 @@ async fn a_server_that_is_dropped_takes_its_workers_and_their_connections_with_i
 }
 
 #[tokio::test]
-async fn what_a_handler_has_spawned_ends_with_the_server() {
+async fn tasks_of_a_handler_end_with_the_server() {
     let inside = Gauge::default();
     let gauge = inside.clone();
     let service = session(Lines::lf(), move |mut s: Session<Lines>| {

@@ -227,7 +227,7 @@ async fn raw_bytes_that_were_written_in_part_do_not_look_whole_when_the_session_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_taken_whole_ends_as_usual_when_a_layer_drops_the_connection() {
+async fn a_whole_answer_ends_as_usual_when_a_layer_drops_the_connection() {
     let leaf = framed(Lines::lf().unlimited(), service_fn(answer)).concurrent(4);
     let (endpoint, connector) = memory::endpoint_with_capacity(1024);
     let server = Running::start(

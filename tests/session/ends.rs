@@ -27,7 +27,7 @@ fn session_error(error: &Error) -> Option<SessionError> {
 }
 
 #[tokio::test]
-async fn what_was_replied_before_an_error_arrives() {
+async fn answers_before_an_error_arrive() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
         s.feed("one")?;
         s.feed("two")?;
@@ -147,7 +147,7 @@ async fn a_peer_that_takes_nothing_is_given_up_after_the_write_stall() {
 }
 
 #[tokio::test]
-async fn during_writes_what_was_replied_and_notices_a_reset() {
+async fn during_writes_answers_and_notices_a_reset() {
     let (endpoint, connector) = ropewalk::memory::endpoint();
     let server = ropewalk::Server::new()
         .listen(endpoint)
@@ -177,7 +177,7 @@ async fn during_writes_what_was_replied_and_notices_a_reset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn during_writes_what_was_replied_also_when_the_future_is_ready_at_once() {
+async fn during_writes_answers_also_when_the_future_is_ready_at_once() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
         for n in 0..3 {
             s.feed(n.to_string())?;
@@ -205,7 +205,7 @@ async fn close_delivers_and_lingers_for_two_seconds_at_most() {
 }
 
 #[tokio::test]
-async fn a_drained_session_hands_out_what_it_has_and_may_say_goodbye() {
+async fn a_drained_session_hands_out_its_frames_and_may_say_goodbye() {
     let mut w = wired(session(Lines::lf(), async |mut s| {
         while let Some(line) = s.next().await? {
             s.feed(line)?;
@@ -235,7 +235,7 @@ async fn nothing_comes_behind_a_reset() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drained_session_that_leaves_no_turn_to_others_is_handed_out_what_it_has() {
+async fn a_drained_session_that_never_yields_still_hands_out_its_frames() {
     let io = Scripted::new(iter::repeat_n(&b"line\n"[..], 10).map(Ok));
     let written = io.written();
     let leaf = session(Lines::lf(), async |mut s: Session<Lines>| {

@@ -114,7 +114,7 @@ async fn an_answer_that_closes_is_the_last_word_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_goodbye_comes_behind_what_was_pushed() {
+async fn the_goodbye_comes_behind_the_pushes() {
     let (told, mut outboxes) = unbounded_channel();
     let leaf = per_connection(Lines::lf(), move |connection| {
         told.send(connection.outbox(200, SlowConsumer::Refuse)).unwrap();

@@ -220,7 +220,7 @@ async fn scenario(world: World, tagged: bool) {
 }
 
 #[test]
-fn every_answer_is_its_calls_and_what_was_not_sent_was_not_seen_under_500_seeds() {
+fn every_answer_is_its_calls_and_unsent_requests_were_not_seen_under_500_seeds() {
     Simulation::new().seeds(0..500, async |world| scenario(world, false).await);
 }
 

@@ -201,7 +201,7 @@ fn no_function_is_longer_than_60_lines() {
 }
 
 #[test]
-fn the_modules_of_the_server_use_only_those_to_their_right() {
+fn the_modules_of_the_server_use_only_modules_to_their_right() {
     let lib = blank(&read("src/lib.rs"));
     let shipped = sources(&["src"]).into_iter().filter(|s| {
         s.path != "src/lib.rs" && !s.path.ends_with("/tests.rs") && !s.path.contains("/tests/")

@@ -25,7 +25,7 @@ async fn fails(remote: impl Into<String>) -> String {
 }
 
 #[tokio::test]
-async fn the_name_of_the_host_is_what_the_certificate_must_be_for() {
+async fn the_certificate_must_be_for_the_name_of_the_host() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let roots = folder.write("ca.pem", ca.pem());
     let server = Running::tls(localhost(&ca, &folder), echo()).await;

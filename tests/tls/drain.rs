@@ -16,7 +16,7 @@ fn service() -> impl ConnectionService {
 }
 
 #[tokio::test]
-async fn what_had_arrived_is_answered_and_the_goodbye_follows() {
+async fn arrived_frames_are_answered_and_the_goodbye_follows() {
     let (ca, folder) = (Ca::new(), Folder::new());
     // More than one record and more than one read, and no more than a receive buffer holds: what
     // the sender's kernel has yet to send has not arrived.

@@ -222,7 +222,7 @@ async fn a_large_certificate_is_shown_and_a_chain_too_large_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_never_reads_its_goodbye_holds_nobody_for_long() {
+async fn a_peer_that_never_reads_its_goodbye_holds_up_a_drain_only_briefly() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let service = session(RawBytes, async |mut s: Session<RawBytes>| {
         s.next().await?;
@@ -281,7 +281,7 @@ fn no_descriptor_stays_behind_whatever_became_of_the_handshake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_reads_slowly_takes_something_and_does_not_stall() {
+async fn a_peer_that_reads_slowly_does_not_count_as_stalled() {
     const MANY: usize = 400_000;
     let (ca, folder) = (Ca::new(), Folder::new());
     let answering = session(RawBytes, async |mut s: Session<RawBytes>| -> Result {

@@ -145,7 +145,7 @@ async fn alpn_settles_on_the_servers_best_and_no_overlap_is_an_alert() {
 }
 
 #[tokio::test]
-async fn without_alpn_what_a_client_offers_is_ignored() {
+async fn without_alpn_the_offer_of_a_client_is_ignored() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let (service, seen) = remembering();
     let running = Running::tls(localhost(&ca, &folder), service).await;
@@ -309,7 +309,7 @@ async fn an_abort_resets_the_socket() {
 /// In memory and on paused time: however long 260 handshakes take, the refused ones are closed at
 /// leisure meanwhile.
 #[tokio::test(start_paused = true)]
-async fn layers_stand_inside_tls_and_who_is_refused_can_read_why() {
+async fn layers_stand_inside_tls_and_a_refused_peer_can_read_why() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let (endpoint, connector) = memory::endpoint();
     let service = framed(RawBytes, reply_fn(|bytes: Bytes| bytes));

@@ -63,7 +63,7 @@ fn every_kind_of_name_is_read() {
 }
 
 #[test]
-fn a_rule_matches_its_kind_of_name_as_a_whole_or_what_a_star_stands_for() {
+fn a_rule_matches_a_whole_name_of_its_kind_or_by_a_star() {
     let ca = Ca::new();
     let identity =
         Identity::from_der(&issue(&ca, "backup", &["spiffe://example.org/web/1"]).der).unwrap();
@@ -106,7 +106,7 @@ fn a_rule_matches_its_kind_of_name_as_a_whole_or_what_a_star_stands_for() {
 }
 
 #[test]
-fn rules_with_names_are_parsed_beside_those_for_networks() {
+fn rules_with_names_are_parsed_beside_rules_for_networks() {
     let text = "identity cn=backup\nallow 192.0.2.0/24\nidentity  spiffe=spiffe://example.org/*  # all of ours\ndeny all";
     let rules: AccessRules = text.parse().unwrap();
     let built =

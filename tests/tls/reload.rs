@@ -92,7 +92,7 @@ async fn a_bad_file_keeps_what_there_was_on_every_endpoint_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_starttls_uses_is_reloaded_with_the_server() {
+async fn the_certificate_of_starttls_is_reloaded_with_the_server() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let (old, new) = (ca.issue(["localhost"]), ca.issue(["localhost"]));
     let pem = folder.write("x.pem", both(&old));

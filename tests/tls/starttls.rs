@@ -270,7 +270,7 @@ async fn the_middle_of_a_frame_or_of_raw_bytes_is_no_place_for_it() {
 }
 
 #[tokio::test]
-async fn what_was_replied_is_written_first_however_much_it_is() {
+async fn answers_are_written_first_however_long_they_are() {
     let (ca, folder) = (Ca::new(), Folder::new());
     let tls = localhost(&ca, &folder);
     let (running, _said) = with(move |mut s, _| {

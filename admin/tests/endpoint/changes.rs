@@ -42,7 +42,7 @@ async fn one_connection_is_drained() {
 }
 
 #[tokio::test]
-async fn limits_are_set_and_none_to_zero() {
+async fn limits_are_set_and_zero_is_refused() {
     let watched = Watched::start().await;
     let own = Arc::new(AtomicUsize::new(5));
     let (get, set) = (Arc::clone(&own), Arc::clone(&own));

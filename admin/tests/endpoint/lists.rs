@@ -12,7 +12,7 @@ fn column(answer: &Value, name: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_row_has_what_is_known_of_the_connection() {
+async fn a_row_has_all_known_facts_of_its_connection() {
     let watched = Watched::start().await;
     let mut stream = watched.connect().await;
     say(&mut stream, "again").await;

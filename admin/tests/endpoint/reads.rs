@@ -22,7 +22,7 @@ async fn health_readiness_and_the_page_need_no_token() {
 }
 
 #[tokio::test]
-async fn metrics_are_what_the_program_renders_and_without_any_the_answer_says_what_to_do() {
+async fn metrics_are_the_programs_own_text_and_without_any_the_answer_names_the_fix() {
     let watched = Watched::start().await;
     let none = Asked::tcp(&watched).await.request("GET", "/metrics", &[], "").await;
     assert_eq!(none.status, 404);
@@ -34,7 +34,7 @@ async fn metrics_are_what_the_program_renders_and_without_any_the_answer_says_wh
 }
 
 #[tokio::test]
-async fn the_status_has_counts_endpoints_limits_and_what_the_program_adds() {
+async fn the_status_has_counts_endpoints_limits_and_the_programs_own_values() {
     let watched = Watched::start().await;
     let mut stream = watched.connect().await;
     say(&mut stream, "again").await;
@@ -86,7 +86,7 @@ async fn the_rates_of_each_five_seconds_are_kept() {
 }
 
 #[tokio::test]
-async fn every_answer_forbids_browsers_what_they_need_not_do() {
+async fn every_answer_has_headers_that_restrict_browsers() {
     let watched = Watched::start().await;
     let asked = Asked::tcp(&watched).await;
     let refused =

@@ -16,7 +16,7 @@ const CHANGES: [&str; 5] = [
 ];
 
 #[tokio::test]
-async fn what_has_data_of_peers_or_changes_anything_needs_the_token() {
+async fn routes_with_data_of_peers_or_changes_need_the_token() {
     let watched = Watched::start().await;
     let asked = Asked::tcp(&watched).await;
     let wrong = bearer("0123456789abcdef0123456789abcdee");

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_what_was_sent_is_counted() {
+    fn an_answer_equal_to_the_request_is_counted() {
         outcome(|_, _| {}).unwrap();
     }
 

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenth_are_sets_and_every_answer_follows_from_what_was_stored_before_it() {
+    fn a_tenth_are_sets_and_every_answer_follows_from_earlier_sets() {
         let script = Script::new(3, 16, 64);
         let mut cache = std::collections::HashMap::new();
         let mut sets = 0;

@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The servers that are measured.
 
 use std::process::Command;
 
@@ -161,7 +161,7 @@ impl Peer {
             }
         };
         command.arg(mode.to_string());
-        // Who tunes by hand takes larger buffers for larger frames.
+        // By hand one takes larger buffers for larger frames.
         if matches!(self.program, Program::Go) && size >= 4096 {
             command.arg("65536");
         }

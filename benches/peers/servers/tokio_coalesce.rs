@@ -1,4 +1,4 @@
-//! tokio and tokio-util by somebody who knows that a write is dear: answers are fed, and flushed
+//! tokio and tokio-util, written with the cost of a write in mind: answers are fed, and flushed
 //! when no frame is left.
 
 use bytes::Bytes;

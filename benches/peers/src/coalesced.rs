@@ -1,4 +1,4 @@
-//! The loop of those who coalesce by hand, over any stream and sink of frames.
+//! The loop that coalesces by hand, over any stream and sink of frames.
 
 use std::future::poll_fn;
 use std::task::Poll;

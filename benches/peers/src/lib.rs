@@ -16,5 +16,5 @@ pub use self::process::{Memory, cpu_ns, kernel_memory, on_cores, raise_descripto
 pub use self::report::{Phase, Report};
 pub use self::server::{ServerArgs, listener};
 
-/// Whatever went wrong, for the person who runs it.
+/// An error, as it is printed.
 pub type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -16,7 +16,7 @@ fn frames_that_end_elsewhere_or_come_later_or_are_more_are_not_the_same() {
 }
 
 #[test]
-fn what_is_wrong_with_a_frame_that_was_found_may_be_another_matter() {
+fn a_found_frame_may_have_another_fault() {
     let frame = [mark(4, 4, None), mark(8, 8, None)];
     let fault = Some(After::Frames);
     // A frame in one and an error at another offset in the other: the comparison stops.
@@ -30,7 +30,7 @@ fn what_is_wrong_with_a_frame_that_was_found_may_be_another_matter() {
 }
 
 #[test]
-fn nothing_is_compared_after_what_ends_a_decoder() {
+fn nothing_is_compared_after_the_error_that_ends_a_decoder() {
     for end in [After::Nothing, After::Unknown].map(Some) {
         let over = [mark(4, 4, end)];
         assert!(same_boundaries(&over, &[mark(4, 4, None), mark(8, 8, None)]));

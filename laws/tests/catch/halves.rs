@@ -40,7 +40,7 @@ fn half_a_frame_in_the_buffer_breaks_law_7() {
 }
 
 #[test]
-fn a_frame_that_overwrites_what_is_in_the_buffer_breaks_law_7() {
+fn a_frame_that_overwrites_the_buffer_breaks_law_7() {
     #[derive(Default)]
     struct Overwriting;
     impl Wrong for Overwriting {
@@ -79,7 +79,7 @@ impl<const CLEARS: bool> Wrong for HalfLater<CLEARS> {
 }
 
 #[test]
-fn what_goes_wrong_only_behind_other_frames_is_shown_behind_them() {
+fn a_fault_that_needs_earlier_frames_is_shown_behind_them() {
     let frames = || ["fine", "longer than it may be"].map(Bytes::from);
     let violation = caught(&laws_of::<HalfLater<false>>().frames(frames()), Law::NoHalfFrames);
     assert_eq!(violation.got, ["b\"beforefine\\nhalf\""]);

@@ -54,7 +54,7 @@ impl Wrong for Hoarder {
 }
 
 #[test]
-fn what_stays_in_the_buffer_after_a_fatal_error_breaks_law_6() {
+fn bytes_that_stay_in_the_buffer_after_a_fatal_error_break_law_6() {
     let violation = caught(&laws_of::<Hoarder>().streams(["abcde"]), Law::PlacedErrors);
     assert_eq!(violation.got, ["5 bytes stay in the buffer"], "{violation}");
 }

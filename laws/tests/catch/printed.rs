@@ -56,7 +56,7 @@ fn check_panics_with_the_violation() {
 
 #[test]
 #[should_panic(expected = "law 3, prefix safety, is broken")]
-fn replay_panics_with_what_one_run_shows() {
+fn replay_panics_with_the_findings_of_one_run() {
     let _ = laws_of::<Hasty>().replay(&[b"a", b"b"]);
 }
 
@@ -97,7 +97,7 @@ fn errors_of_other_types_end_the_run_unless_told_otherwise() {
 }
 
 #[test]
-fn what_was_checked_prints_with_its_seed() {
+fn a_check_prints_with_its_seed() {
     let laws = Laws::new(|| Lines::lf().max(3)).streams([b"one\n"]).seed(7).limit(4);
     let text = format!("{laws:?}");
     assert!(text.starts_with("Laws { streams: 1, sequences: 0, limit: Some(4)"), "{text}");

@@ -27,7 +27,7 @@ impl Wrong for Startled {
 }
 
 #[test]
-fn what_else_comes_of_looking_again_is_said() {
+fn other_effects_of_looking_again_are_reported() {
     let stream = "x".repeat(50) + "\n";
     let violation = caught(&laws_of::<Startled>().streams([&stream]), Law::BoundedMemory);
     assert!(violation.expected[0].contains("does not grow"), "{violation}");
@@ -53,7 +53,7 @@ impl Wrong for StartledLater {
 }
 
 #[test]
-fn what_was_seen_behind_a_frame_is_overwritten_as_well() {
+fn seen_bytes_behind_a_frame_are_overwritten_as_well() {
     let stream = "x".repeat(60) + "\n" + &"x".repeat(50) + "\n";
     caught(&laws_of::<StartledLater>().streams([&stream]), Law::BoundedMemory);
     // All of it, however it comes.

@@ -45,7 +45,7 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// // At most 100 connections for each host name.
 /// let by_name = KeyLimitLayer::by(100, key::server_name).refuse_with("try later\r\n");
 ///
-/// // At most 3 for each user, who is known after the login.
+/// // At most 3 for each user, known after the login.
 /// let by_user = KeyLimitLayer::<String>::new(3);
 ///
 /// /// Called by the service, which has a clone of the layer.

@@ -41,7 +41,7 @@ const MAX_KEYS: usize = 65_536;
 /// use bytes::Bytes;
 /// use ropewalk_middleware::key_rate::KeyRates;
 ///
-/// // Ten frames a second for each user, who is named in front of a colon.
+/// // Ten frames a second for each user, named in front of a colon.
 /// let users = KeyRates::<Vec<u8>>::new(10, Duration::from_secs(1)).burst(50);
 /// let layer = users.by(|frame: &Bytes| frame.split(|b| *b == b':').next().unwrap_or_default().to_vec());
 /// # let _ = layer;

@@ -57,7 +57,7 @@ fn destination(header: &Header) -> Option<String> {
 }
 
 #[test]
-fn what_begins_with_neither_signature_is_refused_at_the_byte_that_shows_it() {
+fn a_stream_with_neither_signature_is_refused_at_the_first_wrong_byte() {
     for (bytes, at) in [
         (&b"GET / HTTP/1.1\r\n"[..], 1),
         (b"\x16\x03\x01\x02\0", 1),
@@ -85,7 +85,7 @@ fn of_nothing_the_shortest_header_is_awaited() {
 }
 
 #[test]
-fn an_error_says_what_is_wrong() {
+fn an_error_describes_the_fault() {
     for (error, text) in [
         (bad(b"HELO"), "no PROXY header: the peer does not begin with one"),
         (bad(b"PROXY TCP5 a\r\n"), "bad PROXY header: neither TCP4, TCP6 nor UNKNOWN"),

@@ -26,7 +26,7 @@ fn a_peer_has_the_clients_address_and_knows_the_proxys() {
 }
 
 #[test]
-fn where_the_header_tells_of_nobody_the_proxy_is_the_peer() {
+fn without_an_address_in_the_header_the_proxy_is_the_peer() {
     for header in [
         Header::local(),
         good(b"PROXY UNKNOWN\r\n"),

@@ -82,7 +82,7 @@ fn unknown_tells_nothing_whatever_else_it_says() {
 }
 
 #[test]
-fn what_follows_the_line_belongs_to_the_service() {
+fn bytes_behind_the_line_belong_to_the_service() {
     for rest in ["HTTP/1.1 GET /\r\n", "\r\n", "PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", "\0"] {
         let (header, len) =
             parsed(format!("PROXY TCP4 127.0.0.1 127.0.0.1 8080 8888\r\n{rest}").as_bytes())
@@ -168,7 +168,7 @@ fn a_line_without_its_end_is_refused_when_107_bytes_can_not_hold_it_any_more() {
 }
 
 #[test]
-fn a_line_takes_few_reads_although_none_goes_beyond_it() {
+fn a_line_takes_few_reads_although_no_read_goes_beyond_it() {
     let line = b"PROXY TCP4 192.168.100.100 192.168.100.101 56324 44300\r\n";
     let (mut at, mut reads) = (0, 0);
     while let ParseStatus::Incomplete { need } = parse(&line[..at]).unwrap() {

@@ -73,7 +73,7 @@ fn a_datagrams_addresses_are_told_but_its_sender_is_no_client_of_a_stream() {
 }
 
 #[test]
-fn a_unix_path_may_fill_its_field_and_a_client_without_a_name_has_none() {
+fn a_unix_path_may_fill_its_field_and_an_unnamed_client_has_no_path() {
     let header = good(&header(0x21, 0x31, &[&[b'x'; 108], &[0; 108]]));
     assert_eq!(source(&header), Some(format!("unix:{}", "x".repeat(108))));
     assert_eq!(header.destination(), Some(&Addr::Unix(None)));
@@ -135,7 +135,7 @@ fn values_are_told_also_where_the_addresses_are_not() {
 }
 
 #[test]
-fn what_is_told_of_tls_is_read_with_its_own_values() {
+fn the_tls_fields_of_a_header_are_read_with_their_own_values() {
     let details = [tlv(Tlv::SSL_VERSION, b"TLSv1.3"), tlv(Tlv::SSL_CN, b"client")].concat();
     let ssl = |client: u8, verify: u32, rest: &[u8]| {
         let value = [&[client][..], &verify.to_be_bytes(), rest].concat();
@@ -160,7 +160,7 @@ fn what_is_told_of_tls_is_read_with_its_own_values() {
 }
 
 #[test]
-fn what_follows_the_header_belongs_to_the_service() {
+fn bytes_behind_the_header_belong_to_the_service() {
     for (family, block, from, _) in families() {
         let bytes = header(0x21, family | 1, &[&block]);
         for rest in [&b"TEST DATA\r\n\r\nTEST DATA"[..], &bytes, b"\0"] {

@@ -39,7 +39,7 @@ fn comes_back(header: &Header) {
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn a_written_header_is_read_again() {
     let longest = format!("/{}", "x".repeat(107));
     for header in [
         Header::new(tcp("1.2.3.4:5"), tcp("6.7.8.9:10")),

@@ -230,7 +230,7 @@ async fn a_drain_accepts_the_preambles_that_have_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stops_or_is_dropped_drops_what_is_pending() {
+async fn a_server_that_stops_or_is_dropped_drops_pending_calls() {
     for dropped in [false, true] {
         let (handle, counts, connector, server) = server(1).await;
         let mut taken = begun(&connector, b"y").await;
@@ -271,7 +271,7 @@ async fn a_drains_deadline_ends_preambles_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handed_over_it_takes_nothing_more_and_finishes_what_it_has_taken() {
+async fn after_handing_over_it_accepts_nothing_more_and_finishes_its_connections() {
     let (mut listener, counts, connector) = listener().await;
     let mut half = begun(&connector, b".").await;
     let _silent = begun(&connector, b"").await;
@@ -339,7 +339,7 @@ async fn each_end_is_a_line_at_debug_with_its_reason_escaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_drain_silent_ones_make_room_for_those_that_waited_and_are_dropped_when_their_time_is_over()
+async fn in_a_drain_silent_preambles_make_room_for_waiting_ones_and_are_dropped_when_their_time_is_over()
  {
     let (handle, counts, connector, server) = server(1).await;
     let mut silent = Vec::new();

@@ -45,7 +45,7 @@ async fn without_descriptors_a_crowded_address_loses_its_oldest_silent_one_befor
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_no_task_has_a_turn_to_close_what_was_dropped_no_more_are_taken() {
+async fn while_no_task_has_a_turn_to_close_dropped_sockets_no_more_are_accepted() {
     const MAX: usize = 32;
     let (mut listener, preambles, door) = listener(MAX);
     let mut clients = door.crowd("192.0.2.1", b"", MAX).await;

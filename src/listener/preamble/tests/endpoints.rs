@@ -37,7 +37,7 @@ async fn a_preamble_that_waited_for_the_first_slot_of_its_listener_is_accepted_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_listener_returns_what_it_has_taken_and_takes_no_more() {
+async fn a_paused_listener_returns_accepted_connections_and_accepts_no_more() {
     let (mut listener, counts, connector) = listener().await;
     let mut begun_before = begun(&connector, b".").await;
     none_within(&mut listener, Duration::from_millis(1)).await;

@@ -102,7 +102,7 @@ async fn the_address_with_the_most_silent_connections_loses_its_oldest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silent_connections_make_room_before_those_that_have_sent_something() {
+async fn silent_connections_make_room_before_connections_that_have_sent_something() {
     let (mut listener, preambles, door) = listener(8);
     let mut begun = door.crowd("192.0.2.1", b".", 4).await;
     let mut silent = door.crowd("192.0.2.1", b"", 4).await;
@@ -188,7 +188,7 @@ async fn a_crowd_that_shares_one_address_and_has_no_room_waits_and_all_of_it_pas
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_waits_until_those_of_its_own_address_are_old_enough() {
+async fn a_newcomer_waits_until_connections_of_its_own_address_are_old_enough() {
     for (bytes, wait) in [(&b""[..], 20), (b".", 250)] {
         let (mut listener, preambles, door) = listener(2);
         let mut clients = door.crowd("192.0.2.1", bytes, 3).await;
@@ -285,7 +285,7 @@ async fn peers_without_an_address_have_no_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_have_passed_are_accepted_one_address_after_another_and_are_never_dropped() {
+async fn finished_preambles_are_accepted_one_address_after_another_and_are_never_dropped() {
     let (mut listener, preambles, door) = listener(6);
     let _many = door.crowd("192.0.2.1", b"y", 5).await;
     let _one = door.from("192.0.2.2", b"y").await;
