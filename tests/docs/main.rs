@@ -7,6 +7,7 @@ mod fetched;
 mod figures;
 mod limits;
 mod links;
+mod routes;
 mod tables;
 
 use std::fs;
