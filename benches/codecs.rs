@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Lines that end with LF, by whom they are decoded.
+/// Lines that end with LF, by their decoder.
 fn drawing(table: &Table) -> Result<String, std::fmt::Error> {
     let series = |(name, who): (&str, &str)| {
         let point = |size: usize| Some((size as f64, table.time("lines, LF", size, who)?));

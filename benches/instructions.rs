@@ -2,9 +2,9 @@
 //! machine as on a quiet one.
 //!
 //! `cargo bench --bench instructions` runs itself under valgrind, once for each count of frames and
-//! each codec, and prints the difference of two counts divided by the frames between them: so what
-//! comes before and after cancels out. A count is no time: a decoder of fewer instructions has been
-//! the slower one. It tells a change from noise.
+//! each codec, and prints the difference of two counts divided by the frames between them: so the
+//! work before and after cancels out. A count is not a time: a decoder of fewer instructions can be
+//! the slower one. It distinguishes a change from noise.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it prints what it counted
 

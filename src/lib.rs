@@ -96,6 +96,11 @@
 // docs.rs builds with nightly, and shows at each item the feature that it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// A byte comes from a `listener` of an `endpoint`, is accepted by `server::accept`, and goes through
+// a `leaf`, the `wire`, a codec, and `dispatch` or a `session`; the answer goes back through the
+// wire. "The way of a byte" in ARCHITECTURE.md names each file and function, and those that can be
+// left out at the first reading.
+
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;

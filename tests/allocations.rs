@@ -25,7 +25,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const FRAMES: usize = 64;
 
-/// A peer that has this many bursts to send, one a read, and takes whatever it is sent.
+/// A peer that has this many bursts to send, one a read, and accepts all answers.
 struct Bursts {
     burst: Vec<u8>,
     left: Arc<AtomicUsize>,

@@ -39,7 +39,7 @@ async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else_and_a_single_
             assert_eq!(call.await.unwrap(), LINE);
         }
     };
-    // What is kept from burst to burst is there after the first ones.
+    // The memory that is kept from burst to burst exists after the first bursts.
     wave().await;
     wave().await;
     let region = Region::new(ALLOCATOR);

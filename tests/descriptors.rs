@@ -36,7 +36,7 @@ async fn an_added_endpoint_with_preambles_leaves_them_the_descriptors_that_one_f
     let added = server(|server| server).await;
     let without = added.max_connections();
     added.add_endpoint("main", PLAIN).await.unwrap();
-    assert_eq!(added.max_connections(), without, "a plain one needs none");
+    assert_eq!(added.max_connections(), without, "a plain endpoint needs no descriptors");
     for _ in 0..2 {
         added.add_endpoint("main", PROXIED).await.unwrap();
         assert_eq!(added.max_connections(), from_the_start);

@@ -314,7 +314,7 @@ async fn two_thousand_short_connections_leave_no_descriptor_and_no_entry_behind(
     assert_eq!(server.end().await.accepted(), 2100);
 }
 
-/// Sends random bytes, closes, and reads whatever comes.
+/// Sends random bytes, closes, and reads to the end.
 async fn throw_dice(seed: u64, mut client: impl AsyncReadExt + AsyncWriteExt + Unpin) {
     let mut dice = Dice(seed);
     let size = usize::try_from(dice.roll(8192)).unwrap();

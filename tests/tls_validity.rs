@@ -9,7 +9,7 @@ use logged::Log;
 use rcgen::{CertificateParams, date_time_ymd};
 use ropewalk::TlsConfig;
 
-/// What is logged while a certificate with these dates is read, and read again.
+/// The lines that are logged while a certificate with these dates is read, and read again.
 fn logged(from: i32, to: i32) -> String {
     let (ca, folder, log) = (Ca::new(), Folder::new(), Log::default());
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();

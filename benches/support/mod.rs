@@ -9,7 +9,7 @@ use std::path::Path;
 
 use criterion::{Bencher, Criterion};
 
-/// One measurement: what, of which size, by whom, and how much one iteration of it does.
+/// One measurement: its subject, size and implementation, and the work of one iteration.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     pub kind: &'a str,

@@ -113,7 +113,8 @@ macro_rules! is_around_a_codec {
     };
 }
 
-/// How one is made whose frames are of a type, which stands in the field `made`.
+/// The constructor, `Clone` and encoder of a wrapper that converts frames to a type. Its field `made`
+/// names that type.
 macro_rules! makes_a_type {
     ($name:ident) => {
         impl<C, T> $name<C, T> {
@@ -125,7 +126,7 @@ macro_rules! makes_a_type {
             }
         }
 
-        // A derived one would ask for `T: Clone`.
+        // A derived impl would require `T: Clone`.
         impl<C: Clone, T> Clone for $name<C, T> {
             fn clone(&self) -> Self {
                 Self { inner: self.inner.clone(), made: std::marker::PhantomData }

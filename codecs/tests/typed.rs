@@ -224,7 +224,7 @@ fn every_codec_can_move_between_threads_and_be_cloned() {
     type Function = fn(Bytes) -> Bytes;
     check::<(Lines, Utf8<Lines>, LineRaw, Netstring, LengthPrefixed, RawBytes)>();
     check::<(Map<Lines, Function>, TryMap<Lines, Function>)>();
-    // What is parsed need not be either: the codec holds none.
+    // The parsed values need not be either: the codec holds no value.
     check::<Parsed<Lines, std::rc::Rc<std::cell::Cell<u8>>>>();
     fn error<T: Error + Send + Sync + 'static>() {}
     error::<CodecError>();

@@ -103,7 +103,7 @@ async fn a_slow_answer_is_asked_for_a_second_time() {
     let calls = Arc::new(AtomicUsize::new(0));
     let slow_once = |n: usize| sleep_for(if n == 100 { 60 * SECOND } else { SECOND / 100 });
     let mut client = connect(hedged(backend(&calls, slow_once))).await;
-    // What it knows of the time before is exchanged every ten seconds.
+    // Its record of earlier durations is replaced every ten seconds.
     for _ in 0..100 {
         assert_eq!(ask(&mut client, "get a").await, "get a");
         sleep(SECOND / 8).await;

@@ -111,18 +111,18 @@ impl Decoder for Memcache {
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Request>, CodecError> {
         match self.decode(src)? {
-            // What is left is at most a part of something, and an error.
+            // The rest is at most a part of a request, which is an error.
             None => self.wire.decode_eof(src).map(|_| None),
             request => Ok(request),
         }
     }
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Line(Cow<'static, str>),
-    /// What a key has, if anything; the last key of a `get` ends the answer.
+    /// The value of a key, if it has one; the last key of a `get` ends the answer.
     Value {
         key: Bytes,
         item: Option<Item>,

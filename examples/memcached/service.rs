@@ -22,7 +22,7 @@ const RELATIVE: Duration = Duration::from_secs(60 * 60 * 24 * 30);
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 
-/// What a command comes to, or what its client is told instead.
+/// The result of a command, or the error line for its client.
 type Result<T> = std::result::Result<T, &'static str>;
 
 pub(crate) fn answer(cache: &Arc<Mutex<Cache>>, Request { line, data }: Request) -> Reply<Answer> {
@@ -86,7 +86,7 @@ fn store(cache: &mut Cache, how: &[u8], words: [&[u8]; 5], data: Option<Bytes>) 
     let (expires, 0..=MAX_LENGTH) = (deadline(time)?, number(length, BAD_FORMAT)?) else { return Err(BAD_FORMAT) };
     let Some(data) = data else {
         if how == b"set" {
-            // What it was to replace is out of date.
+            // The value that it was to replace is out of date.
             cache.remove(key);
         }
         return Err(TOO_LARGE);

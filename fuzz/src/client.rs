@@ -42,7 +42,7 @@ enum Kind {
     Tagged,
 }
 
-/// What a frame is in an answer of several.
+/// The position of a frame in an answer of several.
 fn part(line: &Bytes) -> Part {
     match line.first() {
         Some(b'+') => Part::More,

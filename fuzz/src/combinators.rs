@@ -20,7 +20,7 @@ impl TryFrom<Bytes> for Calm {
     }
 }
 
-/// What a frame is turned into that is neither refused nor long: enough to tell two frames from one
+/// The digest of a frame that is neither refused nor long: enough to tell two frames from one
 /// another.
 fn digest(bytes: &[u8]) -> (usize, u64) {
     let mix = |sum: u64, byte: &u8| sum.rotate_left(9) ^ u64::from(*byte);

@@ -89,7 +89,7 @@ pub struct Drive {
 }
 
 impl Drive {
-    /// The laws that hold whatever the stream is: a decoder consumes and does not reserve, holds a
+    /// The laws that hold for every stream: a decoder consumes and does not reserve, holds a
     /// bounded number of bytes, and gives nothing after a fatal error.
     pub fn run<C, H>(self, codec: &mut C, stream: &[u8], handler: &mut H)
     where

@@ -38,7 +38,7 @@ fn check(escaped: Escaped<'_>, data: &[u8], shown: &mut Shown) {
     assert_eq!(debug.strip_prefix('"').and_then(|text| text.strip_suffix('"')), Some(&display[..]));
 
     let mut whole = data.iter().flat_map(|byte| std::ascii::escape_default(*byte));
-    // A tail stands only where something was cut, whatever the bytes themselves look like.
+    // There is a tail only if something was cut, even if the bytes themselves look like one.
     if data.len() <= ESCAPED_MAX && whole.clone().count() <= ESCAPED_MAX {
         assert!(whole.eq(display.bytes()), "another text");
         return;

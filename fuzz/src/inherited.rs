@@ -1,5 +1,5 @@
-//! What a service manager says of the sockets it has passed: LISTEN_PID, LISTEN_FDNAMES, and the
-//! name that is asked for.
+//! The variables by which a service manager describes the sockets it has passed, LISTEN_PID and
+//! LISTEN_FDNAMES, and the requested name.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

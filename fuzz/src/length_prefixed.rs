@@ -14,8 +14,7 @@ const WIDTHS: [u32; 8] = [1, 2, 3, 4, 8, 0, 0, 1];
 /// What is added to a length, in the order of the bits that choose it.
 const ADJUSTS: [i64; 8] = [0, 1, -1, -2, 5, i64::MIN, i64::MAX, 1000];
 
-/// What a length prefix is, as the naive decoder has it. All sums are of 128 bits, which none of
-/// them can leave.
+/// A length prefix, as the naive decoder has it. All sums are of 128 bits, so no sum overflows.
 #[derive(Clone, Copy)]
 pub struct Rules {
     width: u32,

@@ -128,7 +128,7 @@ struct Holder<'a> {
     stream: &'a [u8],
     events: &'a [Event],
     next: usize,
-    /// What is left of the raw section that is expected.
+    /// The rest of the raw section that is expected.
     raw: Span,
     /// Whether lines are to be asked for after the first chunk.
     chunk: bool,

@@ -14,7 +14,7 @@ const DELIMITERS: [&[u8]; 8] = [b"\r\n", b"\n", b"\n", b"-", b"aa", b"-=-", b"\r
 /// Which of them is LF with an optional CR before it.
 const ANY: usize = 2;
 
-/// What lines are, as the naive decoder has it.
+/// The kind of lines, as the naive decoder has it.
 #[derive(Clone, Copy)]
 pub struct Rules {
     delimiter: &'static [u8],
@@ -62,7 +62,7 @@ impl Rules {
         Self { max: self.max.max(n), ..self }
     }
 
-    /// What ends a line that is encoded.
+    /// The delimiter of a line that is encoded.
     pub fn delimiter(&self) -> &'static [u8] {
         self.delimiter
     }

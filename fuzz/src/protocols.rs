@@ -40,7 +40,7 @@ trait Protocol {
         heard
     }
 
-    /// What it has kept of what it was sent.
+    /// The part that it has kept of the bytes it received.
     fn kept(&self) -> Vec<Vec<u8>> {
         Vec::new()
     }

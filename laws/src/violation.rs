@@ -17,9 +17,9 @@ pub struct Violation {
     pub stream: Vec<u8>,
     /// The reads in which they arrived.
     pub segmentation: Vec<Vec<u8>>,
-    /// What should have come: a line for each frame or error, or a sentence.
+    /// The expected result: a line for each frame or error, or a sentence.
     pub expected: Vec<String>,
-    /// What came instead.
+    /// The actual result.
     pub got: Vec<String>,
     /// The seed of the check that found it.
     pub seed: u64,

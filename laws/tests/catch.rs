@@ -58,7 +58,7 @@ fn a_delimiter_that_is_missed_when_it_comes_in_two_reads_breaks_law_1() {
     assert_eq!(violation.got, ["fatal: Truncated { have: 2 }"]);
 }
 
-/// Encodes whatever it is given, the delimiter too.
+/// Encodes all bytes it is given, also the delimiter.
 #[derive(Default)]
 struct Smuggler;
 
@@ -213,7 +213,11 @@ fn a_decoder_that_does_not_come_to_an_end_breaks_law_5() {
     }
     let violation = caught(&laws_of::<Stuck>().streams(["\n"]), Law::LinearWork);
     assert_eq!(violation.stream, b"\n");
-    assert_eq!(violation.expected, ["at most 32 frames and errors"], "16 a byte, and for none");
+    assert_eq!(
+        violation.expected,
+        ["at most 32 frames and errors"],
+        "16 a byte, and 16 without one"
+    );
 }
 
 /// Places its error at the byte before which it noticed, which is wherever a read ended.
@@ -308,7 +312,7 @@ fn no_frames_after_a_recoverable_error_break_law_6() {
     assert!(violation.to_string().contains("ends_with"));
 }
 
-/// Chunks as they come are no frames.
+/// Chunks as they arrive are not frames.
 #[test]
 fn chunks_that_are_not_merged_break_law_3() {
     let violation = Laws::new(|| RawBytes).streams(["abc"]).try_check().unwrap_err();

@@ -280,15 +280,15 @@ impl fmt::Display for SessionError {
             Self::WriteLimit { max } => {
                 write!(
                     f,
-                    "{max} bytes of answers are waiting to be written, and reply does not wait: use send, or flush first"
+                    "{max} bytes of answers wait to be written, and feed does not wait for the peer: use send, or flush first"
                 )
             }
             Self::WriteStalled => {
-                f.write_str("the peer accepted no answers, or too little of them, for as long as the write stall allows")
+                f.write_str("the peer accepted no answers, or too few bytes of them, in the time of the write stall")
             }
             Self::Aborted => f.write_str("the server aborted the connection"),
             Self::PlaintextBehind { bytes } => {
-                write!(f, "{bytes} bytes of plaintext arrived after the request to encrypt, perhaps from an attacker")
+                write!(f, "{bytes} bytes of plaintext arrived after the request to start TLS, and may have been injected")
             }
             Self::AlreadyEncrypted => f.write_str("the connection is encrypted already"),
             Self::HandshakeTimedOut => f.write_str("the TLS handshake took too long"),
@@ -301,8 +301,8 @@ impl fmt::Display for SessionError {
                  LinesCodec::new_with_max_length), or raise input_limit"
             ),
             Self::CodecStalled => f.write_str(
-                "the codec yields frame after frame and takes no byte for them: a decoder takes what it has decoded out of \
-                 its buffer (split_to, advance), or returns None",
+                "the codec yields frames without consuming bytes: a decoder removes the bytes of each frame from its buffer \
+                 (split_to, advance), or returns None",
             ),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Writes bytes: `%`, control characters, the `reserved` characters and whatever is not UTF-8 as
-/// `%` and two hexadecimal digits, anything else as it is.
+/// Writes bytes: `%`, control characters, the `reserved` characters and bytes that are not UTF-8 as
+/// `%` and two hexadecimal digits, anything else unchanged.
 pub fn write(f: &mut fmt::Formatter<'_>, bytes: &[u8], reserved: &[char]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -179,7 +179,7 @@ async fn a_timer_that_is_lent_within_a_loan_leaves_the_outer_one_as_it_was() {
     wait(&layer).await;
     assert!(format!("{:?}", inner.end()).contains("is_set: true"));
     assert!(format!("{:?}", outer.end()).contains("is_set: false"));
-    // Where nobody lends one, none is kept.
+    // If no timer is lent, no timer is kept.
     wait(&layer).await;
     assert!(format!("{:?}", CallTimer::default().lend().end()).contains("is_set: false"));
 }

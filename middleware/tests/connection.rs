@@ -1,4 +1,4 @@
-//! A connection over whatever carries it.
+//! A connection over any transport.
 #![allow(clippy::unwrap_used)]
 
 use std::io;

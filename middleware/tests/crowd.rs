@@ -138,7 +138,7 @@ async fn for_a_newcomer_below_its_share_the_longest_idle_of_the_largest_address_
     stays(crowd.make_room(9, Some(host(3)), 0, &rules), Some(start + 5 * MS + 5 * SECOND));
     many.push(spoken(&mut crowd, 1));
     // With three to come it has its share, as have the two addresses that are there; a peer without
-    // an address has none.
+    // an address has no share.
     for (cap, newcomer, coming) in
         [(9, Some(host(3)), 3), (6, Some(host(1)), 0), (6, Some(host(2)), 0), (9, None, 0)]
     {

@@ -1,4 +1,4 @@
-//! What a peer sends can't break a log line.
+//! Bytes of a peer can't break a log line.
 
 use std::fmt;
 

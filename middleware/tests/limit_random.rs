@@ -1,5 +1,5 @@
-//! The cap holds, and every place comes back, whatever a connection, its service and its owner do,
-//! in any order.
+//! The limit holds, and every slot is released, in any order of the actions of connections, their
+//! services and their owners.
 
 use std::future::Future;
 use std::io;

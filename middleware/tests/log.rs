@@ -150,7 +150,7 @@ async fn a_panic_in_the_call_itself_is_logged_too() {
 
 #[tokio::test]
 async fn a_cancelled_connection_is_logged_as_aborted_after_its_service_is_gone() {
-    /// What a service still does as it is dropped.
+    /// The last action of a service, while it is dropped.
     struct Last(ropewalk_middleware::Stats);
     impl Drop for Last {
         fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! A flood of connections is no flood of lines.
+//! A flood of connections does not cause a flood of lines.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fmt::Debug;

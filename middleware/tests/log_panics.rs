@@ -15,7 +15,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 mod common;
 
-/// What a subscriber is asked, each of which may panic.
+/// The methods of a subscriber that panic in a test, alone or together.
 const CALLS: [&str; 7] =
     ["enabled", "new_span", "event", "enter", "exit", "try_close", "event enter exit try_close"];
 
@@ -40,7 +40,7 @@ impl Panics {
     }
 }
 
-/// What the panic is thrown with panics as well.
+/// The payload of the panic panics as well, when it is dropped.
 struct Bomb;
 
 impl Drop for Bomb {

@@ -15,14 +15,14 @@ const SECOND: Duration = Duration::from_secs(1);
 
 async fn seen(layer: Option<ReadDeadlineLayer>) -> ReadDeadlines {
     let told = service_fn(async |connection: Connection| {
-        // What a layer does to the bytes leaves them as they are.
+        // A layer that changes the stream leaves the deadlines as they are.
         Ok::<_, io::Error>(connection.map_stream(|stream| stream).read_deadlines())
     });
     ServiceBuilder::new().option_layer(layer).service(told).oneshot(connection().0).await.unwrap()
 }
 
 #[tokio::test]
-async fn without_the_layer_there_is_no_certificate_name() {
+async fn without_the_layer_there_are_no_deadlines() {
     assert_eq!(seen(None).await, ReadDeadlines::OFF);
 }
 

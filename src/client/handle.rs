@@ -87,7 +87,7 @@ impl ClientHandle {
         Self { state: shared.state.subscribe(), steer: shared }
     }
 
-    /// What the client is doing.
+    /// The state of the client.
     pub fn state(&self) -> ClientState {
         self.state.borrow().clone()
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::error::Cause;
 
-/// What a client is doing.
+/// The state of a client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientState {

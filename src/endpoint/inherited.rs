@@ -153,9 +153,7 @@ fn passed() -> io::Result<&'static [(RawFd, String)]> {
         match (misdirected, sd_notify::listen_fds_with_names(unset_env)) {
             (Some(text), _) => Err(text),
             (None, Ok(passed)) => Ok(passed.collect()),
-            (None, Err(error)) => {
-                Err(format!("LISTEN_FDS and LISTEN_FDNAMES do not say what was passed ({error})"))
-            }
+            (None, Err(error)) => Err(format!("LISTEN_FDS or LISTEN_FDNAMES is invalid ({error})")),
         }
     });
     passed.as_deref().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text.as_str()))

@@ -116,5 +116,5 @@ fn no_scheme(input: Input<'_>) -> EndpointError {
     } else {
         FORMS.to_owned()
     };
-    input.error("it does not say of which kind it is", fix)
+    input.error("the scheme is missing", fix)
 }

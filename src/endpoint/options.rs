@@ -24,8 +24,9 @@ pub(super) struct SocketOptions {
 }
 
 impl Endpoint {
-    /// How many connections may wait to be accepted: at least 1; the system may allow fewer. For
-    /// TCP and Unix sockets only; binding any other endpoint with a backlog is an error.
+    /// How many connections may wait to be accepted: at least 1; the system may allow fewer. It is
+    /// for sockets that this process opens itself; binding any other endpoint (an inherited socket,
+    /// a listener made in code) with a backlog is an error.
     #[must_use]
     pub fn backlog(mut self, connections: u32) -> Self {
         self.options.backlog = Some(connections.clamp(1, MAX_BACKLOG));
@@ -128,7 +129,7 @@ impl SocketOptions {
         } else if self.v6_only.is_some() && !known.contains(&"v6only") {
             "v6only is for tcp: endpoints with an IPv6 address only"
         } else if self.backlog.is_some() && !known.contains(&"backlog") {
-            "backlog is for tcp: and unix: endpoints only"
+            "backlog is for sockets that this process opens itself"
         } else {
             return Ok(());
         };

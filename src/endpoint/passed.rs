@@ -38,7 +38,7 @@ pub(super) fn misdirected(pid: Option<&OsStr>, own: u32) -> Option<String> {
     };
     Some(format!(
         "no socket was passed to this process: {problem}. Where a shell or another program stands between the service manager \
-         and this one, have it start this one by exec; or listen on fd:3, which asks for no LISTEN_PID"
+         and this one, have it start this one by exec; or listen on fd:3, which does not need LISTEN_PID"
     ))
 }
 

@@ -1,4 +1,4 @@
-//! What the file of a scheme provides.
+//! `Scheme`: the trait that the address of each scheme implements.
 
 use std::fmt;
 use std::future::Future;

@@ -73,12 +73,12 @@ impl TlsOptions {
             (None, None, None) => return Err(input.error("there is no certificate", FORMS)),
             (Some(_), None, None) => {
                 return Err(input.error(
-                    "there is no key to the certificate",
+                    "cert is given without key",
                     "write key=FILE; it may be the same file",
                 ));
             }
             (None, Some(_), None) => {
-                return Err(input.error("there is no certificate to the key", "write cert=FILE"));
+                return Err(input.error("key is given without cert", "write cert=FILE"));
             }
             (.., Some(_)) => return Err(input.error("certs goes with neither cert nor key", FORMS)),
         };

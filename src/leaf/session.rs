@@ -129,9 +129,9 @@ impl<C, F, W> SessionLeaf<C, F, W> {
     }
 
     /// The number of unwritten bytes from which on [`Session::feed`] fails; 1 MiB by default.
-    /// Replies without an await between them have this much room, plus the bytes that the kernel
-    /// accepts at that moment: over TCP about 100 KiB each time the peer reads. If it is below 64
-    /// KiB, it is also the number of unwritten bytes from which on no more frames are read.
+    /// Frames queued without an await between them have this much room, plus the bytes that the
+    /// kernel accepts at that moment: over TCP about 100 KiB each time the peer reads. If it is
+    /// below 64 KiB, it is also the number of unwritten bytes from which on no more frames are read.
     pub fn write_limit(mut self, bytes: usize) -> Self {
         let limits = Arc::make_mut(&mut self.limits);
         limits.write_limit = bytes;

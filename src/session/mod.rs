@@ -99,11 +99,12 @@ impl<C> Session<C> {
     ///
     /// If the codec refuses the frame, no part of it is queued, and the session can go on. Above 64
     /// KiB of queued answers it tries to write, without waiting, and fails if the connection is
-    /// broken. If the write limit (1 MiB) is still reached after that, which can happen however
-    /// fast the peer reads, it fails with [`SessionError::WriteLimit`], and the frame is not
-    /// queued. If the session then ends with an error, the connection is reset, because the answers
-    /// would look complete without the missing frame; call [`Session::flush`] first to go on. To
-    /// send that much use [`Session::send`], which waits, also in a branch of `select!`.
+    /// broken. If the write limit (`write_limit` on the leaf) is still reached after that, which can
+    /// happen however fast the peer reads, it fails with [`SessionError::WriteLimit`], and the
+    /// frame is not queued. If the session then ends with an error, the connection is reset,
+    /// because the answers would look complete without the missing frame; call [`Session::flush`]
+    /// first to go on. To send that much use [`Session::send`], which waits, also in a branch of
+    /// `select!`.
     #[inline(always)]
     pub fn feed<T>(&mut self, frame: T) -> Result
     where
@@ -139,8 +140,8 @@ impl<C> Session<C> {
     /// # Errors
     ///
     /// Those of [`Session::feed`] except the limit; and [`SessionError::WriteStalled`] when the
-    /// peer accepts no data for the duration of the write stall (30 s), or less than 64 KiB in four
-    /// times that duration.
+    /// peer accepts no data, or too little, for as long as the write stall allows (`write_stall` on
+    /// the leaf).
     pub async fn send<T>(&mut self, frame: T) -> Result
     where
         C: Encoder<T, Error: Into<BoxError>>,

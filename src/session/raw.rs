@@ -9,7 +9,7 @@ use super::{Session, Waits};
 use ropewalk_middleware::{Result, SessionError};
 
 impl<C> Session<C> {
-    /// Reads exactly the next `n` bytes, whatever they contain. The next frame begins at the byte
+    /// Reads exactly the next `n` bytes, without looking at them. The next frame begins at the byte
     /// after them.
     ///
     /// # Cancel safety
@@ -18,9 +18,10 @@ impl<C> Session<C> {
     ///
     /// # Errors
     ///
-    /// [`SessionError::RawTooLong`], before any byte is read, if `n` is above the limit (1 MiB);
-    /// [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was dropped while it
-    /// waited); [`SessionError::Truncated`] if the peer closes before all bytes have arrived.
+    /// [`SessionError::RawTooLong`], before any byte is read, if `n` is above the limit (`raw_limit`
+    /// on the leaf); [`SessionError::MidFrame`] if a part of a frame was read (a `next()` was
+    /// dropped while it waited); [`SessionError::Truncated`] if the peer closes before all bytes
+    /// have arrived.
     pub async fn raw(&mut self, n: u64) -> Result<Bytes> {
         self.wire.step().await;
         self.at_boundary()?;

@@ -83,7 +83,7 @@ async fn an_answer_over_its_bounds_replaces_the_connection_and_pushes_do_not_cou
             (2, 1)
         );
     }
-    // What is pushed between answers is not part of one.
+    // Frames that are pushed between answers are not part of one.
     let (connector, mut ends) = ends(1024).await;
     let client = Client::new().connect(connector).max_push();
     let (store, _handle) = client.pipelined::<String, _>(Lines::lf()).unwrap();
@@ -153,7 +153,7 @@ async fn tagged_answers_may_come_in_any_order() {
     assert_eq!(soon(fast).await.unwrap(), "1 fast");
     assert!(began.elapsed() < Duration::from_secs(1));
     assert_eq!(soon(slow).await.unwrap(), "0 slow");
-    // Others overtake it, and none is given its number.
+    // Others overtake it, and no other call is given its number.
     let slow = call(&store, "slow").await;
     for i in 0..200 {
         let answer = soon(store.ask(i.to_string())).await.unwrap();

@@ -56,7 +56,7 @@ async fn rule_8_the_back_off_begins_anew_only_after_a_connection_has_stood_for_1
             };
             longest = longest.max(until - Instant::now());
         }
-        // The first bound is twice the floor: without growth none is longer.
+        // The first bound is twice the minimum: without growth no wait is longer.
         assert_eq!(longest > secs(16), grows, "{longest:?}");
     }
 }

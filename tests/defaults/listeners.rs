@@ -120,7 +120,7 @@ async fn of_twenty_handshakes_on_one_thread_one_computes_before_other_tasks_have
 
 #[tokio::test(start_paused = true)]
 async fn a_proxy_header_has_107_bytes_of_text_or_4096_in_binary() {
-    // What is over the limit is closed at once; what may still become a header is waited for.
+    // A header over the limit ends at once; for one that may still be valid the server waits.
     let text = |bytes: usize| [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; bytes - 14]].concat();
     let binary =
         |bytes: u16| [&b"\r\n\r\n\0\r\nQUIT\n\x21\0"[..], &(bytes - 16).to_be_bytes()].concat();

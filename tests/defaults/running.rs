@@ -104,7 +104,7 @@ async fn a_session_queues_1_mib_of_answers() {
             Some(SessionError::WriteLimit { max }) => *max,
             other => panic!("{other:?}"),
         };
-        // What the transport took does not wait.
+        // Bytes that the transport has accepted do not wait.
         let waiting = queued - usize::try_from(s.stats().bytes_out()).unwrap();
         assert_eq!((waiting, max), (MIB, MIB));
         Ok(())

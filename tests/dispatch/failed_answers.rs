@@ -106,7 +106,7 @@ async fn without_an_order_the_calls_under_way_are_answered_before_the_close() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_behind_an_answer_that_closes_is_answered() {
-    // The frame behind it is no command: an error, which is known long before the answer.
+    // The frame behind it is not a command: an error, which is known long before the answer.
     let codec = || {
         Lines::lf()
             .try_map(|line: Bytes| if line == "bad" { Err("no such command") } else { Ok(line) })

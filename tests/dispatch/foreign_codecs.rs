@@ -52,7 +52,7 @@ fn counting(frames: &Arc<AtomicUsize>) -> impl Fn() -> Result + Clone + Send + S
     }
 }
 
-/// A leaf that takes frames and answers none.
+/// A leaf that takes frames and does not answer.
 macro_rules! swallow {
     ($codec:expr, $frames:expr) => {{
         let count = counting($frames);
@@ -212,7 +212,7 @@ async fn the_input_limit_is_exact_and_holds_inside_a_conversion_too() {
     assert_eq!(lines.closing.reason(), Some(CloseReason::InputLimit));
 }
 
-/// What one codec has said of its limit is not taken for another's word.
+/// The note of one codec about its limit does not count for another codec.
 #[tokio::test(start_paused = true)]
 async fn the_limit_of_a_codec_does_not_hold_for_the_one_after_it() {
     let mut switched = wired(
@@ -333,7 +333,7 @@ async fn a_decoder_that_puts_more_into_the_buffer_than_it_takes_is_stopped() {
     assert!(frames.load(Ordering::SeqCst) <= 17, "{frames:?}");
 }
 
-/// It drops what is no frame and says `None`, though a frame lies behind it: under tokio-util's
+/// It drops bytes that are not a frame and returns `None`, though a frame follows: under tokio-util's
 /// `Framed` it would be found with the next bytes only.
 #[tokio::test(start_paused = true)]
 async fn a_decoder_that_drops_bytes_without_a_frame_is_asked_again() {

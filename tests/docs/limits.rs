@@ -6,16 +6,16 @@ use super::{assert_none, read};
 
 const KIB: u128 = 1024;
 
-/// What a constant is.
+/// The value of a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Value {
+pub(super) enum Value {
     Time(Duration),
     Number(u128),
 }
 
 impl Value {
     /// The ways to write it.
-    fn texts(self) -> Vec<String> {
+    pub(super) fn texts(self) -> Vec<String> {
         match self {
             Self::Time(time) if time.subsec_millis() == 0 => vec![format!("{} s", time.as_secs())],
             Self::Time(time) => vec![format!("{} ms", time.as_millis())],
@@ -59,7 +59,7 @@ fn number(expression: &str) -> Option<u128> {
 }
 
 /// The values of the constant, or else of the first field of that name that is given one.
-fn values(source: &str, name: &str) -> Option<Vec<Value>> {
+pub(super) fn values(source: &str, name: &str) -> Option<Vec<Value>> {
     let of_constant = source.split(&format!("const {name}: ")).nth(1).and_then(|rest| {
         let (_, after) = rest.split_once(" = ")?;
         let expression = after.split(';').next()?;

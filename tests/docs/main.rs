@@ -7,6 +7,8 @@ mod fetched;
 mod figures;
 mod limits;
 mod links;
+mod restated;
+mod routes;
 mod tables;
 
 use std::fs;
@@ -29,7 +31,7 @@ struct Document {
 /// Every `.md` file of a folder, in order; of its subfolders too if `deep`.
 fn documents(folder: &str, deep: bool) -> Vec<Document> {
     let mut found = Vec::new();
-    collect(&root().join(folder), deep, &mut found);
+    collect(&root().join(folder), "md", deep, &mut found);
     found.sort();
     let document = |path: PathBuf| {
         let text = fs::read_to_string(&path).unwrap();
@@ -38,16 +40,29 @@ fn documents(folder: &str, deep: bool) -> Vec<Document> {
     found.into_iter().map(document).collect()
 }
 
-fn collect(folder: &Path, deep: bool, found: &mut Vec<PathBuf>) {
+/// Collects the files that end with this extension.
+fn collect(folder: &Path, ends: &str, deep: bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let is_kept = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if deep && path.is_dir() && !path.ends_with("target") && !is_kept {
-            collect(&path, deep, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+            collect(&path, ends, deep, found);
+        } else if path.extension().is_some_and(|extension| extension == ends) {
             found.push(path);
         }
     }
+}
+
+/// Every `.rs` file below these folders: its path relative to the root, and its text.
+fn sources(folders: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    folders.iter().for_each(|folder| collect(&root().join(folder), "rs", true, &mut found));
+    found.sort();
+    let source = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        (path.strip_prefix(root()).unwrap().display().to_string(), text)
+    };
+    found.into_iter().map(source).collect()
 }
 
 /// The blocks of code of a text: what stands behind the three backticks, and the lines.

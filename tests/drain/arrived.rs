@@ -31,7 +31,7 @@ fn burst(lines: usize) -> (String, String) {
 
 #[tokio::test(start_paused = true)]
 async fn frames_already_received_are_answered_over_memory() {
-    // More lines than are served in one turn, and half a line that is no frame.
+    // More lines than are served in one turn, and half a line, which is not a frame.
     for lines in [1, 255, 256, 257, 3000] {
         let (server, connector) = on_memory(Server::new(), shouter()).await;
         let mut client = connector.connect().await.unwrap();

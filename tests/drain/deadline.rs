@@ -199,7 +199,7 @@ async fn stop_ends_also_a_session_that_was_moved_away() {
     assert_cut(&mut client).await;
 }
 
-/// A slow machine, or a debugger: real time passes, and none of the test's.
+/// A slow machine, or a debugger: real time passes, and the test's clock stands still.
 #[tokio::test(start_paused = true)]
 async fn under_a_paused_clock_no_real_time_cuts_a_connection() {
     let slow = service_fn(async |line: Bytes| {

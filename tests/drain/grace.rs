@@ -20,7 +20,7 @@ async fn until_the_grace_is_over_all_are_served_as_before() {
     ask(&mut before, "a\n", "A\n").await;
     let start = Instant::now();
     server.handle().drain(GRACE * 10);
-    assert!(server.handle().is_draining(), "who asks is told at once");
+    assert!(server.handle().is_draining(), "a readiness check sees it at once");
     sleep(GRACE - Duration::from_millis(1)).await;
     let mut meanwhile = connector.connect().await.unwrap();
     ask(&mut meanwhile, "b\n", "B\n").await;

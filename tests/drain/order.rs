@@ -1,4 +1,4 @@
-//! A drain tells everybody, and waits for no one who is idle.
+//! A drain tells all connections, and does not wait for idle ones.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

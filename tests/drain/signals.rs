@@ -58,7 +58,7 @@ async fn soon<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(20), future).await.expect("it does not take for ever")
 }
 
-/// Tells this process to end, and waits until all who listen for that have heard it.
+/// Sends this process a signal to end, and waits until all its listeners have received it.
 async fn terminate() {
     let mut heard = signal(SignalKind::terminate()).unwrap();
     kill_process(getpid(), Signal::TERM).unwrap();

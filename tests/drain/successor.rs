@@ -1,4 +1,4 @@
-//! A connection whose process has made way for a new one: who has only just connected is heard.
+//! A connection whose process has made way for a new one: a peer that has just connected is served.
 
 use std::time::Duration;
 

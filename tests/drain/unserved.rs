@@ -58,7 +58,7 @@ async fn a_service_that_is_not_ready_is_waited_for_to_the_deadline_though_no_con
     }
 }
 
-/// What was accepted and waits for a slot is counted, however the server ends.
+/// A connection that was accepted and waits for a slot is counted, however the server ends.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stops_or_fails_counts_accepted_connections_it_did_not_serve() {
     for fails in [false, true] {

@@ -129,7 +129,7 @@ impl Ca {
     }
 }
 
-/// What a client does.
+/// A client, by its settings for TLS.
 pub struct Client {
     roots: RootCertStore,
     versions: Vec<&'static SupportedProtocolVersion>,

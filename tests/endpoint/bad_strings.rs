@@ -1,12 +1,12 @@
-//! Strings that are no endpoints: each is refused with the fault and the fix.
+//! Strings that are not endpoints: each is refused with the fault and the fix.
 
 use ropewalk::Endpoint;
 
-/// Strings that are no endpoints, the fault their message quotes, and the fix it names.
+/// Strings that are not endpoints, the fault their message quotes, and the fix it names.
 const BAD: &[(&str, &str, &str)] = &[
     ("", "it is empty", "write tcp:PORT, tcp:ADDRESS:PORT or unix:PATH"),
-    ("8007", "not say of which kind", "write tcp:8007"),
-    ("/run/x.sock", "not say of which kind", "write unix:/run/x.sock"),
+    ("8007", "the scheme is missing", "write tcp:8007"),
+    ("/run/x.sock", "the scheme is missing", "write unix:/run/x.sock"),
     ("127.0.0.1:8007", "the scheme \"127.0.0.1\" is unknown", "write tcp:127.0.0.1:8007"),
     (":8007", "the scheme \"\" is unknown", "write tcp:8007"),
     ("redis://10.0.0.1:8007", "an endpoint is not a URL", "write tcp:10.0.0.1:8007"),

@@ -1,4 +1,4 @@
-//! Endpoints behind a proxy: whom a connection comes from, and what never becomes one.
+//! Endpoints behind a proxy: the peer of a connection, and headers that never become a connection.
 
 use std::time::Duration;
 
@@ -161,7 +161,7 @@ async fn a_header_has_five_seconds_however_it_comes() {
         assert_eq!(rest(&mut client).await, "");
         assert_eq!(began.elapsed().as_secs(), 5);
     }
-    // A byte a second is no progress.
+    // A byte a second does not count as progress.
     let mut client = connector.connect().await.unwrap();
     let began = Instant::now();
     let mut sent = 0;
@@ -229,7 +229,7 @@ async fn the_defaults_leave_room_for_preambles_within_the_descriptor_limit() {
         .listen("tcp:127.0.0.1:0")
         .serve(framed(RawBytes, reply_fn(|b: ropewalk::Bytes| b)));
     assert_eq!(without.handle().max_connections(), descriptors.min(10_000));
-    // What is set is not changed by the other one's default.
+    // A number that is set does not change with the default of the other one.
     let (set, _connector, _server) =
         serve_on(Server::new().max_connections(7).max_preambles(0)).await;
     assert_eq!((set.max_connections(), set.max_preambles()), (7, 1));

@@ -1,4 +1,4 @@
-//! Unix sockets: the owner of a path, and names that are no paths.
+//! Unix sockets: the owner of a path, and abstract names.
 
 use std::fs;
 use std::future::poll_fn;

@@ -36,7 +36,7 @@ fn asked(example: &Example, request: &str) -> String {
 fn page(example: &Example) -> Option<(String, String)> {
     let chromium = program("chromium")?;
     let mut command = Command::new(chromium);
-    // Tests may run as root, for whom it has no sandbox; the page is our own.
+    // Tests may run as root, and then it has no sandbox; the page is our own.
     command.args([
         "--headless",
         "--no-sandbox",

@@ -55,7 +55,7 @@ fn qotd_sends_its_quote_also_to_a_peer_that_talks_first() {
     let qotd =
         Example::start_with("qotd", &["--quote", "Carpe diem,\r\nquam minimum credula postero"]);
     for mut client in qotd.both() {
-        // What it may not read any more must not turn the end into a reset.
+        // Bytes that it may not read any more must not turn the end into a reset.
         drop(client.try_send(vec![b'x'; 100_000]));
         assert_eq!(client.rest(), b"Carpe diem,\r\nquam minimum credula postero\r\n");
     }

@@ -26,7 +26,7 @@ impl Memcached {
     fn start(server: &Path, path: PathBuf) -> Self {
         // A socket that a killed one has left would be taken for this one's.
         drop(std::fs::remove_file(&path));
-        // It refuses to be root without being told whom to be.
+        // It does not run as root unless a user is named.
         let mut command = Command::new(server);
         command.args(["-u", "root", "-s"]).arg(&path).stderr(Stdio::null());
         let this = Self(command.spawn().unwrap(), path);
@@ -78,7 +78,7 @@ impl Client {
         self.says(&format!("set {key} 7 0 {}\r\n{value}", value.len()))
     }
 
-    /// What these keys have.
+    /// The values of these keys.
     fn get(&mut self, keys: &str) -> HashMap<String, String> {
         let mut line = self.says(&format!("get {keys}"));
         let mut all = HashMap::new();
@@ -218,7 +218,7 @@ fn commands_that_a_memcached_could_read_otherwise_are_not_passed_on() {
     assert_eq!(good.says("touch a 0\ntouch b 0"), "TOUCHED");
     assert_eq!(good.line(), "NOT_FOUND");
     assert_eq!(good.says("version"), "ERROR");
-    // What wants no answer has none.
+    // A request without an answer gets no answer.
     assert_eq!(
         good.says("set a 7 0 3 noreply\r\nbye\r\ndelete b noreply\r\nincr a 1"),
         "CLIENT_ERROR cannot increment or decrement non-numeric value"

@@ -1,5 +1,5 @@
-//! The DNS example, driven from outside: what the RFCs say of questions, of messages that are none,
-//! and of connections.
+//! The DNS example, driven from outside: the rules of the RFCs for questions, for invalid messages
+//! and for connections.
 
 use std::collections::HashSet;
 use std::fs;

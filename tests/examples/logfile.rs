@@ -1,4 +1,4 @@
-//! The logfile example: no line that was received is lost, whatever ends the server.
+//! The logfile example: no line that was received is lost, however the server ends.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

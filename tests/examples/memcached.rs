@@ -8,7 +8,7 @@ use crate::support::{Client, Example, segmentations};
 
 /// The largest value.
 const MAX: usize = 1024 * 1024;
-/// Of memcached: clients take a version of 0 for none.
+/// Of memcached: to clients a version of 0 means that there is no version.
 const VERSION: &str = "VERSION 1.5.22\r\n";
 
 #[track_caller]

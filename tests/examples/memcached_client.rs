@@ -18,7 +18,7 @@ fn check(to: &str) {
     assert_eq!(says(to, &["get", "a", "b"]), "END\n");
     assert_eq!(says(to, &["set", "a", "hello"]), "STORED\n");
     assert_eq!(says(to, &["set", "b", "END"]), "STORED\n");
-    // The value that looks like the end is none.
+    // The value that looks like the end is not the end.
     assert_eq!(
         says(to, &["get", "a", "missing", "b"]),
         "VALUE a 0 5\nhello\nVALUE b 0 3\nEND\nEND\n"
@@ -39,7 +39,7 @@ struct Memcached(Child);
 impl Memcached {
     fn start(path: &Path) -> Option<Self> {
         let server = program("memcached")?;
-        // It refuses to be root without being told whom to be.
+        // It does not run as root unless a user is named.
         let child = Command::new(server)
             .args(["-u", "root", "-s"])
             .arg(path)

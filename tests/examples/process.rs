@@ -162,8 +162,7 @@ fn without_descriptors_it_goes_on_and_serves_again_when_there_are_some() {
     assert!(example.wait().success());
 }
 
-/// Neither hangs nor serves with fewer threads than were asked for, whichever of them can't be
-/// started.
+/// Neither hangs nor serves with fewer threads than requested, if any of them can't be started.
 #[test]
 fn a_server_whose_threads_can_not_be_started_ends_with_an_error() {
     let (Some(setpriv), Some(prlimit)) = (program("setpriv"), program("prlimit")) else { return };

@@ -153,7 +153,7 @@ fn a_mail_that_is_too_large_is_refused_announced_or_not_and_the_connection_goes_
     let mails = folder(&example, "new");
     assert_eq!(mails.len(), 1);
     assert!(mails[0].ends_with(&line.repeat(1000)));
-    // What was on the disk of the others is gone.
+    // The parts of the other mails that were on the disk are gone.
     until("tmp is empty", || folder(&example, "tmp").is_empty());
 }
 
@@ -168,7 +168,7 @@ fn limits_of_lines_recipients_and_commands_have_their_codes() {
     }
     ask(&mut client, &[("RCPT TO:<b@y>", "452 4.5.3 "), ("DATA", "354 "), (".", "250 2.0.0 ")]);
     assert_eq!(folder(&example, "new")[0].matches("Delivered-To: ").count(), 100);
-    // A mail has come of these; of what follows none does.
+    // These become a mail; the following ones don't.
     client.send("NOOP\r\n".repeat(600));
     let answers = String::from_utf8(client.rest()).unwrap();
     assert_eq!(answers.matches("250 2.0.0 ").count(), 500);

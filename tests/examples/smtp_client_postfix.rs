@@ -53,7 +53,7 @@ fn smtp_sink_is_handed_a_mail_with_its_dots() {
     let Some(sink) = program("smtp-sink") else { return };
     let (dir, port) = (TempDir::new(), free_port());
     let mut server = Command::new(sink);
-    // Of root it wants to know as whom to run. A file for each mail, named by a pattern of the
+    // As root it has to be told the user to run as. A file for each mail, named by a pattern of the
     // time; a backlog of 100.
     server
         .args(["-u", "root", "-d"])

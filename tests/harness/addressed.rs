@@ -1,4 +1,4 @@
-//! An endpoint within the process whose peers have whichever address the test gives them.
+//! An endpoint within the process whose peers have the addresses that the test gives them.
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};

@@ -251,7 +251,7 @@ pub(crate) async fn assert_reset<T: AsyncRead + Unpin>(io: &mut T) {
     assert_eq!(end.expect_err("it is reset").kind(), io::ErrorKind::ConnectionReset);
 }
 
-/// Reads to the end, of whichever kind, and finds nothing before it.
+/// Reads to the end of the stream or an error, and finds no bytes before it.
 pub(crate) async fn assert_cut<T: AsyncRead + Unpin>(io: &mut T) {
     let mut heard = Vec::new();
     drop(timeout(LONG, io.read_to_end(&mut heard)).await.expect("it ends"));

@@ -34,7 +34,7 @@ async fn a_frame_that_does_not_parse_is_an_offence_and_the_one_that_leads_to_the
     let mut offender = from.host("192.0.2.1");
     ask(&mut offender, "a line that is too long\n", "too long\n").await;
     ask(&mut offender, "good\n", "good\n").await;
-    // What has arrived behind the last offence is not answered.
+    // Frames that have arrived behind the last offence are not answered.
     ask(&mut offender, "another one of these\nmore\nand more\n", "too long\n").await;
     assert_eq!(rest(&mut offender).await, "goodbye\n");
     assert_eq!(rest(&mut from.host("192.0.2.1")).await, "go away\n");

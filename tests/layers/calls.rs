@@ -340,7 +340,7 @@ fn ask_elsewhere(runtime: &Runtime) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadline_passes_whatever_runtime_a_call_before_it_used() {
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-    // Nobody drives it any more, so that none of its timers fires.
+    // It is not polled any more, so its timers don't fire.
     let idle = Arc::new(runtime());
     let shared = Arc::clone(&idle);
     let service = service_fn(move |line: Bytes| {

@@ -152,7 +152,7 @@ async fn a_rate_limit_for_each_connection_spreads_its_frames() {
 async fn a_layer_that_is_never_ready_stops_its_own_connection_only() {
     let turn = Arc::new(AtomicUsize::new(0));
     let service = per_connection(Lines::lf(), move |_| {
-        // The first connection has a limit of none.
+        // The first connection has a limit of 0.
         let permits = turn.fetch_add(1, Ordering::SeqCst);
         ConcurrencyLimitLayer::new(permits).layer(reply_fn(|line: Bytes| shout(&line)))
     });

@@ -1,7 +1,7 @@
 //! The queue of an outbox, and its wake-up, in every order in which threads can run: models that
 //! loom tries one by one.
 //!
-//! What is modelled is the code of `src/outbox/queue.rs` and `inbox.rs` as it is, on loom's locks
+//! The models run the code of `src/outbox/queue.rs` and `inbox.rs` unchanged, on loom's locks
 //! and atomics. A connection and a wire stand in for the real ones: they have what those two files
 //! use.
 #![allow(dead_code, reason = "a model uses its part of the code")]

@@ -44,7 +44,7 @@ impl<F> Outbox<F> {
         self.0.put(frame, self.0.slow())
     }
 
-    /// What the connection does with a frame.
+    /// Takes a frame, as the connection does.
     pub fn pop(&self) -> Option<F> {
         self.0.pop()
     }

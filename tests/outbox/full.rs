@@ -46,7 +46,7 @@ where
 }
 
 impl<F> Closed<F> {
-    /// What the peer is sent of what was put in, and how many frames were dropped.
+    /// The frames that the peer receives of those that were pushed, and how many were dropped.
     async fn opens(mut self) -> (String, u64) {
         self.gate.add_permits(1);
         settle().await;

@@ -170,7 +170,7 @@ async fn a_topic_has_subscribers_that_may_be_silent() {
     let mut fickle = connector.connect().await.unwrap();
     ask(&mut fickle, "subscribe\nunsubscribe\n", "+subscribed\n+unsubscribed\n").await;
     assert_eq!(rest(&mut publisher).await, "", "it is idle");
-    assert_eq!(rest(&mut fickle).await, "", "it is no subscriber any more");
+    assert_eq!(rest(&mut fickle).await, "", "it is not a subscriber any more");
     sleep(Duration::from_secs(1000)).await;
     ask(&mut subscriber, "unsubscribe\nnews\n", "+unsubscribed\n:0\n").await;
     let ended = tokio::spawn(server.end());

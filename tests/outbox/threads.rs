@@ -1,4 +1,4 @@
-//! Frames pushed from several threads at once: none is lost, doubled or out of order, and no
+//! Frames pushed from several threads at once: no frame is lost, doubled or out of order, and no
 //! wake-up is missed.
 
 use std::thread;

@@ -65,7 +65,7 @@ fn an_activated_server() {
                 .count(),
             0
         );
-        // What was passed is known by now, and found without the variables.
+        // The passed sockets are known by now, and found without the variables.
         let _second = echo(Endpoint::systemd("admin")).bind().await.unwrap();
         assert!(
             echo(Endpoint::systemd("admin"))

@@ -24,7 +24,7 @@ use crate::support::{self, PATIENCE, until};
 /// The threads of the runtime under test.
 const WORKERS: usize = 2;
 
-/// What a helper process is told by: which kind of runtime it is to block.
+/// The variable that tells a helper process which kind of runtime to block.
 const HELPER: &str = "ROPEWALK_TEST_BLOCKED";
 
 /// The code of a server that found its handlers blocked.

@@ -23,7 +23,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::support::{self, Client, PATIENCE, TempDir, command, until};
 
-/// What a helper process is told by: what its log does, and which kind of runtime it has.
+/// The variable that tells a helper process the fault of its log, and its kind of runtime.
 const HELPER: &str = "ROPEWALK_TEST_LOG";
 
 /// The code of a server that found its handlers blocked.
@@ -130,7 +130,7 @@ impl Helper {
             .find_map(|line| line.strip_prefix("listening ").map(str::to_owned))
             .expect("it listens");
         let (tell, successors) = channel();
-        // What it says at its end has to go somewhere.
+        // Its last lines need a reader.
         std::thread::spawn(move || {
             for line in lines {
                 if let Some(said) = line.strip_prefix("listening ") {

@@ -14,7 +14,7 @@ async fn main() -> Result {
 
     let mut first = connector.connect().await?;
     first.write_all(b"fall\n").await?;
-    // It is closed, whichever way.
+    // It is closed, with or without a reset.
     drop(first.read_to_end(&mut Vec::new()).await);
 
     let mut second = connector.connect().await?;

@@ -38,7 +38,7 @@ fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// What the clients have done so far.
+/// The work of the clients so far.
 #[derive(Default)]
 struct Tally {
     begun: AtomicUsize,

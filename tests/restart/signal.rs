@@ -72,8 +72,8 @@ fn the_service_manager_hears_of_start_restart_and_stop() {
     let reloading = manager.hears();
     assert_eq!(reloading[0], "RELOADING=1");
     assert!(reloading[1].starts_with("MONOTONIC_USEC="), "{reloading:?}");
-    // The old one says who the service is now, and the new one that it accepts; they do not wait
-    // for one another.
+    // The old one names the new main process, and the new one says that it accepts; they do not
+    // wait for one another.
     let mut told = [manager.hears(), manager.hears()];
     told.sort();
     let main = format!("MAINPID={}", server.pid().as_raw_nonzero());
@@ -218,7 +218,7 @@ fn the_watchdog_is_fed_by_the_process_that_serves() {
         |manager: &Manager| until("the watchdog is fed", || manager.hears() == ["WATCHDOG=1"]);
     (0..3).for_each(|_| fed(&manager));
     server.restart();
-    // Only the new one is left to feed it. What the old one has still said is read first.
+    // Only the new one is left to feed it. The last messages of the old one are read first.
     manager.0.set_nonblocking(true).unwrap();
     while manager.0.recv(&mut [0; 4096]).is_ok() {}
     manager.0.set_nonblocking(false).unwrap();

@@ -22,8 +22,8 @@ use crate::support::{self, TempDir};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A new process that is a shell script of this name and text. The shell is what is started: a
-/// script of one's own could be held open by whatever is forked off this process meanwhile, and
-/// then can't be.
+/// script of one's own could be held open by any child that this process forks meanwhile, and
+/// then it can't be started.
 pub(super) fn script(dir: &TempDir, name: &str, text: &str) -> Restart {
     let path = dir.join(name);
     fs::write(&path, format!("echo $$ >>{}\n{text}\n", pids(dir).display())).unwrap();

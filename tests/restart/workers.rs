@@ -185,7 +185,7 @@ async fn a_new_process_that_does_not_begin_leaves_the_workers_as_they_were() {
         assert_eq!(last_word(client).await, "HELLO\n");
     }
     assert_eq!(echoed(UnixStream::connect(&old.path).await.unwrap()).await, "HELLO\n");
-    // The drain takes who waits at any socket: none is given up any more.
+    // The drain accepts the connections that wait at any socket: no socket is given up any more.
     let blocking = old.blocker.block_all(&old.server, 3).await;
     let mut waiting = say(&old.server, "late\n").await;
     old.server.handle().drain(SOON);
@@ -198,7 +198,7 @@ async fn a_new_process_that_does_not_begin_leaves_the_workers_as_they_were() {
     assert!(!old.path.exists());
 }
 
-/// Ours take all sockets of an endpoint or none; it is said of each all the same.
+/// Ours take all sockets of an endpoint or no socket; the message has one entry for each.
 #[tokio::test]
 async fn of_one_endpoints_sockets_the_remaining_ones_are_served_and_the_taken_ones_are_not() {
     let old = Old::followed_by_words("RTLLTLLLLLLA", SOON).await;

@@ -332,7 +332,7 @@ async fn connections_that_end_while_the_server_drains_are_counted_once() {
         ready.await.unwrap();
     }
     until("all are connected", || server.counts().active() == 300).await;
-    // The last of them may not yet wait when it has said so; told twice, none is missed.
+    // The last of them may not wait yet when it has said so; notified twice, each one wakes.
     go.notify_waiters();
     server.handle().drain(LONG);
     until("all have heard", || {

@@ -1,5 +1,5 @@
-//! What goes wrong with a server that is no connection's affair: a listener that fails for good, a
-//! thread that stands still.
+//! Faults of a server that do not belong to a connection: a listener that fails for good, a thread
+//! that stands still.
 
 use std::net::{Shutdown, TcpListener as StdTcpListener};
 use std::os::fd::IntoRawFd;
@@ -56,7 +56,7 @@ async fn a_listener_whose_socket_is_shut_down_is_told_of_once_and_the_others_ser
             .listen(format!("{scheme}:{number}{trust}"))
             .on_listener_failure(move |address, error| {
                 failed.send((address.to_string(), error.raw_os_error())).unwrap();
-                // What a hook does is no reason to end the server.
+                // A hook that panics does not end the server.
                 std::panic::panic_any(Bomb);
             });
         let server = Running::start(server.serve(shouter())).await;

@@ -120,7 +120,7 @@ async fn a_start_that_fails_stops_earlier_resources_in_reverse_and_ends_the_serv
     let serve = Server::new()
         .listen(endpoint)
         .manage(Noted::new("first", &events))
-        // What stopping says besides is not what is reported.
+        // The error of a stop is not the one that is reported.
         .manage(Noted { fails_to_stop: true, ..Noted::new("second", &events) })
         .manage(Noted { fails_to_start: true, ..Noted::new("third", &events) })
         .manage(Noted::new("fourth", &events))

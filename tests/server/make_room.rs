@@ -57,7 +57,7 @@ async fn the_oldest_without_a_first_frame_goes_after_five_seconds() {
     let mut first = from.host("192.0.2.2");
     sleep(SECOND).await;
     let mut second = from.host("192.0.2.3");
-    // What is not whole is no frame.
+    // A part of a frame does not count as a frame.
     first.write_all(b"half a li").await.unwrap();
     sleep(SECOND).await;
     let mut newcomer = from.host("192.0.2.4");

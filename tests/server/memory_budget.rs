@@ -67,7 +67,7 @@ async fn peers_that_do_not_read_take_no_more_than_the_budget_and_the_largest_are
         client.write_all(b"big\nbig\nbig\n").await.unwrap();
         clients.push(client);
         settle().await;
-        // What one connection adds before it is stopped.
+        // The bytes that one connection adds before it is stopped.
         let in_use = server.handle().memory().in_use();
         assert!(in_use <= BUDGET + 128 * KIB, "{in_use} after {n}");
         let asked = Instant::now();

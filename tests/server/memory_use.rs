@@ -228,7 +228,7 @@ async fn a_large_frame_that_is_kept_is_not_overwritten_by_later_ones() {
         assert!(frame.iter().all(|byte| *byte == n), "frame {n} was overwritten");
     }
     assert_eq!(kept.lock().unwrap().len(), 10);
-    assert_eq!(server.handle().memory().in_use(), 0, "what a thread keeps is no connection's");
+    assert_eq!(server.handle().memory().in_use(), 0, "no connection owns a thread's buffers");
     drop(client);
     server.end().await;
 }

@@ -227,7 +227,7 @@ async fn in_the_drop_of_a_service_that_is_aborted() {
     server.handle().stop();
     assert_cut(&mut client).await;
     assert_cut(&mut other).await;
-    // The first reason stands: it was aborted, whatever happened then.
+    // The first reason stands: it was aborted before it panicked.
     assert_reasons(&server.over().await, &[(CloseReason::Aborted, 2)]);
 }
 

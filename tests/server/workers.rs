@@ -61,7 +61,7 @@ async fn the_cap_of_the_server_is_one_over_all_workers() {
     server.end().await;
 }
 
-/// Each has its answer, and makes room for others, in whichever order.
+/// Each has its answer, and makes room for others, in any order.
 async fn echoed_and_gone(clients: Vec<TcpStream>) {
     let each = clients.into_iter().map(async |mut client| {
         expect(&mut client, "hello").await;

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Closes each connection; armed, it panics when it is readied, in the worst of ways.
 struct Bomb(Arc<AtomicBool>);
 
-/// A panic that is no better when it is dropped.
+/// The payload of a panic, which panics again when it is dropped.
 struct Fuse;
 
 impl Drop for Fuse {

@@ -174,8 +174,8 @@ async fn answer(line: Bytes) -> Result<Vec<u8>> {
     Ok(vec![b'x'; 5000])
 }
 
-/// What a client that takes nothing for a while has of 5001 bytes when the connection was dropped
-/// meanwhile, and how it ends.
+/// The bytes of 5001 that a client gets if it reads nothing for a while and the connection is
+/// dropped meanwhile, and how its stream ends.
 async fn half_taken(
     requests: &str,
     serve: impl FnOnce(ropewalk::Endpoint) -> ropewalk::server::Serve,

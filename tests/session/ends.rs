@@ -108,7 +108,7 @@ async fn the_leaf_waits_for_a_session_that_was_moved_away() {
 }
 
 #[tokio::test]
-async fn reply_fails_at_the_write_limit_and_one_frame_may_exceed_it() {
+async fn feed_fails_at_the_write_limit_and_one_frame_may_exceed_it() {
     let (tell, told) = oneshot::channel();
     let tell = std::sync::Mutex::new(Some(tell));
     let mut w = wired_with(
@@ -124,7 +124,10 @@ async fn reply_fails_at_the_write_limit_and_one_frame_may_exceed_it() {
         .write_limit(1000),
         100,
     );
-    assert_eq!(told.await.unwrap(), Some(SessionError::WriteLimit { max: 1000 }));
+    let refused = told.await.unwrap().unwrap();
+    assert_eq!(refused, SessionError::WriteLimit { max: 1000 });
+    let text = refused.to_string();
+    assert!(text.contains("feed does not wait") && text.contains("use send"), "{text}");
     assert_eq!(w.rest().await.len(), 2001);
     w.end().await.unwrap();
 }

@@ -14,7 +14,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Service, ServiceExt};
 
-/// What a server has seen, by the names of the requests. No two requests have the same one.
+/// The requests that a server has seen, by their names. No two requests have the same name.
 type Record = Arc<Mutex<HashMap<String, u32>>>;
 type Store = Pipelined<String, Bytes>;
 
@@ -145,8 +145,8 @@ fn check(record: &Record, ended: &[(String, Ended)], tagged: bool) {
     };
     let mut seen: HashMap<String, u32> = HashMap::new();
     for (line, times) in record.iter() {
-        // A line that was cut short is no request that was seen whole; no name is the beginning of
-        // another call's.
+        // A line that was cut short is not a request that was seen whole; no name is the beginning of
+        // another one.
         if !tagged || line.contains(' ') {
             *seen.entry(name_of(line)).or_default() += times;
         }

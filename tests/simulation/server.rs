@@ -57,7 +57,7 @@ fn frames(
     })
 }
 
-/// What a client is told of a request that failed. Of a deadline it has missed it hears nothing.
+/// The answer to a request that failed. After a missed deadline there is no answer.
 fn told(error: &Error) -> Reply<String> {
     let text = error.to_string();
     if text.ends_with(" failed") { Reply::one(text) } else { Reply::none().then_close() }
@@ -78,7 +78,7 @@ async fn by_hand(mut s: Session<Lines>, journal: Journal) -> Result {
     s.close().await
 }
 
-/// What a client asked and was told.
+/// The requests of a client, and their answers.
 struct Heard {
     client: u64,
     /// How many requests it sent, all of them before this moment.
@@ -112,7 +112,7 @@ async fn ask(world: &World, client: u64, mut writer: WriteHalf<MemoryStream>) ->
             19..22 => ("many", world.roll(50)),
             _ => ("echo", world.roll(3000)),
         };
-        // What could not be sent was not asked for; what could may be.
+        // A request that could not be sent was not served; one that was sent may have been.
         if writer.write_all(format!("{client} {number} {what} {n}\n").as_bytes()).await.is_err() {
             return (number, by);
         }

@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Gauge, Running, shout, until};
 
-/// Connections enough for every one of a few workers to get some: that one of four gets none of
-/// them happens once in twenty million runs.
+/// Enough connections for each of a few workers to get some: one of four gets no connection in one
+/// of twenty million runs.
 pub const ENOUGH: usize = 64;
 
 /// Blocks workers for as long as it lives.
@@ -24,7 +24,7 @@ pub struct Blocker {
     _release: Sender<()>,
 }
 
-/// What they are blocked by.
+/// The work that blocks them.
 #[derive(Clone)]
 pub struct Block {
     released: Arc<Mutex<Receiver<()>>>,

@@ -139,7 +139,7 @@ impl Example {
         command
             .args(["--listen", "tcp:127.0.0.1:0", "--listen"])
             .arg(format!("unix:{}", unix.display()));
-        // What it logs is not what is tested.
+        // Its log is not tested.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = Mutex::new(lines_of(child.stderr.take().unwrap()));

@@ -1,5 +1,5 @@
-//! The packages of the workspace: examples and benches are named in their manifests, for cargo
-//! finds none there by itself.
+//! The packages of the workspace: examples and benches are named in their manifests, because
+//! cargo does not look for them there.
 
 use super::{assert_none, read, sources, words};
 
@@ -70,7 +70,7 @@ fn every_file_of_tests_is_in_the_program_of_its_folder() {
     );
 }
 
-/// What a manifest has from its features to the end of its test's dependencies, without the one on
+/// The part of a manifest from its features to the end of its dev-dependencies, without the one on
 /// itself.
 fn dependencies(manifest: &str) -> String {
     let (_, after) = manifest.split_once("\n[features]\n").unwrap_or_default();

@@ -95,8 +95,8 @@ async fn a_file_that_can_not_be_read_is_named() {
     let error = ClientTls::new().ca("/nowhere/ca.pem").load().unwrap_err();
     assert_eq!(error.path().unwrap().to_str(), Some("/nowhere/ca.pem"));
     for (text, problem) in [
-        ("tls:a:1?cert=/c", "there is no key to the certificate"),
-        ("tls:a:1?key=/k", "there is no certificate to the key"),
+        ("tls:a:1?cert=/c", "cert is given without key"),
+        ("tls:a:1?key=/k", "key is given without cert"),
         ("tls+unix:/x?ca=/c", "there is no name to verify the server's certificate by"),
         ("tls:a:1?certs=/c", "the option \"certs\" is unknown"),
         ("tls:a:1?ca=", "the option ca has no value"),

@@ -94,7 +94,7 @@ async fn a_silent_peer_has_the_time_of_a_handshake_and_holds_a_place_of_a_preamb
     half.write_all(&hello[..9]).await.unwrap();
     assert_eq!(half.read(&mut [0]).await.unwrap(), 0);
     assert!((10..11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
-    // One that closes before its first byte is no connection.
+    // A peer that closes before its first byte does not count as a connection.
     drop(running.memory.connect().await.unwrap());
     until("all are gone", || running.handle.preambles().pending() == 0).await;
     let mut good = running.memory.connect().await.unwrap();

@@ -75,8 +75,8 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
         ("tls:localhost", "\"localhost\" has no port", "write tls:localhost:8007"),
         ("tls:[::1?certs=x", "\"[\" is not closed", "write tls:[::1]:8007"),
         ("tls:99999?certs=x", "port 99999 is over 65535", "write a port from 0"),
-        ("tls:1?cert=x", "there is no key to the certificate", "write key=FILE"),
-        ("tls:1?key=x", "there is no certificate to the key", "write cert=FILE"),
+        ("tls:1?cert=x", "cert is given without key", "write key=FILE"),
+        ("tls:1?key=x", "key is given without cert", "write cert=FILE"),
         ("tls:1?cert=x&key=x&certs=x", "certs goes with neither cert nor key", "write ?cert=FILE"),
         ("tls:1?certs=x&key=x", "certs goes with neither cert nor key", "write ?cert=FILE"),
         ("tls:1?certs=", "certs has no path", "write certs=PATH"),
@@ -118,7 +118,7 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
     }
 }
 
-/// Files that are no good, each with what is said of them.
+/// Invalid files, each with its error.
 fn bad(ca: &Ca, folder: &Folder) -> Vec<(TlsConfig, String, &'static str)> {
     let (one, other) = (ca.issue(["localhost"]), ca.issue(["localhost"]));
     let cert = folder.write("cert.pem", &one.cert);

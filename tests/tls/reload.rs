@@ -172,7 +172,7 @@ async fn files_in_a_folder_that_are_no_certificates_keep_no_server_from_starting
     let half = &old.cert[..old.cert.len() / 2];
     let parameters = "-----BEGIN DH PARAMETERS-----\nMIGHAoGBAP//\n-----END DH PARAMETERS-----\n";
     let other = ca.issue(["other.example"]);
-    // A name, what stands in it, and where the certificate and its key are.
+    // The name of a file, and its content.
     let strays: [(&str, &str); 9] = [
         ("ca.crt", &ca.pem()),
         ("chain.pem", &ca.pem()),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::encrypted::{Ca, Client, Folder, PATIENCE, Running, localhost, soon, until};
 
-/// What a server has seen: lines, and errors.
+/// The lines and errors that a server has seen.
 type Seen = Arc<Mutex<Vec<String>>>;
 
 /// Answers lines with where it has them from; `STARTTLS` encrypts.

@@ -1,5 +1,5 @@
 //! A client by hand: tokio-util's `Framed` in a task, requests from a channel, each with the way
-//! back. What is queued is written at once, and what arrives is handed out in order. It has no
+//! back. Queued requests are written at once, and answers are handed out in order. It has no
 //! deadlines, and does not connect again.
 
 use std::collections::VecDeque;

@@ -13,7 +13,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 pub fn run(args: &Args, pattern: &Pattern) -> Result {
     let frame = &pattern.burst(0)[..pattern.frame()];
     let target = args.target()?;
-    // What a first connection makes a server set up once is not a connection's.
+    // Memory that a server sets up once, at its first connection, does not count for a connection.
     Connection::open(&target, 0)?.exchange(frame)?;
     std::thread::sleep(Duration::from_millis(100));
     let base = args.server_pid.map(resident).transpose()?;

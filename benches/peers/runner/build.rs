@@ -150,7 +150,7 @@ fn locked(name: &str) -> String {
     format!("{name} {version}")
 }
 
-/// What a command prints; none if it fails or is not there.
+/// The output of a command; `None` if it fails or is not installed.
 fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

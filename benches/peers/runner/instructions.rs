@@ -21,7 +21,7 @@ const SHAPES: [(u64, u64, [u64; 2]); 3] = [(64, 64, [100, 1100]), (1, 64, [1000,
 /// What is demanded where calls wait, of all ways: as many as by hand, and 5 % more.
 const MUST: f64 = 1.05;
 
-/// What one server does for a frame in each shape; of those that wait in the first only.
+/// The work of one server for a frame in each shape; of those that wait in the first shape only.
 #[derive(Clone, Debug, Serialize)]
 pub struct Counted {
     server: String,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::peers::Peer;
 
-/// What a figure is worth nothing without.
+/// The facts about the machine without which a figure has no meaning.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     date: String,

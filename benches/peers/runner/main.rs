@@ -65,8 +65,8 @@ enum Part {
 
 /// Measures ropewalk beside its peers.
 ///
-/// All parts but `waiting`, `fanout`, `instructions`, `threads`, `million` and `clients` when none
-/// is named. What is not installed is left out with a word.
+/// All parts except `waiting`, `fanout`, `instructions`, `threads`, `million` and `clients`, if no
+/// part is named. A peer that is not installed is left out, with a message.
 #[derive(Debug, Parser)]
 #[command(name = "benches/peers/run")]
 struct Args {

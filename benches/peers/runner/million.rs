@@ -12,12 +12,12 @@ use crate::Args;
 use crate::peers::Peer;
 use crate::running::{Idle, Server, load};
 
-/// What a connection is expected to cost at most, both its ends and the server's part: for the
+/// The most memory that a connection may take, both its ends and the server's part: for the
 /// bound only.
 const BYTES: u64 = 14 * 1024;
 /// Left to the machine.
 const SPARE: u64 = 1 << 30;
-/// Descriptors of a process that are no connections.
+/// The descriptors of a process besides its connections.
 const OTHERS: u64 = 200;
 
 /// What it came to.
@@ -30,7 +30,7 @@ pub struct Held {
     server_bytes: f64,
     /// The kernel's slab, of both ends of a connection
     slab_bytes: f64,
-    /// What the machine has less available, of which the load generator's part is small
+    /// The decrease of the machine's available memory, of which the load generator's part is small
     available_bytes: f64,
     /// From connect to the answer to one line, of a connection that comes now
     newcomer_us: f64,

@@ -6,7 +6,7 @@ use ropewalk_peers::{Certificate, Mode};
 
 use crate::root;
 
-/// What a server is in the comparison.
+/// The role of a server in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// What the kernel alone costs
@@ -38,11 +38,11 @@ pub struct Peer {
     pub kind: Kind,
     variant: &'static str,
     program: Program,
-    /// What it is built from, with its version.
+    /// Its sources, with their version.
     pub version: String,
     /// Netty's jars.
     pub class_path: String,
-    /// What the program is told besides.
+    /// Further arguments of the program.
     options: &'static [&'static str],
     /// What it shows over TLS.
     pub certificate: Option<Certificate>,

@@ -162,7 +162,7 @@ impl Idle {
         Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
     }
 
-    /// The next phase that is over; none after the last.
+    /// The next phase that is over; `None` after the last.
     pub fn phase(&mut self) -> Result<Option<Phase>> {
         let mut line = String::new();
         match self.stdout.read_line(&mut line)? {

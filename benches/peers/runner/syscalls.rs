@@ -1,4 +1,4 @@
-//! The system calls of a burst, counted by strace: exact, whatever else the machine does.
+//! The system calls of a burst, counted by strace: exact even if the machine does other work.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,7 +16,7 @@ use crate::{Args, root};
 
 const ROW: &str = "syscalls";
 const DEPTHS: [u64; 2] = [1, 64];
-/// What the begin and the end of a run cost is in both, and goes with the difference.
+/// The calls at the beginning and the end of a run are in both, and cancel out in the difference.
 const FEW: u64 = 200;
 const MANY: u64 = 1200;
 

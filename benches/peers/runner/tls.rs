@@ -19,7 +19,7 @@ struct Row {
     words: &'static str,
     unit: &'static str,
     conns: u64,
-    /// Lines at once; none where each connection has one line and is closed.
+    /// Lines at once; `None` where each connection has one line and is closed.
     depth: Option<u64>,
 }
 

@@ -110,7 +110,7 @@ fn send(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<usize> {
     }
 }
 
-/// Encodes each whole frame anew; how many bytes were used, or none if they are no frames.
+/// Encodes each whole frame again; how many bytes were used, `None` if they are not frames.
 fn echo(mode: Mode, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let mut used = 0;
     loop {

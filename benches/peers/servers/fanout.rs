@@ -1,4 +1,4 @@
-//! What one connection sends goes to all: the variants are `room` (ropewalk's `Room` of outboxes),
+//! The lines of one connection go to all: the variants are `room` (ropewalk's `Room` of outboxes),
 //! `broadcast` (tokio's channel of that name and `select!`, as the example `chat` was before there
 //! were rooms), `hand` (a task for each connection that drains a channel) and `epoll`, one loop
 //! that writes to all what it has read.

@@ -9,7 +9,7 @@ use ntex::service::fn_service;
 use ntex::util::{BytePages, Bytes, BytesMut};
 use ropewalk_peers::{Mode, Result, ServerArgs, listener, raise_descriptor_limit};
 
-/// ntex has a codec of its own kind and none of these.
+/// ntex has a trait of its own for codecs, and no codec of these formats.
 struct Codec(Mode);
 
 impl Decoder for Codec {

@@ -83,8 +83,7 @@ fn the_laws_hold_for_frames_that_go_through_a_function() {
 
 #[test]
 fn the_laws_hold_for_a_foreign_codec() {
-    // It drops a lone CR at the end of the stream without a word, so none comes at the start of a
-    // line.
+    // It drops a lone CR at the end of the stream silently, so no CR comes at the start of a line.
     Laws::new(|| LinesCodec::new().map(|line: String| line))
         .streams([&b"one\ntwo\r\n\n\nthree"[..], b"one\nt\xffo\nthree\n"])
         .frames(["plain", "", "x"].map(String::from))

@@ -105,15 +105,15 @@ impl Client {
         self.stream.is_some()
     }
 
-    /// Reads to the end, of whichever kind.
+    /// Reads to the end of the stream, or to an error.
     pub async fn read_rest(&mut self) {
         if let Some(stream) = &mut self.stream {
             self.reset |= stream.read_to_end(&mut self.read).await.is_err();
         }
     }
 
-    /// What came are the first of the answers; all of them, if nothing was in the way and the
-    /// client stayed.
+    /// The received answers are the first ones; they are all of them if nothing was in the way and
+    /// the client stayed.
     pub fn check(&self, expected: &Expected<'_>, undisturbed: bool) {
         let answers = expected.answers(&self.sent);
         let shown = || (self.read.escape_ascii().to_string(), answers.escape_ascii().to_string());

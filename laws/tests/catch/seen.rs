@@ -1,5 +1,5 @@
-//! What a decoder has seen and left is overwritten with other bytes: behind a frame as well, and
-//! with whole delimiters.
+//! The bytes that a decoder has seen and left are overwritten with others: also those behind a
+//! frame, and with whole delimiters.
 
 use bytes::{Bytes, BytesMut};
 use ropewalk_codecs::CodecError;

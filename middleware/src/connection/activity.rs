@@ -17,7 +17,7 @@ const WRITING: u8 = 16;
 /// All is written, and the peer is given time to read it.
 const LINGERING: u8 = 32;
 
-/// What a connection does, as far as its leaf has noted it: at its last wait.
+/// The state of a connection, as its leaf noted it at its last wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectionState {

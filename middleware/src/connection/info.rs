@@ -74,7 +74,7 @@ impl ConnectionInfo {
         Stats(Arc::clone(&self.0))
     }
 
-    /// What it does now.
+    /// Its state at the last wait of its leaf.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -116,7 +116,7 @@ impl ConnectionInfo {
     /// Replaces the read deadlines from here on, including those of a
     /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) and of the leaf. For example, a subscriber
     /// may be idle, while a peer that has not logged in may not. A wait that is under way still
-    /// counts from its own beginning. The last call counts, on whichever handle it was made.
+    /// counts from its own beginning. The last call counts, through any handle.
     pub fn set_read_deadlines(&self, deadlines: ReadDeadlines) {
         self.0.set_read_deadlines(deadlines);
         self.wake();

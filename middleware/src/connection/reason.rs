@@ -1,10 +1,11 @@
-//! Why a connection ended.
+//! Why a connection ended. Each reason is set in a few places only; ARCHITECTURE.md has a table of
+//! them, and `Closing::settle` those that follow from how the service ended.
 
 use std::fmt;
 use std::ops::{Index, IndexMut};
 
 /// Why a connection ended. It is set once: later reasons are ignored. Each reason that stands for a
-/// deadline or a limit names it, with its default.
+/// deadline or a limit names it; the default is in the documentation of that setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -14,8 +15,7 @@ pub enum CloseReason {
     /// The peer, or the network, broke the connection: a reset, a broken pipe, a TLS stream without
     /// `close_notify`.
     PeerReset,
-    /// This side broke it: `abort()`, or the drain's deadline passed (`Server::drain_within`, 30
-    /// s).
+    /// This side broke it: `abort()`, or the drain's deadline passed (`Server::drain_within`).
     Aborted,
     /// The bytes were not frames of the codec, or an answer could not be encoded.
     CodecError,
@@ -25,41 +25,42 @@ pub enum CloseReason {
     Panic,
     /// Ended because the server was draining.
     Drained,
-    /// The write stall: the peer accepted no data for 30 s (`write_stall` on either leaf), or less
-    /// than 64 KiB in four times that; or the handshake of `Session::upgrade_tls` took more than 10
-    /// s.
+    /// The write stall: the peer accepted no data for too long, or too little (`write_stall` on
+    /// either leaf); or the handshake of `Session::upgrade_tls` took too long.
     Timeout,
     /// Over a connection or peer limit: refused, and the peer was told, if there is a text.
     Refused,
-    /// Over such a limit while 256 refusals were under way: one write was tried, then closed.
+    /// Over such a limit while too many refusals were under way
+    /// ([`MAX_REFUSALS`](crate::limit::MAX_REFUSALS)): one write was tried, then closed.
     RefusedAtOnce,
-    /// The peer sent no complete frame in the time for the first one: 10 s under a
+    /// The peer sent no complete frame in the time for the first one: `first_frame` of a
     /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
     FirstFrameTimeout,
-    /// The peer began a frame and did not complete it in time: 30 s under a
-    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), else 30 s for each 64 KiB (`frame_deadline`
-    /// on either leaf).
+    /// The peer began a frame and did not complete it in time: `frame` of a
+    /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer), or without that layer `frame_deadline` on
+    /// either leaf.
     FrameTimeout,
-    /// The peer sent nothing between two frames for 60 s, under a
+    /// The peer sent nothing between two frames for too long: `idle` of a
     /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer).
     IdleTimeout,
-    /// A session queued more answers than may wait to be written, 1 MiB (`write_limit`), so that
-    /// one is missing.
+    /// A session queued more answers than may wait to be written (`write_limit`), so that one is
+    /// missing.
     WriteLimit,
     /// A limit was reached, and the connection made room: its peer had sent no complete frame, for
-    /// 5 s or with an address over its share. See [`MakeRoom`](crate::MakeRoom).
+    /// too long (`silent` of [`MakeRoom`](crate::MakeRoom)) or with an address over its share.
     MadeRoomSilent,
-    /// A limit was reached, and the connection made room: no byte had moved on it for 60 s.
+    /// A limit was reached, and the connection made room: no byte had moved on it for too long
+    /// (`idle` of [`MakeRoom`](crate::MakeRoom)).
     MadeRoomIdle,
     /// A limit was reached, and the connection made room for a peer of another address: its own had
     /// more than its share.
     MadeRoomShare,
-    /// The server was full, and too many connections waited (64); this connection's address had the
-    /// most of them.
+    /// The server was full, and too many connections waited; this connection's address had the most
+    /// of them.
     NoRoom,
-    /// The codec found no frame in as many bytes as allowed: 16 MiB (`input_limit` on either leaf).
+    /// The codec found no frame in as many bytes as allowed (`input_limit` on either leaf).
     InputLimit,
-    /// The codec yielded a thousand frames without consuming a byte.
+    /// The codec yielded frame after frame without consuming a byte.
     CodecStalled,
     /// The buffers of all connections took more memory than `Server::memory_budget`, and this
     /// connection's were the largest.
@@ -69,11 +70,11 @@ pub enum CloseReason {
     /// Connections came faster than they may: see [`AcceptRateLayer`](crate::AcceptRateLayer).
     AcceptRate,
     /// The connection has reached its maximum age: see [`LifetimeLayer`](crate::LifetimeLayer),
-    /// which gives it 30 s to end (`grace`), or `Client::max_age`.
+    /// which gives it some time to end (`grace`), or `Client::max_age`.
     MaxAge,
-    /// The peer did not log in within 120 s (`within` of [`LoginLayer`](crate::LoginLayer)).
+    /// The peer did not log in in time (`within` of [`LoginLayer`](crate::LoginLayer)).
     LoginTimeout,
-    /// 100 other peers had not logged in (`at_most` of [`LoginLayer`](crate::LoginLayer)).
+    /// Too many other peers had not logged in (`at_most` of [`LoginLayer`](crate::LoginLayer)).
     LoginLimit,
     /// The peer has sent as many frames as it may on one connection: see
     /// [`LifetimeLayer::max_calls`](crate::LifetimeLayer::max_calls).
@@ -92,8 +93,8 @@ pub enum CloseReason {
     /// Of a client: the server sent a frame that answers no request, so later answers can't be
     /// matched.
     Desynchronized,
-    /// Of a client: the server sent no answers on it for 60 s (`Client::stalled_after`), or an
-    /// answer over the limit.
+    /// Of a client: the server sent no answers on it for too long (`Client::stalled_after`), or an
+    /// answer over the limit (`Client::max_answer`).
     Replaced,
 }
 

@@ -65,10 +65,10 @@ impl fmt::Display for HeaderError {
                 write!(f, "bad PROXY header: binary version {version}, but only 2 exists")
             }
             Self::BadCommand(command) => {
-                write!(f, "bad PROXY header: no command has the number {command}")
+                write!(f, "bad PROXY header: unknown command {command}")
             }
             Self::BadFamily(family) => {
-                write!(f, "bad PROXY header: no family and transport are {family:#04x}")
+                write!(f, "bad PROXY header: unknown family and transport {family:#04x}")
             }
             Self::TooLarge { len } => {
                 write!(f, "bad PROXY header: {len} bytes, which is over {MAX_HEADER}")

@@ -76,8 +76,8 @@ pub enum ParseStatus {
 ///
 /// # Errors
 ///
-/// When the bytes can't be the beginning of a header, whatever follows. Close the connection then:
-/// its data can't be trusted, and it is unknown where its own bytes begin.
+/// When the bytes can't be the beginning of a header. Close the connection then: its data can't be
+/// trusted, and it is unknown where its own bytes begin.
 pub fn parse(bytes: &[u8]) -> Result<ParseStatus, HeaderError> {
     match bytes.first() {
         None => Ok(ParseStatus::Incomplete { need: v1::SHORTEST }),

@@ -1,4 +1,4 @@
-//! PROXY headers: what is taken, what is refused, what is written.
+//! PROXY headers: those that are accepted, those that are refused, and those that are written.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod peer;
@@ -92,7 +92,7 @@ fn an_error_describes_the_fault() {
         (bad(b"\r\n\r\n\0\r\nQUIT\n\x31"), "bad PROXY header: binary version 3, but only 2 exists"),
         (
             bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x41"),
-            "bad PROXY header: no family and transport are 0x41",
+            "bad PROXY header: unknown family and transport 0x41",
         ),
         (
             bad(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff"),

@@ -179,12 +179,10 @@ mod encrypted {
                 (Some(cert), Some(key)) => self.tls.identity(cert, key),
                 (Some(_), None) => {
                     let fix = "write key=FILE; it may be the same file";
-                    return Err(input.error("there is no key to the certificate", fix));
+                    return Err(input.error("cert is given without key", fix));
                 }
                 (None, Some(_)) => {
-                    return Err(
-                        input.error("there is no certificate to the key", "write cert=FILE")
-                    );
+                    return Err(input.error("key is given without cert", "write cert=FILE"));
                 }
             };
             match tls.server_name(host) {
