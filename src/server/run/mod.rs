@@ -181,7 +181,7 @@ async fn reload_when_told(
         }
         notify.reloading();
         // An error is logged by `reload` as well; the old state stays then.
-        notify.reloaded(shared.reloads.reload().await.err().as_ref());
+        notify.reloaded(shared.reloads.reload(&Handle::current()).await.err().as_ref());
     }
 }
 
