@@ -93,7 +93,11 @@ impl Handle {
     /// handshake or a PROXY header under way, are served. After a hot restart the endpoint is still
     /// paused.
     ///
-    /// # Errors and cancel safety
+    /// # Errors
+    ///
+    /// As for [`Handle::remove_endpoint`].
+    ///
+    /// # Cancel safety
     ///
     /// As for [`Handle::remove_endpoint`].
     pub async fn pause_endpoint(&self, number: usize) -> Result {
@@ -102,7 +106,11 @@ impl Handle {
 
     /// Goes on accepting on an endpoint that was paused. On one that is open it does nothing.
     ///
-    /// # Errors and cancel safety
+    /// # Errors
+    ///
+    /// As for [`Handle::remove_endpoint`].
+    ///
+    /// # Cancel safety
     ///
     /// As for [`Handle::remove_endpoint`].
     pub async fn resume_endpoint(&self, number: usize) -> Result {
