@@ -4,6 +4,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use ropewalk::endpoint::PreambleCounts;
 use ropewalk::layer::Histogram;
 use ropewalk::server::{Counts, EndpointInfo, EndpointState};
 use serde_json::{Map, Value, json};
@@ -28,13 +29,7 @@ pub(crate) fn status(app: &App) -> Value {
         "accepted": counts.accepted(),
         "refused": counts.refused(),
         "closed": closed(&counts),
-        "preambles": {
-            "pending": preambles.pending(),
-            "passed": preambles.passed(),
-            "failed": preambles.failed(),
-            "timed_out": preambles.timed_out(),
-            "dropped": preambles.dropped(),
-        },
+        "preambles": of_preambles(&preambles),
         "buffers": { "bytes": memory.in_use(), "budget": memory.budget(), "aborted": memory.aborted() },
         "stalls": server.stalls(),
         "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
@@ -70,6 +65,17 @@ fn endpoint(endpoint: &EndpointInfo) -> Value {
         "bytes_in": endpoint.bytes_in(),
         "bytes_out": endpoint.bytes_out(),
         "closed": closed(counts),
+        "preambles": of_preambles(endpoint.preambles()),
+    })
+}
+
+fn of_preambles(counts: &PreambleCounts) -> Value {
+    json!({
+        "pending": counts.pending(),
+        "passed": counts.passed(),
+        "failed": counts.failed(),
+        "timed_out": counts.timed_out(),
+        "dropped": counts.dropped(),
     })
 }
 

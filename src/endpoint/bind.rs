@@ -12,6 +12,7 @@ use crate::listener::preamble::{
     Preambles, Step, WithPreamble, default_max_preambles, descriptors,
 };
 use crate::listener::proxy::ReadHeader;
+use crate::listener::recognize::Recognize;
 #[cfg(feature = "tls")]
 use crate::listener::tls::Handshake;
 
@@ -128,7 +129,7 @@ impl Endpoint {
         if self.tls.is_some() {
             return true;
         }
-        self.proxied.is_some()
+        self.proxied.is_some() || self.protocols.is_some()
     }
 
     /// The preamble steps of its connections, in their order.
@@ -140,6 +141,9 @@ impl Endpoint {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             steps.push(Box::new(Handshake::new(tls.clone())));
+        }
+        if let Some(protocols) = &self.protocols {
+            steps.push(Box::new(Recognize::new(protocols.clone())));
         }
         steps
     }

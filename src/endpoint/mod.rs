@@ -30,7 +30,7 @@ use crate::listener::proxy::Trusted;
 use crate::tls::TlsConfig;
 
 pub use self::error::{BindError, EndpointError};
-pub use crate::listener::{HandOver, Listener, PreambleCounts, PreambleDrop};
+pub use crate::listener::{HandOver, Listener, PreambleCounts, PreambleDrop, Protocols};
 
 pub(crate) use self::remote::To;
 pub(crate) use self::tcp::settle;
@@ -210,6 +210,8 @@ pub struct Endpoint {
     proxied: Option<Trusted>,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
+    /// The protocols that are told apart.
+    protocols: Option<Protocols>,
 }
 
 impl Endpoint {
@@ -225,6 +227,42 @@ impl Endpoint {
     #[must_use]
     pub fn tls(mut self, config: impl Into<TlsConfig>) -> Self {
         self.tls = Some(config.into());
+        self
+    }
+
+    /// Recognizes the protocol of each connection by the first bytes that its peer sends, after the
+    /// PROXY header and inside TLS if there are any:
+    /// [`Peer::recognized`](crate::Peer::recognized) has its name, and a
+    /// [`route`](crate::leaf::route) chooses a service by it.
+    ///
+    /// No more bytes are read than may be needed, and the service reads them again. A peer has 10 s
+    /// to send them, under the limits of preambles
+    /// ([`Server::max_preambles`](crate::Server::max_preambles)); one that closes before it has
+    /// sent any is no connection. If no protocol fits, or the peer half-closes before it is known,
+    /// `recognized` is `None`. It works with any endpoint, also one in memory. It has no string, so
+    /// a hot restart does not hand over such an endpoint that a handle has added.
+    ///
+    /// The stream of such a connection is boxed, as with TLS: a virtual call for each read and
+    /// write.
+    ///
+    /// ```no_run
+    /// use ropewalk::endpoint::Protocols;
+    /// use ropewalk::leaf::route;
+    /// use ropewalk::{Bytes, Endpoint, Lines, Netstring, Result, Server, framed, reply_fn};
+    ///
+    /// # async fn doc() -> Result {
+    /// let endpoint: Endpoint = "tcp:127.0.0.1:8007".parse()?;
+    /// let protocols = Protocols::new().begins_with("greeting", "HELO ");
+    /// let lines = framed(Lines::crlf(), reply_fn(|line: Bytes| line));
+    /// let netstrings = framed(Netstring::new(), reply_fn(|frame: Bytes| frame));
+    /// let service = route(netstrings)
+    ///     .when(|connection| connection.peer().recognized() == Some("greeting"), lines);
+    /// Server::new().listen(endpoint.recognize(protocols)).serve(service).await
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn recognize(mut self, protocols: Protocols) -> Self {
+        self.protocols = Some(protocols);
         self
     }
 
@@ -296,6 +334,7 @@ impl From<Kind> for Endpoint {
             proxied: None,
             #[cfg(feature = "tls")]
             tls: None,
+            protocols: None,
         }
     }
 }

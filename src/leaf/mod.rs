@@ -9,12 +9,14 @@ mod framed;
 mod functions;
 mod limits;
 mod opened;
+mod route;
 mod service;
 mod session;
 
 pub use self::framed::{Framed, FramedFuture, framed, per_connection};
 pub use self::functions::{ReplyFn, ServiceFn, reply_fn, service_fn};
 pub use self::opened::{Cloned, LayerWith, MakeFrameService, Opened, PerPeer};
+pub use self::route::{NoRules, Route, RouteFuture, Rules, When, WhenReady, route};
 pub use self::service::FrameService;
 pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session, session_with};
 pub use crate::dispatch::{

@@ -7,7 +7,9 @@ pub(crate) mod opened;
 pub(crate) mod paced;
 pub(crate) mod path;
 pub(crate) mod preamble;
+mod prefixed;
 pub(crate) mod proxy;
+pub(crate) mod recognize;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 
@@ -19,6 +21,7 @@ use std::task::{Context, Poll};
 use ropewalk_middleware::{Addr, Peer, Stream};
 
 pub use self::preamble::{PreambleCounts, PreambleDrop};
+pub use self::recognize::Protocols;
 
 use self::path::BoundPath;
 

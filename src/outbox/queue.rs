@@ -163,7 +163,8 @@ impl<F> Queue<F> {
         if self.is_closed() {
             return Err(PushError::Closed(frames));
         }
-        let too_much = state.is_too_much(frames.len(), weight, self.capacity);
+        // A single frame may weigh more than `max`, and then even no frame is too much.
+        let too_much = !frames.is_empty() && state.is_too_much(frames.len(), weight, self.capacity);
         match self.slow {
             SlowConsumer::Refuse if too_much => return Err(PushError::Full(frames)),
             SlowConsumer::Disconnect if too_much => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ropewalk_middleware::{Addr, ConnectionInfo, Result};
+use tokio::runtime::Handle as Runtime;
 
 use super::books::counts::Counts;
 use super::books::shared::{Phase, Shared};
@@ -130,14 +131,23 @@ impl Handle {
     /// certificates; open connections are not affected. If one of them can't be read, none of them
     /// changes.
     ///
+    /// It is done on the server's runtime while the server runs, and on the caller's before and
+    /// after.
+    ///
     /// Cancel safe: if it is dropped early, the reload still completes.
     ///
     /// # Errors
     ///
     /// The first error of reading: a `TlsError`, which names the file and the problem, or that of a
-    /// resource. It is logged as well.
+    /// resource; also when all together are not read within 60 s. If a resource panics when its new
+    /// state is set, all others are set. The error is logged as well.
     pub async fn reload(&self) -> Result {
-        self.0.reloads.reload().await
+        let own = self.0.runtime.get().filter(|_| *self.0.phase.borrow() != Phase::Ended);
+        let runtime = match own {
+            Some(own) => own.clone(),
+            None => Runtime::try_current()?,
+        };
+        self.0.reloads.reload(&runtime).await
     }
 
     /// Drains the server: closes all listeners and lets connections answer the frames they have

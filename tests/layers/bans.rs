@@ -46,7 +46,9 @@ async fn a_frame_that_does_not_parse_is_an_offence_and_the_one_that_leads_to_the
     drop((good, forgiven));
     settle().await;
     assert_eq!((bans.bans(), bans.banned()), (1, vec![]));
-    assert_reasons(&server.end().await, &[(CloseReason::Done, 2), (CloseReason::Banned, 2)]);
+    let counts = server.end().await;
+    assert_reasons(&counts, &[(CloseReason::Done, 2), (CloseReason::Banned, 2)]);
+    assert_eq!(counts.refused(), 1, "the other one was served before its offence");
 }
 
 #[tokio::test(start_paused = true)]

@@ -95,6 +95,17 @@ async fn a_full_outbox_breaks_the_connection_for_a_reason_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_frames_are_never_too_many_for_an_outbox_with_one_that_is_heavier_than_its_bound() {
+    for slow in [SlowConsumer::Refuse, SlowConsumer::Disconnect] {
+        let capacity = Capacity::frames(8).bytes(4, |frame: &&str| frame.len());
+        let c = closed(capacity, slow).await;
+        c.outbox.push("heavier").unwrap();
+        c.outbox.push_all([]).unwrap();
+        assert_eq!(c.opens().await, ("heavier ".into(), 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_frames_are_taken_together_or_not_at_all() {
     for slow in [SlowConsumer::Refuse, SlowConsumer::Disconnect] {
         let c = closed(3.into(), slow).await;

@@ -8,7 +8,7 @@ use std::thread;
 
 use ropewalk::server::{Restart, RestartError};
 use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::generations::Generations;
 use crate::harness::{Running, ask, shouter};
@@ -112,4 +112,39 @@ async fn a_server_beside_one_that_never_runs_ends_when_it_is_told() {
     tokio::time::timeout(std::time::Duration::from_secs(10), beside).await.unwrap().unwrap();
     assert!(!path.exists());
     drop(main);
+}
+
+async fn an_endpoint_is_closed(workers: bool) {
+    let dir = TempDir::new();
+    let at = |name: &str| format!("unix:{}", dir.join(name).display());
+    let restart = Restart::new().program("/bin/false").args([] as [&str; 0]);
+    let main = Server::new().listen(at("main")).hot_restart(restart);
+    let main = Running::start(main.serve(shouter())).await;
+    let beside = Server::new().listen("tcp:127.0.0.1:0").listen("tcp:127.0.0.1:0");
+    let beside = if workers { beside.workers(2) } else { beside }.beside(main.handle());
+    let beside =
+        Running::start(beside.serve(framed(Lines::any(), reply_fn(|line: Bytes| line)))).await;
+    let gone = beside.tcp_addr(0);
+    ask(&mut beside.connect().await, "a\n", "a\n").await;
+    beside.handle().remove_endpoint(0).await.unwrap();
+    assert!(TcpStream::connect(gone).await.is_err(), "nothing listens there");
+    // The others are handed over as before.
+    assert!(matches!(main.handle().restart().await, Err(RestartError::Exited { .. })));
+    let mut other = TcpStream::connect(beside.tcp_addr(1)).await.unwrap();
+    ask(&mut other, "a\n", "a\n").await;
+    drop(other);
+    for server in [beside, main] {
+        server.handle().stop();
+        server.over().await;
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_removed_from_a_server_beside_another_one_is_closed() {
+    an_endpoint_is_closed(false).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_removed_from_a_server_with_workers_beside_another_one_is_closed() {
+    an_endpoint_is_closed(true).await;
 }

@@ -1,12 +1,22 @@
 //! Restarts that are refused, told twice, or interrupted.
 
+use std::fs;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
 use ropewalk::Server;
-use ropewalk::server::{Restart, RestartError};
+use ropewalk::server::{EndpointState, Restart, RestartError};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::takeover::{is_there, ran, script, shouting};
 use crate::harness::{LONG, ask, expect, on_memory, shouter, until};
-use crate::support::TempDir;
+use crate::support::{self, TempDir};
 
 #[tokio::test]
 async fn restarts_at_once_are_one() {
@@ -73,4 +83,103 @@ async fn a_server_that_can_not_be_restarted_says_why() {
         "{error}"
     );
     server.end().await;
+}
+
+/// Starts a program as an old process would that speaks this version of the protocol and sends
+/// these bytes.
+fn started_by_another(version: u32, bytes: &[u8]) -> Output {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = support::command("echo");
+    command
+        .args(["--listen", "tcp:127.0.0.1:0"])
+        .env("ROPEWALK_RESTART", format!("{version} {}", std::process::id()))
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    // It holds the other end of the channel.
+    drop(command);
+    // One that ends at once does not read them.
+    ours.write_all(bytes).ok();
+    ours.shutdown(Shutdown::Write).ok();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_new_process_whose_old_one_speaks_another_version_or_nonsense_ends_and_says_why() {
+    // An endpoint without texts, and a socket that never comes.
+    let mut announced = vec![0; 4 * 2 + 1 + 2 + 16];
+    announced.splice(0..0, 27_u32.to_be_bytes());
+    let not_utf8 = [&[0, 0, 0, 4, 0, 2][..], &[0xff; 2]].concat();
+    for (version, bytes, said) in [
+        (2, &b"anything"[..], "version 2 of the restart protocol"),
+        (9, &[][..], "version 9 of the restart protocol"),
+        (3, &[0xff; 8][..], "not a list of sockets"),
+        (3, &[0, 0, 0, 3, 0, 9, b'x'][..], "not a list of sockets"),
+        (3, &not_utf8[..], "not a list of sockets"),
+        (3, &[0, 0, 0, 9, 1][..], "eof"),
+        (3, &[][..], "end of file"),
+        (3, &announced[..], "end of file"),
+    ] {
+        let output = started_by_another(version, bytes);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{version}, {bytes:?}: it serves");
+        assert!(text.contains(said), "{version}, {bytes:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn changes_that_are_asked_for_during_a_restart_are_made_when_it_has_failed() {
+    let dir = TempDir::new();
+    let go = dir.join("go");
+    let waits = format!("while [ ! -e {} ]; do sleep 0.01; done\nexit 1", go.display());
+    let program = script(&dir, "waits", &waits);
+    let (server, path) = shouting(&dir, |_| program).await;
+    let handle = server.handle().clone();
+    let restart = tokio::spawn(async move { handle.restart().await });
+    until("the new process runs", || ran(&dir).len() == 1).await;
+    let handle = server.handle();
+    let mut adding = Box::pin(handle.add_endpoint("main", "tcp:127.0.0.1:0"));
+    let mut removing = Box::pin(handle.remove_endpoint(1));
+    let early = async { tokio::join!(&mut adding, &mut removing) };
+    assert!(timeout(Duration::from_millis(200), early).await.is_err(), "they wait");
+    assert_eq!(handle.endpoints()[1].state(), EndpointState::Open);
+    fs::write(go, "").unwrap();
+    assert!(matches!(restart.await.unwrap(), Err(RestartError::Exited { .. })));
+    let number = adding.await.unwrap();
+    removing.await.unwrap();
+    assert!(!path.exists());
+    let ropewalk::Addr::Tcp(added) = *handle.endpoints()[number].address() else {
+        unreachable!("it is TCP")
+    };
+    ask(&mut TcpStream::connect(added).await.unwrap(), "a\n", "A\n").await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn changes_that_are_asked_for_during_a_restart_fail_when_a_new_process_has_taken_over() {
+    let dir = TempDir::new();
+    let go = dir.join("go");
+    let text = format!(
+        "printf 'ropewalk-restart 3' >&0\nwhile [ ! -e {} ]; do sleep 0.01; done\nprintf 'RTTA' >&0\nexec sleep 1000",
+        go.display()
+    );
+    let program = script(&dir, "takes_over", &text);
+    let (server, path) = shouting(&dir, |_| program).await;
+    let handle = server.handle().clone();
+    let restart = tokio::spawn(async move { handle.restart().await });
+    until("the new process runs", || ran(&dir).len() == 1).await;
+    let handle = server.handle().clone();
+    let mut adding = Box::pin(handle.add_endpoint("main", "tcp:127.0.0.1:0"));
+    let mut removing = Box::pin(handle.remove_endpoint(1));
+    let early = async { tokio::join!(&mut adding, &mut removing) };
+    assert!(timeout(Duration::from_millis(200), early).await.is_err(), "they wait");
+    fs::write(go, "").unwrap();
+    restart.await.unwrap().unwrap();
+    assert!(adding.await.unwrap_err().to_string().contains("does not accept"));
+    assert!(removing.await.unwrap_err().to_string().contains("does not accept"));
+    server.over().await;
+    assert!(path.exists(), "it is the new process's to remove");
+    let new = rustix::process::Pid::from_raw(ran(&dir)[0]).unwrap();
+    rustix::process::kill_process(new, rustix::process::Signal::KILL).unwrap();
 }

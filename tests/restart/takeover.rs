@@ -179,6 +179,7 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
             "printf 'ropewalk-restart 9' >&0\nexec sleep 1000",
             "restart protocol",
         ),
+        ("is_older", "printf 'ropewalk-restart 2' >&0\nexec sleep 1000", "restart protocol"),
         (
             "is_no_server",
             "echo some thing else altogether >&0\nexec sleep 1000",
@@ -198,7 +199,7 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving() {
         server.end().await;
         assert!(!path.exists(), "{name}: the path is the old process's again");
     }
-    assert_eq!(ran(&dir).len(), 7);
+    assert_eq!(ran(&dir).len(), 8);
     assert!(ran(&dir).into_iter().all(|pid| !is_there(pid)), "all are gone, and waited for");
 }
 

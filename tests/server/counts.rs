@@ -34,7 +34,8 @@ async fn count_one(
     let counts = server.end().await;
     assert_eq!(counts.closed(reason), 1, "{counts:?}");
     assert_eq!(counts.closed_in_all(), 1, "{counts:?}");
-    let debug = format!("Counts {{ accepted: 1, active: 0, closed: {{\"{reason}\": 1}} }}");
+    let debug =
+        format!("Counts {{ accepted: 1, active: 0, refused: 0, closed: {{\"{reason}\": 1}} }}");
     assert_eq!(format!("{counts:?}"), debug, "only the reasons that occurred");
 }
 

@@ -283,3 +283,84 @@ async fn a_listener_that_was_removed_has_no_second_last_call_when_the_server_dra
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     drop(removing);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_a_drain_overtakes_fails_at_once_and_not_at_the_end_of_the_grace() {
+    let (endpoint, connector) = memory::endpoint();
+    let server = Server::new().readiness_grace(SHORT).drain_within(LONG).listen(endpoint);
+    let server = server.serve(framed(Lines::lf(), reply_fn(named("main")))).bind().await.unwrap();
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(b"hi\n").await.unwrap();
+    BufReader::new(client).read_line(&mut String::new()).await.unwrap();
+    let began = tokio::time::Instant::now();
+    handle.drain(LONG);
+    // The server has not noticed the drain yet.
+    assert!(handle.pause_endpoint(0).await.is_err());
+    assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
+    timeout(LONG, server).await.expect("the server ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn of_two_additions_of_one_address_at_the_same_moment_one_fails() {
+    let (handle, server) = running(true).await;
+    for _ in 0..20 {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = format!("tcp:{free}");
+        let [one, other] = [(); 2].map(|()| handle.add_endpoint("main", text.as_str()));
+        let (one, other) = tokio::join!(one, other);
+        assert_ne!(one.is_ok(), other.is_ok(), "{one:?}, {other:?}");
+        let number = one.or(other).unwrap();
+        assert_eq!(ask(connect(&handle, number).await, "hi").await.unwrap(), "main hi");
+        handle.remove_endpoint(number).await.unwrap();
+        assert!(TcpStream::connect(free).await.is_err(), "nothing listens there");
+    }
+    end(handle, server).await;
+}
+
+#[tokio::test]
+async fn a_change_can_be_repeated_but_a_removal_can_not() {
+    let (handle, server) = running(false).await;
+    for _ in 0..2 {
+        handle.resume_endpoint(0).await.unwrap();
+    }
+    assert_eq!(ask(connect(&handle, 0).await, "hi").await.unwrap(), "main hi");
+    for _ in 0..2 {
+        handle.pause_endpoint(0).await.unwrap();
+    }
+    handle.remove_endpoint(0).await.unwrap();
+    assert!(handle.remove_endpoint(0).await.is_err());
+    assert!(handle.resume_endpoint(0).await.is_err(), "it does not come back");
+    assert!(handle.pause_endpoint(0).await.is_err());
+    assert_eq!(handle.endpoints()[0].state(), EndpointState::Removed);
+    end(handle, server).await;
+}
+
+#[tokio::test]
+async fn a_change_whose_future_is_dropped_is_made_or_not_and_leaves_nothing_half_done() {
+    let (handle, server) = running(true).await;
+    for polls in 0..8 {
+        let mut adding = Box::pin(handle.add_endpoint("main", "tcp:127.0.0.1:0"));
+        for _ in 0..polls {
+            if futures::poll!(&mut adding).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    // Those that were added are served, and can be removed.
+    settle().await;
+    let added = handle.add_endpoint("main", "tcp:127.0.0.1:0").await.unwrap();
+    for number in 2..=added {
+        assert_eq!(ask(connect(&handle, number).await, "hi").await.unwrap(), "main hi");
+        let gone = address(&handle, number);
+        let mut removing = Box::pin(handle.remove_endpoint(number));
+        assert!(futures::poll!(&mut removing).is_pending());
+        drop(removing);
+        until("it is removed", || handle.endpoints()[number].state() == EndpointState::Removed)
+            .await;
+        until("nothing listens", || std::net::TcpStream::connect(gone).is_err()).await;
+    }
+    end(handle, server).await;
+}

@@ -35,6 +35,7 @@ mod server {
     mod metrics;
     mod panics_connections;
     mod panics_frames;
+    mod recognized;
     mod reload;
     mod serve_on;
     mod serving;

@@ -17,5 +17,6 @@ mod tls {
     mod handshakes;
     mod identity;
     mod reload;
+    mod routes;
     mod starttls;
 }

@@ -1,8 +1,12 @@
 //! `/connections`.
 
+use std::time::Duration;
+
 use ropewalk::ConnectionInfo;
 use ropewalk_admin::Admin;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use crate::common::{Asked, Watched, say};
 
@@ -35,6 +39,28 @@ async fn a_row_has_all_known_facts_of_its_connection() {
     assert_eq!((&row["draining"], &row["encrypted"]), (&json!(false), &json!(false)));
     assert!(row["age_ms"].is_u64() && row["idle_ms"].is_u64());
     assert_eq!(asked.get("/connections?state=writing").await.json()["matched"], 0);
+}
+
+#[tokio::test]
+async fn a_row_says_how_much_its_peer_has_not_read() {
+    let watched = Watched::start().await;
+    let (_unread, mut write) = tokio::io::split(watched.connect().await);
+    let writing = tokio::spawn(async move {
+        let lines = format!("{}\n", "x".repeat(99)).repeat(5000);
+        // The server stops reading at some point, because nobody reads its answers.
+        write.write_all(lines.as_bytes()).await.ok();
+    });
+    let asked = Asked::tcp(&watched).await;
+    let stuck = async {
+        loop {
+            let list = asked.get("/connections?state=writing&sort=unread").await.json();
+            if list["matched"] == 1 && list["connections"][0]["unread"].as_u64() > Some(0) {
+                break;
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), stuck).await.expect("it is written to");
+    writing.abort();
 }
 
 #[tokio::test]

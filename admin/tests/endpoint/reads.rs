@@ -56,6 +56,11 @@ async fn the_status_has_counts_endpoints_limits_and_the_programs_own_values() {
     let endpoint = &status["endpoints"][0];
     assert_eq!((&endpoint["service"], &endpoint["state"]), (&json!("main"), &json!("open")));
     assert_eq!((&endpoint["frames_in"], &endpoint["bytes_in"]), (&json!(2), &json!(12)));
+    assert_eq!((&endpoint["refused"], &endpoint["accept_errors"]), (&json!(0), &json!(0)));
+    assert_eq!(
+        endpoint["preambles"],
+        json!({ "pending": 0, "passed": 0, "failed": 0, "timed_out": 0, "dropped": 0 })
+    );
     // Both durations are under 131 µs, the power of two.
     assert_eq!(status["latency"][0]["buckets"], json!([[131_072, 10]]));
     assert_eq!(status["latency"][0]["calls"], 10);

@@ -18,6 +18,7 @@ const LOST: u8 = 4;
 const SUCCEEDED: u8 = 8;
 const PARTIAL: u8 = 16;
 const PAUSED: u8 = 32;
+const REFUSED: u8 = 64;
 
 /// The part of a connection's shared state this module owns.
 #[derive(Debug, Default)]
@@ -208,6 +209,17 @@ impl Closing {
     /// Whether nothing is known to be pending or unwritten.
     pub(crate) fn is_quiet(&self) -> bool {
         self.0.activity.is_quiet()
+    }
+
+    /// Notes that a layer refuses the connection instead of serving it, so that a server counts it
+    /// among those. [`Refuse`](crate::Refuse) and the layers of this crate do so.
+    pub fn set_refused(&self) {
+        self.state().signals.fetch_or(REFUSED, Ordering::Relaxed);
+    }
+
+    /// Whether a layer has refused the connection.
+    pub fn is_refused(&self) -> bool {
+        self.state().signals.load(Ordering::Relaxed) & REFUSED != 0
     }
 
     /// Whether a read or a write failed because the peer was gone.

@@ -40,6 +40,7 @@ struct More {
     credentials: Option<Credentials>,
     tls: Option<TlsInfo>,
     proxied: Option<Arc<Proxied>>,
+    recognized: Option<Arc<str>>,
 }
 
 impl Peer {
@@ -90,6 +91,13 @@ impl Peer {
     #[must_use]
     pub fn with_tls(mut self, tls: TlsInfo) -> Self {
         self.more_mut().tls = Some(tls);
+        self
+    }
+
+    /// The same, with the name of the protocol that was recognized by its first bytes.
+    #[must_use]
+    pub fn with_recognized(mut self, protocol: impl Into<Arc<str>>) -> Self {
+        self.more_mut().recognized = Some(protocol.into());
         self
     }
 
@@ -144,6 +152,12 @@ impl Peer {
     /// The PROXY header of a proxy, and the proxy itself; `None` if the endpoint expects no header.
     pub fn proxied(&self) -> Option<&Proxied> {
         self.more.as_ref()?.proxied.as_deref()
+    }
+
+    /// The name of the protocol that was recognized by the first bytes, on an endpoint that does so;
+    /// `None` if no protocol fits them.
+    pub fn recognized(&self) -> Option<&str> {
+        self.more.as_ref()?.recognized.as_deref()
     }
 
     fn more_mut(&mut self) -> &mut More {

@@ -52,6 +52,7 @@ impl<F, R, P> ResponseFuture<F, R, P> {
         O: Overflow<E, Refusal = R>,
     {
         let closing = connection.closing();
+        closing.set_refused();
         let connection = match Arc::clone(refusals).try_acquire_owned() {
             Ok(slot) => match overflow.refuse(connection) {
                 Ok(refusal) => {

@@ -115,6 +115,11 @@ impl PreambleOwner {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether both are the same endpoint.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counts, &other.counts)
+    }
+
     pub(super) fn begin(&self) {
         self.lock().begin();
     }

@@ -156,17 +156,28 @@ impl PreambleCrowd {
         silent.is_some_and(|(_, id)| self.drop(id, PreambleDrop::Descriptors))
     }
 
-    /// Drops the preambles that have been silent for `after`. Returns how many, and when the next
-    /// one is due.
-    pub(super) fn end_silent(&mut self, after: Duration, now: Instant) -> (usize, Option<Instant>) {
-        let mut dropped = 0;
-        while let Some(&(since, id)) = self.all[PreambleStage::Silent as usize].first() {
-            if since + after > now {
-                return (dropped, Some(since + after));
+    /// Drops the preambles of this endpoint that have been silent for `after`. Returns how many,
+    /// and when the next one is due.
+    pub(super) fn end_silent(
+        &mut self,
+        owner: &PreambleOwner,
+        after: Duration,
+        now: Instant,
+    ) -> (usize, Option<Instant>) {
+        // Only those of one endpoint, because the others may go on: one that is removed has its
+        // last call alone.
+        let silent = self.all[PreambleStage::Silent as usize].iter().copied();
+        let mut of_it = silent
+            .filter(|(_, id)| self.members.get(id).is_some_and(|member| member.owner.is(owner)));
+        let mut due = Vec::new();
+        let next = loop {
+            match of_it.next() {
+                Some((since, id)) if since + after <= now => due.push(id),
+                next => break next.map(|(since, _)| since + after),
             }
-            dropped += usize::from(self.drop(id, PreambleDrop::Ended));
-        }
-        (dropped, None)
+        };
+        let dropped = due.into_iter().filter(|id| self.drop(*id, PreambleDrop::Ended)).count();
+        (dropped, next)
     }
 
     /// Makes room for one more preamble of this address under a limit of `max`. It drops the first

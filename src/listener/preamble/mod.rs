@@ -60,6 +60,11 @@ pub(crate) trait Step: Send + Sync + 'static {
     /// How long it may take in total, however little a peer sends at a time.
     fn within(&self) -> Duration;
 
+    /// How long a peer may be silent before it passes without the step; `None` if it may not.
+    fn silence(&self) -> Option<Duration> {
+        None
+    }
+
     /// Refuses a peer before the step begins.
     fn check(&self, _peer: &Peer) -> io::Result<()> {
         Ok(())
@@ -219,7 +224,15 @@ async fn prepare(
         let run = async {
             step.check(&peer)?;
             // A step allocates nothing before there is something to read.
-            poll_fn(|cx| stream.poll_readable(cx)).await;
+            let readable = poll_fn(|cx| stream.poll_readable(cx));
+            match step.silence() {
+                None => readable.await,
+                Some(time) => {
+                    if timeout(time, readable).await.is_err() {
+                        return Ok((stream, peer));
+                    }
+                }
+            }
             slot.set(PreambleStage::Spoken, peer.host());
             step.run(stream, peer).await
         };

@@ -87,12 +87,12 @@ impl Preambles {
         is_dropped
     }
 
-    /// Ends the preambles that have been silent for `after`, in a server that drains. Returns when
-    /// to call it again: no later than the next one is due.
+    /// Ends the preambles of this endpoint that have been silent for `after`, because it drains or
+    /// was removed. Returns when to call it again: no later than the next one is due.
     pub(super) fn end_silent(&self, after: Duration) -> Instant {
         let now = Instant::now();
         let mut books = self.lock();
-        let (dropped, next) = books.crowd.end_silent(after, now);
+        let (dropped, next) = books.crowd.end_silent(&self.owner, after, now);
         (0..dropped).for_each(|_| books.counts.end(PreambleEnd::Dropped(PreambleDrop::Ended)));
         next.unwrap_or(now + after)
     }

@@ -120,8 +120,8 @@ impl Front {
                     numbered.map(|(listener, socket)| Listening::new(number, socket, listener)),
                 );
             }
-            (Self::Workers(workers), NewSockets::Workers(opened)) => {
-                workers.add(number, service, endpoint, opened);
+            (Self::Workers(workers), NewSockets::Workers { opened, shares }) => {
+                workers.add(number, service, endpoint, opened, shares);
             }
             // The sockets were made for the kind of front that this server has.
             _ => {}
@@ -178,6 +178,15 @@ impl Front {
         match self {
             Self::Here { all: accept, .. } => accept.give_up(taken),
             Self::Workers(workers) => workers.give_up(taken),
+        }
+    }
+
+    /// Does the same with `taken` indexed by the numbers that the sockets had when they were handed
+    /// over.
+    pub(in crate::server) fn give_up_numbers(&mut self, taken: &[bool]) {
+        match self {
+            Self::Here { all: accept, .. } => accept.give_up_numbers(taken),
+            Self::Workers(workers) => workers.give_up_numbers(taken.to_vec()),
         }
     }
 

@@ -158,7 +158,12 @@ impl Accept {
             let path = path.map(|path| (path.absolute().to_owned(), path.id()));
             sockets.push((
                 *number,
-                Passed { place: place.clone(), socket: socket.try_clone_to_owned()?, path },
+                Passed {
+                    number: *endpoint,
+                    place: place.clone(),
+                    socket: socket.try_clone_to_owned()?,
+                    path,
+                },
             ));
         }
         Ok(sockets)

@@ -138,24 +138,30 @@ impl Workers {
         &self,
         places: &[ListedEndpoint],
     ) -> Result<Vec<Passed>, RestartError> {
-        let of_all = self.sockets.iter().zip(places);
-        let each =
-            of_all.flat_map(|(sockets, place)| sockets.iter().map(move |opened| (opened, place)));
-        each.map(|(opened, place)| {
+        let of_all = self.sockets.iter().zip(places).enumerate();
+        let each = of_all.flat_map(|(number, (sockets, place))| {
+            sockets.iter().map(move |opened| (number, opened, place))
+        });
+        each.map(|(number, opened, place)| {
             let path = opened.path.as_ref().map(|path| (path.absolute().to_owned(), path.id()));
-            Ok(Passed { place: place.clone(), socket: opened.socket.try_clone()?, path })
+            Ok(Passed { number, place: place.clone(), socket: opened.socket.try_clone()?, path })
         })
         .collect()
     }
 
     pub(in crate::server) fn give_up(&mut self, taken: &[bool]) {
-        for (number, opened) in self.sockets.iter_mut().flatten().enumerate() {
+        let numbers: Vec<usize> = self.numbers.iter().flatten().copied().collect();
+        self.give_up_numbers(by_number(&numbers, taken));
+    }
+
+    /// Does the same with `taken` indexed by the numbers of the sockets.
+    pub(super) fn give_up_numbers(&mut self, taken: Vec<bool>) {
+        let numbers = self.numbers.iter().flatten();
+        for (opened, number) in self.sockets.iter_mut().flatten().zip(numbers) {
             if let Some(path) = &mut opened.path {
-                path.set_owned(!taken.get(number).is_some_and(|taken| *taken));
+                path.set_owned(!taken.get(*number).is_some_and(|taken| *taken));
             }
         }
-        let numbers: Vec<usize> = self.numbers.iter().flatten().copied().collect();
-        let taken = by_number(&numbers, taken);
         self.told.send_modify(|told| told.taken = taken);
     }
 
@@ -166,24 +172,14 @@ impl Workers {
         service: usize,
         endpoint: &Endpoint,
         opened: Vec<OpenSocket>,
+        shares: Vec<OpenSocket>,
     ) {
         let first = self.next;
         self.next += opened.len();
-        for turn in 0..self.changes.len().max(opened.len()) {
-            let n = turn % opened.len();
-            match opened[n].share() {
-                Ok(share) => {
-                    let share = Share { endpoint: number, socket: first + n, opened: share };
-                    self.tell_worker(
-                        turn,
-                        WorkerChange::Add(Box::new((service, endpoint.clone(), share))),
-                    );
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    aside!(ERROR, number, %error, "a worker has no socket of the new endpoint");
-                }
-            }
+        for (turn, share) in shares.into_iter().enumerate() {
+            let socket = first + turn % opened.len().max(1);
+            let share = Share { endpoint: number, socket, opened: share };
+            self.tell_worker(turn, WorkerChange::Add(Box::new((service, endpoint.clone(), share))));
         }
         self.numbers.push((first..self.next).collect());
         self.sockets.push(opened);

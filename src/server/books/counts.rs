@@ -12,6 +12,8 @@ use ropewalk_middleware::connection::PerReason;
 pub struct Counts {
     accepted: u64,
     active: u64,
+    /// Of those that are closed.
+    refused: u64,
     closed: PerReason,
 }
 
@@ -21,9 +23,10 @@ impl Counts {
         self.active += 1;
     }
 
-    pub(super) fn close(&mut self, reason: CloseReason) {
+    pub(super) fn close(&mut self, reason: CloseReason, refused: bool) {
         self.active -= 1;
         self.closed[reason] += 1;
+        self.refused += u64::from(refused);
     }
 
     /// Connections accepted since the server began.
@@ -41,11 +44,12 @@ impl Counts {
         self.closed[reason]
     }
 
-    /// Connections that a layer refused: a limit, an [`AccessLayer`](crate::layer::AccessLayer), a
-    /// [`BanLayer`](crate::layer::BanLayer) and others, by [`CloseReason::is_refusal`].
-    /// [`Counts::closed`] tells them apart.
+    /// Connections that a layer refused instead of serving them, and that are closed: a limit, an
+    /// [`AccessLayer`](crate::layer::AccessLayer), a [`BanLayer`](crate::layer::BanLayer), and each
+    /// other that uses [`Refuse`](crate::layer::Refuse). [`Counts::closed`] tells them apart by
+    /// their reasons.
     pub fn refused(&self) -> u64 {
-        self.reasons().filter(|(reason, _)| reason.is_refusal()).map(|(_, n)| n).sum()
+        self.refused
     }
 
     /// Connections that ended, for any reason.
@@ -67,8 +71,9 @@ impl fmt::Debug for Counts {
         // Of the many reasons only those that occurred.
         let closed: BTreeMap<_, _> =
             self.reasons().map(|(reason, n)| (reason.as_str(), n)).collect();
-        let Self { accepted, active, closed: _ } = self;
+        let Self { accepted, active, refused, closed: _ } = self;
         let mut counts = f.debug_struct("Counts");
-        counts.field("accepted", accepted).field("active", active).field("closed", &closed).finish()
+        counts.field("accepted", accepted).field("active", active).field("refused", refused);
+        counts.field("closed", &closed).finish()
     }
 }

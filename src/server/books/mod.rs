@@ -88,10 +88,11 @@ impl Books {
         reason: CloseReason,
         max: usize,
     ) -> Option<Box<Crowd>> {
-        self.counts.close(reason);
+        let refused = closing.is_refused();
+        self.counts.close(reason, refused);
         let info = closing.info();
         let tally = self.tally(info.listener());
-        tally.counts.close(reason);
+        tally.counts.close(reason, refused);
         tally.add(&info.stats());
         self.crowd.as_mut()?.remove(closing);
         // It is not made again before half of the limit has been accepted.

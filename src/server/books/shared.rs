@@ -212,10 +212,10 @@ impl Shared {
     pub(in crate::server) fn turn_away(&self, connection: Connection) {
         let mut books = self.lock();
         books.counts.accept();
-        books.counts.close(CloseReason::NoRoom);
+        books.counts.close(CloseReason::NoRoom, false);
         let tally = books.tally(connection.listener());
         tally.counts.accept();
-        tally.counts.close(CloseReason::NoRoom);
+        tally.counts.close(CloseReason::NoRoom, false);
         drop(books);
         connection.closing().set_reason(CloseReason::NoRoom);
         connection.abort();

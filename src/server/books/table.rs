@@ -2,9 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ropewalk_middleware::Addr;
+use ropewalk_middleware::{Addr, Error, Result};
 
 use crate::listener::preamble::Preambles;
+
+/// How many endpoints a server may have in its life. One that was removed keeps its counts, so that
+/// sums over all endpoints stay right; each takes about a kilobyte.
+const MOST: usize = 65_536;
 
 /// Whether connections are accepted on an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,10 +57,16 @@ impl Endpoints {
         service: usize,
         address: Addr,
         preambles: Preambles,
-    ) -> usize {
+    ) -> Result<usize> {
         let mut table = self.lock();
+        let number = table.endpoints.len();
+        if number >= MOST {
+            return Err(Error::other(format!(
+                "the server has had {MOST} endpoints, and may have no more"
+            )));
+        }
         table.endpoints.push(Entry { service, address, state: EndpointState::Open, preambles });
-        table.endpoints.len() - 1
+        Ok(number)
     }
 
     /// The names of the services, and all endpoints.
@@ -112,5 +122,25 @@ impl Endpoints {
         if let Some(entry) = self.lock().endpoints.get_mut(number) {
             entry.state = state;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ropewalk_middleware::Addr;
+
+    use super::{EndpointState, Endpoints, MOST};
+    use crate::listener::preamble::Preambles;
+
+    #[test]
+    fn a_server_has_a_limited_number_of_endpoints_in_its_life_also_if_all_are_removed() {
+        let endpoints = Endpoints::default();
+        let preambles = Preambles::new(1);
+        for number in 0..MOST {
+            assert_eq!(endpoints.add(0, Addr::Memory, preambles.clone()).unwrap(), number);
+            endpoints.set_state(number, EndpointState::Removed);
+        }
+        let error = endpoints.add(0, Addr::Memory, preambles).unwrap_err().to_string();
+        assert!(error.contains("65536"), "{error}");
     }
 }

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::{InheritedEndpoint, ListedEndpoint, Passed, RestartError, Takeover};
 use crate::endpoint::Endpoint;
 
-/// Told which of its sockets another process has taken over, in the order in which they were handed
-/// over.
+/// Told which of its sockets another process has taken over, by the numbers that they had at
+/// `register`.
 type Succeed = Box<dyn Fn(Vec<bool>) + Send + Sync>;
 
 /// What a server shares with those beside it.
@@ -27,8 +27,8 @@ struct Guests {
     /// Those that run.
     guests: Vec<Guest>,
     next: u64,
-    /// Whose sockets were handed over last, and how many of each.
-    handed: Vec<(u64, usize)>,
+    /// Whose sockets were handed over last, with the numbers of these sockets.
+    handed: Vec<(u64, Vec<usize>)>,
     /// Which of them were taken.
     taken: Vec<bool>,
     /// The sockets that this process was handed.
@@ -37,7 +37,8 @@ struct Guests {
 
 struct Guest {
     number: u64,
-    sockets: Result<Vec<Passed>, RestartError>,
+    /// Its sockets, by number; `None` if their endpoint was removed.
+    sockets: Result<Vec<Option<Passed>>, RestartError>,
     succeed: Succeed,
 }
 
@@ -98,6 +99,7 @@ impl Beside {
         let mut inner = self.lock();
         let number = inner.next;
         inner.next += 1;
+        let sockets = sockets.map(|sockets| sockets.into_iter().map(Some).collect());
         inner.guests.push(Guest { number, sockets, succeed: Box::new(succeed) });
         Registered { beside: self.clone(), number }
     }
@@ -108,10 +110,13 @@ impl Beside {
         let mut sockets = Vec::new();
         let mut handed = Vec::new();
         for guest in &inner.guests {
-            let of_it = guest.sockets.as_ref().map_err(Clone::clone)?;
-            handed.push((guest.number, of_it.len()));
-            for Passed { place, socket, path } in of_it {
+            let of_it = guest.sockets.as_ref().map_err(Clone::clone)?.iter().enumerate();
+            let of_it: Vec<_> =
+                of_it.filter_map(|(n, passed)| Some((n, passed.as_ref()?))).collect();
+            handed.push((guest.number, of_it.iter().map(|(n, _)| *n).collect()));
+            for (_, Passed { number, place, socket, path }) in of_it {
                 sockets.push(Passed {
+                    number: *number,
                     place: place.clone(),
                     socket: socket.try_clone()?,
                     path: path.clone(),
@@ -132,9 +137,10 @@ impl Beside {
     pub(in crate::server) fn succeed(&self) {
         let inner = self.lock();
         let mut taken = inner.taken.iter().copied();
-        for &(number, sockets) in &inner.handed {
-            let of_it: Vec<bool> = taken.by_ref().take(sockets).collect();
-            let guest = inner.guests.iter().find(|guest| guest.number == number);
+        for (number, sockets) in &inner.handed {
+            let mut of_it = vec![false; sockets.last().map_or(0, |last| last + 1)];
+            sockets.iter().zip(taken.by_ref()).for_each(|(&n, taken)| of_it[n] = taken);
+            let guest = inner.guests.iter().find(|guest| guest.number == *number);
             if let Some(guest) = guest.filter(|_| of_it.contains(&true)) {
                 (guest.succeed)(of_it);
             }
@@ -154,11 +160,23 @@ pub(in crate::server) struct Registered {
     number: u64,
 }
 
+impl Registered {
+    /// An endpoint is removed: closes the duplicates of its sockets, which would listen on.
+    pub(in crate::server) fn remove(&self, endpoint: usize) {
+        let mut inner = self.beside.lock();
+        let guest = inner.guests.iter_mut().find(|guest| guest.number == self.number);
+        let Some(Ok(sockets)) = guest.map(|guest| guest.sockets.as_mut()) else { return };
+        for socket in sockets {
+            drop(socket.take_if(|passed| passed.number == endpoint));
+        }
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         self.beside.lock().guests.retain(|guest| guest.number != self.number);
     }
 }
 
-/// Which sockets of a server beside another one the new process has taken, once it has.
+/// Which sockets of a server beside another one the new process has taken, by number, once it has.
 pub(in crate::server) type GivenUp = OnceLock<Vec<bool>>;

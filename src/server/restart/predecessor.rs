@@ -29,6 +29,8 @@ const OURS: [&str; 5] =
 /// A socket to hand over. It is a duplicate, so that it stays valid if the listener is closed
 /// meanwhile.
 pub(in crate::server) struct Passed {
+    /// The number of its endpoint.
+    pub(in crate::server) number: usize,
     pub(in crate::server) place: ListedEndpoint,
     pub(in crate::server) socket: OwnedFd,
     /// The path it is bound to, with its device and inode.

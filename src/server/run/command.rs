@@ -39,7 +39,12 @@ pub(in crate::server) struct New {
 /// The sockets of a new endpoint: for this runtime, or for workers.
 pub(in crate::server) enum NewSockets {
     Here(Vec<Box<dyn Listener>>),
-    Workers(Vec<OpenSocket>),
+    Workers {
+        opened: Vec<OpenSocket>,
+        /// A duplicate for each worker, in their order: the first is of the first socket, and so on
+        /// around.
+        shares: Vec<OpenSocket>,
+    },
 }
 
 /// A change of an endpoint.

@@ -1,12 +1,17 @@
 //! Endpoints that are added, removed, paused and resumed while the server runs.
 
+use std::io;
+
 use ropewalk_middleware::event::aside;
 use ropewalk_middleware::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::command::{Change, Command, CommandAnswer, New, NewSockets};
+use super::Running;
+use super::command::{Change, Closed, Command, CommandAnswer, New, NewSockets};
 use crate::endpoint::{self, Endpoint, EndpointError};
+use crate::listener::opened::OpenSocket;
 use crate::server::books::shared::Shared;
+use crate::server::books::table::EndpointState;
 use crate::server::handle::Handle;
 use crate::server::restart::ListedEndpoint;
 
@@ -18,6 +23,7 @@ impl Handle {
     /// Adds an endpoint to a running server, for the service with this name (see
     /// [`EndpointInfo::service`](crate::server::EndpointInfo::service)). Returns its number. It is
     /// bound before this returns, so peers may connect, and [`Handle::endpoints`] has its address.
+    /// While a hot restart is under way, changes of endpoints wait for its outcome.
     ///
     /// ```
     /// # async fn doc(handle: ropewalk::Handle) -> ropewalk::Result {
@@ -38,12 +44,14 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// An endpoint that is invalid or can't be bound, a name that no service has, and a server that
-    /// doesn't run or drains.
+    /// An endpoint that is invalid or can't be bound, a name that no service has, a server that
+    /// doesn't run or drains, and one that has had 65 536 endpoints: those that were removed keep
+    /// their counts, about a kilobyte each.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped early, the endpoint may still be added.
+    /// If it is dropped early, the endpoint may still be added: [`Handle::endpoints`] shows whether
+    /// it was.
     pub async fn add_endpoint<E>(&self, service: &str, endpoint: E) -> Result<usize>
     where
         E: TryInto<Endpoint, Error: Into<EndpointError>>,
@@ -71,6 +79,11 @@ impl Handle {
     /// # Errors
     ///
     /// There is no such endpoint, it is removed already, or the server doesn't run or drains.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped early, the change may still be made. It returns when every worker has made
+    /// it, so a worker that a handler blocks delays it.
     pub async fn remove_endpoint(&self, number: usize) -> Result {
         self.change(number, Change::Remove).await
     }
@@ -83,13 +96,21 @@ impl Handle {
     /// # Errors
     ///
     /// As for [`Handle::remove_endpoint`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Handle::remove_endpoint`].
     pub async fn pause_endpoint(&self, number: usize) -> Result {
         self.change(number, Change::Pause).await
     }
 
-    /// Goes on accepting on an endpoint that was paused.
+    /// Goes on accepting on an endpoint that was paused. On one that is open it does nothing.
     ///
     /// # Errors
+    ///
+    /// As for [`Handle::remove_endpoint`].
+    ///
+    /// # Cancel safety
     ///
     /// As for [`Handle::remove_endpoint`].
     pub async fn resume_endpoint(&self, number: usize) -> Result {
@@ -137,11 +158,60 @@ async fn bind(
                 Some(first) => Some(endpoint.listener(first.share()?, &preambles)?.local_addr()),
                 None => None,
             };
-            (NewSockets::Workers(opened), address)
+            // Made here, where an error is reported: connections of a socket without a worker would
+            // wait for ever.
+            let shares = share(&opened, workers)?;
+            (NewSockets::Workers { opened, shares }, address)
         }
     };
     let address = address.ok_or_else(|| Error::other("the endpoint has no socket"))?;
     Ok(New { service, endpoint, address, sockets, preambles })
+}
+
+/// A duplicate for each worker of the socket that it accepts from; several for one worker if there
+/// are more sockets than workers.
+fn share(opened: &[OpenSocket], workers: usize) -> io::Result<Vec<OpenSocket>> {
+    opened.iter().cycle().take(workers.max(opened.len())).map(OpenSocket::share).collect()
+}
+
+impl Running<'_> {
+    /// Carries out a command.
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Add(new, answer) => drop(answer.send(self.add(*new))),
+            Command::Change(number, change, answer) => {
+                drop(answer.send(self.change(number, change)));
+            }
+        }
+    }
+
+    fn add(&mut self, new: New) -> Result<usize> {
+        let New { service, endpoint, address, sockets, preambles } = new;
+        let number = self.shared.endpoints.add(service, address, preambles)?;
+        self.places.push(place(self.shared, number, &endpoint));
+        if endpoint.has_preamble() {
+            self.shared.leave_room_for_preambles();
+        }
+        self.shared.reloads.add_endpoint(number, &endpoint);
+        self.front.add(number, service, &endpoint, sockets);
+        log(self.shared, number, None);
+        Ok(number)
+    }
+
+    fn change(&mut self, number: usize, change: Change) -> Result<Closed> {
+        if matches!(self.shared.endpoints.state(number), None | Some(EndpointState::Removed)) {
+            let text = format!("the server has no endpoint with the number {number}");
+            return Err(Error::other(text));
+        }
+        self.shared.endpoints.set_state(number, change.state());
+        if change == Change::Remove {
+            self.shared.reloads.remove_endpoint(number);
+            self.beside.iter().for_each(|beside| beside.remove(number));
+        }
+        let closed = self.front.change(number, change);
+        log(self.shared, number, Some(change));
+        Ok(closed)
+    }
 }
 
 /// An endpoint as a new process is told of it.
@@ -161,7 +231,7 @@ pub(in crate::server) fn place(
 }
 
 /// Logs a change of an endpoint; `None` is an addition.
-pub(in crate::server) fn log(shared: &Shared, number: usize, change: Option<Change>) {
+fn log(shared: &Shared, number: usize, change: Option<Change>) {
     let address =
         shared.endpoints.address(number).map_or_else(String::new, |address| address.to_string());
     match change {

@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use self::command::{Change, Command, New};
+use self::command::{Change, Command};
 use self::lifecycle::Lifecycles;
 use self::notify::Notify;
 use self::options::Options;
@@ -31,11 +31,10 @@ use self::signals::{Hangup, Signalled, Signals};
 use super::accept::all::Services;
 use super::accept::front::{Front, Sockets};
 use super::books::shared::{Phase, Shared};
-use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, ListedEndpoint, RestartError, RestartStep, Takeover};
+use super::restart::{Attempt, ListedEndpoint, Registered, RestartError, RestartStep, Takeover};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
@@ -92,11 +91,19 @@ impl Bound {
             .map(|(number, endpoint)| control::place(&shared, number, endpoint))
             .collect();
         let commands = shared.control.open(options.workers);
-        let mut running =
-            Running { front, places, named, own_sockets: 0, options, commands, shared: &shared };
+        let mut running = Running {
+            front,
+            places,
+            named,
+            own_sockets: 0,
+            options,
+            commands,
+            beside,
+            shared: &shared,
+        };
         let result = running.accept_until_told(&mut signals, hangup).await;
         shared.control.close();
-        drop(beside);
+        drop(running.beside.take());
         let (front, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
         finish(&shared, front, &mut signals, options.drain).await;
@@ -181,7 +188,7 @@ async fn reload_when_told(
         }
         notify.reloading();
         // An error is logged by `reload` as well; the old state stays then.
-        notify.reloaded(shared.reloads.reload().await.err().as_ref());
+        notify.reloaded(shared.reloads.reload(&Handle::current()).await.err().as_ref());
     }
 }
 
@@ -197,6 +204,8 @@ struct Running<'a> {
     own_sockets: usize,
     options: Options,
     commands: mpsc::Receiver<Command>,
+    /// The duplicates of its sockets, if the server is beside another one.
+    beside: Option<Registered>,
     shared: &'a Shared,
 }
 
@@ -291,40 +300,6 @@ impl Running<'_> {
         }
     }
 
-    /// Carries out a command.
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Add(new, answer) => {
-                let New { service, endpoint, address, sockets, preambles } = *new;
-                let number = self.shared.endpoints.add(service, address, preambles);
-                self.places.push(control::place(self.shared, number, &endpoint));
-                if endpoint.has_preamble() {
-                    self.shared.leave_room_for_preambles();
-                }
-                self.shared.reloads.add_endpoint(number, &endpoint);
-                self.front.add(number, service, &endpoint, sockets);
-                control::log(self.shared, number, None);
-                drop(answer.send(Ok(number)));
-            }
-            Command::Change(number, change, answer) => {
-                let changed = match self.shared.endpoints.state(number) {
-                    None | Some(EndpointState::Removed) => Err(Error::other(format!(
-                        "the server has no endpoint with the number {number}"
-                    ))),
-                    Some(_) => {
-                        self.shared.endpoints.set_state(number, change.state());
-                        if change == Change::Remove {
-                            self.shared.reloads.remove_endpoint(number);
-                        }
-                        control::log(self.shared, number, Some(change));
-                        Ok(self.front.change(number, change))
-                    }
-                };
-                drop(answer.send(changed));
-            }
-        }
-    }
-
     /// Goes on accepting during the readiness grace, because load balancers may not have noticed
     /// the drain yet.
     async fn grace(&mut self, signals: &mut Signals) {
@@ -353,6 +328,10 @@ impl Running<'_> {
         if *self.shared.phase.borrow() == Phase::Running {
             self.shared.begin_drain(self.options.drain);
         }
+        // Their callers need not wait for the end of the grace, nor do the sockets that they have
+        // bound.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
         if !self.shared.has_successor() {
             self.options.notify.stopping();
             if last_call && !self.options.grace.is_zero() {
@@ -363,7 +342,7 @@ impl Running<'_> {
             // A restart that is interrupted by the drain may have given some of them up.
             self.front.give_up(&[]);
         } else if let Some(taken) = self.shared.given_up.get() {
-            self.front.give_up(taken);
+            self.front.give_up_numbers(taken);
         }
         let Self { mut front, options, shared, .. } = self;
         let stopping = *shared.phase.borrow() == Phase::Stopping;

@@ -2,17 +2,23 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use ropewalk_middleware::event::aside;
+use ropewalk_middleware::event::{aside, contain};
 use ropewalk_middleware::{Error, Result};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::time::timeout;
 
 use crate::endpoint::Endpoint;
 #[cfg(feature = "tls")]
 use crate::tls::TlsConfig;
+
+/// How long the certificates and resources of a server may take to be read, all together. One that
+/// hangs (a network file system that is gone) must not keep all later reloads waiting.
+const READING: Duration = Duration::from_secs(60);
 
 /// A resource that can be read again while the server runs: an allow list, limits, a file of users.
 /// It is reloaded by [`Handle::reload`](crate::Handle::reload) and, with
@@ -49,14 +55,16 @@ pub trait Reload: Send + Sync + 'static {
     /// The new state that was read.
     type State: Send + 'static;
 
-    /// Reads the new state, and checks it.
+    /// Reads the new state, and checks it. All resources of a server together have 60 s; after that
+    /// the future is dropped, and the reload fails.
     ///
     /// # Errors
     ///
     /// Then nothing is reloaded, and the old state of every resource stays.
     fn read(&self) -> impl Future<Output = Result<Self::State>> + Send;
 
-    /// Puts the new state in the place of the old one. It must not block.
+    /// Puts the new state in the place of the old one. It must not block. If it panics, the reload
+    /// fails, and the other resources have their new states all the same.
     fn set(&self, state: Self::State);
 }
 
@@ -211,36 +219,47 @@ impl Reloads {
     }
 
     /// Reads everything again, and replaces all states if every reading succeeds; otherwise the old
-    /// states stay. It runs in a task of its own, so that a reload that has begun is completed.
-    pub(in crate::server) async fn reload(&self) -> Result {
+    /// states stay. It runs in a task of its own on this runtime, so that a reload that has begun is
+    /// completed.
+    pub(in crate::server) async fn reload(&self, runtime: &Handle) -> Result {
         let this = self.clone();
-        let reading = tokio::spawn(async move { this.read_and_set().await });
-        let result = reading.await.map_err(Error::from).and_then(|result| result);
-        match &result {
-            Ok(()) => aside!(INFO, "reloaded"),
-            Err(error) => {
-                let error = error.to_string();
-                aside!(ERROR, %error, "the reload failed: the old state of everything stays");
+        let reading = runtime.spawn(async move { this.read_and_set().await });
+        let panics = match reading.await.map_err(Error::from).and_then(|result| result) {
+            Ok(0) => {
+                aside!(INFO, "reloaded");
+                return Ok(());
             }
-        }
-        result
+            Ok(panics) => panics,
+            Err(error) => {
+                let text = error.to_string();
+                aside!(ERROR, error = %text, "the reload failed: the old state of everything stays");
+                return Err(error);
+            }
+        };
+        let text = "a resource panicked when its new state was set; the others have theirs";
+        aside!(ERROR, panics, "{text}");
+        Err(Error::other(text))
     }
 
-    async fn read_and_set(&self) -> Result {
+    /// Returns how many panicked when their new states were set.
+    async fn read_and_set(&self) -> Result<usize> {
         let _turn = self.0.turn.lock().await;
+        let late = |_| {
+            Error::other(format!("the certificates and resources were not read within {READING:?}"))
+        };
+        let all = timeout(READING, self.read()).await.map_err(late)??;
+        // A panic in one must not keep the others from being set.
+        Ok(all.into_iter().map(contain).filter(Option::is_none).count())
+    }
+
+    async fn read(&self) -> Result<Vec<Set>> {
         let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Reading files blocks, so it is done on a thread for blocking work.
         let mut all = vec![tokio::task::spawn_blocking(move || files.read()).await??];
         for read in self.resources_mut(|resources| resources.clone()) {
             all.push(read().await?);
         }
-        // A panic in one must not keep the others from being set.
-        let panics =
-            all.into_iter().filter_map(|set| catch_unwind(AssertUnwindSafe(set)).err()).count();
-        if panics > 0 {
-            aside!(ERROR, panics, "a resource panicked when its new state was set");
-        }
-        Ok(())
+        Ok(all)
     }
 }
 

@@ -94,7 +94,7 @@ impl Plan {
         shared.endpoints.begin(names);
         let entries = of.iter().zip(&addresses).zip(preambles).zip(states);
         for (((&service, address), preambles), state) in entries {
-            let number = shared.endpoints.add(service, address.clone(), preambles);
+            let number = shared.endpoints.add(service, address.clone(), preambles)?;
             shared.endpoints.set_state(number, state);
         }
         addresses.truncate(named);
