@@ -35,7 +35,7 @@ fn header(kind: u8, n: usize, out: &mut Vec<u8>) {
     let (mut rest, mut at) = (n, digits.len());
     while at == digits.len() || rest > 0 {
         at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
+        digits[at] = b"0123456789"[rest % 10];
         rest /= 10;
     }
     out.push(kind);
