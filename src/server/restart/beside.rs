@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{InheritedEndpoint, ListedEndpoint, Passed, RestartError, Takeover};
 use crate::endpoint::Endpoint;
+use crate::server::run::reload::{Included, Reloads};
 
 /// Told which of its sockets another process has taken over, in the order in which they were handed
 /// over.
@@ -20,6 +21,8 @@ pub(in crate::server) struct Beside {
     /// Whether this process is the one that serves: not while another one may still take everything
     /// back.
     settled: watch::Sender<bool>,
+    /// What the server reloads.
+    reloads: Reloads,
 }
 
 #[derive(Default)]
@@ -27,8 +30,8 @@ struct Guests {
     /// Those that run.
     guests: Vec<Guest>,
     next: u64,
-    /// Whose sockets were handed over last, and how many of each.
-    handed: Vec<(u64, usize)>,
+    /// Whose sockets were handed over last, and which of each.
+    handed: Vec<(u64, Vec<usize>)>,
     /// Which of them were taken.
     taken: Vec<bool>,
     /// The sockets that this process was handed.
@@ -37,13 +40,14 @@ struct Guests {
 
 struct Guest {
     number: u64,
-    sockets: Result<Vec<Passed>, RestartError>,
+    /// `None` is one whose endpoint was removed.
+    sockets: Result<Vec<Option<Passed>>, RestartError>,
     succeed: Succeed,
 }
 
 impl Beside {
-    pub(in crate::server) fn new() -> Self {
-        Self { inner: Arc::default(), settled: watch::Sender::new(false) }
+    pub(in crate::server) fn new(reloads: Reloads) -> Self {
+        Self { inner: Arc::default(), settled: watch::Sender::new(false), reloads }
     }
 
     fn lock(&self) -> MutexGuard<'_, Guests> {
@@ -88,18 +92,22 @@ impl Beside {
         drop(self.settled.subscribe().wait_for(|settled| *settled).await);
     }
 
-    /// Has a server's sockets handed over from now on, until what is returned is dropped. They are
-    /// duplicates: it has to be dropped before the server closes its own.
+    /// Has a server's sockets handed over, and its resources reloaded with those of this one, from
+    /// now on, until what is returned is dropped. The sockets are duplicates: it has to be dropped
+    /// before the server closes its own.
     pub(in crate::server) fn register(
         &self,
         sockets: Result<Vec<Passed>, RestartError>,
+        reloads: &Reloads,
         succeed: impl Fn(Vec<bool>) + Send + Sync + 'static,
     ) -> Registered {
         let mut inner = self.lock();
         let number = inner.next;
         inner.next += 1;
+        let sockets = sockets.map(|sockets| sockets.into_iter().map(Some).collect());
         inner.guests.push(Guest { number, sockets, succeed: Box::new(succeed) });
-        Registered { beside: self.clone(), number }
+        drop(inner);
+        Registered { beside: self.clone(), number, _included: self.reloads.include(reloads) }
     }
 
     /// The sockets of all servers beside this one, for a new process.
@@ -108,15 +116,18 @@ impl Beside {
         let mut sockets = Vec::new();
         let mut handed = Vec::new();
         for guest in &inner.guests {
-            let of_it = guest.sockets.as_ref().map_err(Clone::clone)?;
-            handed.push((guest.number, of_it.len()));
-            for Passed { place, socket, path } in of_it {
+            let mut of_it = Vec::new();
+            for (index, passed) in guest.sockets.as_ref().map_err(Clone::clone)?.iter().enumerate()
+            {
+                let Some(Passed { place, socket, path }) = passed else { continue };
+                of_it.push(index);
                 sockets.push(Passed {
                     place: place.clone(),
                     socket: socket.try_clone()?,
                     path: path.clone(),
                 });
             }
+            handed.push((guest.number, of_it));
         }
         inner.handed = handed;
         inner.taken = Vec::new();
@@ -132,11 +143,21 @@ impl Beside {
     pub(in crate::server) fn succeed(&self) {
         let inner = self.lock();
         let mut taken = inner.taken.iter().copied();
-        for &(number, sockets) in &inner.handed {
-            let of_it: Vec<bool> = taken.by_ref().take(sockets).collect();
-            let guest = inner.guests.iter().find(|guest| guest.number == number);
-            if let Some(guest) = guest.filter(|_| of_it.contains(&true)) {
-                (guest.succeed)(of_it);
+        for (number, sockets) in &inner.handed {
+            let of_it: Vec<(usize, bool)> =
+                sockets.iter().copied().zip(taken.by_ref().take(sockets.len())).collect();
+            if let Some(guest) = inner.guests.iter().find(|guest| guest.number == *number) {
+                // Of an endpoint that was removed meanwhile it has no socket any more.
+                let left =
+                    |index: usize| guest.sockets.as_ref().is_ok_and(|all| all[index].is_some());
+                let of_it: Vec<bool> = of_it
+                    .iter()
+                    .filter(|(index, _)| left(*index))
+                    .map(|(_, taken)| *taken)
+                    .collect();
+                if of_it.contains(&true) {
+                    (guest.succeed)(of_it);
+                }
             }
         }
     }
@@ -148,10 +169,28 @@ impl fmt::Debug for Beside {
     }
 }
 
-/// The sockets of a server beside another one are handed over as long as this value lives.
+/// The sockets of a server beside another one are handed over, and its resources reloaded with
+/// those of that one, as long as this value lives.
 pub(in crate::server) struct Registered {
     beside: Beside,
     number: u64,
+    _included: Included,
+}
+
+impl Registered {
+    /// An endpoint was removed: closes the duplicates of its sockets, or it would go on listening.
+    pub(in crate::server) fn remove(&self, removed: &ListedEndpoint) {
+        let mut inner = self.beside.lock();
+        let guest = inner.guests.iter_mut().find(|guest| guest.number == self.number);
+        let is_of_it = |passed: &mut Passed| {
+            passed.place.endpoint == removed.endpoint && passed.place.address == removed.address
+        };
+        if let Some(Ok(sockets)) = guest.map(|guest| &mut guest.sockets) {
+            for socket in sockets {
+                drop(socket.take_if(is_of_it));
+            }
+        }
+    }
 }
 
 impl Drop for Registered {
@@ -162,3 +201,55 @@ impl Drop for Registered {
 
 /// Which sockets of a server beside another one the new process has taken, once it has.
 pub(in crate::server) type GivenUp = OnceLock<Vec<bool>>;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use super::{Beside, ListedEndpoint, Passed, Reloads};
+
+    fn place(address: &str) -> ListedEndpoint {
+        ListedEndpoint {
+            endpoint: "tcp:127.0.0.1:0".to_owned(),
+            address: address.to_owned(),
+            beside: true,
+            ..ListedEndpoint::default()
+        }
+    }
+
+    fn passed(address: &str) -> Passed {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
+        Passed { place: place(address), socket, path: None }
+    }
+
+    #[test]
+    fn a_server_learns_what_was_taken_of_the_sockets_that_it_still_has() {
+        let beside = Beside::new(Reloads::default());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let sockets = ["tcp:a", "tcp:b", "tcp:c", "tcp:d"].map(passed).into();
+        let registered = beside.register(Ok(sockets), &Reloads::default(), move |taken| {
+            tell.lock().unwrap().push(taken);
+        });
+        let handed = |beside: &Beside| -> Vec<String> {
+            let sockets = beside.hand_over().unwrap_or_default();
+            sockets.into_iter().map(|passed| passed.place.address).collect()
+        };
+        registered.remove(&place("tcp:b"));
+        assert_eq!(handed(&beside), ["tcp:a", "tcp:c", "tcp:d"]);
+        // One more goes while the new process takes them.
+        registered.remove(&ListedEndpoint { beside: false, ..place("tcp:a") });
+        beside.note_taken(&[false, true, false]);
+        beside.succeed();
+        assert_eq!(*told.lock().unwrap(), [vec![true, false]]);
+        // If only what it has removed was taken, it goes on.
+        assert_eq!(handed(&beside), ["tcp:c", "tcp:d"]);
+        registered.remove(&place("tcp:c"));
+        beside.note_taken(&[true, false]);
+        beside.succeed();
+        assert_eq!(told.lock().unwrap().len(), 1);
+        drop(registered);
+        assert!(handed(&beside).is_empty());
+    }
+}

@@ -35,7 +35,7 @@ use super::books::table::EndpointState;
 use super::budget;
 use super::drain::deadline;
 use super::drain::{end, finish};
-use super::restart::{Attempt, ListedEndpoint, RestartError, RestartStep, Takeover};
+use super::restart::{Attempt, ListedEndpoint, Registered, RestartError, RestartStep, Takeover};
 use crate::endpoint::Endpoint;
 use crate::wire::after;
 
@@ -86,17 +86,20 @@ impl Bound {
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         let _keeping = budget::keep(&shared);
-        let places = endpoints
-            .iter()
-            .enumerate()
-            .map(|(number, endpoint)| control::place(&shared, number, endpoint))
-            .collect();
-        let commands = shared.control.open(options.workers);
-        let mut running =
-            Running { front, places, named, own_sockets: 0, options, commands, shared: &shared };
+        let place = |(number, endpoint)| control::place(&shared, number, endpoint);
+        let mut running = Running {
+            front,
+            places: endpoints.iter().enumerate().map(place).collect(),
+            named,
+            own_sockets: 0,
+            beside,
+            commands: shared.control.open(options.workers),
+            options,
+            shared: &shared,
+        };
         let result = running.accept_until_told(&mut signals, hangup).await;
         shared.control.close();
-        drop(beside);
+        drop(running.beside.take());
         let (front, options) = running.close(result.is_ok(), &mut signals).await;
         shared.drain_all();
         finish(&shared, front, &mut signals, options.drain).await;
@@ -195,6 +198,8 @@ struct Running<'a> {
     /// How many sockets of this server were handed over last; those of the servers beside it
     /// follow.
     own_sockets: usize,
+    /// If it is beside another one, its sockets there.
+    beside: Option<Registered>,
     options: Options,
     commands: mpsc::Receiver<Command>,
     shared: &'a Shared,
@@ -315,6 +320,9 @@ impl Running<'_> {
                         self.shared.endpoints.set_state(number, change.state());
                         if change == Change::Remove {
                             self.shared.reloads.remove_endpoint(number);
+                            if let Some(beside) = &self.beside {
+                                beside.remove(&self.places[number]);
+                            }
                         }
                         control::log(self.shared, number, Some(change));
                         Ok(self.front.change(number, change))

@@ -136,6 +136,8 @@ pub(in crate::server) struct Reloads(Arc<ReloadsShared>);
 struct ReloadsShared {
     files: Mutex<Files>,
     resources: Mutex<Vec<Read>>,
+    /// Those of the servers beside this one, which are reloaded with its own.
+    beside: Mutex<Vec<Reloads>>,
     /// Held during a reload, so that two at once happen one after the other.
     turn: AsyncMutex<()>,
     /// Notified when a certificate that can be reloaded was added.
@@ -201,13 +203,26 @@ impl Reloads {
         f(&mut self.0.resources.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there is nothing to reload.
+    fn beside_mut<T>(&self, f: impl FnOnce(&mut Vec<Self>) -> T) -> T {
+        f(&mut self.0.beside.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reloads those of a server beside this one as well, as long as what is returned lives.
+    pub(in crate::server) fn include(&self, guest: &Self) -> Included {
+        self.beside_mut(|beside| beside.push(guest.clone()));
+        self.0.added.notify_one();
+        Included { all: self.clone(), guest: guest.clone() }
+    }
+
+    /// Whether there is nothing to reload. A server beside this one may get something later.
     pub(in crate::server) fn is_empty(&self) -> bool {
         #[cfg(feature = "tls")]
         let no_files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.is_empty();
         #[cfg(not(feature = "tls"))]
         let no_files = true;
-        no_files && self.resources_mut(|resources| resources.is_empty())
+        no_files
+            && self.resources_mut(|resources| resources.is_empty())
+            && self.beside_mut(|beside| beside.is_empty())
     }
 
     /// Reads everything again, and replaces all states if every reading succeeds; otherwise the old
@@ -227,12 +242,13 @@ impl Reloads {
     }
 
     async fn read_and_set(&self) -> Result {
-        let _turn = self.0.turn.lock().await;
-        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Reading files blocks, so it is done on a thread for blocking work.
-        let mut all = vec![tokio::task::spawn_blocking(move || files.read()).await??];
-        for read in self.resources_mut(|resources| resources.clone()) {
-            all.push(read().await?);
+        let mut each = self.beside_mut(|beside| beside.clone());
+        each.insert(0, self.clone());
+        let mut turns = Vec::with_capacity(each.len());
+        let mut all = Vec::new();
+        for reloads in &each {
+            turns.push(reloads.0.turn.lock().await);
+            all.append(&mut reloads.read().await?);
         }
         // A panic in one must not keep the others from being set.
         let panics =
@@ -241,6 +257,29 @@ impl Reloads {
             aside!(ERROR, panics, "a resource panicked when its new state was set");
         }
         Ok(())
+    }
+
+    async fn read(&self) -> Result<Vec<Set>> {
+        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Reading files blocks, so it is done on a thread for blocking work.
+        let mut all = vec![tokio::task::spawn_blocking(move || files.read()).await??];
+        for read in self.resources_mut(|resources| resources.clone()) {
+            all.push(read().await?);
+        }
+        Ok(all)
+    }
+}
+
+/// What a server beside another one has to reload is reloaded with that one as long as this value
+/// lives.
+pub(in crate::server) struct Included {
+    all: Reloads,
+    guest: Reloads,
+}
+
+impl Drop for Included {
+    fn drop(&mut self) {
+        self.all.beside_mut(|beside| beside.retain(|one| !Arc::ptr_eq(&one.0, &self.guest.0)));
     }
 }
 
