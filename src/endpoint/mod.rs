@@ -228,10 +228,11 @@ impl Endpoint {
         self
     }
 
-    /// Whether its connections begin with a TLS handshake.
+    /// Whether each of its connections begins with a TLS handshake: not if it also accepts plain
+    /// text.
     pub fn is_encrypted(&self) -> bool {
         #[cfg(feature = "tls")]
-        let encrypted = self.tls.is_some();
+        let encrypted = self.tls.as_ref().is_some_and(|tls| !tls.accepts_plain);
         #[cfg(not(feature = "tls"))]
         let encrypted = false;
         encrypted
