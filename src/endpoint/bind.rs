@@ -12,7 +12,7 @@ use crate::listener::preamble::{
     Preambles, Step, WithPreamble, default_max_preambles, descriptors,
 };
 use crate::listener::proxy::ReadHeader;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use crate::listener::tls::Handshake;
 
 /// The system's limit on waiting connections where it is unknown: the default of Linux.
@@ -124,7 +124,7 @@ impl Endpoint {
 
     /// Whether its connections have a preamble.
     pub(crate) fn has_preamble(&self) -> bool {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if self.tls.is_some() {
             return true;
         }
@@ -137,7 +137,7 @@ impl Endpoint {
         if let Some(trusted) = &self.proxied {
             steps.push(Box::new(ReadHeader::new(trusted.clone())));
         }
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if let Some(tls) = &self.tls {
             steps.push(Box::new(Handshake::new(tls.clone())));
         }

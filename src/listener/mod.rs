@@ -1,14 +1,14 @@
 //! The `Listener` trait: a bound endpoint that accepts connections.
 
 mod accept_error;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod detect;
 pub(crate) mod opened;
 pub(crate) mod paced;
 pub(crate) mod path;
 pub(crate) mod preamble;
 pub(crate) mod proxy;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub(crate) mod tls;
 
 use std::fmt;

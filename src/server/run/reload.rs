@@ -11,7 +11,7 @@ use ropewalk_middleware::{Error, Result};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::endpoint::Endpoint;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use crate::tls::TlsConfig;
 
 /// A resource that can be read again while the server runs: an allow list, limits, a file of users.
@@ -147,38 +147,38 @@ struct ReloadsShared {
 #[derive(Clone, Default)]
 struct Files {
     /// Each with the number of its endpoint, if it belongs to one.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     tls: Vec<(Option<usize>, TlsConfig)>,
 }
 
 impl Reloads {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(in crate::server) fn add(&self, endpoint: Option<usize>, tls: TlsConfig) {
-        if tls.has_files() {
+        if tls.may_change() {
             self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.push((endpoint, tls));
             self.0.added.notify_one();
         }
     }
 
-    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    #[cfg_attr(not(feature = "rustls"), allow(clippy::unused_self))]
     pub(in crate::server) fn add_endpoint(&self, number: usize, endpoint: &Endpoint) {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         endpoint.tls_config().into_iter().for_each(|tls| self.add(Some(number), tls.clone()));
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         let _ = (number, endpoint);
     }
 
     /// Stops reloading the certificates of this endpoint, so that their files may be deleted.
-    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    #[cfg_attr(not(feature = "rustls"), allow(clippy::unused_self))]
     pub(in crate::server) fn remove_endpoint(&self, number: usize) {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         self.0
             .files
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .tls
             .retain(|(of, _)| *of != Some(number));
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         let _ = number;
     }
 
@@ -216,9 +216,9 @@ impl Reloads {
 
     /// Whether there is nothing to reload. A server beside this one may get something later.
     pub(in crate::server) fn is_empty(&self) -> bool {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         let no_files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.is_empty();
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         let no_files = true;
         no_files
             && self.resources_mut(|resources| resources.is_empty())
@@ -291,7 +291,7 @@ impl fmt::Debug for Reloads {
 
 impl Files {
     fn read(self) -> Result<Set> {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         {
             let read: Vec<_> =
                 self.tls.iter().map(|(_, tls)| tls.read()).collect::<Result<_, _>>()?;
@@ -299,7 +299,7 @@ impl Files {
                 self.tls.iter().zip(read).for_each(|((_, tls), config)| tls.set(config));
             }))
         }
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         {
             let _ = self;
             Ok(Box::new(|| ()))
