@@ -45,5 +45,6 @@ mod examples {
     mod smtp_clients;
     mod smtp_ends;
     mod smtp_parts;
+    mod telemetry;
     mod web;
 }
