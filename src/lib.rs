@@ -66,7 +66,7 @@
 //! | [`endpoint`] | where a server listens: [`Endpoint`], and [`Listener`](endpoint::Listener) for a transport of your own |
 //! | [`server`] | the [`Server`], its [`Handle`] to query, drain, restart and stop it, [`Lifecycle`](server::Lifecycle) for resources that open and close with it |
 //! | [`client`] | the other end: [`connect`] to a [`Remote`], a [`Client`](client::Client) for many callers |
-//! | `tls` (feature `tls`) | `TlsConfig`, and the errors of certificates; `Session::upgrade_tls` |
+//! | `tls` (feature `tls`, or one of those below) | `TlsConfig`, and the errors of certificates; `Session::upgrade_tls` |
 //! | [`proxy`] | PROXY headers themselves; see [`Endpoint::proxied`] and [`Peer::proxied`] |
 //! | [`log`] | [`BackgroundLog`], which writes lines without blocking; the lines are those of [`LogLayer`] and [`FrameLogLayer`] |
 //! | `metrics` (feature `metrics`) | the server's counts for Prometheus and others |
@@ -82,7 +82,9 @@
 //! All are off by default.
 //!
 //! - `anyhow`: `?` from [`Error`] to `anyhow::Error`.
-//! - `tls`: encrypted endpoints and STARTTLS, by rustls.
+//! - `tls`: encrypted endpoints and STARTTLS, by rustls with ring.
+//! - `ring`, `aws-lc`, `rustls`: the same with the cryptography of ring, of AWS-LC, or of your own
+//!   (`TlsConfig::provider`). AWS-LC is used if both are there.
 //! - `cli`: the module `cli`, with `--listen ENDPOINT`, `--workers N`, `--log-level LEVEL` and
 //!   `--idle SECONDS` for a clap command line.
 //! - `json`, `postcard`: frames of serde types with any codec.
@@ -116,7 +118,7 @@ pub mod server;
 mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub mod tls;
 mod wire;
 
@@ -199,7 +201,7 @@ pub use log::BackgroundLog;
 pub use outbox::{Outbox, Room, SlowConsumer};
 pub use ropewalk_middleware::{Error, Result};
 pub use server::{ConnectionService, Handle, Server};
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub use tls::TlsConfig;
 
 /// The snippets of README and the book, as documentation tests. Chapters without snippets are

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ropewalk::layer::Histogram;
-use ropewalk::{Addr, ConnectionInfo, Handle};
+use ropewalk::{ConnectionInfo, Handle};
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit as LineLimit, event};
 use tokio::time::Instant;
 
+use crate::exposure::Bound;
 use crate::history::History;
 use crate::token::Token;
 
@@ -46,13 +47,13 @@ impl fmt::Debug for Hooks {
 pub(crate) struct App {
     /// The server that is watched.
     pub(crate) server: Handle,
-    pub(crate) token: Option<Token>,
+    pub(crate) token: Option<Arc<Token>>,
     pub(crate) hosts: Vec<String>,
     pub(crate) hooks: Hooks,
     pub(crate) began: Instant,
     pub(crate) history: Arc<Mutex<History>>,
     /// The addresses of this endpoint.
-    pub(crate) bound: OnceLock<Vec<Addr>>,
+    pub(crate) bound: OnceLock<Vec<Bound>>,
     pub(crate) wrong_tokens: WrongTokens,
 }
 

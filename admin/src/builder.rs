@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use ropewalk::endpoint::EndpointError;
 use ropewalk::layer::Histogram;
-use ropewalk::server::Serve;
+use ropewalk::server::{Serve, reload_fn};
 use ropewalk::{ConnectionInfo, Endpoint, Handle, Result, Server};
 use tokio::time::Instant;
 use tower::service_fn;
 
 use crate::app::{App, Hooks, Limit, WrongTokens};
-use crate::exposure::{check, closed};
+use crate::exposure::{Bound, check, closed};
 use crate::history::{History, Noting};
 use crate::http::{LAST, serve};
 use crate::routes::router;
@@ -63,7 +63,8 @@ impl Admin {
     /// The file with the token, which requests show as `Authorization: Bearer TOKEN`: one line of
     /// 16 to 1024 printable characters. The file has to belong to the user of this process or to
     /// root, and only its owner may have access to it (mode 600 or 400). It is read when the
-    /// endpoint is bound, and again by `POST /reload`.
+    /// endpoint is bound, and again with the resources of the server: by `POST /reload`,
+    /// [`Handle::reload`], and SIGHUP if the server handles signals.
     pub fn token_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.token_file = Some(file.into());
         self
@@ -158,7 +159,7 @@ impl Admin {
     /// token file that can't be read, or that others can read.
     pub async fn bind(self, server: &Handle) -> Result<Serve> {
         let token = match self.token_file {
-            Some(file) => Some(Token::read(file).await?),
+            Some(file) => Some(Arc::new(Token::read(file).await?)),
             None => None,
         };
         let mut endpoints = self.endpoints.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -169,7 +170,7 @@ impl Admin {
         let has_token = token.is_some();
         let app = Arc::new(App {
             server: server.clone(),
-            token,
+            token: token.clone(),
             hosts: self.hosts,
             hooks: self.hooks,
             began: Instant::now(),
@@ -183,6 +184,14 @@ impl Admin {
             .max_connections(CONNECTIONS)
             .max_preambles(PREAMBLES)
             .manage(noting);
+        if let Some(token) = token {
+            let read = Arc::clone(&token);
+            let read = move || {
+                let token = Arc::clone(&read);
+                async move { token.read_again().await }
+            };
+            admin = admin.reload(reload_fn(read, move |value| token.replace(value)));
+        }
         for endpoint in &endpoints {
             admin = admin.listen(closed(endpoint.clone()));
         }
@@ -190,12 +199,14 @@ impl Admin {
         let service =
             service_fn(move |connection| serve(connection, Arc::clone(&shared), router.clone()));
         let serving = admin.serve(service).bind().await?;
-        let addresses = serving.handle().addresses().to_vec();
-        for (endpoint, address) in endpoints.iter().zip(&addresses) {
+        let handle = serving.handle();
+        let mut bound = Vec::with_capacity(endpoints.len());
+        for (endpoint, address) in endpoints.iter().zip(handle.addresses()) {
             check(endpoint, address, has_token)?;
+            bound.push(Bound::new(endpoint, address));
         }
         // The cell is empty: it is of this call.
-        drop(app.bound.set(addresses));
+        drop(app.bound.set(bound));
         Ok(serving)
     }
 }

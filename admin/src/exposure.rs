@@ -1,6 +1,8 @@
 //! Which addresses the endpoint may have, and what a connection to each may do.
 
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use ropewalk::{Addr, Connection, Endpoint, Error, Result};
 
@@ -20,6 +22,12 @@ pub(crate) fn closed(endpoint: Endpoint) -> Endpoint {
     endpoint
 }
 
+/// A header that names no client counts as the proxy's own connection, so what a connection says
+/// doesn't tell.
+fn is_proxied(endpoint: &Endpoint) -> bool {
+    endpoint.to_string().starts_with("proxy+")
+}
+
 /// Refuses an address that other machines can reach, unless it has a token and TLS.
 pub(crate) fn check(endpoint: &Endpoint, address: &Addr, has_token: bool) -> Result {
     let Addr::Tcp(tcp) = address else { return Ok(()) };
@@ -29,7 +37,7 @@ pub(crate) fn check(endpoint: &Endpoint, address: &Addr, has_token: bool) -> Res
     let what = match (endpoint.is_encrypted(), has_token) {
         (true, true) => return Ok(()),
         (true, false) => "give it a token (Admin::token_file)",
-        (false, true) => "encrypt it (tls:…?cert=FILE&key=FILE)",
+        (false, true) => "encrypt it (tls:…?cert=FILE&key=FILE, and no plain=true)",
         (false, false) => {
             "encrypt it (tls:…?cert=FILE&key=FILE) and give it a token (Admin::token_file)"
         }
@@ -40,6 +48,30 @@ pub(crate) fn check(endpoint: &Endpoint, address: &Addr, has_token: bool) -> Res
     )))
 }
 
+/// An address of the endpoint.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    address: Addr,
+    /// It is the file of a Unix socket, whose permissions decide: not all users may connect.
+    by_path: bool,
+}
+
+impl Bound {
+    pub(crate) fn new(endpoint: &Endpoint, address: &Addr) -> Self {
+        // Behind a proxy the permissions are those of the proxy. An abstract name has no
+        // permissions. A file that a service manager has made may be open to all. To connect takes
+        // the permission to write.
+        let is_closed = |mode: u32| mode & 0o002 == 0;
+        let by_path = match address {
+            Addr::Unix(Some(path)) if !is_proxied(endpoint) => {
+                fs::metadata(path).is_ok_and(|file| is_closed(file.permissions().mode()))
+            }
+            _ => false,
+        };
+        Self { address: address.clone(), by_path }
+    }
+}
+
 /// What is known of the other end of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Via {
@@ -47,20 +79,23 @@ pub(crate) struct Via {
     pub(crate) bound: Option<IpAddr>,
     /// It came through the file of a Unix socket, whose permissions decide.
     pub(crate) by_path: bool,
+    pub(crate) encrypted: bool,
     /// The peer, for the log.
     pub(crate) peer: String,
 }
 
 impl Via {
-    pub(crate) fn new(connection: &Connection, bound: Option<&Addr>) -> Self {
+    pub(crate) fn new(connection: &Connection, bound: &Bound) -> Self {
         let peer = connection.peer();
-        let bound_to = match bound {
-            Some(Addr::Tcp(tcp)) => Some(tcp.ip()),
+        let bound_to = match bound.address {
+            Addr::Tcp(tcp) => Some(tcp.ip()),
             _ => None,
         };
-        // Behind a proxy the permissions are those of the proxy. An abstract name has no
-        // permissions.
-        let by_path = matches!(bound, Some(Addr::Unix(Some(_)))) && peer.proxied().is_none();
-        Self { bound: bound_to, by_path, peer: ropewalk::log::Escaped::display(peer).to_string() }
+        Self {
+            bound: bound_to,
+            by_path: bound.by_path,
+            encrypted: connection.tls().is_some(),
+            peer: ropewalk::log::Escaped::display(peer).to_string(),
+        }
     }
 }

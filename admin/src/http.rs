@@ -45,6 +45,12 @@ const NOTHING: &str =
 pub(crate) async fn serve(connection: Connection, app: Arc<App>, router: Router) -> Result {
     let closing = connection.closing();
     let bound = app.bound.get().and_then(|bound| bound.get(connection.info().listener()));
+    // It was not checked who can reach one that a handle has added.
+    let Some(bound) = bound else {
+        return Err(Error::other(
+            "the admin endpoint answers on the addresses that it was bound to",
+        ));
+    };
     let via = Via::new(&connection, bound);
     let service = service_fn(move |request| {
         let (app, router, via) = (Arc::clone(&app), router.clone(), via.clone());
@@ -70,7 +76,7 @@ async fn answer<B>(app: &App, router: Router, via: Via, request: Request<B>) -> 
 where
     B: hyper::body::Body<Data = hyper::body::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
-    let mut response = match guard::check(&request, &via, &app.hosts, app.token.as_ref()) {
+    let mut response = match guard::check(&request, &via, &app.hosts, app.token.as_deref()) {
         Err((status, why)) => {
             note_wrong_token(app, &via, status, &request);
             text(status, why)

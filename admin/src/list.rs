@@ -19,6 +19,9 @@ const NAME: usize = 200;
 /// How many rows a request may ask for.
 const MOST_ROWS: usize = 1000;
 
+/// Letters that are not seen.
+const FILLERS: [char; 4] = ['\u{115f}', '\u{1160}', '\u{3164}', '\u{ffa0}'];
+
 /// Which connections, in which order.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -209,7 +212,7 @@ fn plain(name: &str) -> String {
         }
         match c {
             ' '..='~' => shown.push(c),
-            c if c.is_alphanumeric() => shown.push(c),
+            c if c.is_alphanumeric() && !FILLERS.contains(&c) => shown.push(c),
             c => shown.extend(c.escape_unicode()),
         }
     }

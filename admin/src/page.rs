@@ -11,7 +11,7 @@ const PAGE: &str = include_str!("page.html");
 /// What the page may do: run its own script and style, known by their hashes, and ask this
 /// endpoint.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-5gxNuDuSU/5v/naLbC/wQDo0hW7/WXcQ1tMiCmG5b8M='; \
+    script-src 'sha256-2qTYz7EFLc1zYHqG6Y6jZYFTKk74S23YwtJuoCsy9xI='; \
     style-src 'sha256-Q/ixn6yj37PLzA3OZ0fA+YQbuNQUY3uZwldZ5Tixo0A='; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";

@@ -235,14 +235,8 @@ async fn reload(State(app): Shared, Extension(via): Extension<Via>) -> Result<An
     let failed = |error: ropewalk::Error| {
         Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("Nothing was reloaded: {error}\n"))
     };
+    // What this endpoint has to reload goes with it.
     app.server.reload().await.map_err(failed)?;
-    if let Some(token) = &app.token {
-        let failed = |error| {
-            let why = format!("The server has reloaded, and the old token stays: {error}\n");
-            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, why)
-        };
-        token.reload().await.map_err(failed)?;
-    }
     let peer = via.peer;
     aside!(WARN, %peer, "the server was reloaded by a request to its admin endpoint");
     Ok(text(StatusCode::OK, "reloaded\n"))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use ropewalk::{Error, Result};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::geteuid;
 use subtle::ConstantTimeEq;
 
@@ -32,11 +33,13 @@ impl Token {
         Ok(Self { file, value })
     }
 
-    /// Reads the file again. After an error the old token stays.
-    pub(crate) async fn reload(&self) -> Result {
-        let value = load(&self.file).await?;
+    /// Reads the file again, and changes nothing yet.
+    pub(crate) async fn read_again(&self) -> Result<Vec<u8>> {
+        load(&self.file).await
+    }
+
+    pub(crate) fn replace(&self, value: Vec<u8>) {
         *self.value.write().unwrap_or_else(PoisonError::into_inner) = value;
-        Ok(())
     }
 
     /// Whether this is the token. The time it takes depends on the lengths only.
@@ -58,7 +61,9 @@ async fn load(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn load_now(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    // A pipe in its place would make an opening that waits hang.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mut file = File::from(open(path, flags, Mode::empty())?);
     // Of the file that was opened, whatever the path leads to by now.
     let metadata = file.metadata()?;
     if !metadata.is_file() {

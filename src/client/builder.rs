@@ -318,7 +318,7 @@ impl<P, L, G, H> Client<P, L, G, H> {
                 "the client has no remote to connect to: add one with Client::connect",
             ));
         }
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         remotes.iter().try_for_each(Remote::load)?;
         let runtime = runtime::Handle::try_current()?;
         let shared = ClientShared::new(options.in_flight, options.call_within);

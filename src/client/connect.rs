@@ -94,7 +94,7 @@ async fn dialed(remote: &Remote, source: Option<(&Addr, &Addr)>) -> io::Result<C
             .await?;
         stream.flush().await?;
     }
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     if let Some(tls) = &remote.tls {
         let name = tls.server_name(remote.host().as_deref())?;
         let (encrypted, info) = crate::tls::connect(tls.current()?, name, stream, None).await?;

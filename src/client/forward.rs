@@ -53,7 +53,7 @@ where
     R: TryInto<Remote, Error: Into<Error>>,
 {
     let remote = to.try_into().map_err(Into::into)?;
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     remote.load()?;
     Ok(Forward { remote: Arc::new(remote), connect_within: CONNECT, idle: None })
 }

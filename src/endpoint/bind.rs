@@ -13,7 +13,7 @@ use crate::listener::preamble::{
 };
 use crate::listener::proxy::ReadHeader;
 use crate::listener::recognize::Recognize;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use crate::listener::tls::Handshake;
 
 /// The system's limit on waiting connections where it is unknown: the default of Linux.
@@ -125,7 +125,7 @@ impl Endpoint {
 
     /// Whether its connections have a preamble.
     pub(crate) fn has_preamble(&self) -> bool {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if self.tls.is_some() {
             return true;
         }
@@ -138,7 +138,7 @@ impl Endpoint {
         if let Some(trusted) = &self.proxied {
             steps.push(Box::new(ReadHeader::new(trusted.clone())));
         }
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if let Some(tls) = &self.tls {
             steps.push(Box::new(Handshake::new(tls.clone())));
         }

@@ -57,7 +57,7 @@ impl Input<'_> {
 }
 
 /// The text of an encrypted endpoint: TCP has a scheme of its own, any other socket a prefix.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub(super) fn encrypted(plain: &str) -> String {
     match plain.strip_prefix("tcp:") {
         Some(address) => format!("tls:{address}"),

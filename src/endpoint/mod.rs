@@ -15,7 +15,7 @@ pub(crate) mod remote;
 mod scheme;
 pub(crate) mod tcp;
 mod text;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod tls;
 mod unix;
 
@@ -26,7 +26,7 @@ use rustix::net::AddressFamily;
 
 use crate::listener::opened::{OpenSocket, check};
 use crate::listener::proxy::Trusted;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use crate::tls::TlsConfig;
 
 pub use self::error::{BindError, EndpointError};
@@ -151,8 +151,10 @@ fn watch(opened: OpenSocket, backlog: usize) -> io::Result<Box<dyn Listener>> {
 /// With TLS, `cert` is the file with the certificate chain and `key` the file with its key, both
 /// PEM; or `certs` is a folder (`TlsConfig::folder` describes its layout). `client-ca=FILE`
 /// requires every peer to have a certificate signed by one in that file; with
-/// `client-cert=optional` peers without one may connect too. `alpn=a,b` lists the supported
-/// protocols, the preferred one first. With `plain=true` a connection may also begin with plain
+/// `client-cert=optional` peers without one may connect too, and with `crl=FILE` those in the
+/// revocation lists of that file may not. `tickets=true` resumes sessions by tickets
+/// ([`TlsConfig::tickets`](crate::TlsConfig::tickets)). `alpn=a,b` lists the supported protocols,
+/// the preferred one first. With `plain=true` a connection may also begin with plain
 /// text ([`TlsConfig::accept_plain`](crate::TlsConfig::accept_plain)). In these paths, `&` is
 /// written as `%26`. The files are read before the server listens anywhere, and again by
 /// [`Handle::reload`](crate::Handle::reload) and SIGHUP.
@@ -208,7 +210,7 @@ pub struct Endpoint {
     options: SocketOptions,
     /// The proxies that are trusted to send PROXY headers, if the endpoint is behind a proxy.
     proxied: Option<Trusted>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     tls: Option<TlsConfig>,
     /// The protocols that are told apart.
     protocols: Option<Protocols>,
@@ -223,7 +225,7 @@ impl Endpoint {
     /// [`Server::max_preambles`](crate::Server::max_preambles) may be under way at once. Handshakes
     /// run outside the accept loop, and a connection counts as accepted only when its handshake is
     /// complete; see [`Handle::preambles`](crate::Handle::preambles) for the others.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     #[must_use]
     pub fn tls(mut self, config: impl Into<TlsConfig>) -> Self {
         self.tls = Some(config.into());
@@ -266,17 +268,18 @@ impl Endpoint {
         self
     }
 
-    /// Whether its connections begin with a TLS handshake.
+    /// Whether each of its connections begins with a TLS handshake: not if it also accepts plain
+    /// text.
     pub fn is_encrypted(&self) -> bool {
-        #[cfg(feature = "tls")]
-        let encrypted = self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
+        #[cfg(feature = "rustls")]
+        let encrypted = self.tls.as_ref().is_some_and(|tls| !tls.accepts_plain);
+        #[cfg(not(feature = "rustls"))]
         let encrypted = false;
         encrypted
     }
 
     /// Its certificates, if it has any.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) fn tls_config(&self) -> Option<&TlsConfig> {
         self.tls.as_ref()
     }
@@ -284,7 +287,7 @@ impl Endpoint {
     /// Checks all that can be checked before binding: the options, and the files that will be read.
     pub(crate) fn check(&self) -> Result<(), BindError> {
         let checked = self.check_options();
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         let checked =
             checked.and_then(|()| self.tls.as_ref().map_or(Ok(()), |tls| Ok(tls.load()?)));
         checked.map_err(|cause| BindError::new(self, cause))
@@ -332,7 +335,7 @@ impl From<Kind> for Endpoint {
             kind,
             options: SocketOptions::default(),
             proxied: None,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             tls: None,
             protocols: None,
         }

@@ -33,7 +33,7 @@ fn plain(
 }
 
 /// An encrypted endpoint and its options.
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 fn tls(
     input: Input<'_>,
     mut endpoint: Endpoint,
@@ -52,12 +52,12 @@ fn tls(
     Ok(endpoint.tls(tls.finish(input)?))
 }
 
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 fn tls(input: Input<'_>, _: Endpoint, _: &str, _: &[&str]) -> Result<Endpoint, EndpointError> {
     Err(without_tls(input))
 }
 
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 pub(super) fn without_tls(input: Input<'_>) -> EndpointError {
     let fix = "turn it on: features = [\"tls\"] in Cargo.toml";
     input.error("this program was built without ropewalk's feature tls", fix)

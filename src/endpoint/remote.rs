@@ -16,11 +16,11 @@ use ropewalk_middleware::{Addr, Peer, Stream};
 
 use super::EndpointError;
 use super::input::PREFIX;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use super::input::encrypted;
 use super::tcp::TcpAddress;
 use super::unix::UnixAddress;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use crate::tls::ClientTls;
 
 /// A connection under way, as [`Dial::dial`] returns it.
@@ -84,7 +84,7 @@ pub struct Remote {
     pub(crate) from: Option<IpAddr>,
     /// The version of the PROXY header, if one is written.
     pub(crate) proxied: Option<Version>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) tls: Option<ClientTls>,
 }
 
@@ -133,7 +133,7 @@ impl Remote {
     }
 
     /// The same with TLS. It works with any remote, also one in memory.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     #[must_use]
     pub fn tls(mut self, tls: ClientTls) -> Self {
         self.tls = Some(tls);
@@ -146,7 +146,7 @@ impl Remote {
     /// # Errors
     ///
     /// Those of [`ClientTls::load`], and a missing name to verify the certificate by.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub fn load(&self) -> Result<(), crate::tls::TlsError> {
         let Some(tls) = &self.tls else { return Ok(()) };
         tls.load()?;
@@ -154,7 +154,7 @@ impl Remote {
     }
 
     /// The host of a TCP remote: the certificate must have this name, unless another name is set.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(crate) fn host(&self) -> Option<String> {
         match &self.to {
             To::Tcp(address) => Some(address.host()),
@@ -169,7 +169,7 @@ impl From<To> for Remote {
             to,
             from: None,
             proxied: None,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             tls: None,
         }
     }
@@ -193,7 +193,7 @@ impl fmt::Display for Remote {
                 addr => format!("dial:{addr}"),
             },
         };
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         let address = if self.tls.is_some() { encrypted(&address) } else { address };
         f.write_str(&address)?;
         let mut sign = '?';
@@ -205,7 +205,7 @@ impl fmt::Display for Remote {
             write!(f, "{sign}header=1")?;
             sign = '&';
         }
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if let Some(tls) = &self.tls {
             parse::write_tls(f, tls, sign)?;
         }

@@ -8,7 +8,7 @@ use ropewalk_middleware::Addr;
 
 use super::input::PREFIX;
 use super::{Endpoint, EndpointError, parse, proxied};
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use super::{input, tls};
 
 impl fmt::Display for Endpoint {
@@ -21,9 +21,9 @@ impl fmt::Display for Endpoint {
             f.write_str(PREFIX)?;
         }
         f.write_str(&self.with_scheme(self.kind.scheme().to_string()))?;
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         let sign = '?';
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         let sign = self.tls.as_ref().map_or(Ok('?'), |config| tls::write(f, config))?;
         let options = self.options.texts().chain(self.proxied.as_ref().and_then(proxied::display));
         for (option, sign) in options.zip(iter::once(sign).chain(iter::repeat('&'))) {
@@ -42,7 +42,7 @@ impl Endpoint {
 
     /// The text of an address, with the scheme of encryption if there is any.
     fn with_scheme(&self, plain: String) -> String {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         if self.tls.is_some() {
             return input::encrypted(&plain);
         }

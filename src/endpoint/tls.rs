@@ -12,8 +12,8 @@ use super::input::Input;
 use crate::tls::{CertSource, TlsConfig};
 
 /// The names of the options.
-pub(super) const OPTIONS: [&str; 7] =
-    ["cert", "key", "certs", "client-ca", "client-cert", "alpn", "plain"];
+pub(super) const OPTIONS: [&str; 9] =
+    ["cert", "key", "certs", "client-ca", "client-cert", "crl", "alpn", "tickets", "plain"];
 
 const FORMS: &str = "write ?cert=FILE&key=FILE, or ?certs=FOLDER";
 
@@ -25,6 +25,8 @@ pub(super) struct TlsOptions {
     certs: Option<PathBuf>,
     client_ca: Option<PathBuf>,
     client_optional: Option<bool>,
+    crl: Option<PathBuf>,
+    tickets: Option<bool>,
     alpn: Option<Vec<Vec<u8>>>,
     plain: Option<bool>,
 }
@@ -42,9 +44,14 @@ impl TlsOptions {
             "key" => &mut self.key,
             "certs" => &mut self.certs,
             "client-ca" => &mut self.client_ca,
+            "crl" => &mut self.crl,
             "client-cert" => {
                 let optional = one_of(input, name, value, ["required", "optional"])?;
                 return self.client_optional.replace(optional).map_or(Ok(()), |_| Err(twice()));
+            }
+            "tickets" => {
+                let tickets = one_of(input, name, value, ["false", "true"])?;
+                return self.tickets.replace(tickets).map_or(Ok(()), |_| Err(twice()));
             }
             "plain" => {
                 let plain = one_of(input, name, value, ["false", "true"])?;
@@ -92,9 +99,16 @@ impl TlsOptions {
             }
             (None, None) => tls,
         };
+        if let Some(crl) = self.crl {
+            if tls.client_ca.is_none() {
+                return Err(input.error("crl goes with client-ca", "write client-ca=FILE too"));
+            }
+            tls = tls.crl(crl);
+        }
         if let Some(protocols) = self.alpn {
             tls = tls.alpn(protocols);
         }
+        let tls = tls.tickets(self.tickets.unwrap_or_default());
         Ok(tls.accept_plain(self.plain.unwrap_or_default()))
     }
 }
@@ -146,13 +160,19 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, tls: &TlsConfig) -> Result<char,
             option(f, "key", key)?;
         }
         CertSource::Folder(path) => option(f, "certs", path)?,
-        CertSource::Pem { .. } | CertSource::Rustls(_) => {}
+        CertSource::Pem { .. } | CertSource::Rustls(_) | CertSource::Made(_) => {}
     }
     if let Some(path) = &tls.client_ca {
         option(f, "client-ca", path)?;
     }
     if tls.client_optional {
         option(f, "client-cert", Path::new("optional"))?;
+    }
+    if let Some(path) = &tls.crl {
+        option(f, "crl", path)?;
+    }
+    if tls.tickets {
+        option(f, "tickets", Path::new("true"))?;
     }
     if tls.accepts_plain {
         option(f, "plain", Path::new("true"))?;

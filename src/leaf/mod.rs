@@ -22,7 +22,7 @@ pub use self::session::{NoState, SessionFuture, SessionLeaf, WithState, session,
 pub use crate::dispatch::{
     AsReady, Concurrent, EndConnection, Goodbye, InOrder, NoGoodbye, OnError, Order,
 };
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub use crate::session::UpgradeTls;
 pub use crate::session::{Answer, Drive, Next, RawChunks, Session};
 #[doc(hidden)]

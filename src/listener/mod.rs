@@ -1,7 +1,7 @@
 //! The `Listener` trait: a bound endpoint that accepts connections.
 
 mod accept_error;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod detect;
 pub(crate) mod opened;
 pub(crate) mod paced;
@@ -10,7 +10,7 @@ pub(crate) mod preamble;
 mod prefixed;
 pub(crate) mod proxy;
 pub(crate) mod recognize;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub(crate) mod tls;
 
 use std::fmt;

@@ -71,9 +71,12 @@ impl<L> Server<L> {
     /// endpoint, which has limits and a drain of its own.
     ///
     /// This server accepts when the other one does. When a new process has taken over, both drain.
-    /// In the new process, bind the other server first, then this one, then await both. Changes of
-    /// this server's endpoints while it runs are not handed over: the new process has those that
-    /// its program names.
+    /// In the new process, bind the other server first, then this one, then await both. An endpoint
+    /// of this server that was removed while it runs is not handed over; the new process opens it
+    /// again if its program names it. Other changes of its endpoints are not handed over.
+    ///
+    /// While both run, a reload of the other one ([`Handle::reload`], or SIGHUP) also reloads the
+    /// certificates and [resources](Self::reload) of this one: those of both, or none.
     ///
     /// ```no_run
     /// # use ropewalk::{Bytes, RawBytes, Server, framed, reply_fn};

@@ -171,7 +171,7 @@ impl<L> Server<L> {
     /// Reloads the certificates of this configuration, which
     /// [`Session::upgrade_tls`](crate::Session::upgrade_tls) uses, together with those of the
     /// endpoints, which needn't be added. See [`Handle::reload`].
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub fn reload_tls(self, tls: crate::TlsConfig) -> Self {
         self.reloads.add(None, tls);
         self

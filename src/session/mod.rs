@@ -8,7 +8,7 @@ mod next;
 mod over;
 mod push;
 mod raw;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod tls;
 mod until;
 
@@ -24,7 +24,7 @@ pub use self::drive::Drive;
 pub(crate) use self::home::{Housed, ReturningWire};
 pub use self::next::Next;
 pub use self::raw::RawChunks;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub use self::tls::UpgradeTls;
 
 use crate::outbox::Inbox;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 
 use super::TlsError;
@@ -16,7 +17,7 @@ use super::files::{self, Roots};
 /// A server's certificate is always verified: by the roots of the system, unless [`ca`](Self::ca)
 /// names others, and by the name of the remote's host, unless [`name`](Self::name) sets another. If
 /// there is no host (a Unix socket, a session), a missing name is an error. TLS 1.2 and 1.3 are
-/// supported, with the `ring` provider; no process-wide provider is installed.
+/// supported, with all ciphers of the [`provider`](Self::provider).
 ///
 /// Files are read once: by [`ClientTls::load`], or at the first handshake. Clones share the files
 /// read, and the TLS sessions that servers allow them to resume.
@@ -39,6 +40,7 @@ pub struct ClientTls {
     name: Option<String>,
     alpn: Vec<Vec<u8>>,
     identity: Option<(PathBuf, PathBuf)>,
+    provider: Option<Arc<CryptoProvider>>,
     loaded: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
@@ -93,6 +95,14 @@ impl ClientTls {
         self.apart()
     }
 
+    /// Sets the cryptography. The default is that of a server:
+    /// [`TlsConfig::provider`](crate::TlsConfig::provider).
+    #[must_use]
+    pub fn provider(mut self, provider: impl Into<Arc<CryptoProvider>>) -> Self {
+        self.provider = Some(provider.into());
+        self.apart()
+    }
+
     /// Reads the files now, if that has not been done yet. It blocks on the file system.
     ///
     /// # Errors
@@ -109,7 +119,12 @@ impl ClientTls {
         if let Some(config) = self.loaded.get() {
             return Ok(Arc::clone(config));
         }
-        let config = files::read_client(&self.roots, self.identity_paths(), &self.alpn)?;
+        let config = files::read_client(
+            &self.roots,
+            self.identity_paths(),
+            &self.alpn,
+            self.provider.as_ref(),
+        )?;
         Ok(Arc::clone(self.loaded.get_or_init(|| config)))
     }
 

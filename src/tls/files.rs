@@ -9,19 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ropewalk_middleware::event::event;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::names::Names;
+use super::provider::{provider, ticketer};
 use super::{CertSource, TlsConfig, TlsError, validity};
 
 const NO_CERTIFICATE: &str = "it must hold the chain in PEM, the server's own certificate first";
 const NO_KEY: &str = "it must hold the private key in PEM, unencrypted";
+const NO_LIST: &str = "it must hold the revocation lists in PEM";
 const LAYOUT: &str = "it must have NAME.pem (chain and key), NAME.crt with NAME.key, or NAME/ with fullchain.pem and \
                       privkey.pem";
 
@@ -34,8 +37,16 @@ pub(super) fn read(
     tls: &TlsConfig,
     in_use: &InUse,
 ) -> Result<(Arc<ServerConfig>, InUse), TlsError> {
-    let provider = Arc::new(ring::default_provider());
     let mut used = InUse::default();
+    let by_hand = match &tls.source {
+        CertSource::Rustls(config) => Some(Arc::clone(config)),
+        CertSource::Made(make) => Some(make()?),
+        _ => None,
+    };
+    if let Some(config) = by_hand {
+        return Ok((adjusted(config, tls)?, used));
+    }
+    let provider = provider(tls.provider.as_ref())?;
     let names = match &tls.source {
         CertSource::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
         CertSource::Folder(path) => folder(path, &provider, in_use, &mut used)?,
@@ -44,41 +55,84 @@ pub(super) fn read(
             let at_key = (Path::new("the key"), &key[..]);
             Names::only(certified(at_cert, at_key, &provider).map_err(TlsError::in_memory)?)
         }
-        CertSource::Rustls(config) => return Ok((by_hand(config, tls)?, used)),
+        // Returned above.
+        CertSource::Rustls(_) | CertSource::Made(_) => Names::default(),
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::other(error.to_string(), "the crypto provider is at fault"))?;
-    let builder = match &tls.client_ca {
+    let builder = match verifier(tls, provider)? {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let roots = Arc::new(roots_in(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-            let verifier =
-                if tls.client_optional { verifier.allow_unauthenticated() } else { verifier };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| {
-                TlsError::new(path, error.to_string(), "give the CA of the peers")
-            })?)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols.clone_from(&tls.alpn);
+    if tls.tickets {
+        config.ticketer = ticketer()?;
+    }
     Ok((Arc::new(config), used))
 }
 
-fn by_hand(config: &Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
-    if tls.client_ca.is_some() {
+/// Verifies the certificates of peers, if they are asked for one.
+fn verifier(
+    tls: &TlsConfig,
+    provider: Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let Some(path) = &tls.client_ca else {
+        return match &tls.crl {
+            None => Ok(None),
+            Some(crl) => {
+                let problem = "there is no CA to these revocation lists";
+                Err(TlsError::new(crl, problem, "give the CA of the peers as well (client-ca)"))
+            }
+        };
+    };
+    let roots = Arc::new(roots_in(path)?);
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    if let Some(path) = &tls.crl {
+        builder = builder.with_crls(revocations(path)?);
+    }
+    if tls.client_optional {
+        builder = builder.allow_unauthenticated();
+    }
+    let built = builder.build().map_err(|error| match (&error, &tls.crl) {
+        (VerifierBuilderError::InvalidCrl(_), Some(crl)) => {
+            TlsError::new(crl, error.to_string(), NO_LIST)
+        }
+        _ => TlsError::new(path, error.to_string(), "give the CA of the peers"),
+    });
+    Ok(Some(built?))
+}
+
+fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let pem = open(path)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let lists = lists.map_err(|error| TlsError::new(path, error.to_string(), NO_LIST))?;
+    if lists.is_empty() {
+        return Err(TlsError::new(path, "there is no revocation list in it", NO_LIST));
+    }
+    Ok(lists)
+}
+
+/// A configuration made by hand, with the settings that go with one.
+fn adjusted(config: Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    if tls.client_ca.is_some() || tls.crl.is_some() {
         let problem = "a client CA does not go with a configuration made by hand";
         return Err(TlsError::other(
             problem,
             "give that one its own verifier of client certificates",
         ));
     }
-    if tls.alpn.is_empty() {
-        return Ok(Arc::clone(config));
+    if tls.alpn.is_empty() && !tls.tickets {
+        return Ok(config);
     }
-    let mut config = ServerConfig::clone(config);
-    config.alpn_protocols.clone_from(&tls.alpn);
+    let mut config = Arc::unwrap_or_clone(config);
+    if !tls.alpn.is_empty() {
+        config.alpn_protocols.clone_from(&tls.alpn);
+    }
+    if tls.tickets {
+        config.ticketer = ticketer()?;
+    }
     Ok(Arc::new(config))
 }
 
@@ -142,8 +196,12 @@ pub(super) fn read_client(
     roots: &Roots,
     identity: Option<(&Path, &Path)>,
     protocols: &[Vec<u8>],
+    named: Option<&Arc<CryptoProvider>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+    if let Roots::Rustls(config) = roots {
+        return Ok(Arc::clone(config));
+    }
+    let provider = provider(named)?;
     let fault =
         |error: RustlsError| TlsError::other(error.to_string(), "name the roots yourself, by ca");
     let builder = || {
@@ -151,6 +209,7 @@ pub(super) fn read_client(
             .with_safe_default_protocol_versions()
     };
     let builder = match roots {
+        // Returned above.
         Roots::Rustls(config) => return Ok(Arc::clone(config)),
         Roots::System => {
             builder().and_then(|builder| builder.with_platform_verifier()).map_err(fault)?

@@ -1,24 +1,29 @@
-//! TLS by rustls (feature `tls`): certificates and the handshake.
+//! TLS by rustls (features `tls`, `ring`, `aws-lc`, `rustls`): certificates and the handshake.
 
 mod client;
 mod error;
 mod files;
 mod names;
+mod provider;
+mod source;
 mod stream;
 mod validity;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ropewalk_middleware::BoxError;
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 
 /// For a [`TlsConfig`] made from a `rustls::ServerConfig` of your own.
 pub use rustls;
 
 pub use self::client::ClientTls;
 pub use self::error::TlsError;
+pub(crate) use self::source::CertSource;
 pub(crate) use self::stream::{HANDSHAKE, Side, accept, connect};
 
 use self::files::InUse;
@@ -26,8 +31,7 @@ use self::files::InUse;
 /// The TLS configuration of a server, for [`Endpoint::tls`] and [`Session::upgrade_tls`]: its
 /// certificates, which certificates of peers it accepts, and its protocols.
 ///
-/// TLS 1.2 and 1.3 are supported, with rustls's default ciphers and the `ring` provider; no
-/// process-wide provider is installed.
+/// TLS 1.2 and 1.3 are supported, with all ciphers of the [`provider`](Self::provider).
 ///
 /// A close sends `close_notify`. If the peer's stream ends without one, an attacker may have cut
 /// it: after the bytes before the end, reading fails with `UnexpectedEof`.
@@ -58,6 +62,10 @@ pub struct TlsConfig {
     /// A connection may also begin with plain text.
     pub(crate) accepts_plain: bool,
     pub(crate) alpn: Vec<Vec<u8>>,
+    /// The revocation lists of the authorities in `client_ca`.
+    pub(crate) crl: Option<PathBuf>,
+    pub(crate) tickets: bool,
+    provider: Option<Arc<CryptoProvider>>,
     loaded: Arc<Loaded>,
 }
 
@@ -81,24 +89,6 @@ pub(crate) struct Reading {
     number: u64,
     config: Arc<ServerConfig>,
     in_use: InUse,
-}
-
-/// The source of the certificates.
-#[derive(Clone)]
-pub(crate) enum CertSource {
-    /// A chain and its key.
-    Files {
-        cert: PathBuf,
-        key: PathBuf,
-    },
-    /// A folder of certificates.
-    Folder(PathBuf),
-    /// A chain and its key, in PEM.
-    Pem {
-        cert: Arc<[u8]>,
-        key: Arc<[u8]>,
-    },
-    Rustls(Arc<ServerConfig>),
 }
 
 impl TlsConfig {
@@ -130,10 +120,54 @@ impl TlsConfig {
         CertSource::Pem { cert: cert.as_ref().into(), key: key.as_ref().into() }.into()
     }
 
-    /// A configuration made by hand. It is used as it is, except for [`alpn`](Self::alpn), and
-    /// never reloaded.
+    /// A configuration made by hand. It is used as it is, except for [`alpn`](Self::alpn) and
+    /// [`tickets`](Self::tickets), and never reloaded: see [`made_by`](Self::made_by).
     pub fn rustls(config: impl Into<Arc<ServerConfig>>) -> Self {
         CertSource::Rustls(config.into()).into()
+    }
+
+    /// Configurations made by hand, that are reloaded: the function is called when files would be
+    /// read, and again by each reload, and may block on the file system. If it fails, nothing
+    /// changes, as with a file that can't be used.
+    ///
+    /// ```
+    /// use ropewalk::TlsConfig;
+    /// # fn read() -> std::io::Result<ropewalk::tls::rustls::ServerConfig> { unimplemented!() }
+    ///
+    /// let tls = TlsConfig::made_by(|| {
+    ///     let mut config = read()?;
+    ///     config.max_early_data_size = 0;
+    ///     Ok(config)
+    /// });
+    /// ```
+    pub fn made_by<F>(make: F) -> Self
+    where
+        F: Fn() -> Result<ServerConfig, BoxError> + Send + Sync + 'static,
+    {
+        let fix = "it is made by the function given to TlsConfig::made_by";
+        let make =
+            move || make().map(Arc::new).map_err(|error| TlsError::other(error.to_string(), fix));
+        CertSource::Made(Arc::new(make)).into()
+    }
+
+    /// Sets the cryptography: ciphers, key exchange, signatures. By default it is that which the
+    /// process has installed (`CryptoProvider::install_default`), or else AWS-LC's if the feature
+    /// `aws-lc` is on, or else ring's (features `ring` and `tls`). With the feature `rustls` alone
+    /// there is no other, and a missing one is an error when the files are read. This crate
+    /// installs no provider for the process.
+    ///
+    /// It has no effect on a configuration made by hand, which has a provider already.
+    ///
+    /// ```
+    /// use ropewalk::TlsConfig;
+    /// use ropewalk::tls::rustls::crypto::ring;
+    ///
+    /// let tls = TlsConfig::files("cert.pem", "key.pem").provider(ring::default_provider());
+    /// ```
+    #[must_use]
+    pub fn provider(mut self, provider: impl Into<Arc<CryptoProvider>>) -> Self {
+        self.provider = Some(provider.into());
+        self.apart()
     }
 
     /// Requires a certificate of every peer, signed by one in this PEM file (mutual TLS); without
@@ -153,6 +187,27 @@ impl TlsConfig {
     pub fn optional_client_ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.client_ca = Some(path.into());
         self.client_optional = true;
+        self.apart()
+    }
+
+    /// Refuses the certificates in these revocation lists: a PEM file with the list of each
+    /// authority that signs certificates of peers, also of those between them and the authority in
+    /// [`client_ca`](Self::client_ca), which has to be set. A peer whose authority has no list is
+    /// refused. The file is read again by a reload. A list that is past its next update is still
+    /// used: write the new one in time.
+    #[must_use]
+    pub fn crl(mut self, path: impl Into<PathBuf>) -> Self {
+        self.crl = Some(path.into());
+        self.apart()
+    }
+
+    /// Whether sessions are resumed by tickets, of TLS 1.2 as well as 1.3, which the peers keep;
+    /// off by default: then this server keeps the last 256 sessions. Tickets are good for any
+    /// number of peers, on this process until the next reload. Their keys change every 6 h, and
+    /// until then a stolen key decrypts sessions of TLS 1.2 that were recorded.
+    #[must_use]
+    pub fn tickets(mut self, on: bool) -> Self {
+        self.tickets = on;
         self.apart()
     }
 
@@ -203,6 +258,16 @@ impl TlsConfig {
         Ok(())
     }
 
+    /// Whether all of its cryptography is validated by FIPS 140-3, as rustls says: see the book's
+    /// chapter on TLS. Reads the files if that has not been done yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`TlsConfig::load`].
+    pub fn is_fips(&self) -> Result<bool, TlsError> {
+        Ok(self.current()?.fips())
+    }
+
     /// Reads the files without using them yet.
     pub(crate) fn read(&self) -> Result<Reading, TlsError> {
         let number = self.loaded.begun.fetch_add(1, Ordering::Relaxed) + 1;
@@ -235,9 +300,9 @@ impl TlsConfig {
         Ok(current().unwrap_or(config))
     }
 
-    /// Whether there are files that may have changed.
-    pub(crate) fn has_files(&self) -> bool {
-        self.source.path().is_some() || self.client_ca.is_some()
+    /// Whether a reload may give another configuration.
+    pub(crate) fn may_change(&self) -> bool {
+        self.source.may_change() || self.client_ca.is_some()
     }
 
     /// Detaches this value from the clones with which it shares the files read.
@@ -255,6 +320,9 @@ impl From<CertSource> for TlsConfig {
             client_optional: false,
             accepts_plain: false,
             alpn: Vec::new(),
+            crl: None,
+            tickets: false,
+            provider: None,
             loaded: Arc::default(),
         }
     }
@@ -273,13 +341,19 @@ impl From<Arc<ServerConfig>> for TlsConfig {
 }
 
 impl PartialEq for TlsConfig {
-    /// Two configurations are equal if their settings are; those made by hand if they are clones of
-    /// each other.
+    /// Two configurations are equal if their settings are; providers and configurations made by
+    /// hand if they are clones of each other.
     fn eq(&self, other: &Self) -> bool {
-        (&self.source, &self.client_ca, &self.alpn)
-            == (&other.source, &other.client_ca, &other.alpn)
-            && (self.client_optional, self.accepts_plain)
-                == (other.client_optional, other.accepts_plain)
+        let providers = (self.provider.as_ref(), other.provider.as_ref());
+        let same_provider = match providers {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_provider
+            && (&self.source, &self.client_ca, &self.crl, &self.alpn)
+                == (&other.source, &other.client_ca, &other.crl, &other.alpn)
+            && (self.client_optional, self.accepts_plain, self.tickets)
+                == (other.client_optional, other.accepts_plain, other.tickets)
     }
 }
 
@@ -288,38 +362,5 @@ impl Eq for TlsConfig {}
 impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsConfig").field("source", &self.source).finish_non_exhaustive()
-    }
-}
-
-impl CertSource {
-    /// The file or folder of the server's certificates.
-    fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Files { cert, .. } => Some(cert),
-            Self::Folder(path) => Some(path),
-            Self::Pem { .. } | Self::Rustls(_) => None,
-        }
-    }
-}
-
-impl PartialEq for CertSource {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Files { cert, key }, Self::Files { cert: c, key: k }) => (cert, key) == (c, k),
-            (Self::Folder(path), Self::Folder(other)) => path == other,
-            (Self::Pem { cert, key }, Self::Pem { cert: c, key: k }) => (cert, key) == (c, k),
-            (Self::Rustls(config), Self::Rustls(other)) => Arc::ptr_eq(config, other),
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Debug for CertSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path() {
-            Some(path) => path.fmt(f),
-            // The contents are not printed, because they include a key.
-            None => f.write_str("(in memory)"),
-        }
     }
 }

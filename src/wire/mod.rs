@@ -18,7 +18,7 @@ mod scratch;
 mod stall;
 mod timer;
 mod turn;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod upgrade;
 mod wait;
 

@@ -83,7 +83,7 @@ async fn a_fault_of_the_setup_is_reported_at_its_end() {
     assert!(error.to_string().contains("add one with Client::connect"), "{error}");
     let error = Client::new().connect("tcp:8007").pipelined::<String, _>(Lines::lf()).unwrap_err();
     assert!(error.to_string().contains("write tcp:HOST:8007"), "{error}");
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     {
         let client = Client::new().connect("tls:localhost:1?ca=/nowhere/ca.pem");
         let error = client.pipelined::<String, _>(Lines::lf()).unwrap_err();

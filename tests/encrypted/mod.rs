@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, date_time_ymd,
+};
 use ropewalk::memory::{Connector, MemoryStream};
 use ropewalk::{Addr, ConnectionService, Endpoint, Handle, Server, TlsConfig, memory};
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -39,6 +42,15 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, asking).await.is_ok(), "waited in vain until {what}");
+}
+
+/// The providers of cryptography that are compiled in, with their names.
+pub fn providers() -> Vec<(&'static str, Arc<CryptoProvider>)> {
+    vec![
+        ("ring", Arc::new(ring::default_provider())),
+        #[cfg(feature = "aws-lc")]
+        ("aws-lc", Arc::new(rustls::crypto::aws_lc_rs::default_provider())),
+    ]
 }
 
 /// A directory that goes with this value.
@@ -71,6 +83,7 @@ impl Folder {
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
+#[derive(Clone)]
 pub struct Issued {
     pub cert: String,
     pub key: String,
@@ -110,6 +123,32 @@ impl Ca {
 
     pub fn issue_params(&self, params: &CertificateParams) -> Issued {
         self.issue_key(params, &KeyPair::generate().unwrap())
+    }
+
+    /// A certificate with this serial number.
+    pub fn issue_numbered(&self, name: &str, number: u64) -> Issued {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.serial_number = Some(number.into());
+        self.issue_params(&params)
+    }
+
+    /// The list of the certificates that it has revoked, by their serial numbers.
+    pub fn revoke(&self, numbers: &[u64]) -> String {
+        let revoked = |number: &u64| RevokedCertParams {
+            serial_number: (*number).into(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2099, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: numbers.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     /// Another certificate for `localhost` with the same key.

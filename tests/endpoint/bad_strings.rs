@@ -136,7 +136,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "proxy+tls:8443?certs=x&mode=1&trust=::1",
         "the option \"mode\" is unknown",
-        "client-ca, client-cert, alpn, plain, backlog, trust",
+        "client-ca, client-cert, crl, alpn, tickets, plain, backlog, trust",
     ),
     ("proxy+unix:", "there is no path", "write proxy+unix:/run/x.sock"),
     ("proxy+unix:x?trust=::1", "trust is for endpoints with addresses", "by mode="),

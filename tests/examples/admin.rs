@@ -4,13 +4,20 @@ use std::fs::{Permissions, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use crate::support::{Client, Example, TempDir, command, program, run, until};
 
-const TOKEN: &str = "a-token-of-the-tests";
+pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 
 /// The example with a token, and its admin endpoint on TCP.
-fn admin() -> Example {
-    let (mut command, dir) = (command("admin"), TempDir::new());
+pub(crate) fn admin() -> Example {
+    admin_by(command("admin"))
+}
+
+/// The same, by this command.
+fn admin_by(mut command: Command) -> Example {
+    let dir = TempDir::new();
     let file = dir.join("token");
     write(&file, TOKEN).unwrap();
     set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
@@ -24,8 +31,12 @@ fn admin() -> Example {
 }
 
 fn asked(example: &Example, request: &str) -> String {
+    asked_with(example, request, TOKEN)
+}
+
+fn asked_with(example: &Example, request: &str, token: &str) -> String {
     let mut client = Client::tcp(example.first);
-    let token = format!("Authorization: Bearer {TOKEN}");
+    let token = format!("Authorization: Bearer {token}");
     client.send(format!(
         "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{token}\r\n\r\n"
     ));
@@ -113,4 +124,54 @@ fn a_non_loopback_address_is_refused_and_the_error_names_the_fix() {
         text.contains("other machines") && text.contains("token_file") && text.contains("tls:"),
         "{text}"
     );
+}
+
+#[test]
+fn a_signal_reloads_the_token() {
+    let mut example = admin();
+    let another = "another-token-of-the-tests";
+    write(example.dir.join("token"), another).unwrap();
+    assert!(asked_with(&example, "GET /status", another).starts_with("HTTP/1.1 401 "));
+    example.signal(Signal::HUP);
+    until("the new token is in use", || {
+        asked_with(&example, "GET /status", another).starts_with("HTTP/1.1 200 ")
+    });
+    assert!(asked(&example, "GET /status").starts_with("HTTP/1.1 401 "));
+    example.terminate();
+    assert!(example.wait().success());
+}
+
+/// By default a server leaves enough descriptors.
+#[test]
+fn it_answers_while_the_server_has_as_many_connections_as_its_descriptors_allow() {
+    let Some(prlimit) = program("prlimit") else { return };
+    let mut limited = Command::new(prlimit);
+    limited.arg("--nofile=300").arg(command("admin").get_program());
+    let mut example = admin_by(limited);
+    // Each has been served, so it need not make room for those that wait.
+    let mut clients = Vec::new();
+    for n in 0..250 {
+        let mut client = example.tcp();
+        client.send(format!("I am {n}\n"));
+        clients.push(client);
+    }
+    let listed = || asked(&example, "GET /connections?limit=1");
+    until("it is full", || {
+        let open = listed()
+            .split("\"open\":")
+            .nth(1)
+            .and_then(|text| text.split(',').next()?.parse::<u32>().ok());
+        open.is_some_and(|open| open >= 176)
+    });
+    // As many at once as it takes.
+    let mut streams: Vec<Client> = (0..64).map(|_| Client::tcp(example.first)).collect();
+    for client in &mut streams {
+        client.send("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    }
+    for mut client in streams {
+        assert!(client.rest().starts_with(b"HTTP/1.1 200 "));
+    }
+    drop(clients);
+    example.terminate();
+    assert!(example.wait().success());
 }

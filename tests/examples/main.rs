@@ -3,6 +3,8 @@
 
 #[path = "../asked/mod.rs"]
 mod asked;
+#[path = "../browser/mod.rs"]
+mod browser;
 #[path = "../encrypted/mod.rs"]
 mod encrypted;
 #[path = "../generations/mod.rs"]
@@ -14,6 +16,7 @@ mod support;
 #[path = "."]
 mod examples {
     mod admin;
+    mod admin_page;
     mod answers;
     mod balance;
     mod chat;
@@ -42,5 +45,6 @@ mod examples {
     mod smtp_clients;
     mod smtp_ends;
     mod smtp_parts;
+    mod telemetry;
     mod web;
 }

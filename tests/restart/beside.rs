@@ -1,13 +1,15 @@
 //! Servers beside another one, whose hot restart hands their sockets over as well.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use ropewalk::server::{Restart, RestartError};
-use ropewalk::{Bytes, Lines, Server, framed, reply_fn};
+use ropewalk::server::{Reload, Restart, RestartError};
+use ropewalk::{Bytes, Endpoint, Lines, Server, framed, reply_fn};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::generations::Generations;
@@ -112,6 +114,109 @@ async fn a_server_beside_one_that_never_runs_ends_when_it_is_told() {
     tokio::time::timeout(std::time::Duration::from_secs(10), beside).await.unwrap().unwrap();
     assert!(!path.exists());
     drop(main);
+}
+
+/// A server with two endpoints beside another one; the second is on a socket with this path.
+async fn two_beside(main: &Running, path: &Path, workers: Option<usize>) -> Running {
+    let beside = Server::new()
+        .listen("tcp:127.0.0.1:0")
+        .listen(format!("unix:{}", path.display()))
+        .beside(main.handle());
+    let beside = workers.into_iter().fold(beside, Server::workers);
+    let beside =
+        Running::start(beside.serve(framed(Lines::any(), reply_fn(|line: Bytes| line)))).await;
+    ask(&mut beside.connect().await, "a\n", "a\n").await;
+    beside
+}
+
+#[tokio::test]
+async fn an_endpoint_of_the_server_beside_that_is_removed_listens_no_more() {
+    for workers in [None, Some(2)] {
+        let dir = TempDir::new();
+        let path = dir.join("beside.sock");
+        let main = Running::start(Server::new().listen("tcp:127.0.0.1:0").serve(shouter())).await;
+        let beside = two_beside(&main, &path, workers).await;
+        let address = beside.tcp_addr(0);
+        beside.handle().remove_endpoint(0).await.unwrap();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{workers:?}");
+        // Another one may have its address now.
+        let again = beside.handle().add_endpoint("main", Endpoint::tcp(address)).await.unwrap();
+        ask(&mut TcpStream::connect(address).await.unwrap(), "b\n", "b\n").await;
+        beside.handle().remove_endpoint(again).await.unwrap();
+        ask(&mut UnixStream::connect(&path).await.unwrap(), "c\n", "c\n").await;
+        beside.handle().remove_endpoint(1).await.unwrap();
+        assert!(!path.exists());
+        beside.handle().stop();
+        beside.over().await;
+        main.handle().stop();
+        main.over().await;
+    }
+}
+
+/// Resources that say how often they were read and set.
+#[derive(Clone, Default)]
+struct Counted {
+    read: Arc<AtomicUsize>,
+    set: Arc<AtomicUsize>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Reload for Counted {
+    type State = ();
+
+    async fn read(&self) -> ropewalk::Result {
+        self.read.fetch_add(1, Ordering::Relaxed);
+        match self.broken.load(Ordering::Relaxed) {
+            true => Err(ropewalk::Error::other("it is broken")),
+            false => Ok(()),
+        }
+    }
+
+    fn set(&self, (): ()) {
+        self.set.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counted {
+    fn counts(&self) -> (usize, usize) {
+        (self.read.load(Ordering::Relaxed), self.set.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn a_reload_reloads_the_server_beside_as_well_or_neither() {
+    let (one, other) = (Counted::default(), Counted::default());
+    let dir = TempDir::new();
+    let main = Server::new().listen("tcp:127.0.0.1:0").reload(one.clone());
+    let main = Running::start(main.serve(shouter())).await;
+    let beside = Server::new()
+        .listen(format!("unix:{}", dir.join("beside.sock").display()))
+        .reload(other.clone())
+        .beside(main.handle());
+    let beside = Running::start(beside.serve(shouter())).await;
+    // It is beside the other one as soon as it serves.
+    ask(&mut UnixStream::connect(dir.join("beside.sock")).await.unwrap(), "a\n", "A\n").await;
+    main.handle().reload().await.unwrap();
+    assert_eq!((one.counts(), other.counts()), ((1, 1), (1, 1)));
+    other.broken.store(true, Ordering::Relaxed);
+    assert!(main.handle().reload().await.is_err());
+    assert_eq!((one.counts(), other.counts()), ((2, 1), (2, 1)));
+    other.broken.store(false, Ordering::Relaxed);
+    one.broken.store(true, Ordering::Relaxed);
+    assert!(main.handle().reload().await.is_err());
+    assert_eq!((one.counts().1, other.counts().1), (1, 1));
+    // Its own handle reloads it alone.
+    beside.handle().reload().await.unwrap();
+    assert_eq!((one.counts().1, other.counts().1), (1, 2));
+    one.broken.store(false, Ordering::Relaxed);
+    beside.handle().stop();
+    beside.over().await;
+    let before = other.counts();
+    main.handle().reload().await.unwrap();
+    assert_eq!((one.counts().1, other.counts()), (2, before), "it has ended");
+    main.handle().stop();
+    main.over().await;
 }
 
 async fn an_endpoint_is_closed(workers: bool) {

@@ -1,5 +1,5 @@
 //! The client's side of TLS: whose certificate is taken, and what is shown and offered.
-#![cfg(feature = "tls")]
+#![cfg(feature = "rustls")]
 
 use ropewalk::tls::ClientTls;
 use ropewalk::{

@@ -22,6 +22,10 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
             "tls:1.2.3.4:1?cert=c.pem&key=/etc/k.pem&client-ca=ca.pem&alpn=h2,http/1.1",
             tcp("1.2.3.4:1").tls(files().client_ca("ca.pem").alpn(["h2", "http/1.1"])),
         ),
+        (
+            "tls:1.2.3.4:1?cert=c.pem&key=/etc/k.pem&client-ca=ca.pem&crl=crl.pem&tickets=true",
+            tcp("1.2.3.4:1").tls(files().client_ca("ca.pem").crl("crl.pem").tickets(true)),
+        ),
         ("tls:8443?certs=/etc/certs", tcp("0.0.0.0:8443").tls(TlsConfig::folder("/etc/certs"))),
         ("tls:8443?certs=a%26b%25?c%2C=&alpn=x%2Cy,z", {
             tcp("0.0.0.0:8443").tls(TlsConfig::folder("a&b%?c,=").alpn(["x,y", "z"]))
@@ -84,13 +88,18 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
         ("tls:1?certs=x&certs=y", "certs is given twice", "keep one"),
         ("tls:1?certs=x&alpn=x&alpn=y", "alpn is given twice", "keep one"),
         ("tls:1?certs=x&client-ca=x&client-ca=y", "client-ca is given twice", "keep one"),
+        ("tls:1?certs=x&crl=y", "crl goes with client-ca", "write client-ca=FILE too"),
+        ("tls:1?certs=x&client-ca=y&crl=", "the option crl has no path", "write crl=PATH"),
+        ("tls:1?certs=x&crl=x&crl=y", "crl is given twice", "keep one"),
+        ("tls:1?certs=x&tickets=yes", "tickets=yes is unknown", "tickets=true"),
+        ("tls:1?certs=x&tickets=true&tickets=true", "tickets is given twice", "keep one"),
         ("tls:1?certs=x&alpn=", "a protocol of 0 bytes in alpn=", "write names, such as alpn=h2"),
         ("tls:1?certs=x&alpn=a,,b", "a protocol of 0 bytes in alpn=a,,b", "write names"),
         ("tls:1?certs=%zz", "\"%zz\" is not % and two", "write %25 for a %"),
         (
             "tls:1?certs=x&mode=660",
             "the option \"mode\" is unknown",
-            "are cert, key, certs, client-ca, client-cert, alpn, plain, backlog",
+            "are cert, key, certs, client-ca, client-cert, crl, alpn, tickets, plain, backlog",
         ),
         ("tls+tcp:1?certs=x", "the scheme \"tls+tcp\" is unknown", "TCP with TLS is tls:"),
         ("tls+udp:1?certs=x", "the scheme \"udp\" is unknown", "the schemes are tcp:, tls:"),
@@ -99,7 +108,7 @@ fn a_bad_string_is_quoted_with_the_fault_and_the_fix() {
         (
             "tls+fd:3?certs=x&mode=660",
             "the option \"mode\" is unknown",
-            "are cert, key, certs, client-ca, client-cert, alpn, plain",
+            "are cert, key, certs, client-ca, client-cert, crl, alpn, tickets, plain",
         ),
         ("tls+tls:1?certs=x", "the scheme \"tls+tls\" is unknown", "TCP with TLS is tls:"),
         (

@@ -110,3 +110,58 @@ async fn a_reload_reads_the_servers_resources_and_the_token_again() {
     assert_eq!(asked.request("POST", "/reload", &[&new], "").await.status, 500);
     assert_eq!(asked.request("GET", "/status", &[&new], "").await.status, 200);
 }
+
+#[tokio::test]
+async fn the_token_and_the_certificate_of_the_endpoint_are_reloaded_with_the_server_or_not_at_all()
+{
+    let broken = Arc::new(AtomicUsize::new(0));
+    let is_broken = Arc::clone(&broken);
+    let read = move || {
+        let n = is_broken.load(Ordering::Relaxed);
+        async move { if n == 1 { Err(Error::other("the list is broken")) } else { Ok(()) } }
+    };
+    let watched = Watched::with(Server::new().reload(reload_fn(read, drop))).await;
+    let (dir, file) = token_file();
+    let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (old, new) = (make(), make());
+    let pem = dir.path().join("both.pem");
+    let write = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        std::fs::write(&pem, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
+    };
+    write(&old);
+    let endpoint = format!("tls:127.0.0.1:0?cert={0}&key={0}", pem.display());
+    let admin = Admin::new().listen(endpoint).token_file(&file);
+    let asked = spawned(admin.bind(&watched.handle).await.unwrap());
+    let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+    for made in [&old, &new] {
+        roots.add(made.cert.der().clone()).unwrap();
+    }
+    let shows = async |made: &rcgen::CertifiedKey<rcgen::KeyPair>, token: &str| {
+        let stream = crate::common::encrypted(&asked, roots.clone()).await;
+        assert!(stream.get_ref().1.peer_certificates().unwrap()[0] == *made.cert.der());
+        let request = format!(
+            "GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}\r\n\r\n",
+            bearer(token)
+        );
+        assert_eq!(crate::common::exchange(stream, &request).await.status, 200);
+    };
+    shows(&old, TOKEN).await;
+    let another = "another-token-of-the-tests";
+    write(&new);
+    write_token(&file, another);
+    broken.store(1, Ordering::Relaxed);
+    assert!(watched.handle.reload().await.is_err());
+    shows(&old, TOKEN).await;
+    broken.store(0, Ordering::Relaxed);
+    write_token(&file, "short");
+    assert!(watched.handle.reload().await.is_err());
+    shows(&old, TOKEN).await;
+    write_token(&file, another);
+    watched.handle.reload().await.unwrap();
+    shows(&new, another).await;
+    // What an endpoint that has ended needed is not read any more.
+    asked.handle.stop();
+    asked.handle.ended().await;
+    std::fs::remove_file(&file).unwrap();
+    watched.handle.reload().await.unwrap();
+}

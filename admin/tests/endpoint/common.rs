@@ -129,6 +129,23 @@ impl Asked {
     }
 }
 
+/// An encrypted connection to its first address.
+pub(crate) async fn encrypted(
+    asked: &Asked,
+    roots: tokio_rustls::rustls::RootCertStore,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let ring = tokio_rustls::rustls::crypto::ring::default_provider();
+    let config = tokio_rustls::rustls::ClientConfig::builder_with_provider(ring.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let port = asked.handle.addresses()[0].to_string().rsplit(':').next().unwrap().parse().unwrap();
+    let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap()
+}
+
 pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}")
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ropewalk::{Addr, Bytes, Lines, Server, framed, memory, reply_fn};
 use ropewalk_admin::Admin;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::common::{TOKEN, bearer, exchange, token_file};
@@ -51,6 +51,24 @@ async fn it_answers_until_the_last_connection_has_ended_and_is_not_ready_meanwhi
     running.await.unwrap().unwrap();
     assert_eq!(handle.drain_report().unwrap().cut(), 0);
     assert!(!path.exists(), "the endpoint is gone with its server");
+}
+
+/// A page keeps its connection open between two refreshes.
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_does_not_delay_the_end() {
+    let (endpoint, _connector) = memory::endpoint();
+    let serve =
+        Server::new().listen(endpoint).serve(framed(Lines::any(), reply_fn(|line: Bytes| line)));
+    let handle = serve.handle();
+    let (admin, pages) = memory::endpoint();
+    let running = tokio::spawn(Admin::new().listen(admin).run(serve));
+    let mut page = pages.connect().await.unwrap();
+    page.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    page.read_exact(&mut [0; 15]).await.unwrap();
+    let began = tokio::time::Instant::now();
+    handle.drain(Duration::from_secs(60));
+    running.await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

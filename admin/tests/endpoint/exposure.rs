@@ -39,6 +39,45 @@ async fn an_address_that_others_can_reach_needs_a_token_and_tls() {
 }
 
 #[tokio::test]
+async fn one_that_also_takes_plain_text_is_not_encrypted() {
+    let watched = Watched::start().await;
+    let (_made, tls) = certificate();
+    let endpoint = "tcp:0.0.0.0:0".parse::<Endpoint>().unwrap().tls(tls.accept_plain(true));
+    let (_dir, file) = token_file();
+    let bound = Admin::new().listen(endpoint).token_file(&file).bind(&watched.handle).await;
+    let error = bound.unwrap_err().to_string();
+    assert!(error.contains("encrypt it") && error.contains("plain=true"), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_is_what_it_means_however_it_is_written() {
+    let watched = Watched::start().await;
+    for refused in ["tcp:0", "tcp:[::]:0", "tcp:[::ffff:0.0.0.0]:0", "tcp:[::]:0?v6only=true"] {
+        let error = Admin::new().listen(refused).bind(&watched.handle).await.unwrap_err();
+        assert!(error.to_string().contains("other machines"), "{refused}: {error}");
+    }
+    for bound in ["tcp:localhost:0", "tcp:[::ffff:127.0.0.1]:0", "tcp:127.255.255.254:0"] {
+        drop(Admin::new().listen(bound).bind(&watched.handle).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_its_own_handle_adds_is_not_answered_on() {
+    let watched = Watched::start().await;
+    let asked = crate::common::Asked::tcp(&watched).await;
+    assert_eq!(asked.get("/healthz").await.status, 200);
+    let number = asked.handle.add_endpoint("main", "tcp:0.0.0.0:0").await.unwrap();
+    let address = asked.handle.endpoints()[number].address().to_string();
+    let address = address.replace("tcp:0.0.0.0", "127.0.0.1");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /status HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n", bearer(TOKEN));
+    let mut answer = Vec::new();
+    drop(tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await);
+    drop(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await);
+    assert_eq!(answer, b"");
+}
+
+#[tokio::test]
 async fn loopback_is_where_it_listens_and_the_default() {
     let watched = Watched::start().await;
     for endpoint in ["tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:127.1.2.3:0"] {
@@ -74,6 +113,30 @@ async fn a_unix_socket_is_for_its_user_unless_the_endpoint_has_a_mode() {
 }
 
 #[tokio::test]
+async fn a_unix_socket_that_all_users_may_connect_to_is_like_tcp_and_so_is_one_behind_a_proxy() {
+    let watched = Watched::start().await;
+    let (dir, file) = token_file();
+    for (scheme, mode, status) in
+        [("unix", 660, 200), ("unix", 666, 401), ("unix", 662, 401), ("proxy+unix", 600, 401)]
+    {
+        let path = dir.path().join("admin.sock");
+        let endpoint = format!("{scheme}:{}?mode={mode}", path.display());
+        let admin = Admin::new().listen(endpoint).token_file(&file);
+        let asked = spawned(admin.bind(&watched.handle).await.unwrap());
+        // A header without a client, as a proxy sends it for itself.
+        let header = if scheme == "unix" { "" } else { "PROXY UNKNOWN\r\n" };
+        for (path, status) in [("/healthz", 200), ("/status", status), ("/connections", status)] {
+            let request = format!(
+                "{header}GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            );
+            assert_eq!(asked.raw(&request).await.status, status, "{scheme} {mode} {path}");
+        }
+        asked.handle.stop();
+        asked.handle.ended().await;
+    }
+}
+
+#[tokio::test]
 async fn an_encrypted_endpoint_answers_by_its_address_and_by_its_name() {
     let watched = Watched::start().await;
     let (made, tls) = certificate();
@@ -81,28 +144,23 @@ async fn an_encrypted_endpoint_answers_by_its_address_and_by_its_name() {
     let (_dir, file) = token_file();
     let admin = Admin::new().listen(endpoint).token_file(file).host("admin.example.org");
     let asked = spawned(admin.bind(&watched.handle).await.unwrap());
-    let port =
-        asked.handle.addresses()[0].to_string().rsplit(':').next().unwrap().parse::<u16>().unwrap();
     let mut roots = tokio_rustls::rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let config = tokio_rustls::rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
     for (host, status) in [
         ("127.0.0.1", 200),
         ("192.0.2.7:9901", 200),
         ("admin.example.org", 200),
         ("evil.example", 403),
     ] {
-        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let stream = crate::common::encrypted(&asked, roots.clone()).await;
         let token = bearer(TOKEN);
         let request =
             format!("GET /status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{token}\r\n\r\n");
         assert_eq!(exchange(stream, &request).await.status, status, "{host}");
     }
     // Plain text is not answered.
+    let port: u16 =
+        asked.handle.addresses()[0].to_string().rsplit(':').next().unwrap().parse().unwrap();
     let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let refused =
         tokio::spawn(exchange(tcp, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;

@@ -159,7 +159,7 @@ async fn a_query_that_is_not_understood_is_refused_with_a_text() {
 async fn a_name_of_markup_stays_text() {
     let watched = Watched::start().await;
     let _stream = watched.connect().await;
-    let name = "<script>alert('Zoë')</script>\u{202e}\u{1b}[2J\u{200b}";
+    let name = "<script>alert('Zoë')</script>\u{202e}\u{1b}[2J\u{200b}\u{3164}";
     let admin = Admin::new().names(move |_| Some(name.to_owned()));
     let answer = Asked::with(&watched, admin).await.get("/connections").await;
     // As JSON, which browsers don't take for a page: the type says so, and may not be guessed.
@@ -167,7 +167,7 @@ async fn a_name_of_markup_stays_text() {
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     let shown = answer.json()["connections"][0]["name"].as_str().unwrap().to_owned();
     // Nothing that turns text around, hides in it, or controls a terminal.
-    assert_eq!(shown, "<script>alert('Zoë')</script>\\u{202e}\\u{1b}[2J\\u{200b}");
+    assert_eq!(shown, "<script>alert('Zoë')</script>\\u{202e}\\u{1b}[2J\\u{200b}\\u{3164}");
     let long = Admin::new().names(|_| Some("x".repeat(100_000)));
     let answer = Asked::with(&watched, long).await.get("/connections").await.json();
     assert!(answer["connections"][0]["name"].as_str().unwrap().len() == 203);

@@ -3,6 +3,7 @@
 
 mod common;
 
+mod attacks;
 mod changes;
 mod deadlines;
 mod drains;
@@ -11,4 +12,5 @@ mod lists;
 mod many;
 mod reads;
 mod refusals;
+mod sites;
 mod tokens;

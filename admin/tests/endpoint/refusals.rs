@@ -129,6 +129,9 @@ async fn a_host_that_others_can_point_here_is_refused_for_every_path() {
             "10.0.0.1",
             "192.0.2.1:80",
             "[::2]",
+            "[127.0.0.1]",
+            "localhost.",
+            "2130706433",
         ] {
             assert_eq!(ask(path, &format!("Host: {host}\r\n")).await, 403, "{path} {host}");
         }
@@ -138,6 +141,13 @@ async fn a_host_that_others_can_point_here_is_refused_for_every_path() {
             "Host: a b\r\n",
             "Host: localhost\r\nHost: localhost\r\n",
             "Host: me@localhost\r\n",
+            "Host: localhost@localhost\r\n",
+            // What comes after an address belongs to the name.
+            "Host: [::1].evil.example\r\n",
+            "Host: [::1]evil\r\n",
+            "Host: 127.0.0.1:evil\r\n",
+            "Host: localhost:+80\r\n",
+            "Host: localhost:65536\r\n",
         ] {
             assert_eq!(ask(path, head).await, 400, "{path} {head:?}");
         }

@@ -1,8 +1,9 @@
 //! The file of the token.
 
-use std::fs::{Permissions, set_permissions, write};
+use std::fs::{OpenOptions, Permissions, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use ropewalk_admin::Admin;
 
@@ -59,4 +60,18 @@ async fn a_missing_file_and_a_folder_are_errors_that_name_the_path() {
         let error = error(&watched, path).await;
         assert!(error.contains(&*path.display().to_string()), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_pipe_in_its_place_is_refused_and_nothing_waits_for_its_other_end() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let watched = Watched::start().await;
+    let (dir, _) = token_file();
+    let pipe = dir.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let refused = tokio::time::timeout(Duration::from_secs(20), error(&watched, &pipe)).await;
+    // The thread that waits, if there is one, is let go.
+    drop(OpenOptions::new().read(true).write(true).open(&pipe));
+    let error = refused.unwrap();
+    assert!(error.contains("not a regular file"), "{error}");
 }

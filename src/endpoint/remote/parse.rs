@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use ropewalk_middleware::proxy::Version;
 
 use super::super::input::{Input, PREFIX, Parts};
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "rustls"))]
 use super::super::parse;
 use super::super::tcp::TcpAddress;
 use super::super::{EndpointError, Kind};
 use super::{Remote, To};
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub(super) use self::encrypted::write as write_tls;
 
 pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
@@ -21,9 +21,9 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
     if scheme.starts_with(PREFIX) {
         remote.proxied = Some(Version::V2);
     }
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     let mut tls = encrypted::ClientTlsOptions::new(encrypted);
-    #[cfg(not(feature = "tls"))]
+    #[cfg(not(feature = "rustls"))]
     if encrypted {
         return Err(parse::without_tls(input));
     }
@@ -34,7 +34,7 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
     if remote.proxied.is_some() {
         known.push("header");
     }
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     known.extend_from_slice(tls.names());
     for (i, option) in options.iter().enumerate() {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -47,13 +47,13 @@ pub(super) fn parse(text: &str) -> Result<Remote, EndpointError> {
         match name {
             "from" => remote.from = Some(from(input, value)?),
             "header" => remote.proxied = Some(version(input, value)?),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "rustls")]
             _ => tls.set(input, name, value)?,
-            #[cfg(not(feature = "tls"))]
+            #[cfg(not(feature = "rustls"))]
             _ => {}
         }
     }
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     if encrypted {
         remote.tls = Some(tls.finish(input, remote.host().as_deref())?);
     }
@@ -117,7 +117,7 @@ fn version(input: Input<'_>, value: &str) -> Result<Version, EndpointError> {
     }
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod encrypted {
     use std::ffi::OsString;
     use std::fmt;

@@ -95,7 +95,7 @@ impl TcpAddress {
     }
 
     /// The address or name, without port and interface.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(super) fn host(&self) -> String {
         match self {
             Self::Ip(addr) => addr.ip().to_string(),

@@ -9,7 +9,7 @@ mod log;
 mod slots;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 mod turns;
 mod waiting;
 
@@ -29,7 +29,7 @@ pub use self::counts::{PreambleCounts, PreambleDrop};
 pub(crate) use self::fair::newest_of_most;
 pub(crate) use self::limits::{default_max_preambles, descriptors};
 pub(crate) use self::slots::Preambles;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 pub(crate) use self::turns::Turns;
 pub(crate) use self::waiting::wake_at;
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{InheritedEndpoint, ListedEndpoint, Passed, RestartError, Takeover};
 use crate::endpoint::Endpoint;
+use crate::server::run::reload::{Included, Reloads};
 
 /// Told which of its sockets another process has taken over, by the numbers that they had at
 /// `register`.
@@ -20,6 +21,8 @@ pub(in crate::server) struct Beside {
     /// Whether this process is the one that serves: not while another one may still take everything
     /// back.
     settled: watch::Sender<bool>,
+    /// What the server reloads.
+    reloads: Reloads,
 }
 
 #[derive(Default)]
@@ -43,8 +46,8 @@ struct Guest {
 }
 
 impl Beside {
-    pub(in crate::server) fn new() -> Self {
-        Self { inner: Arc::default(), settled: watch::Sender::new(false) }
+    pub(in crate::server) fn new(reloads: Reloads) -> Self {
+        Self { inner: Arc::default(), settled: watch::Sender::new(false), reloads }
     }
 
     fn lock(&self) -> MutexGuard<'_, Guests> {
@@ -89,11 +92,13 @@ impl Beside {
         drop(self.settled.subscribe().wait_for(|settled| *settled).await);
     }
 
-    /// Has a server's sockets handed over from now on, until what is returned is dropped. They are
-    /// duplicates: it has to be dropped before the server closes its own.
+    /// Has a server's sockets handed over, and its resources reloaded with those of this one, from
+    /// now on, until what is returned is dropped. The sockets are duplicates: it has to be dropped
+    /// before the server closes its own.
     pub(in crate::server) fn register(
         &self,
         sockets: Result<Vec<Passed>, RestartError>,
+        reloads: &Reloads,
         succeed: impl Fn(Vec<bool>) + Send + Sync + 'static,
     ) -> Registered {
         let mut inner = self.lock();
@@ -101,7 +106,8 @@ impl Beside {
         inner.next += 1;
         let sockets = sockets.map(|sockets| sockets.into_iter().map(Some).collect());
         inner.guests.push(Guest { number, sockets, succeed: Box::new(succeed) });
-        Registered { beside: self.clone(), number }
+        drop(inner);
+        Registered { beside: self.clone(), number, _included: self.reloads.include(reloads) }
     }
 
     /// The sockets of all servers beside this one, for a new process.
@@ -122,6 +128,7 @@ impl Beside {
                     path: path.clone(),
                 });
             }
+            handed.push((guest.number, of_it));
         }
         inner.handed = handed;
         inner.taken = Vec::new();
@@ -139,8 +146,13 @@ impl Beside {
         let mut taken = inner.taken.iter().copied();
         for (number, sockets) in &inner.handed {
             let mut of_it = vec![false; sockets.last().map_or(0, |last| last + 1)];
-            sockets.iter().zip(taken.by_ref()).for_each(|(&n, taken)| of_it[n] = taken);
             let guest = inner.guests.iter().find(|guest| guest.number == *number);
+            // Of an endpoint that was removed meanwhile it has no socket any more.
+            let left = |n: usize| {
+                let sockets = guest.and_then(|guest| guest.sockets.as_ref().ok());
+                sockets.is_some_and(|sockets| sockets[n].is_some())
+            };
+            sockets.iter().zip(taken.by_ref()).for_each(|(&n, taken)| of_it[n] = taken && left(n));
             if let Some(guest) = guest.filter(|_| of_it.contains(&true)) {
                 (guest.succeed)(of_it);
             }
@@ -154,10 +166,12 @@ impl fmt::Debug for Beside {
     }
 }
 
-/// The sockets of a server beside another one are handed over as long as this value lives.
+/// The sockets of a server beside another one are handed over, and its resources reloaded with
+/// those of that one, as long as this value lives.
 pub(in crate::server) struct Registered {
     beside: Beside,
     number: u64,
+    _included: Included,
 }
 
 impl Registered {
@@ -180,3 +194,56 @@ impl Drop for Registered {
 
 /// Which sockets of a server beside another one the new process has taken, by number, once it has.
 pub(in crate::server) type GivenUp = OnceLock<Vec<bool>>;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use super::{Beside, ListedEndpoint, Passed, Reloads};
+
+    fn place(address: &str) -> ListedEndpoint {
+        ListedEndpoint {
+            endpoint: "tcp:127.0.0.1:0".to_owned(),
+            address: address.to_owned(),
+            beside: true,
+            ..ListedEndpoint::default()
+        }
+    }
+
+    fn passed(number: usize, address: &str) -> Passed {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap().into();
+        Passed { number, place: place(address), socket, path: None }
+    }
+
+    #[test]
+    fn a_server_learns_what_was_taken_of_the_sockets_that_it_still_has() {
+        let beside = Beside::new(Reloads::default());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let sockets = ["tcp:a", "tcp:b", "tcp:c", "tcp:d"].into_iter().enumerate();
+        let sockets = sockets.map(|(number, address)| passed(number, address)).collect();
+        let registered = beside.register(Ok(sockets), &Reloads::default(), move |taken| {
+            tell.lock().unwrap().push(taken);
+        });
+        let handed = |beside: &Beside| -> Vec<String> {
+            let sockets = beside.hand_over().unwrap_or_default();
+            sockets.into_iter().map(|passed| passed.place.address).collect()
+        };
+        registered.remove(1);
+        assert_eq!(handed(&beside), ["tcp:a", "tcp:c", "tcp:d"]);
+        // One more goes while the new process takes them.
+        registered.remove(0);
+        beside.note_taken(&[false, true, false]);
+        beside.succeed();
+        assert_eq!(*told.lock().unwrap(), [vec![false, false, true, false]]);
+        // If only what it has removed was taken, it goes on.
+        assert_eq!(handed(&beside), ["tcp:c", "tcp:d"]);
+        registered.remove(2);
+        beside.note_taken(&[true, false]);
+        beside.succeed();
+        assert_eq!(told.lock().unwrap().len(), 1);
+        drop(registered);
+        assert!(handed(&beside).is_empty());
+    }
+}

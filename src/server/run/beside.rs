@@ -10,8 +10,8 @@ use crate::server::books::shared::{Phase, Shared};
 use crate::server::restart::{ListedEndpoint, Registered};
 
 /// If the server is beside another one, waits until that one serves, or until this one is told to
-/// end. From then on its sockets are handed over with those of the other one, as long as what is
-/// returned lives.
+/// end. From then on its sockets are handed over and its resources reloaded with those of the other
+/// one, as long as what is returned lives.
 pub(super) async fn begin(
     shared: &Arc<Shared>,
     options: &Options,
@@ -37,7 +37,7 @@ pub(super) async fn begin(
     let places: Vec<_> = endpoints.iter().enumerate().map(place).collect();
     let own = Arc::clone(shared);
     let drain = options.drain;
-    Some(beside.register(front.hand_over(&places), move |taken| {
+    Some(beside.register(front.hand_over(&places), &shared.reloads, move |taken| {
         // It is told once: after that its sockets are not handed over any more.
         drop(own.given_up.set(taken));
         own.succeed();

@@ -85,20 +85,15 @@ impl Bound {
         #[cfg(feature = "systemd")]
         let _feeding = options.notify.feed_watchdog();
         let _keeping = budget::keep(&shared);
-        let places = endpoints
-            .iter()
-            .enumerate()
-            .map(|(number, endpoint)| control::place(&shared, number, endpoint))
-            .collect();
-        let commands = shared.control.open(options.workers);
+        let place = |(number, endpoint)| control::place(&shared, number, endpoint);
         let mut running = Running {
             front,
-            places,
+            places: endpoints.iter().enumerate().map(place).collect(),
             named,
             own_sockets: 0,
-            options,
-            commands,
             beside,
+            commands: shared.control.open(options.workers),
+            options,
             shared: &shared,
         };
         let result = running.accept_until_told(&mut signals, hangup).await;

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::timeout;
 
 use crate::endpoint::Endpoint;
-#[cfg(feature = "tls")]
+#[cfg(feature = "rustls")]
 use crate::tls::TlsConfig;
 
 /// How long the certificates and resources of a server may take to be read, all together. One that
@@ -144,6 +144,8 @@ pub(in crate::server) struct Reloads(Arc<ReloadsShared>);
 struct ReloadsShared {
     files: Mutex<Files>,
     resources: Mutex<Vec<Read>>,
+    /// Those of the servers beside this one, which are reloaded with its own.
+    beside: Mutex<Vec<Reloads>>,
     /// Held during a reload, so that two at once happen one after the other.
     turn: AsyncMutex<()>,
     /// Notified when a certificate that can be reloaded was added.
@@ -153,38 +155,38 @@ struct ReloadsShared {
 #[derive(Clone, Default)]
 struct Files {
     /// Each with the number of its endpoint, if it belongs to one.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     tls: Vec<(Option<usize>, TlsConfig)>,
 }
 
 impl Reloads {
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "rustls")]
     pub(in crate::server) fn add(&self, endpoint: Option<usize>, tls: TlsConfig) {
-        if tls.has_files() {
+        if tls.may_change() {
             self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.push((endpoint, tls));
             self.0.added.notify_one();
         }
     }
 
-    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    #[cfg_attr(not(feature = "rustls"), allow(clippy::unused_self))]
     pub(in crate::server) fn add_endpoint(&self, number: usize, endpoint: &Endpoint) {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         endpoint.tls_config().into_iter().for_each(|tls| self.add(Some(number), tls.clone()));
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         let _ = (number, endpoint);
     }
 
     /// Stops reloading the certificates of this endpoint, so that their files may be deleted.
-    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self))]
+    #[cfg_attr(not(feature = "rustls"), allow(clippy::unused_self))]
     pub(in crate::server) fn remove_endpoint(&self, number: usize) {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         self.0
             .files
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .tls
             .retain(|(of, _)| *of != Some(number));
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         let _ = number;
     }
 
@@ -209,13 +211,26 @@ impl Reloads {
         f(&mut self.0.resources.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there is nothing to reload.
+    fn beside_mut<T>(&self, f: impl FnOnce(&mut Vec<Self>) -> T) -> T {
+        f(&mut self.0.beside.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reloads those of a server beside this one as well, as long as what is returned lives.
+    pub(in crate::server) fn include(&self, guest: &Self) -> Included {
+        self.beside_mut(|beside| beside.push(guest.clone()));
+        self.0.added.notify_one();
+        Included { all: self.clone(), guest: guest.clone() }
+    }
+
+    /// Whether there is nothing to reload. A server beside this one may get something later.
     pub(in crate::server) fn is_empty(&self) -> bool {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         let no_files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.is_empty();
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         let no_files = true;
-        no_files && self.resources_mut(|resources| resources.is_empty())
+        no_files
+            && self.resources_mut(|resources| resources.is_empty())
+            && self.beside_mut(|beside| beside.is_empty())
     }
 
     /// Reads everything again, and replaces all states if every reading succeeds; otherwise the old
@@ -243,11 +258,23 @@ impl Reloads {
 
     /// Returns how many panicked when their new states were set.
     async fn read_and_set(&self) -> Result<usize> {
-        let _turn = self.0.turn.lock().await;
+        let mut each = self.beside_mut(|beside| beside.clone());
+        each.insert(0, self.clone());
+        let mut turns = Vec::with_capacity(each.len());
+        for reloads in &each {
+            turns.push(reloads.0.turn.lock().await);
+        }
+        let reading = async {
+            let mut all = Vec::new();
+            for reloads in &each {
+                all.append(&mut reloads.read().await?);
+            }
+            Ok::<_, Error>(all)
+        };
         let late = |_| {
             Error::other(format!("the certificates and resources were not read within {READING:?}"))
         };
-        let all = timeout(READING, self.read()).await.map_err(late)??;
+        let all = timeout(READING, reading).await.map_err(late)??;
         // A panic in one must not keep the others from being set.
         Ok(all.into_iter().map(contain).filter(Option::is_none).count())
     }
@@ -263,6 +290,19 @@ impl Reloads {
     }
 }
 
+/// What a server beside another one has to reload is reloaded with that one as long as this value
+/// lives.
+pub(in crate::server) struct Included {
+    all: Reloads,
+    guest: Reloads,
+}
+
+impl Drop for Included {
+    fn drop(&mut self) {
+        self.all.beside_mut(|beside| beside.retain(|one| !Arc::ptr_eq(&one.0, &self.guest.0)));
+    }
+}
+
 impl fmt::Debug for Reloads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reloads").finish_non_exhaustive()
@@ -271,7 +311,7 @@ impl fmt::Debug for Reloads {
 
 impl Files {
     fn read(self) -> Result<Set> {
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "rustls")]
         {
             let read: Vec<_> =
                 self.tls.iter().map(|(_, tls)| tls.read()).collect::<Result<_, _>>()?;
@@ -279,7 +319,7 @@ impl Files {
                 self.tls.iter().zip(read).for_each(|((_, tls), config)| tls.set(config));
             }))
         }
-        #[cfg(not(feature = "tls"))]
+        #[cfg(not(feature = "rustls"))]
         {
             let _ = self;
             Ok(Box::new(|| ()))
