@@ -35,12 +35,15 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
 /// The layer remembers at most [`MAX_KEYS`](Self::MAX_KEYS) keys, until their ban or the time of
-/// their offences is over. When the table is full, further offenders are not banned, and
-/// [`untracked`](Self::untracked) counts that. The layer and its clones share the table and the
+/// their offences is over. When the table is full, an eighth of those that are not banned is
+/// forgotten; when it is full of bans, further offenders are not banned. [`untracked`] counts both.
+/// The layer and its clones share the table and the
 /// rules. A connection costs a lock, a look-up and a small allocation; a frame that parses costs
 /// nothing, and no timer runs.
 ///
 /// It goes around connections only. Under the PROXY protocol the peer is the client, not the proxy.
+///
+/// [`untracked`]: Self::untracked
 ///
 /// ```
 /// use std::time::Duration;
@@ -127,7 +130,7 @@ impl<K: Clone + Eq + Hash, P> BanLayer<K, P> {
         self.shared.offenders.offend(key, offences)
     }
 
-    /// Bans a key from now on for this time. False if the table is full.
+    /// Bans a key from now on for this time. False if the table is full of bans.
     pub fn ban(&self, key: K, time: Duration) -> bool {
         self.shared.offenders.ban(key, time)
     }
@@ -158,7 +161,7 @@ impl<K: Clone + Eq + Hash, P> BanLayer<K, P> {
         self.shared.offenders.bans()
     }
 
-    /// How many offences and bans were not remembered, because the table was full.
+    /// How many keys were forgotten or not remembered, because the table was full.
     pub fn untracked(&self) -> u64 {
         self.shared.offenders.untracked()
     }

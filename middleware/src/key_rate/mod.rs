@@ -33,8 +33,10 @@ const MAX_KEYS: usize = 65_536;
 /// layers made from one `KeyRates` and its clones share its buckets.
 ///
 /// At most [`MAX_KEYS`](Self::MAX_KEYS) keys are remembered, until their buckets are full and no
-/// connection uses them. When the table is full, all further keys share one bucket, and
-/// [`untracked`](Self::untracked) counts how often that happened.
+/// connection uses them. When the table is full, an eighth of those that no connection uses is
+/// forgotten, so that a peer that names many keys does not keep others out: a key that comes again
+/// has a full bucket. If connections use them all, further keys share one bucket.
+/// [`untracked`](Self::untracked) counts both.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +44,7 @@ const MAX_KEYS: usize = 65_536;
 /// use ropewalk_middleware::key_rate::KeyRates;
 ///
 /// // Ten frames a second for each user, who is named in front of a colon.
-/// let users = KeyRates::new(10, Duration::from_secs(1)).burst(50);
+/// let users = KeyRates::<Vec<u8>>::new(10, Duration::from_secs(1)).burst(50);
 /// let layer = users.by(|frame: &Bytes| frame.split(|b| *b == b':').next().unwrap_or_default().to_vec());
 /// # let _ = layer;
 /// ```
@@ -96,7 +98,7 @@ impl<K: Clone + Eq + Hash> KeyRates<K> {
         self.buckets.len()
     }
 
-    /// How often a key was not remembered, because the table was full.
+    /// How many keys were forgotten or not remembered, because the table was full.
     pub fn untracked(&self) -> u64 {
         self.buckets.untracked()
     }
