@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::activity::ConnectionState;
 pub use self::addr::Addr;
+pub(crate) use self::budget::BudgetRef;
 pub use self::budget::{Marks, MemoryBudget};
 pub use self::closing::Closing;
 pub use self::deadlines::ReadDeadlines;
