@@ -95,6 +95,7 @@ pub mod proxy;
 pub mod rate;
 mod read_deadline;
 mod reply;
+mod sample;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
