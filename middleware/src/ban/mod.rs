@@ -23,7 +23,8 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// Refuses the connections of peers that have offended too often, for a time.
 ///
 /// A frame that does not parse is an offence, and so is a stream in which the codec finds no frame
-/// at all. The service reports others, such as a wrong password, by [`offence`]. At the number of
+/// at all. A frame that is cut short by the end of the stream is not: a client that is stopped leaves
+/// one behind. The service reports others, such as a wrong password, by [`offence`]. At the number of
 /// its [`BanRules`] the peer is banned. The connection of that last offence answers it and closes,
 /// with [`CloseReason::Banned`]; frames that have arrived behind it are discarded. Other open
 /// connections of the peer stay.
