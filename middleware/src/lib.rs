@@ -8,8 +8,8 @@
 //!   [`AcceptRateLayer`], [`KeyLimitLayer`], [`BanLayer`], [`LifetimeLayer`], [`BandwidthLayer`],
 //!   [`LoginLayer`], [`OverloadLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`],
-//!   [`FrameRateLayer`], [`KeyRateLayer`], [`KeyRateRefuseLayer`], [`CallLatencyLayer`],
-//!   [`FrameLogLayer`];
+//!   [`FrameRateLayer`], [`KeyRateLayer`], [`KeyRateRefuseLayer`], [`AnswerRateLayer`],
+//!   [`CallLatencyLayer`], [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
 //!
 //! The chapter on layers of ropewalk's book (`docs/src/layers.md` in the repository) has the table:
@@ -120,7 +120,10 @@ pub use frame::Frame;
 #[cfg(feature = "x509")]
 pub use identity::{Identity, IdentityRule};
 pub use key_limit::{KeyLimit, KeyLimitLayer};
-pub use key_rate::{KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer, RateExceeded};
+pub use key_rate::{
+    AnswerRate, AnswerRateLayer, KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer,
+    RateExceeded,
+};
 pub use lifetime::{Lifetime, LifetimeLayer};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
 pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};

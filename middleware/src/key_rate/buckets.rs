@@ -34,6 +34,15 @@ impl KeyBucket {
         if self.tokens.fetch_sub(1, Ordering::Relaxed) > 0 { None } else { self.fill(rate) }
     }
 
+    /// Takes so many tokens, if they are counted as there, without a look at the clock.
+    pub(super) fn try_take(&self, tokens: i64) -> bool {
+        let is_there = self.tokens.fetch_sub(tokens, Ordering::Relaxed) >= tokens;
+        if !is_there {
+            self.tokens.fetch_add(tokens, Ordering::Relaxed);
+        }
+        is_there
+    }
+
     /// Returns a token that was taken and not used.
     pub(super) fn put_back(&self) {
         self.tokens.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
-//! Rates of frames that connections share: [`KeyRateLayer`], which waits, and
-//! [`KeyRateRefuseLayer`], which refuses.
+//! Rates of frames that connections share: [`KeyRateLayer`], which waits,
+//! [`KeyRateRefuseLayer`], which refuses, and [`AnswerRateLayer`], for the frames of answers.
 
+mod answers;
 mod buckets;
 mod refuse;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use self::answers::{AnswerRate, AnswerRateFuture, AnswerRateLayer};
 use self::buckets::{KeyBucket, KeyBuckets};
 pub use self::refuse::{
     ByFrame, FrameKey, KeyRateRefuse, KeyRateRefuseFuture, KeyRateRefuseLayer, OneKey, RateExceeded,
@@ -182,6 +184,12 @@ impl<K: Clone + Eq + Hash> KeyRateLayer<K> {
     /// Frames over the rate fail with [`RateExceeded`] instead of waiting.
     pub fn refuse(self) -> KeyRateRefuseLayer<K, OneKey<K>> {
         KeyRateRefuseLayer::new(self.buckets, OneKey(self.key))
+    }
+
+    /// The rate is that of the frames of answers, which wait, and not of the peer's frames. The
+    /// bucket stays the same, so the rate is one for both if this layer is also used itself.
+    pub fn answers(self) -> AnswerRateLayer<K> {
+        AnswerRateLayer::new(self.buckets, self.key)
     }
 }
 
