@@ -154,11 +154,11 @@ pub mod layer {
         KeyRateRefuse, KeyRateRefuseLayer, Lifetime, LifetimeLayer, Log, LogLayer, Login,
         LoginLayer, MakeRoom, Overload, OverloadLayer, PeerLimit, PeerLimitLayer, PerConnection,
         PerConnectionFuture, PerConnectionLayer, RateExceeded, ReadDeadline, ReadDeadlineLayer,
-        Refuse, State, StateLayer,
+        Refuse, State, StateLayer, Tap, TapLayer,
     };
     pub use ropewalk_middleware::{
         accept_rate, access, ban, bandwidth, call, crowd, key, key_limit, key_rate, lifetime,
-        limit, login, overload, rate,
+        limit, login, overload, rate, tap,
     };
 }
 

@@ -6,7 +6,7 @@
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`],
 //!   [`AcceptRateLayer`], [`KeyLimitLayer`], [`BanLayer`], [`LifetimeLayer`], [`BandwidthLayer`],
-//!   [`LoginLayer`], [`OverloadLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`LoginLayer`], [`OverloadLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`TapLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`],
 //!   [`FrameRateLayer`], [`KeyRateLayer`], [`KeyRateRefuseLayer`], [`AnswerRateLayer`],
 //!   [`CallLatencyLayer`], [`FrameLogLayer`];
@@ -97,6 +97,7 @@ mod read_deadline;
 mod reply;
 mod sample;
 mod state;
+pub mod tap;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -136,6 +137,7 @@ pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
 pub use reply::Body;
 pub use reply::{IntoReply, Reply, ReplyView};
 pub use state::{State, StateLayer};
+pub use tap::{Tap, TapLayer};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
