@@ -1,6 +1,7 @@
 //! Reading certificates.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -8,13 +9,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::{aside, event};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{
+    ClientConfig, Error as RustlsError, InconsistentKeys, KeyLogFile, RootCertStore, ServerConfig,
+};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::names::Names;
@@ -63,6 +66,7 @@ pub(super) fn read(
     };
     let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols.clone_from(&tls.alpn);
+    log_keys(&mut config, tls);
     Ok((Arc::new(config), used))
 }
 
@@ -74,12 +78,26 @@ fn by_hand(config: &Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConf
             "give that one its own verifier of client certificates",
         ));
     }
-    if tls.alpn.is_empty() {
+    if tls.alpn.is_empty() && !tls.logs_keys {
         return Ok(Arc::clone(config));
     }
     let mut config = ServerConfig::clone(config);
-    config.alpn_protocols.clone_from(&tls.alpn);
+    if !tls.alpn.is_empty() {
+        config.alpn_protocols.clone_from(&tls.alpn);
+    }
+    log_keys(&mut config, tls);
     Ok(Arc::new(config))
+}
+
+/// Has the keys of connections written, if that was asked for.
+fn log_keys(config: &mut ServerConfig, tls: &TlsConfig) {
+    if tls.logs_keys {
+        config.key_log = Arc::new(KeyLogFile::new());
+        if let Some(file) = env::var_os("SSLKEYLOGFILE") {
+            let file = file.display().to_string();
+            aside!(WARN, %file, "the keys of TLS connections are written to a file");
+        }
+    }
 }
 
 /// A chain and its key.

@@ -57,6 +57,7 @@ pub struct TlsConfig {
     pub(crate) client_optional: bool,
     /// A connection may also begin with plain text.
     pub(crate) accepts_plain: bool,
+    logs_keys: bool,
     pub(crate) alpn: Vec<Vec<u8>>,
     loaded: Arc<Loaded>,
 }
@@ -179,6 +180,19 @@ impl TlsConfig {
         self.apart()
     }
 
+    /// Whether the keys of all connections are written to the file that the environment variable
+    /// `SSLKEYLOGFILE` names, for Wireshark to decrypt what was captured on the network; off by
+    /// default, and without the variable nothing is written. A reader of the file can read the
+    /// connections: it is made for its owner only (mode 600), and while it is written, a warning in
+    /// the log says so. Each handshake writes to it, which may block.
+    ///
+    /// A [`TapLayer`](crate::layer::TapLayer) needs no keys: it records the plaintext.
+    #[must_use]
+    pub fn log_keys(mut self, on: bool) -> Self {
+        self.logs_keys = on;
+        self.apart()
+    }
+
     /// Reads the files now, if that has not been done yet. It blocks on the file system.
     ///
     /// # Errors
@@ -254,6 +268,7 @@ impl From<CertSource> for TlsConfig {
             client_ca: None,
             client_optional: false,
             accepts_plain: false,
+            logs_keys: false,
             alpn: Vec::new(),
             loaded: Arc::default(),
         }
@@ -278,8 +293,8 @@ impl PartialEq for TlsConfig {
     fn eq(&self, other: &Self) -> bool {
         (&self.source, &self.client_ca, &self.alpn)
             == (&other.source, &other.client_ca, &other.alpn)
-            && (self.client_optional, self.accepts_plain)
-                == (other.client_optional, other.accepts_plain)
+            && (self.client_optional, self.accepts_plain, self.logs_keys)
+                == (other.client_optional, other.accepts_plain, other.logs_keys)
     }
 }
 
