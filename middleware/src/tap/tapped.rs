@@ -94,9 +94,9 @@ impl FlowRecord<'_> {
     }
 
     fn open(&mut self) -> Result<(), TapEnd> {
-        let (peer, local) = (self.connection.peer().addr(), self.connection.local());
-        let ends = ends(self.connection, peer, &local);
-        self.flow.ends = Some(ends);
+        let peer = self.connection.peer().addr();
+        let local = self.connection.local();
+        self.flow.ends = Some(ends(self.connection, peer, &local));
         self.recording.status().note_connection();
         let id = self.connection.id();
         match self.recording.rules().format {
@@ -105,7 +105,8 @@ impl FlowRecord<'_> {
                 self.handshake(&comment)
             }
             TapFormat::Hex => {
-                let (peer, local) = (Escaped::display(peer), Escaped::display(&local));
+                let peer = Escaped::display(peer);
+                let local = Escaped::display(&local);
                 self.text(&format!("open, {peer} to {local}"))
             }
         }
