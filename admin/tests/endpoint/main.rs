@@ -11,4 +11,5 @@ mod lists;
 mod many;
 mod reads;
 mod refusals;
+mod taps;
 mod tokens;
