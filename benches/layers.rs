@@ -1,5 +1,6 @@
 //! What the layers cost: nanoseconds a frame of each frame layer and of five together, against no
-//! layer and against tower's own of the kind; nanoseconds a connection of each connection layer.
+//! layer and against tower's own of the kind; nanoseconds a connection of each connection layer and
+//! of five together; what the counters cost that `metrics::export` reads.
 //!
 //! `cargo bench --bench layers` measures and ends with the two tables. The figures of one run
 //! compare with each other and with no other run's. The quiet case is a call that is answered at
@@ -19,8 +20,9 @@ use ropewalk::connection::Stream;
 use ropewalk::layer::accept_rate::Rate;
 use ropewalk::layer::key_rate::KeyRates;
 use ropewalk::layer::{
-    AcceptRateLayer, AccessLayer, AccessRules, BanLayer, BanRules, BoxError, CallTimer,
-    KeyLimitLayer, KeyRateLayer, LifetimeLayer, LoginLayer, OverloadLayer, key,
+    AcceptRateLayer, AccessLayer, AccessRules, BanLayer, BanRules, BandwidthLayer, BoxError,
+    CallTimer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LoginLayer, OverloadLayer, TapLayer,
+    key,
 };
 use ropewalk::{
     Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer,
@@ -127,6 +129,41 @@ fn ours(criterion: &mut Criterion, table: &mut Table) {
         .layer(CallLatencyLayer::new())
         .service(leaf());
     call(criterion, table, "rate, limit, deadline, log and latency", five);
+    let shared = ServiceBuilder::new()
+        .layer(KeyRateLayer::new(PLENTY, SECOND))
+        .layer(CallLimitLayer::new(100))
+        .layer(CallDeadlineLayer::new(MINUTE))
+        .layer(FrameLogLayer::new())
+        .layer(CallLatencyLayer::new())
+        .service(leaf());
+    call(criterion, table, "the same with a shared rate", shared);
+    let answers = KeyRateLayer::new(PLENTY, SECOND).answers();
+    call(criterion, table, "AnswerRateLayer", answers.layer(leaf()));
+    counted(criterion, table);
+}
+
+/// A frame in and one out, as a leaf counts them on its connection. An exporter of metrics only
+/// reads these counts.
+fn counted(criterion: &mut Criterion, table: &mut Table) {
+    let stats = connection().stats();
+    table.measure(
+        criterion,
+        Row { kind: "counters", size: 0, who: "two frames", frames: FRAMES, bytes: 0 },
+        |bencher| {
+            bencher.iter(|| {
+                for _ in 0..FRAMES {
+                    black_box(&stats).add_frames_in(1);
+                    black_box(&stats).add_frames_out(1);
+                }
+            });
+        },
+    );
+}
+
+/// A connection that is not a socket.
+fn connection() -> Connection {
+    let peer = Peer::new(std::net::SocketAddr::from(([192, 0, 2, 1], 8007)));
+    Connection::new(Stream::from_io(tokio::io::empty()), peer)
 }
 
 fn stock(criterion: &mut Criterion, table: &mut Table) {
@@ -264,6 +301,27 @@ fn around_connections(criterion: &mut Criterion, table: &mut Table) {
     open(criterion, table, "ReadDeadlineLayer", ReadDeadlineLayer::new().layer(End));
     open(criterion, table, "LogLayer, to nowhere", LogLayer::new().layer(End));
     open(criterion, table, "LogLayer, disabled", LogLayer::new().level(Level::DEBUG).layer(End));
+    open(criterion, table, "TapLayer, without a tap", TapLayer::new().layer(End));
+    open(
+        criterion,
+        table,
+        "BandwidthLayer",
+        BandwidthLayer::new().read(1 << 30).write(1 << 30).layer(End),
+    );
+    let five = ServiceBuilder::new()
+        .layer(LogLayer::new().level(Level::DEBUG))
+        .layer(AccessLayer::new(
+            AccessRules::deny_all().allow(std::net::IpAddr::from([192, 0, 2, 1])),
+        ))
+        .layer(
+            AcceptRateLayer::new()
+                .per_peer(Rate::new(PLENTY, SECOND))
+                .of_all(Rate::new(PLENTY, SECOND)),
+        )
+        .layer(PeerLimitLayer::new(100))
+        .layer(LifetimeLayer::new(MINUTE))
+        .service(End);
+    open(criterion, table, "access, rate, peer limit, lifetime and log", five);
 }
 
 /// One connection after the other, made beforehand, ended at once.
@@ -271,17 +329,13 @@ fn open<S>(criterion: &mut Criterion, table: &mut Table, who: &str, mut service:
 where
     S: Service<Connection>,
 {
-    let make = || {
-        let peer = Peer::new(std::net::SocketAddr::from(([192, 0, 2, 1], 8007)));
-        Connection::new(Stream::from_io(tokio::io::empty()), peer)
-    };
     let mut cx = Context::from_waker(Waker::noop());
     table.measure(
         criterion,
         Row { kind: "open and end", size: 0, who, frames: 1, bytes: 0 },
         |bencher| {
             bencher.iter_batched(
-                make,
+                connection,
                 |connection| {
                     assert!(service.poll_ready(&mut cx).is_ready());
                     let call = pin!(service.call(connection));

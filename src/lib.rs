@@ -152,20 +152,20 @@ pub mod connection {
 pub mod layer {
     pub use ipnet::IpNet;
     pub use ropewalk_middleware::{
-        AcceptRate, AcceptRateLayer, Access, AccessLayer, AccessRules, Ban, BanLayer, BanRules,
-        Bandwidth, BandwidthLayer, BoxError, CallDeadline, CallDeadlineLayer, CallLatency,
-        CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked, CallRefuse, CallRefuseLayer,
-        CallRefused, CallTimedOut, CallTimer, CatchPanic, CatchPanicLayer, ConnectionLimit,
-        ConnectionLimitLayer, Frame, FrameLog, FrameLogLayer, FrameRate, FrameRateLayer, Histogram,
-        KeyLimit, KeyLimitLayer, KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer,
-        Lifetime, LifetimeLayer, Log, LogLayer, Login, LoginLayer, MakeRoom, Overload,
-        OverloadLayer, PeerLimit, PeerLimitLayer, PerConnection, PerConnectionFuture,
-        PerConnectionLayer, RateExceeded, ReadDeadline, ReadDeadlineLayer, Refuse, State,
-        StateLayer,
+        AcceptRate, AcceptRateLayer, Access, AccessLayer, AccessRules, AnswerRate, AnswerRateLayer,
+        Ban, BanLayer, BanRules, Bandwidth, BandwidthLayer, BoxError, CallDeadline,
+        CallDeadlineLayer, CallLatency, CallLatencyLayer, CallLimit, CallLimitLayer, CallPanicked,
+        CallRefuse, CallRefuseLayer, CallRefused, CallTimedOut, CallTimer, CatchPanic,
+        CatchPanicLayer, ConnectionLimit, ConnectionLimitLayer, Frame, FrameLog, FrameLogLayer,
+        FrameRate, FrameRateLayer, Histogram, KeyLimit, KeyLimitLayer, KeyRate, KeyRateLayer,
+        KeyRateRefuse, KeyRateRefuseLayer, Lifetime, LifetimeLayer, Log, LogLayer, Login,
+        LoginLayer, MakeRoom, Overload, OverloadLayer, PeerLimit, PeerLimitLayer, PerConnection,
+        PerConnectionFuture, PerConnectionLayer, RateExceeded, ReadDeadline, ReadDeadlineLayer,
+        Refuse, State, StateLayer, Tap, TapLayer,
     };
     pub use ropewalk_middleware::{
         accept_rate, access, ban, bandwidth, call, crowd, key, key_limit, key_rate, lifetime,
-        limit, login, overload, rate,
+        limit, login, overload, rate, tap,
     };
 }
 

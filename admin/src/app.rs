@@ -1,9 +1,12 @@
 //! What the parts of the endpoint share.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use ropewalk::layer::Histogram;
+use ropewalk::layer::tap::TapFormat;
+use ropewalk::layer::{Histogram, TapLayer};
 use ropewalk::{ConnectionInfo, Handle};
 use ropewalk_middleware::event::tracing::Level;
 use ropewalk_middleware::event::{Limit as LineLimit, event};
@@ -26,6 +29,27 @@ pub(crate) struct Limit {
     pub(crate) set: Set,
 }
 
+/// The tap of a server, and where its files are made.
+pub(crate) struct Tapping {
+    pub(crate) layer: TapLayer,
+    folder: PathBuf,
+    next: AtomicU64,
+}
+
+impl Tapping {
+    pub(crate) fn new(layer: TapLayer, folder: PathBuf) -> Self {
+        Self { layer, folder, next: AtomicU64::new(1) }
+    }
+
+    /// A file that has not existed in this process. A request does not name it, or it could be
+    /// anywhere.
+    pub(crate) fn file(&self, format: TapFormat) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let ending = if format == TapFormat::Hex { "txt" } else { "pcapng" };
+        self.folder.join(format!("tap-{}-{number}.{ending}", std::process::id()))
+    }
+}
+
 /// What the user's code tells about the server.
 #[derive(Default)]
 pub(crate) struct Hooks {
@@ -34,6 +58,7 @@ pub(crate) struct Hooks {
     pub(crate) histograms: Vec<(String, Histogram)>,
     pub(crate) counters: Vec<(String, Count)>,
     pub(crate) limits: Vec<Limit>,
+    pub(crate) tap: Option<Tapping>,
 }
 
 impl fmt::Debug for Hooks {

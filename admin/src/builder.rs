@@ -5,17 +5,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ropewalk::endpoint::EndpointError;
-use ropewalk::layer::Histogram;
+use ropewalk::layer::{Histogram, TapLayer};
 use ropewalk::server::{Serve, reload_fn};
 use ropewalk::{ConnectionInfo, Endpoint, Handle, Result, Server};
 use tokio::time::Instant;
 use tower::service_fn;
 
-use crate::app::{App, Hooks, Limit, WrongTokens};
+use crate::app::{App, Hooks, Limit, Tapping, WrongTokens};
 use crate::exposure::{Bound, check, closed};
 use crate::history::{History, Noting};
 use crate::http::{LAST, serve};
 use crate::routes::router;
+use crate::tap;
 use crate::token::Token;
 
 /// Where it listens if it is not told.
@@ -124,6 +125,14 @@ impl Admin {
         self
     }
 
+    /// Lets requests with the token record connections of the server: `POST /tap/start`. The server
+    /// has a clone of the layer. The files are made in this folder, which has to exist; only the
+    /// user of this process can read them.
+    pub fn tap(mut self, layer: TapLayer, folder: impl Into<PathBuf>) -> Self {
+        self.hooks.tap = Some(Tapping::new(layer, folder.into()));
+        self
+    }
+
     /// Runs a server with this endpoint beside it. The endpoint is bound after those of the server,
     /// and ends after the server's last connection.
     ///
@@ -195,7 +204,8 @@ impl Admin {
         for endpoint in &endpoints {
             admin = admin.listen(closed(endpoint.clone()));
         }
-        let (router, shared) = (router(Arc::clone(&app)), Arc::clone(&app));
+        let router = router(Arc::clone(&app)).merge(tap::routes(Arc::clone(&app)));
+        let shared = Arc::clone(&app);
         let service =
             service_fn(move |connection| serve(connection, Arc::clone(&shared), router.clone()));
         let serving = admin.serve(service).bind().await?;

@@ -35,6 +35,7 @@
 //! | `POST /reload` | reloads the server, and the token | yes |
 //! | `POST /limits/NAME` | sets a limit | yes |
 //! | `POST /connections/ID/drain`, `/abort` | ends a connection | yes |
+//! | `POST /tap/start`, `/tap/stop`, `/connections/ID/tap` | records connections ([`Admin::tap`]) | yes |
 //!
 //! "Watching a live server" in the book says more.
 #![forbid(unsafe_code)]
@@ -50,6 +51,7 @@ mod list;
 mod page;
 mod routes;
 mod status;
+mod tap;
 mod token;
 
 pub use self::builder::Admin;

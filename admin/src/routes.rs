@@ -36,14 +36,14 @@ const DRAIN_SECONDS: u64 = 30;
 /// The longest drain that can be asked for: a day.
 const MOST_DRAIN_SECONDS: u64 = 24 * 60 * 60;
 
-type Answer = Response<Body>;
-type Shared = State<Arc<App>>;
+pub(crate) type Answer = Response<Body>;
+pub(crate) type Shared = State<Arc<App>>;
 
 /// Why a request has no other answer.
-struct Refused(StatusCode, Cow<'static, str>);
+pub(crate) struct Refused(StatusCode, Cow<'static, str>);
 
 impl Refused {
-    fn new(status: StatusCode, why: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(status: StatusCode, why: impl Into<Cow<'static, str>>) -> Self {
         Self(status, why.into())
     }
 }
@@ -75,7 +75,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-fn json(value: &impl Serialize) -> Answer {
+pub(crate) fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => with_type(StatusCode::OK, "application/json", body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -117,7 +117,7 @@ async fn connections(
 }
 
 /// The fields of a request's body; an empty one has none.
-async fn fields<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
+pub(crate) async fn fields<T: DeserializeOwned>(body: Body) -> Result<T, Refused> {
     let read = timeout(BODY, to_bytes(body, BODY_BYTES)).await;
     let read = read
         .map_err(|_| Refused::new(StatusCode::REQUEST_TIMEOUT, "The request took too long.\n"))?;
@@ -169,7 +169,7 @@ async fn drain(
 }
 
 /// The open connection with this number.
-fn find(app: &App, id: u64) -> Result<ConnectionInfo, Refused> {
+pub(crate) fn find(app: &App, id: u64) -> Result<ConnectionInfo, Refused> {
     let found = app.server.connections_where(|connection| connection.id() == id).pop();
     found
         .ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, "No open connection has this number.\n"))

@@ -13,14 +13,34 @@ const FEW: usize = 1024;
 /// The pause between two sweeps of a table that stays full.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A full table forgets one of this many entries that it can spare.
+const SPARED: usize = 8;
+
+/// A sweep that leaves this part of a table free is followed by the next one without a pause.
+const ENOUGH: usize = 2 * SPARED;
+
+/// Whether an entry is kept when its space is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It is over: without it all is the same.
+    Over,
+    /// It may be forgotten if no entry is over.
+    Spare,
+    /// It stays.
+    Needed,
+}
+
 /// Entries that are over at some time, and are removed when their space is needed. A table that is
-/// full of others takes no more, and counts those it did not take.
+/// full of others forgets an eighth of those it can spare, because a peer that can cause many
+/// entries must not keep all others out of the table. A peer can't choose which: they are those at
+/// every eighth place of a map with a random hash. A table that can spare too few takes no more.
+/// Both are counted.
 pub(crate) struct Bounded<K, V> {
     entries: HashMap<K, V>,
     most: usize,
     /// The table is swept when it has this many entries.
     sweep_at: usize,
-    /// The earliest next sweep, if the last one left the table more than half full.
+    /// The earliest next sweep, if the last one left too little of the table free.
     sweep_after: Option<Instant>,
     untracked: u64,
 }
@@ -53,19 +73,19 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
         self.entries.len()
     }
 
-    /// How many entries were not taken, because the table was full.
+    /// How many entries were not taken, or were forgotten, because the table was full.
     pub(crate) fn untracked(&self) -> u64 {
         self.untracked
     }
 
-    /// Inserts or replaces an entry, and returns whether there was room. Entries for which
-    /// `is_over` returns true may be removed to make room.
+    /// Inserts or replaces an entry, and returns whether there was room. `need` says which entries
+    /// may be removed to make room.
     pub(crate) fn insert(
         &mut self,
         key: K,
         value: V,
         now: Instant,
-        is_over: impl Fn(&V) -> bool,
+        need: impl Fn(&V) -> Need,
     ) -> bool {
         if let Some(known) = self.entries.get_mut(&key) {
             *known = value;
@@ -73,7 +93,7 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
         }
         if self.entries.len() >= self.sweep_at && self.sweep_after.is_none_or(|after| after <= now)
         {
-            self.sweep(now, is_over);
+            self.sweep(now, need);
         }
         let has_room = self.entries.len() < self.most;
         if has_room {
@@ -84,13 +104,28 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
         has_room
     }
 
-    /// Removes the entries that are over. Between two sweeps the table doubles, or a second passes,
-    /// so that a sweep costs an insertion a few entries at most.
-    fn sweep(&mut self, now: Instant, is_over: impl Fn(&V) -> bool) {
-        self.entries.retain(|_, value| !is_over(value));
+    /// Removes the entries that are over. Between two sweeps the table doubles, a sixteenth of it is
+    /// filled, or a second passes, so that a sweep costs an insertion a few entries at most.
+    fn sweep(&mut self, now: Instant, need: impl Fn(&V) -> Need) {
+        self.entries.retain(|_, value| need(value) != Need::Over);
+        if self.entries.len() >= self.most {
+            self.forget_some(need);
+        }
         self.entries.shrink_to(2 * self.entries.len());
         self.sweep_at = (2 * self.entries.len()).clamp(FEW.min(self.most), self.most);
-        self.sweep_after = (self.entries.len() > self.most / 2).then(|| now + PAUSE);
+        let free = self.most - self.entries.len();
+        self.sweep_after = (free < self.most / ENOUGH).then(|| now + PAUSE);
+    }
+
+    fn forget_some(&mut self, need: impl Fn(&V) -> Need) {
+        let mut spared = 0;
+        let before = self.entries.len();
+        self.entries.retain(|_, value| {
+            let is_spare = need(value) == Need::Spare;
+            spared += usize::from(is_spare);
+            !is_spare || !spared.is_multiple_of(SPARED)
+        });
+        self.untracked += (before - self.entries.len()) as u64;
     }
 }
 

@@ -6,10 +6,10 @@
 //!
 //! * around connections: [`ConnectionLimitLayer`], [`PeerLimitLayer`], [`AccessLayer`],
 //!   [`AcceptRateLayer`], [`KeyLimitLayer`], [`BanLayer`], [`LifetimeLayer`], [`BandwidthLayer`],
-//!   [`LoginLayer`], [`OverloadLayer`], [`ReadDeadlineLayer`], [`LogLayer`];
+//!   [`LoginLayer`], [`OverloadLayer`], [`ReadDeadlineLayer`], [`LogLayer`], [`TapLayer`];
 //! * around frames: [`CallDeadlineLayer`], [`CallLimitLayer`], [`CallRefuseLayer`],
-//!   [`FrameRateLayer`], [`KeyRateLayer`], [`KeyRateRefuseLayer`], [`CallLatencyLayer`],
-//!   [`FrameLogLayer`];
+//!   [`FrameRateLayer`], [`KeyRateLayer`], [`KeyRateRefuseLayer`], [`AnswerRateLayer`],
+//!   [`CallLatencyLayer`], [`FrameLogLayer`];
 //! * around either: [`StateLayer`].
 //!
 //! The chapter on layers of ropewalk's book (`docs/src/layers.md` in the repository) has the table:
@@ -95,7 +95,9 @@ pub mod proxy;
 pub mod rate;
 mod read_deadline;
 mod reply;
+mod sample;
 mod state;
+pub mod tap;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -119,7 +121,10 @@ pub use frame::Frame;
 #[cfg(feature = "x509")]
 pub use identity::{Identity, IdentityRule};
 pub use key_limit::{KeyLimit, KeyLimitLayer};
-pub use key_rate::{KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer, RateExceeded};
+pub use key_rate::{
+    AnswerRate, AnswerRateLayer, KeyRate, KeyRateLayer, KeyRateRefuse, KeyRateRefuseLayer,
+    RateExceeded,
+};
 pub use lifetime::{Lifetime, LifetimeLayer};
 pub use limit::{ConnectionLimit, ConnectionLimitLayer, PeerLimit, PeerLimitLayer, Refuse};
 pub use log::{AsBytes, AsDebug, BackgroundLog, FrameLog, FrameLogLayer, Log, LogLayer};
@@ -132,6 +137,7 @@ pub use read_deadline::{ReadDeadline, ReadDeadlineLayer};
 pub use reply::Body;
 pub use reply::{IntoReply, Reply, ReplyView};
 pub use state::{State, StateLayer};
+pub use tap::{Tap, TapLayer};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -149,3 +149,12 @@ async fn a_refused_peer_gets_the_text() {
     drop(theirs);
     refused.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_once_in_an_age_lets_the_first_in() {
+    let once = Rate::new(1, Duration::MAX);
+    let layer = AcceptRateLayer::new().per_peer(once).of_all(Rate::new(u32::MAX, Duration::MAX));
+    assert_eq!(let_in(&layer, "192.0.2.1", 3), 1);
+    advance(1_000_000 * SECOND).await;
+    assert_eq!((let_in(&layer, "192.0.2.1", 3), let_in(&layer, "192.0.2.2", 3)), (0, 1));
+}

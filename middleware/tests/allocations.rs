@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk_middleware::{
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CallTimer, FrameLogLayer, FrameRateLayer,
-    StateLayer,
+    KeyRateLayer, StateLayer,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
@@ -102,6 +102,10 @@ fn no_frame_layer_allocates_for_a_frame() {
     assert_none(CallLatencyLayer::new().every_call().layer(Waits));
     assert_none(FrameRateLayer::new(1 << 30, MINUTE).layer(leaf()));
     assert_none(FrameRateLayer::bytes(1 << 30, MINUTE).layer(leaf()));
+    let shared = KeyRateLayer::new(1 << 30, MINUTE);
+    assert_none(shared.layer(leaf()));
+    assert_none(shared.clone().refuse().layer(leaf()));
+    assert_none(shared.answers().layer(leaf()));
     assert_none(FrameLogLayer::new().layer(leaf()));
     assert_none(
         StateLayer::new(7)

@@ -173,6 +173,22 @@ async fn a_full_table_is_bounded_counted_and_forgets_expired_rows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crowd_of_suspects_keeps_no_offender_from_being_banned() {
+    let layer = BanLayer::new(BanRules::new(2, 600 * SECOND, 600 * SECOND));
+    let address =
+        |n: usize| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(n).unwrap()));
+    let offender = ip("192.0.2.1");
+    assert!(layer.ban(ip("192.0.2.2"), 600 * SECOND));
+    for n in 0..2 * BanLayer::MAX_KEYS {
+        assert!(!layer.offend(&address(n), 1));
+    }
+    assert!(!layer.offend(&offender, 1));
+    assert!(layer.offend(&offender, 1));
+    assert!(layer.is_banned(&offender) && layer.is_banned(&ip("192.0.2.2")), "bans stay");
+    assert!(layer.untracked() >= 8000, "the forgotten are counted: {}", layer.untracked());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_clones_share_one_table() {
     let layer = BanLayer::new(BanRules::new(1000, SECOND, SECOND));
     let mut open = Vec::new();

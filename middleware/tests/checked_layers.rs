@@ -14,10 +14,10 @@ use ropewalk_middleware::testing::{
     LayerFault, Probe, check_connection_layer, check_layer, connection_layer_faults,
 };
 use ropewalk_middleware::{
-    AcceptRateLayer, AccessLayer, BanLayer, BanRules, CallDeadlineLayer, CallLatencyLayer,
-    CallLimitLayer, CatchPanicLayer, Connection, ConnectionLimitLayer, FrameLogLayer,
-    FrameRateLayer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer, OverloadLayer,
-    PeerLimitLayer, PerConnectionLayer, ReadDeadlineLayer,
+    AcceptRateLayer, AccessLayer, BanLayer, BanRules, BandwidthLayer, CallDeadlineLayer,
+    CallLatencyLayer, CallLimitLayer, CatchPanicLayer, Connection, ConnectionLimitLayer,
+    FrameLogLayer, FrameRateLayer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer,
+    LoginLayer, OverloadLayer, PeerLimitLayer, PerConnectionLayer, ReadDeadlineLayer, TapLayer,
 };
 use tower::Service;
 use tower::layer::layer_fn;
@@ -52,7 +52,10 @@ fn our_layers_around_connections_pass() {
     check_connection_layer(|| BanLayer::new(BanRules::new(1, HOUR, HOUR)));
     check_connection_layer(|| KeyLimitLayer::by(1, |connection| Some(connection.listener())));
     check_connection_layer(|| LifetimeLayer::new(HOUR));
+    check_connection_layer(|| BandwidthLayer::new().read(1 << 20).write_of_all(1 << 20));
+    check_connection_layer(|| LoginLayer::new().at_most(1));
     check_connection_layer(OverloadLayer::new);
+    check_connection_layer(TapLayer::new);
     check_connection_layer(ReadDeadlineLayer::new);
     check_connection_layer(LogLayer::new);
     check_connection_layer(|| PerConnectionLayer::new(|_: &_| LogLayer::new()));

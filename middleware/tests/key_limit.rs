@@ -176,6 +176,20 @@ async fn a_thousand_clones_share_one_count() {
     assert_eq!((layer.keys(), layer.connections()), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_is_around_a_connection_twice_counts_it_once() {
+    let layer = KeyLimitLayer::by(1, key::host);
+    let (ours, theirs) = from("192.0.2.1");
+    let info = ours.info();
+    let task = tokio::spawn(layer.layer(layer.layer(Hold::default())).call(ours));
+    settle().await;
+    assert_eq!(info.closing().reason(), None);
+    assert_eq!((layer.active(&"192.0.2.1".parse().unwrap()), layer.connections()), (1, 1));
+    drop(theirs);
+    task.await.unwrap().unwrap();
+    assert_eq!((layer.keys(), layer.connections()), (0, 0));
+}
+
 #[test]
 #[should_panic(expected = "a prefix is no longer than an address")]
 fn a_prefix_longer_than_an_address_is_refused_where_it_is_made() {

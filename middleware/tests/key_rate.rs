@@ -183,7 +183,7 @@ async fn a_key_is_found_in_each_frame_and_its_bucket_is_that_of_all_connections(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_table_has_one_bucket_for_all_further_keys_and_forgets_full_ones() {
+async fn a_full_table_forgets_an_eighth_of_the_keys_that_no_connection_uses() {
     let rates = KeyRates::new(1, 10 * SECOND);
     let layer = rates.by(|frame: &Bytes| frame.clone());
     let mut service = layer.layer(leaf());
@@ -194,14 +194,49 @@ async fn a_full_table_has_one_bucket_for_all_further_keys_and_forgets_full_ones(
     }
     assert_eq!((rates.keys(), rates.untracked()), (KeyRates::<Bytes>::MAX_KEYS, 0));
     assert_eq!(passes(&mut service, "one more").await, Ok(()));
-    assert_eq!(passes(&mut service, "and another one").await, Err(10 * SECOND));
-    assert_eq!((rates.keys(), rates.untracked()), (KeyRates::<Bytes>::MAX_KEYS, 2));
+    assert_eq!(passes(&mut service, "one more").await, Err(10 * SECOND));
+    assert_eq!(passes(&mut service, "and another one").await, Ok(()));
+    let forgotten = KeyRates::<Bytes>::MAX_KEYS / 8 - 1;
+    assert_eq!(rates.untracked(), forgotten as u64);
+    assert_eq!(rates.keys(), KeyRates::<Bytes>::MAX_KEYS - forgotten + 2);
     // A key that a connection holds stays with its bucket.
     advance(10 * SECOND).await;
     send(&mut first, 1).await;
     assert_eq!(passes(&mut service, "new").await, Ok(()));
     assert_eq!(passes(&mut service, "held").await, Err(10 * SECOND));
-    assert!(rates.keys() <= 4, "{}", rates.keys());
+    // The full ones go when their space is needed.
+    for n in 0..10_000 {
+        assert!(service.ready().await.unwrap().call(Bytes::from(format!("new {n}"))).await.is_ok());
+    }
+    assert!(rates.keys() <= 10_004, "{}", rates.keys());
+    assert_eq!(rates.untracked(), forgotten as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_names_many_keys_locks_no_other_out() {
+    let rates = KeyRates::new(1, 3600 * SECOND);
+    let layer = rates.by(|frame: &Bytes| frame.clone());
+    let (mut attacker, mut good) = (layer.layer(leaf()), layer.layer(leaf()));
+    for n in 0..4 * KeyRates::<Bytes>::MAX_KEYS {
+        let _ = attacker.ready().await.unwrap().call(Bytes::from(n.to_string())).await;
+        assert!(rates.keys() <= KeyRates::<Bytes>::MAX_KEYS);
+    }
+    for user in ["ann", "bob", "cid"] {
+        assert_eq!(passes(&mut good, user).await, Ok(()));
+        assert_eq!(passes(&mut good, user).await, Err(3600 * SECOND), "and they have their rate");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_connections_use_all_keys_of_a_full_table_further_keys_share_one_bucket() {
+    let rates = KeyRates::new(1, SECOND);
+    let held: Vec<_> =
+        (0..KeyRates::<usize>::MAX_KEYS).map(|key| rates.of(key).layer(leaf())).collect();
+    let (mut one, mut two) = (rates.of(1_000_000).layer(leaf()), rates.of(2_000_000).layer(leaf()));
+    assert_eq!((rates.keys(), rates.untracked()), (KeyRates::<usize>::MAX_KEYS, 2));
+    send(&mut one, 1).await;
+    assert!(timeout(SECOND - MS, two.ready()).await.is_err());
+    drop(held);
 }
 
 #[tokio::test(start_paused = true)]

@@ -162,6 +162,43 @@ fn a_runtime_that_goes_takes_no_ages_with_it() {
     });
 }
 
+#[test]
+fn a_runtime_that_goes_leaves_the_ages_to_another_one() {
+    let layer = LifetimeLayer::new(10 * SECOND);
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (one, other) = (runtime(), runtime());
+    let _first = one.block_on(hold(&layer));
+    let (closing, _theirs, _task) = other.block_on(hold(&layer));
+    drop(one);
+    other.block_on(async {
+        advance(11 * SECOND).await;
+        settle().await;
+        assert!(closing.is_draining());
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_ended_has_no_age_although_its_future_is_kept() {
+    let layer = LifetimeLayer::new(10 * SECOND);
+    let (ours, _theirs) = connection();
+    let closing = ours.closing();
+    let mut ends = layer.layer(service_fn(async |_: Connection| Ok::<_, std::io::Error>(())));
+    let mut call = Box::pin(ends.call(ours));
+    call.as_mut().await.unwrap();
+    settle().await;
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+    advance(60 * SECOND).await;
+    settle().await;
+    assert_eq!((closing.is_draining(), closing.reason()), (false, None));
+    drop(call);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_age_beyond_the_clock_is_for_ever() {
     let layer = LifetimeLayer::new(Duration::MAX).jitter(Duration::MAX);

@@ -186,6 +186,19 @@ async fn one_of_so_many_connections_is_logged_and_all_have_a_span() {
 }
 
 #[tokio::test]
+async fn a_sample_is_one_of_so_many_also_if_each_connection_opens_another_one() {
+    let (log, _guard) = Collector::start();
+    let layer = LogLayer::new().sample(2);
+    let mut service = layer.layer(service_fn(async |_: Connection| Ok::<_, io::Error>(())));
+    for _ in 0..1000 {
+        let ((ours, _theirs), _to_a_backend) = (connection(), connection());
+        service.call(ours).await.unwrap();
+    }
+    let closed = log.lines("closed", "message").len();
+    assert!((400..=600).contains(&closed), "{closed}");
+}
+
+#[tokio::test]
 async fn a_connection_that_any_layer_refuses_has_only_its_closing_line_and_ten_are_written_a_second()
  {
     let (log, _guard) = Collector::start();

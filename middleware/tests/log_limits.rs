@@ -128,6 +128,30 @@ async fn connections_that_are_served_have_both_lines_however_many_there_are_unle
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_that_are_not_slow_do_not_count_for_the_limit() {
+    let (log, _guard) = Collector::start();
+    let layer = LogLayer::new().max_per_second(3).slower_than(Duration::from_secs(5));
+    let lasts = |time: Duration| {
+        layer.layer(service_fn(move |_: Connection| async move {
+            sleep(time).await;
+            Ok::<_, io::Error>(())
+        }))
+    };
+    let (mut quick, mut slow) = (lasts(Duration::ZERO), lasts(Duration::from_secs(5)));
+    for _ in 0..1000 {
+        quick.ready().await.unwrap().call(connection().0).await.unwrap();
+    }
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((log.count("closed"), log.suppressed()), (0, 0));
+    let calls: Vec<_> = (0..5).map(|_| tokio::spawn(slow.call(connection().0))).collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((log.count("closed"), log.suppressed()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn suppressed_lines_are_reported_when_the_limit_is_dropped_or_its_runtime_ends() {
     let (log, _guard) = Collector::start();
     let limit = || Limit::new(Level::WARN, |suppressed| event!(WARN, suppressed, "others"));

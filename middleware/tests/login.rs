@@ -142,6 +142,29 @@ async fn a_thousand_clones_share_one_limit() {
     assert_eq!((layer.waiting(), refused), (500, 500));
 }
 
+#[tokio::test(start_paused = true)]
+async fn two_layers_around_a_connection_both_count_it_until_its_login() {
+    let (outer, inner) = (LoginLayer::new().within(30 * SECOND), LoginLayer::new().at_most(1));
+    let serve = async || {
+        let (ours, theirs) = connection();
+        let info = ours.info();
+        let task = tokio::spawn(outer.layer(inner.layer(Hold::default())).call(ours));
+        settle().await;
+        (info, theirs, task)
+    };
+    let (user, _theirs, _task) = serve().await;
+    assert_eq!((outer.waiting(), inner.waiting(), login::is_complete(&user)), (1, 1, false));
+    login::complete(&user);
+    assert_eq!((outer.waiting(), inner.waiting(), login::is_complete(&user)), (0, 0, true));
+    let (guest, theirs, task) = serve().await;
+    advance(30 * SECOND).await;
+    settle().await;
+    assert_eq!((reason(&user), reason(&guest)), (None, Some(CloseReason::LoginTimeout)));
+    drop(theirs);
+    task.await.unwrap().unwrap();
+    assert_eq!((outer.waiting(), inner.waiting()), (0, 0));
+}
+
 #[tokio::test]
 async fn without_the_layer_no_login_is_waited_for() {
     let (ours, _theirs) = connection();

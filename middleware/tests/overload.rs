@@ -175,6 +175,46 @@ async fn the_runtime_is_watched_by_one_task_while_there_are_connections_and_by_n
     assert_eq!((tasks(), layer.current_lag()), (0, Duration::ZERO));
 }
 
+#[tokio::test(start_paused = true)]
+async fn connections_that_follow_one_another_begin_one_watch() {
+    let layer = OverloadLayer::new();
+    for _ in 0..1000 {
+        drop(layer.layer(Hold::default()).call(connection().0));
+    }
+    assert_eq!(tasks(), 1);
+    sleep(SECOND).await;
+    assert_eq!(tasks(), 0);
+    // And again, also after an overload without any connection.
+    let _open = serve(&layer, connection()).await;
+    assert_eq!(tasks(), 2);
+    lag(SECOND).await;
+    assert!(layer.is_overloaded());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_memory_of_each_server_is_looked_at_by_itself() {
+    let (layer, one, other) = (OverloadLayer::new(), budget(), budget());
+    let (large, small) = (connection().0.with_budget(&one), connection().0.with_budget(&other));
+    large.set_buffered(800);
+    small.set_buffered(750);
+    assert!(!serves(&layer, &one).await);
+    assert!(serves(&layer, &other).await, "it was never above its upper mark");
+    large.set_buffered(750);
+    small.set_buffered(0);
+    assert!(serves(&layer, &other).await);
+    assert!(!serves(&layer, &one).await, "it was not below its lower mark");
+    assert_eq!((layer.shortages(), layer.is_overloaded()), (1, true));
+    drop((large, one));
+    settle().await;
+    assert!(!layer.is_overloaded(), "that server is gone");
+}
+
+#[test]
+#[should_panic(expected = "nothing is below 0")]
+fn a_lower_mark_that_is_never_reached_is_refused_where_it_is_made() {
+    let _ = OverloadLayer::new().lag(SECOND, Duration::ZERO);
+}
+
 #[test]
 #[should_panic(expected = "served again below the mark")]
 fn marks_in_the_wrong_order_are_refused_where_they_are_made() {

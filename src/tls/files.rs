@@ -1,6 +1,7 @@
 //! Reading certificates.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -8,14 +9,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ropewalk_middleware::event::event;
+use ropewalk_middleware::event::{aside, event};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{
+    ClientConfig, Error as RustlsError, InconsistentKeys, KeyLogFile, RootCertStore, ServerConfig,
+};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::names::Names;
@@ -70,6 +73,7 @@ pub(super) fn read(
     if tls.tickets {
         config.ticketer = ticketer()?;
     }
+    log_keys(&mut config, tls);
     Ok((Arc::new(config), used))
 }
 
@@ -123,7 +127,7 @@ fn adjusted(config: Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConf
             "give that one its own verifier of client certificates",
         ));
     }
-    if tls.alpn.is_empty() && !tls.tickets {
+    if tls.alpn.is_empty() && !tls.tickets && !tls.logs_keys {
         return Ok(config);
     }
     let mut config = Arc::unwrap_or_clone(config);
@@ -133,7 +137,19 @@ fn adjusted(config: Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConf
     if tls.tickets {
         config.ticketer = ticketer()?;
     }
+    log_keys(&mut config, tls);
     Ok(Arc::new(config))
+}
+
+/// Has the keys of connections written, if that was asked for.
+fn log_keys(config: &mut ServerConfig, tls: &TlsConfig) {
+    if tls.logs_keys {
+        config.key_log = Arc::new(KeyLogFile::new());
+        if let Some(file) = env::var_os("SSLKEYLOGFILE") {
+            let file = file.display().to_string();
+            aside!(WARN, %file, "the keys of TLS connections are written to a file");
+        }
+    }
 }
 
 /// A chain and its key.

@@ -61,6 +61,7 @@ pub struct TlsConfig {
     pub(crate) client_optional: bool,
     /// A connection may also begin with plain text.
     pub(crate) accepts_plain: bool,
+    logs_keys: bool,
     pub(crate) alpn: Vec<Vec<u8>>,
     /// The revocation lists of the authorities in `client_ca`.
     pub(crate) crl: Option<PathBuf>,
@@ -234,6 +235,19 @@ impl TlsConfig {
         self.apart()
     }
 
+    /// Whether the keys of all connections are written to the file that the environment variable
+    /// `SSLKEYLOGFILE` names, for Wireshark to decrypt what was captured on the network; off by
+    /// default, and without the variable nothing is written. A reader of the file can read the
+    /// connections: it is made for its owner only (mode 600), and while it is written, a warning in
+    /// the log says so. Each handshake writes to it, which may block.
+    ///
+    /// A [`TapLayer`](crate::layer::TapLayer) needs no keys: it records the plaintext.
+    #[must_use]
+    pub fn log_keys(mut self, on: bool) -> Self {
+        self.logs_keys = on;
+        self.apart()
+    }
+
     /// Reads the files now, if that has not been done yet. It blocks on the file system.
     ///
     /// # Errors
@@ -319,6 +333,7 @@ impl From<CertSource> for TlsConfig {
             client_ca: None,
             client_optional: false,
             accepts_plain: false,
+            logs_keys: false,
             alpn: Vec::new(),
             crl: None,
             tickets: false,
@@ -352,8 +367,8 @@ impl PartialEq for TlsConfig {
         same_provider
             && (&self.source, &self.client_ca, &self.crl, &self.alpn)
                 == (&other.source, &other.client_ca, &other.crl, &other.alpn)
-            && (self.client_optional, self.accepts_plain, self.tickets)
-                == (other.client_optional, other.accepts_plain, other.tickets)
+            && (self.client_optional, self.accepts_plain, self.tickets, self.logs_keys)
+                == (other.client_optional, other.accepts_plain, other.tickets, other.logs_keys)
     }
 }
 

@@ -132,6 +132,7 @@ impl Wire {
         C: Decoder<Error: Into<BoxError>>,
     {
         let shown = before > 0;
+        let mut at_end = false;
         // A decoder that has dropped bytes and found no frame may find one in the bytes it has
         // left.
         while matches!(result, Ok(None)) && (1..before).contains(&self.input.len()) {
@@ -146,6 +147,7 @@ impl Wire {
         }
         if matches!(result, Ok(None)) && self.source == Source::Eof {
             before = self.input.len();
+            at_end = true;
             result = self.decode_eof(codec);
         }
         match result {
@@ -154,7 +156,15 @@ impl Wire {
                 Err(error) => Some(Err(self.give_up(error))),
             },
             Ok(None) => self.decoded_none(shown).map(Err),
-            Err(error) => Some(Err(self.decode_failed(error, before))),
+            Err(error) => {
+                // A frame that the end has cut short is no offence: a client that is stopped leaves
+                // one behind.
+                if !at_end {
+                    // Before the close reason is set: a ban comes first.
+                    ban::offence(&self.connection.info());
+                }
+                Some(Err(self.decode_failed(error, before)))
+            }
         }
     }
 
@@ -204,8 +214,6 @@ impl Wire {
 
     fn decode_failed(&mut self, error: impl Into<BoxError>, before: usize) -> Error {
         let error = Error::codec(error);
-        // Before the close reason is set: a ban comes first.
-        ban::offence(&self.connection.info());
         if error.is_recoverable()
             && let Err(error) = self.check_pace(before)
         {

@@ -67,6 +67,28 @@ async fn a_fatal_error_of_the_codec_is_an_offence_and_the_ban_is_the_reason() {
     assert_reasons(&server.end().await, &[(CloseReason::CodecError, 1), (CloseReason::Banned, 2)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_the_end_of_the_stream_cuts_short_is_no_offence() {
+    let (endpoint, from) = addressed();
+    let bans = twice();
+    let server = Server::new().listen(endpoint).layer(bans.clone());
+    let service = framed(ropewalk::Netstring::new(), reply_fn(|frame: Bytes| frame));
+    let server = Running::start(server.serve(service)).await;
+    for _ in 0..3 {
+        let mut stopped = from.host("192.0.2.1");
+        stopped.write_all(b"5:hel").await.unwrap();
+        stopped.shutdown().await.unwrap();
+        assert_eq!(rest(&mut stopped).await, "");
+    }
+    // One that has sent a fault before its end is an offender.
+    let mut offender = from.host("192.0.2.1");
+    offender.write_all(b"garbage").await.unwrap();
+    offender.shutdown().await.unwrap();
+    assert_eq!(rest(&mut offender).await, "");
+    assert_eq!((bans.bans(), bans.suspects()), (0, 1));
+    assert_reasons(&server.end().await, &[(CloseReason::CodecError, 4)]);
+}
+
 /// Over a socket: a session reports wrong passwords, and those that were sent ahead are not looked
 /// at.
 #[tokio::test]

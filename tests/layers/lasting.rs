@@ -111,6 +111,22 @@ async fn over_a_socket_the_answers_arrive_although_more_was_sent() {
     assert_reasons(&server.end().await, &[(CloseReason::MaxCalls, 1)]);
 }
 
+#[tokio::test]
+async fn over_a_socket_a_connection_ends_at_its_age_with_a_goodbye() {
+    let age = Duration::from_millis(100);
+    let service =
+        framed(Lines::lf(), reply_fn(|line: Bytes| line)).on_drain(|| Bytes::from("goodbye"));
+    let server = on_tcp(Server::new().layer(LifetimeLayer::new(age)), service).await;
+    let start = std::time::Instant::now();
+    let mut client = server.connect().await;
+    ask(&mut client, "line\n", "line\n").await;
+    assert_eq!(rest(&mut client).await, "goodbye\n");
+    assert!(start.elapsed() >= age, "{:?}", start.elapsed());
+    drop(client);
+    server.until("it has gone", |counts| counts.active() == 0).await;
+    assert_reasons(&server.end().await, &[(CloseReason::MaxAge, 1)]);
+}
+
 /// When a frame of so many bytes a second is given up, as the first one or after another; `None` if
 /// it is answered, after a hundred seconds.
 async fn dripped(bytes: usize, first: bool) -> Option<Duration> {

@@ -3,6 +3,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../support/mod.rs"]
+mod support;
 #[path = "../wired/mod.rs"]
 mod wired;
 
@@ -21,4 +23,5 @@ mod layers {
     mod read_deadlines;
     mod read_deadlines_transport;
     mod stack;
+    mod tap;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ropewalk::layer::key_rate::KeyRates;
 use ropewalk::layer::{KeyRateLayer, OverloadLayer, RateExceeded};
-use ropewalk::{Bytes, CloseReason, Error, Lines, Server, framed, reply_fn};
+use ropewalk::{Bytes, CloseReason, Error, Lines, Reply, Server, framed, reply_fn};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 use tower::ServiceBuilder;
@@ -117,6 +117,72 @@ async fn all_connections_of_one_address_share_its_rate() {
     ask(&mut two, "2\n", "2\n").await;
     ask(&mut one, "3\n", "slow down\n").await;
     ask(&mut two, "4\n", "slow down\n").await;
+    drop((one, two));
+    server.until("both have gone", |counts| counts.active() == 0).await;
+    assert_reasons(&server.end().await, &[(CloseReason::Done, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_over_the_rate_wait_and_each_connection_may_have_a_rate_of_its_own() {
+    let list = |line: Bytes| Reply::many((0..line.len()).map(|n| n.to_string()));
+    let service = framed(Lines::lf(), reply_fn(list))
+        .layer_with(|_: &ropewalk::ConnectionInfo| KeyRateLayer::new(10, SECOND).answers());
+    let (server, connector) = on_memory(Server::new(), service).await;
+    let start = Instant::now();
+    let client = |_| {
+        let connector = connector.clone();
+        tokio::spawn(async move {
+            let mut client = connector.connect().await.unwrap();
+            client.write_all(b"four\n\nsixsix\ntenbytes..\n").await.unwrap();
+            client.shutdown().await.unwrap();
+            rest(&mut client).await
+        })
+    };
+    for client in (0..10).map(client).collect::<Vec<_>>() {
+        assert_eq!(client.await.unwrap().lines().count(), 20);
+    }
+    // Twenty frames each, ten of them at once.
+    let elapsed = start.elapsed();
+    assert!((SECOND..=SECOND + SECOND / 100).contains(&elapsed), "{elapsed:?}");
+    settle().await;
+    assert_reasons(&server.end().await, &[(CloseReason::Done, 10)]);
+}
+
+/// Over a socket: a peer leaves while its answer waits, and another one has its turn.
+#[tokio::test]
+async fn a_peer_that_leaves_while_its_answer_waits_takes_no_token_with_it() {
+    let shared = KeyRateLayer::new(20, SECOND).burst(1);
+    let service = ServiceBuilder::new().layer(shared.answers()).service(reply_fn(echo));
+    let server = on_tcp(Server::new(), framed(Lines::lf(), service).concurrent(100)).await;
+    let (mut leaves, mut stays) = (server.connect().await, server.connect().await);
+    ask(&mut leaves, "1\n", "1\n").await;
+    let start = std::time::Instant::now();
+    leaves.write_all(&b"x\n".repeat(100)).await.unwrap();
+    expect(&mut leaves, "x\n").await;
+    leaves.set_zero_linger().unwrap();
+    drop(leaves);
+    server.until("it has gone", |counts| counts.active() == 1).await;
+    ask(&mut stays, "2\n3\n", "2\n3\n").await;
+    // Not after the five seconds that a hundred tokens take, and not at once.
+    let elapsed = start.elapsed();
+    assert!(elapsed >= SECOND / 10 && elapsed < 4 * SECOND, "{elapsed:?}");
+    drop(stays);
+    server.until("both have gone", |counts| counts.active() == 0).await;
+    server.end().await;
+}
+
+/// Over a socket: frames over a shared rate wait.
+#[tokio::test]
+async fn frames_over_a_shared_rate_wait_on_their_socket() {
+    let shared = KeyRateLayer::new(50, SECOND).burst(1);
+    let service = ServiceBuilder::new().layer(shared).service(reply_fn(echo));
+    let server = on_tcp(Server::new(), framed(Lines::lf(), service)).await;
+    let start = std::time::Instant::now();
+    let (mut one, mut two) = (server.connect().await, server.connect().await);
+    one.write_all(b"1\n2\n3\n").await.unwrap();
+    ask(&mut two, "4\n5\n6\n", "4\n5\n6\n").await;
+    expect(&mut one, "1\n2\n3\n").await;
+    assert!(start.elapsed() >= SECOND / 10, "{:?}", start.elapsed());
     drop((one, two));
     server.until("both have gone", |counts| counts.active() == 0).await;
     assert_reasons(&server.end().await, &[(CloseReason::Done, 2)]);

@@ -9,7 +9,7 @@ use ropewalk::layer::key_rate::KeyRates;
 use ropewalk::layer::{
     AcceptRateLayer, AccessLayer, AccessRules, BanLayer, BanRules, BandwidthLayer, BoxError,
     CatchPanicLayer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LoginLayer, OverloadLayer,
-    PerConnectionLayer, key, login,
+    PerConnectionLayer, TapLayer, key, login,
 };
 use ropewalk::{
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CloseReason, Connection, ConnectionInfo,
@@ -98,6 +98,7 @@ fn connection_layers() -> (Vec<Wrap<Connections>>, Vec<Gauge>) {
         around_connections(LifetimeLayer::new(3600 * SECOND).max_calls(1000)),
         around_connections(BandwidthLayer::new().read(1 << 20).write_of_all(1 << 24)),
         around_connections(ReadDeadlineLayer::new().min_rate(100)),
+        around_connections(TapLayer::new()),
         around_connections(LogLayer::new().details()),
         around_connections(PerConnectionLayer::new(|_: &ConnectionInfo| {
             LogLayer::new().open_telemetry()

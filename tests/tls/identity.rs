@@ -107,7 +107,7 @@ fn a_rule_matches_a_whole_name_of_its_kind_or_by_a_star() {
 
 #[test]
 fn rules_with_names_are_parsed_beside_rules_for_networks() {
-    let text = "identity cn=backup\nallow 192.0.2.0/24\nidentity  spiffe=spiffe://example.org/*  # all of ours\ndeny all";
+    let text = "identity\tcn=backup\nallow 192.0.2.0/24\nidentity  spiffe=spiffe://example.org/*  # all of ours\ndeny all";
     let rules: AccessRules = text.parse().unwrap();
     let built =
         AccessRules::deny_all().allow("192.0.2.0/24".parse::<ropewalk::layer::IpNet>().unwrap());

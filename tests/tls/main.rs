@@ -16,6 +16,7 @@ mod tls {
     mod faults;
     mod handshakes;
     mod identity;
+    mod key_log;
     mod providers;
     mod reload;
     mod routes;

@@ -13,4 +13,5 @@ mod many;
 mod reads;
 mod refusals;
 mod sites;
+mod taps;
 mod tokens;

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Need};
+
+/// Beyond the range of the clock: longer than any process lives.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A rate of connections: tokens that arrive at an interval, and the most tokens a bucket holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,8 @@ impl Rate {
     /// now.
     fn take(self, full: Option<Instant>, now: Instant) -> Option<Instant> {
         let full = full.map_or(now, |full| full.max(now));
-        (full - now <= self.ahead).then(|| full + self.interval)
+        let next = || full.checked_add(self.interval).unwrap_or_else(|| now + FOREVER);
+        (full - now <= self.ahead).then(next)
     }
 }
 
@@ -88,7 +92,8 @@ impl Buckets {
             taken.all = Some(full);
         }
         if let Some((ip, full)) = own {
-            taken.peers.insert(ip, full, now, |full| *full <= now);
+            let need = |full: &Instant| if *full <= now { Need::Over } else { Need::Needed };
+            taken.peers.insert(ip, full, now, need);
         }
         true
     }

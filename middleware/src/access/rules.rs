@@ -186,7 +186,7 @@ impl FromStr for AccessRules {
             if line.is_empty() {
                 continue;
             }
-            if let Some(rule) = line.strip_prefix("identity ") {
+            if let Some(("identity", rule)) = line.split_once(char::is_whitespace) {
                 rules = rules
                     .identity_line(rule.trim())
                     .map_err(|problem| AccessRulesError { line: index + 1, problem })?;

@@ -23,7 +23,8 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// Refuses the connections of peers that have offended too often, for a time.
 ///
 /// A frame that does not parse is an offence, and so is a stream in which the codec finds no frame
-/// at all. The service reports others, such as a wrong password, by [`offence`]. At the number of
+/// at all. A frame that is cut short by the end of the stream is not: a client that is stopped leaves
+/// one behind. The service reports others, such as a wrong password, by [`offence`]. At the number of
 /// its [`BanRules`] the peer is banned. The connection of that last offence answers it and closes,
 /// with [`CloseReason::Banned`]; frames that have arrived behind it are discarded. Other open
 /// connections of the peer stay.
@@ -35,12 +36,15 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer).
 ///
 /// The layer remembers at most [`MAX_KEYS`](Self::MAX_KEYS) keys, until their ban or the time of
-/// their offences is over. When the table is full, further offenders are not banned, and
-/// [`untracked`](Self::untracked) counts that. The layer and its clones share the table and the
+/// their offences is over. When the table is full, an eighth of those that are not banned is
+/// forgotten; when it is full of bans, further offenders are not banned. [`untracked`] counts both.
+/// The layer and its clones share the table and the
 /// rules. A connection costs a lock, a look-up and a small allocation; a frame that parses costs
 /// nothing, and no timer runs.
 ///
 /// It goes around connections only. Under the PROXY protocol the peer is the client, not the proxy.
+///
+/// [`untracked`]: Self::untracked
 ///
 /// ```
 /// use std::time::Duration;
@@ -127,7 +131,7 @@ impl<K: Clone + Eq + Hash, P> BanLayer<K, P> {
         self.shared.offenders.offend(key, offences)
     }
 
-    /// Bans a key from now on for this time. False if the table is full.
+    /// Bans a key from now on for this time. False if the table is full of bans.
     pub fn ban(&self, key: K, time: Duration) -> bool {
         self.shared.offenders.ban(key, time)
     }
@@ -158,7 +162,7 @@ impl<K: Clone + Eq + Hash, P> BanLayer<K, P> {
         self.shared.offenders.bans()
     }
 
-    /// How many offences and bans were not remembered, because the table was full.
+    /// How many keys were forgotten or not remembered, because the table was full.
     pub fn untracked(&self) -> u64 {
         self.shared.offenders.untracked()
     }

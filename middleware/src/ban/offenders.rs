@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Need};
 
 /// How many offences lead to a ban, and how long it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,16 @@ impl OffenceRecord {
         match self {
             Self::Offended { since, .. } => now - *since > within,
             Self::Banned { until } => until.is_some_and(|until| until <= now),
+        }
+    }
+
+    /// A ban stays for its time. Of a crowd of suspects some are forgotten, so that there is room
+    /// for others.
+    fn need(&self, within: Duration, now: Instant) -> Need {
+        match self {
+            _ if self.is_over(within, now) => Need::Over,
+            Self::Offended { .. } => Need::Spare,
+            Self::Banned { .. } => Need::Needed,
         }
     }
 }
@@ -108,7 +118,7 @@ impl<K: Clone + Eq + Hash> Offenders<K> {
             key.clone(),
             OffenceRecord::Offended { since, offences },
             now,
-            |old| old.is_over(within, now),
+            |old| old.need(within, now),
         );
         false
     }
@@ -174,7 +184,7 @@ impl<K: Clone + Eq + Hash> OffenderTable<K> {
     fn ban(&mut self, key: K, time: Duration, now: Instant) -> bool {
         let within = self.rules.within;
         let record = OffenceRecord::Banned { until: now.checked_add(time) };
-        let is_banned = self.records.insert(key, record, now, |old| old.is_over(within, now));
+        let is_banned = self.records.insert(key, record, now, |old| old.need(within, now));
         self.bans += u64::from(is_banned);
         is_banned
     }

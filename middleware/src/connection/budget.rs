@@ -2,8 +2,8 @@
 //! when it is too much.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::{Closing, Connection};
@@ -92,6 +92,11 @@ impl MemoryBudget {
         self.0.pause_from.swap(marks.pause_from, Ordering::SeqCst)
     }
 
+    /// A reference that does not keep the budget.
+    pub(crate) fn downgrade(&self) -> BudgetRef {
+        BudgetRef(Arc::downgrade(&self.0))
+    }
+
     fn change(&self, before: usize, now: usize) {
         let shared = &*self.0;
         let is_due = if now > before {
@@ -106,6 +111,27 @@ impl MemoryBudget {
         if is_due {
             shared.owner.wake_by_ref();
         }
+    }
+}
+
+/// Tells a budget from others, and does not keep it.
+#[derive(Clone)]
+pub(crate) struct BudgetRef(Weak<BudgetState>);
+
+impl BudgetRef {
+    pub(crate) fn is_of(&self, budget: &MemoryBudget) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&budget.0))
+    }
+
+    /// Whether the budget is still in use.
+    pub(crate) fn lives(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+impl fmt::Debug for BudgetRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BudgetRef").field("lives", &self.lives()).finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::activity::ConnectionState;
+use super::observer::ByteObserver;
 use super::shared::ConnectionShared;
 use super::{Addr, Closing, Peer, ReadDeadlines, Stats, TlsInfo};
 use crate::Escaped;
@@ -132,6 +133,12 @@ impl ConnectionInfo {
     /// connection.
     pub fn insert<T: Any + Send + Sync>(&self, value: T) -> Option<Arc<T>> {
         self.0.extensions_to_fill().insert(value)
+    }
+
+    /// Shows what the connection reads and writes from now on to this observer, in place of any
+    /// other.
+    pub(crate) fn observe(&self, observer: Arc<dyn ByteObserver>) {
+        self.0.observer_to_set().set(observer);
     }
 
     /// Wakes the task that moves the connection's bytes: the one that has called

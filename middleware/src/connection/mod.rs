@@ -7,28 +7,27 @@ mod closing;
 mod deadlines;
 mod info;
 mod linger;
+mod observer;
 mod peer;
 mod reason;
 mod shared;
 mod stats;
 mod stream;
 mod tls;
+mod transfer;
 
 use std::fmt;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::activity::ConnectionState;
 pub use self::addr::Addr;
+pub(crate) use self::budget::BudgetRef;
 pub use self::budget::{Marks, MemoryBudget};
 pub use self::closing::Closing;
 pub use self::deadlines::ReadDeadlines;
 pub use self::info::ConnectionInfo;
 pub use self::linger::{LINGER, LINGER_BYTES, LingeringClose};
+pub(crate) use self::observer::{ByteObserver, Moved};
 pub(crate) use self::peer::host;
 pub use self::peer::{Credentials, Peer, Proxied};
 pub use self::reason::{CloseReason, PerReason};
@@ -164,7 +163,7 @@ impl Connection {
         if let Some(addr) = self.shared().local() {
             return addr.clone();
         }
-        self.stream().local_addr().unwrap_or(Addr::Memory)
+        self.stream.as_ref().and_then(Stream::local_addr).unwrap_or(Addr::Memory)
     }
 
     /// A number that is unique among all connections of this process, past ones included.
@@ -229,61 +228,6 @@ impl Connection {
     pub fn close_mut(&mut self) -> LingeringClose<&mut Self> {
         LingeringClose::new(self)
     }
-
-    /// Ends the connection after one write without waiting; bytes that are not accepted at once are
-    /// lost.
-    pub(crate) fn write_once(mut self, bytes: &[u8]) {
-        let written = self.stream.take().map_or(0, |stream| stream.write_once(bytes).unwrap_or(0));
-        self.shared().counters.bytes_out.add(written as u64);
-    }
-
-    /// Writes as much as the kernel accepts at this moment. The runtime may still consider the
-    /// socket not writable, because it is notified only between two turns of its tasks. Returns 0
-    /// if nothing is accepted, and for every transport that is not a kernel socket.
-    ///
-    /// # Errors
-    ///
-    /// Those of the socket.
-    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match self.stream().write_now(bytes) {
-            Ok(0) => Poll::Pending,
-            written => Poll::Ready(written),
-        };
-        match self.written(written) {
-            Poll::Ready(written) => written,
-            Poll::Pending => Ok(0),
-        }
-    }
-
-    fn io(&mut self) -> Pin<&mut Stream> {
-        // As in `stream`.
-        Pin::new(self.stream.as_mut().expect("a connection has its stream until it is taken apart"))
-    }
-
-    /// Counts written bytes. A leaf reports itself when bytes have moved, once in each turn.
-    fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let plain = self.shared().activity.is_plain();
-        if plain {
-            self.shared().activity.set_blocked(polled.is_pending());
-        }
-        let result = ready!(polled);
-        let written = *result.as_ref().unwrap_or(&0) as u64;
-        self.shared().counters.bytes_out.add(written);
-        if written > 0 && plain {
-            self.shared().moved();
-        }
-        Poll::Ready(self.note(result))
-    }
-
-    /// Notes that the peer is gone, so that the close reason can say so.
-    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &result
-            && is_lost(error)
-        {
-            self.shared().closing.lost();
-        }
-        result
-    }
 }
 
 /// The counters by reference, for code that counts each frame.
@@ -300,28 +244,12 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // Its buffers are dropped with it.
         self.set_buffered(0);
-        if self.shared().closing.ends_in_reset()
-            && let Some(stream) = &mut self.stream
-        {
+        let is_reset = self.shared().closing.ends_in_reset();
+        self.show(Moved::Ended { is_reset });
+        if is_reset && let Some(stream) = &mut self.stream {
             stream.abort();
         }
     }
-}
-
-/// Whether an I/O error means that the peer, or the network path to it, is gone.
-fn is_lost(error: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    matches!(
-        error.kind(),
-        K::ConnectionReset
-            | K::BrokenPipe
-            | K::ConnectionAborted
-            | K::NotConnected
-            | K::TimedOut
-            | K::HostUnreachable
-            | K::NetworkUnreachable
-            | K::NetworkDown
-    )
 }
 
 impl fmt::Debug for Connection {
@@ -333,61 +261,5 @@ impl fmt::Debug for Connection {
             .field("listener", &self.listener())
             .field("stream", self.stream())
             .finish()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let result = ready!(this.io().poll_read(cx, buf));
-        let read = (buf.filled().len() - before) as u64;
-        this.shared().counters.bytes_in.add(read);
-        if read > 0 && this.shared().activity.is_plain() {
-            this.shared().moved();
-        }
-        Poll::Ready(this.note(result))
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = this.io().poll_write(cx, buf);
-        this.written(polled)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = this.io().poll_write_vectored(cx, bufs);
-        this.written(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream().is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let result = ready!(this.io().poll_flush(cx));
-        Poll::Ready(this.note(result))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let result = ready!(this.io().poll_shutdown(cx));
-        Poll::Ready(this.note(result))
     }
 }

@@ -1,7 +1,7 @@
 //! The state shared by a connection and its handles: its peer, its counters, its end.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use super::budget::MemoryBudget;
 use super::closing::ClosingState;
 use super::deadlines::ReadDeadlines;
 use super::info::Extensions;
+use super::observer::{ByteObserver, ObserverSlot};
 use super::peer::Peer;
 use super::stats::Counters;
 
@@ -44,6 +45,8 @@ struct Rare {
     /// Deadlines that a handle has set.
     read_deadlines: Mutex<Option<ReadDeadlines>>,
     extensions: Extensions,
+    /// Made for a connection that is observed.
+    observer: OnceLock<Box<ObserverSlot>>,
 }
 
 impl ConnectionShared {
@@ -122,6 +125,16 @@ impl ConnectionShared {
     /// The same, to store a value.
     pub(super) fn extensions_to_fill(&self) -> &Extensions {
         &self.rare().extensions
+    }
+
+    /// The observer of the bytes, if there is one.
+    pub(super) fn observer(&self) -> Option<Arc<dyn ByteObserver>> {
+        self.rare.get()?.observer.get()?.get()
+    }
+
+    /// The place of an observer, to set it.
+    pub(super) fn observer_to_set(&self) -> &ObserverSlot {
+        self.rare().observer.get_or_init(Box::default)
     }
 
     /// Notes that bytes have moved until now.

@@ -20,6 +20,16 @@ struct Held<K> {
     connections: HashMap<u64, Option<K>>,
 }
 
+/// The result of a connection's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyEntry {
+    Counted,
+    /// It is counted already: the layer is around it twice.
+    Known,
+    /// Its key is at the limit.
+    Full,
+}
+
 impl<K: Clone + Eq + Hash> KeyHolders<K> {
     pub(super) fn new(max: usize) -> Arc<Self> {
         let (limits, counts, connections) = Default::default();
@@ -31,16 +41,19 @@ impl<K: Clone + Eq + Hash> KeyHolders<K> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection; false if its key is at the limit.
-    pub(super) fn enter(&self, id: u64, key: Option<K>) -> bool {
+    /// Counts a connection.
+    pub(super) fn enter(&self, id: u64, key: Option<K>) -> KeyEntry {
         let mut held = self.lock();
+        if held.connections.contains_key(&id) {
+            return KeyEntry::Known;
+        }
         if let Some(key) = &key
             && !held.count(key)
         {
-            return false;
+            return KeyEntry::Full;
         }
         held.connections.insert(id, key);
-        true
+        KeyEntry::Counted
     }
 
     /// Gives a connection another key, or takes it away. False, and nothing changes, if the key is
@@ -134,7 +147,8 @@ impl<K: Clone + Eq + Hash + Send> Leave for KeyHolders<K> {
 
 /// A connection under a limit on its key; when dropped it no longer counts.
 pub struct KeyPlace {
-    holders: Arc<dyn Leave>,
+    /// `None` if the connection is counted by an outer service of the same layer.
+    holders: Option<Arc<dyn Leave>>,
     id: u64,
 }
 
@@ -144,7 +158,11 @@ impl KeyPlace {
         id: u64,
     ) -> Self {
         let holders: Arc<KeyHolders<K>> = Arc::clone(holders);
-        Self { holders, id }
+        Self { holders: Some(holders), id }
+    }
+
+    pub(super) fn counted_already(id: u64) -> Self {
+        Self { holders: None, id }
     }
 }
 
@@ -152,7 +170,9 @@ impl Place for KeyPlace {}
 
 impl Drop for KeyPlace {
     fn drop(&mut self) {
-        self.holders.leave(self.id);
+        if let Some(holders) = &self.holders {
+            holders.leave(self.id);
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::holders::KeyHolders;
 pub use self::holders::KeyPlace;
+use self::holders::{KeyEntry, KeyHolders};
 use crate::key::KeyOf;
 use crate::limit::{MAX_REFUSALS, Overflow, RefuseBy, RefuseWith, ResponseFuture};
 use crate::{CloseReason, Connection, ConnectionInfo};
@@ -216,11 +216,16 @@ where
     fn call(&mut self, connection: Connection) -> Self::Future {
         let shared = &self.layer.shared;
         let key = (shared.key)(&connection);
-        if !shared.holders.enter(connection.id(), key) {
-            connection.closing().set_reason(CloseReason::KeyLimit);
-            return ResponseFuture::refuse(&mut self.layer.refusal, &shared.refusals, connection);
-        }
-        let place = KeyPlace::new(&shared.holders, connection.id());
+        let id = connection.id();
+        let place = match shared.holders.enter(id, key) {
+            KeyEntry::Counted => KeyPlace::new(&shared.holders, id),
+            KeyEntry::Known => KeyPlace::counted_already(id),
+            KeyEntry::Full => {
+                connection.closing().set_reason(CloseReason::KeyLimit);
+                let refusal = &mut self.layer.refusal;
+                return ResponseFuture::refuse(refusal, &shared.refusals, connection);
+            }
+        };
         ResponseFuture::served(self.inner.call(connection), place)
     }
 }

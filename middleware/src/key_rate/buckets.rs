@@ -1,4 +1,4 @@
-//! KeyBuckets of tokens that many connections share.
+//! Buckets of tokens that many connections share.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::MAX_KEYS;
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Need};
 use crate::rate::TokenRate;
 
 /// Beyond the range of the clock: longer than any process lives.
@@ -32,6 +32,15 @@ impl KeyBucket {
     #[inline]
     pub(super) fn take(&self, rate: TokenRate) -> Option<Instant> {
         if self.tokens.fetch_sub(1, Ordering::Relaxed) > 0 { None } else { self.fill(rate) }
+    }
+
+    /// Takes so many tokens, if they are counted as there, without a look at the clock.
+    pub(super) fn try_take(&self, tokens: i64) -> bool {
+        let is_there = self.tokens.fetch_sub(tokens, Ordering::Relaxed) >= tokens;
+        if !is_there {
+            self.tokens.fetch_add(tokens, Ordering::Relaxed);
+        }
+        is_there
     }
 
     /// Returns a token that was taken and not used.
@@ -78,7 +87,8 @@ pub(super) struct KeyBuckets<K> {
 #[derive(Debug)]
 struct Keys<K> {
     buckets: Bounded<K, Arc<KeyBucket>>,
-    /// The bucket of all keys for which the table has no room.
+    /// The bucket of all keys for which the table has no room, because connections hold all those
+    /// in it.
     others: Option<Arc<KeyBucket>>,
 }
 
@@ -102,10 +112,13 @@ impl<K: Eq + Hash> KeyBuckets<K> {
             return Arc::clone(bucket);
         }
         let bucket = KeyBucket::full(self.rate);
-        // A bucket that a connection holds stays, or its key would get another one.
-        let is_over =
-            |known: &Arc<KeyBucket>| Arc::strong_count(known) == 1 && known.is_full(self.rate);
-        if keys.buckets.insert(key, Arc::clone(&bucket), Instant::now(), is_over) {
+        let need = |known: &Arc<KeyBucket>| match Arc::strong_count(known) {
+            1 if known.is_full(self.rate) => Need::Over,
+            1 => Need::Spare,
+            // A connection holds it, and its key would get another one.
+            _ => Need::Needed,
+        };
+        if keys.buckets.insert(key, Arc::clone(&bucket), Instant::now(), need) {
             return bucket;
         }
         Arc::clone(keys.others.get_or_insert(bucket))

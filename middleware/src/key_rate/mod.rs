@@ -1,6 +1,7 @@
-//! Rates of frames that connections share: [`KeyRateLayer`], which waits, and
-//! [`KeyRateRefuseLayer`], which refuses.
+//! Rates of frames that connections share: [`KeyRateLayer`], which waits,
+//! [`KeyRateRefuseLayer`], which refuses, and [`AnswerRateLayer`], for the frames of answers.
 
+mod answers;
 mod buckets;
 mod refuse;
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use self::answers::{AnswerRate, AnswerRateFuture, AnswerRateLayer};
 use self::buckets::{KeyBucket, KeyBuckets};
 pub use self::refuse::{
     ByFrame, FrameKey, KeyRateRefuse, KeyRateRefuseFuture, KeyRateRefuseLayer, OneKey, RateExceeded,
@@ -33,8 +35,10 @@ const MAX_KEYS: usize = 65_536;
 /// layers made from one `KeyRates` and its clones share its buckets.
 ///
 /// At most [`MAX_KEYS`](Self::MAX_KEYS) keys are remembered, until their buckets are full and no
-/// connection uses them. When the table is full, all further keys share one bucket, and
-/// [`untracked`](Self::untracked) counts how often that happened.
+/// connection uses them. When the table is full, an eighth of those that no connection uses is
+/// forgotten, so that a peer that names many keys does not keep others out: a key that comes again
+/// has a full bucket. If connections use them all, further keys share one bucket.
+/// [`untracked`](Self::untracked) counts both.
 ///
 /// ```
 /// use std::time::Duration;
@@ -96,7 +100,7 @@ impl<K: Clone + Eq + Hash> KeyRates<K> {
         self.buckets.len()
     }
 
-    /// How often a key was not remembered, because the table was full.
+    /// How many keys were forgotten or not remembered, because the table was full.
     pub fn untracked(&self) -> u64 {
         self.buckets.untracked()
     }
@@ -180,6 +184,12 @@ impl<K: Clone + Eq + Hash> KeyRateLayer<K> {
     /// Frames over the rate fail with [`RateExceeded`] instead of waiting.
     pub fn refuse(self) -> KeyRateRefuseLayer<K, OneKey<K>> {
         KeyRateRefuseLayer::new(self.buckets, OneKey(self.key))
+    }
+
+    /// The rate is that of the frames of answers, which wait, and not of the peer's frames. The
+    /// bucket stays the same, so the rate is one for both if this layer is also used itself.
+    pub fn answers(self) -> AnswerRateLayer<K> {
+        AnswerRateLayer::new(self.buckets, self.key)
     }
 }
 

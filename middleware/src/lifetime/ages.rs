@@ -6,10 +6,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{CloseReason, Closing};
+
+/// The most runtimes that are known as able to watch: enough for one to be left.
+const RUNTIMES: usize = 64;
 
 /// When an action is due, and for which connection.
 type DueAt = (Instant, u64);
@@ -33,6 +37,18 @@ struct Schedule {
     due: BTreeMap<DueAt, Action>,
     /// Whether the task is running.
     watched: bool,
+    /// The runtimes of the connections, for when the one of the task shuts down.
+    runtimes: Vec<Handle>,
+}
+
+impl Schedule {
+    fn know(&mut self, runtime: &Handle) {
+        if self.runtimes.len() < RUNTIMES
+            && self.runtimes.iter().all(|known| known.id() != runtime.id())
+        {
+            self.runtimes.push(runtime.clone());
+        }
+    }
 }
 
 /// An action that is due.
@@ -65,13 +81,15 @@ impl Ages {
             return Age { ages: Arc::clone(this), due: None };
         };
         let due = (at, id);
+        let runtime = Handle::current();
         let mut schedule = this.lock();
+        schedule.know(&runtime);
         let is_first = schedule.due.first_key_value().is_none_or(|(first, _)| due < *first);
         schedule.due.insert(due, Action::Drain(closing));
         let was_watched = std::mem::replace(&mut schedule.watched, true);
         drop(schedule);
         if !was_watched {
-            tokio::spawn(watch(Watcher { ages: Arc::clone(this), is_done: false }));
+            Watcher::spawn(Arc::clone(this), &runtime);
         } else if is_first {
             this.changed.notify_one();
         }
@@ -89,6 +107,7 @@ impl Ages {
         let mut schedule = self.lock();
         let Some(entry) = schedule.due.first_entry() else {
             schedule.watched = false;
+            schedule.runtimes.clear();
             return Upcoming::Nothing;
         };
         let (at, id) = *entry.key();
@@ -124,18 +143,34 @@ enum Upcoming {
     Nothing,
 }
 
-/// The task's reference to the ages. A runtime that shuts down drops its tasks; then the next
-/// connection starts another one.
+/// The task's reference to the ages. A runtime that shuts down drops its tasks; then the runtime of
+/// another connection goes on with it, or else the next connection starts another one.
 struct Watcher {
     ages: Arc<Ages>,
+    runtime: Id,
     /// The task has ended by itself, and another one may be running already.
     is_done: bool,
 }
 
+impl Watcher {
+    fn spawn(ages: Arc<Ages>, runtime: &Handle) {
+        // A runtime that has shut down drops the watcher at once.
+        runtime.spawn(watch(Self { ages, runtime: runtime.id(), is_done: false }));
+    }
+}
+
 impl Drop for Watcher {
     fn drop(&mut self) {
-        if !self.is_done {
-            self.ages.lock().watched = false;
+        if self.is_done {
+            return;
+        }
+        let mut schedule = self.ages.lock();
+        schedule.runtimes.retain(|known| known.id() != self.runtime);
+        let next = schedule.runtimes.last().cloned();
+        schedule.watched = next.is_some();
+        drop(schedule);
+        if let Some(runtime) = next {
+            Self::spawn(Arc::clone(&self.ages), &runtime);
         }
     }
 }

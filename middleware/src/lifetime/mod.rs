@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project::pin_project;
@@ -126,7 +126,7 @@ impl<S: Service<Connection>> Service<Connection> for Lifetime<S> {
             connection.closing().limit_frames(max);
         }
         let age = Ages::enter(&self.layer.ages, connection.closing());
-        LifetimeFuture { future: self.inner.call(connection), _age: age }
+        LifetimeFuture { future: self.inner.call(connection), age: Some(age) }
     }
 }
 
@@ -146,13 +146,17 @@ impl<S: fmt::Debug> fmt::Debug for Lifetime<S> {
 pub struct LifetimeFuture<F> {
     #[pin]
     future: F,
-    _age: Age,
+    age: Option<Age>,
 }
 
 impl<F: Future> Future for LifetimeFuture<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().future.poll(cx)
+        let this = self.project();
+        let output = ready!(this.future.poll(cx));
+        // Here, because a finished future may be dropped much later.
+        *this.age = None;
+        Poll::Ready(output)
     }
 }

@@ -103,7 +103,8 @@ impl LogLayer {
     }
 
     /// Logs only connections that lasted this long or longer: their closing line. No connection has
-    /// an opening line, because it is not known then.
+    /// an opening line, because it is not known then. The others don't count for
+    /// [`max_per_second`](Self::max_per_second).
     pub fn slower_than(self, duration: Duration) -> Self {
         self.with(|settings| settings.slower_than = duration)
     }

@@ -1,12 +1,14 @@
 //! The two lines of a connection.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::thread::panicking;
 
 use super::at_level;
 use super::fields::{self, Fields, Settings};
 use super::limits::LineLimits;
 use crate::event::{LogSpan, event};
+use crate::sample::is_chosen;
 use crate::{Addr, CloseReason, Closing, Connection, Escaped, Stats};
 
 /// A connection to be logged as opened and as closed: at the latest when this is dropped.
@@ -19,6 +21,9 @@ pub(super) struct Record {
     stats: Stats,
     /// Whether there is an opening line.
     opens: bool,
+    /// Asked at the end, if it is known only then whether the connection has a line.
+    limits: Option<Arc<LineLimits>>,
+    is_refused: bool,
     opened: bool,
     closed: bool,
 }
@@ -30,7 +35,9 @@ impl Record {
             local: (settings.fields != Fields::Short).then(|| Box::new(connection.local())),
             closing: connection.closing(),
             stats: connection.stats(),
-            opens: true,
+            opens: settings.slower_than.is_zero(),
+            limits: None,
+            is_refused: false,
             opened: false,
             closed: false,
         }
@@ -38,11 +45,14 @@ impl Record {
 
     /// Decides which lines the connection has. Call it after the inner service's `call`, when it is
     /// known whether a limit has refused the connection.
-    pub(super) fn limit(&mut self, limits: &LineLimits) {
-        let refused = self.closing.reason().is_some_and(CloseReason::is_refusal);
-        self.opens = !refused && self.settings.slower_than.is_zero();
-        let is_sampled = self.stats.id().is_multiple_of(self.settings.sample);
-        if !is_sampled || !limits.pass(refused) {
+    pub(super) fn limit(&mut self, limits: &Arc<LineLimits>) {
+        self.is_refused = self.closing.reason().is_some_and(CloseReason::is_refusal);
+        self.opens &= !self.is_refused;
+        let is_sampled = is_chosen(self.stats.id(), self.settings.sample);
+        if is_sampled && !self.settings.slower_than.is_zero() {
+            // A connection that is not slow has no line, and doesn't count.
+            self.limits = Some(Arc::clone(limits));
+        } else if !is_sampled || !limits.pass(self.is_refused) {
             self.opened = true;
             self.closed = true;
         }
@@ -90,7 +100,9 @@ impl Record {
         self.closed = true;
         let stats = &self.stats;
         let age = stats.age();
-        if age < self.settings.slower_than {
+        if age < self.settings.slower_than
+            || self.limits.as_ref().is_some_and(|limits| !limits.pass(self.is_refused))
+        {
             return;
         }
         let is_error = !matches!(reason, CloseReason::Done | CloseReason::Drained);

@@ -154,23 +154,30 @@ impl<S, P: Clone> Layer<S> for LoginLayer<P> {
 /// Reports that the peer of this connection has logged in. Without a [`LoginLayer`] around the
 /// connection, and after the first call, this does nothing.
 pub fn complete(connection: &ConnectionInfo) {
-    if let Some(pending) = connection.get::<Pending>() {
+    let mut next = connection.get::<Pending>();
+    while let Some(pending) = next {
         pending.end();
+        next = pending.outer.clone();
     }
 }
 
 /// Whether the peer of this connection has logged in, so that [`complete`] was called. True without
 /// a [`LoginLayer`] around the connection.
 pub fn is_complete(connection: &ConnectionInfo) -> bool {
+    // A login ends those of outer layers as well.
     connection.get::<Pending>().is_none_or(|pending| pending.lock().is_none())
 }
 
 /// The login of one connection, among the values of its [`ConnectionInfo`].
-struct Pending(Mutex<Option<LoggingIn>>);
+struct Pending {
+    state: Mutex<Option<LoggingIn>>,
+    /// That of another layer around this one.
+    outer: Option<Arc<Self>>,
+}
 
 impl Pending {
     fn lock(&self) -> MutexGuard<'_, Option<LoggingIn>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self) {
@@ -194,14 +201,21 @@ impl Drop for LoggingIn {
 
 /// Held by the connection's future: after that ends the connection no longer counts, even if
 /// handles on it still exist.
-#[derive(Debug)]
-pub struct LoginPlace(ConnectionInfo);
+pub struct LoginPlace(Option<Arc<Pending>>);
 
 impl Place for LoginPlace {}
 
 impl Drop for LoginPlace {
     fn drop(&mut self) {
-        complete(&self.0);
+        if let Some(pending) = &self.0 {
+            pending.end();
+        }
+    }
+}
+
+impl fmt::Debug for LoginPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginPlace").finish_non_exhaustive()
     }
 }
 
@@ -250,8 +264,9 @@ where
         let age = Ages::enter(&shared.ages, connection.closing());
         let waiting = LoggingIn { shared: Arc::clone(shared), _age: age };
         let info = connection.info();
-        info.insert(Pending(Mutex::new(Some(waiting))));
-        let held = LoginPlace(info);
+        let outer = info.get::<Pending>();
+        info.insert(Pending { state: Mutex::new(Some(waiting)), outer });
+        let held = LoginPlace(info.get());
         ResponseFuture::served(self.inner.call(connection), held)
     }
 }

@@ -27,11 +27,11 @@ pub(super) struct Lags {
     pub(super) marks: LagMarks,
     /// How often a runtime became overloaded.
     begun: AtomicU64,
-    /// A runtime without connections is not watched, and its entry is dead.
+    /// The entry of a runtime that is gone is dead.
     watched: Mutex<HashMap<Id, Weak<WatchedRuntime>>>,
 }
 
-/// A runtime, watched for as long as this lives.
+/// The state of a runtime. The task that watches it holds it, and so does each connection.
 #[derive(Debug, Default)]
 pub(super) struct WatchedRuntime {
     overloaded: AtomicBool,
@@ -61,12 +61,24 @@ impl Lags {
         if let Some(known) = watched.get(&runtime.id()).and_then(Weak::upgrade) {
             return known;
         }
-        // The entries of runtimes that are gone, or have no connection.
+        // The entries of runtimes that are gone.
         watched.retain(|_, known| known.strong_count() > 0);
         let new = Arc::<WatchedRuntime>::default();
         watched.insert(runtime.id(), Arc::downgrade(&new));
-        runtime.spawn(look(Arc::downgrade(this), Arc::downgrade(&new)));
+        runtime.spawn(look(Arc::downgrade(this), Arc::clone(&new)));
         new
+    }
+
+    /// Whether the watch of a runtime ends, because it has no connection any more. Then the next
+    /// connection begins another one.
+    fn ends(&self, runtime: &Arc<WatchedRuntime>) -> bool {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        // The other references are those of connections, which are made under this lock.
+        let ends = Arc::strong_count(runtime) == 1 && !runtime.is_overloaded();
+        if ends {
+            watched.retain(|_, known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(runtime)));
+        }
+        ends
     }
 
     fn all(&self) -> Vec<Arc<WatchedRuntime>> {
@@ -92,15 +104,15 @@ impl Lags {
     }
 }
 
-/// Looks at the lag of this runtime until it is not watched any more.
-async fn look(lags: Weak<Lags>, watched: Weak<WatchedRuntime>) {
-    // The state of an overloaded runtime stays, also while all its connections are refused.
+/// Looks at the lag of this runtime while it has connections, and while it is overloaded: also if all
+/// its connections are refused. The task holds what it watches, because short connections that
+/// follow one another would begin a task each otherwise.
+async fn look(lags: Weak<Lags>, watched: Arc<WatchedRuntime>) {
     let mut calm = 0;
-    let mut _held = None;
     loop {
         let due = Instant::now() + LOOK;
         sleep_until(due).await;
-        let (Some(lags), Some(watched)) = (lags.upgrade(), watched.upgrade()) else { return };
+        let Some(lags) = lags.upgrade() else { return };
         let lag = due.elapsed();
         watched.lag.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         calm = if lag < lags.marks.below { calm + 1 } else { 0 };
@@ -109,7 +121,9 @@ async fn look(lags: Weak<Lags>, watched: Weak<WatchedRuntime>) {
         } else if calm >= CALM {
             watched.overloaded.store(false, Ordering::Relaxed);
         }
-        _held = watched.is_overloaded().then_some(watched);
+        if lags.ends(&watched) {
+            return;
+        }
     }
 }
 

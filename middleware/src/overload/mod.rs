@@ -3,8 +3,8 @@
 mod lag;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::lag::{LagMarks, Lags, WatchedRuntime};
-use crate::connection::MemoryBudget;
+use crate::connection::{BudgetRef, MemoryBudget};
 use crate::limit::{MAX_REFUSALS, Overflow, Place, RefuseBy, RefuseWith, ResponseFuture};
 use crate::{CloseReason, Connection};
 
@@ -43,8 +43,8 @@ const LAG_BELOW: Duration = Duration::from_millis(100);
 /// [another service](Self::refuse_by) answers it; refusals under way are limited as in a
 /// [`ConnectionLimitLayer`](crate::ConnectionLimitLayer). [`refused`](Self::refused) counts them.
 ///
-/// The layer and its clones share the state. A connection costs a lock and a few loads; a frame
-/// costs nothing.
+/// The layer and its clones share the state. The memory of each server is looked at by itself. A
+/// connection costs two locks and a few loads; a frame costs nothing.
 ///
 /// It goes around connections only, and its service is called on a tokio runtime.
 ///
@@ -68,8 +68,8 @@ pub struct OverloadLayer<P = RefuseWith> {
 struct OverloadShared {
     memory: Option<MemoryMarks>,
     lags: Option<Arc<Lags>>,
-    /// Memory was short at the last look.
-    short: AtomicBool,
+    /// The budgets that were short at the last look: servers that share the layer have one each.
+    short: Mutex<Vec<BudgetRef>>,
     /// How often memory became short.
     shortages: AtomicU64,
     refused: AtomicU64,
@@ -94,20 +94,32 @@ impl OverloadShared {
         self.lags.as_ref().map(|lags| lags.marks)
     }
 
+    fn short(&self) -> MutexGuard<'_, Vec<BudgetRef>> {
+        // Each change is one insertion or removal.
+        self.short.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether memory is short.
     fn is_short(&self, budget: Option<&MemoryBudget>) -> bool {
         let (Some(marks), Some(budget)) = (self.memory, budget) else { return false };
         let part = |percent: u8| budget.max() as u128 * u128::from(percent) / 100;
         let in_use = budget.in_use() as u128;
-        if in_use >= part(marks.from) {
-            if !self.short.swap(true, Ordering::Relaxed) {
-                self.shortages.fetch_add(1, Ordering::Relaxed);
-            }
-        } else if in_use < part(marks.below) {
-            self.short.store(false, Ordering::Relaxed);
+        let mut short = self.short();
+        let was_short = short.iter().any(|known| known.is_of(budget));
+        let is_short = in_use >= part(if was_short { marks.below } else { marks.from });
+        if is_short && !was_short {
+            short.push(budget.downgrade());
+            self.shortages.fetch_add(1, Ordering::Relaxed);
+        } else if was_short && !is_short {
+            short.retain(|known| known.lives() && !known.is_of(budget));
         }
-        self.short.load(Ordering::Relaxed)
+        is_short
     }
+}
+
+fn check_marks(in_order: bool, can_be_reached: bool) {
+    assert!(in_order, "connections are served again below the mark from which they are refused");
+    assert!(can_be_reached, "nothing is below 0, so connections would be refused for ever");
 }
 
 impl OverloadLayer {
@@ -134,12 +146,9 @@ impl<P> OverloadLayer<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `below` is greater than `from`.
+    /// Panics if `below` is greater than `from`, or zero.
     pub fn memory(self, from: u8, below: u8) -> Self {
-        assert!(
-            below <= from,
-            "connections are served again below the mark from which they are refused"
-        );
+        check_marks(below <= from, below > 0);
         let memory = Some(MemoryMarks { from, below });
         Self { shared: OverloadShared::new(memory, self.shared.lag_marks()), refusal: self.refusal }
     }
@@ -154,12 +163,9 @@ impl<P> OverloadLayer<P> {
     ///
     /// # Panics
     ///
-    /// Panics if `below` is greater than `from`.
+    /// Panics if `below` is greater than `from`, or zero.
     pub fn lag(self, from: Duration, below: Duration) -> Self {
-        assert!(
-            below <= from,
-            "connections are served again below the mark from which they are refused"
-        );
+        check_marks(below <= from, !below.is_zero());
         let lag = Some(LagMarks { from, below });
         Self { shared: OverloadShared::new(self.shared.memory, lag), refusal: self.refusal }
     }
@@ -184,7 +190,7 @@ impl<P> OverloadLayer<P> {
 
     /// Whether memory was short when the last connection came, or a runtime is late now.
     pub fn is_overloaded(&self) -> bool {
-        self.shared.short.load(Ordering::Relaxed)
+        self.shared.short().iter().any(BudgetRef::lives)
             || self.shared.lags.as_ref().is_some_and(|lags| lags.is_overloaded())
     }
 

@@ -128,7 +128,6 @@ impl Beside {
                     path: path.clone(),
                 });
             }
-            handed.push((guest.number, of_it));
         }
         inner.handed = handed;
         inner.taken = Vec::new();
