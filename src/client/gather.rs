@@ -27,7 +27,7 @@ impl Default for MaxAnswer {
 }
 
 /// Collects the frames of the answers on one connection. Sealed.
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub)] // sealed
 pub trait Gather<Item>: Send + 'static {
     type Answer: Send + 'static;
     fn part(&mut self, frame: &Item) -> Part;
@@ -40,7 +40,7 @@ pub trait Gather<Item>: Send + 'static {
 
 /// An answer exceeds its limits.
 #[derive(Debug)]
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub)] // used in a sealed trait
 pub struct OverMax;
 
 /// Each answer is one frame.
@@ -62,7 +62,7 @@ impl<Item: Send + 'static> Gather<Item> for One {
 }
 
 /// Each answer is one frame; frames for which `F` returns true are pushes.
-#[allow(missing_debug_implementations)]
+#[allow(missing_debug_implementations)] // it holds a function
 pub struct OneOrPush<F>(pub(super) Arc<F>);
 
 impl<F> Clone for OneOrPush<F> {
@@ -88,7 +88,7 @@ where
 }
 
 /// Each answer is several frames; `F` classifies each frame.
-#[allow(missing_debug_implementations)]
+#[allow(missing_debug_implementations)] // it holds a function
 pub struct Many<F>(pub(super) Arc<F>, pub(super) MaxAnswer);
 
 impl<F> Clone for Many<F> {
@@ -98,7 +98,7 @@ impl<F> Clone for Many<F> {
 }
 
 /// The answer whose frames are arriving.
-#[allow(unreachable_pub, missing_debug_implementations)]
+#[allow(unreachable_pub, missing_debug_implementations)] // it implements a sealed trait
 pub struct Gathering<Item, F> {
     many: Many<F>,
     frames: Vec<Item>,
@@ -140,7 +140,7 @@ where
 
 /// Makes the [`Gather`] of a connection: implemented by [`One`], [`OneOrPush`] and [`Many`].
 /// Sealed.
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub)] // sealed
 pub trait Gathers<Item>: Clone + Send + Sync + 'static {
     type Answer: Send + 'static;
     type Gather: Gather<Item, Answer = Self::Answer>;
@@ -184,7 +184,7 @@ where
 }
 
 /// Takes the frames that belong to no answer. Sealed.
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub)] // sealed
 pub trait TakePush<Item>: Clone + Send + Sync + 'static {
     fn push(&self, frame: Item);
 }
@@ -198,7 +198,7 @@ impl<Item> TakePush<Item> for NoPushes {
 }
 
 /// Pushes are passed to a function.
-#[allow(missing_debug_implementations)]
+#[allow(missing_debug_implementations)] // it holds a function
 pub struct OnPush<F>(pub(super) Arc<F>);
 
 impl<F> Clone for OnPush<F> {

@@ -17,7 +17,7 @@ pub struct Out {
 }
 
 /// Finds the call that an answer belongs to: the next one, or the one with its tag. Sealed.
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub)] // sealed
 pub trait Match<Req, Item>: Send + 'static {
     type Id: Copy + Send;
     /// Assigns an id to a request. `None` if another call has this id.
@@ -35,7 +35,7 @@ pub trait Match<Req, Item>: Send + 'static {
 
 /// The call that a frame belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub)] // used in a sealed trait
 pub enum Whose<I> {
     Call(I),
     /// A push, which answers no call.
@@ -46,7 +46,7 @@ pub enum Whose<I> {
 
 /// Matches the n-th answer to the n-th call.
 #[derive(Default)]
-#[allow(unreachable_pub, missing_debug_implementations)]
+#[allow(unreachable_pub, missing_debug_implementations)] // it implements a sealed trait
 pub struct Fifo(VecDeque<Out>);
 
 impl<Req, Item> Match<Req, Item> for Fifo {
@@ -123,7 +123,7 @@ pub trait Tag<Req, Item> {
 }
 
 /// Matches answers to calls by their ids, in any order.
-#[allow(unreachable_pub, missing_debug_implementations)]
+#[allow(unreachable_pub, missing_debug_implementations)] // it implements a sealed trait
 pub struct ByTag<T, I> {
     tag: T,
     /// The sent calls by their ids, each with its number.

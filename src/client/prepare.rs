@@ -15,7 +15,7 @@ type Preparing<C> = Pin<Box<dyn Future<Output = Result<Session<C>>> + Send>>;
 pub struct Unprepared(());
 
 /// Prepares a session of this codec: see [`Client::prepare`](super::Client::prepare).
-#[allow(missing_debug_implementations)]
+#[allow(missing_debug_implementations)] // it holds a function
 pub struct Prepared<C>(Arc<dyn Fn(Session<C>) -> Preparing<C> + Send + Sync>);
 
 impl<C> Clone for Prepared<C> {
@@ -35,7 +35,7 @@ impl<C> Prepared<C> {
 }
 
 /// Prepares the session of a new connection. Sealed.
-#[allow(unreachable_pub)]
+#[allow(unreachable_pub)] // sealed
 pub trait Prepare<C>: Clone + Send + Sync + 'static {
     fn prepare(&self, session: Session<C>) -> impl Future<Output = Result<Session<C>>> + Send;
 

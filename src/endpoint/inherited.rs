@@ -14,7 +14,7 @@ use filedescriptor::FileDescriptor;
 use super::input::Input;
 use super::options::SocketOptions;
 use super::passed::{Mistake, check_name, find, misdirected};
-use super::scheme::{Known, Opening, Scheme};
+use super::scheme::{Identified, Opening, Scheme};
 use super::{Endpoint, EndpointError, Kind, watcher};
 use crate::listener::opened::{self, OpenSocket};
 
@@ -104,7 +104,7 @@ impl Scheme for Inherited {
         &[]
     }
 
-    fn peers(&self) -> Option<Known> {
+    fn peers(&self) -> Option<Identified> {
         None
     }
 

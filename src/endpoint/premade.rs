@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ropewalk_middleware::Addr;
 
 use super::options::SocketOptions;
-use super::scheme::{Known, Opening, Scheme};
+use super::scheme::{Identified, Opening, Scheme};
 use super::{Endpoint, Kind};
 use crate::listener::Listener;
 
@@ -43,7 +43,7 @@ impl Scheme for Premade {
         &[]
     }
 
-    fn peers(&self) -> Option<Known> {
+    fn peers(&self) -> Option<Identified> {
         None
     }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use ropewalk_middleware::Addr;
 
 use super::input::{Input, PREFIX};
-use super::scheme::Known;
+use super::scheme::Identified;
 use super::{Endpoint, EndpointError, Kind};
 use crate::listener::proxy::Trusted;
 
@@ -47,38 +47,38 @@ impl Endpoint {
     }
 
     /// Checks the trusted networks, once it is known how peers of this endpoint are identified.
-    pub(super) fn check_trusted(&self, peers: Known) -> io::Result<()> {
+    pub(super) fn check_trusted(&self, peers: Identified) -> io::Result<()> {
         let Some(trusted) = &self.proxied else { return Ok(()) };
         let text = match (peers, trusted.networks()) {
-            (Known::ByAddress, []) => {
+            (Identified::ByAddress, []) => {
                 "no proxy is trusted: name the networks of your proxies, as in trust=10.0.0.0/8,::1"
             }
-            (Known::ByPermission, [_, ..]) => {
+            (Identified::ByPermission, [_, ..]) => {
                 "trust is for endpoints with addresses: the mode of a Unix socket sets which processes may connect"
             }
-            (Known::Not, _) => NO_PERMISSIONS,
+            (Identified::Never, _) => ANY_PROCESS,
             _ => return Ok(()),
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
 
-const NO_PERMISSIONS: &str =
-    "an abstract name has no permissions, so any process could send PROXY headers: use a path";
+const ANY_PROCESS: &str =
+    "any process can connect to it and send PROXY headers: use TCP, or a Unix socket with a path";
 
-/// How the peers of a listener are identified. Those of a transport that has neither networks nor
-/// permissions are not.
-pub(super) fn known_by(local: &Addr) -> Known {
+/// How the peers of a listener are identified: never, if its transport has neither networks nor
+/// permissions.
+pub(super) fn known_by(local: &Addr) -> Identified {
     match local {
-        Addr::Tcp(_) => Known::ByAddress,
-        Addr::Unix(_) | Addr::Memory => Known::ByPermission,
-        _ => Known::Not,
+        Addr::Tcp(_) => Identified::ByAddress,
+        Addr::Unix(_) | Addr::Memory => Identified::ByPermission,
+        _ => Identified::Never,
     }
 }
 
 /// Whether an endpoint has the option `trust`.
 pub(super) fn takes_trust(scheme: &str, kind: &Kind) -> bool {
-    scheme.starts_with(PREFIX) && kind.scheme().peers() != Some(Known::ByPermission)
+    scheme.starts_with(PREFIX) && kind.scheme().peers() != Some(Identified::ByPermission)
 }
 
 /// Takes the option `trust` out of the others: the networks that an endpoint trusts, if it is
@@ -99,17 +99,17 @@ pub(super) fn take_trusted(
         return if values.is_empty() { Ok(None) } else { Err(misplaced()) };
     }
     let (problem, fix) = match (kind.scheme().peers(), &values[..]) {
-        (Some(Known::Not), _) => {
-            let (problem, fix) = NO_PERMISSIONS.split_once(": ").unwrap_or_default();
+        (Some(Identified::Never), _) => {
+            let (problem, fix) = ANY_PROCESS.split_once(": ").unwrap_or_default();
             (problem.to_owned(), fix.to_owned())
         }
-        (Some(Known::ByAddress), []) => (
+        (Some(Identified::ByAddress), []) => (
             "it does not say which proxies are trusted".to_owned(),
             format!("add their networks, such as {sign}trust=10.0.0.0/8,::1"),
         ),
         // For an inherited socket this is checked when it is bound.
         (_, []) => return Ok(Some(Trusted::new([]))),
-        (Some(Known::ByPermission), _) => (
+        (Some(Identified::ByPermission), _) => (
             "the option trust is for endpoints with addresses".to_owned(),
             "set the permissions by mode=, such as mode=660, and drop the option".to_owned(),
         ),

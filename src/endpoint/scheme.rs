@@ -33,7 +33,7 @@ pub(super) trait Scheme: fmt::Display + Send + Sync {
 
     /// How a proxy that connects to it is identified; `None` if that depends on the socket that it
     /// is bound to.
-    fn peers(&self) -> Option<Known>;
+    fn peers(&self) -> Option<Identified>;
 
     /// Binds and listens: as many sockets as wanted if the kernel distributes connections among
     /// several, otherwise one.
@@ -47,11 +47,11 @@ pub(super) trait Scheme: fmt::Display + Send + Sync {
 
 /// How a proxy is identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum Identified {
     /// By its address in the network.
     ByAddress,
     /// By its permission to connect: to a path, or to a listener made in code.
     ByPermission,
-    /// Not at all: every process of this machine may connect.
-    Not,
+    /// Not at all: any process that can reach it may connect.
+    Never,
 }

@@ -145,8 +145,8 @@ const BAD: &[(&str, &str, &str)] = &[
         "the option \"colour\" is unknown",
         "the options of proxy+unix: are mode, user, group, backlog",
     ),
-    ("proxy+unix:@x", "an abstract name has no permissions", "use a path"),
-    ("proxy+unix:@x?trust=::1", "an abstract name has no permissions", "use a path"),
+    ("proxy+unix:@x", "any process can connect to it", "a Unix socket with a path"),
+    ("proxy+unix:@x?trust=::1", "any process can connect to it", "a Unix socket with a path"),
     ("proxy+systemd:", "there is no name", "write proxy+systemd:NAME"),
     (
         "proxy+systemd:x?backlog=1",

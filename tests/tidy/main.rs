@@ -1,5 +1,6 @@
 //! The house rules that a machine can check; CONTRIBUTING.md has the others.
 
+mod allows;
 mod cycles;
 mod defaults;
 mod examples;

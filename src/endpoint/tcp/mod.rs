@@ -12,7 +12,7 @@ use tokio::net::lookup_host;
 
 use super::input::Input;
 use super::options::{Number, SocketOptions, number};
-use super::scheme::{Known, Opening, Scheme};
+use super::scheme::{Identified, Opening, Scheme};
 use super::{Endpoint, EndpointError, Kind};
 
 pub(crate) use self::ipv6::settle;
@@ -189,8 +189,8 @@ impl Scheme for TcpAddress {
         }
     }
 
-    fn peers(&self) -> Option<Known> {
-        Some(Known::ByAddress)
+    fn peers(&self) -> Option<Identified> {
+        Some(Identified::ByAddress)
     }
 
     /// Of a name's addresses it is the first that can be bound, or the error of the last one.

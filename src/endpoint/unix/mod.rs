@@ -14,7 +14,7 @@ use ropewalk_middleware::Addr;
 
 use super::input::Input;
 use super::options::SocketOptions;
-use super::scheme::{Known, Opening, Scheme};
+use super::scheme::{Identified, Opening, Scheme};
 use super::{Endpoint, EndpointError, Kind};
 
 /// The longest path of a Unix socket in bytes; the kernel's field has one more for the terminator.
@@ -119,10 +119,10 @@ impl Scheme for UnixAddress {
         })
     }
 
-    fn peers(&self) -> Option<Known> {
+    fn peers(&self) -> Option<Identified> {
         Some(match self {
-            Self::Path(_) => Known::ByPermission,
-            Self::Abstract(_) => Known::Not,
+            Self::Path(_) => Identified::ByPermission,
+            Self::Abstract(_) => Identified::Never,
         })
     }
 
