@@ -275,6 +275,12 @@ impl<F> Outbox<F> {
         self.0.is_closed()
     }
 
+    /// Whether a frame pushed to it is not written any more. It reads the memory that a push needs.
+    fn is_gone(&self) -> bool {
+        // Both are read in any case.
+        self.is_closed() | self.connection().is_aborted()
+    }
+
     /// Whether both are clones of the same outbox.
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

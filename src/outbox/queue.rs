@@ -33,7 +33,10 @@ pub(super) struct Queue<F> {
 }
 
 struct QueueState<F> {
-    frames: VecDeque<F>,
+    /// The oldest frame. A queue seldom has more than one, and needs no buffer for that.
+    first: Option<F>,
+    /// Those behind it.
+    rest: VecDeque<F>,
     /// `Some` if the bytes are bounded.
     weights: Option<Box<Weights>>,
     /// Notified when there is room again. Made when a task first waits for room.
@@ -51,18 +54,29 @@ struct Weights {
 }
 
 impl<F> QueueState<F> {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty()
+    }
+
     /// Whether `frames` more frames, with this weight in total, exceed the capacity. A single frame
     /// in an empty queue may weigh more than `max`; otherwise it could never be sent.
     fn is_too_much(&self, frames: usize, weight: usize, capacity: u32) -> bool {
         let fits = |weights: &Weights| {
-            weights.sum.saturating_add(weight) <= weights.max
-                || self.frames.is_empty() && frames == 1
+            weights.sum.saturating_add(weight) <= weights.max || self.is_empty() && frames == 1
         };
-        self.frames.len() + frames > capacity as usize || !self.weights.as_deref().is_none_or(fits)
+        self.len() + frames > capacity as usize || !self.weights.as_deref().is_none_or(fits)
     }
 
     fn put(&mut self, frame: F, weight: usize) {
-        self.frames.push_back(frame);
+        if self.is_empty() {
+            self.first = Some(frame);
+        } else {
+            self.rest.push_back(frame);
+        }
         if let Some(weights) = &mut self.weights {
             weights.sum = weights.sum.saturating_add(weight);
             weights.each.push_back(weight);
@@ -70,13 +84,13 @@ impl<F> QueueState<F> {
     }
 
     fn take(&mut self) -> Option<F> {
-        let frame = self.frames.pop_front();
+        let frame = self.first.take().or_else(|| self.rest.pop_front());
         if let Some(weights) = &mut self.weights {
             weights.sum = weights.sum.saturating_sub(weights.each.pop_front().unwrap_or(0));
         }
-        if self.frames.is_empty() {
+        if self.is_empty() {
             // The buffer is freed, because an idle connection owns no buffer.
-            self.frames = VecDeque::new();
+            self.rest = VecDeque::new();
             if let Some(weights) = &mut self.weights {
                 weights.each = VecDeque::new();
                 weights.sum = 0;
@@ -105,8 +119,14 @@ impl<F> Queue<F> {
     ) -> Arc<Self> {
         let weights = || Box::new(Weights { each: VecDeque::new(), sum: 0, max: capacity.bytes });
         let weights = capacity.weigh.map(|_| weights());
-        let state =
-            QueueState { frames: VecDeque::new(), weights, room: None, dropped: 0, refused: 0 };
+        let state = QueueState {
+            first: None,
+            rest: VecDeque::new(),
+            weights,
+            room: None,
+            dropped: 0,
+            refused: 0,
+        };
         Arc::new(Self {
             state: Mutex::new(state),
             connection,
@@ -145,7 +165,7 @@ impl<F> Queue<F> {
                 }
             }
         }
-        let first = state.frames.is_empty();
+        let first = state.is_empty();
         state.put(frame, weight);
         drop(state);
         drop(old);
@@ -174,7 +194,7 @@ impl<F> Queue<F> {
             }
             _ => {}
         }
-        let first = state.frames.is_empty();
+        let first = state.is_empty();
         let mut old = Vec::new();
         for (frame, weight) in frames.into_iter().zip(weights) {
             if state.is_too_much(1, weight, self.capacity) {
@@ -187,7 +207,7 @@ impl<F> Queue<F> {
             }
             state.put(frame, weight);
         }
-        let wake = first && !state.frames.is_empty();
+        let wake = first && !state.is_empty();
         drop(state);
         drop(old);
         if wake {
@@ -238,7 +258,7 @@ impl<F> Queue<F> {
     /// it is closed.
     pub(super) fn close_if_empty(&self) -> bool {
         let state = self.lock();
-        if state.frames.is_empty() {
+        if state.is_empty() {
             self.closed.store(true, Ordering::Release);
         }
         self.is_closed()
@@ -248,7 +268,7 @@ impl<F> Queue<F> {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         self.closed.store(true, Ordering::Release);
-        let frames = std::mem::take(&mut state.frames);
+        let frames = (state.first.take(), std::mem::take(&mut state.rest));
         let room = state.room.clone();
         drop(state);
         drop(frames);
@@ -266,7 +286,7 @@ impl<F> Queue<F> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().frames.len()
+        self.lock().len()
     }
 
     pub(super) fn dropped(&self) -> u64 {

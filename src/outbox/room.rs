@@ -16,6 +16,11 @@ use super::Outbox;
 /// cost each of them a write for every line.
 const MEMBERS_A_UNIT: usize = 1024;
 
+/// How many members are looked at before the frame is pushed to the first of them. The processor
+/// fetches the memory of all of them at the same time then; a push, which is a few locked
+/// instructions, has it wait for that of each.
+const AHEAD: usize = 16;
+
 /// A set of outboxes of many connections: a frame sent to a room is pushed to each of its members.
 /// Cheap to clone, and all clones are the same room.
 ///
@@ -171,8 +176,16 @@ impl<F: Clone> Room<F> {
 
 /// Runs without the room's lock.
 fn push_to<F: Clone>(members: &[Outbox<F>], except: Option<&Outbox<F>>, frame: &F) -> usize {
-    let wanted = members.iter().filter(|member| !except.is_some_and(|one| one.is(member)));
-    wanted.filter(|member| member.push(frame.clone()).is_ok()).count()
+    let mut accepted = 0;
+    for members in members.chunks(AHEAD) {
+        let gone = members.iter().filter(|member| member.is_gone()).count();
+        if gone == members.len() {
+            continue;
+        }
+        let wanted = members.iter().filter(|member| !except.is_some_and(|one| one.is(member)));
+        accepted += wanted.filter(|member| member.push(frame.clone()).is_ok()).count();
+    }
+    accepted
 }
 
 impl<F> Clone for Room<F> {

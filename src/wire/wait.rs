@@ -43,21 +43,24 @@ pub(super) struct PeerWait {
     begun: bool,
     /// The subject of the wait and its beginning.
     due: Due,
+    clock: Clock,
     since: Option<Instant>,
     /// How many bytes had been read at that time, without those that are part of the awaited frame.
     before: u64,
-    clock: Clock,
+    /// Since when the clock has stood still, or until when the decision is postponed. Beside `clock`
+    /// and not in it, because every connection has these fields, and so they take 8 bytes less.
+    then: Option<Instant>,
 }
 
 /// The state of the clock of a wait.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Clock {
     #[default]
     Runs,
-    /// The clock has stood still since then.
-    Paused(Instant),
-    /// The decision is postponed until then.
-    Grace(Instant),
+    /// The clock stands still.
+    Paused,
+    /// The decision is postponed.
+    Grace,
 }
 
 impl PeerWait {
@@ -72,13 +75,19 @@ impl PeerWait {
     #[inline]
     fn end(&mut self) {
         self.since = None;
+        self.run();
+    }
+
+    fn run(&mut self) {
         self.clock = Clock::Runs;
+        self.then = None;
     }
 
     /// The wire doesn't wait for the peer for now: the clock stands still.
     pub(super) fn pause(&mut self) {
-        if self.since.is_some() && !matches!(self.clock, Clock::Paused(_)) {
-            self.clock = Clock::Paused(Instant::now());
+        if self.since.is_some() && self.clock != Clock::Paused {
+            self.clock = Clock::Paused;
+            self.then = Some(Instant::now());
         }
     }
 
@@ -94,17 +103,18 @@ impl PeerWait {
     /// Continues or begins a wait for this, and returns its beginning and how many bytes had been
     /// read by then.
     fn start(&mut self, due: Due, read: u64) -> (Instant, u64) {
-        let start = match (self.since, &self.clock) {
-            (Some(start), Clock::Paused(paused)) if self.due == due => start + paused.elapsed(),
-            (Some(start), _) if self.due == due => start,
+        let paused = self.then.filter(|_| self.clock == Clock::Paused);
+        let start = match (self.since, paused) {
+            (Some(start), Some(paused)) if self.due == due => start + paused.elapsed(),
+            (Some(start), None) if self.due == due => start,
             _ => {
-                self.clock = Clock::Runs;
+                self.run();
                 self.before = read;
                 Instant::now()
             }
         };
-        if let Clock::Paused(_) = self.clock {
-            self.clock = Clock::Runs;
+        if self.clock == Clock::Paused {
+            self.run();
         }
         self.due = due;
         self.since = Some(start);
@@ -113,11 +123,12 @@ impl PeerWait {
 
     /// The time until which the decision is postponed.
     fn grace(&mut self) -> Instant {
-        if let Clock::Grace(until) = self.clock {
+        if let Some(until) = self.then.filter(|_| self.clock == Clock::Grace) {
             return until;
         }
         let until = Instant::now() + GRACE;
-        self.clock = Clock::Grace(until);
+        self.clock = Clock::Grace;
+        self.then = Some(until);
         until
     }
 }

@@ -64,6 +64,10 @@ impl ClosingState {
         }
     }
 
+    pub(super) fn is_aborted(&self) -> bool {
+        self.signals.load(Ordering::Acquire) & ABORTED != 0
+    }
+
     /// Wakes the task that moves the bytes.
     pub(super) fn wake(&self) {
         self.mover.wake();
@@ -164,7 +168,7 @@ impl Closing {
 
     /// Whether the connection was told to abort.
     pub fn is_aborted(&self) -> bool {
-        self.state().signals.load(Ordering::Acquire) & ABORTED != 0
+        self.state().is_aborted()
     }
 
     /// Ready once the connection was told to abort. Only the task that owns the connection may call

@@ -114,6 +114,11 @@ impl ConnectionInfo {
         self.closing().abort();
     }
 
+    /// Whether the connection was told to abort.
+    pub fn is_aborted(&self) -> bool {
+        self.0.closing.is_aborted()
+    }
+
     /// Replaces the read deadlines from here on, including those of a
     /// [`ReadDeadlineLayer`](crate::ReadDeadlineLayer) and of the leaf. For example, a subscriber
     /// may be idle, while a peer that has not logged in may not. A wait that is under way still
