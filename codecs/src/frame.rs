@@ -93,7 +93,7 @@ pub fn take_frame(src: &mut BytesMut, n: usize) -> Bytes {
 #[inline(always)]
 pub(crate) fn take_span(src: &mut BytesMut, span: Span) -> Bytes {
     if span.content > COPY_UP_TO {
-        return share_frame(src, span);
+        return share_frame(src, span.lead, span.content, span.trail);
     }
     // Converting a box to `Bytes` takes fewer steps than a vector, which may have spare capacity.
     let frame = Box::<[u8]>::from(&src[span.lead..span.end()]);
@@ -101,11 +101,12 @@ pub(crate) fn take_span(src: &mut BytesMut, span: Span) -> Bytes {
     Bytes::from(frame)
 }
 
-#[inline(always)]
-fn share_frame(src: &mut BytesMut, span: Span) -> Bytes {
-    src.advance(span.lead);
-    let frame = src.split_to(span.content).freeze();
-    src.advance(span.trail);
+// Not inlined: the way of a long frame would only keep that of a short one from being inlined.
+#[inline(never)]
+fn share_frame(src: &mut BytesMut, lead: usize, content: usize, trail: usize) -> Bytes {
+    src.advance(lead);
+    let frame = src.split_to(content).freeze();
+    src.advance(trail);
     frame
 }
 

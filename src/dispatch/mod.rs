@@ -14,6 +14,7 @@
 //! it are answered. While a call is pending the connection is tended: answers are written, and one
 //! buffer is read ahead, so that a broken connection is noticed.
 
+mod answers;
 mod calls;
 mod encoding;
 mod last_words;
@@ -23,16 +24,16 @@ mod writing;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
-use ropewalk_middleware::{
-    Body, BoxError, CallTimer, CloseReason, Error, IntoReply, Reply, Result,
-};
+use ropewalk_middleware::{BoxError, CallTimer, Error, IntoReply, Reply, Result};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
+use self::answers::Answered;
 pub(crate) use self::calls::Calls;
 pub(crate) use self::encoding::{Copied, Encoding, Uncopied};
 pub(crate) use self::last_words::WithGoodbye;
@@ -222,56 +223,6 @@ where
         }
     }
 
-    /// Queues the result of a call.
-    #[inline(always)]
-    fn answer(mut self: Pin<&mut Self>, answer: Result<R, S::Error>, wire: &mut Wire) -> Result {
-        match answer {
-            Ok(answer) => match answer.into_reply() {
-                // The most common answer, one frame, is encoded directly.
-                Reply { body: Body::One(frame), close: false } => {
-                    match X::encode(wire, self.as_mut().project().codec, frame) {
-                        Ok(()) => Ok(()),
-                        Err(error) => self.unanswerable(error, wire),
-                    }
-                }
-                reply => {
-                    wire.begin_wait();
-                    *self.project().reply = Some(reply);
-                    Ok(())
-                }
-            },
-            // The service stays usable after a failed call; `on_error` determines whether the
-            // connection goes on.
-            Err(error) => self.fail(Error::service(error), true, wire),
-        }
-    }
-
-    /// Replaces an answer that failed: it can't be encoded, or its stream returned an error. A
-    /// failed answer to an error is not replaced.
-    #[cold]
-    fn unanswerable(self: Pin<&mut Self>, error: Error, wire: &Wire) -> Result {
-        let this = self.as_ref().project_ref();
-        if *this.failing {
-            return Err(error);
-        }
-        // `then_close` of the failed answer applies to the one that replaces it.
-        let close = this.reply.as_ref().is_some_and(|reply| reply.close);
-        self.fail(error, !close, wire)
-    }
-
-    /// Answers an error, or ends with it.
-    fn fail(self: Pin<&mut Self>, error: Error, go_on: bool, wire: &Wire) -> Result {
-        let this = self.project();
-        let Some(mut reply) = this.on_error.answer(&error) else { return Err(error) };
-        if !go_on {
-            reply.close = true;
-            wire.closing().set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
-        }
-        *this.reply = Some(reply);
-        *this.failing = true;
-        Ok(())
-    }
-
     /// Makes the next call, if there is room for one, and answers it if it is ready at once. It
     /// goes on with the next ones as long as no other call is under way.
     #[inline(always)]
@@ -287,60 +238,86 @@ where
         if *this.last || this.error.is_some() || !this.calls.has_room() {
             return tend(wire, this.codec, this.inbox, cx);
         }
-        let mut waiting = this.frame.take();
+        if this.frame.is_some() {
+            return self.poll_waiting_call(wire, cx);
+        }
         loop {
-            let mut this = self.as_mut().project();
-            let Some(service) = this.service.as_mut() else {
-                return tend(wire, this.codec, this.inbox, cx);
-            };
-            let frame = match waiting.take() {
-                Some(frame) => frame,
-                None => match wire.decode(this.codec) {
-                    Some(Ok(frame)) => {
-                        wire.begin_wait();
-                        frame
+            let this = self.as_mut().project();
+            match wire.decode(this.codec) {
+                Some(Ok(frame)) => {
+                    wire.begin_wait();
+                    if let Break(end) = self.as_mut().call(frame, wire, cx) {
+                        return end;
                     }
-                    Some(Err(error)) => {
-                        *this.go_on = error.is_recoverable();
-                        *this.error = Some(error);
-                        return Poll::Ready(Ok(CallProgress::Answered));
-                    }
-                    None => return self.poll_input(wire, cx),
-                },
-            };
-            match service.poll_ready(cx) {
-                Poll::Ready(Ok(())) => match this.calls.as_mut().poll_call(service.call(frame), cx)
-                {
-                    Poll::Ready(answer) => self.as_mut().answer(answer, wire)?,
-                    Poll::Pending if this.calls.has_room() => {
-                        return Poll::Ready(Ok(CallProgress::Pending));
-                    }
-                    Poll::Pending => return tend(wire, this.codec, this.inbox, cx),
-                },
-                // A service whose `poll_ready` fails can't be used any more.
-                Poll::Ready(Err(error)) => {
-                    *this.error = Some(Error::service(error));
-                    *this.go_on = false;
+                }
+                Some(Err(error)) => {
+                    *this.go_on = error.is_recoverable();
+                    *this.error = Some(error);
                     return Poll::Ready(Ok(CallProgress::Answered));
                 }
-                Poll::Pending => {
-                    *this.frame = Some(frame);
-                    return tend(wire, this.codec, this.inbox, cx);
-                }
-            }
-            if self.must_write(wire) {
-                return Poll::Ready(Ok(CallProgress::Answered));
+                None => return self.poll_input(wire, cx),
             }
         }
     }
 
-    /// Whether answers are written before the next frame is decoded.
-    fn must_write(&self, wire: &Wire) -> bool {
-        self.reply.is_some() || !self.calls.is_empty() || !wire.has_turn() || !wire.has_room()
+    /// Makes the call whose frame waited until the service is ready.
+    #[inline(never)]
+    fn poll_waiting_call(
+        mut self: Pin<&mut Self>,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<CallProgress>> {
+        let waiting = self.as_mut().project().frame.take();
+        if let Some(frame) = waiting
+            && let Break(end) = self.call(frame, wire, cx)
+        {
+            return end;
+        }
+        Poll::Ready(Ok(CallProgress::Answered))
+    }
+
+    /// Makes a call, and answers it if it is ready at once. Continues if the next frame can be
+    /// decoded before answers are written.
+    #[inline(always)]
+    fn call(
+        mut self: Pin<&mut Self>,
+        frame: C::Item,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> ControlFlow<Poll<Result<CallProgress>>> {
+        let mut this = self.as_mut().project();
+        let Some(service) = this.service.as_mut() else {
+            return Break(tend(wire, this.codec, this.inbox, cx));
+        };
+        match service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            // A service whose `poll_ready` fails can't be used any more.
+            Poll::Ready(Err(error)) => {
+                *this.error = Some(Error::service(error));
+                *this.go_on = false;
+                return Break(Poll::Ready(Ok(CallProgress::Answered)));
+            }
+            Poll::Pending => {
+                *this.frame = Some(frame);
+                return Break(tend(wire, this.codec, this.inbox, cx));
+            }
+        }
+        let Poll::Ready(answer) = this.calls.as_mut().poll_call(service.call(frame), cx) else {
+            if this.calls.has_room() {
+                return Break(Poll::Ready(Ok(CallProgress::Pending)));
+            }
+            return Break(tend(wire, this.codec, this.inbox, cx));
+        };
+        let alone = this.calls.is_empty();
+        match self.answer(answer, wire) {
+            Ok(Answered::Encoded) if alone && wire.has_turn() && wire.has_room() => Continue(()),
+            answered => Break(Poll::Ready(end_of_burst(answered))),
+        }
     }
 
     /// Called when all complete frames that were read are decoded: writes the answers, and waits
     /// for more bytes.
+    #[cold]
     fn poll_input(
         self: Pin<&mut Self>,
         wire: &mut Wire,
@@ -380,7 +357,15 @@ where
     }
 }
 
+/// Ends a burst of calls that are ready at once. Called seldom, so that the compiler takes the loop
+/// over them for the hot one.
+#[cold]
+fn end_of_burst(answered: Result<Answered>) -> Result<CallProgress> {
+    answered.map(|_| CallProgress::Answered)
+}
+
 /// Waits, writes frames pushed meanwhile, and notices a broken connection.
+#[cold]
 fn tend<C, T>(
     wire: &mut Wire,
     codec: &mut C,

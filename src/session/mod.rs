@@ -110,9 +110,13 @@ impl<C> Session<C> {
     where
         C: Encoder<T, Error: Into<BoxError>>,
     {
-        self.make_room()?;
-        self.wire.encode(&mut self.codec, frame)?;
-        self.wire.count_answers();
+        let Self { codec, wire, .. } = self;
+        let wire: &mut Wire = wire;
+        if !wire.has_room() {
+            wire.offer()?;
+        }
+        wire.encode(codec, frame)?;
+        wire.count_answers();
         Ok(())
     }
 

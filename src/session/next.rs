@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -16,6 +17,8 @@ use ropewalk_middleware::{BoxError, Result};
 #[must_use = "futures do nothing unless polled"]
 pub struct Next<'a, C> {
     session: &'a mut Session<C>,
+    /// It may have begun to wait for the peer.
+    waits: bool,
 }
 
 impl<C> fmt::Debug for Next<'_, C> {
@@ -26,7 +29,7 @@ impl<C> fmt::Debug for Next<'_, C> {
 
 impl<'a, C> Next<'a, C> {
     pub(super) fn new(session: &'a mut Session<C>) -> Self {
-        Self { session }
+        Self { session, waits: false }
     }
 }
 
@@ -41,53 +44,79 @@ where
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Session { codec, inbox, wire } = &mut *self.session;
-        poll_next(wire, codec, inbox, cx)
+        let this = &mut *self;
+        let Session { codec, inbox, wire } = &mut *this.session;
+        let wire: &mut Wire = wire;
+        loop {
+            if !wire.is_quick() {
+                this.waits = true;
+                if let Break(end) = ready!(poll_unusual(wire, cx)) {
+                    return Poll::Ready(end.map(|()| None));
+                }
+            }
+            // Inlined, as decoding is: a frame returned through a call is stored and loaded again,
+            // which costs more than finding it.
+            match wire.decode(codec) {
+                // The session may wait for something else before the next frame.
+                Some(Ok(frame)) => return Poll::Ready(Ok(Some(wire.settle_behind(frame)))),
+                Some(Err(error)) => {
+                    wire.settle();
+                    return Poll::Ready(Err(error));
+                }
+                None => {}
+            }
+            this.waits = true;
+            if let Break(end) = ready!(poll_input(wire, codec, inbox, cx)) {
+                return Poll::Ready(end.map(|()| None));
+            }
+        }
     }
 }
 
 impl<C> Drop for Next<'_, C> {
     /// If it is dropped early, the session no longer waits for the peer, and no deadline counts.
     fn drop(&mut self) {
-        self.session.wire.pause();
+        if self.waits {
+            self.session.wire.pause();
+        }
     }
 }
 
-// Inlined, as decoding is: a frame returned through a call is stored and loaded again, which costs
-// more than finding it.
-#[inline(always)]
-fn poll_next<C>(
+/// Called before a frame is decoded, if there is anything to look at. Breaks with the end of the
+/// session, or its error.
+#[inline(never)]
+fn poll_unusual(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<ControlFlow<Result>> {
+    if wire.closing().is_aborted() {
+        ready!(wire.poll_step(cx));
+        // The error is returned once.
+        let end = if wire.has_ended() { Ok(()) } else { wire.check_live() };
+        return Poll::Ready(Break(end));
+    }
+    ready!(wire.poll_turn(cx));
+    Poll::Ready(match ready!(wire.poll_room(cx)) {
+        Ok(()) => Continue(()),
+        error => Break(error),
+    })
+}
+
+/// Called when all that was read is decoded. Continues when there is more.
+#[inline(never)]
+fn poll_input<C>(
     wire: &mut Wire,
     codec: &mut C,
     inbox: &mut Inbox<C>,
     cx: &mut Context<'_>,
-) -> Poll<Result<Option<C::Item>>>
-where
-    C: Decoder<Error: Into<BoxError>>,
-{
-    if wire.closing().is_aborted() {
-        ready!(wire.poll_step(cx));
-        // The error is returned once.
-        return Poll::Ready(if wire.has_ended() {
-            Ok(None)
-        } else {
-            wire.check_live().map(|()| None)
-        });
-    }
-    loop {
-        ready!(wire.poll_turn(cx));
-        ready!(wire.poll_room(cx))?;
-        if let Some(frame) = wire.decode(codec) {
-            // The session may wait for something else before the next frame.
-            wire.settle();
-            return Poll::Ready(frame.map(Some));
-        }
-        if wire.has_ended() {
-            ready!(inbox.poll_last(codec, wire, cx))?;
+) -> Poll<ControlFlow<Result>> {
+    if wire.has_ended() {
+        let last = ready!(inbox.poll_last(codec, wire, cx));
+        if last.is_ok() {
             ready!(wire.poll_step(cx));
-            return Poll::Ready(Ok(None));
         }
-        ready!(inbox.poll(codec, wire, cx))?;
-        ready!(wire.poll_more(false, cx))?;
+        return Poll::Ready(Break(last));
     }
+    let mut polled = ready!(inbox.poll(codec, wire, cx));
+    if polled.is_ok() {
+        polled = ready!(wire.poll_more(false, cx));
+    }
+    Poll::Ready(if polled.is_ok() { Continue(()) } else { Break(polled) })
 }

@@ -78,7 +78,8 @@ impl Wire {
         C: Decoder<Error: Into<BoxError>>,
     {
         if self.stats().is_at_frame_limit() {
-            return self.end_at_limit();
+            self.end_at_limit();
+            return None;
         }
         if self.dry || self.source == Source::Ended {
             return None;
@@ -92,13 +93,16 @@ impl Wire {
             Ok(Some(frame)) if before.wrapping_sub(self.input.len()).wrapping_sub(1) < SHORT => {
                 Some(Ok(self.decoded(frame)))
             }
-            other => self.decoded_otherwise(codec, other, before),
+            other => match self.decoded_otherwise(codec, other, before) {
+                Ok(frame) => Some(Ok(frame)),
+                Err(error) => error.map(Err),
+            },
         }
     }
 
     /// No more frames are taken: the connection closes as in a drain.
     #[cold]
-    fn end_at_limit<T>(&mut self) -> Option<T> {
+    fn end_at_limit(&mut self) {
         if self.source != Source::Ended {
             self.closing.set_reason(CloseReason::MaxCalls);
             self.closing.drain();
@@ -106,7 +110,6 @@ impl Wire {
             self.input.clear();
             self.settle();
         }
-        None
     }
 
     /// Counts a frame.
@@ -120,14 +123,17 @@ impl Wire {
     }
 
     /// Handles a result other than a frame, and frames that are long or for which no byte was
-    /// taken.
+    /// taken. `Err(None)` is no frame.
+    ///
+    /// The type is not that of `decode`: of one type, the compiler would have this function write
+    /// to the place of the result, and then the frame of the usual case goes through memory too.
     #[cold]
     fn decoded_otherwise<C>(
         &mut self,
         codec: &mut C,
         mut result: Result<Option<C::Item>, C::Error>,
         mut before: usize,
-    ) -> Option<Result<C::Item>>
+    ) -> Result<C::Item, Option<Error>>
     where
         C: Decoder<Error: Into<BoxError>>,
     {
@@ -139,7 +145,7 @@ impl Wire {
             if self.turn >= STEPS_A_TURN {
                 // Decoding will go on here, so this is not the end of the buffered frames.
                 self.place = FrameState::Frame;
-                return None;
+                return Err(None);
             }
             self.turn += 1;
             before = self.input.len();
@@ -152,10 +158,10 @@ impl Wire {
         }
         match result {
             Ok(Some(frame)) => match self.check_pace(before) {
-                Ok(()) => Some(Ok(self.decoded(frame))),
-                Err(error) => Some(Err(self.give_up(error))),
+                Ok(()) => Ok(self.decoded(frame)),
+                Err(error) => Err(Some(self.give_up(error))),
             },
-            Ok(None) => self.decoded_none(shown).map(Err),
+            Ok(None) => Err(self.decoded_none(shown)),
             Err(error) => {
                 // A frame that the end has cut short is no offence: a client that is stopped leaves
                 // one behind.
@@ -163,7 +169,7 @@ impl Wire {
                     // Before the close reason is set: a ban comes first.
                     ban::offence(&self.connection.info());
                 }
-                Some(Err(self.decode_failed(error, before)))
+                Err(Some(self.decode_failed(error, before)))
             }
         }
     }

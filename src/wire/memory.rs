@@ -14,6 +14,19 @@ impl Wire {
         }
     }
 
+    /// The same while a frame is held. It is passed through, so that it is stored only when it is
+    /// the last one of a burst, and not before each call that might panic.
+    #[inline]
+    pub(crate) fn settle_behind<T>(&mut self, frame: T) -> T {
+        if self.input.is_empty() { self.settle_behind_last(frame) } else { frame }
+    }
+
+    #[inline(never)]
+    fn settle_behind_last<T>(&mut self, frame: T) -> T {
+        self.settle();
+        frame
+    }
+
     /// The same before a wait; it also counts the queued answers.
     pub(super) fn settle_all(&mut self) {
         self.input.settle();
@@ -31,6 +44,13 @@ impl Wire {
     /// before it is written.
     #[inline]
     pub(crate) fn count_answers(&mut self) {
+        if self.output.may_have_grown() {
+            self.count_grown();
+        }
+    }
+
+    #[cold]
+    fn count_grown(&mut self) {
         if self.output.has_grown() {
             self.count_memory();
         }

@@ -44,9 +44,6 @@ use self::input::InputBuffer;
 use self::output::OutputBuffer;
 use self::wait::{PeerWait, Want};
 
-/// How much is read ahead of a pending call or a pending write: one buffer.
-const READ_AHEAD: usize = 64 * 1024;
-
 /// Whether more frames can come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -105,11 +102,13 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(connection: Connection, limits: Arc<Limits>) -> Self {
         connection.stats().begin_frames();
+        let mut output = OutputBuffer::default();
+        output.set_quick(limits.high_water);
         Self {
             closing: connection.closing(),
             connection,
             input: InputBuffer::default(),
-            output: OutputBuffer::default(),
+            output,
             limits,
             source: Source::Open,
             peer_closed: false,
@@ -150,6 +149,8 @@ impl Wire {
 
     /// The same to be changed, for this connection alone.
     pub(crate) fn limits_mut(&mut self) -> &mut Limits {
+        // One of them is the high-water mark.
+        self.output.set_quick(0);
         Arc::make_mut(&mut self.limits)
     }
 
@@ -217,7 +218,14 @@ impl Wire {
     /// Whether fewer bytes of answers than the high-water mark are queued.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.output.len() < self.limits.high_water
+        self.output.is_quick() || self.output.len() < self.limits.high_water
+    }
+
+    /// Whether nothing keeps the next frame from being decoded, and nothing has to be recorded
+    /// before that: a quick look at the usual case.
+    #[inline]
+    pub(crate) fn is_quick(&self) -> bool {
+        self.has_turn() && self.output.is_quick() && !self.closing.is_aborted()
     }
 
     /// Above the mark, the wire does not decode or read until the peer has accepted its answers.
@@ -267,7 +275,10 @@ impl Wire {
             // The queued bytes have moved to a buffer of their own, or are written.
             self.count_memory();
         }
-        self.over_limit &= !matches!(flushed, Poll::Ready(Ok(())));
+        if let Poll::Ready(Ok(())) = flushed {
+            self.over_limit = false;
+            self.output.set_quick(self.limits.high_water);
+        }
         flushed.map_err(|error| {
             self.stalled = error.close_reason() == Some(CloseReason::Timeout);
             self.failed(error)
@@ -362,30 +373,6 @@ impl Wire {
             self.peer_closed = true;
         }
         Poll::Ready(Ok(read))
-    }
-
-    /// Tends the connection while another future is awaited: writes the answers and reads ahead,
-    /// one buffer at most. Ready only with the error that ends the connection.
-    pub(crate) fn poll_tend(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
-            return Poll::Ready(error);
-        }
-        self.closing.watch(cx);
-        if self.closing.is_aborted() {
-            return Poll::Ready(self.aborted());
-        }
-        while self.source == Source::Open
-            && self.input.len() < READ_AHEAD
-            && self.poll_memory(cx).is_ready()
-        {
-            ready!(self.poll_turn(cx));
-            match self.poll_read(cx) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => break,
-            }
-        }
-        self.rest()
     }
 
     /// Replaces the read deadlines, from the next wait on.

@@ -39,11 +39,26 @@ pub(super) struct OutputBuffer {
     /// is not freed yet. More than 4 GiB count as 4 GiB, so that the field fits into a gap between
     /// others.
     size: u32,
+    /// With less than this in `buf` there is room, no large frame is queued, and the peer is not
+    /// behind; 0 if that has to be looked at.
+    quick: u32,
     /// Boxed, because few peers stall.
     stalled: Option<Box<Stall>>,
 }
 
 impl OutputBuffer {
+    /// Whether there is certainly room and nothing unusual under way.
+    #[inline]
+    pub(super) fn is_quick(&self) -> bool {
+        self.buf.len() < self.quick as usize
+    }
+
+    /// Called when all is written: from here on fewer than `high_water` bytes are quick.
+    #[inline]
+    pub(super) fn set_quick(&mut self, high_water: usize) {
+        self.quick = u32::try_from(high_water).unwrap_or(u32::MAX);
+    }
+
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.buf.len() + self.large_len()
@@ -71,9 +86,14 @@ impl OutputBuffer {
         self.size as usize + self.large_len()
     }
 
+    /// Whether `has_grown` has to be asked.
+    #[inline]
+    pub(super) fn may_have_grown(&self) -> bool {
+        self.buf.capacity() > scratch::KEEP || self.large.is_some()
+    }
+
     /// Whether the buffer has grown beyond the size of the thread's buffer, and its new size is not
     /// counted yet.
-    #[inline]
     pub(super) fn has_grown(&self) -> bool {
         self.buf.capacity() > scratch::KEEP && self.buf.capacity() > self.size as usize
             || self.large.is_some()
@@ -95,6 +115,7 @@ impl OutputBuffer {
     /// Queues a large frame `at` bytes into the buffer, after the large frames before it.
     pub(super) fn push_large(&mut self, at: usize, frame: Bytes) {
         if !frame.is_empty() {
+            self.quick = 0;
             self.large.get_or_insert_default().push(at, frame);
         }
     }
@@ -287,6 +308,7 @@ impl OutputBuffer {
         cx: &mut Context<'_>,
     ) -> Poll<Result> {
         self.keep();
+        self.quick = 0;
         if taken > 0 {
             self.note_partial(connection);
         }

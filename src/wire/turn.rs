@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{coop, yield_now};
 use tokio::time::Instant;
 
-use super::Wire;
+use super::{Source, Wire};
 use ropewalk_middleware::Error;
 
 /// Reads and frames of one turn, after which other connections get theirs.
@@ -16,6 +16,9 @@ pub(super) const STEPS_A_TURN: u32 = 256;
 
 /// The least time between two writes ahead of calls under way: a tick of tokio's clock.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// How much is read ahead of a pending call or a pending write: one buffer.
+const READ_AHEAD: usize = 64 * 1024;
 
 impl Wire {
     /// Counts one step of the turn: a read, or a frame, including each frame of a long answer,
@@ -120,5 +123,29 @@ impl Wire {
             self.tended = Some(until);
         }
         tended
+    }
+
+    /// Tends the connection while another future is awaited: writes the answers and reads ahead,
+    /// one buffer at most. Ready only with the error that ends the connection.
+    pub(crate) fn poll_tend(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(error);
+        }
+        self.closing.watch(cx);
+        if self.closing.is_aborted() {
+            return Poll::Ready(self.aborted());
+        }
+        while self.source == Source::Open
+            && self.input.len() < READ_AHEAD
+            && self.poll_memory(cx).is_ready()
+        {
+            ready!(self.poll_turn(cx));
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => break,
+            }
+        }
+        self.rest()
     }
 }

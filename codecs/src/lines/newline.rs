@@ -2,29 +2,25 @@
 
 use memchr::memchr;
 
-/// This many bytes are compared at once: a multiple of the vector size of every CPU.
-const BLOCK: usize = 64;
+/// This many bytes are compared at once: a vector of every CPU.
+const VECTOR: usize = 16;
 
 /// Lines up to about this length are found without calling `memchr`.
-const NEAR: usize = 2 * BLOCK;
+const NEAR: usize = 8 * VECTOR;
+
+/// The length of an answer up to which it is searched with two blocks.
+const BLOCK: usize = 64;
 
 /// The index of the first LF.
 ///
 /// For lines of the usual length the call of `memchr`, which selects its code by the CPU, costs
-/// more than the search. So the first blocks are searched in place, in a form that the compiler
+/// more than the search. So the first bytes are searched in place, in a form that the compiler
 /// turns into vector instructions; `memchr`, which is faster on long input, searches the rest.
 #[inline(always)]
 pub(super) fn find(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while at < NEAR
-        && let Some(block) = bytes[at..].first_chunk::<BLOCK>()
-    {
-        if has_lf(block) {
-            return Some(at + find_in(block));
-        }
-        at += BLOCK;
-    }
-    find_far(bytes, at)
+    // Of a constant length, so that the loop is unrolled.
+    let Some(near) = bytes.first_chunk::<NEAR>() else { return find_short(bytes) };
+    find_near(near).or_else(|| find_far(bytes, NEAR))
 }
 
 /// Whether there is an LF.
@@ -33,16 +29,36 @@ pub(super) fn is_in(bytes: &[u8]) -> bool {
     // The last block overlaps the first, so that together they cover all bytes.
     match bytes.last_chunk::<BLOCK>() {
         Some(last) if bytes.len() == BLOCK => has_lf(last),
-        Some(last) if bytes.len() <= NEAR => {
+        Some(last) if bytes.len() <= 2 * BLOCK => {
             bytes.first_chunk::<BLOCK>().is_some_and(has_lf) || has_lf(last)
         }
         _ => memchr(b'\n', bytes).is_some(),
     }
 }
 
-#[inline(always)]
+/// The end of a burst, or a line that came alone.
+#[inline(never)]
+fn find_short(bytes: &[u8]) -> Option<usize> {
+    let (vectors, rest) = bytes.as_chunks::<VECTOR>();
+    find_near(vectors.as_flattened())
+        .or_else(|| Some(bytes.len() - rest.len() + rest.iter().position(|&byte| byte == b'\n')?))
+}
+
+#[inline(never)]
 fn find_far(bytes: &[u8], from: usize) -> Option<usize> {
     Some(from + memchr(b'\n', &bytes[from..])?)
+}
+
+/// The index of the first LF of whole vectors.
+#[inline(always)]
+fn find_near(bytes: &[u8]) -> Option<usize> {
+    let (vectors, _) = bytes.as_chunks::<VECTOR>();
+    for (n, vector) in vectors.iter().enumerate() {
+        if has_lf(vector) {
+            return Some(n * VECTOR + first_lf(vector));
+        }
+    }
+    None
 }
 
 /// Whether there is an LF. It doesn't stop at the first one, so that the loop has no branches.
@@ -51,26 +67,14 @@ fn has_lf<const N: usize>(bytes: &[u8; N]) -> bool {
     bytes.iter().fold(false, |found, &byte| found | (byte == b'\n'))
 }
 
-/// The index of the first LF of a block that has one.
+/// The index of the first LF of a vector that has one.
 #[inline(always)]
-fn find_in(block: &[u8; BLOCK]) -> usize {
-    let (vectors, _) = block.as_chunks::<16>();
-    let mut at = 0;
-    for vector in vectors {
-        if has_lf(vector) {
-            break;
-        }
-        at += 16;
+fn first_lf(vector: &[u8; VECTOR]) -> usize {
+    let (words, _) = vector.as_chunks::<8>();
+    match lf_in(words[0]) {
+        8 => 8 + lf_in(words[1]),
+        at => at,
     }
-    let (words, _) = block.as_chunks::<8>();
-    for word in &words[(at / 8).min(words.len())..] {
-        let lf = lf_in(*word);
-        if lf < 8 {
-            return at + lf;
-        }
-        at += 8;
-    }
-    at
 }
 
 /// The index of the first LF of eight bytes; 8 if there is no LF.

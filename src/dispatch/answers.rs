@@ -1,0 +1,83 @@
+//! What becomes of the result of a call: an answer that is encoded, or one that waits for that.
+
+use std::pin::Pin;
+
+use ropewalk_middleware::{Body, BoxError, CloseReason, Error, IntoReply, Reply, Result};
+use tokio_util::codec::{Decoder, Encoder};
+use tower_service::Service;
+
+use super::{Calls, Dispatch, Encoding, OnError};
+use crate::wire::Wire;
+
+/// The state of an answer.
+pub(super) enum Answered {
+    /// It is queued.
+    Encoded,
+    /// It waits to be encoded, or another one in its place.
+    Waits,
+}
+
+#[allow(private_bounds)] // no method is public
+impl<C, S, Q, E, R, X> Dispatch<C, S, C::Item, R::Frame, Q, E, X>
+where
+    C: Decoder<Error: Into<BoxError>> + Encoder<R::Frame, Error: Into<BoxError>>,
+    S: Service<C::Item, Response = R, Error: Into<BoxError>>,
+    R: IntoReply,
+    Q: Calls<S::Future>,
+    E: OnError<R::Frame>,
+    X: Encoding<C, R::Frame>,
+{
+    /// Queues the result of a call.
+    #[inline(always)]
+    pub(super) fn answer(
+        mut self: Pin<&mut Self>,
+        answer: Result<R, S::Error>,
+        wire: &mut Wire,
+    ) -> Result<Answered> {
+        match answer {
+            Ok(answer) => match answer.into_reply() {
+                // The most common answer, one frame, is encoded directly.
+                Reply { body: Body::One(frame), close: false } => {
+                    match X::encode(wire, self.as_mut().project().codec, frame) {
+                        Ok(()) => Ok(Answered::Encoded),
+                        Err(error) => self.unanswerable(error, wire).map(|()| Answered::Waits),
+                    }
+                }
+                reply => {
+                    wire.begin_wait();
+                    *self.project().reply = Some(reply);
+                    Ok(Answered::Waits)
+                }
+            },
+            // The service stays usable after a failed call; `on_error` determines whether the
+            // connection goes on.
+            Err(error) => self.fail(Error::service(error), true, wire).map(|()| Answered::Waits),
+        }
+    }
+
+    /// Replaces an answer that failed: it can't be encoded, or its stream returned an error. A
+    /// failed answer to an error is not replaced.
+    #[cold]
+    pub(super) fn unanswerable(self: Pin<&mut Self>, error: Error, wire: &Wire) -> Result {
+        let this = self.as_ref().project_ref();
+        if *this.failing {
+            return Err(error);
+        }
+        // `then_close` of the failed answer applies to the one that replaces it.
+        let close = this.reply.as_ref().is_some_and(|reply| reply.close);
+        self.fail(error, !close, wire)
+    }
+
+    /// Answers an error, or ends with it.
+    pub(super) fn fail(self: Pin<&mut Self>, error: Error, go_on: bool, wire: &Wire) -> Result {
+        let this = self.project();
+        let Some(mut reply) = this.on_error.answer(&error) else { return Err(error) };
+        if !go_on {
+            reply.close = true;
+            wire.closing().set_reason(error.close_reason().unwrap_or(CloseReason::ServiceError));
+        }
+        *this.reply = Some(reply);
+        *this.failing = true;
+        Ok(())
+    }
+}
