@@ -52,7 +52,7 @@ impl History {
     fn note(&mut self, now: Sample) {
         if let Some(last) = self.last.replace(now) {
             let mut added = now;
-            // The first is no sum. A sum never shrinks but for counts that are taken at different
+            // The first number is not a sum. A sum never shrinks but for counts that are taken at different
             // moments.
             added
                 .iter_mut()

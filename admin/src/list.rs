@@ -86,7 +86,7 @@ pub(crate) struct List {
 struct Row {
     id: u64,
     peer: String,
-    /// What the user's code calls it.
+    /// Its name in the user's code.
     name: Option<String>,
     listener: usize,
     state: State,
@@ -102,7 +102,7 @@ struct Row {
 }
 
 impl Query {
-    /// The first rows, or why there are none.
+    /// The first rows, or the reason why the list is empty.
     pub(crate) fn list(&self, server: &Handle, hooks: &Hooks) -> Result<List, String> {
         let rows = self.limit.unwrap_or(ROWS);
         if rows > MOST_ROWS {

@@ -64,7 +64,7 @@ fn load_now(path: &Path) -> io::Result<Vec<u8>> {
     // A pipe in its place would make an opening that waits hang.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let mut file = File::from(open(path, flags, Mode::empty())?);
-    // Of the file that was opened, whatever the path leads to by now.
+    // Read from the open file: the path may lead to another file by now.
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return refuse("it is not a regular file".to_owned());

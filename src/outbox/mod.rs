@@ -15,7 +15,7 @@ mod inbox;
 mod queue;
 mod room;
 
-/// What the queue is made of. In `tests/loom` these are loom's.
+/// The lock and the atomics of the queue; `tests/loom` replaces them by loom's.
 mod sync {
     pub(super) use std::sync::atomic::AtomicBool;
     pub(super) use std::sync::{Mutex, MutexGuard};

@@ -243,7 +243,7 @@ impl Wire {
     /// Ends the connection because of its codec.
     fn give_up(&mut self, error: SessionError) -> Error {
         if let SessionError::InputLimit { .. } = error {
-            // A stalled codec is no fault of the peer.
+            // The peer has not caused a stalled codec.
             ban::offence(&self.connection.info());
         }
         let error = Error::codec(error);

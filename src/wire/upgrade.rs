@@ -82,7 +82,7 @@ impl Io for Gone {}
 fn gone<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::Error::new(
         io::ErrorKind::NotConnected,
-        "the upgrade to TLS did not come to its end",
+        "the upgrade to TLS was not completed",
     )))
 }
 

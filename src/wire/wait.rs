@@ -26,7 +26,7 @@ pub(super) enum Want {
     Raw,
 }
 
-/// What the peer has to send in time.
+/// The data that the peer has to send in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Due {
     #[default]
@@ -91,7 +91,7 @@ impl PeerWait {
         }
     }
 
-    /// What the peer has to do, and how long it may take.
+    /// The wait for the peer that is under way, and its deadline.
     fn due(&self, deadlines: &ReadDeadlines, mid_frame: bool) -> Option<(Due, Duration)> {
         match deadlines.first_frame {
             Some(patience) if !self.begun => Some((Due::FirstFrame, patience)),
@@ -165,7 +165,7 @@ impl Wire {
         Poll::Ready(error)
     }
 
-    /// What the peer has to send, and its deadline. Without read deadlines, the time until a frame
+    /// The data that the peer has to send, and its deadline. Without read deadlines, the time until a frame
     /// begins is not limited, and a frame that has begun gets more time as its bytes arrive.
     fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
         let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();

@@ -32,6 +32,15 @@ pub enum Addr {
 }
 
 impl Addr {
+    /// The transport in the words of OpenTelemetry: `network.transport`.
+    pub(crate) fn transport(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Unix(_) | Self::Abstract(_) => "unix",
+            Self::Memory => "pipe",
+        }
+    }
+
     /// The same, with an IPv4 address mapped into IPv6 as an IPv4 address.
     pub(crate) fn canonical(self) -> Self {
         match self {

@@ -1,4 +1,4 @@
-//! What is logged of a connection: which fields, and of which connections.
+//! The fields that are logged of a connection, and the connections that are logged.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) enum Fields {
     OpenTelemetry,
 }
 
-/// What a log has of each connection.
+/// The settings of a log: its fields, and the connections that have lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) level: Level,
@@ -64,7 +64,7 @@ pub(super) fn span(level: Level, fields: Fields, stats: &Stats, local: Option<&A
         tls = version.filter(|_| full).map(display),
         server_name = server_name.filter(|_| full).map(display),
         alpn = alpn.filter(|_| full).map(display),
-        network.transport = otel.then(|| transport(socket)),
+        network.transport = otel.then(|| socket.transport()),
         network.peer.address = otel.then(|| address(socket)).flatten(),
         network.peer.port = otel.then(|| port(socket)).flatten(),
         network.local.address = local.filter(|_| otel).and_then(address),
@@ -76,14 +76,6 @@ pub(super) fn span(level: Level, fields: Fields, stats: &Stats, local: Option<&A
         tls.client.server_name = server_name.filter(|_| otel).map(display),
         network.protocol.name = alpn.filter(|_| otel).map(display),
     ))
-}
-
-fn transport(addr: &Addr) -> &'static str {
-    match addr {
-        Addr::Tcp(_) => "tcp",
-        Addr::Unix(_) | Addr::Abstract(_) => "unix",
-        Addr::Memory => "pipe",
-    }
 }
 
 /// The address without the port; of a Unix socket its path, escaped.

@@ -1,4 +1,4 @@
-//! Accepts a server's connections, on the runtime on which it is awaited or on its workers.
+//! Set-up: a server accepts on the runtime on which it is awaited, or on its workers.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -205,11 +205,7 @@ impl Workers {
     fn tell_worker(&self, worker: usize, change: WorkerChange) {
         let worker = worker % self.changes.len();
         if self.changes[worker].send(change).is_err() {
-            aside!(
-                ERROR,
-                worker,
-                "a worker has ended or drains: it does not change its endpoints any more"
-            );
+            aside!(ERROR, worker, "the endpoint can't be changed: a worker has ended, or drains");
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub(in crate::server) struct MaxConnections {
     now: AtomicUsize,
-    /// What a default goes down to with the first endpoint that has preambles, whose slots need
+    /// The default once the first endpoint with preambles is added, whose slots need
     /// descriptors as well; `usize::MAX` if it does not.
     beside_preambles: AtomicUsize,
 }
