@@ -94,14 +94,18 @@ impl Wire {
             return Poll::Ready(());
         }
         match self.waited {
-            Waited::Not if self.alone => self.wait_a_round(Waited::Round, cx),
+            // A call of this burst has taken longer than a turn: this one probably does as well.
+            Waited::Not if self.alone && self.pause.is_none() => {
+                self.wait_a_round(Waited::Round, cx);
+            }
             // The task that yielded last is woken first, and comes before those that yielded while
             // this one waited.
             Waited::Yield => self.wait_a_round(Waited::Turn, cx),
             Waited::Not | Waited::Round => {
                 // This task is woken after all others and the futures they wait for.
                 let _ = pin!(yield_now()).poll(cx);
-                self.waited = if self.alone { Waited::Yield } else { Waited::Turn };
+                self.waited =
+                    if self.waited == Waited::Round { Waited::Yield } else { Waited::Turn };
                 self.rest_untended();
             }
             Waited::Turn => return Poll::Ready(()),
