@@ -13,6 +13,7 @@ mod limits;
 mod memory;
 mod offer;
 mod output;
+mod pause;
 mod raw;
 mod scratch;
 mod stall;
@@ -32,7 +33,6 @@ use ropewalk_middleware::{
     BoxError, CloseReason, Closing, Connection, Error, ReadDeadlines, Result, SessionError, Stats,
 };
 use tokio::task::unconstrained;
-use tokio::time::Instant;
 use tokio_util::codec::Encoder;
 
 pub(crate) use self::limits::Limits;
@@ -42,6 +42,8 @@ use self::decode::{FrameState, Pace};
 use self::drain::Drain;
 use self::input::InputBuffer;
 use self::output::OutputBuffer;
+use self::pause::Pause;
+use self::turn::Waited;
 use self::wait::{PeerWait, Want};
 
 /// Whether more frames can come.
@@ -77,10 +79,13 @@ pub(crate) struct Wire {
     skip: u64,
     /// Steps taken in this turn.
     turn: u32,
-    /// The awaited future has had a turn of the scheduler.
-    waited: bool,
-    /// Until then no more answers are written ahead of calls under way.
-    tended: Option<Instant>,
+    /// How long the awaited future has been pending.
+    waited: Waited,
+    /// The runtime has one thread.
+    alone: bool,
+    /// The last pause between two writes ahead of calls under way. Boxed, because few connections
+    /// need it at a time.
+    pause: Option<Box<Pause>>,
     /// The peer did not accept its answers in time.
     stalled: bool,
     /// Bytes have moved since the last recorded activity.
@@ -117,8 +122,9 @@ impl Wire {
             pace: Pace::default(),
             skip: 0,
             turn: 0,
-            waited: false,
-            tended: None,
+            waited: Waited::Not,
+            alone: turn::is_alone(),
+            pause: None,
             stalled: false,
             moved: false,
             waiting: false,
@@ -326,6 +332,9 @@ impl Wire {
                 Poll::Pending if !drainable || self.poll_drained(cx).is_pending() => {
                     if let Poll::Ready(error) = self.poll_patience(want, cx) {
                         return Poll::Ready(Err(error));
+                    }
+                    if want != Want::FrameMeanwhile {
+                        self.pause = None;
                     }
                     self.set_waiting(want != Want::FrameMeanwhile && self.output.is_flushed());
                     return self.rest();

@@ -120,6 +120,12 @@ impl OutputBuffer {
         }
     }
 
+    /// Whether the queued bytes are in the thread's buffer.
+    #[inline]
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent
+    }
+
     /// The buffer to encode into.
     #[inline]
     pub(super) fn buf(&mut self) -> &mut BytesMut {

@@ -40,6 +40,11 @@ impl Timer {
         }
     }
 
+    /// Whether it is set and fires by then.
+    pub(super) fn is_set_by(&self, until: Instant) -> bool {
+        self.0.as_ref().is_some_and(|sleep| sleep.deadline() <= until && !sleep.is_elapsed())
+    }
+
     /// No deadline applies for now. The next frame may have one, so the timer is kept until it has
     /// fired.
     pub(crate) fn idle(&mut self) {

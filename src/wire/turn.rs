@@ -3,10 +3,9 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{coop, yield_now};
-use tokio::time::Instant;
 
 use super::{Source, Wire};
 use ropewalk_middleware::Error;
@@ -14,8 +13,25 @@ use ropewalk_middleware::Error;
 /// Reads and frames of one turn, after which other connections get theirs.
 pub(super) const STEPS_A_TURN: u32 = 256;
 
-/// The least time between two writes ahead of calls under way: a tick of tokio's clock.
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long the awaited future has been pending while answers are queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// It has not been, or not for as long as the other two.
+    Not,
+    /// While the tasks that were ready to run have run.
+    Round,
+    /// The same, until the scheduler woke the tasks that had yielded their turn.
+    Yield,
+    /// For a turn of the scheduler: while all these have run as well.
+    Turn,
+}
+
+/// Whether the runtime has one thread, so that a task that wakes itself comes after all others
+/// that are ready. With more threads it would come at once, on a thread woken for it.
+pub(super) fn is_alone() -> bool {
+    Handle::try_current()
+        .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread)
+}
 
 /// How much is read ahead of a pending call or a pending write: one buffer.
 const READ_AHEAD: usize = 64 * 1024;
@@ -68,24 +84,56 @@ impl Wire {
     /// future.
     #[inline]
     pub(crate) fn begin_wait(&mut self) {
-        self.waited = false;
+        self.waited = Waited::Not;
     }
 
     /// If answers are queued, gives the awaited future one turn of the scheduler. Most calls are
     /// done by then, and all answers go out in one write.
     pub(crate) fn poll_waited(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.unwritten() == 0 || std::mem::replace(&mut self.waited, true) {
+        if self.unwritten() == 0 {
             return Poll::Ready(());
         }
-        // It wakes this task after all others and the futures they wait for; a direct wake-up might
-        // come before them.
-        let _ = pin!(yield_now()).poll(cx);
-        self.rest_untended();
+        match self.waited {
+            // A call of this burst has taken longer than a turn: this one probably does as well.
+            Waited::Not if self.alone && self.pause.is_none() => {
+                self.wait_a_round(Waited::Round, cx);
+            }
+            // The task that yielded last is woken first, and comes before those that yielded while
+            // this one waited.
+            Waited::Yield => self.wait_a_round(Waited::Turn, cx),
+            Waited::Not | Waited::Round => {
+                // This task is woken after all others and the futures they wait for.
+                let _ = pin!(yield_now()).poll(cx);
+                self.waited =
+                    if self.waited == Waited::Round { Waited::Yield } else { Waited::Turn };
+                self.rest_untended();
+            }
+            Waited::Turn => return Poll::Ready(()),
+        }
         Poll::Pending
     }
 
+    /// Has this task come after the tasks that are ready to run, one of which the future usually
+    /// waits for. If so it wakes this task too, which costs nothing more.
+    #[inline]
+    fn wait_a_round(&mut self, waited: Waited, cx: &mut Context<'_>) {
+        cx.waker().wake_by_ref();
+        self.waited = waited;
+        self.rest_untended();
+    }
+
     /// Waits for the awaited future alone.
+    #[inline]
     fn rest_untended(&mut self) {
+        if self.moved || self.output.is_lent() {
+            self.leave_burst();
+        }
+        self.turn = 0;
+    }
+
+    /// Called at the first wait of a burst.
+    #[inline(never)]
+    fn leave_burst(&mut self) {
         // The other connections write meanwhile. The rest of the burst will be answered with about
         // as many bytes.
         self.output.keep_growing(self.input.len());
@@ -93,23 +141,31 @@ impl Wire {
         if self.moved {
             let _ = self.rest::<()>();
         }
-        self.turn = 0;
     }
 
     /// Called when the awaited future is pending. If it takes longer than one turn, the connection
     /// is tended: the answers are written and one buffer is read ahead. Ready only with the error
     /// that ends the connection.
     ///
-    /// If that wrote answers, the next futures have a millisecond before it happens again: a burst
-    /// of calls that all take longer than a turn would otherwise cost a write for each.
+    /// If that wrote answers, there is a pause before it happens again: a burst of calls that all
+    /// take longer than a turn would otherwise cost a write for each.
+    #[inline]
     pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if let Some(until) = self.tended {
-            if self.timer.poll(until, cx).is_pending() {
-                self.waited = true;
-                self.rest_untended();
-                return Poll::Pending;
-            }
-            self.tended = None;
+        let first = self.waited == Waited::Not && self.alone && self.pause.is_none();
+        if first && self.unwritten() > 0 {
+            self.wait_a_round(Waited::Round, cx);
+            return Poll::Pending;
+        }
+        self.poll_long_wait(cx)
+    }
+
+    /// The same without a look at the most frequent case.
+    #[inline(never)]
+    fn poll_long_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if self.is_paused(cx) {
+            self.waited = Waited::Turn;
+            self.rest_untended();
+            return Poll::Pending;
         }
         if self.poll_waited(cx).is_pending() {
             return Poll::Pending;
@@ -117,10 +173,7 @@ impl Wire {
         let waiting = self.unwritten();
         let tended = self.poll_tend(cx);
         if self.unwritten() < waiting && tended.is_pending() {
-            let until = Instant::now() + PAUSE;
-            // The time begins now; only the wake-up is of interest.
-            let _ = self.timer.poll(until, cx);
-            self.tended = Some(until);
+            self.begin_pause(cx);
         }
         tended
     }

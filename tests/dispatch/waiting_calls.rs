@@ -25,11 +25,13 @@ use tower::Service;
 use crate::wired::{Wired, settle, wired};
 
 const SLOW: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(1);
 
 /// What all these services do with a line.
 async fn wait(line: Bytes) -> Result<Bytes> {
     match &line[..] {
         b"slow" => sleep(SLOW).await,
+        b"tick" => sleep(TICK).await,
         b"turns" => {
             for _ in 0..3 {
                 yield_now().await;
@@ -153,6 +155,49 @@ async fn answers_ahead_of_a_slow_call_behind_another_one_are_written_within_two_
         assert!(start.elapsed() <= Duration::from_millis(2), "{way}: {:?}", start.elapsed());
         w.expect("slow\nlast\n").await;
         assert_eq!(start.elapsed(), SLOW, "{way}");
+    }
+}
+
+/// The longest time without a byte until all of these lines are answered.
+async fn longest_gap(w: &mut Wired, lines: &str) -> Duration {
+    w.say(lines).await;
+    let mut last = Instant::now();
+    let mut gap = Duration::ZERO;
+    let mut left = lines.len();
+    let mut buf = [0; 4096];
+    while left > 0 {
+        left -= w.peer.read(&mut buf).await.unwrap();
+        gap = gap.max(last.elapsed());
+        last = Instant::now();
+    }
+    gap
+}
+
+/// Ways in which one call after the other waits.
+fn ways_one_by_one() -> impl Iterator<Item = (&'static str, Wired)> {
+    all_ways()
+        .into_iter()
+        .filter(|(way, _)| !way.contains("ordered") && !way.contains("concurrent"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longer_a_burst_of_quick_calls_lasts_the_fewer_its_writes_and_8_ms_bring_one() {
+    for (way, mut w) in ways_one_by_one() {
+        // Seven are done at once, and the eighth takes a millisecond or two.
+        let burst = ["turns\n".repeat(7).as_str(), "tick\n"].concat().repeat(40);
+        let writes = w.calls.writes();
+        let gap = longest_gap(&mut w, &burst).await;
+        let writes = w.calls.writes() - writes;
+        assert!(writes <= 15, "{way}: {writes} writes");
+        assert!(gap <= Duration::from_millis(10), "{way}: {gap:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_calls_that_take_a_millisecond_each_are_not_kept_for_others() {
+    for (way, mut w) in ways_one_by_one() {
+        let gap = longest_gap(&mut w, &"tick\n".repeat(20)).await;
+        assert!(gap <= Duration::from_millis(4), "{way}: {gap:?}");
     }
 }
 

@@ -62,8 +62,11 @@ pub struct LentTimer {
 
 impl LentTimer {
     /// Ends the loan and returns the timer, for the next one.
-    pub fn end(self) -> CallTimer {
-        swap(None).unwrap_or_default()
+    pub fn end(mut self) -> CallTimer {
+        let timer = swap(self.outer.take()).unwrap_or_default();
+        // Nothing is left to do, and this is done at each poll of a connection.
+        std::mem::forget(self);
+        timer
     }
 }
 

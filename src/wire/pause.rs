@@ -1,0 +1,67 @@
+//! The pause between two writes ahead of calls under way.
+
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Wire;
+
+/// The length of the first pause: a tick of tokio's clock.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// If this many answers or more were written since the last pause began, and that was short ago, the
+/// next one is twice as long, up to the longest.
+const MANY: u64 = 4;
+const LONGEST: Duration = Duration::from_millis(8);
+
+/// The time after a write ahead of calls under way, until which there is no other.
+#[derive(Debug)]
+pub(super) struct Pause {
+    until: Instant,
+    length: Duration,
+    /// The number of answers when it began.
+    answers: u64,
+    /// The task that is woken at its end; `None` once it is over.
+    wakes: Option<Waker>,
+}
+
+impl Pause {
+    /// Whether the calls since it began were quick. Calls that take long may end together, so the
+    /// time counts as well.
+    fn were_many(&self, answers: u64, now: Instant) -> bool {
+        answers - self.answers >= MANY && now <= self.until + self.length
+    }
+}
+
+impl Wire {
+    /// Whether the answers still wait. If so, the task is woken when they are due.
+    pub(super) fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pause) = &mut self.pause else { return false };
+        let Some(task) = &mut pause.wakes else { return false };
+        // Asked for each call that waits, and cheaper than a poll of the timer.
+        if task.will_wake(cx.waker()) && self.timer.is_set_by(pause.until) {
+            return true;
+        }
+        if self.timer.poll(pause.until, cx).is_pending() {
+            task.clone_from(cx.waker());
+            return true;
+        }
+        pause.wakes = None;
+        false
+    }
+
+    /// Begins a pause after a write.
+    pub(super) fn begin_pause(&mut self, cx: &mut Context<'_>) {
+        let now = Instant::now();
+        let answers = self.stats().frames_out();
+        let length = match &self.pause {
+            Some(last) if last.were_many(answers, now) => LONGEST.min(last.length * 2),
+            _ => SHORTEST,
+        };
+        let until = now + length;
+        // The time begins now; only the wake-up is of interest.
+        let _ = self.timer.poll(until, cx);
+        let wakes = Some(cx.waker().clone());
+        self.pause = Some(Box::new(Pause { until, length, answers, wakes }));
+    }
+}
