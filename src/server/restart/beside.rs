@@ -81,6 +81,11 @@ impl Beside {
         self.lock().succession.take()
     }
 
+    /// A server beside this one is bound, and will have something to reload.
+    pub(in crate::server) fn expect(&self) {
+        self.reloads.expect();
+    }
+
     /// The old process, if there was one, has made way.
     pub(in crate::server) fn settle(&self) {
         self.settled.send_replace(true);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -146,6 +147,8 @@ struct ReloadsShared {
     resources: Mutex<Vec<Read>>,
     /// Those of the servers beside this one, which are reloaded with its own.
     beside: Mutex<Vec<Reloads>>,
+    /// Whether there is or will be a server beside this one, which may have something to reload.
+    expects: AtomicBool,
     /// Held during a reload, so that two at once happen one after the other.
     turn: AsyncMutex<()>,
     /// Notified when a certificate that can be reloaded was added.
@@ -215,10 +218,15 @@ impl Reloads {
         f(&mut self.0.beside.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// There will be a server beside this one. So the signal is caught before that one answers.
+    pub(in crate::server) fn expect(&self) {
+        self.0.expects.store(true, Ordering::Release);
+        self.0.added.notify_one();
+    }
+
     /// Reloads those of a server beside this one as well, as long as what is returned lives.
     pub(in crate::server) fn include(&self, guest: &Self) -> Included {
         self.beside_mut(|beside| beside.push(guest.clone()));
-        self.0.added.notify_one();
         Included { all: self.clone(), guest: guest.clone() }
     }
 
@@ -230,7 +238,7 @@ impl Reloads {
         let no_files = true;
         no_files
             && self.resources_mut(|resources| resources.is_empty())
-            && self.beside_mut(|beside| beside.is_empty())
+            && !self.0.expects.load(Ordering::Acquire)
     }
 
     /// Reads everything again, and replaces all states if every reading succeeds; otherwise the old

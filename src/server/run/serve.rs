@@ -80,6 +80,7 @@ impl Plan {
         let mut all = PlannedEndpoints { endpoints, of, inherited: Vec::new() };
         all.inherit(&shared.beside, options.beside.as_ref(), &names)?;
         all.check(&shared)?;
+        options.beside.iter().for_each(Beside::expect);
         // Installed before the first endpoint is bound, so that a signal can't end the process
         // while it has a path to remove.
         let signals =
