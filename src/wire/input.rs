@@ -38,6 +38,9 @@ pub(super) struct InputBuffer {
     buf: BytesMut,
     /// The announced length of the frame that `buf` begins with, if it fits; 0 if it is not known.
     whole: u32,
+    /// Bytes were read into `buf` since it was freed. An empty buffer has no capacity left if its
+    /// bytes were taken from its front, and owns memory all the same.
+    filled: bool,
 }
 
 impl InputBuffer {
@@ -104,6 +107,7 @@ impl InputBuffer {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut connection = Pin::new(connection);
+        self.filled = true;
         if self.buf.len() > CARRY {
             self.make_room();
             return poll_read_buf(connection, cx, &mut self.buf);
@@ -125,9 +129,10 @@ impl InputBuffer {
     /// Frees an empty buffer. Returns whether there was one.
     #[inline]
     pub(super) fn settle(&mut self) -> bool {
-        let changes = self.buf.is_empty() && self.buf.capacity() > 0;
+        let changes = self.buf.is_empty() && (self.filled || self.buf.capacity() > 0);
         if changes {
             self.buf = BytesMut::new();
+            self.filled = false;
         }
         changes
     }
