@@ -10,12 +10,12 @@ use ropewalk_middleware::{BoxError, CloseReason, Error, Result, SessionError, ba
 /// After a frame up to this size, the rest of the burst is not moved.
 const SHORT: usize = 16 * 1024;
 /// This many frames or errors may follow one another without a byte being taken.
-const IDLE_STEPS: u64 = 1000;
+const IDLE_STEPS: u32 = 1000;
 /// This many more are allowed for each byte that was taken before: a decoder may take all bytes at
 /// once and then yield frames from them, perhaps one for each bit, or frames that were compressed.
-const STEPS_A_BYTE: u64 = 64;
+const STEPS_A_BYTE: u32 = 64;
 /// The most bytes that count for this: one read.
-const COUNTED: u64 = 64 * 1024;
+const COUNTED: u32 = 64 * 1024;
 
 /// The position of the codec in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +34,21 @@ pub(super) enum FrameState {
 /// frame without taking a byte.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// Its offset in the stream at the last check.
-    taken: u64,
+    /// Its offset in the stream at the last check: the lower half, so that every connection has four
+    /// bytes less. An offset only has to differ from the last one.
+    taken: u32,
     /// How many more frames and errors it may yield at this offset. 0 if it has not yielded any
     /// there.
-    steps: u64,
+    steps: u32,
 }
 
 impl Pace {
     /// Counts a frame for which no byte was taken, at the offset `taken`. True when it is one too
     /// many.
     fn stalls(&mut self, taken: u64) -> bool {
-        if self.steps == 0 || taken > self.taken {
-            let counted = taken.saturating_sub(self.taken).min(COUNTED);
+        let taken = lower_half(taken);
+        if self.steps == 0 || taken != self.taken {
+            let counted = taken.wrapping_sub(self.taken).min(COUNTED);
             *self = Self { taken, steps: IDLE_STEPS + STEPS_A_BYTE * counted };
         }
         self.steps -= 1;
@@ -55,8 +57,13 @@ impl Pace {
 
     /// The codec waits for more bytes; the count begins again with them.
     fn rest(&mut self, taken: u64) {
-        *self = Self { taken, steps: 0 };
+        *self = Self { taken: lower_half(taken), steps: 0 };
     }
+}
+
+#[allow(clippy::cast_possible_truncation)] // that is its purpose
+fn lower_half(offset: u64) -> u32 {
+    offset as u32
 }
 
 impl Wire {

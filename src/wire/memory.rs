@@ -72,7 +72,7 @@ impl Wire {
             return Poll::Ready(());
         }
         // The peer is not late while the wire does not read.
-        self.wait.pause();
+        self.wait.pause(self.connection.as_ref().opened());
         self.set_waiting(false);
         self.rest()
     }

@@ -1,5 +1,6 @@
 //! How long the wire waits for the peer.
 
+use std::num::NonZeroU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -44,12 +45,28 @@ pub(super) struct PeerWait {
     /// The subject of the wait and its beginning.
     due: Due,
     clock: Clock,
-    since: Option<Instant>,
+    since: Option<ShortInstant>,
     /// How many bytes had been read at that time, without those that are part of the awaited frame.
     before: u64,
     /// Since when the clock has stood still, or until when the decision is postponed. Beside `clock`
     /// and not in it, because every connection has these fields, and so they take 8 bytes less.
-    then: Option<Instant>,
+    then: Option<ShortInstant>,
+}
+
+/// A time in nanoseconds since the connection was opened, and one more. In an `Option` it is half
+/// as large as an `Instant`, and every connection has two.
+#[derive(Clone, Copy, Debug)]
+struct ShortInstant(NonZeroU64);
+
+impl ShortInstant {
+    fn new(time: Instant, opened: Instant) -> Self {
+        let nanos = time.saturating_duration_since(opened).as_nanos();
+        Self(NonZeroU64::MIN.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    }
+
+    fn get(self, opened: Instant) -> Instant {
+        opened + Duration::from_nanos(self.0.get() - 1)
+    }
 }
 
 /// The state of the clock of a wait.
@@ -84,10 +101,10 @@ impl PeerWait {
     }
 
     /// The wire doesn't wait for the peer for now: the clock stands still.
-    pub(super) fn pause(&mut self) {
+    pub(super) fn pause(&mut self, opened: Instant) {
         if self.since.is_some() && self.clock != Clock::Paused {
             self.clock = Clock::Paused;
-            self.then = Some(Instant::now());
+            self.then = Some(ShortInstant::new(Instant::now(), opened));
         }
     }
 
@@ -102,11 +119,13 @@ impl PeerWait {
 
     /// Continues or begins a wait for this, and returns its beginning and how many bytes had been
     /// read by then.
-    fn start(&mut self, due: Due, read: u64) -> (Instant, u64) {
+    fn start(&mut self, due: Due, read: u64, opened: Instant) -> (Instant, u64) {
         let paused = self.then.filter(|_| self.clock == Clock::Paused);
         let start = match (self.since, paused) {
-            (Some(start), Some(paused)) if self.due == due => start + paused.elapsed(),
-            (Some(start), None) if self.due == due => start,
+            (Some(start), Some(paused)) if self.due == due => {
+                start.get(opened) + paused.get(opened).elapsed()
+            }
+            (Some(start), None) if self.due == due => start.get(opened),
             _ => {
                 self.run();
                 self.before = read;
@@ -117,18 +136,18 @@ impl PeerWait {
             self.run();
         }
         self.due = due;
-        self.since = Some(start);
+        self.since = Some(ShortInstant::new(start, opened));
         (start, self.before)
     }
 
     /// The time until which the decision is postponed.
-    fn grace(&mut self) -> Instant {
+    fn grace(&mut self, opened: Instant) -> Instant {
         if let Some(until) = self.then.filter(|_| self.clock == Clock::Grace) {
-            return until;
+            return until.get(opened);
         }
         let until = Instant::now() + GRACE;
         self.clock = Clock::Grace;
-        self.then = Some(until);
+        self.then = Some(ShortInstant::new(until, opened));
         until
     }
 }
@@ -149,7 +168,7 @@ impl Wire {
         if self.connection.stream().arrived().is_some_and(|n| n > 0) {
             // This task may have been kept from running, and the runtime may not have learned yet
             // what the kernel holds.
-            let grace = self.wait.grace();
+            let grace = self.wait.grace(self.connection.as_ref().opened());
             ready!(self.timer.poll(grace, cx));
         }
         let error = match due {
@@ -170,11 +189,12 @@ impl Wire {
     fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
         let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
         let read = self.stats().bytes_in();
+        let opened = self.stats().opened();
         // Bytes in the buffer are part of the awaited frame.
         let behind = read.saturating_sub(self.input.len() as u64);
         if let Some(deadlines) = self.connection.given_read_deadlines() {
             let (due, patience) = self.wait.due(&deadlines, begun || want == Want::Raw)?;
-            let (start, before) = self.wait.start(due, behind);
+            let (start, before) = self.wait.start(due, behind, opened);
             let extension = match due {
                 Due::Idle => Duration::ZERO,
                 Due::FirstFrame | Due::Frame => deadlines.extension(read.saturating_sub(before)),
@@ -182,7 +202,7 @@ impl Wire {
             return Some((due, after(start, patience.saturating_add(extension))));
         }
         let patience = self.limits.frame.filter(|_| begun)?;
-        let (start, before) = self.wait.start(Due::Frame, behind);
+        let (start, before) = self.wait.start(Due::Frame, behind, opened);
         let paces = u32::try_from(read.saturating_sub(before) / PACE).unwrap_or(u32::MAX);
         Some((Due::Frame, after(start, patience.saturating_mul(paces.saturating_add(1)))))
     }
@@ -190,7 +210,7 @@ impl Wire {
     /// The session turns to something else: from here on the wire does not wait for the peer.
     pub(crate) fn pause(&mut self) {
         self.set_waiting(false);
-        self.wait.pause();
+        self.wait.pause(self.connection.as_ref().opened());
         self.output.pause();
     }
 }

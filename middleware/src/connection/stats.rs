@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::peer::Peer;
 use super::shared::ConnectionShared;
 
@@ -125,6 +127,12 @@ impl Stats {
 
     pub(crate) fn listener(&self) -> usize {
         self.0.listener()
+    }
+
+    /// When the connection was accepted.
+    #[inline]
+    pub fn opened(&self) -> Instant {
+        self.0.opened
     }
 
     /// How long ago the connection was accepted.

@@ -17,16 +17,13 @@ use crate::server::books::entry::OpenEntry;
 pub(super) struct ConnectionTask<F> {
     #[pin]
     run: Option<F>,
-    /// Whether the task's waker is registered for the abort signal. A spawned task's waker never
-    /// changes, so once is enough.
-    watched: bool,
     // Dropped after `run`, so that the entry is closed when the connection is gone completely.
     entered: OpenEntry,
 }
 
 impl<F> ConnectionTask<F> {
     pub(in crate::server) fn new(run: F, entered: OpenEntry) -> Self {
-        Self { run: Some(run), watched: false, entered }
+        Self { run: Some(run), entered }
     }
 }
 
@@ -40,9 +37,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let closing = &this.entered.closing;
-        let aborted =
-            if *this.watched { closing.is_aborted() } else { closing.poll_aborted(cx).is_ready() };
-        *this.watched = true;
+        let aborted = if this.entered.watched {
+            closing.is_aborted()
+        } else {
+            closing.poll_aborted(cx).is_ready()
+        };
+        this.entered.watched = true;
+        let closing = &this.entered.closing;
         if aborted {
             closing.set_reason(CloseReason::Aborted);
         } else {

@@ -13,6 +13,9 @@ use super::shared::Shared;
 #[derive(Debug)]
 pub(in crate::server) struct OpenEntry {
     place: RegistrySlot,
+    /// Whether the task's waker is registered for the abort signal. A spawned task's waker never
+    /// changes, so once is enough. Here and not in the task, because it fits into the gap.
+    pub(in crate::server) watched: bool,
     pub(in crate::server) closing: Closing,
     server: Arc<Shared>,
 }
@@ -22,7 +25,8 @@ impl Shared {
     pub(in crate::server) fn enter(self: &Arc<Self>, connection: &Connection) -> OpenEntry {
         let closing = connection.closing();
         self.lock().enter(&closing);
-        OpenEntry { place: self.registry.add(closing.clone()), closing, server: Arc::clone(self) }
+        let place = self.registry.add(closing.clone());
+        OpenEntry { place, watched: false, closing, server: Arc::clone(self) }
     }
 }
 

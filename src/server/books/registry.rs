@@ -30,7 +30,7 @@ const ABORTED: u8 = 3;
 /// The position of a connection in the registry: its slot times [`SHARDS`], plus its shard. It is
 /// one number, because each connection has it, and eight bytes more could cost its task 128.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::server) struct RegistrySlot(usize);
+pub(in crate::server) struct RegistrySlot(u32);
 
 impl Registry {
     fn shard(&self, shard: usize) -> MutexGuard<'_, Slab<Closing>> {
@@ -43,11 +43,14 @@ impl Registry {
         // Read under the lock: a connection that is added after a drain or abort has passed this
         // shard sees the signal here; one added before received it from `each`.
         tell(self.told.load(Ordering::Acquire), &closing);
-        RegistrySlot(slots.insert(closing) * SHARDS + shard)
+        // So many connections do not fit into any memory.
+        let slot = u32::try_from(slots.insert(closing) * SHARDS + shard).unwrap_or(u32::MAX);
+        RegistrySlot(slot)
     }
 
     pub(in crate::server) fn remove(&self, place: RegistrySlot) {
-        drop(self.shard(place.0).try_remove(place.0 / SHARDS));
+        let slot = place.0 as usize;
+        drop(self.shard(slot).try_remove(slot / SHARDS));
     }
 
     pub(in crate::server) fn drain_all(&self, succeeded: bool) {
