@@ -129,3 +129,11 @@ async fn a_rate_of_once_in_an_age_lets_the_first_through() {
 fn a_rate_of_nothing_is_refused_where_it_is_made() {
     let _ = FrameRateLayer::new(0, SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_of_a_rate_beyond_the_clock_waits() {
+    let mut service = FrameRateLayer::new(1, Duration::MAX).layer(leaf());
+    send(&mut service, 1, 1).await;
+    let next = tokio::time::timeout(1000 * 3600 * SECOND, send(&mut service, 1, 1));
+    assert!(next.await.is_err());
+}

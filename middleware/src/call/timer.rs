@@ -154,3 +154,80 @@ impl Future for DeadlineTimer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::time::Instant;
+
+    use super::{CallTimer, DeadlineTimer, put_back, take};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A runtime whose clock stands still.
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+    }
+
+    /// A timer that was polled, so that it is set.
+    fn set(patience: Duration) -> Pin<Box<DeadlineTimer>> {
+        let mut timer = take(patience);
+        let polled = timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        timer
+    }
+
+    fn address(timer: &CallTimer) -> Option<*const DeadlineTimer> {
+        timer.0.as_ref().map(|timer| std::ptr::from_ref(timer.as_ref().get_ref()))
+    }
+
+    #[test]
+    fn a_loan_that_is_dropped_gives_way_to_the_one_around_it() {
+        runtime().block_on(async {
+            let timer = CallTimer(Some(set(SECOND)));
+            let lent = address(&timer);
+            let outer = timer.lend();
+            drop(CallTimer::default().lend());
+            assert_eq!(address(&outer.end()), lent);
+            // After the end nothing is lent.
+            put_back(take(SECOND));
+            assert_eq!(address(&CallTimer::default().lend().end()), None);
+        });
+    }
+
+    #[test]
+    fn a_lent_timer_fires_in_time_for_an_earlier_deadline_and_stays_set_for_a_later_one() {
+        runtime().block_on(async {
+            let now = Instant::now();
+            let loan = CallTimer(Some(set(10 * SECOND))).lend();
+            let timer = take(SECOND);
+            assert_eq!((timer.until, timer.sleep.deadline()), (now + SECOND, now + SECOND));
+            put_back(timer);
+            let timer = take(5 * SECOND);
+            assert_eq!((timer.until, timer.sleep.deadline()), (now + 5 * SECOND, now + SECOND));
+            drop(loan.end());
+        });
+    }
+
+    #[test]
+    fn a_timer_of_another_runtime_is_not_used() {
+        let loan = runtime().block_on(async { CallTimer(Some(set(SECOND))).lend() });
+        let other = runtime();
+        let timer_runtime = other.block_on(async { take(SECOND).runtime });
+        assert_eq!(timer_runtime, Some(other.handle().id()));
+        drop(loan.end());
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_clock_is_a_year_away() {
+        runtime().block_on(async {
+            let year = 365 * 24 * 3600 * SECOND;
+            assert_eq!(take(Duration::MAX).until, Instant::now() + year);
+        });
+    }
+}
