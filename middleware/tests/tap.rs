@@ -198,12 +198,13 @@ async fn only_connections_that_fit_every_kind_of_rule_are_recorded() {
     }
     assert!(!recorded("memory", office(), connection_on(1, 64)).await);
     layer.start(TapRules::new().sample(3), folder.file("sample")).unwrap();
-    for _ in 0..300 {
+    for _ in 0..1200 {
         exchange(&layer, connection_on(0, 64), "x").await;
     }
     layer.stop();
     let recorded = ended(&layer).await.connections();
-    assert!((80..=120).contains(&recorded), "{recorded}");
+    // 400, but other tests of this process take some of the numbers.
+    assert!((300..=500).contains(&recorded), "{recorded}");
 }
 
 #[tokio::test]
