@@ -28,7 +28,8 @@ const CONNECTIONS: usize = 64;
 /// How many TLS handshakes and PROXY headers may be under way.
 const PREAMBLES: usize = 16;
 
-/// An HTTP endpoint that shows and steers a server: its requests are listed [with the crate](crate).
+/// An HTTP endpoint that shows and steers a server: its requests are listed
+/// [with the crate](crate).
 ///
 /// It listens on `tcp:127.0.0.1:9901` if [`listen`](Self::listen) is not called. An address that
 /// other machines can reach is refused when it is bound, unless it is encrypted and there is a

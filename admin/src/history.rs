@@ -52,8 +52,8 @@ impl History {
     fn note(&mut self, now: Sample) {
         if let Some(last) = self.last.replace(now) {
             let mut added = now;
-            // The first number is not a sum. A sum never shrinks but for counts that are taken at different
-            // moments.
+            // The first number is not a sum. A sum never shrinks but for counts that are taken at
+            // different moments.
             added
                 .iter_mut()
                 .zip(last)

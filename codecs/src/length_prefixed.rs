@@ -138,6 +138,7 @@ impl LengthPrefixed {
 
     fn endian(mut self, little: bool) -> Self {
         let Prefix::Fixed { width, .. } = self.prefix else {
+            // A mistake of the program, documented at both callers; no peer causes it.
             panic!("a varint is neither big nor little endian");
         };
         self.prefix = Prefix::Fixed { width, little };

@@ -133,7 +133,9 @@ impl TlsConfig {
     ///
     /// ```
     /// use ropewalk::TlsConfig;
-    /// # fn read() -> std::io::Result<ropewalk::tls::rustls::ServerConfig> { unimplemented!() }
+    /// # fn read() -> std::io::Result<ropewalk::tls::rustls::ServerConfig> {
+    /// #     Err(std::io::Error::other("there is none in an example"))
+    /// # }
     ///
     /// let tls = TlsConfig::made_by(|| {
     ///     let mut config = read()?;

@@ -94,7 +94,7 @@ impl Wire {
             return Poll::Ready(());
         }
         match self.waited {
-            // A call of this burst has taken longer than a turn: this one probably does as well.
+            // Left out after a slow call of the same burst: this one is probably slow as well.
             Waited::Not if self.alone && self.pause.is_none() => {
                 self.wait_a_round(Waited::Round, cx);
             }

@@ -184,8 +184,8 @@ impl Wire {
         Poll::Ready(error)
     }
 
-    /// The data that the peer has to send, and its deadline. Without read deadlines, the time until a frame
-    /// begins is not limited, and a frame that has begun gets more time as its bytes arrive.
+    /// The data that the peer has to send, and its deadline. Without read deadlines, the time until
+    /// a frame begins is not limited, and a frame that has begun gets more time as its bytes arrive.
     fn due(&mut self, want: Want) -> Option<(Due, Instant)> {
         let begun = !self.at_boundary() || self.skip > 0 || !self.input.is_empty();
         let read = self.stats().bytes_in();

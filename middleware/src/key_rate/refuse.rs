@@ -54,9 +54,9 @@ impl<F, K, G: Fn(&F) -> K> FrameKey<F, K> for ByFrame<G> {
 /// [`KeyRates::by`](super::KeyRates::by).
 ///
 /// Under `framed` an error ends the connection, unless `on_error` turns it into an answer of the
-/// protocol. A refused frame takes no token. A permit that the inner service has reserved for it is kept for
-/// the next frame, so put a [`CallLimitLayer`](crate::CallLimitLayer) around this layer, not inside
-/// of it. The error is boxed; errors of the inner service are passed on unchanged.
+/// protocol. A refused frame takes no token. A permit that the inner service has reserved for it is
+/// kept for the next frame, so put a [`CallLimitLayer`](crate::CallLimitLayer) around this layer,
+/// not inside of it. The error is boxed; errors of the inner service are passed on unchanged.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The accept loop: ready, accept, call, spawn (`gate.rs` calls and spawns). Nothing slow happens here.
+//! The accept loop: ready, accept, call, spawn (`gate.rs` calls and spawns). Nothing slow happens
+//! here.
 
 pub(super) mod all;
 pub(super) mod front;
