@@ -1,0 +1,7 @@
+//! What holds for each layer, and layers of one's own.
+
+mod checked_layers;
+mod own_layers;
+mod printed;
+mod readiness;
+mod state;
