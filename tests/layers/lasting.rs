@@ -173,3 +173,23 @@ async fn a_frame_may_take_as_long_as_it_needs_at_the_rate_and_a_slower_one_ends(
         assert_eq!(dripped(1, first).await, Some(Duration::from_millis(5500)));
     }
 }
+
+#[tokio::test]
+async fn over_a_socket_a_frame_that_came_fast_is_waited_for_and_a_single_byte_is_not() {
+    let patience = Duration::from_millis(50);
+    let layer = ReadDeadlineLayer::new().first_frame(patience).frame(patience).min_rate(2);
+    let server = on_tcp(Server::new().layer(layer), shouter()).await;
+    let mut fast = server.connect().await;
+    fast.write_all(&[b'x'; 10_000]).await.unwrap();
+    server.until("it is served", |counts| counts.active() == 1).await;
+    let mut drips = server.connect().await;
+    drips.write_all(b"x").await.unwrap();
+    assert_eq!(rest(&mut drips).await, "");
+    // The other one had its deadline earlier.
+    let answer = "X".repeat(10_000) + "\n";
+    ask(&mut fast, "\n", &answer).await;
+    drop((fast, drips));
+    server.until("both have gone", |counts| counts.active() == 0).await;
+    let expected = [(CloseReason::Done, 1), (CloseReason::FirstFrameTimeout, 1)];
+    assert_reasons(&server.end().await, &expected);
+}

@@ -38,9 +38,10 @@ use crate::{CloseReason, Connection, ConnectionInfo};
 /// The layer remembers at most [`MAX_KEYS`](Self::MAX_KEYS) keys, until their ban or the time of
 /// their offences is over. When the table is full, an eighth of those that are not banned is
 /// forgotten; when it is full of bans, further offenders are not banned. [`untracked`] counts both.
-/// The layer and its clones share the table and the
-/// rules. A connection costs a lock, a look-up and a small allocation; a frame that parses costs
-/// nothing, and no timer runs.
+///
+/// The layer and its clones share the table and the rules; if two of them are around a connection,
+/// an offence counts once. A connection costs a lock, a look-up and a small allocation; a frame that
+/// parses costs nothing, and no timer runs.
 ///
 /// It goes around connections only. Under the PROXY protocol the peer is the client, not the proxy.
 ///
@@ -191,6 +192,9 @@ struct Watched(Vec<Arc<dyn File>>);
 trait File: Send + Sync {
     /// Counts an offence, and returns whether the key is banned now.
     fn offend(&self) -> bool;
+
+    /// Whether it is in the table at this address.
+    fn is_in(&self, table: *const ()) -> bool;
 }
 
 struct Keyed<K> {
@@ -201,6 +205,10 @@ struct Keyed<K> {
 impl<K: Clone + Eq + Hash + Send + Sync> File for Keyed<K> {
     fn offend(&self) -> bool {
         self.shared.offenders.offend(&self.key, 1)
+    }
+
+    fn is_in(&self, table: *const ()) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.shared), table)
     }
 }
 
@@ -285,8 +293,12 @@ where
             }
             let info = connection.info();
             let mut files = info.get::<Watched>().map_or_else(Vec::new, |outer| outer.0.clone());
-            files.push(Arc::new(Keyed { shared: Arc::clone(shared), key }));
-            info.insert(Watched(files));
+            let table = Arc::as_ptr(shared).cast();
+            // A clone of this layer around this one counts already.
+            if !files.iter().any(|file| file.is_in(table)) {
+                files.push(Arc::new(Keyed { shared: Arc::clone(shared), key }));
+                info.insert(Watched(files));
+            }
         }
         ResponseFuture::served(self.inner.call(connection), Unlimited::default())
     }

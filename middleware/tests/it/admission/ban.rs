@@ -153,6 +153,25 @@ async fn each_layer_around_a_connection_counts_by_its_own_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_layer_and_a_clone_of_it_around_one_connection_count_an_offence_once() {
+    let layer = BanLayer::new(rules());
+    let other = BanLayer::new(rules());
+    let (ours, _theirs) = duplex(64);
+    let ours =
+        Connection::new(Stream::from_io(ours), Peer::new(SocketAddr::new(ip("192.0.2.1"), 1)));
+    let info = ours.info();
+    let inner = layer.clone().refuse_with("go away\n").layer(Hold::default());
+    let _task = tokio::spawn(layer.layer(other.layer(inner)).call(ours));
+    settle().await;
+    ban::offence(&info);
+    ban::offence(&info);
+    assert_eq!((layer.bans(), layer.suspects(), info.closing().is_draining()), (0, 1, false));
+    ban::offence(&info);
+    // Another layer with the same rules has a table of its own.
+    assert_eq!((layer.bans(), other.bans(), info.closing().is_draining()), (1, 1, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_table_is_bounded_counted_and_forgets_expired_rows() {
     let layer = BanLayer::new(BanRules::new(1, SECOND, 10 * SECOND));
     let address =
