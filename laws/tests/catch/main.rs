@@ -2,6 +2,7 @@
 
 mod halves;
 mod left;
+mod lent;
 mod printed;
 mod same;
 mod seen;
@@ -181,6 +182,7 @@ fn the_cost_of_looking_again_is_reported() {
     let stream = "x".repeat(50) + "\n";
     let violation = caught(&laws_of::<Rescanning>().streams([&stream]), Law::LinearWork);
     assert_ne!(violation.expected, violation.got, "{violation}");
+    assert!(violation.expected[0].contains(" that ends at byte "), "{violation}");
     assert!(violation.got[0].starts_with("a frame that ends at byte "), "{violation}");
 }
 
