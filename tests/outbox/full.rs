@@ -3,15 +3,21 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ropewalk::codec::Encoder;
+use ropewalk::connection::Stream;
 use ropewalk::outbox::{Capacity, PushError};
-use ropewalk::{CloseReason, Error, Lines, Outbox, Result, Session, SlowConsumer, session};
+use ropewalk::{
+    Addr, CloseReason, Connection, Error, Lines, Outbox, Peer, Result, Session, SlowConsumer,
+    session,
+};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
+use tower::Service;
 
 use crate::wired::{Wired, settle, wired};
 
@@ -215,14 +221,18 @@ async fn all_that_wait_for_room_are_told_when_the_connection_ends() {
     }
 }
 
-/// A frame that looks into its outbox as it is dropped, as code of others may.
+/// A frame that looks into its outbox as it is weighed and dropped, as code of others may.
 struct Curious(Arc<OnceLock<Outbox<Self>>>, Arc<AtomicUsize>);
+
+impl Curious {
+    fn looks(&self) -> usize {
+        usize::from(self.0.get().unwrap().len() < usize::MAX)
+    }
+}
 
 impl Drop for Curious {
     fn drop(&mut self) {
-        let outbox = self.0.get().unwrap();
-        let found = usize::from(outbox.len() < usize::MAX);
-        self.1.fetch_add(found, Ordering::SeqCst);
+        self.1.fetch_add(self.looks(), Ordering::SeqCst);
     }
 }
 
@@ -263,15 +273,16 @@ fn unhindered(test: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn no_frame_is_dropped_under_the_lock() {
+fn no_frame_is_weighed_or_dropped_under_the_lock() {
     for slow in [SlowConsumer::DropOldest, SlowConsumer::DropNewest, SlowConsumer::Disconnect] {
         unhindered(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let (told, mut outboxes) = unbounded_channel();
+                let capacity = Capacity::frames(2).bytes(usize::MAX, Curious::looks);
                 let leaf = session(CuriousCodec, move |mut s: Session<CuriousCodec>| {
-                    told.send(s.outbox(2, slow)).unwrap();
+                    told.send(s.outbox(capacity, slow)).unwrap();
                     async move { s.during(std::future::pending()).await }
                 });
                 let w = wired(leaf);
@@ -290,4 +301,48 @@ fn no_frame_is_dropped_under_the_lock() {
             });
         });
     }
+}
+
+/// A waker that looks into the outbox, and counts.
+#[derive(Default)]
+struct CuriousWaker(OnceLock<Outbox<Bytes>>, AtomicUsize);
+
+impl Wake for CuriousWaker {
+    fn wake(self: Arc<Self>) {
+        let found = self.0.get().map_or(0, Outbox::len);
+        assert!(found < 100);
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_burst_wakes_once_and_no_task_is_woken_under_the_lock() {
+    unhindered(|| {
+        let (told, mut outboxes) = unbounded_channel();
+        let mut leaf = session(Lines::lf(), move |mut s: Session<Lines>| {
+            told.send(s.outbox(10, SlowConsumer::Disconnect)).unwrap();
+            async move { s.next().await.map(drop) }
+        });
+        let (io, _peer) = tokio::io::duplex(64);
+        let connection = Connection::new(Stream::from_io(io), Peer::new(Addr::Memory));
+        let mut connection = Box::pin(leaf.call(connection));
+        let waker = Arc::<CuriousWaker>::default();
+        let woken = || waker.1.swap(0, Ordering::SeqCst);
+        let polling = Waker::from(Arc::clone(&waker));
+        let cx = &mut Context::from_waker(&polling);
+        assert!(connection.as_mut().poll(cx).is_pending());
+        let outbox = outboxes.try_recv().unwrap();
+        assert!(waker.0.set(outbox.clone()).is_ok());
+
+        for _ in 0..10 {
+            outbox.push("x".into()).unwrap();
+        }
+        assert_eq!(woken(), 1, "only the first finds the outbox empty");
+        let mut waits = Box::pin(outbox.send("y".into()));
+        assert!(waits.as_mut().poll(cx).is_pending());
+        assert!(connection.as_mut().poll(cx).is_pending());
+        assert_ne!(woken(), 0, "the sender hears of the room");
+        assert_eq!(waits.as_mut().poll(cx), Poll::Ready(Ok(())));
+        assert_eq!(woken(), 1, "and the connection of the frame");
+    });
 }
