@@ -43,7 +43,7 @@ use self::drain::Drain;
 use self::input::InputBuffer;
 use self::output::OutputBuffer;
 use self::pause::Pause;
-use self::turn::Waited;
+use self::turn::WaitStep;
 use self::wait::{PeerWait, Want};
 
 /// Whether more frames can come.
@@ -79,8 +79,9 @@ pub(crate) struct Wire {
     skip: u64,
     /// Steps taken in this turn.
     turn: u32,
-    /// How long the awaited future has been pending.
-    waited: Waited,
+    /// The next step of the wait for a pending call, and the first one of the next wait.
+    step: WaitStep,
+    first_step: WaitStep,
     /// The runtime has one thread.
     alone: bool,
     /// The last pause between two writes ahead of calls under way. Boxed, because few connections
@@ -109,6 +110,8 @@ impl Wire {
         connection.stats().begin_frames();
         let mut output = OutputBuffer::default();
         output.set_quick(limits.high_water);
+        let alone = turn::is_alone();
+        let first_step = WaitStep::first(alone);
         Self {
             closing: connection.closing(),
             connection,
@@ -122,8 +125,9 @@ impl Wire {
             pace: Pace::default(),
             skip: 0,
             turn: 0,
-            waited: Waited::Not,
-            alone: turn::is_alone(),
+            step: first_step,
+            first_step,
+            alone,
             pause: None,
             stalled: false,
             moved: false,
@@ -334,7 +338,7 @@ impl Wire {
                         return Poll::Ready(Err(error));
                     }
                     if want != Want::FrameMeanwhile {
-                        self.pause = None;
+                        self.end_waits();
                     }
                     self.set_waiting(want != Want::FrameMeanwhile && self.output.is_flushed());
                     return self.rest();

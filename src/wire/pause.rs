@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Wire;
+use super::turn::WaitStep;
 
 /// The length of the first pause: a tick of tokio's clock.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -62,6 +63,8 @@ impl Wire {
         // The time begins now; only the wake-up is of interest.
         let _ = self.timer.poll(until, cx);
         let wakes = Some(cx.waker().clone());
+        // The other calls of this burst are probably slow as well.
+        self.first_step = WaitStep::Yield;
         self.pause = Some(Box::new(Pause { until, length, answers, wakes }));
     }
 }

@@ -13,21 +13,31 @@ use ropewalk_middleware::Error;
 /// Reads and frames of one turn, after which other connections get theirs.
 pub(super) const STEPS_A_TURN: u32 = 256;
 
-/// How long the awaited future has been pending while answers are queued.
+/// The next step of a wait while answers are queued: the awaited future, usually a call, gets a turn
+/// of the scheduler before they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
-    /// It has not been, or not for as long as the other two.
-    Not,
-    /// While the tasks that were ready to run have run.
+pub(super) enum WaitStep {
+    /// The tasks that are ready to run are awaited.
     Round,
-    /// The same, until the scheduler woke the tasks that had yielded their turn.
+    /// The same, until the scheduler wakes the tasks that have yielded their turn.
     Yield,
-    /// For a turn of the scheduler: while all these have run as well.
-    Turn,
+    /// On one thread the task that yielded last is woken first: those that yielded while it waited
+    /// are awaited as well.
+    LastRound,
+    /// The turn is over.
+    Over,
+}
+
+impl WaitStep {
+    /// The first step of a wait. With several threads there are no rounds: a task that wakes itself
+    /// would come at once, on a thread woken for it.
+    pub(super) fn first(alone: bool) -> Self {
+        if alone { Self::Round } else { Self::Yield }
+    }
 }
 
 /// Whether the runtime has one thread, so that a task that wakes itself comes after all others
-/// that are ready. With more threads it would come at once, on a thread woken for it.
+/// that are ready.
 pub(super) fn is_alone() -> bool {
     Handle::try_current()
         .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::CurrentThread)
@@ -84,7 +94,13 @@ impl Wire {
     /// future.
     #[inline]
     pub(crate) fn begin_wait(&mut self) {
-        self.waited = Waited::Not;
+        self.step = self.first_step;
+    }
+
+    /// Called when the burst is over: the calls of the next one may be quick.
+    pub(super) fn end_waits(&mut self) {
+        self.pause = None;
+        self.first_step = WaitStep::first(self.alone);
     }
 
     /// If answers are queued, gives the awaited future one turn of the scheduler. Most calls are
@@ -93,22 +109,19 @@ impl Wire {
         if self.unwritten() == 0 {
             return Poll::Ready(());
         }
-        match self.waited {
-            // Left out after a slow call of the same burst: this one is probably slow as well.
-            Waited::Not if self.alone && self.pause.is_none() => {
-                self.wait_a_round(Waited::Round, cx);
-            }
-            // The task that yielded last is woken first, and comes before those that yielded while
-            // this one waited.
-            Waited::Yield => self.wait_a_round(Waited::Turn, cx),
-            Waited::Not | Waited::Round => {
+        match self.step {
+            WaitStep::Round => self.wait_a_round(WaitStep::Yield, cx),
+            WaitStep::Yield => {
+                // Most waits of one burst are for the same thing. If a round is not enough for one
+                // of them, the next ones are not polled after it.
+                self.first_step = WaitStep::Yield;
                 // This task is woken after all others and the futures they wait for.
                 let _ = pin!(yield_now()).poll(cx);
-                self.waited =
-                    if self.waited == Waited::Round { Waited::Yield } else { Waited::Turn };
+                self.step = if self.alone { WaitStep::LastRound } else { WaitStep::Over };
                 self.rest_untended();
             }
-            Waited::Turn => return Poll::Ready(()),
+            WaitStep::LastRound => self.wait_a_round(WaitStep::Over, cx),
+            WaitStep::Over => return Poll::Ready(()),
         }
         Poll::Pending
     }
@@ -116,9 +129,9 @@ impl Wire {
     /// Has this task come after the tasks that are ready to run, one of which the future usually
     /// waits for. If so it wakes this task too, which costs nothing more.
     #[inline]
-    fn wait_a_round(&mut self, waited: Waited, cx: &mut Context<'_>) {
+    fn wait_a_round(&mut self, next: WaitStep, cx: &mut Context<'_>) {
         cx.waker().wake_by_ref();
-        self.waited = waited;
+        self.step = next;
         self.rest_untended();
     }
 
@@ -143,6 +156,17 @@ impl Wire {
         }
     }
 
+    /// The first step of most waits: whether the awaited future, which is pending, gets a round of
+    /// the tasks that are ready to run. If so the task will be woken, and nothing else is due.
+    #[inline(always)]
+    pub(crate) fn waits_a_round(&mut self, cx: &mut Context<'_>) -> bool {
+        let waits = self.step == WaitStep::Round && self.unwritten() > 0;
+        if waits {
+            self.wait_a_round(WaitStep::Yield, cx);
+        }
+        waits
+    }
+
     /// Called when the awaited future is pending. If it takes longer than one turn, the connection
     /// is tended: the answers are written and one buffer is read ahead. Ready only with the error
     /// that ends the connection.
@@ -151,19 +175,14 @@ impl Wire {
     /// take longer than a turn would otherwise cost a write for each.
     #[inline]
     pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        let first = self.waited == Waited::Not && self.alone && self.pause.is_none();
-        if first && self.unwritten() > 0 {
-            self.wait_a_round(Waited::Round, cx);
-            return Poll::Pending;
-        }
-        self.poll_long_wait(cx)
+        if self.waits_a_round(cx) { Poll::Pending } else { self.poll_long_wait(cx) }
     }
 
     /// The same without a look at the most frequent case.
     #[inline(never)]
-    fn poll_long_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    pub(crate) fn poll_long_wait(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         if self.is_paused(cx) {
-            self.waited = Waited::Turn;
+            self.step = WaitStep::Over;
             self.rest_untended();
             return Poll::Pending;
         }

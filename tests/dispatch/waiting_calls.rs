@@ -96,6 +96,32 @@ async fn a_burst_of_calls_that_wait_a_turn_costs_one_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_whose_frames_each_take_a_turn_is_polled_once_before_each() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polls);
+    let answer = move |line| {
+        let counted = Arc::clone(&counted);
+        let (send, mut receive) = mpsc::channel(1);
+        tokio::spawn(async move { send.send(wait(line).await).await });
+        let frames = stream::poll_fn(move |cx| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            receive.poll_recv(cx)
+        });
+        async { Result::Ok(Reply::stream(frames)) }
+    };
+    let mut w = wired(framed(Lines::lf(), service_fn(answer)));
+    for _ in 0..3 {
+        let burst: String = (0..64).map(|n| format!("{n}\n")).collect();
+        w.say(&burst).await;
+        w.expect(&burst).await;
+        settle().await;
+        // Pending, a frame, and the end; at the beginning of a burst a few more.
+        let polls = polls.swap(0, Ordering::Relaxed);
+        assert!(polls <= 3 * 64 + 4, "{polls} polls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_ahead_of_a_slow_call_are_written_within_one_turn() {
     for (way, mut w) in all_ways() {
         for ahead in ["ready\nready\n", "a\nb\n", "ready\nb\n"] {
