@@ -63,7 +63,8 @@ impl Protocols {
 
     /// Lets a peer pass as unknown that sends nothing for this long, or that has begun and sends too
     /// little for as long again. It is meant for a protocol in which the server speaks first.
-    /// Without it, or if it is longer than 10 s, such a peer is closed after 10 s.
+    /// Without it, or if it is longer than 10 s, such a peer is closed after 10 s. One that
+    /// half-closes without a byte passes at once; without this it is closed.
     #[must_use]
     pub fn silent_after(mut self, time: Duration) -> Self {
         self.silent_after = Some(time);
@@ -100,7 +101,7 @@ impl Protocols {
             if (&mut *stream).take(more as u64).read_buf(read).await? > 0 {
                 continue;
             }
-            if read.is_empty() {
+            if read.is_empty() && self.silent_after.is_none() {
                 let text = "the peer closed before it sent anything";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
             }

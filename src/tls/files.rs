@@ -16,11 +16,10 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    ClientConfig, Error as RustlsError, InconsistentKeys, KeyLogFile, RootCertStore, ServerConfig,
-};
+use rustls::{ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
 
+use super::keys::KeyFile;
 use super::names::Names;
 use super::provider::{provider, ticketer};
 use super::{CertSource, TlsConfig, TlsError, validity};
@@ -73,7 +72,7 @@ pub(super) fn read(
     if tls.tickets {
         config.ticketer = ticketer()?;
     }
-    log_keys(&mut config, tls);
+    log_keys(&mut config, tls)?;
     Ok((Arc::new(config), used))
 }
 
@@ -137,19 +136,20 @@ fn adjusted(config: Arc<ServerConfig>, tls: &TlsConfig) -> Result<Arc<ServerConf
     if tls.tickets {
         config.ticketer = ticketer()?;
     }
-    log_keys(&mut config, tls);
+    log_keys(&mut config, tls)?;
     Ok(Arc::new(config))
 }
 
-/// Has the keys of connections written, if that was asked for.
-fn log_keys(config: &mut ServerConfig, tls: &TlsConfig) {
-    if tls.logs_keys {
-        config.key_log = Arc::new(KeyLogFile::new());
-        if let Some(file) = env::var_os("SSLKEYLOGFILE") {
-            let file = file.display().to_string();
-            aside!(WARN, %file, "the keys of TLS connections are written to a file");
-        }
+/// Has the keys of connections written, if that was asked for and a file is named.
+fn log_keys(config: &mut ServerConfig, tls: &TlsConfig) -> Result<(), TlsError> {
+    if tls.logs_keys
+        && let Some(file) = env::var_os("SSLKEYLOGFILE")
+    {
+        config.key_log = Arc::new(KeyFile::open(Path::new(&file))?);
+        let file = file.display().to_string();
+        aside!(WARN, %file, "the keys of TLS connections are written to a file");
     }
+    Ok(())
 }
 
 /// A chain and its key.

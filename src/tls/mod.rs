@@ -3,6 +3,7 @@
 mod client;
 mod error;
 mod files;
+mod keys;
 mod names;
 mod provider;
 mod source;
@@ -241,7 +242,9 @@ impl TlsConfig {
     /// `SSLKEYLOGFILE` names, for Wireshark to decrypt what was captured on the network; off by
     /// default, and without the variable nothing is written. A reader of the file can read the
     /// connections: it is made for its owner only (mode 600), and while it is written, a warning in
-    /// the log says so. Each handshake writes to it, which may block.
+    /// the log says so. A file that others may read or write, a link, or one that can't be opened is
+    /// an error when the certificates are read. Each handshake writes to it, which may block; a
+    /// write that fails is not reported.
     ///
     /// A [`TapLayer`](crate::layer::TapLayer) needs no keys: it records the plaintext.
     #[must_use]

@@ -134,6 +134,11 @@ impl Ca {
 
     /// The list of the certificates that it has revoked, by their serial numbers.
     pub fn revoke(&self, numbers: &[u64]) -> String {
+        self.revoke_until(numbers, 2099)
+    }
+
+    /// The same, with the year of the next list.
+    pub fn revoke_until(&self, numbers: &[u64], year: i32) -> String {
         let revoked = |number: &u64| RevokedCertParams {
             serial_number: (*number).into(),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -142,7 +147,7 @@ impl Ca {
         };
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2099, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: 1.into(),
             issuing_distribution_point: None,
             revoked_certs: numbers.iter().map(revoked).collect(),

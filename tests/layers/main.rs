@@ -14,6 +14,7 @@ mod layers {
     mod bandwidth;
     mod bans;
     mod calls;
+    mod each;
     mod frames;
     mod lasting;
     mod layer_with;

@@ -30,13 +30,13 @@ const ORDERS: u64 = 20;
 /// Clients of each kind.
 const EACH: usize = 15;
 
-type Frames = BoxCloneService<Bytes, Bytes, BoxError>;
-type Connections = BoxCloneService<Connection, (), Error>;
-type Wrap<S> = Box<dyn Fn(S) -> S + Send + Sync>;
+pub(super) type Frames = BoxCloneService<Bytes, Bytes, BoxError>;
+pub(super) type Connections = BoxCloneService<Connection, (), Error>;
+pub(super) type Wrap<S> = Box<dyn Fn(S) -> S + Send + Sync>;
 /// What a layer still counts.
-type Gauge = (&'static str, Box<dyn Fn() -> usize>);
+pub(super) type Gauge = (&'static str, Box<dyn Fn() -> usize>);
 
-fn around_frames<L>(layer: L) -> Wrap<Frames>
+pub(super) fn around_frames<L>(layer: L) -> Wrap<Frames>
 where
     L: Layer<Frames> + Send + Sync + 'static,
     L::Service: Service<Bytes, Response = Bytes, Error: Into<BoxError>, Future: Send>
@@ -47,7 +47,7 @@ where
     Box::new(move |inner| BoxCloneService::new(layer.layer(inner).map_err(Into::into)))
 }
 
-fn around_connections<L>(layer: L) -> Wrap<Connections>
+pub(super) fn around_connections<L>(layer: L) -> Wrap<Connections>
 where
     L: Layer<Connections> + Send + Sync + 'static,
     L::Service:
@@ -130,7 +130,7 @@ fn in_order<S>(layers: &[Wrap<S>], inner: S, order: u64) -> S {
 }
 
 /// Echoes lines, but for those whose last word says otherwise.
-async fn answer(info: ConnectionInfo, line: Bytes) -> Result<Bytes> {
+pub(super) async fn answer(info: ConnectionInfo, line: Bytes) -> Result<Bytes> {
     login::complete(&info);
     match line.rsplit(|b| *b == b' ').next() {
         Some(b"slow") => sleep(3600 * SECOND).await,

@@ -37,6 +37,7 @@ mod server {
     mod panics_frames;
     mod recognized;
     mod reload;
+    mod routed;
     mod serve_on;
     mod serving;
     mod workers;

@@ -160,6 +160,11 @@ async fn a_peer_that_waits_for_the_server_to_speak_is_served_after_a_moment() {
         let expected = format!("greeter {}2.0-", sent.escape_ascii());
         assert_eq!(answered(stream, &[b"2.0-"]).await, expected);
     }
+    // One that half-closes at once has nothing to send, and is not to blame.
+    let began = Instant::now();
+    let stream = connector.connect().await.unwrap();
+    assert_eq!(answered(stream, &[]).await, "hello. greeter ");
+    assert!(began.elapsed() < PAUSE);
     // One that speaks is recognized at once.
     let began = Instant::now();
     let stream = connector.connect().await.unwrap();

@@ -26,6 +26,10 @@ fn each_form_of_string_is_the_endpoint_built_in_code_and_displays_as_it_was_writ
             "tls:1.2.3.4:1?cert=c.pem&key=/etc/k.pem&client-ca=ca.pem&crl=crl.pem&tickets=true",
             tcp("1.2.3.4:1").tls(files().client_ca("ca.pem").crl("crl.pem").tickets(true)),
         ),
+        (
+            "tls:1.2.3.4:1?cert=c.pem&key=/etc/k.pem&client-ca=ca.pem&client-cert=optional&plain=true",
+            tcp("1.2.3.4:1").tls(files().optional_client_ca("ca.pem").accept_plain(true)),
+        ),
         ("tls:8443?certs=/etc/certs", tcp("0.0.0.0:8443").tls(TlsConfig::folder("/etc/certs"))),
         ("tls:8443?certs=a%26b%25?c%2C=&alpn=x%2Cy,z", {
             tcp("0.0.0.0:8443").tls(TlsConfig::folder("a&b%?c,=").alpn(["x,y", "z"]))

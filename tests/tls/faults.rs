@@ -10,7 +10,9 @@ use ropewalk::{
     Bytes, ConnectionService, RawBytes, Result, Server, Session, framed, reply_fn, session,
 };
 use rustls::version::{TLS12, TLS13};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional, duplex,
+};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -190,6 +192,32 @@ async fn a_handshake_in_segments_of_one_byte_is_a_handshake() {
         let stream = Drip { stream: running.memory.connect().await.unwrap(), turns: 0 };
         let mut stream = client.shake(stream).await.unwrap();
         echo(&mut stream, b"hello").await.unwrap();
+    }
+}
+
+/// Each byte of the hello has a record of its own.
+#[tokio::test]
+async fn a_hello_in_records_of_one_byte_is_a_hello() {
+    let (ca, folder) = (Ca::new(), Folder::new());
+    for plain in [false, true] {
+        let running = Running::tls(localhost(&ca, &folder).accept_plain(plain), service()).await;
+        let (ours, mut theirs) = duplex(64 * 1024);
+        let mut server = TcpStream::connect(running.addr).await.unwrap();
+        let relay = async {
+            let mut header = [0; 5];
+            theirs.read_exact(&mut header).await.unwrap();
+            let mut hello = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+            theirs.read_exact(&mut hello).await.unwrap();
+            let records = hello.iter().flat_map(|byte| [header[0], 3, 1, 0, 1, *byte]);
+            server.write_all(&records.collect::<Vec<u8>>()).await.unwrap();
+            drop(copy_bidirectional(&mut theirs, &mut server).await);
+        };
+        let client = async {
+            let mut stream = Client::new(&ca, "localhost").shake(ours).await.unwrap();
+            echo(&mut stream, b"hello").await.unwrap();
+        };
+        soon(async { tokio::join!(relay, client) }).await;
+        running.end().await;
     }
 }
 

@@ -1,13 +1,15 @@
 //! What is written of encrypted connections on request: their keys, or their bytes.
 
 use std::env;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use ropewalk::layer::TapLayer;
 use ropewalk::layer::tap::{TapFormat, TapRules};
 use ropewalk::{Bytes, RawBytes, TlsConfig, framed, reply_fn};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tower::Layer;
 
 use crate::encrypted::{Ca, Client, Folder, Running, echo, localhost, until};
@@ -56,6 +58,53 @@ fn keys_are_written_for_their_owner_only_and_on_request_only() {
         serve_one(&ca, tls).await;
         assert_eq!(fs::read_to_string(&path).unwrap(), keys);
     });
+}
+
+/// Each of them may be read by others, or may be another user's trap.
+#[test]
+fn a_file_of_keys_that_is_not_its_owners_alone_is_an_error_and_has_no_key() {
+    const NAME: &str = "a_file_of_keys_that_is_not_its_owners_alone_is_an_error_and_has_no_key";
+    if let (Some(path), Some(kind)) = (env::var_os(VARIABLE), env::var_os("ROPEWALK_KEYS_TEST")) {
+        let (ca, folder) = (Ca::new(), Folder::new());
+        let loaded = localhost(&ca, &folder).log_keys(true).load();
+        if kind == "good" {
+            return loaded.unwrap();
+        }
+        let error = loaded.unwrap_err();
+        assert_eq!(error.path(), Some(Path::new(&path)), "{error}");
+        return;
+    }
+    let dir = TempDir::new();
+    let with_mode = |name: &str, mode: u32| {
+        let path = dir.join(name);
+        fs::write(&path, "# mine\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let own = with_mode("own", 0o600);
+    symlink(&own, dir.join("link")).unwrap();
+    symlink(dir.join("nothing there"), dir.join("to nothing")).unwrap();
+    let fifo = dir.join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for (path, kind) in [
+        (own.clone(), "good"),
+        (with_mode("of the group", 0o640), "bad"),
+        (with_mode("of all", 0o602), "bad"),
+        (dir.join("link"), "bad"),
+        (dir.join("to nothing"), "bad"),
+        (dir.join("no/such/folder"), "bad"),
+        ("/dev/full".into(), "bad"),
+        (fifo, "bad"),
+    ] {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command
+            .args(["--exact", &support::test(module_path!(), NAME), "--nocapture"])
+            .env(VARIABLE, &path)
+            .env("ROPEWALK_KEYS_TEST", kind);
+        let (status, words) = support::run(command);
+        assert!(status.success(), "{path:?}: {words}");
+    }
+    assert!(!dir.join("nothing there").exists());
 }
 
 #[tokio::test]

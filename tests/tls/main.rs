@@ -17,6 +17,7 @@ mod tls {
     mod handshakes;
     mod identity;
     mod key_log;
+    mod later;
     mod providers;
     mod reload;
     mod routes;

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::encrypted::{Ca, Client, Folder, Issued, Running, echo, localhost, providers, soon};
 
-fn service() -> impl ConnectionService {
+pub(super) fn service() -> impl ConnectionService {
     framed(RawBytes, reply_fn(|bytes: Bytes| bytes))
 }
 
@@ -30,7 +30,10 @@ fn both(issued: &Issued) -> String {
 }
 
 /// A handshake and an echo, after which the client has what it needs to resume the session.
-async fn shake(connector: &TlsConnector, running: &Running) -> io::Result<TlsStream<TcpStream>> {
+pub(super) async fn shake(
+    connector: &TlsConnector,
+    running: &Running,
+) -> io::Result<TlsStream<TcpStream>> {
     let socket = TcpStream::connect(running.addr).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let mut stream = soon(connector.connect(name, socket)).await?;
@@ -38,7 +41,7 @@ async fn shake(connector: &TlsConnector, running: &Running) -> io::Result<TlsStr
     Ok(stream)
 }
 
-async fn kind(connector: &TlsConnector, running: &Running) -> HandshakeKind {
+pub(super) async fn kind(connector: &TlsConnector, running: &Running) -> HandshakeKind {
     shake(connector, running).await.unwrap().get_ref().1.handshake_kind().unwrap()
 }
 

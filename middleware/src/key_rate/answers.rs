@@ -145,7 +145,8 @@ impl Tokens {
     fn take(&self) -> Option<AwaitedToken> {
         let at = self.bucket.take(self.rate)?;
         let timer = Box::pin(sleep_until(at));
-        Some(AwaitedToken { bucket: Some(Arc::clone(&self.bucket)), timer })
+        let bucket = Some(Arc::clone(&self.bucket));
+        Some(AwaitedToken { bucket, rate: self.rate, timer })
     }
 }
 
@@ -153,6 +154,7 @@ impl Tokens {
 #[derive(Debug)]
 struct AwaitedToken {
     bucket: Option<Arc<KeyBucket>>,
+    rate: TokenRate,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -167,7 +169,7 @@ impl AwaitedToken {
 impl Drop for AwaitedToken {
     fn drop(&mut self) {
         if let Some(bucket) = &self.bucket {
-            bucket.put_back();
+            bucket.put_back(self.rate);
         }
     }
 }

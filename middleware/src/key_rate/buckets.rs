@@ -36,16 +36,18 @@ impl KeyBucket {
 
     /// Takes so many tokens, if they are counted as there, without a look at the clock.
     pub(super) fn try_take(&self, tokens: i64) -> bool {
-        let is_there = self.tokens.fetch_sub(tokens, Ordering::Relaxed) >= tokens;
-        if !is_there {
-            self.tokens.fetch_add(tokens, Ordering::Relaxed);
-        }
-        is_there
+        // Not taken and put back: meanwhile another connection would see a bucket that lacks so
+        // many, and wait for them.
+        let rest = |there: i64| (there >= tokens).then(|| there - tokens);
+        self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).is_ok()
     }
 
-    /// Returns a token that was taken and not used.
-    pub(super) fn put_back(&self) {
-        self.tokens.fetch_add(1, Ordering::Relaxed);
+    /// Returns a token that was taken and not used. A bucket that has become full meanwhile holds no
+    /// more.
+    pub(super) fn put_back(&self, rate: TokenRate) {
+        let more = |there: i64| (there < rate.burst).then(|| there + 1);
+        // A full bucket stays as it is.
+        let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     /// Adds the tokens that have arrived. `None` if all tokens that were taken are there, otherwise
@@ -138,5 +140,33 @@ impl<K: Eq + Hash> KeyBuckets<K> {
 
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::KeyBucket;
+    use crate::rate::TokenRate;
+
+    #[test]
+    fn an_answer_that_is_too_large_for_the_bucket_takes_no_token_from_others_for_a_moment() {
+        let mut rate = TokenRate::new(1, Duration::from_secs(3600));
+        rate.burst = 3_000_000;
+        let bucket = KeyBucket::full(rate);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(!bucket.try_take(10_000_000));
+                }
+            });
+            let has_waited = (0..2_000_000).any(|_| bucket.take(rate).is_some());
+            is_over.store(true, Ordering::Relaxed);
+            assert!(!has_waited, "there was a token for each");
+        });
     }
 }

@@ -261,7 +261,7 @@ impl<S: Clone> Clone for KeyRate<S> {
 impl<S> Drop for KeyRate<S> {
     fn drop(&mut self) {
         if self.taken {
-            self.bucket.put_back();
+            self.bucket.put_back(self.rate);
         }
     }
 }

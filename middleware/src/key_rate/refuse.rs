@@ -155,7 +155,7 @@ impl<S, K: Clone + Eq + Hash, X> KeyRateRefuse<S, K, X> {
             last => &mut last.insert((key.clone(), buckets.of(key))).1,
         };
         let Some(at) = bucket.take(buckets.rate) else { return Ok(()) };
-        bucket.put_back();
+        bucket.put_back(buckets.rate);
         buckets.note_refused();
         Err(at)
     }

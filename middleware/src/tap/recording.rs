@@ -121,10 +121,14 @@ impl Recording {
         path: &Path,
         ended: impl Fn(&TapStatus, TapEnd) + Send + 'static,
     ) -> io::Result<Self> {
-        let head = match rules.format {
+        let mut head = match rules.format {
             TapFormat::PcapNg => packets::head(),
             TapFormat::Hex => Vec::new(),
         };
+        // A record is larger, so it doesn't fit either.
+        if head.len() as u64 > rules.max_bytes {
+            head.clear();
+        }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let status = TapStatus::new(path, head.len());
         let until = Instant::now().checked_add(rules.max_time);
@@ -222,11 +226,14 @@ impl TapWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::{self, BufWriter};
+    use std::sync::Mutex;
     use std::sync::atomic::Ordering;
     use std::sync::mpsc::{Receiver, sync_channel};
     use std::time::{Duration, Instant};
 
-    use super::{RECORDS, Recording, TapEnd, TapStatus, WAITING};
+    use super::{RECORDS, Recording, TapEnd, TapStatus, TapWriter, WAITING};
     use crate::tap::TapRules;
 
     /// A recording whose thread writes nothing.
@@ -268,6 +275,23 @@ mod tests {
         assert_eq!(recording.write(vec![0]), Err(TapEnd::MaxBytes));
         let left = recording.until.unwrap() - Instant::now();
         assert!((Duration::from_secs(590)..=Duration::from_secs(600)).contains(&left));
+    }
+
+    #[test]
+    fn a_disk_that_is_full_ends_the_tap_with_the_reason_and_what_comes_then_is_lost() {
+        let (recording, records) = blocked(TapRules::new(), 100);
+        let status = recording.status().clone();
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let until = recording.until;
+        let writer =
+            TapWriter { file: BufWriter::new(file), records, status: status.clone(), until };
+        recording.write(vec![0; 10]).unwrap();
+        let ended = Mutex::new(Vec::new());
+        writer.run(b"head", &|_, end| ended.lock().unwrap().push(end));
+        let full = TapEnd::Failed(io::ErrorKind::StorageFull);
+        assert_eq!((ended.into_inner().unwrap(), status.end()), (vec![full], Some(full)));
+        recording.write(vec![0; 10]).unwrap();
+        assert_eq!(status.lost(), 1);
     }
 
     #[test]

@@ -113,6 +113,25 @@ async fn a_connection_that_ends_while_it_waits_returns_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tokens_that_a_crowd_returns_make_no_burst_larger() {
+    let layer = KeyRateLayer::new(1, SECOND).burst(2);
+    let mut crowd: Vec<_> = (0..100).map(|_| layer.layer(leaf())).collect();
+    for service in &mut crowd {
+        let _ = Service::<Bytes>::poll_ready(service, &mut Context::from_waker(Waker::noop()));
+    }
+    // Their tokens have all arrived, and the bucket is full again.
+    advance(1000 * SECOND).await;
+    let mut service = layer.layer(leaf());
+    send(&mut service, 1).await;
+    drop(crowd);
+    let start = Instant::now();
+    send(&mut service, 2).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    send(&mut service, 1).await;
+    assert!(is_about(start.elapsed(), SECOND), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clone_of_a_service_that_waits_has_no_token_of_its_own() {
     let layer = KeyRateLayer::new(1, SECOND).burst(2);
     let mut one = layer.layer(leaf());

@@ -140,6 +140,39 @@ async fn a_file_is_made_anew_and_for_its_owner_only() {
 }
 
 #[tokio::test]
+async fn a_link_is_not_followed_wherever_it_leads() {
+    let folder = Folder::new("link");
+    let layer = TapLayer::new();
+    fs::write(folder.file("precious"), "precious").unwrap();
+    for target in ["precious", "nothing there", "/dev/full"] {
+        let (link, target) = (folder.file("link"), folder.file(target));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let error = layer.start(hex(), &link).unwrap_err();
+        assert_eq!((error.kind(), layer.is_running()), (ErrorKind::AlreadyExists, false));
+        fs::remove_file(link).unwrap();
+    }
+    assert_eq!(fs::read_to_string(folder.file("precious")).unwrap(), "precious");
+    assert!(!folder.file("nothing there").exists());
+}
+
+#[tokio::test]
+async fn a_file_that_has_no_room_for_its_head_is_empty() {
+    let folder = Folder::new("tiny");
+    let layer = TapLayer::new();
+    for bytes in [0, 47] {
+        let file = folder.file(&bytes.to_string());
+        layer.start(TapRules::new().max_bytes(bytes), &file).unwrap();
+        exchange(&layer, connection_on(0, 64), "x").await;
+        let status = ended(&layer).await;
+        assert_eq!((status.end(), status.bytes()), (Some(TapEnd::MaxBytes), 0));
+        assert_eq!(fs::metadata(file).unwrap().len(), 0);
+    }
+    layer.start(TapRules::new().max_bytes(48), folder.file("head")).unwrap();
+    exchange(&layer, connection_on(0, 64), "x").await;
+    assert_eq!((ended(&layer).await.bytes(), layer.is_running()), (48, false));
+}
+
+#[tokio::test]
 async fn one_tap_runs_at_a_time_for_a_thousand_clones() {
     let folder = Folder::new("clones");
     let layer = TapLayer::new();
