@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use ropewalk_middleware::{CloseReason, Connection, ConnectionLimitLayer};
+use ropewalk_middleware::{CloseReason, Connection, ConnectionLimitLayer, MakeRoom};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
@@ -293,4 +293,17 @@ async fn a_limit_that_waits_after_all_counts_all_listeners_together() {
     assert!(!is_ready(&mut service) && layer.available() == 0);
     drop(held);
     assert!(is_ready(&mut service));
+}
+
+#[tokio::test]
+async fn a_limit_that_waits_after_all_keeps_its_slots_unless_connections_made_room() {
+    let layer = ConnectionLimitLayer::new(1).refuse_with("full");
+    let mut waiting = layer.clone().wait().layer(Hold::default());
+    assert!(is_ready(&mut waiting));
+    assert_eq!((layer.active(), layer.available()), (1, 0));
+
+    let layer = layer.make_room(MakeRoom::new());
+    let mut waiting = layer.clone().wait().layer(Hold::default());
+    assert!(is_ready(&mut waiting));
+    assert_eq!((layer.active(), layer.available()), (0, 1), "these are slots of its own");
 }

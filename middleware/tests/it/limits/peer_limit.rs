@@ -85,6 +85,7 @@ async fn another_service_may_refuse() {
 #[tokio::test]
 async fn an_ipv6_peer_is_its_network_and_a_mapped_address_is_ipv4() {
     let limit = PeerLimitLayer::new(100);
+    assert_eq!(limit.max(), 100);
     let service = limit.layer(Hold::default());
     let mut open = Vec::new();
     for peer in [
