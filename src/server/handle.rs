@@ -9,8 +9,8 @@ use tokio::runtime::Handle as Runtime;
 use super::books::counts::Counts;
 use super::books::shared::{Phase, Shared};
 use super::budget::MemoryUse;
-use super::drain::drain_these;
 use super::drain::report::DrainReport;
+use super::drain::these::drain_these;
 use super::restart::RestartError;
 use crate::listener::PreambleCounts;
 
@@ -82,7 +82,8 @@ impl Handle {
     }
 
     /// Drains these connections: they answer the frames they have received and close; those still
-    /// open after `within` are aborted. One task keeps the deadline for all of them.
+    /// open after `within` are aborted. A deadline that was set before and is
+    /// earlier stands. One task keeps the deadlines of all connections.
     /// [`ConnectionInfo::drain`] does the same for one connection without a deadline,
     /// [`ConnectionInfo::abort`] aborts it at once.
     ///
