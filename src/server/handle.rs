@@ -1,7 +1,13 @@
 //! The handle on a server, which queries and controls it.
 
+#[cfg(feature = "rustls")]
+use std::collections::BTreeMap;
+#[cfg(feature = "rustls")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(feature = "rustls")]
+use std::time::SystemTime;
 
 use ropewalk_middleware::{Addr, ConnectionInfo, Result};
 use tokio::runtime::Handle as Runtime;
@@ -149,6 +155,16 @@ impl Handle {
             None => Runtime::try_current()?,
         };
         self.0.reloads.reload(&runtime).await
+    }
+
+    /// The files whose certificates the server's endpoints use, and [`Server::reload_tls`]'s, with
+    /// the time at which the first certificate of each expires. Certificates that are not in files
+    /// are not among them. It blocks on nothing.
+    ///
+    /// [`Server::reload_tls`]: crate::Server::reload_tls
+    #[cfg(feature = "rustls")]
+    pub fn certificate_expiries(&self) -> BTreeMap<PathBuf, SystemTime> {
+        self.0.reloads.expiries()
     }
 
     /// Drains the server: closes all listeners and lets connections answer the frames they have
