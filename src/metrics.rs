@@ -19,11 +19,15 @@
 //! | `ropewalk_buffer_bytes_max` | gauge | |
 //! | `ropewalk_stalls_total` | counter | |
 //! | `ropewalk_draining` | gauge, 0 or 1 | |
+//! | `ropewalk_certificate_expiry_seconds` | gauge, seconds since 1970 | `file` |
 //!
 //! `listener` is the address of an endpoint, `service` the name given to
 //! [`Server::serve_on`](crate::Server::serve_on), or `main`; the values of `reason` are those of
 //! [`CloseReason::as_str`]. `ropewalk_buffer_bytes_max` is set only if the memory of buffers has a
-//! limit.
+//! limit. The certificates are those of
+//! [`Handle::certificate_expiries`](crate::Handle::certificate_expiries) (feature `rustls`); one
+//! that is not in use any more is NaN. An alarm a week before:
+//! `ropewalk_certificate_expiry_seconds - time() < 604800`.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -41,8 +45,14 @@
 //! }
 //! ```
 
+#[cfg(feature = "rustls")]
+use std::collections::BTreeMap;
+#[cfg(feature = "rustls")]
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
+#[cfg(feature = "rustls")]
+use std::time::SystemTime;
 
 use metrics::{
     Counter, Gauge, Unit, counter, describe_counter as about_counter,
@@ -90,6 +100,9 @@ pub struct Metrics {
     endpoints: Vec<(Labels, OfEndpoint)>,
     /// For each endpoint of the server, by its number, the index of its metrics.
     numbers: Vec<usize>,
+    /// When certificates expire, by their files.
+    #[cfg(feature = "rustls")]
+    certificates: BTreeMap<PathBuf, Gauge>,
 }
 
 impl Default for Metrics {
@@ -103,12 +116,20 @@ impl Metrics {
     /// of the server.
     pub fn new() -> Self {
         describe();
-        Self { server: OfServer::new(), endpoints: Vec::new(), numbers: Vec::new() }
+        Self {
+            server: OfServer::new(),
+            endpoints: Vec::new(),
+            numbers: Vec::new(),
+            #[cfg(feature = "rustls")]
+            certificates: BTreeMap::new(),
+        }
     }
 
     /// Copies the counts of a server.
     pub fn update(&mut self, handle: &Handle) {
         self.server.update(handle);
+        #[cfg(feature = "rustls")]
+        self.update_certificates(handle);
         let endpoints = handle.endpoints();
         for endpoint in &endpoints[self.numbers.len().min(endpoints.len())..] {
             let labels = labels(endpoint);
@@ -124,6 +145,24 @@ impl Metrics {
             let these =
                 self.numbers.iter().zip(&endpoints).filter(of_these).map(|(_, endpoint)| endpoint);
             metrics.update(&these.collect::<Vec<_>>());
+        }
+    }
+}
+
+#[cfg(feature = "rustls")]
+impl Metrics {
+    fn update_certificates(&mut self, handle: &Handle) {
+        let expiries = handle.certificate_expiries();
+        for (file, expiry) in &expiries {
+            let gauge = self.certificates.entry(file.clone()).or_insert_with(|| {
+                gauge!("ropewalk_certificate_expiry_seconds", "file" => file.display().to_string())
+            });
+            let since_1970 = expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            gauge.set(value(since_1970.as_secs()));
+        }
+        for (_, gauge) in self.certificates.iter().filter(|(file, _)| !expiries.contains_key(*file))
+        {
+            gauge.set(f64::NAN);
         }
     }
 }
@@ -267,4 +306,9 @@ fn describe() {
     );
     about_counter!("ropewalk_stalls_total", "Threads of the runtime that were found blocked.");
     about_gauge!("ropewalk_draining", "1 once the server drains or stops, 0 before.");
+    about_gauge!(
+        "ropewalk_certificate_expiry_seconds",
+        Unit::Seconds,
+        "When a certificate expires, in seconds since 1970; NaN if it is not in use any more."
+    );
 }

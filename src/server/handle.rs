@@ -1,7 +1,13 @@
 //! The handle on a server, which queries and controls it.
 
+#[cfg(feature = "rustls")]
+use std::collections::BTreeMap;
+#[cfg(feature = "rustls")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(feature = "rustls")]
+use std::time::SystemTime;
 
 use ropewalk_middleware::{Addr, ConnectionInfo, Result};
 use tokio::runtime::Handle as Runtime;
@@ -9,8 +15,8 @@ use tokio::runtime::Handle as Runtime;
 use super::books::counts::Counts;
 use super::books::shared::{Phase, Shared};
 use super::budget::MemoryUse;
-use super::drain::drain_these;
 use super::drain::report::DrainReport;
+use super::drain::these::drain_these;
 use super::restart::RestartError;
 use crate::listener::PreambleCounts;
 
@@ -82,7 +88,8 @@ impl Handle {
     }
 
     /// Drains these connections: they answer the frames they have received and close; those still
-    /// open after `within` are aborted. One task keeps the deadline for all of them.
+    /// open after `within` are aborted. A deadline that was set before and is
+    /// earlier stands. One task keeps the deadlines of all connections.
     /// [`ConnectionInfo::drain`] does the same for one connection without a deadline,
     /// [`ConnectionInfo::abort`] aborts it at once.
     ///
@@ -148,6 +155,16 @@ impl Handle {
             None => Runtime::try_current()?,
         };
         self.0.reloads.reload(&runtime).await
+    }
+
+    /// The files whose certificates the server's endpoints use, and [`Server::reload_tls`]'s, with
+    /// the time at which the first certificate of each expires. Certificates that are not in files
+    /// are not among them. It blocks on nothing.
+    ///
+    /// [`Server::reload_tls`]: crate::Server::reload_tls
+    #[cfg(feature = "rustls")]
+    pub fn certificate_expiries(&self) -> BTreeMap<PathBuf, SystemTime> {
+        self.0.reloads.expiries()
     }
 
     /// Drains the server: closes all listeners and lets connections answer the frames they have

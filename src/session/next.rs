@@ -93,10 +93,15 @@ fn poll_unusual(wire: &mut Wire, cx: &mut Context<'_>) -> Poll<ControlFlow<Resul
         return Poll::Ready(Break(end));
     }
     ready!(wire.poll_turn(cx));
-    Poll::Ready(match ready!(wire.poll_room(cx)) {
-        Ok(()) => Continue(()),
-        error => Break(error),
-    })
+    let had_ended = wire.has_ended();
+    let room = ready!(wire.poll_room(cx));
+    if room.is_err() && had_ended {
+        // The write that failed is tried at each call, and its error is returned once. A loop that
+        // takes no notice of errors would otherwise never end, and never yield.
+        ready!(wire.poll_step(cx));
+        return Poll::Ready(Break(Ok(())));
+    }
+    Poll::Ready(if room.is_ok() { Continue(()) } else { Break(room) })
 }
 
 /// Called when all that was read is decoded. Continues when there is more.

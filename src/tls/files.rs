@@ -1,6 +1,6 @@
 //! Reading certificates.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ropewalk_middleware::event::{aside, event};
 use rustls::crypto::CryptoProvider;
@@ -30,8 +31,8 @@ const NO_LIST: &str = "it must hold the revocation lists in PEM";
 const LAYOUT: &str = "it must have NAME.pem (chain and key), NAME.crt with NAME.key, or NAME/ with fullchain.pem and \
                       privkey.pem";
 
-/// The files of a folder whose certificates are in use.
-pub(super) type InUse = BTreeSet<PathBuf>;
+/// The files whose certificates are in use, and when each expires.
+pub(super) type InUse = BTreeMap<PathBuf, Option<SystemTime>>;
 
 /// Reads all files that the configuration names. A file of a folder that can't be used is skipped,
 /// unless its certificate is in use: then reading fails, and nothing changes.
@@ -50,7 +51,11 @@ pub(super) fn read(
     }
     let provider = provider(tls.provider.as_ref())?;
     let names = match &tls.source {
-        CertSource::Files { cert, key } => Names::only(certificate(cert, key, &provider)?),
+        CertSource::Files { cert, key } => {
+            let certified = certificate(cert, key, &provider)?;
+            used.insert(cert.clone(), validity::expiry(&certified.cert));
+            Names::only(certified)
+        }
         CertSource::Folder(path) => folder(path, &provider, in_use, &mut used)?,
         CertSource::Pem { cert, key } => {
             let at_cert = (Path::new("the certificate"), &cert[..]);
@@ -285,8 +290,8 @@ fn folder(
     let mut first_error = None;
     for (cert, key) in entries.iter().filter_map(|entry| pair(entry)) {
         match add(&mut names, path, (&cert, &key), provider) {
-            Ok(()) => drop(used.insert(cert)),
-            Err(error) if in_use.contains(&cert) => return Err(error),
+            Ok(expiry) => drop(used.insert(cert, expiry)),
+            Err(error) if in_use.contains_key(&cert) => return Err(error),
             Err(error) => {
                 let file = cert.display();
                 event!(WARN, %file, %error, "a file in the folder of certificates is skipped");
@@ -301,21 +306,22 @@ fn folder(
     Ok(names)
 }
 
-/// Adds one certificate of a folder.
+/// Adds one certificate of a folder. Returns when it expires.
 fn add(
     names: &mut Names,
     folder: &Path,
     (cert, key): (&Path, &Path),
     provider: &CryptoProvider,
-) -> Result<(), TlsError> {
+) -> Result<Option<SystemTime>, TlsError> {
     let certified = Arc::new(certificate(cert, key, provider)?);
     let is_default = is_default(cert)
         || cert.parent().is_some_and(|parent| parent != folder && is_default(parent));
     add_names(names, cert, &certified, is_default)?;
+    let expiry = validity::expiry(&certified.cert);
     if is_default {
         names.set_default(certified);
     }
-    Ok(())
+    Ok(expiry)
 }
 
 fn is_default(path: &Path) -> bool {

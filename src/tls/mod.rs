@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use ropewalk_middleware::BoxError;
 use rustls::ServerConfig;
@@ -317,6 +318,13 @@ impl TlsConfig {
         self.set(reading);
         // If a reload has set one meanwhile, that is newer.
         Ok(current().unwrap_or(config))
+    }
+
+    /// The files whose certificates are in use, and when they expire; nothing until they are read.
+    pub(crate) fn expiries(&self) -> Vec<(PathBuf, SystemTime)> {
+        let current = self.loaded.current.read().unwrap_or_else(PoisonError::into_inner);
+        let known = current.in_use.iter();
+        known.filter_map(|(file, expiry)| Some((file.clone(), (*expiry)?))).collect()
     }
 
     /// Whether a reload may give another configuration.

@@ -1,12 +1,15 @@
 //! The pause between two writes ahead of calls under way.
 
-use std::task::{Context, Waker};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
-use super::Wire;
 use super::turn::WaitStep;
+use super::{Timer, Wire};
 
 /// The length of the first pause: a tick of tokio's clock.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -43,7 +46,7 @@ impl Wire {
         if task.will_wake(cx.waker()) && self.timer.is_set_by(pause.until) {
             return true;
         }
-        if self.timer.poll(pause.until, cx).is_pending() {
+        if poll_whole(&mut self.timer, pause.until, cx).is_pending() {
             task.clone_from(cx.waker());
             return true;
         }
@@ -61,10 +64,16 @@ impl Wire {
         };
         let until = now + length;
         // The time begins now; only the wake-up is of interest.
-        let _ = self.timer.poll(until, cx);
+        let _ = poll_whole(&mut self.timer, until, cx);
         let wakes = Some(cx.waker().clone());
         // The other calls of this burst are probably slow as well.
         self.first_step = WaitStep::Yield;
         self.pause = Some(Box::new(Pause { until, length, answers, wakes }));
     }
+}
+
+/// Polls the timer so that it is set afterwards. A call may have used up the task's budget, and then
+/// the timer would have this task polled once more instead, when the pause takes it for set.
+fn poll_whole(timer: &mut Timer, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pin!(unconstrained(poll_fn(|cx| timer.poll(until, cx)))).poll(cx)
 }

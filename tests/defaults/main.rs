@@ -13,6 +13,7 @@ mod harness;
 mod defaults {
     mod clients;
     mod connections;
+    mod layers;
     mod listeners;
     mod running;
 }

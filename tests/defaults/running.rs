@@ -4,7 +4,7 @@ use std::future::{Future, pending};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ropewalk::memory::MemoryStream;
+use ropewalk::memory::{self, MemoryStream};
 use ropewalk::{
     CloseReason, ConnectionService, LengthPrefixed, Lines, Netstring, Server, Session,
     SessionError, framed, reply_fn, session,
@@ -13,7 +13,7 @@ use rustix::process::{Resource, Signal, getpid, getrlimit, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{Running, on_memory, on_tcp, shouter};
+use crate::harness::{Running, ask, on_memory, on_tcp, shouter};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -151,5 +151,24 @@ async fn the_connections_open_at_once_are_10_000_or_as_many_as_the_descriptors_a
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let share = (descriptors / 5 * 4).saturating_sub(64).max(descriptors / 2).min(10_000);
     assert_eq!(server.handle().max_connections() as u64, share);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_server_has_65_536_endpoints_in_its_life_with_those_that_were_removed() {
+    const MOST: usize = 65_536;
+    let (server, connector) = on_memory(Server::new(), shouter()).await;
+    let mut client = connector.connect().await.unwrap();
+    ask(&mut client, "a\n", "A\n").await;
+    for number in 1..MOST {
+        let (endpoint, _) = memory::endpoint();
+        assert_eq!(server.handle().add_endpoint("main", endpoint).await.unwrap(), number);
+        server.handle().remove_endpoint(number).await.unwrap();
+    }
+    let (endpoint, _) = memory::endpoint();
+    let error = server.handle().add_endpoint("main", endpoint).await.unwrap_err().to_string();
+    assert!(error.contains("65536"), "{error}");
+    ask(&mut client, "b\n", "B\n").await;
+    drop(client);
     server.end().await;
 }

@@ -12,6 +12,7 @@ mod wired;
 #[path = "."]
 mod dispatch {
     mod begun_frames;
+    mod busy_calls;
     mod calls;
     mod failed_answers;
     mod foreign_codecs;

@@ -23,6 +23,7 @@ mod server {
     mod capped_peers;
     mod connections;
     mod counts;
+    mod drained;
     mod endpoint_counts;
     mod endpoints_running;
     mod errors_outward;

@@ -12,6 +12,7 @@ mod wired;
 #[path = "."]
 mod session {
     mod answers;
+    mod broken;
     mod cut_midway;
     mod cut_short;
     mod ends;

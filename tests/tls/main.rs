@@ -13,6 +13,7 @@ mod tls {
     mod detect;
     mod drain;
     mod endpoints;
+    mod expiries;
     mod faults;
     mod handshakes;
     mod identity;

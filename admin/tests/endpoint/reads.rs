@@ -90,6 +90,33 @@ async fn the_rates_of_each_five_seconds_are_kept() {
     assert_eq!(answer["rates"]["samples"], json!([[1, 0, 0, 1, 1, 8, 8], [1, 0, 0, 0, 0, 0, 0]]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_rates_of_ten_minutes_are_kept() {
+    use ropewalk::memory;
+    let watched = Watched::start().await;
+    let (endpoint, connector) = memory::endpoint();
+    let (_dir, file) = crate::common::token_file();
+    let admin = Admin::new().listen(endpoint).token_file(file).bind(&watched.handle).await.unwrap();
+    tokio::spawn(admin);
+    let mut stream = watched.connect().await;
+    let bearer = crate::common::bearer(crate::common::TOKEN);
+    let request =
+        format!("GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{bearer}\r\n\r\n");
+    let samples = async || {
+        let stream = connector.connect().await.unwrap();
+        let status = crate::common::exchange(stream, &request).await.json();
+        status["rates"]["samples"].as_array().unwrap().clone()
+    };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    say(&mut stream, "in the first five seconds").await;
+    tokio::time::sleep(Duration::from_secs(599)).await;
+    let kept = samples().await;
+    assert_eq!((kept.len(), &kept[0][3]), (120, &json!(2)));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let kept = samples().await;
+    assert_eq!((kept.len(), &kept[0][3]), (120, &json!(0)));
+}
+
 #[tokio::test]
 async fn every_answer_has_headers_that_restrict_browsers() {
     let watched = Watched::start().await;

@@ -1,6 +1,7 @@
 //! The counts of a server, and while it is full the order in which its connections make room.
 
 pub(super) mod counts;
+pub(super) mod deadlines;
 pub(super) mod endpoints;
 pub(super) mod entry;
 pub(super) mod incidents;

@@ -109,13 +109,6 @@ impl Registry {
         }
     }
 
-    /// Aborts those of these connections that are still open. The numbers are in order.
-    pub(in crate::server) fn abort_these(&self, ids: &[u64]) {
-        self.connections(|connection| ids.binary_search(&connection.id()).is_ok())
-            .iter()
-            .for_each(ConnectionInfo::abort);
-    }
-
     /// Calls `tell` with each open connection. It may wake tasks, so it is not called under a lock.
     pub(in crate::server) fn each(&self, tell: impl Fn(&Closing)) {
         for shard in 0..SHARDS {

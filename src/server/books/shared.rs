@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::counts::Counts;
+use super::deadlines::Deadlines;
 use super::incidents::Incidents;
 use super::log::LogLimits;
 use super::max::MaxConnections;
@@ -50,6 +51,7 @@ pub(in crate::server) struct Shared {
     /// The rules by which connections make room when it is full; `None` if they don't.
     make_room: Option<MakeRoom>,
     pub(in crate::server) registry: Registry,
+    pub(in crate::server) deadlines: Deadlines,
     /// The runtime on which the server runs; set when it begins to accept.
     pub(in crate::server) runtime: OnceLock<Handle>,
     pub(in crate::server) memory: Memory,
@@ -112,6 +114,7 @@ impl Shared {
             books: Mutex::default(),
             make_room,
             registry: Registry::default(),
+            deadlines: Deadlines::default(),
             runtime: OnceLock::new(),
             memory: Memory::new(memory, Waker::from(Arc::new(Owner(Weak::clone(server))))),
             max,

@@ -3,12 +3,11 @@
 pub(super) mod deadline;
 pub(super) mod report;
 mod stalls;
+pub(super) mod these;
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ropewalk_middleware::ConnectionInfo;
 use ropewalk_middleware::event::aside;
 use tokio::time::{sleep, sleep_until};
 
@@ -55,23 +54,6 @@ pub(super) async fn finish(shared: &Shared, front: Front, signals: &mut Signals,
     }
     let left = shared.counts().active();
     aside!(ERROR, connections = left, "abandoning connections whose handlers block their thread");
-}
-
-/// Drains some connections, and aborts those still open after `within`.
-pub(super) fn drain_these(shared: &Arc<Shared>, connections: &[ConnectionInfo], within: Duration) {
-    connections.iter().for_each(ConnectionInfo::drain);
-    // Before the server runs it has no connections.
-    let Some(runtime) = shared.runtime.get() else { return };
-    // Only the IDs are kept, so that the connections can be freed meanwhile.
-    let mut ids: Vec<u64> = connections.iter().map(ConnectionInfo::id).collect();
-    ids.sort_unstable();
-    let shared = Arc::downgrade(shared);
-    drop(runtime.spawn(async move {
-        sleep(within).await;
-        if let Some(shared) = shared.upgrade() {
-            shared.registry.abort_these(&ids);
-        }
-    }));
 }
 
 /// Handles a signal during a drain: a second one stops the server now, the first one shortens the

@@ -1,11 +1,17 @@
 //! Reloads certificates, and the resources of `Server::reload`, while a server runs.
 
+#[cfg(feature = "rustls")]
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+#[cfg(feature = "rustls")]
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+#[cfg(feature = "rustls")]
+use std::time::SystemTime;
 
 use ropewalk_middleware::event::{aside, contain};
 use ropewalk_middleware::{Error, Result};
@@ -169,6 +175,13 @@ impl Reloads {
             self.0.files.lock().unwrap_or_else(PoisonError::into_inner).tls.push((endpoint, tls));
             self.0.added.notify_one();
         }
+    }
+
+    /// The files whose certificates are in use, and when they expire.
+    #[cfg(feature = "rustls")]
+    pub(in crate::server) fn expiries(&self) -> BTreeMap<PathBuf, SystemTime> {
+        let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.tls.iter().flat_map(|(_, tls)| tls.expiries()).collect()
     }
 
     #[cfg_attr(not(feature = "rustls"), allow(clippy::unused_self))]
