@@ -144,9 +144,12 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     /// ```
     pub fn layer_with<F, N, S>(self, layer: F) -> Framed<C, LayerWith<M, F>, O, E, G>
     where
+        // The last bound makes the compiler say here why a layer does not fit; `serve`, which
+        // requires it as well, could only say that the server's service is none.
+        C: Decoder,
         M: MakeFrameService<C, Service = S>,
         F: FnOnce(&ConnectionInfo) -> N,
-        N: Layer<S>,
+        N: Layer<S, Service: Service<C::Item>>,
     {
         let Self { codec, make, order, on_error, goodbye, limits } = self;
         Framed { codec, make: LayerWith::new(make, layer), order, on_error, goodbye, limits }
@@ -185,6 +188,10 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     /// Sets the goodbye: an answer that is sent when the connection drains, after all other answers
     /// and after the [pushed](crate::Outbox) frames, unless the peer had closed its side by then.
     /// Then the connection closes.
+    ///
+    /// Not only a server that ends drains its connections: a
+    /// [`LifetimeLayer`](crate::layer::LifetimeLayer), a [`LoginLayer`](crate::layer::LoginLayer)
+    /// and [`Handle::drain_these`](crate::Handle::drain_these) do so as well, with this goodbye.
     ///
     /// ```
     /// use ropewalk::{Bytes, Lines, framed, reply_fn};

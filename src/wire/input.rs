@@ -107,8 +107,8 @@ impl InputBuffer {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut connection = Pin::new(connection);
-        self.filled = true;
         if self.buf.len() > CARRY {
+            self.filled = true;
             self.make_room();
             return poll_read_buf(connection, cx, &mut self.buf);
         }
@@ -116,6 +116,7 @@ impl InputBuffer {
         scratch.extend_from_slice(&self.buf);
         let read = poll_read_buf(connection.as_mut(), cx, &mut scratch);
         if let Poll::Ready(Ok(1..)) = read {
+            self.filled = true;
             self.buf = if scratch.len() <= COPY_READ {
                 BytesMut::from(&scratch[..])
             } else {

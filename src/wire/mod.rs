@@ -314,7 +314,6 @@ impl Wire {
             return Poll::Ready(Err(error));
         }
         // Below the mark a peer that reads slowly may go on sending; above it `poll_room` waits.
-        self.closing.watch(cx);
         while self.source == Source::Open || self.source == Source::Shut && !drainable {
             if self.poll_memory(cx).is_pending() {
                 return if self.closing.is_aborted() {
@@ -323,27 +322,27 @@ impl Wire {
                     Poll::Pending
                 };
             }
-            match self.poll_read(cx)? {
-                Poll::Ready(_) => {
-                    if drainable {
-                        self.note_drain();
-                    }
-                    return Poll::Ready(Ok(()));
+            if self.poll_read(cx)?.is_ready() {
+                if drainable {
+                    self.note_drain();
                 }
-                Poll::Pending if self.closing.is_aborted() => {
-                    return Poll::Ready(Err(self.aborted()));
+                return Poll::Ready(Ok(()));
+            }
+            // Before the looks at what may have happened meanwhile. Not before the read: one that
+            // finds bytes has nothing to wait for.
+            self.closing.watch(cx);
+            if self.closing.is_aborted() {
+                return Poll::Ready(Err(self.aborted()));
+            }
+            if !drainable || self.poll_drained(cx).is_pending() {
+                if let Poll::Ready(error) = self.poll_patience(want, cx) {
+                    return Poll::Ready(Err(error));
                 }
-                Poll::Pending if !drainable || self.poll_drained(cx).is_pending() => {
-                    if let Poll::Ready(error) = self.poll_patience(want, cx) {
-                        return Poll::Ready(Err(error));
-                    }
-                    if want != Want::FrameMeanwhile {
-                        self.end_waits();
-                    }
-                    self.set_waiting(want != Want::FrameMeanwhile && self.output.is_flushed());
-                    return self.rest();
+                if want != Want::FrameMeanwhile {
+                    self.end_waits();
                 }
-                Poll::Pending => {}
+                self.set_waiting(want != Want::FrameMeanwhile && self.output.is_flushed());
+                return self.rest();
             }
         }
         Poll::Ready(Ok(()))
@@ -371,6 +370,7 @@ impl Wire {
 
     /// Reads once, which is a step of the turn. Ready with the number of bytes; 0 is the end of the
     /// stream.
+    #[inline]
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         let read = match ready!(self.input.poll_fill(&mut self.connection, cx)) {
             Ok(read) => read,

@@ -31,6 +31,8 @@ pub(super) struct OutputBuffer {
     large: Option<Box<Large>>,
     /// Whether `buf` is the thread's buffer, which is returned before a wait.
     lent: bool,
+    /// Bytes were taken from the front of `buf`, which begins behind them.
+    shifted: bool,
     /// Whether the transport may hold back bytes that it has accepted.
     unflushed: bool,
     /// It is recorded on the connection that a part of the queued bytes is written.
@@ -237,8 +239,19 @@ impl OutputBuffer {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, written: usize) {
+        if written == self.buf.len() && self.large.is_none() {
+            // The buffer keeps its beginning, so nothing has to be done before its next use.
+            self.buf.clear();
+        } else {
+            self.advance_part(written);
+        }
+    }
+
+    #[cold]
+    fn advance_part(&mut self, written: usize) {
+        self.shifted = true;
         let Some(large) = &mut self.large else { return self.buf.advance(written) };
         large.advance(&mut self.buf, written);
         if large.len() == 0 {
@@ -266,6 +279,7 @@ impl OutputBuffer {
         };
         self.unflushed |= written > 0;
         let queued = written.min(self.buf.len());
+        self.shifted |= queued > 0;
         self.buf.advance(queued);
         let rest = &bytes[written - queued..];
         if written > 0 && !(rest.is_empty() && self.buf.is_empty()) {
@@ -345,7 +359,7 @@ impl OutputBuffer {
         let buf = std::mem::replace(&mut self.buf, own);
         self.size = 0;
         if is_lent {
-            scratch::give_write(buf);
+            scratch::give_write(buf, std::mem::take(&mut self.shifted));
         }
     }
 
@@ -364,18 +378,20 @@ impl OutputBuffer {
         }
         let mut own = BytesMut::with_capacity(self.buf.len() + more.min(SMALL));
         own.extend_from_slice(&self.buf);
-        scratch::give_write(std::mem::replace(&mut self.buf, own));
+        let buf = std::mem::replace(&mut self.buf, own);
+        scratch::give_write(buf, std::mem::take(&mut self.shifted));
         self.size = 0;
     }
 
+    #[inline]
     fn release(&mut self) {
         self.size = 0;
         let buf = std::mem::take(&mut self.buf);
+        let shifted = std::mem::take(&mut self.shifted);
         if std::mem::take(&mut self.lent) {
-            scratch::give_write(buf);
+            scratch::give_write(buf, shifted);
         }
         self.stalled = None;
-        self.large = None;
     }
 }
 

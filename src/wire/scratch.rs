@@ -47,11 +47,14 @@ pub(super) fn take_write() -> BytesMut {
     buf
 }
 
-pub(super) fn give_write(mut buf: BytesMut) {
+/// `shifted`: bytes were taken from its front.
+pub(super) fn give_write(mut buf: BytesMut, shifted: bool) {
     buf.clear();
-    // The buffer starts after the bytes that were written. Reset to its beginning, or the next
-    // burst would be moved there.
-    let _ = buf.try_reclaim(buf.capacity() + 1);
+    if shifted {
+        // The buffer starts after the bytes that were written. Reset to its beginning, or the next
+        // burst would be moved there.
+        let _ = buf.try_reclaim(buf.capacity() + 1);
+    }
     if buf.capacity() <= KEEP {
         WRITE_BUF.set(buf);
     }

@@ -101,6 +101,7 @@ impl PeerWait {
     }
 
     /// The wire doesn't wait for the peer for now: the clock stands still.
+    #[inline]
     pub(super) fn pause(&mut self, opened: Instant) {
         if self.since.is_some() && self.clock != Clock::Paused {
             self.clock = Clock::Paused;
@@ -208,6 +209,7 @@ impl Wire {
     }
 
     /// The session turns to something else: from here on the wire does not wait for the peer.
+    #[inline]
     pub(crate) fn pause(&mut self) {
         self.set_waiting(false);
         self.wait.pause(self.connection.as_ref().opened());

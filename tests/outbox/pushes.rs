@@ -2,12 +2,13 @@
 //! the end.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ropewalk::{
     CloseReason, Connection, Error, Lines, Opened, Outbox, RawBytes, Reply, Result, Session,
-    SlowConsumer, per_connection, service_fn, session,
+    SlowConsumer, per_connection, reply_fn, service_fn, session,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
@@ -235,9 +236,10 @@ async fn on_drain_all_that_was_pushed_is_written_and_nothing_more_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_drains_writes_its_goodbye_behind_the_pushes() {
+async fn a_session_that_drains_writes_its_goodbye_behind_the_pushes_and_takes_none_later() {
     let (mut w, mut outboxes) = with_outbox(SlowConsumer::Refuse, async |mut s: Session<Lines>| {
         while s.next().await?.is_some() {}
+        s.during(sleep(LONG)).await?;
         s.feed("bye")
     });
     let outbox = outboxes.recv().await.unwrap();
@@ -245,7 +247,29 @@ async fn a_session_that_drains_writes_its_goodbye_behind_the_pushes() {
     outbox.push("pushed".into()).unwrap();
     w.closing.drain();
     outbox.push("this too".into()).unwrap();
-    assert_eq!(w.rest().await, "pushed\nthis too\nbye\n");
+    w.expect("pushed\nthis too\n").await;
+    settle().await;
+    assert!(outbox.push("too late".into()).is_err());
+    assert_eq!(w.rest().await, "bye\n");
+    w.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_any_more_when_the_goodbye_of_a_service_is_made() {
+    let made = Arc::new(OnceLock::<Outbox<Bytes>>::new());
+    let pushes = Arc::clone(&made);
+    let leaf = per_connection(Lines::lf(), move |connection| {
+        assert!(made.set(connection.outbox(4, SlowConsumer::Refuse)).is_ok());
+        reply_fn(|line: Bytes| line)
+    })
+    .on_drain(move || {
+        let late = pushes.get().unwrap().push("late".into());
+        Bytes::from(format!("bye, {}", late.unwrap_err()))
+    });
+    let mut w = wired(leaf);
+    settle().await;
+    w.closing.drain();
+    assert_eq!(w.rest().await, "bye, the connection accepts no more frames\n");
     w.end().await.unwrap();
 }
 

@@ -138,8 +138,8 @@ impl AsyncRead for Connection {
         let result = ready!(this.io().poll_read(cx, buf));
         let read = (buf.filled().len() - before) as u64;
         this.shared().counters.bytes_in.add(read);
-        if result.is_ok() && buf.capacity() > before {
-            this.show(Moved::Read(&buf.filled()[before..]));
+        if this.shared().has_rare() && result.is_ok() && buf.capacity() > before {
+            this.show_observer(Moved::Read(&buf.filled()[before..]));
         }
         if read > 0 && this.shared().activity.is_plain() {
             this.shared().moved();
