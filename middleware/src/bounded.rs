@@ -137,3 +137,56 @@ impl<K, V> fmt::Debug for Bounded<K, V> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+
+    use super::{Bounded, Need};
+
+    /// Inserts so many entries, from this one on, and returns how many were taken.
+    fn fill(
+        table: &mut Bounded<usize, Need>,
+        keys: std::ops::Range<usize>,
+        need: Need,
+        looks: &Cell<usize>,
+    ) -> usize {
+        let now = Instant::now();
+        let look = |need: &Need| {
+            looks.set(looks.get() + 1);
+            *need
+        };
+        keys.filter(|key| table.insert(*key, need, now, look)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_costs_few_looks_at_others_also_in_a_full_table() {
+        let (mut table, looks) = (Bounded::new(20_000), Cell::new(0));
+        assert_eq!(fill(&mut table, 0..20_000, Need::Needed, &looks), 20_000);
+        // At 1024 entries and each time they have doubled.
+        assert_eq!((table.len(), looks.get()), (20_000, 1024 * (1 + 2 + 4 + 8 + 16)));
+        looks.set(0);
+        assert_eq!(fill(&mut table, 20_000..30_000, Need::Needed, &looks), 0);
+        // One sweep, and one for what can be spared.
+        assert_eq!((table.untracked(), looks.get()), (10_000, 40_000));
+        tokio::time::advance(super::PAUSE).await;
+        assert_eq!(fill(&mut table, 30_000..30_001, Need::Needed, &looks), 0);
+        assert_eq!(looks.get(), 80_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sixteenth_that_was_free_is_filled_before_the_next_sweep_and_less_takes_a_second() {
+        for (over, is_paused) in [(99, true), (100, false)] {
+            let (mut table, looks) = (Bounded::new(1600), Cell::new(0));
+            fill(&mut table, 0..1600, Need::Needed, &looks);
+            fill(&mut table, 0..over, Need::Over, &looks);
+            assert_eq!(fill(&mut table, 2000..2001, Need::Needed, &looks), 1);
+            assert_eq!(table.len(), 1601 - over);
+            fill(&mut table, 3000..3000 + over - 1, Need::Over, &looks);
+            let taken = fill(&mut table, 4000..4001, Need::Needed, &looks);
+            assert_eq!((table.len() == 1600, taken == 0), (is_paused, is_paused), "{over}");
+        }
+    }
+}

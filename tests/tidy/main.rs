@@ -6,6 +6,7 @@ mod defaults;
 mod examples;
 mod faults;
 mod itself;
+mod layers;
 mod lexed;
 mod logging;
 mod names;

@@ -258,6 +258,23 @@ fn a_configuration_says_whether_its_cryptography_is_validated() {
     assert!(TlsConfig::files("missing.pem", "missing.pem").is_fips().is_err());
 }
 
+/// `.ci/run` sets the variable where it builds the tests with the feature `fips` of rustls.
+#[test]
+fn with_the_validated_aws_lc_a_configuration_is_fips_unless_it_names_another_provider() {
+    if std::env::var_os("ROPEWALK_FIPS").is_none() {
+        return;
+    }
+    let (ca, folder) = (Ca::new(), Folder::new());
+    let people = folder.write("people.pem", ca.pem());
+    let crl = folder.write("crl.pem", ca.revoke(&[1]));
+    let tls = localhost(&ca, &folder);
+    for validated in [tls.clone(), tls.clone().tickets(true).client_ca(people).crl(crl)] {
+        assert!(validated.is_fips().unwrap(), "{validated:?}");
+    }
+    let (name, ring) = providers().remove(0);
+    assert_eq!((name, tls.provider(ring).is_fips().unwrap()), ("ring", false));
+}
+
 #[test]
 fn configurations_with_other_settings_are_not_equal() {
     let files = || TlsConfig::files("c.pem", "k.pem");

@@ -39,6 +39,7 @@ fn our_layers_around_frames_pass() {
     check_layer(|| FrameRateLayer::new(10, HOUR), frames()).run();
     check_layer(|| KeyRateLayer::new(100, HOUR), frames()).shares_state().run();
     check_layer(|| KeyRateLayer::new(100, HOUR).refuse(), frames()).shares_state().run();
+    check_layer(|| KeyRateLayer::new(100, HOUR).answers(), frames()).shares_state().run();
 }
 
 #[test]

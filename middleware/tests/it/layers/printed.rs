@@ -9,7 +9,7 @@ use ropewalk_middleware::{
     AcceptRateLayer, AccessLayer, AccessRules, BackgroundLog, BanLayer, BanRules, BandwidthLayer,
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer, ConnectionLimitLayer,
     FrameLogLayer, FrameRateLayer, Histogram, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LogLayer,
-    LoginLayer, OverloadLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
+    LoginLayer, OverloadLayer, PeerLimitLayer, ReadDeadlineLayer, StateLayer, TapLayer,
 };
 use tower::{Layer, Service, service_fn};
 
@@ -36,6 +36,7 @@ fn every_layer_and_its_service_print_their_names() {
     named! {
         "AcceptRate": AcceptRateLayer::new().per_peer(Rate::new(1, SECOND));
         "Access": AccessLayer::new(AccessRules::allow_all());
+        "AnswerRate": KeyRateLayer::new(1, SECOND).answers();
         "Ban": BanLayer::new(BanRules::new(1, SECOND, SECOND));
         "Bandwidth": BandwidthLayer::new();
         "CallDeadline": CallDeadlineLayer::new(SECOND);
@@ -56,6 +57,7 @@ fn every_layer_and_its_service_print_their_names() {
         "PeerLimit": PeerLimitLayer::new(1);
         "ReadDeadline": ReadDeadlineLayer::new();
         "State": StateLayer::new("state");
+        "Tap": TapLayer::new();
     }
 }
 

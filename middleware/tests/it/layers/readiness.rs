@@ -14,7 +14,7 @@ use ropewalk_middleware::{
     CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, CatchPanicLayer, Connection,
     ConnectionLimitLayer, FrameLogLayer, FrameRateLayer, KeyLimitLayer, KeyRateLayer,
     LifetimeLayer, LogLayer, LoginLayer, OverloadLayer, PeerLimitLayer, ReadDeadlineLayer,
-    StateLayer,
+    StateLayer, TapLayer,
 };
 use tower::{Layer, Service};
 
@@ -93,6 +93,7 @@ async fn a_layer_around_connections_is_ready_with_its_service() {
         PeerLimitLayer::new(1),
         ReadDeadlineLayer::new(),
         StateLayer::new("state"),
+        TapLayer::new(),
     );
 }
 
