@@ -1,12 +1,14 @@
 //! What becomes of the result of a call: an answer that is encoded, or one that waits for that.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use ropewalk_middleware::{Body, BoxError, CloseReason, Error, IntoReply, Reply, Result};
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
-use super::{Calls, Dispatch, Encoding, OnError};
+use super::{Calls, Dispatch, Encoding, Failed, Next, OnError, poll_reply};
 use crate::wire::Wire;
 
 /// The state of an answer.
@@ -55,6 +57,32 @@ where
         }
     }
 
+    /// Goes on with an answer that takes more than one step. Breaks when the connection closes
+    /// after it.
+    #[inline(never)]
+    pub(super) fn poll_answer(
+        mut self: Pin<&mut Self>,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ControlFlow<()>>> {
+        let this = self.as_mut().project();
+        match ready!(poll_reply(wire, this.codec, this.reply, X::encode, cx)) {
+            // In order, the calls after it are not needed any more; without an order no call comes
+            // after it.
+            Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(Break(()))),
+            Ok(true) => {
+                *this.failing = false;
+                *this.service = None;
+                // An error after it is not answered either.
+                *this.next = Next::Close;
+            }
+            Ok(false) => *this.failing = false,
+            Err(Failed::Wire(error)) => return Poll::Ready(Err(error)),
+            Err(Failed::Answer(error)) => self.unanswerable(error, wire)?,
+        }
+        Poll::Ready(Ok(Continue(())))
+    }
+
     /// Replaces an answer that failed: it can't be encoded, or its stream returned an error. A
     /// failed answer to an error is not replaced.
     #[cold]
@@ -66,6 +94,20 @@ where
         // `then_close` of the failed answer applies to the one that replaces it.
         let close = this.reply.as_ref().is_some_and(|reply| reply.close);
         self.fail(error, !close, wire)
+    }
+
+    /// Answers the error that waits for the calls before it, all of which are answered. False if
+    /// there is no such error.
+    #[inline]
+    pub(super) fn fail_next(mut self: Pin<&mut Self>, wire: &Wire) -> Result<bool> {
+        let this = self.as_mut().project();
+        if !matches!(this.next, Next::Fail(..)) {
+            return Ok(false);
+        }
+        if let Next::Fail(error, go_on) = std::mem::replace(this.next, Next::Decode) {
+            self.fail(error, go_on, wire)?;
+        }
+        Ok(true)
     }
 
     /// Answers an error, or ends with it.

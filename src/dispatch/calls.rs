@@ -12,6 +12,9 @@ use pin_project::pin_project;
 
 use super::slots::CallBlocks;
 
+/// Room for this many answers is made at once.
+const FEW: usize = 16;
+
 /// Calls under way, and the order of their answers.
 ///
 /// In all implementations, a call that is ready at once while no other is under way costs no
@@ -127,6 +130,9 @@ impl<F: Future> Ordered<F> {
             Poll::Ready(answer) => Some(answer),
             Poll::Pending => None,
         };
+        if this.answers.capacity() == 0 {
+            this.answers.reserve(FEW.min(*this.max));
+        }
         this.answers.push_back(answer);
     }
 

@@ -57,24 +57,30 @@ pub struct Dispatch<C, S, I, F, Q, E, X = Uncopied> {
     /// `None` when no more calls are made, so that a permit it holds for the next call, such as a
     /// slot under a limit, is released.
     service: Option<S>,
-    /// A frame that waits until the service is ready.
-    frame: Option<I>,
+    next: Next<I>,
     #[pin]
     calls: Q,
     /// The rest of a long answer.
     reply: Option<Reply<F>>,
-    /// An error that waits for the calls under way.
-    error: Option<Error>,
-    /// Whether the connection can go on after that error.
-    go_on: bool,
     /// The answer that is being written is the answer to an error.
     failing: bool,
-    /// No more frames are taken: the connection closes when the calls under way are answered.
-    last: bool,
     on_error: E,
     /// Lent to the calls while they are polled.
     timer: CallTimer,
     encoding: PhantomData<fn() -> X>,
+}
+
+/// What comes next, when the answers that are there are written.
+enum Next<I> {
+    /// A frame is decoded, and the service called with it.
+    Decode,
+    /// The service is called with this frame once it is ready.
+    Call(I),
+    /// This error is answered once the calls under way are. The flag tells whether the connection
+    /// can go on after it.
+    Fail(Error, bool),
+    /// The connection closes once the calls under way are answered.
+    Close,
 }
 
 /// The state of a call.
@@ -99,13 +105,10 @@ impl<C, S, I, F, Q, E, X> Dispatch<C, S, I, F, Q, E, X> {
             codec,
             inbox,
             service: Some(service),
-            frame: None,
+            next: Next::Decode,
             calls,
             reply: None,
-            error: None,
-            go_on: false,
             failing: false,
-            last: false,
             on_error,
             timer: CallTimer::default(),
             encoding: PhantomData,
@@ -131,6 +134,7 @@ where
 {
     /// Runs until the connection should be closed: at the end of the stream, in a drain, after
     /// `then_close`, or with an error.
+    #[inline(always)]
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         wire: &mut Wire,
@@ -144,7 +148,8 @@ where
             self.as_mut().project().calls.poll_progress(cx);
             self.as_mut().poll_waiting(cx);
         }
-        *self.project().timer = lent.end();
+        // It was taken out to be lent, so there is no other to drop.
+        std::mem::forget(std::mem::replace(self.project().timer, lent.end()));
         polled
     }
 
@@ -156,70 +161,61 @@ where
         if this.reply.as_ref().is_some_and(|reply| reply.close) {
             // After an answer that closes, no more calls are made.
             *this.service = None;
-            *this.frame = None;
         }
-        // There was room for it when its frame came, and no other call was made since.
-        let Some(service) = this.service.as_mut().filter(|_| this.frame.is_some()) else { return };
-        match (service.poll_ready(cx), this.frame.take()) {
-            (Poll::Ready(Ok(())), Some(frame)) => {
-                this.calls.as_mut().push(service.call(frame), cx);
-                this.calls.poll_progress(cx);
+        let Next::Call(_) = this.next else { return };
+        let Some(service) = this.service.as_mut() else {
+            *this.next = Next::Decode;
+            return;
+        };
+        match service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                // There was room for it when its frame came, and no other call was made since.
+                if let Next::Call(frame) = std::mem::replace(this.next, Next::Decode) {
+                    this.calls.as_mut().push(service.call(frame), cx);
+                    this.calls.poll_progress(cx);
+                }
             }
-            (Poll::Ready(Err(error)), _) => {
-                *this.error = Some(Error::service(error));
-                *this.go_on = false;
-            }
-            (_, frame) => *this.frame = frame,
+            Poll::Ready(Err(error)) => *this.next = Next::Fail(Error::service(error), false),
+            Poll::Pending => {}
         }
     }
 
+    #[inline(always)]
     fn run(mut self: Pin<&mut Self>, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<Result> {
         // Whether the calls under way have just been polled and are still pending.
         let mut pending = false;
         loop {
-            ready!(wire.poll_turn(cx));
-            let this = self.as_mut().project();
-            if this.reply.is_some() {
-                match ready!(poll_reply(wire, this.codec, this.reply, X::encode, cx)) {
-                    // In order, the calls after it are not needed any more; without an order no
-                    // call comes after it.
-                    Ok(true) if Q::IN_ORDER || this.calls.is_empty() => return Poll::Ready(Ok(())),
-                    Ok(true) => {
-                        *this.last = true;
-                        *this.failing = false;
-                        // An error after it is not answered either.
-                        *this.service = None;
-                        *this.frame = None;
-                        *this.error = None;
-                    }
-                    Ok(false) => *this.failing = false,
-                    Err(Failed::Wire(error)) => return Poll::Ready(Err(error)),
-                    Err(Failed::Answer(error)) => self.as_mut().unanswerable(error, wire)?,
+            let quick = wire.goes_on();
+            if !quick {
+                ready!(wire.poll_turn(cx));
+            }
+            if self.reply.is_some() {
+                if ready!(self.as_mut().poll_answer(wire, cx))?.is_break() {
+                    return Poll::Ready(Ok(()));
                 }
                 continue;
             }
-            ready!(wire.poll_room(cx))?;
+            if !quick {
+                ready!(wire.poll_room(cx))?;
+            }
+            let this = self.as_mut().project();
             let answer = if pending { Poll::Pending } else { this.calls.poll_next(cx) };
-            pending = match answer {
+            let decodes = match answer {
                 Poll::Ready(Some(answer)) => {
                     // Many calls may be done at the same time.
                     wire.count_turn();
-                    self.as_mut().answer(answer, wire)?;
-                    false
+                    let answered = self.as_mut().answer(answer, wire)?;
+                    matches!(answered, Answered::Encoded) && self.calls.is_empty() && wire.goes_on()
                 }
-                Poll::Ready(None) if this.error.is_some() => {
-                    let go_on = *this.go_on;
-                    if let Some(error) = this.error.take() {
-                        self.as_mut().fail(error, go_on, wire)?;
-                    }
-                    false
-                }
-                _ => match ready!(self.as_mut().poll_call(wire, cx))? {
+                Poll::Ready(None) => !self.as_mut().fail_next(wire)?,
+                Poll::Pending => true,
+            };
+            pending = decodes
+                && match ready!(self.as_mut().poll_call(wire, cx))? {
                     CallProgress::Answered => false,
                     CallProgress::Pending => true,
                     CallProgress::End => return Poll::Ready(Ok(())),
-                },
-            };
+                };
         }
     }
 
@@ -232,14 +228,8 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<CallProgress>> {
         let this = self.as_mut().project();
-        if *this.last && this.calls.is_empty() {
-            return Poll::Ready(Ok(CallProgress::End));
-        }
-        if *this.last || this.error.is_some() || !this.calls.has_room() {
-            return tend(wire, this.codec, this.inbox, cx);
-        }
-        if this.frame.is_some() {
-            return self.poll_waiting_call(wire, cx);
+        if !this.calls.has_room() || !matches!(this.next, Next::Decode) {
+            return self.poll_otherwise(wire, cx);
         }
         loop {
             let this = self.as_mut().project();
@@ -251,8 +241,8 @@ where
                     }
                 }
                 Some(Err(error)) => {
-                    *this.go_on = error.is_recoverable();
-                    *this.error = Some(error);
+                    let go_on = error.is_recoverable();
+                    *this.next = Next::Fail(error, go_on);
                     return Poll::Ready(Ok(CallProgress::Answered));
                 }
                 None => return self.poll_input(wire, cx),
@@ -260,15 +250,29 @@ where
         }
     }
 
-    /// Makes the call whose frame waited until the service is ready.
+    /// What is done if no frame is decoded at this point.
     #[inline(never)]
+    fn poll_otherwise(
+        mut self: Pin<&mut Self>,
+        wire: &mut Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<CallProgress>> {
+        let this = self.as_mut().project();
+        match this.next {
+            Next::Call(_) => self.poll_waiting_call(wire, cx),
+            Next::Close if this.calls.is_empty() => Poll::Ready(Ok(CallProgress::End)),
+            _ => tend(wire, this.codec, this.inbox, cx),
+        }
+    }
+
+    /// Makes the call whose frame waited until the service is ready.
     fn poll_waiting_call(
         mut self: Pin<&mut Self>,
         wire: &mut Wire,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CallProgress>> {
-        let waiting = self.as_mut().project().frame.take();
-        if let Some(frame) = waiting
+        let waiting = std::mem::replace(self.as_mut().project().next, Next::Decode);
+        if let Next::Call(frame) = waiting
             && let Break(end) = self.call(frame, wire, cx)
         {
             return end;
@@ -293,18 +297,20 @@ where
             Poll::Ready(Ok(())) => {}
             // A service whose `poll_ready` fails can't be used any more.
             Poll::Ready(Err(error)) => {
-                *this.error = Some(Error::service(error));
-                *this.go_on = false;
+                *this.next = Next::Fail(Error::service(error), false);
                 return Break(Poll::Ready(Ok(CallProgress::Answered)));
             }
             Poll::Pending => {
-                *this.frame = Some(frame);
+                *this.next = Next::Call(frame);
                 return Break(tend(wire, this.codec, this.inbox, cx));
             }
         }
         let Poll::Ready(answer) = this.calls.as_mut().poll_call(service.call(frame), cx) else {
             if this.calls.has_room() {
                 return Break(Poll::Ready(Ok(CallProgress::Pending)));
+            }
+            if this.inbox.is_unused() && wire.waits_a_round(cx) {
+                return Break(Poll::Pending);
             }
             return Break(tend(wire, this.codec, this.inbox, cx));
         };
@@ -342,8 +348,7 @@ where
         match wire.poll_more(!idle, cx) {
             Poll::Ready(Err(error)) if error.is_read_timeout() => {
                 // The peer is still there, so the error can be answered.
-                *this.error = Some(error);
-                *this.go_on = false;
+                *this.next = Next::Fail(error, false);
                 Poll::Ready(Ok(CallProgress::Answered))
             }
             Poll::Ready(more) => Poll::Ready(more.map(|()| CallProgress::Answered)),

@@ -8,9 +8,12 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use pin_project::pin_project;
 
-/// Calls in one block, which has one allocation and one waker. More would cost memory when two
-/// calls are under way; fewer would cost allocations when many are.
+/// Calls in one block, which has one waker. More would cost memory when two calls are under way;
+/// fewer would cost wakers when many are.
 const SLOTS: usize = 4;
+/// Calls in one allocation. An allocator has lists of small pieces (glibc's up to 1 KiB); a larger
+/// one costs it more than all the calls in it.
+const TOGETHER: usize = 2;
 
 /// Calls under way, each in a place that is reused.
 ///
@@ -26,36 +29,48 @@ pub(super) struct CallBlocks<F> {
 }
 
 struct Block<F> {
-    calls: Pin<Box<Four<F>>>,
+    calls: [Pin<Box<Two<F>>>; SLOTS / TOGETHER],
     /// The number that each call was given.
     numbers: [usize; SLOTS],
     waker: Waker,
 }
 
+impl<F: Future> Block<F> {
+    /// Polls one of its calls, if it is under way.
+    #[inline]
+    fn poll(&mut self, n: usize) -> Poll<F::Output> {
+        let cx = &mut Context::from_waker(&self.waker);
+        let two = self.calls[n / TOGETHER].as_mut().project();
+        let mut slot = if n.is_multiple_of(TOGETHER) { two.a } else { two.b };
+        let Some(call) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
+        let polled = call.poll(cx);
+        if polled.is_ready() {
+            slot.set(None);
+        }
+        polled
+    }
+}
+
+impl<F> Block<F> {
+    fn slot(&mut self, n: usize) -> Pin<&mut Option<F>> {
+        let two = self.calls[n / TOGETHER].as_mut().project();
+        if n.is_multiple_of(TOGETHER) { two.a } else { two.b }
+    }
+}
+
 /// Fields with names, because safe code can't pin the elements of an array.
 #[pin_project]
-struct Four<F> {
+struct Two<F> {
     #[pin]
     a: Option<F>,
     #[pin]
     b: Option<F>,
-    #[pin]
-    c: Option<F>,
-    #[pin]
-    d: Option<F>,
 }
 
-impl<F> Four<F> {
-    const EMPTY: Self = Self { a: None, b: None, c: None, d: None };
-
-    fn slot(self: Pin<&mut Self>, n: usize) -> Pin<&mut Option<F>> {
-        let this = self.project();
-        match n {
-            0 => this.a,
-            1 => this.b,
-            2 => this.c,
-            _ => this.d,
-        }
+impl<F> Two<F> {
+    // Not a constant, all bytes of which would be written.
+    fn empty() -> Pin<Box<Self>> {
+        Box::pin(Self { a: None, b: None })
     }
 }
 
@@ -80,10 +95,9 @@ impl<F: Future> CallBlocks<F> {
         self.know(cx.waker());
         let place = self.vacant.pop().unwrap_or_else(|| self.grow());
         let block = &mut self.blocks[place / SLOTS];
-        let mut slot = block.calls.as_mut().slot(place % SLOTS);
-        slot.set(Some(call));
         block.numbers[place % SLOTS] = number;
-        let polled = poll_slot(slot, &block.waker);
+        block.slot(place % SLOTS).set(Some(call));
+        let polled = block.poll(place % SLOTS);
         if polled.is_ready() {
             self.vacant.push(place);
         }
@@ -100,9 +114,7 @@ impl<F: Future> CallBlocks<F> {
             for at in (first..self.blocks.len()).step_by(64) {
                 let block = &mut self.blocks[at];
                 for n in 0..SLOTS {
-                    if let Poll::Ready(output) =
-                        poll_slot(block.calls.as_mut().slot(n), &block.waker)
-                    {
+                    if let Poll::Ready(output) = block.poll(n) {
                         self.vacant.push(at * SLOTS + n);
                         done(block.numbers[n], output);
                     }
@@ -116,7 +128,8 @@ impl<F: Future> CallBlocks<F> {
     fn grow(&mut self) -> usize {
         let at = self.blocks.len();
         let waker = self.waker(at);
-        self.blocks.push(Block { calls: Box::pin(Four::EMPTY), numbers: [0; SLOTS], waker });
+        let calls = [Two::empty(), Two::empty()];
+        self.blocks.push(Block { calls, numbers: [0; SLOTS], waker });
         self.vacant.extend((at * SLOTS + 1..(at + 1) * SLOTS).rev());
         at * SLOTS
     }
@@ -148,15 +161,6 @@ impl<F: Future> CallBlocks<F> {
             task: self.task.clone(),
         }))
     }
-}
-
-fn poll_slot<F: Future>(mut slot: Pin<&mut Option<F>>, waker: &Waker) -> Poll<F::Output> {
-    let Some(call) = slot.as_mut().as_pin_mut() else { return Poll::Pending };
-    let polled = call.poll(&mut Context::from_waker(waker));
-    if polled.is_ready() {
-        slot.set(None);
-    }
-    polled
 }
 
 /// The waker of one block.

@@ -24,7 +24,7 @@ pub use crate::dispatch::{
 };
 #[cfg(feature = "rustls")]
 pub use crate::session::UpgradeTls;
-pub use crate::session::{Answer, Drive, Next, RawChunks, Session};
+pub use crate::session::{Answer, Drive, During, Next, RawChunks, Session};
 #[doc(hidden)]
 pub use ropewalk_middleware::Body;
 pub use ropewalk_middleware::{IntoReply, Reply, ReplyView, SessionError};

@@ -119,6 +119,12 @@ impl<C> Default for Inbox<C> {
 }
 
 impl<C> Inbox<C> {
+    /// Whether it has never had an outbox, so that there is nothing to look into.
+    #[inline]
+    pub(crate) fn is_unused(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(crate) fn open<F>(
         &mut self,
         connection: ConnectionInfo,

@@ -3,6 +3,7 @@
 mod about;
 mod answer;
 mod drive;
+mod during;
 mod home;
 mod next;
 mod over;
@@ -13,14 +14,13 @@ mod tls;
 mod until;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
+use std::future::poll_fn;
 
 use tokio_util::codec::{Decoder, Encoder};
 
 pub use self::answer::Answer;
 pub use self::drive::Drive;
+pub use self::during::During;
 pub(crate) use self::home::{Housed, ReturningWire};
 pub use self::next::Next;
 pub use self::raw::RawChunks;
@@ -170,48 +170,6 @@ impl<C> Session<C> {
         // After the write, which must be tried even if the task's turn is used up.
         waits.0.step().await;
         written
-    }
-
-    /// Awaits another future while the connection goes on: queued frames are written, up to one
-    /// buffer is read ahead, and while there is room to read, a broken connection is noticed.
-    ///
-    /// A future that is ready at once causes a write only if all received frames are decoded;
-    /// otherwise the following [`Session::next`] writes once for the whole burst.
-    ///
-    /// ```
-    /// # use ropewalk::{Lines, Result, Session};
-    /// # async fn lookup(_: ropewalk::Bytes) -> String { String::new() }
-    /// # async fn doc(mut s: Session<Lines>) -> Result {
-    /// while let Some(name) = s.next().await? {
-    ///     let answer = s.during(lookup(name)).await?;
-    ///     s.feed(answer)?;
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Those of the connection; the future is dropped then. A peer that merely closes its side does
-    /// not cause an error: it may still wait for the answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// As safe as the future, which is dropped with it; the session loses no data.
-    pub async fn during<F: Future>(&mut self, future: F) -> Result<F::Output> {
-        self.wire.step().await;
-        self.wire.check_live()?;
-        self.wire.begin_wait();
-        let mut future = pin!(future);
-        let waits = Waits(&mut self.wire);
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                waits.0.write_between(cx);
-                return Poll::Ready(Ok(output));
-            }
-            waits.0.poll_wait(cx).map(Err)
-        })
-        .await
     }
 
     /// Changes the codec. Bytes already read go to the new codec. The existing outboxes are closed

@@ -231,13 +231,6 @@ impl Wire {
         self.output.is_quick() || self.output.len() < self.limits.high_water
     }
 
-    /// Whether nothing keeps the next frame from being decoded, and nothing has to be recorded
-    /// before that: a quick look at the usual case.
-    #[inline]
-    pub(crate) fn is_quick(&self) -> bool {
-        self.has_turn() && self.output.is_quick() && !self.closing.is_aborted()
-    }
-
     /// Above the mark, the wire does not decode or read until the peer has accepted its answers.
     /// Ready when it has.
     #[inline]

@@ -124,10 +124,16 @@ impl Wire {
         }
     }
 
-    /// Called when the future that a session awaits is ready: writes the answers, unless more
+    /// Whether answers are written when the future that a session awaits is ready: not if more
     /// frames were received. In that case the session goes on to `next`, which writes once for all.
+    #[inline]
+    pub(crate) fn writes_between(&self) -> bool {
+        self.input.is_empty() && !self.output.is_flushed()
+    }
+
+    /// Writes these answers.
     pub(crate) fn write_between(&mut self, cx: &mut Context<'_>) {
-        if self.input.is_empty() {
+        if self.writes_between() {
             // An error ends the connection, and `next` and `flush` return it.
             let _ = self.poll_flush(cx);
         }

@@ -376,7 +376,9 @@ impl OutputBuffer {
         if self.buf.len() >= self.buf.capacity() / 2 {
             return;
         }
-        let mut own = BytesMut::with_capacity(self.buf.len() + more.min(SMALL));
+        // An encoder may ask for a little more than it needs.
+        let room = (more + more / 16).min(SMALL);
+        let mut own = BytesMut::with_capacity(self.buf.len() + room);
         own.extend_from_slice(&self.buf);
         let buf = std::mem::replace(&mut self.buf, own);
         scratch::give_write(buf, std::mem::take(&mut self.shifted));

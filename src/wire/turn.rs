@@ -60,6 +60,19 @@ impl Wire {
         self.turn < STEPS_A_TURN
     }
 
+    /// Whether there are steps left and there is room for answers: a quick look at the usual case.
+    #[inline]
+    pub(crate) fn goes_on(&self) -> bool {
+        self.has_turn() && self.output.is_quick()
+    }
+
+    /// Whether nothing keeps the next frame from being decoded, and nothing has to be recorded
+    /// before that: the same look, for a session.
+    #[inline]
+    pub(crate) fn is_quick(&self) -> bool {
+        self.goes_on() && !self.closing.is_aborted()
+    }
+
     /// Pending, with a wake-up scheduled, when this connection has used up its turn.
     #[inline]
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -16,9 +16,14 @@ thread_local! {
     /// The timer of the connection whose calls this thread is polling; `None` if no connection
     /// lends one.
     static LENT: Cell<Option<CallTimer>> = const { Cell::new(None) };
+    /// A call on this thread needed a timer while no connection lent one.
+    static NEEDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The timer of a connection's calls: made by the first call that waits, and reused by the next.
+/// The timer of a connection's calls: made by a call that waits, and reused by the next.
+///
+/// It is lent from the second poll on in which a call needs one: most connections have no deadlines
+/// of calls, and then a loan costs as good as nothing.
 ///
 /// Code that polls the calls of a connection, such as `framed` and `Session::drive`, keeps one and
 /// lends it during each poll. So a call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer)
@@ -37,18 +42,26 @@ thread_local! {
 /// }
 /// ```
 #[derive(Default)]
-pub struct CallTimer(Option<Pin<Box<DeadlineTimer>>>);
+pub struct CallTimer {
+    spare: Option<Pin<Box<DeadlineTimer>>>,
+    /// A call has needed one.
+    is_needed: bool,
+}
 
 impl CallTimer {
     /// Lends the timer to all calls that this thread polls until the loan ends.
+    #[inline]
     pub fn lend(self) -> LentTimer {
-        LentTimer { outer: swap(Some(self)) }
+        if !self.is_needed {
+            return LentTimer { outer: None, lends: false };
+        }
+        LentTimer { outer: swap(Some(self)), lends: true }
     }
 }
 
 impl fmt::Debug for CallTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallTimer").field("is_set", &self.0.is_some()).finish()
+        f.debug_struct("CallTimer").field("is_set", &self.spare.is_some()).finish()
     }
 }
 
@@ -58,12 +71,19 @@ impl fmt::Debug for CallTimer {
 pub struct LentTimer {
     /// The timer lent before: a call of one connection may poll another connection.
     outer: Option<CallTimer>,
+    /// There is a timer to be lent, or a place for one.
+    lends: bool,
 }
 
 impl LentTimer {
     /// Ends the loan and returns the timer, for the next one.
+    #[inline]
     pub fn end(mut self) -> CallTimer {
-        let timer = swap(self.outer.take()).unwrap_or_default();
+        let timer = if self.lends {
+            swap(self.outer.take()).unwrap_or_default()
+        } else {
+            CallTimer { spare: None, is_needed: NEEDED.replace(false) }
+        };
         // Nothing is left to do, and this is done at each poll of a connection.
         std::mem::forget(self);
         timer
@@ -72,7 +92,9 @@ impl LentTimer {
 
 impl Drop for LentTimer {
     fn drop(&mut self) {
-        drop(swap(self.outer.take()));
+        if self.lends {
+            drop(swap(self.outer.take()));
+        }
     }
 }
 
@@ -89,11 +111,16 @@ pub(super) fn take(patience: Duration) -> Pin<Box<DeadlineTimer>> {
     let until = now.checked_add(patience).unwrap_or_else(|| now + YEAR);
     let runtime = this_runtime();
     let lent = swap(None);
-    let is_lent = lent.is_some();
-    let spare = lent.and_then(|timer| timer.0);
-    if is_lent {
-        swap(Some(CallTimer(None)));
-    }
+    let spare = match lent {
+        Some(timer) => {
+            swap(Some(CallTimer { spare: None, ..timer }));
+            timer.spare
+        }
+        None => {
+            NEEDED.set(true);
+            None
+        }
+    };
     // A timer of another runtime may never fire, and a call may run its own runtime.
     let Some(mut timer) = spare.filter(|timer| timer.runtime == runtime) else {
         return Box::pin(DeadlineTimer { until, runtime, sleep: sleep_until(until) });
@@ -112,7 +139,9 @@ pub(super) fn take(patience: Duration) -> Pin<Box<DeadlineTimer>> {
 /// none has been returned yet.
 pub(super) fn put_back(timer: Pin<Box<DeadlineTimer>>) {
     match swap(None) {
-        Some(CallTimer(None)) => drop(swap(Some(CallTimer(Some(timer))))),
+        Some(CallTimer { spare: None, is_needed }) => {
+            drop(swap(Some(CallTimer { spare: Some(timer), is_needed })));
+        }
         other => drop(swap(other)),
     }
 }
@@ -182,17 +211,22 @@ mod tests {
         timer
     }
 
+    /// One that has been needed before.
+    fn needed(spare: Option<Pin<Box<DeadlineTimer>>>) -> CallTimer {
+        CallTimer { spare, is_needed: true }
+    }
+
     fn address(timer: &CallTimer) -> Option<*const DeadlineTimer> {
-        timer.0.as_ref().map(|timer| std::ptr::from_ref(timer.as_ref().get_ref()))
+        timer.spare.as_ref().map(|timer| std::ptr::from_ref(timer.as_ref().get_ref()))
     }
 
     #[test]
     fn a_loan_that_is_dropped_gives_way_to_the_one_around_it() {
         runtime().block_on(async {
-            let timer = CallTimer(Some(set(SECOND)));
+            let timer = needed(Some(set(SECOND)));
             let lent = address(&timer);
             let outer = timer.lend();
-            drop(CallTimer::default().lend());
+            drop(needed(None).lend());
             assert_eq!(address(&outer.end()), lent);
             // After the end nothing is lent.
             put_back(take(SECOND));
@@ -204,7 +238,7 @@ mod tests {
     fn a_lent_timer_fires_in_time_for_an_earlier_deadline_and_stays_set_for_a_later_one() {
         runtime().block_on(async {
             let now = Instant::now();
-            let loan = CallTimer(Some(set(10 * SECOND))).lend();
+            let loan = needed(Some(set(10 * SECOND))).lend();
             let timer = take(SECOND);
             assert_eq!((timer.until, timer.sleep.deadline()), (now + SECOND, now + SECOND));
             put_back(timer);
@@ -215,8 +249,30 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_lends_a_timer_once_a_call_has_needed_one() {
+        runtime().block_on(async {
+            let loan = CallTimer::default().lend();
+            put_back(set(SECOND));
+            let timer = loan.end();
+            assert_eq!(address(&timer), None);
+            let loan = timer.lend();
+            put_back(set(SECOND));
+            let timer = loan.end();
+            let kept = address(&timer);
+            assert!(kept.is_some());
+            let loan = timer.lend();
+            put_back(take(SECOND));
+            assert_eq!(address(&loan.end()), kept);
+            // No call needed one.
+            let loan = CallTimer::default().lend().end().lend();
+            put_back(set(SECOND));
+            assert_eq!(address(&loan.end()), None);
+        });
+    }
+
+    #[test]
     fn a_timer_of_another_runtime_is_not_used() {
-        let loan = runtime().block_on(async { CallTimer(Some(set(SECOND))).lend() });
+        let loan = runtime().block_on(async { needed(Some(set(SECOND))).lend() });
         let other = runtime();
         let timer_runtime = other.block_on(async { take(SECOND).runtime });
         assert_eq!(timer_runtime, Some(other.handle().id()));
