@@ -1,0 +1,7 @@
+//! The defaults of `docs/src/limits.md`.
+
+mod clients;
+mod connections;
+mod listeners;
+mod running;
+mod server;
