@@ -2,7 +2,6 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part of it
 
 use std::future::poll_fn;
-use std::time::Duration;
 
 use ropewalk::client::{Call, ClientHandle, Pipelined};
 use ropewalk::connection::Stream;
@@ -12,16 +11,11 @@ use ropewalk::{Bytes, ConnectionService, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Service, ServiceExt};
 
+#[allow(unused_imports)] // as above
+pub(crate) use crate::harness::{LONG, settle, soon};
+
 /// What most tests call: lines.
 pub type Store = Pipelined<String, Bytes>;
-
-/// More than any test takes, under paused time.
-pub const LONG: Duration = Duration::from_secs(3600);
-
-/// Turns a hang into a failure.
-pub async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(LONG, future).await.expect("it takes too long")
-}
 
 /// The listener of a test, which accepts when the test says so.
 pub struct Ends(Box<dyn Listener>);
@@ -78,13 +72,6 @@ pub fn serve(leaf: impl ConnectionService) -> (Connector, ropewalk::Handle) {
 pub async fn call<Ans>(store: &Pipelined<String, Ans>, req: &str) -> Call<String, Ans> {
     let mut store = store.clone();
     soon(store.ready()).await.unwrap().call(req.to_owned())
-}
-
-/// Lets all tasks run until they wait.
-pub async fn settle() {
-    for _ in 0..20 {
-        tokio::task::yield_now().await;
-    }
 }
 
 /// The books of a client that has ended.

@@ -1,9 +1,7 @@
 //! The examples as processes, driven from outside; stock clients among them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-#[path = "../asked/mod.rs"]
 mod asked;
-#[path = "../browser/mod.rs"]
 mod browser;
 #[path = "../encrypted/mod.rs"]
 mod encrypted;

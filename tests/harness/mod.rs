@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use ropewalk::memory::{self, Connector};
 use ropewalk::server::{Counts, Serve};
 use ropewalk::{Addr, CloseReason, Connection, ConnectionService, Error, Handle, Result, Server};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,6 +33,11 @@ mod services;
 /// More than any test takes. It only turns a hang into a failure, and is an hour for those under
 /// paused time.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+/// Turns a hang into a failure.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(LONG, future).await.expect("it takes too long")
+}
 
 /// A server in a task of its own.
 #[must_use = "a test ends with the end of its server"]
@@ -256,6 +263,17 @@ pub(crate) async fn assert_cut<T: AsyncRead + Unpin>(io: &mut T) {
     let mut heard = Vec::new();
     drop(timeout(LONG, io.read_to_end(&mut heard)).await.expect("it ends"));
     assert!(heard.is_empty(), "{}", String::from_utf8_lossy(&heard));
+}
+
+/// The limit on the descriptors of this process, raised as far as it may be: once, for all tests of
+/// the process.
+pub(crate) fn descriptors() -> u64 {
+    static RAISED: LazyLock<u64> = LazyLock::new(|| {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+        limit.maximum.unwrap_or(u64::MAX)
+    });
+    *RAISED
 }
 
 /// Closes so that the other side sees a reset.

@@ -1,0 +1,12 @@
+//! The orderly end of a server.
+
+mod arrived;
+mod backlog;
+mod deadline;
+mod endless;
+mod grace;
+mod midway;
+mod order;
+mod signals;
+mod successor;
+mod unserved;

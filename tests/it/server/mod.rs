@@ -1,0 +1,31 @@
+//! The server as a whole: accepting, serving, limits, memory, workers.
+
+mod aborted;
+mod admission;
+mod binding;
+mod capped;
+mod capped_listeners;
+mod capped_peers;
+mod connections;
+mod counts;
+mod drained;
+mod endpoint_counts;
+mod endpoints_running;
+mod errors_outward;
+mod incidents;
+mod lifecycles;
+mod make_room;
+mod make_room_lockout;
+mod memory_budget;
+mod memory_use;
+mod metrics;
+mod panics_connections;
+mod panics_frames;
+mod recognized;
+mod reload;
+mod routed;
+mod serve_on;
+mod serving;
+mod storms;
+mod workers;
+mod workers_end;
