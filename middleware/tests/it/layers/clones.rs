@@ -1,14 +1,10 @@
 //! A thousand clones of a layer share what its documentation says, and no more.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod common;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Hold, settle};
 use ropewalk_middleware::accept_rate::Rate;
 use ropewalk_middleware::{
     AcceptRateLayer, CallLatencyLayer, CallLimitLayer, CloseReason, Connection,
@@ -17,6 +13,8 @@ use ropewalk_middleware::{
 use tokio::io::{DuplexStream, duplex};
 use tokio::time::{Instant, advance, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
+
+use crate::common::{Hold, settle};
 
 const MANY: usize = 1000;
 const SECOND: Duration = Duration::from_secs(1);
