@@ -10,6 +10,7 @@ mod links;
 mod restated;
 mod routes;
 mod tables;
+mod tasks;
 
 use std::fs;
 use std::path::{Path, PathBuf};

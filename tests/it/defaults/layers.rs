@@ -69,7 +69,7 @@ async fn bans_remember_65_536_peers_and_for_one_more_forget_an_eighth_of_the_sus
     let offend = async |n: u32| {
         from.host(&address(n).to_string()).write_all(b"x\n").await.unwrap();
         // As many connections at once as the server accepts.
-        if n % 128 == 0 {
+        if n.is_multiple_of(128) {
             settle().await;
         }
     };
