@@ -163,7 +163,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_entry_costs_few_looks_at_others_also_in_a_full_table() {
-        let (mut table, looks) = (Bounded::new(20_000), Cell::new(0));
+        let mut table = Bounded::new(20_000);
+        let looks = Cell::new(0);
         assert_eq!(fill(&mut table, 0..20_000, Need::Needed, &looks), 20_000);
         // At 1024 entries and each time they have doubled.
         assert_eq!((table.len(), looks.get()), (20_000, 1024 * (1 + 2 + 4 + 8 + 16)));
@@ -179,7 +180,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sixteenth_that_was_free_is_filled_before_the_next_sweep_and_less_takes_a_second() {
         for (over, is_paused) in [(99, true), (100, false)] {
-            let (mut table, looks) = (Bounded::new(1600), Cell::new(0));
+            let mut table = Bounded::new(1600);
+            let looks = Cell::new(0);
             fill(&mut table, 0..1600, Need::Needed, &looks);
             fill(&mut table, 0..over, Need::Over, &looks);
             assert_eq!(fill(&mut table, 2000..2001, Need::Needed, &looks), 1);

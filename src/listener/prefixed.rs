@@ -93,3 +93,30 @@ impl AsyncWrite for Prefixed {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use ropewalk_middleware::Stream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::Prefixed;
+
+    #[tokio::test]
+    async fn a_reader_with_less_room_than_there_is_in_front_loses_no_byte() {
+        let (ours, mut theirs) = duplex(64);
+        theirs.write_all(b" and the rest").await.unwrap();
+        theirs.shutdown().await.unwrap();
+        let mut stream = Prefixed::stream(Bytes::from("in front"), Stream::from_io(ours));
+        let mut all = Vec::new();
+        let mut three = [0; 3];
+        loop {
+            let n = stream.read(&mut three).await.unwrap();
+            if n == 0 {
+                break;
+            }
+            all.extend_from_slice(&three[..n]);
+        }
+        assert_eq!(all, b"in front and the rest");
+    }
+}

@@ -87,7 +87,7 @@ fn a_file_of_keys_that_is_not_its_owners_alone_is_an_error_and_has_no_key() {
     let fifo = dir.join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     for (path, kind) in [
-        (own.clone(), "good"),
+        (own, "good"),
         (with_mode("of the group", 0o640), "bad"),
         (with_mode("of all", 0o602), "bad"),
         (dir.join("link"), "bad"),
