@@ -8,7 +8,7 @@ use ropewalk_middleware::{Body, BoxError, CloseReason, Error, IntoReply, Reply, 
 use tokio_util::codec::{Decoder, Encoder};
 use tower_service::Service;
 
-use super::{Calls, Dispatch, Encoding, Failed, Next, OnError, poll_reply};
+use super::{Calls, Dispatch, Encoding, Failed, NextStep, OnError, poll_reply};
 use crate::wire::Wire;
 
 /// The state of an answer.
@@ -74,7 +74,7 @@ where
                 *this.failing = false;
                 *this.service = None;
                 // An error after it is not answered either.
-                *this.next = Next::Close;
+                *this.next = NextStep::Close;
             }
             Ok(false) => *this.failing = false,
             Err(Failed::Wire(error)) => return Poll::Ready(Err(error)),
@@ -101,10 +101,10 @@ where
     #[inline]
     pub(super) fn fail_next(mut self: Pin<&mut Self>, wire: &Wire) -> Result<bool> {
         let this = self.as_mut().project();
-        if !matches!(this.next, Next::Fail(..)) {
+        if !matches!(this.next, NextStep::Fail(..)) {
             return Ok(false);
         }
-        if let Next::Fail(error, go_on) = std::mem::replace(this.next, Next::Decode) {
+        if let NextStep::Fail(error, go_on) = std::mem::replace(this.next, NextStep::Decode) {
             self.fail(error, go_on, wire)?;
         }
         Ok(true)

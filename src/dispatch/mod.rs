@@ -57,7 +57,7 @@ pub struct Dispatch<C, S, I, F, Q, E, X = Uncopied> {
     /// `None` when no more calls are made, so that a permit it holds for the next call, such as a
     /// slot under a limit, is released.
     service: Option<S>,
-    next: Next<I>,
+    next: NextStep<I>,
     #[pin]
     calls: Q,
     /// The rest of a long answer.
@@ -71,7 +71,7 @@ pub struct Dispatch<C, S, I, F, Q, E, X = Uncopied> {
 }
 
 /// What comes next, when the answers that are there are written.
-enum Next<I> {
+enum NextStep<I> {
     /// A frame is decoded, and the service called with it.
     Decode,
     /// The service is called with this frame once it is ready.
@@ -105,7 +105,7 @@ impl<C, S, I, F, Q, E, X> Dispatch<C, S, I, F, Q, E, X> {
             codec,
             inbox,
             service: Some(service),
-            next: Next::Decode,
+            next: NextStep::Decode,
             calls,
             reply: None,
             failing: false,
@@ -162,20 +162,20 @@ where
             // After an answer that closes, no more calls are made.
             *this.service = None;
         }
-        let Next::Call(_) = this.next else { return };
+        let NextStep::Call(_) = this.next else { return };
         let Some(service) = this.service.as_mut() else {
-            *this.next = Next::Decode;
+            *this.next = NextStep::Decode;
             return;
         };
         match service.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
                 // There was room for it when its frame came, and no other call was made since.
-                if let Next::Call(frame) = std::mem::replace(this.next, Next::Decode) {
+                if let NextStep::Call(frame) = std::mem::replace(this.next, NextStep::Decode) {
                     this.calls.as_mut().push(service.call(frame), cx);
                     this.calls.poll_progress(cx);
                 }
             }
-            Poll::Ready(Err(error)) => *this.next = Next::Fail(Error::service(error), false),
+            Poll::Ready(Err(error)) => *this.next = NextStep::Fail(Error::service(error), false),
             Poll::Pending => {}
         }
     }
@@ -228,7 +228,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<CallProgress>> {
         let this = self.as_mut().project();
-        if !this.calls.has_room() || !matches!(this.next, Next::Decode) {
+        if !this.calls.has_room() || !matches!(this.next, NextStep::Decode) {
             return self.poll_otherwise(wire, cx);
         }
         loop {
@@ -242,7 +242,7 @@ where
                 }
                 Some(Err(error)) => {
                     let go_on = error.is_recoverable();
-                    *this.next = Next::Fail(error, go_on);
+                    *this.next = NextStep::Fail(error, go_on);
                     return Poll::Ready(Ok(CallProgress::Answered));
                 }
                 None => return self.poll_input(wire, cx),
@@ -259,8 +259,8 @@ where
     ) -> Poll<Result<CallProgress>> {
         let this = self.as_mut().project();
         match this.next {
-            Next::Call(_) => self.poll_waiting_call(wire, cx),
-            Next::Close if this.calls.is_empty() => Poll::Ready(Ok(CallProgress::End)),
+            NextStep::Call(_) => self.poll_waiting_call(wire, cx),
+            NextStep::Close if this.calls.is_empty() => Poll::Ready(Ok(CallProgress::End)),
             _ => tend(wire, this.codec, this.inbox, cx),
         }
     }
@@ -271,8 +271,8 @@ where
         wire: &mut Wire,
         cx: &mut Context<'_>,
     ) -> Poll<Result<CallProgress>> {
-        let waiting = std::mem::replace(self.as_mut().project().next, Next::Decode);
-        if let Next::Call(frame) = waiting
+        let waiting = std::mem::replace(self.as_mut().project().next, NextStep::Decode);
+        if let NextStep::Call(frame) = waiting
             && let Break(end) = self.call(frame, wire, cx)
         {
             return end;
@@ -297,11 +297,11 @@ where
             Poll::Ready(Ok(())) => {}
             // A service whose `poll_ready` fails can't be used any more.
             Poll::Ready(Err(error)) => {
-                *this.next = Next::Fail(Error::service(error), false);
+                *this.next = NextStep::Fail(Error::service(error), false);
                 return Break(Poll::Ready(Ok(CallProgress::Answered)));
             }
             Poll::Pending => {
-                *this.next = Next::Call(frame);
+                *this.next = NextStep::Call(frame);
                 return Break(tend(wire, this.codec, this.inbox, cx));
             }
         }
@@ -348,7 +348,7 @@ where
         match wire.poll_more(!idle, cx) {
             Poll::Ready(Err(error)) if error.is_read_timeout() => {
                 // The peer is still there, so the error can be answered.
-                *this.next = Next::Fail(error, false);
+                *this.next = NextStep::Fail(error, false);
                 Poll::Ready(Ok(CallProgress::Answered))
             }
             Poll::Ready(more) => Poll::Ready(more.map(|()| CallProgress::Answered)),
