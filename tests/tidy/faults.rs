@@ -1,6 +1,6 @@
 //! `tests/FAULTS.md`: each fault of the catalogue has a row, and each test a row names exists.
 
-use super::{assert_none, read, sources, without_tests, words};
+use super::{assert_none, read, sources, without_tests};
 
 /// How many faults each letter of the catalogue has.
 const FAULTS: [(char, usize); 7] =
