@@ -28,6 +28,7 @@ fn leaves() -> Vec<(&'static str, Leaf, Outboxes)> {
     let (concurrent, second) = unbounded_channel();
     let (unordered, third) = unbounded_channel();
     let (told, fourth) = unbounded_channel();
+    let (driven, fifth) = unbounded_channel();
     vec![
         (
             "in order",
@@ -51,6 +52,11 @@ fn leaves() -> Vec<(&'static str, Leaf, Outboxes)> {
             BoxService::new(session(Lines::lf(), move |s| echoes(s, told.clone()))),
             fourth,
         ),
+        (
+            "a driven session",
+            BoxService::new(session(Lines::lf(), move |s| drives(s, driven.clone()))),
+            fifth,
+        ),
     ]
 }
 
@@ -61,6 +67,11 @@ fn echo(
     outboxes: &UnboundedSender<Outbox<Bytes>>,
 ) -> impl tower::Service<Bytes, Response = Reply<Bytes>, Error = Error, Future = Answer> + use<> {
     outboxes.send(connection.outbox(256, SlowConsumer::Refuse)).unwrap();
+    answers()
+}
+
+fn answers()
+-> impl tower::Service<Bytes, Response = Reply<Bytes>, Error = Error, Future = Answer> + use<> {
     service_fn(|line: Bytes| -> Answer {
         Box::pin(async move {
             if line == "wait" {
@@ -69,6 +80,11 @@ fn echo(
             Ok(Reply::one(line))
         })
     })
+}
+
+async fn drives(mut s: Session<Lines>, outboxes: UnboundedSender<Outbox<Bytes>>) -> Result {
+    outboxes.send(s.outbox(256, SlowConsumer::Refuse)).unwrap();
+    s.drive(answers()).await
 }
 
 async fn echoes(mut s: Session<Lines>, outboxes: UnboundedSender<Outbox<Bytes>>) -> Result {

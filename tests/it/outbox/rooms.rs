@@ -41,6 +41,13 @@ async fn a_line_reaches_all_other_guests_from_their_arrival_until_they_leave() {
     ann.say("one\ntwo\n").await;
     bob.expect("one\ntwo\n").await;
     eve.expect("one\ntwo\n").await;
+    let mut late = guest();
+    late.expect("welcome\n").await;
+    ann.say("late\n").await;
+    for w in [&mut bob, &mut eve, &mut late] {
+        w.expect("late\n").await;
+    }
+    late.end().await.unwrap();
     eve.end().await.unwrap();
     assert_eq!(room.len(), 2);
     bob.say("three\n").await;
