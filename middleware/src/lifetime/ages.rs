@@ -227,3 +227,60 @@ impl fmt::Debug for Age {
         f.debug_struct("Age").field("due", &self.due).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::runtime::Builder;
+    use tokio::task::yield_now;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{Addr, Connection, Peer, Stream};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn each_runtime_is_known_once_and_64_of_them() {
+        let runtime = || Builder::new_current_thread().build().unwrap();
+        let runtimes: Vec<_> = (0..=RUNTIMES).map(|_| runtime()).collect();
+        let mut schedule = Schedule::default();
+        for _ in 0..2 {
+            schedule.know(runtimes[0].handle());
+        }
+        assert_eq!(schedule.runtimes.len(), 1);
+        for runtime in &runtimes {
+            schedule.know(runtime.handle());
+        }
+        assert_eq!(schedule.runtimes.len(), RUNTIMES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_due_before_the_first_one_is_not_late() {
+        let ages = Ages::new(SECOND, 1000 * SECOND, SECOND, CloseReason::MaxAge);
+        let enter = || {
+            let (ours, _) = duplex(1);
+            let connection = Connection::new(Stream::from_io(ours), Peer::new(Addr::Memory));
+            let closing = connection.closing();
+            (closing.clone(), Ages::enter(&ages, closing))
+        };
+        let (_, first) = enter();
+        yield_now().await;
+        // The jitter is random: one of the next is due earlier.
+        let (closing, age) = loop {
+            let (closing, age) = enter();
+            if age.due < first.due {
+                break (closing, age);
+            }
+            yield_now().await;
+        };
+        yield_now().await;
+        let (at, _) = age.due.unwrap();
+        // The timer has a resolution of a millisecond.
+        advance(at - Instant::now() + Duration::from_millis(1)).await;
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert!(closing.is_draining());
+    }
+}

@@ -97,6 +97,7 @@ fn an_invalid_line_is_named_with_its_number_and_the_fix() {
         ("# x\n\nallow 10.0.0.0/33\ndeny all", 3, "line 3: 10.0.0.0/33 is not a network: write"),
         ("allow 10.0.0\x1b[2J\ndeny all", 1, r"line 1: 10.0.0\x1b[2J is not a network: write"),
         ("allow 10.0.0.0/8\n", 1, "line 1: the last rule is missing: `allow all` or `deny all`"),
+        ("identity colour=red\ndeny all", 1, "line 1: "),
         ("", 0, "line 0: the last rule is missing: `allow all` or `deny all`"),
     ] {
         let error = error(text);
