@@ -12,11 +12,14 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::pin::{Pin, pin};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion};
-use ropewalk::connection::Stream;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use ropewalk::connection::{Stats, Stream};
 use ropewalk::layer::accept_rate::Rate;
 use ropewalk::layer::key_rate::KeyRates;
 use ropewalk::layer::{
@@ -24,10 +27,11 @@ use ropewalk::layer::{
     CallTimer, KeyLimitLayer, KeyRateLayer, LifetimeLayer, LoginLayer, OverloadLayer, TapLayer,
     key,
 };
+use ropewalk::metrics::Metrics;
 use ropewalk::{
     Bytes, CallDeadlineLayer, CallLatencyLayer, CallLimitLayer, Connection, ConnectionLimitLayer,
-    FrameLogLayer, FrameRateLayer, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer, StateLayer,
-    reply_fn,
+    FrameLogLayer, FrameRateLayer, Lines, LogLayer, Peer, PeerLimitLayer, ReadDeadlineLayer,
+    Server, StateLayer, framed, memory, reply_fn,
 };
 use support::{Row, Table};
 use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};
@@ -140,24 +144,66 @@ fn ours(criterion: &mut Criterion, table: &mut Table) {
     let answers = KeyRateLayer::new(PLENTY, SECOND).answers();
     call(criterion, table, "AnswerRateLayer", answers.layer(leaf()));
     counted(criterion, table);
+    exported(criterion, table);
 }
 
 /// A frame in and one out, as a leaf counts them on its connection. An exporter of metrics only
 /// reads these counts.
 fn counted(criterion: &mut Criterion, table: &mut Table) {
-    let stats = connection().stats();
+    count(criterion, table, "two frames", &connection().stats());
+}
+
+fn count(criterion: &mut Criterion, table: &mut Table, who: &str, stats: &Stats) {
     table.measure(
         criterion,
-        Row { kind: "counters", size: 0, who: "two frames", frames: FRAMES, bytes: 0 },
+        Row { kind: "counters", size: 0, who, frames: FRAMES, bytes: 0 },
         |bencher| {
             bencher.iter(|| {
                 for _ in 0..FRAMES {
-                    black_box(&stats).add_frames_in(1);
-                    black_box(&stats).add_frames_out(1);
+                    black_box(stats).add_frames_in(1);
+                    black_box(stats).add_frames_out(1);
                 }
             });
         },
     );
+}
+
+/// The same on a connection of a server, while another thread copies its counts to Prometheus's
+/// recorder and renders them a thousand times a second, which is thousands of times as often as
+/// Prometheus asks.
+fn exported(criterion: &mut Criterion, table: &mut Table) {
+    let (told, found) = mpsc::channel();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let exporter = thread::spawn(move || {
+        let recorder = PrometheusBuilder::new().install_recorder().expect("a recorder");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (endpoint, connector) = memory::endpoint();
+        let serve = Server::new().listen(endpoint).serve(framed(Lines::lf(), leaf()));
+        let handle = serve.handle();
+        let _client = runtime.block_on(async {
+            tokio::spawn(serve);
+            while handle.addresses().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let client = connector.connect().await.expect("a connection");
+            while handle.connections().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            client
+        });
+        told.send(handle.connections().remove(0).stats()).expect("it is awaited");
+        let mut exported = Metrics::new();
+        let every = Duration::from_millis(1);
+        while stopped.recv_timeout(every) == Err(mpsc::RecvTimeoutError::Timeout) {
+            exported.update(&handle);
+            black_box(recorder.render());
+        }
+    });
+    let stats = found.recv().expect("a connection");
+    count(criterion, table, "two frames, exported 1000 times a second", &stats);
+    drop(stop);
+    exporter.join().expect("the exporter");
 }
 
 /// A connection that is not a socket.

@@ -51,8 +51,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
-#[cfg(feature = "rustls")]
-use std::time::SystemTime;
 
 use metrics::{
     Counter, Gauge, Unit, counter, describe_counter as about_counter,
@@ -157,8 +155,7 @@ impl Metrics {
             let gauge = self.certificates.entry(file.clone()).or_insert_with(|| {
                 gauge!("ropewalk_certificate_expiry_seconds", "file" => file.display().to_string())
             });
-            let since_1970 = expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            gauge.set(value(since_1970.as_secs()));
+            gauge.set(value(expiry.as_secs()));
         }
         for (_, gauge) in self.certificates.iter().filter(|(file, _)| !expiries.contains_key(*file))
         {

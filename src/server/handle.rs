@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-#[cfg(feature = "rustls")]
-use std::time::SystemTime;
 
 use ropewalk_middleware::{Addr, ConnectionInfo, Result};
 use tokio::runtime::Handle as Runtime;
@@ -158,12 +156,12 @@ impl Handle {
     }
 
     /// The files whose certificates the server's endpoints use, and [`Server::reload_tls`]'s, with
-    /// the time at which the first certificate of each expires. Certificates that are not in files
-    /// are not among them. It blocks on nothing.
+    /// the time since the beginning of 1970, in UTC, at which the first certificate of each expires.
+    /// Certificates that are not in files are not among them. It blocks on nothing.
     ///
     /// [`Server::reload_tls`]: crate::Server::reload_tls
     #[cfg(feature = "rustls")]
-    pub fn certificate_expiries(&self) -> BTreeMap<PathBuf, SystemTime> {
+    pub fn certificate_expiries(&self) -> BTreeMap<PathBuf, Duration> {
         self.0.reloads.expiries()
     }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use ropewalk_middleware::event::{aside, event};
 use rustls::crypto::CryptoProvider;
@@ -31,8 +31,8 @@ const NO_LIST: &str = "it must hold the revocation lists in PEM";
 const LAYOUT: &str = "it must have NAME.pem (chain and key), NAME.crt with NAME.key, or NAME/ with fullchain.pem and \
                       privkey.pem";
 
-/// The files whose certificates are in use, and when each expires.
-pub(super) type InUse = BTreeMap<PathBuf, Option<SystemTime>>;
+/// The files whose certificates are in use, and when each expires, as a time since 1970.
+pub(super) type InUse = BTreeMap<PathBuf, Option<Duration>>;
 
 /// Reads all files that the configuration names. A file of a folder that can't be used is skipped,
 /// unless its certificate is in use: then reading fails, and nothing changes.
@@ -312,7 +312,7 @@ fn add(
     folder: &Path,
     (cert, key): (&Path, &Path),
     provider: &CryptoProvider,
-) -> Result<Option<SystemTime>, TlsError> {
+) -> Result<Option<Duration>, TlsError> {
     let certified = Arc::new(certificate(cert, key, provider)?);
     let is_default = is_default(cert)
         || cert.parent().is_some_and(|parent| parent != folder && is_default(parent));

@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use ropewalk_middleware::BoxError;
 use rustls::ServerConfig;
@@ -321,7 +321,7 @@ impl TlsConfig {
     }
 
     /// The files whose certificates are in use, and when they expire; nothing until they are read.
-    pub(crate) fn expiries(&self) -> Vec<(PathBuf, SystemTime)> {
+    pub(crate) fn expiries(&self) -> Vec<(PathBuf, Duration)> {
         let current = self.loaded.current.read().unwrap_or_else(PoisonError::into_inner);
         let known = current.in_use.iter();
         known.filter_map(|(file, expiry)| Some((file.clone(), (*expiry)?))).collect()

@@ -1,7 +1,7 @@
 //! When certificates expire, and warnings about those that are expired or not valid yet.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ropewalk_middleware::event::aside;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -32,14 +32,14 @@ pub(super) fn warn_of(file: &Path, chain: &[CertificateDer<'_>]) {
 /// After every date that a certificate can have: the year 36 812.
 const NEVER: Duration = Duration::from_secs(1 << 40);
 
-/// When the first certificate of a chain expires.
-pub(super) fn expiry(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+/// When the first certificate of a chain expires, as a time since 1970.
+pub(super) fn expiry(chain: &[CertificateDer<'_>]) -> Option<Duration> {
     let never = UnixTime::since_unix_epoch(NEVER);
     let ends = chain.iter().filter_map(|certificate| match fault(certificate, never) {
         Some(Error::CertExpired { not_after, .. }) => Some(not_after.as_secs()),
         _ => None,
     });
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(ends.min()?))
+    ends.min().map(Duration::from_secs)
 }
 
 fn fault(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Error> {

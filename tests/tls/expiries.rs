@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -77,7 +77,7 @@ async fn the_expiry_of_each_certificate_in_use_is_told_and_exported_also_after_a
     let handle = server.handle();
     assert!(handle.certificate_expiries().is_empty(), "they are not read");
     let server = server.bind().await.unwrap();
-    let at = |secs: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+    let at = Duration::from_secs;
     let expected =
         [(first.clone(), at(IN_2002)), (second.clone(), at(IN_2100)), (single, at(IN_9999))];
     assert_eq!(handle.certificate_expiries(), BTreeMap::from(expected.clone()));

@@ -10,8 +10,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-#[cfg(feature = "rustls")]
-use std::time::SystemTime;
 
 use ropewalk_middleware::event::{aside, contain};
 use ropewalk_middleware::{Error, Result};
@@ -179,7 +177,7 @@ impl Reloads {
 
     /// The files whose certificates are in use, and when they expire.
     #[cfg(feature = "rustls")]
-    pub(in crate::server) fn expiries(&self) -> BTreeMap<PathBuf, SystemTime> {
+    pub(in crate::server) fn expiries(&self) -> BTreeMap<PathBuf, Duration> {
         let files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.tls.iter().flat_map(|(_, tls)| tls.expiries()).collect()
     }
