@@ -249,7 +249,9 @@ fn codecs_know_no_other_crate_and_middleware_only_them() {
 fn the_versions_agree() {
     let manifest = read("Cargo.toml");
     let version = value(&manifest, "version");
-    for crate_ in ["ropewalk-codecs", "ropewalk-laws", "ropewalk-middleware", "ropewalk-admin"] {
+    for crate_ in
+        ["ropewalk", "ropewalk-codecs", "ropewalk-laws", "ropewalk-middleware", "ropewalk-admin"]
+    {
         assert!(
             value(&manifest, crate_).contains(&format!("version = \"{version}\"")),
             "{crate_} in Cargo.toml"

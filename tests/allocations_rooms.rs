@@ -1,5 +1,6 @@
 //! What a member of a room takes of memory while nothing happens.
 
+use std::alloc::System;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Waker};
@@ -7,11 +8,12 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use ropewalk::connection::Stream;
 use ropewalk::{Addr, Connection, Lines, Peer, Result, Room, Session, SlowConsumer, session};
-use stats_alloc::Region;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::io::{DuplexStream, duplex};
 use tower::Service;
 
-use crate::{ALLOCATOR, Alone};
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const MEMBERS: usize = 1000;
 
@@ -46,7 +48,6 @@ fn owned(mut connections: Vec<Connected>, pushed_to: impl FnOnce(&mut [Connected
 
 #[tokio::test]
 async fn a_member_that_waits_takes_at_most_200_bytes_also_after_a_burst() {
-    let _alone = Alone::wait();
     let alone = owned((0..MEMBERS).map(|_| connect(None)).collect(), |_| {});
     let room = Room::new();
     let members =

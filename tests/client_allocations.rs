@@ -1,24 +1,30 @@
 //! What a call asks of the allocator: the frame of its answer, and little else.
+#![allow(clippy::unwrap_used)]
 
+mod called;
+mod harness;
+
+use std::alloc::System;
 use std::pin::pin;
 
+use called::ends;
 use futures::poll;
 use ropewalk::client::Client;
 use ropewalk::{Bytes, Lines};
-use stats_alloc::Region;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Service, ServiceExt};
 
-use crate::called::ends;
-use crate::{ALLOCATOR, Alone};
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const BURST: usize = 64;
 const LINE: &[u8] = b"012345678901234567890123456789012345678901234567890123456789012";
 
+// The only test of this file: the allocator counts for all threads.
 #[tokio::test(start_paused = true)]
 async fn a_call_allocates_the_frame_of_its_answer_and_nothing_else_and_a_single_one_a_buffer_besides()
  {
-    let _alone = Alone::wait();
     let (connector, mut ends) = ends(64 * 1024).await;
     let (mut store, _handle) =
         Client::new().connect(connector).pipelined::<Bytes, _>(Lines::lf()).unwrap();

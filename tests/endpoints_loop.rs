@@ -1,4 +1,6 @@
-//! Endpoints are added and removed again and again under load.
+//! Endpoints are added and removed again and again under load. It counts the descriptors of the
+//! process.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,12 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ropewalk::server::EndpointState;
 use ropewalk::{Addr, Handle, Lines, Server, framed, reply_fn};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-use crate::alone;
-use crate::harness::{ask, until};
+use tokio::time::{sleep, timeout};
 
 const LONG: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 60;
@@ -27,6 +26,23 @@ fn address(handle: &Handle, number: usize) -> SocketAddr {
         Addr::Tcp(address) => *address,
         other => unreachable!("not TCP: {other}"),
     }
+}
+
+/// Sends the rest of a line, and awaits its echo.
+async fn ask(stream: &mut TcpStream, rest: &str, line: &str) {
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = vec![0; line.len()];
+    timeout(LONG, stream.read_exact(&mut answer)).await.expect("it is answered").unwrap();
+    assert_eq!(answer, line.as_bytes());
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LONG, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 async fn all_are_gone(handle: &Handle) {
@@ -129,10 +145,8 @@ async fn comes_and_goes_when_it_accepts(handle: &Handle) {
     }
 }
 
-#[test]
-fn endpoints_that_come_and_go_under_load_lose_no_connection_and_no_descriptor() {
-    alone(async {
-        endures(Server::new()).await;
-        endures(Server::new().workers(3)).await;
-    });
+#[tokio::test]
+async fn endpoints_that_come_and_go_under_load_lose_no_connection_and_no_descriptor() {
+    endures(Server::new()).await;
+    endures(Server::new().workers(3)).await;
 }
