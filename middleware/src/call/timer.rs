@@ -13,17 +13,27 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 thread_local! {
-    /// The timer of the connection whose calls this thread is polling; `None` if no connection
-    /// lends one.
-    static LENT: Cell<Option<CallTimer>> = const { Cell::new(None) };
-    /// A call on this thread needed a timer while no connection lent one.
-    static NEEDED: Cell<bool> = const { Cell::new(false) };
+    /// Whether a connection lends a timer to the calls that this thread polls. In a cell without a
+    /// destructor, because each poll of a connection sets it, and few connections have a timer.
+    static LOAN: Cell<Loan> = const { Cell::new(Loan::Nothing) };
+    /// The timer, if it is lent and no call has taken it.
+    static LENT: Cell<Spare> = const { Cell::new(None) };
 }
 
-/// The timer of a connection's calls: made by a call that waits, and reused by the next.
-///
-/// It is lent from the second poll on in which a call needs one: most connections have no deadlines
-/// of calls, and then a loan costs as good as nothing.
+type Spare = Option<Pin<Box<DeadlineTimer>>>;
+
+/// What a connection lends to its calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loan {
+    /// No connection lends anything.
+    Nothing,
+    /// A place for a timer: no call has made one yet, or one has taken it.
+    Place,
+    /// The timer.
+    Timer,
+}
+
+/// The timer of a connection's calls: made by the first call that waits, and reused by the next.
 ///
 /// Code that polls the calls of a connection, such as `framed` and `Session::drive`, keeps one and
 /// lends it during each poll. So a call under a [`CallDeadlineLayer`](crate::CallDeadlineLayer)
@@ -42,65 +52,68 @@ thread_local! {
 /// }
 /// ```
 #[derive(Default)]
-pub struct CallTimer {
-    spare: Option<Pin<Box<DeadlineTimer>>>,
-    /// A call has needed one.
-    is_needed: bool,
-}
+pub struct CallTimer(Spare);
 
 impl CallTimer {
     /// Lends the timer to all calls that this thread polls until the loan ends.
     #[inline]
     pub fn lend(self) -> LentTimer {
-        if !self.is_needed {
-            return LentTimer { outer: None, lends: false };
-        }
-        LentTimer { outer: swap(Some(self)), lends: true }
+        let loan = if self.0.is_some() { Loan::Timer } else { Loan::Place };
+        let outer = LOAN.replace(loan);
+        let spare = if self.0.is_some() || outer == Loan::Timer { swap(self.0) } else { None };
+        LentTimer { outer, spare }
     }
 }
 
 impl fmt::Debug for CallTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallTimer").field("is_set", &self.spare.is_some()).finish()
+        f.debug_struct("CallTimer").field("is_set", &self.0.is_some()).finish()
     }
 }
 
 /// A [`CallTimer`] that is lent, until this is dropped or ended.
-#[derive(Debug)]
 #[must_use = "dropping it ends the loan and drops the timer"]
 pub struct LentTimer {
-    /// The timer lent before: a call of one connection may poll another connection.
-    outer: Option<CallTimer>,
-    /// There is a timer to be lent, or a place for one.
-    lends: bool,
+    /// The loan around this one: a call of one connection may poll another connection.
+    outer: Loan,
+    /// The timer of that loan.
+    spare: Spare,
 }
 
 impl LentTimer {
     /// Ends the loan and returns the timer, for the next one.
     #[inline]
     pub fn end(mut self) -> CallTimer {
-        let timer = if self.lends {
-            swap(self.outer.take()).unwrap_or_default()
-        } else {
-            CallTimer { spare: None, is_needed: NEEDED.replace(false) }
-        };
+        let timer = self.give_back();
         // Nothing is left to do, and this is done at each poll of a connection.
         std::mem::forget(self);
-        timer
+        CallTimer(timer)
+    }
+
+    #[inline]
+    fn give_back(&mut self) -> Spare {
+        let loan = LOAN.replace(self.outer);
+        let moves = loan == Loan::Timer || self.outer == Loan::Timer;
+        if moves { swap(self.spare.take()) } else { None }
     }
 }
 
 impl Drop for LentTimer {
     fn drop(&mut self) {
-        if self.lends {
-            drop(swap(self.outer.take()));
-        }
+        drop(self.give_back());
+    }
+}
+
+impl fmt::Debug for LentTimer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LentTimer").field("outer", &self.outer).finish_non_exhaustive()
     }
 }
 
 /// Replaces the lent timer and returns the previous one. On a thread that is being torn down it
 /// does nothing.
-fn swap(timer: Option<CallTimer>) -> Option<CallTimer> {
+#[inline(never)]
+fn swap(timer: Spare) -> Spare {
     LENT.try_with(|lent| lent.replace(timer)).ok().flatten()
 }
 
@@ -110,16 +123,11 @@ pub(super) fn take(patience: Duration) -> Pin<Box<DeadlineTimer>> {
     let now = Instant::now();
     let until = now.checked_add(patience).unwrap_or_else(|| now + YEAR);
     let runtime = this_runtime();
-    let lent = swap(None);
-    let spare = match lent {
-        Some(timer) => {
-            swap(Some(CallTimer { spare: None, ..timer }));
-            timer.spare
-        }
-        None => {
-            NEEDED.set(true);
-            None
-        }
+    let spare = if LOAN.get() == Loan::Timer {
+        LOAN.set(Loan::Place);
+        swap(None)
+    } else {
+        None
     };
     // A timer of another runtime may never fire, and a call may run its own runtime.
     let Some(mut timer) = spare.filter(|timer| timer.runtime == runtime) else {
@@ -138,11 +146,9 @@ pub(super) fn take(patience: Duration) -> Pin<Box<DeadlineTimer>> {
 /// Returns a timer, still set, for the next call that waits, if the connection lends timers and
 /// none has been returned yet.
 pub(super) fn put_back(timer: Pin<Box<DeadlineTimer>>) {
-    match swap(None) {
-        Some(CallTimer { spare: None, is_needed }) => {
-            drop(swap(Some(CallTimer { spare: Some(timer), is_needed })));
-        }
-        other => drop(swap(other)),
+    if LOAN.get() == Loan::Place {
+        LOAN.set(Loan::Timer);
+        drop(swap(Some(timer)));
     }
 }
 
@@ -211,22 +217,17 @@ mod tests {
         timer
     }
 
-    /// One that has been needed before.
-    fn needed(spare: Option<Pin<Box<DeadlineTimer>>>) -> CallTimer {
-        CallTimer { spare, is_needed: true }
-    }
-
     fn address(timer: &CallTimer) -> Option<*const DeadlineTimer> {
-        timer.spare.as_ref().map(|timer| std::ptr::from_ref(timer.as_ref().get_ref()))
+        timer.0.as_ref().map(|timer| std::ptr::from_ref(timer.as_ref().get_ref()))
     }
 
     #[test]
     fn a_loan_that_is_dropped_gives_way_to_the_one_around_it() {
         runtime().block_on(async {
-            let timer = needed(Some(set(SECOND)));
+            let timer = CallTimer(Some(set(SECOND)));
             let lent = address(&timer);
             let outer = timer.lend();
-            drop(needed(None).lend());
+            drop(CallTimer::default().lend());
             assert_eq!(address(&outer.end()), lent);
             // After the end nothing is lent.
             put_back(take(SECOND));
@@ -238,7 +239,7 @@ mod tests {
     fn a_lent_timer_fires_in_time_for_an_earlier_deadline_and_stays_set_for_a_later_one() {
         runtime().block_on(async {
             let now = Instant::now();
-            let loan = needed(Some(set(10 * SECOND))).lend();
+            let loan = CallTimer(Some(set(10 * SECOND))).lend();
             let timer = take(SECOND);
             assert_eq!((timer.until, timer.sleep.deadline()), (now + SECOND, now + SECOND));
             put_back(timer);
@@ -249,30 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_lends_a_timer_once_a_call_has_needed_one() {
-        runtime().block_on(async {
-            let loan = CallTimer::default().lend();
-            put_back(set(SECOND));
-            let timer = loan.end();
-            assert_eq!(address(&timer), None);
-            let loan = timer.lend();
-            put_back(set(SECOND));
-            let timer = loan.end();
-            let kept = address(&timer);
-            assert!(kept.is_some());
-            let loan = timer.lend();
-            put_back(take(SECOND));
-            assert_eq!(address(&loan.end()), kept);
-            // No call needed one.
-            let loan = CallTimer::default().lend().end().lend();
-            put_back(set(SECOND));
-            assert_eq!(address(&loan.end()), None);
-        });
-    }
-
-    #[test]
     fn a_timer_of_another_runtime_is_not_used() {
-        let loan = runtime().block_on(async { needed(Some(set(SECOND))).lend() });
+        let loan = runtime().block_on(async { CallTimer(Some(set(SECOND))).lend() });
         let other = runtime();
         let timer_runtime = other.block_on(async { take(SECOND).runtime });
         assert_eq!(timer_runtime, Some(other.handle().id()));
