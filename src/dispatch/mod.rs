@@ -261,6 +261,8 @@ where
         match this.next {
             NextStep::Call(_) => self.poll_waiting_call(wire, cx),
             NextStep::Close if this.calls.is_empty() => Poll::Ready(Ok(CallProgress::End)),
+            // The last call before the error has just been answered.
+            NextStep::Fail(..) if this.calls.is_empty() => Poll::Ready(Ok(CallProgress::Answered)),
             _ => tend(wire, this.codec, this.inbox, cx),
         }
     }

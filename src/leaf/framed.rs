@@ -145,7 +145,7 @@ impl<C, M, O, E, G> Framed<C, M, O, E, G> {
     pub fn layer_with<F, N, S>(self, layer: F) -> Framed<C, LayerWith<M, F>, O, E, G>
     where
         // The last bound makes the compiler say here why a layer does not fit; `serve`, which
-        // requires it as well, could only say that the server's service is none.
+        // requires it as well, could only say that this is not a service of connections.
         C: Decoder,
         M: MakeFrameService<C, Service = S>,
         F: FnOnce(&ConnectionInfo) -> N,

@@ -136,7 +136,7 @@ impl TlsConfig {
     /// ```
     /// use ropewalk::TlsConfig;
     /// # fn read() -> std::io::Result<ropewalk::tls::rustls::ServerConfig> {
-    /// #     Err(std::io::Error::other("there is none in an example"))
+    /// #     Err(std::io::Error::other("an example has no files"))
     /// # }
     ///
     /// let tls = TlsConfig::made_by(|| {

@@ -10,8 +10,9 @@ use ropewalk::{
     CloseReason, CodecExt, Error, Lines, Reply, Session, SessionError, framed, reply_fn,
     service_fn, session,
 };
+use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::wired::{settle, wired};
 
@@ -140,5 +141,23 @@ async fn nothing_behind_an_answer_that_closes_is_answered() {
         w.say("slow\nquit\nbad\nx\n").await;
         assert_eq!(w.rest().await, "slow\nquit\n");
         w.end().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_behind_a_slow_call_is_answered_as_soon_as_the_call_is() {
+    let service = || {
+        service_fn(async |line: Bytes| {
+            sleep(Duration::from_millis(50)).await;
+            Ok(line)
+        })
+    };
+    let leaf = || framed(Lines::any().max(3), service()).on_error(|_: &Error| Bytes::from("500"));
+    for mut w in [wired(leaf().concurrent(4)), wired(leaf().unordered(4))] {
+        w.say("one\ntoo long\n").await;
+        let mut heard = [0; 8];
+        let all = w.peer.read_exact(&mut heard);
+        timeout(Duration::from_millis(60), all).await.expect("the peer waits for it").unwrap();
+        assert_eq!(&heard, b"one\n500\n");
     }
 }
